@@ -1,0 +1,65 @@
+# proact: what a newcomer needs is `make demo` and `make test`; `make help` lists the rest.
+#
+# Each target does its own set-up, from Python >= 3.11 with venv, a C linker and a Rust toolchain. What takes more than
+# a few lines is in scripts/.
+#
+#   PYTHON=python3.12   the Python to build for (default: python3, or the newest that will do)
+#   VENV=.venv          where it goes
+
+PYTHON ?=
+VENV ?= .venv
+DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.6
+BENCH_ARGS ?=
+
+export PYTHON VENV
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test dev format lint bench clean check check-lint
+
+# The Python is looked for once a recipe needs it, after `check` has found that there is one.
+use = python=$$(scripts/pythons default) && PYTHON=$$python &&
+setup = scripts/setup $(VENV) "$$python"
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=... names another Python (>= 3.11), VENV=... another place than .venv"
+
+demo: check  ## build proact, then serve real traffic through every I/O model and show what each costs
+	@$(use) $(setup) cli lab peers
+	@$(VENV)/bin/proact lab echo $(DEMO_ARGS)
+
+test: check  ## build, then run the Rust and the Python tests on every engine and on every newer Python found
+	@$(use) scripts/test
+
+dev: check-lint  ## make .venv ready to work in: proact (editable), every extra, the linters, the tests, the peers
+	@$(use) $(setup) cli lab green dev
+	@echo "ready: . $(VENV)/bin/activate"
+
+format: check-lint  ## rewrite the sources the way rustfmt and ruff want them
+	@$(use) $(setup) --no-build lint
+	@cargo fmt --all
+	@$(VENV)/bin/ruff check --fix-only --quiet .
+	@$(VENV)/bin/ruff format .
+
+lint: check-lint  ## rustfmt, clippy, ruff, mypy --strict, stubtest: everything that CI holds
+	@$(use) $(setup) cli lab green dev
+	@scripts/lint
+
+bench: check  ## measure proact against its peers, interleaved (about 10 minutes), and write docs/performance.md
+	@$(use) $(setup) peers
+	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+	@$(VENV)/bin/python -m benchmarks.report
+
+clean:  ## remove everything that make has made, but not the results of benchmarks
+	rm -rf .venv .venv-[0-9]* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target
+	rm -f python/proact/_core.*.so
+
+check:
+	@scripts/check-tools
+
+check-lint:
+	@scripts/check-tools lint

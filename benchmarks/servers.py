@@ -1,0 +1,148 @@
+"""Owns: the echo servers under test, each in a process of its own: `python -m benchmarks.servers '{"contender": ...}'`.
+
+One server a style of asyncio, written as a user would write it, the same for every loop. It says its port on standard
+output and then serves until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from benchmarks import children, contenders
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+BACKLOG = 4096
+CHUNK = 65536
+"""What streams and sock_recv ask for at most, in bytes; also the size of BufferedEcho's buffer."""
+
+
+class Echo(asyncio.Protocol):
+    """`protocol`: callbacks, one `bytes` for each receive."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class BufferedEcho(asyncio.BufferedProtocol):
+    """`buffered`: the loop receives into this protocol's own buffer, and what goes back is copied out of it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(CHUNK))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.transport.write(bytes(self.buffer[:nbytes]))
+
+
+async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """`streams`: one coroutine a connection."""
+    try:
+        while data := await reader.read(CHUNK):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass  # the load has ended
+    finally:
+        writer.close()
+
+
+async def echo_sock(connection: socket.socket) -> None:
+    """`sock`: one coroutine a connection, no transport."""
+    loop = asyncio.get_running_loop()
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            while data := await loop.sock_recv(connection, CHUNK):
+                await loop.sock_sendall(connection, data)
+        except ConnectionError:
+            pass  # the load has ended
+
+
+async def serve_protocol(listener: socket.socket) -> None:
+    await asyncio.get_running_loop().create_server(Echo, sock=listener, backlog=BACKLOG)
+
+
+async def serve_buffered(listener: socket.socket) -> None:
+    await asyncio.get_running_loop().create_server(BufferedEcho, sock=listener, backlog=BACKLOG)
+
+
+async def serve_streams(listener: socket.socket) -> None:
+    await asyncio.start_server(echo_stream, sock=listener, backlog=BACKLOG)
+
+
+async def serve_sock(listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept() -> None:
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            connection.setblocking(False)
+            task = loop.create_task(echo_sock(connection))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    tasks.add(loop.create_task(accept()))
+
+
+STYLES: dict[str, Callable[[socket.socket], Coroutine[Any, Any, None]]] = {
+    "protocol": serve_protocol,
+    "buffered": serve_buffered,
+    "streams": serve_streams,
+    "sock": serve_sock,
+}
+
+
+def serve_on_loop(contender: str, start: Callable[[socket.socket], Awaitable[None]]) -> None:
+    """Serve on this contender's loop for ever."""
+    loop = contenders.new_loop(contender)
+    asyncio.set_event_loop(loop)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    listener.setblocking(False)
+
+    async def serve() -> None:
+        await start(listener)
+        children.say({"port": listener.getsockname()[1]})
+        await loop.create_future()
+
+    loop.run_until_complete(serve())
+
+
+def serve_bare(contender: str) -> None:
+    """Serve without Python: the ceiling."""
+    from proact import _core
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    children.say({"port": listener.getsockname()[1]})
+    _core.bare_echo_server(contender.removeprefix("bare-"), listener.fileno())
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    children.settle(children.SERVER_CORE)
+    if settings["contender"] in contenders.BARE:
+        serve_bare(settings["contender"])
+    else:
+        serve_on_loop(settings["contender"], STYLES[settings["style"]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+//! The contract that every engine keeps, and the choice among them.
+//!
+//! The order of a turn: the loop submits ops, then calls [`Driver::wait`] once; `wait` hands over all that was queued,
+//! waits, and drains every completion into a batch. Only then does the loop look at the batch.
+
+use std::io;
+use std::time::Duration;
+
+use crate::op::{Completion, Op, OpKind, Token};
+use crate::readiness::ReadinessDriver;
+use crate::selector::{epoll::Epoll, poll::Poll, select::Select};
+use crate::stats::Stats;
+use crate::uring::{Features, UringDriver};
+use crate::waker::Waker;
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// Done at once: the result; no completion will follow.
+    Ready(i32),
+    /// In flight: the terminal completion will carry the token.
+    Pending,
+}
+
+/// An engine.
+pub trait Driver: Send {
+    fn engine(&self) -> Engine;
+
+    /// Hands an op to the engine under a token of the caller's choice, unique among the ops in flight.
+    ///
+    /// # Safety
+    /// All memory that the op points at stays valid and unmoved until the op's terminal completion, and is not
+    /// touched by anyone else meanwhile. The same holds after the driver is dropped with the op still in flight
+    /// (see [`Driver::shutdown`]).
+    unsafe fn submit(&mut self, token: Token, op: Op) -> Submitted;
+
+    /// Asks for an op in flight to end soon. Advisory: the terminal completion follows in any case, with
+    /// `-ECANCELED` or with what the op did before the cancel reached it. An unknown token is ignored.
+    fn cancel(&mut self, token: Token, kind: OpKind);
+
+    /// Submits what is queued, waits at most `timeout` (`None`: until something happens) for a completion or a wake-up,
+    /// and appends all that has completed to `batch`. Returning with an empty batch is no error.
+    ///
+    /// # Errors
+    /// What the kernel says that is not about one op; `EOWNERDEAD` in a forked child.
+    fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()>;
+
+    /// Whether `wait` with no timeout would find anything: a memory load. `None`: only a system call can tell.
+    fn has_work(&self) -> Option<bool>;
+
+    /// The bytes of a completion that has [`crate::Flags::DATA`].
+    fn data(&self, completion: &Completion) -> &[u8];
+
+    /// Gives the buffer of such a completion back.
+    fn release(&mut self, completion: &Completion);
+
+    /// Wakes the engine from any thread.
+    fn waker(&self) -> Waker;
+
+    fn stats(&self) -> &Stats;
+
+    /// The ring's features, where the engine has one.
+    fn features(&self) -> Option<&Features> {
+        None
+    }
+
+    /// Cancels all that is in flight and waits, `limit` at most, until the kernel holds no memory of ours.
+    /// Returns how many ops are still in flight: their memory must be leaked rather than freed.
+    fn shutdown(&mut self, limit: Duration) -> usize;
+}
+
+/// The engines, in order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Engine {
+    IoUring,
+    Epoll,
+    Poll,
+    Select,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 4] = [Engine::IoUring, Engine::Epoll, Engine::Poll, Engine::Select];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::IoUring => "io_uring",
+            Engine::Epoll => "epoll",
+            Engine::Poll => "poll",
+            Engine::Select => "select",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Engine> {
+        Engine::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+}
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Submission queue entries of a ring (rounded up to a power of two by the kernel).
+    pub entries: u32,
+    /// Completion queue entries of a ring; 0: sixteen times `entries`.
+    pub cq_entries: u32,
+    /// Buffers of the ring's buffer ring at the start; it doubles each time it runs dry, up to `max_buffers`.
+    pub buffers: u16,
+    pub max_buffers: u16,
+    /// Size of one of those buffers, in bytes.
+    pub buffer_size: u32,
+    /// Opcodes and features to do without, as if the kernel had refused them (see [`Config::deny_from_env`]).
+    pub deny: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            entries: 1024,
+            cq_entries: 0,
+            buffers: 128,
+            max_buffers: 4096,
+            buffer_size: 4096,
+            deny: Config::deny_from_env(),
+        }
+    }
+}
+
+impl Config {
+    /// `PROACT_URING_DENY`: comma-separated opcodes (`recv`, `accept`, ...) that the ring is forbidden to use, and
+    /// features (`defer_taskrun`, `single_issuer`, `buf_ring`, `ext_arg`) that it does without. For tests of fallbacks.
+    pub fn deny_from_env() -> Vec<String> {
+        let value = std::env::var("PROACT_URING_DENY").unwrap_or_default();
+        value
+            .split(',')
+            .map(|word| word.trim().to_lowercase())
+            .filter(|word| !word.is_empty())
+            .collect()
+    }
+}
+
+/// Opens an engine.
+///
+/// # Errors
+/// What the kernel answers to its set-up; for `io_uring` also `EOPNOTSUPP` where an opcode without which nothing
+/// works (poll, cancel) is denied.
+pub fn open(engine: Engine, config: &Config) -> io::Result<Box<dyn Driver>> {
+    Ok(match engine {
+        Engine::IoUring => Box::new(UringDriver::new(config)?),
+        Engine::Epoll => Box::new(ReadinessDriver::new(Epoll::new()?)?),
+        Engine::Poll => Box::new(ReadinessDriver::new(Poll::new())?),
+        Engine::Select => Box::new(ReadinessDriver::new(Select::new())?),
+    })
+}

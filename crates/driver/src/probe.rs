@@ -1,0 +1,78 @@
+//! Which engines this machine and process can have, and why not the others.
+
+use std::io;
+
+use crate::driver::{Config, Engine, open};
+
+/// One engine: whether it can be had.
+#[derive(Clone, Debug)]
+pub struct EngineReport {
+    pub engine: Engine,
+    /// `None`: available; otherwise why not, in one line.
+    pub reason: Option<String>,
+    /// The error that opening it gave.
+    pub errno: Option<i32>,
+}
+
+impl EngineReport {
+    /// Whether opening it failed for want of memory or fds: an error to report, no reason to choose another engine.
+    pub fn is_exhaustion(&self) -> bool {
+        self.errno
+            .is_some_and(|errno| matches!(errno, libc::ENOMEM | libc::EMFILE | libc::ENFILE))
+    }
+}
+
+/// The name of an errno, for messages that people search for.
+pub(crate) fn errno_name(errno: i32) -> &'static str {
+    match errno {
+        libc::ENOSYS => "ENOSYS",
+        libc::EPERM => "EPERM",
+        libc::EINVAL => "EINVAL",
+        libc::EACCES => "EACCES",
+        libc::ENOMEM => "ENOMEM",
+        libc::EMFILE => "EMFILE",
+        libc::ENFILE => "ENFILE",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::ERANGE => "ERANGE",
+        _ => "errno",
+    }
+}
+
+fn explain(engine: Engine, error: &io::Error) -> String {
+    let Some(errno) = error.raw_os_error() else {
+        return error.to_string();
+    };
+    let cause = match (engine, errno) {
+        (Engine::IoUring, libc::EPERM) => "; forbidden by seccomp or by the sysctl kernel.io_uring_disabled",
+        (Engine::IoUring, libc::ENOSYS) => "; not in this kernel, or hidden by seccomp",
+        (Engine::IoUring, libc::ENOMEM) => "; the locked-memory limit (ulimit -l) is too low",
+        (Engine::Select, libc::ERANGE) => "; fds at or above FD_SETSIZE (1024) can't be watched",
+        _ => "",
+    };
+    format!("{}: {error}{cause}", errno_name(errno))
+}
+
+/// Opens and closes each engine to see.
+pub fn engine_report(config: &Config) -> Vec<EngineReport> {
+    let small = Config {
+        entries: 8,
+        buffers: 1,
+        max_buffers: 8,
+        ..config.clone()
+    };
+    Engine::ALL
+        .into_iter()
+        .map(|engine| match open(engine, &small) {
+            Ok(_) => EngineReport {
+                engine,
+                reason: None,
+                errno: None,
+            },
+            Err(error) => EngineReport {
+                engine,
+                reason: Some(explain(engine, &error)),
+                errno: error.raw_os_error(),
+            },
+        })
+        .collect()
+}

@@ -1,0 +1,99 @@
+//! poll: the process keeps the list and hands all of it to the kernel each time; the cost grows with the fds watched.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::{Interest, Ready, Selector, interrupted_is_empty, timespec};
+
+#[derive(Default)]
+pub struct Poll {
+    entries: Vec<libc::pollfd>,
+    /// Index into `entries` by fd; `NOWHERE` for what is not watched.
+    places: Vec<u32>,
+}
+
+const NOWHERE: u32 = u32::MAX;
+
+impl Poll {
+    pub fn new() -> Poll {
+        Poll::default()
+    }
+
+    fn remove(&mut self, index: usize) {
+        let gone = self.entries.swap_remove(index);
+        self.places[gone.fd as usize] = NOWHERE;
+        if let Some(moved) = self.entries.get(index) {
+            self.places[moved.fd as usize] = index as u32;
+        }
+    }
+}
+
+impl Selector for Poll {
+    const ENGINE: crate::Engine = crate::Engine::Poll;
+    const WATCH_IS_SYSCALL: bool = false;
+
+    fn watch(&mut self, fd: RawFd, _previous: Interest, interest: Interest) -> io::Result<()> {
+        let place = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if self.places.len() <= place {
+            self.places.resize(place + 1, NOWHERE);
+        }
+        let index = self.places[place];
+        if interest.is_empty() {
+            if index != NOWHERE {
+                self.remove(index as usize);
+            }
+            return Ok(());
+        }
+        let mut events = 0;
+        if interest.read {
+            events |= libc::POLLIN;
+        }
+        if interest.write {
+            events |= libc::POLLOUT;
+        }
+        if index == NOWHERE {
+            self.places[place] = self.entries.len() as u32;
+            self.entries.push(libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            });
+        } else {
+            self.entries[index as usize].events = events;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, each: &mut dyn FnMut(Ready)) -> io::Result<()> {
+        let limit = timeout.map(timespec);
+        let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the array and its length belong together; the timespec outlives the call; no signal mask.
+        let result = unsafe {
+            libc::ppoll(
+                self.entries.as_mut_ptr(),
+                self.entries.len() as libc::nfds_t,
+                limit,
+                std::ptr::null(),
+            )
+        };
+        let mut left = interrupted_is_empty(result)?;
+        for entry in &self.entries {
+            if left == 0 {
+                break;
+            }
+            if entry.revents == 0 {
+                continue;
+            }
+            left -= 1;
+            let broken = entry.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
+            each(Ready {
+                fd: entry.fd,
+                read: broken || entry.revents & libc::POLLIN != 0,
+                write: broken || entry.revents & libc::POLLOUT != 0,
+                invalid: entry.revents & libc::POLLNVAL != 0,
+            });
+        }
+        Ok(())
+    }
+}

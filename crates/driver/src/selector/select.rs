@@ -1,0 +1,128 @@
+//! select: three bit sets, copied in and out for each wait, and no fd at or above `FD_SETSIZE` (1024).
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::{Interest, Ready, Selector, interrupted_is_empty, timespec};
+
+pub struct Select {
+    read: libc::fd_set,
+    write: libc::fd_set,
+    highest: RawFd,
+}
+
+fn empty() -> libc::fd_set {
+    // SAFETY: an fd_set of zeros is the empty set.
+    unsafe { std::mem::zeroed() }
+}
+
+fn set(set: &mut libc::fd_set, fd: RawFd, member: bool) {
+    // SAFETY: callers pass only fds in 0..FD_SETSIZE.
+    unsafe {
+        if member {
+            libc::FD_SET(fd, set)
+        } else {
+            libc::FD_CLR(fd, set)
+        }
+    }
+}
+
+fn has(set: &libc::fd_set, fd: RawFd) -> bool {
+    // SAFETY: callers pass only fds in 0..FD_SETSIZE.
+    unsafe { libc::FD_ISSET(fd, set) }
+}
+
+impl Select {
+    #[expect(clippy::new_without_default, reason = "a selector is opened, not defaulted")]
+    pub fn new() -> Select {
+        Select {
+            read: empty(),
+            write: empty(),
+            highest: -1,
+        }
+    }
+
+    fn contains(&self, fd: RawFd) -> bool {
+        has(&self.read, fd) || has(&self.write, fd)
+    }
+
+    /// One fd of the set is closed and select does not say which: ask each, and report it so that its ops end.
+    fn report_invalid(&mut self, each: &mut dyn FnMut(Ready)) {
+        for fd in 0..=self.highest {
+            // SAFETY: F_GETFD only reads the fd table.
+            if self.contains(fd) && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                each(Ready {
+                    fd,
+                    read: true,
+                    write: true,
+                    invalid: true,
+                });
+            }
+        }
+    }
+}
+
+impl Selector for Select {
+    const ENGINE: crate::Engine = crate::Engine::Select;
+    const WATCH_IS_SYSCALL: bool = false;
+
+    fn watch(&mut self, fd: RawFd, _previous: Interest, interest: Interest) -> io::Result<()> {
+        if fd < 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        if fd as usize >= libc::FD_SETSIZE {
+            // Setting the bit would write past the set.
+            return if interest.is_empty() {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ERANGE))
+            };
+        }
+        set(&mut self.read, fd, interest.read);
+        set(&mut self.write, fd, interest.write);
+        self.highest = self.highest.max(fd);
+        while self.highest >= 0 && !self.contains(self.highest) {
+            self.highest -= 1;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, each: &mut dyn FnMut(Ready)) -> io::Result<()> {
+        let (mut read, mut write) = (self.read, self.write);
+        let limit = timeout.map(timespec);
+        let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: two local sets that cover 0..=highest < FD_SETSIZE; no signal mask.
+        let result = unsafe {
+            libc::pselect(
+                self.highest + 1,
+                &raw mut read,
+                &raw mut write,
+                std::ptr::null_mut(),
+                limit,
+                std::ptr::null(),
+            )
+        };
+        if result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF) {
+            self.report_invalid(each);
+            return Ok(());
+        }
+        let mut left = interrupted_is_empty(result)?;
+        for fd in 0..=self.highest {
+            if left == 0 {
+                break;
+            }
+            let (readable, writable) = (has(&read, fd), has(&write, fd));
+            left = left.saturating_sub(usize::from(readable) + usize::from(writable));
+            if readable || writable {
+                each(Ready {
+                    fd,
+                    read: readable,
+                    write: writable,
+                    invalid: false,
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Wakes a sleeping engine from any thread, with a system call only when it sleeps.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const RUNNING: u8 = 0;
+const ASLEEP: u8 = 1;
+const NOTIFIED: u8 = 2;
+
+#[derive(Debug)]
+struct Shared {
+    state: AtomicU8,
+    event: OwnedFd,
+}
+
+/// A handle to wake an engine; cheap to clone, good on any thread, harmless after the engine is gone.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<Shared>);
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Waker> {
+        // SAFETY: plain system call; the result is checked before it is owned.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh fd that nobody else owns.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Waker(Arc::new(Shared {
+            state: AtomicU8::new(RUNNING),
+            event,
+        })))
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.0.event.as_raw_fd()
+    }
+
+    /// Ends the engine's wait, or makes its next one return at once. What was published before this call is seen by
+    /// the loop after that wait.
+    pub fn wake(&self) {
+        if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP {
+            let one = 1u64;
+            // SAFETY: eight readable bytes. It can only fail when the counter is full, which wakes just as well.
+            unsafe { libc::write(self.fd(), (&raw const one).cast(), 8) };
+        }
+    }
+
+    /// Before a wait: true if the engine may sleep, false if a wake-up has come already.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.0
+            .state
+            .compare_exchange(RUNNING, ASLEEP, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// After a wait. The event is drained by whoever sees it readable ([`Waker::drain`]).
+    pub(crate) fn awake(&self) {
+        self.0.state.swap(RUNNING, Ordering::AcqRel);
+    }
+
+    pub(crate) fn drain(&self) {
+        let mut count = 0u64;
+        // SAFETY: eight writable bytes; EAGAIN when there is nothing, which is fine.
+        unsafe { libc::read(self.fd(), (&raw mut count).cast(), 8) };
+    }
+}

@@ -1,0 +1,41 @@
+//! The ceilings: the smallest honest echo servers with nothing but Linux under them.
+//!
+//! proact's loop is measured against these. Each serves the listening socket it is given on the calling thread until
+//! `stop` is set (looked at twenty times a second at least), echoes every byte in order, and holds a bounded amount of memory for a
+//! connection that sends without reading. They differ in the I/O model, and in nothing else that could be the same.
+
+mod epoll;
+mod threads;
+mod uring;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use crate::sockets::{self, RawAddress, check};
+
+pub use epoll::serve_epoll;
+pub use threads::serve_threads;
+pub use uring::serve_uring;
+
+/// How often a server with nothing to do looks at its `stop` flag.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What one receive of a bulk transfer may take. Large enough that a 64 KiB message is one copy; small enough for the L2 cache.
+const BULK: usize = 256 * 1024;
+
+/// A listening TCP socket (`SO_REUSEADDR`, a backlog of 4,096 or what `net.core.somaxconn` allows) for one of the servers.
+/// With port 0 the kernel chooses; [`std::net::TcpListener::from`] tells which.
+///
+/// # Errors
+/// What `socket(2)`, `bind(2)` (`EADDRINUSE`, ...) and `listen(2)` report.
+pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    let listener = sockets::tcp_socket(&address, 0)?;
+    let fd = listener.as_raw_fd();
+    sockets::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    sockets::bind(fd, &RawAddress::new(&address))?;
+    // SAFETY: listen(2) takes no pointers.
+    check(unsafe { libc::listen(fd, 4096) })?;
+    Ok(listener)
+}

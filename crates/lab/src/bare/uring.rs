@@ -1,0 +1,437 @@
+//! The proactor's ceiling: one io_uring, one thread, one system call a turn.
+//!
+//! What makes it fast, each measured (see `examples/measure.rs`):
+//!
+//! - A connection has one multishot receive, which takes its buffers from a small shared ring; an echo is a `send` out of that very
+//!   buffer. Nothing is copied, and nothing is queued but the `send`.
+//! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run when they are submitted, so once `io_uring_enter` has returned,
+//!   a send without a completion *has* gone out whole and its buffer is free. That halves the completions, and the turn
+//!   sleeps until there is input: no turn is spent on learning that sends have succeeded.
+//! - A send that does not go out whole is the exception. What is left is copied to the connection's own memory, from where an
+//!   ordinary send waits for room. So the shared buffers are never held across turns by a peer that does not read.
+//! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into large buffers,
+//!   and back after a run of small ones.
+//! - Accepted sockets exist only in the ring's own table (direct descriptors): no fd, no reference counting on it.
+
+mod ring;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, Fd, Fixed, Timespec};
+use io_uring::{SubmissionQueue, Submitter, cqueue, opcode};
+
+use super::{BULK, TICK};
+use crate::sockets;
+use ring::Buffers;
+
+/// The small buffers: one holds a usual request; all of them together stay in the L2 cache.
+const SMALL: (u16, u32) = (256, 4096);
+/// The large ones.
+const LARGE: (u16, u32) = (16, BULK as u32);
+/// After so many receives in a row that a small buffer would have held, a connection no longer moves bulk.
+const SMALL_RUN: u8 = 32;
+/// What a connection may have unsent before its multishot receive is cancelled.
+const BACKLOG: usize = 64 * 1024;
+/// `IORING_RECVSEND_POLL_FIRST`: do not try at once, there is nothing yet.
+const POLL_FIRST: u16 = 1;
+
+/// What a completion is about: the upper half of its user data. The lower half is the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Accept,
+    Tick,
+    /// Cancel and close: how they end does not matter.
+    Ignored,
+    Receive,
+    /// A send that was not to wait, and did not go out whole.
+    Unsent,
+    /// A send that waited for room.
+    Sent,
+}
+
+const KINDS: [Kind; 6] = [Kind::Accept, Kind::Tick, Kind::Ignored, Kind::Receive, Kind::Unsent, Kind::Sent];
+
+fn user_data(kind: Kind, connection: u32) -> u64 {
+    (kind as u64) << 32 | u64::from(connection)
+}
+
+/// Data in a buffer of ours.
+#[derive(Clone, Copy)]
+struct Chunk {
+    large: bool,
+    id: u16,
+    len: u32,
+}
+
+#[derive(Default)]
+struct Connection {
+    open: bool,
+    /// A receive is with the kernel.
+    armed: bool,
+    /// Single large receives instead of the multishot.
+    bulk: bool,
+    /// Bulk is wanted, but the multishot has not ended yet.
+    leaving: bool,
+    /// The peer has sent all, or the connection is broken: close it as soon as nothing is with the kernel.
+    ended: bool,
+    broken: bool,
+    /// The first of `out` has been handed to the kernel as a send that does not wait.
+    offered: bool,
+    /// A send of `rest` is with the kernel.
+    waiting: bool,
+    small_run: u8,
+    /// How a send that was not to wait ended, if it did not go out whole.
+    unsent: Option<i32>,
+    out: VecDeque<Chunk>,
+    /// What waits for room, and how much of it has gone; the kernel reads from here, so it does not grow while `waiting`.
+    rest: Vec<u8>,
+    rest_sent: usize,
+    /// What comes after `rest`.
+    next: Vec<u8>,
+}
+
+struct Server<'a> {
+    submitter: Submitter<'a>,
+    sq: SubmissionQueue<'a>,
+    listener: OwnedFd,
+    small: &'a mut Buffers,
+    large: &'a mut Buffers,
+    connections: &'a mut Vec<Connection>,
+    /// Something can go on as soon as this turn's sends have been submitted: do not sleep.
+    hurry: bool,
+    /// Who has a send that does not wait in this turn's submission.
+    offers: Vec<u32>,
+    /// Who found no buffer, and waits for one to be handed back.
+    starved: VecDeque<u32>,
+    accepting: bool,
+    interval: Box<Timespec>,
+}
+
+/// Serves echo on `listener` with io_uring, on the calling thread, until `stop` is set. Needs Linux 6.0 (multishot receive).
+///
+/// # Errors
+/// When the ring cannot be had (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), or the ring or the listening socket breaks; what
+/// happens to one connection only closes that connection.
+pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
+    sockets::set_nodelay(listener.as_raw_fd())?;
+    sockets::set_nonblocking(listener.as_raw_fd(), false)?;
+    // In this order, because the last one declared is dropped first: the ring goes before what the kernel may still write to.
+    let mut connections = Vec::new();
+    let (mut small, mut large);
+    let mut ring = ring::ring()?;
+    ring.submitter().register_files_sparse(table_size())?;
+    let env = |n: &str, d: u32| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
+    small = Buffers::register(&ring.submitter(), 0, env("SC", SMALL.0 as u32) as u16, env("SS", SMALL.1))?;
+    large = Buffers::register(&ring.submitter(), 1, env("LC", LARGE.0 as u32) as u16, env("LS", LARGE.1))?;
+    let (submitter, sq, mut cq) = ring.split();
+    let mut server = Server {
+        submitter,
+        sq,
+        listener,
+        small: &mut small,
+        large: &mut large,
+        connections: &mut connections,
+        hurry: false,
+        offers: Vec::new(),
+        starved: VecDeque::new(),
+        accepting: false,
+        interval: Box::new(Timespec::from(TICK)),
+    };
+    server.tick()?;
+    let mut batch: Vec<(u64, i32, u32)> = Vec::with_capacity(1024);
+    let mut outcome = Ok(());
+    while outcome.is_ok() && !stop.load(Ordering::Relaxed) {
+        outcome = server.enter();
+        cq.sync();
+        batch.extend((&mut cq).map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())));
+        outcome = outcome.and_then(|()| server.turn(&batch));
+        batch.clear();
+    }
+    // The ring's end cancels what is under way too, but later, from another thread.
+    drop(server.submitter.register_sync_cancel(Some(Timespec::from(TICK)), CancelBuilder::any()));
+    outcome
+}
+
+/// Slots for accepted sockets: the kernel allows as many as open files.
+fn table_size() -> u32 {
+    let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+    // SAFETY: `limit` is valid and writable for the call.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX).min(1 << 15)
+}
+
+impl Server<'_> {
+    /// The turn's system call: submits what has been queued and waits for a completion.
+    fn enter(&mut self) -> io::Result<()> {
+        let want = usize::from(!std::mem::take(&mut self.hurry));
+        loop {
+            self.sq.sync();
+            match self.submitter.submit_and_wait(want) {
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+                Err(error) => return Err(error),
+            }
+            self.sq.sync();
+            // The promise about sends without a completion holds for those that have been submitted.
+            if self.sq.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn push(&mut self, entry: &Entry) -> io::Result<()> {
+        // SAFETY: what the entry points to stays: buffers of the rings, `rest` of a connection that is kept until the send's
+        // completion, the listening socket, and the boxed interval.
+        while unsafe { self.sq.push(entry) }.is_err() {
+            self.sq.sync();
+            self.submitter.submit()?;
+            self.sq.sync();
+        }
+        Ok(())
+    }
+
+    /// Everything that has completed. First the sends, so that what is received next goes out after what was received before.
+    fn turn(&mut self, batch: &[(u64, i32, u32)]) -> io::Result<()> {
+        for &(data, result, _) in batch {
+            if data >> 32 == Kind::Unsent as u64 {
+                self.connections[data as u32 as usize].unsent = Some(result);
+            }
+        }
+        let mut offers = std::mem::take(&mut self.offers);
+        for connection in offers.drain(..) {
+            self.settle(connection)?;
+        }
+        // Keeps the allocation, unless settling has queued the next sends already.
+        offers.append(&mut self.offers);
+        self.offers = offers;
+        for &(data, result, flags) in batch {
+            let connection = data as u32;
+            match KINDS[(data >> 32) as usize] {
+                Kind::Receive => self.received(connection, result, flags)?,
+                Kind::Sent => self.sent(connection, result)?,
+                Kind::Accept => self.accepted(result, flags)?,
+                Kind::Tick => self.tick()?,
+                Kind::Unsent | Kind::Ignored => {}
+            }
+        }
+        for _ in 0..self.starved.len().min(usize::from(self.small.free().min(self.large.free()))) {
+            let Some(connection) = self.starved.pop_front() else { break };
+            self.arm(connection)?;
+        }
+        self.hurry |= !self.starved.is_empty() && !self.offers.is_empty();
+        self.small.publish();
+        self.large.publish();
+        Ok(())
+    }
+
+    /// Twenty times a second: `stop` is looked at, and accepting is tried again if there were no descriptors.
+    fn tick(&mut self) -> io::Result<()> {
+        let timeout = opcode::Timeout::new(&raw const *self.interval).build();
+        self.push(&timeout.user_data(user_data(Kind::Tick, 0)))?;
+        if std::mem::replace(&mut self.accepting, true) {
+            return Ok(());
+        }
+        let accept = opcode::AcceptMulti::new(Fd(self.listener.as_raw_fd())).allocate_file_index(true).build();
+        self.push(&accept.user_data(user_data(Kind::Accept, 0)))
+    }
+
+    fn accepted(&mut self, result: i32, flags: u32) -> io::Result<()> {
+        if !cqueue::more(flags) {
+            // The tick takes it up again.
+            self.accepting = false;
+        }
+        if result < 0 {
+            let error = io::Error::from_raw_os_error(-result);
+            let passing = error.kind() == io::ErrorKind::ConnectionAborted || sockets::is_exhausted(&error);
+            return if passing { Ok(()) } else { Err(error) };
+        }
+        let slot = result as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, Connection::default);
+        }
+        self.connections[slot] = Connection { open: true, ..Connection::default() };
+        self.arm(slot as u32)
+    }
+
+    /// Receives from now on (multishot), or once (bulk).
+    fn arm(&mut self, id: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        if !connection.open || connection.armed || connection.ended {
+            return Ok(());
+        }
+        connection.armed = true;
+        if std::mem::take(&mut connection.leaving) {
+            connection.bulk = true;
+        }
+        let entry = if connection.bulk {
+            let pf = if std::env::var("PF").is_ok() { POLL_FIRST } else {0};
+            let receive = opcode::Recv::new(Fixed(id), std::ptr::null_mut(), self.large.size());
+            receive.buf_group(self.large.group()).ioprio(pf).build().flags(Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(Fixed(id), self.small.group()).build()
+        };
+        self.push(&entry.user_data(user_data(Kind::Receive, id)))
+    }
+
+    fn received(&mut self, id: u32, result: i32, flags: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        connection.armed = cqueue::more(flags);
+        let large = connection.bulk;
+        let Some(buffer) = cqueue::buffer_select(flags) else {
+            match -result {
+                libc::ENOBUFS => self.starved.push_back(id),
+                // The cancel that makes way for bulk.
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+                _ => connection.ended = true,
+            }
+            connection.broken |= result < 0 && connection.ended;
+            return if -result == libc::ENOBUFS { Ok(()) } else { self.go_on(id) };
+        };
+        let buffers = if large { &mut *self.large } else { &mut *self.small };
+        buffers.take();
+        if result <= 0 {
+            buffers.give_back(buffer);
+            connection.ended = true;
+            return self.go_on(id);
+        }
+        let full = result.unsigned_abs() >= self.small.size();
+        if large {
+            connection.small_run = if full { 0 } else { connection.small_run + 1 };
+            connection.bulk = connection.small_run < SMALL_RUN;
+        } else if full && cqueue::sock_nonempty(flags) {
+            self.leave(id)?;
+        }
+        let chunk = Chunk { large, id: buffer, len: result.unsigned_abs() };
+        let connection = &mut self.connections[id as usize];
+        if connection.waiting {
+            self.spill(id, chunk, 0);
+            if self.connections[id as usize].next.len() > BACKLOG {
+                self.leave(id)?;
+            }
+            return Ok(());
+        }
+        connection.out.push_back(chunk);
+        self.go_on(id)
+    }
+
+    /// Ends the multishot receive; what it has received until then still comes.
+    fn leave(&mut self, id: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        connection.small_run = 0;
+        if connection.bulk || std::mem::replace(&mut connection.leaving, true) || !connection.armed {
+            return Ok(());
+        }
+        let cancel = opcode::AsyncCancel::new(user_data(Kind::Receive, id)).build();
+        self.push(&cancel.user_data(user_data(Kind::Ignored, id)))
+    }
+
+    /// What is next for a connection: send, receive or close.
+    fn go_on(&mut self, id: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        if !connection.offered && !connection.waiting && !connection.broken {
+            if let Some(chunk) = connection.out.front().copied() {
+                connection.offered = true;
+                self.offers.push(id);
+                let data = self.buffers(chunk).data(chunk.id, chunk.len);
+                let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+                let send = opcode::Send::new(Fixed(id), data.as_ptr(), chunk.len).flags(flags).build();
+                self.push(&send.flags(Flags::SKIP_SUCCESS).user_data(user_data(Kind::Unsent, id)))?;
+            } else if !connection.next.is_empty() {
+                connection.rest = std::mem::take(&mut connection.next);
+                connection.rest_sent = 0;
+                self.wait_to_send(id)?;
+            }
+        }
+        let connection = &self.connections[id as usize];
+        self.hurry |= connection.offered && (connection.ended || connection.out.len() > 1);
+        let idle = !connection.armed && !connection.offered && !connection.waiting;
+        if connection.ended {
+            return if idle { self.close(id) } else { Ok(()) };
+        }
+        // Bulk is received one ahead at most: a peer that does not read is not read from.
+        if !connection.armed && !connection.waiting && connection.out.len() < 2 {
+            return self.arm(id);
+        }
+        Ok(())
+    }
+
+    fn buffers(&mut self, chunk: Chunk) -> &mut Buffers {
+        if chunk.large { self.large } else { self.small }
+    }
+
+    /// A send that was not to wait has been submitted: it has gone out whole, unless its completion said otherwise.
+    fn settle(&mut self, id: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        connection.offered = false;
+        let unsent = connection.unsent.take();
+        let Some(chunk) = connection.out.pop_front() else { return Ok(()) };
+        let Some(result) = unsent else {
+            self.buffers(chunk).give_back(chunk.id);
+            return self.go_on(id);
+        };
+        if result < 0 && !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) {
+            self.buffers(chunk).give_back(chunk.id);
+            return self.break_off(id);
+        }
+        self.spill(id, chunk, result.max(0) as usize);
+        while let Some(chunk) = self.connections[id as usize].out.pop_front() {
+            self.spill(id, chunk, 0);
+        }
+        self.go_on(id)
+    }
+
+    /// Copies what is left of a chunk to the connection and hands the buffer back.
+    fn spill(&mut self, id: u32, chunk: Chunk, sent: usize) {
+        let buffers = if chunk.large { &mut *self.large } else { &mut *self.small };
+        self.connections[id as usize].next.extend_from_slice(&buffers.data(chunk.id, chunk.len)[sent..]);
+        buffers.give_back(chunk.id);
+    }
+
+    fn wait_to_send(&mut self, id: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        connection.waiting = true;
+        let rest = &connection.rest[connection.rest_sent..];
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let send = opcode::Send::new(Fixed(id), rest.as_ptr(), rest.len() as u32).flags(flags).build();
+        self.push(&send.user_data(user_data(Kind::Sent, id)))
+    }
+
+    fn sent(&mut self, id: u32, result: i32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        connection.waiting = false;
+        if result < 0 {
+            return self.break_off(id);
+        }
+        connection.rest_sent += result.unsigned_abs() as usize;
+        if connection.rest_sent < connection.rest.len() {
+            return self.wait_to_send(id);
+        }
+        connection.rest = Vec::new();
+        self.go_on(id)
+    }
+
+    /// Nothing more can be sent, so nothing more is received.
+    fn break_off(&mut self, id: u32) -> io::Result<()> {
+        let connection = &mut self.connections[id as usize];
+        (connection.ended, connection.broken) = (true, true);
+        if connection.armed {
+            let cancel = opcode::AsyncCancel::new(user_data(Kind::Receive, id)).build();
+            self.push(&cancel.user_data(user_data(Kind::Ignored, id)))?;
+        }
+        self.go_on(id)
+    }
+
+    /// Nothing of the connection is with the kernel: its slot can go to the next one.
+    fn close(&mut self, id: u32) -> io::Result<()> {
+        let connection = std::mem::take(&mut self.connections[id as usize]);
+        for chunk in connection.out {
+            self.buffers(chunk).give_back(chunk.id);
+        }
+        let close = opcode::Close::new(Fixed(id)).build();
+        self.push(&close.user_data(user_data(Kind::Ignored, id)))
+    }
+}

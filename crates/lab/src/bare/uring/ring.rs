@@ -1,0 +1,143 @@
+//! What the io_uring server has from the kernel: the ring itself and the rings of buffers that receives pick from.
+//!
+//! Nothing here knows about connections. Whoever owns these drops the ring before the buffers: the kernel may write to them as long
+//! as the ring lives.
+
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+use io_uring::{IoUring, Submitter};
+
+/// Submissions between two system calls. Sends that have been queued complete when they are submitted, so the completion queue has to
+/// hold at least as many; it is four times as large (`completions`), because a multishot receive posts what it likes.
+const ENTRIES: u32 = 1024;
+const COMPLETIONS: u32 = 4096;
+
+/// The ring with the best mode that this kernel has: completions run only when we ask for them (DEFER_TASKRUN, Linux 6.1), or
+/// at the next system call (COOP_TASKRUN, 5.19), or by interrupting us.
+pub(super) fn ring() -> io::Result<IoUring> {
+    let build = |mode: u8| {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_submit_all().setup_cqsize(COMPLETIONS);
+        match mode {
+            0 => drop(builder.setup_single_issuer().setup_defer_taskrun()),
+            1 => drop(builder.setup_coop_taskrun().setup_taskrun_flag()),
+            _ => {}
+        }
+        builder.build(ENTRIES)
+    };
+    let ring = build(0).or_else(|_| build(1)).or_else(|_| build(2))?;
+    // Saves looking up the ring's own fd in every call. Not there before 5.18, and not needed.
+    drop(ring.submitter().register_ring_fd());
+    Ok(ring)
+}
+
+/// Anonymous memory, page-aligned, as `register_buf_ring` wants it.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
+        let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        if std::env::var("HUGE").is_ok() { unsafe { libc::madvise(base, len, libc::MADV_HUGEPAGE) }; }
+        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
+        Ok(Self { base, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are what mmap gave us, and nobody uses them after this.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Buffers that the kernel picks from, first in, first out, when data has come: so a connection without data holds none.
+pub(super) struct Buffers {
+    entries: Mapping,
+    memory: Mapping,
+    group: u16,
+    count: u16,
+    size: u32,
+    /// Where the next returned buffer goes; the kernel sees it after [`publish`](Self::publish).
+    tail: u16,
+    /// Buffers with the kernel, unpublished ones included.
+    free: u16,
+}
+
+impl Buffers {
+    /// Registers `count` (a power of two) buffers of `size` bytes as group `group`.
+    pub(super) fn register(submitter: &Submitter<'_>, group: u16, count: u16, size: u32) -> io::Result<Self> {
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(count) * size as usize)?;
+        // SAFETY: the address is a page-aligned mapping with room for `count` entries, and lives until after the ring.
+        unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, group, 0) }?;
+        let mut buffers = Self { entries, memory, group, count, size, tail: 0, free: 0 };
+        for id in 0..count {
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    pub(super) fn group(&self) -> u16 {
+        self.group
+    }
+
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
+    pub(super) fn free(&self) -> u16 {
+        self.free
+    }
+
+    /// Notes that a completion brought buffer `id` and with it `len` bytes.
+    pub(super) fn take(&mut self) {
+        self.free = self.free.saturating_sub(1);
+    }
+
+    /// The first `len` bytes of buffer `id`.
+    pub(super) fn data(&self, id: u16, len: u32) -> &[u8] {
+        let (id, len) = (usize::from(id % self.count), len.min(self.size) as usize);
+        // SAFETY: buffer `id` lies within the mapping, which is initialised (anonymous memory is zeroed), and the kernel does not
+        // write to a buffer between the completion that brought it and its return.
+        unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(id * self.size as usize), len) }
+    }
+
+    /// Hands buffer `id` back, to be published with the others of this turn.
+    pub(super) fn give_back(&mut self, id: u16) {
+        let id = id % self.count;
+        let slot = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `slot` is below `count`, so the entry lies within the mapping; the kernel does not look at entries at or past
+        // the published tail. The fields are set one by one because entry 0's fourth field is the tail itself.
+        unsafe {
+            let entry = &mut *self.entries.base.as_ptr().cast::<BufRingEntry>().add(slot);
+            entry.set_addr(self.memory.base.as_ptr().add(usize::from(id) * self.size as usize) as u64);
+            entry.set_len(self.size);
+            entry.set_bid(id);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        self.free += 1;
+    }
+
+    /// Shows the kernel what has been handed back.
+    pub(super) fn publish(&self) {
+        // SAFETY: the mapping begins with the buffer ring's first entry, and the tail in it is an aligned u16 that the kernel only
+        // reads.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.base.as_ptr().cast());
+            (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
+        }
+    }
+}

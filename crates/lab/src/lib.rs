@@ -1,0 +1,19 @@
+//! What proact's laboratory and its benchmarks need natively. No Python in it.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`load`] | the load: many connections on one thread, closed loop, every byte verified |
+//! | [`bare`] | the ceilings: echo servers with nothing but Linux under them |
+//! | [`syscalls`] | how many system calls another process makes |
+//! | [`cpu`] | the CPU time of the calling thread |
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod bare;
+pub mod cpu;
+pub mod load;
+mod sockets;
+pub mod syscalls;
+
+pub use load::{LoadError, LoadReport, LoadSpec};
+//pub use syscalls::SyscallCounter;

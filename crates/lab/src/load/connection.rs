@@ -1,0 +1,124 @@
+//! One connection of the load: a message out, its echo back, byte by byte what was sent.
+//!
+//! Knows sockets and payload; does not know time windows, histograms or other connections. One system call for each step, so that
+//! with many connections none keeps the thread to itself; epoll is level-triggered and comes back for the rest.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use super::LoadError;
+use super::payload::Payload;
+use crate::sockets;
+
+/// What a step on a connection led to.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// The socket had nothing, or took nothing.
+    Blocked,
+    /// Bytes moved; the message is still under way.
+    Moved,
+    /// The last byte of the message went out, or its last byte came back.
+    Complete,
+}
+
+pub(crate) struct Connection {
+    pub(crate) socket: OwnedFd,
+    pub(crate) id: usize,
+    /// Number of the message that is under way.
+    pub(crate) message: u64,
+    pub(crate) sent: usize,
+    pub(crate) received: usize,
+    /// When the message was begun.
+    pub(crate) began: Instant,
+    /// When a byte last moved, in turns of the load's coarse clock.
+    pub(crate) moved: Instant,
+    /// Interest in writing is registered with epoll.
+    pub(crate) writing: bool,
+    /// The echo of the last message has come and none is to follow.
+    pub(crate) finished: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: OwnedFd, id: usize, now: Instant) -> Self {
+        Self {
+            socket,
+            id,
+            message: 0,
+            sent: 0,
+            received: 0,
+            began: now,
+            moved: now,
+            writing: false,
+            finished: false,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Turns to the next message.
+    pub(crate) fn next(&mut self) {
+        self.message += 1;
+        self.sent = 0;
+        self.received = 0;
+    }
+
+    /// One `send` of what is left of the message.
+    pub(crate) fn send(&mut self, payload: &Payload) -> Result<Step, LoadError> {
+        let rest = &payload.message(self.id, self.message)[self.sent..];
+        match sockets::send(self.fd(), rest) {
+            Ok(count) => {
+                self.sent += count;
+                Ok(if count == rest.len() { Step::Complete } else { Step::Moved })
+            }
+            Err(error) => self.failed(error, "send"),
+        }
+    }
+
+    /// One `recv`, verified against the message. It asks for more than is due, so that bytes which nobody sent are caught too.
+    pub(crate) fn receive(&mut self, payload: &Payload, buffer: &mut [u8]) -> Result<Step, LoadError> {
+        let count = match sockets::recv(self.fd(), buffer) {
+            Ok(0) => {
+                let (connection, message, offset) = (self.id, self.message, self.received);
+                return Err(LoadError::Closed { connection, message, offset });
+            }
+            Ok(count) => count,
+            Err(error) => return self.failed(error, "recv"),
+        };
+        self.verify(payload, &buffer[..count])?;
+        self.received += count;
+        Ok(if self.received == payload.size() { Step::Complete } else { Step::Moved })
+    }
+
+    /// What comes back has to continue the echo, and cannot be ahead of what went out.
+    fn verify(&self, payload: &Payload, got: &[u8]) -> Result<(), LoadError> {
+        let sent = &payload.message(self.id, self.message)[self.received..self.sent];
+        if sent.get(..got.len()) == Some(got) {
+            return Ok(());
+        }
+        let at = got.iter().zip(sent).position(|(got, sent)| got != sent).unwrap_or(sent.len().min(got.len()));
+        Err(LoadError::Mismatch {
+            connection: self.id,
+            message: self.message,
+            offset: self.received + at,
+            expected: sent.get(at).copied(),
+            got: got.get(at).copied().unwrap_or_default(),
+        })
+    }
+
+    fn failed(&self, error: io::Error, doing: &'static str) -> Result<Step, LoadError> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Step::Blocked),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Err(LoadError::Reset { connection: self.id, message: self.message })
+            }
+            _ => Err(LoadError::Io { doing, source: error }),
+        }
+    }
+
+    pub(crate) fn stalled(&self) -> LoadError {
+        LoadError::Stall { connection: self.id, message: self.message, sent: self.sent, received: self.received }
+    }
+}

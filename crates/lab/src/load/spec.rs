@@ -1,0 +1,184 @@
+//! What goes into a load run and what comes out of it: the settings, the report, and every way in which it can fail.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The largest message: 16 MiB.
+pub const MAX_SIZE: usize = 16 * 1024 * 1024;
+
+/// One load run. Build it with [`LoadSpec::new`] and change what differs.
+#[derive(Clone, Debug)]
+pub struct LoadSpec {
+    /// The echo server.
+    pub addr: SocketAddr,
+    /// Connections that send: each always has exactly one message under way.
+    pub connections: usize,
+    /// Connections that are opened and then send nothing.
+    pub idle: usize,
+    /// Bytes of one message, 1 to [`MAX_SIZE`].
+    pub size: usize,
+    /// Load without measuring, before the window.
+    pub warmup: Duration,
+    /// The measured window.
+    pub duration: Duration,
+    /// All connections have to be there after this time.
+    pub connect_timeout: Duration,
+    /// A connection that moves no byte for this long fails the run. It also bounds the time that the last messages get
+    /// after the window.
+    pub stall_timeout: Duration,
+}
+
+impl LoadSpec {
+    /// One connection, 1 KiB, 0.2 s of warm-up, a window of 1 s, 10 s to connect, 5 s without progress.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            connections: 1,
+            idle: 0,
+            size: 1024,
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(5),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), LoadError> {
+        if self.connections == 0 {
+            return Err(LoadError::Invalid("connections must be at least 1"));
+        }
+        if self.size == 0 || self.size > MAX_SIZE {
+            return Err(LoadError::Invalid("size must be from 1 byte to 16 MiB"));
+        }
+        if self.duration.is_zero() {
+            return Err(LoadError::Invalid("duration must be longer than zero"));
+        }
+        if self.stall_timeout.is_zero() || self.connect_timeout.is_zero() {
+            return Err(LoadError::Invalid("the timeouts must be longer than zero"));
+        }
+        Ok(())
+    }
+}
+
+/// Round trips, in nanoseconds, from before the first `send` of a message to after the last `recv` of its echo.
+/// Three significant digits (`HdrHistogram`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latency {
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+    pub mean: f64,
+}
+
+/// What one load run measured. Everything but `connect_seconds` is of the measured window only.
+#[derive(Clone, Debug, Default)]
+pub struct LoadReport {
+    /// Echoes that came back complete and verified.
+    pub messages: u64,
+    /// Payload of these messages, one way.
+    pub bytes: u64,
+    /// Length of the window.
+    pub seconds: f64,
+    pub latency: Latency,
+    /// CPU time of the load generator's thread. Near `seconds`: the generator was the limit, not the server.
+    pub cpu_seconds: f64,
+    /// From the first `connect` to the last connection that was there.
+    pub connect_seconds: f64,
+    /// Recorded latencies as (nanoseconds, count), ascending: raw data, which can be merged with other runs'.
+    pub histogram: Vec<(u64, u64)>,
+}
+
+impl LoadReport {
+    /// Messages for each second of the window.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        if self.seconds > 0.0 { self.messages as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+/// Why a load run has no result. Connections are numbered from 0 in the order in which they were opened, idle ones last.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The settings make no sense.
+    Invalid(&'static str),
+    /// Nobody listens there.
+    Refused(SocketAddr),
+    /// Not every connection was there after `connect_timeout`.
+    ConnectTimeout { connected: usize, wanted: usize },
+    /// The limit on open files (`ulimit -n`) does not allow that many connections.
+    TooManyFiles { wanted: usize, limit: u64 },
+    /// All local ports towards this address are taken (about 28,000 by default; `net.ipv4.ip_local_port_range`).
+    NoPorts { connected: usize, wanted: usize },
+    /// The server broke the connection (`ECONNRESET`, `EPIPE`).
+    Reset { connection: usize, message: u64 },
+    /// The server closed the connection in an orderly way, in the middle of a message or before it.
+    Closed { connection: usize, message: u64, offset: usize },
+    /// The echo is not what was sent. `expected` is `None` when bytes came that nobody sent.
+    Mismatch { connection: usize, message: u64, offset: usize, expected: Option<u8>, got: u8 },
+    /// No byte moved for `stall_timeout`.
+    Stall { connection: usize, message: u64, sent: usize, received: usize },
+    /// `stop` was set before the window began.
+    Stopped,
+    /// A system call failed in a way that has no name above.
+    Io { doing: &'static str, source: io::Error },
+}
+
+impl LoadError {
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(what) => f.write_str(what),
+            Self::Refused(addr) => write!(f, "connection to {addr} refused: nobody listens there"),
+            Self::ConnectTimeout { connected, wanted } => {
+                write!(f, "only {connected} of {wanted} connections were established within the connect timeout")
+            }
+            Self::TooManyFiles { wanted, limit } => {
+                write!(f, "{wanted} connections do not fit the limit of {limit} open files (ulimit -n)")
+            }
+            Self::NoPorts { connected, wanted } => write!(
+                f,
+                "no local ports left after {connected} of {wanted} connections (net.ipv4.ip_local_port_range)"
+            ),
+            Self::Reset { connection, message } => {
+                write!(f, "connection {connection} was reset by the server during message {message}")
+            }
+            Self::Closed { connection, message, offset } => write!(
+                f,
+                "connection {connection} was closed by the server after {offset} bytes of message {message}"
+            ),
+            Self::Mismatch { connection, message, offset, expected: Some(expected), got } => write!(
+                f,
+                "connection {connection}, message {message}, byte {offset}: sent {expected:#04x}, got {got:#04x} back"
+            ),
+            Self::Mismatch { connection, message, offset, expected: None, got } => write!(
+                f,
+                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past what was sent"
+            ),
+            Self::Stall { connection, message, sent, received } => write!(
+                f,
+                "connection {connection} stalled in message {message}: {sent} bytes sent, {received} received"
+            ),
+            Self::Stopped => f.write_str("stopped before the measurement began"),
+            Self::Io { doing, source } => write!(f, "{doing}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

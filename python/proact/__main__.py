@@ -1,0 +1,6 @@
+"""``python -m proact``: the same as the ``proact`` command."""
+
+from proact.cli import main
+
+if __name__ == "__main__":
+    main()

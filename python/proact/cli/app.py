@@ -1,0 +1,70 @@
+"""The tree of commands, and how their errors look."""
+
+from __future__ import annotations
+
+import platform
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from proact.cli import doctor, lab, run
+from proact.cli.problem import Problem
+from proact.cli.program import Program
+from proact.lab.environment import package_version
+
+app = typer.Typer(
+    name="proact",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and a log
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("run", context_settings=run.CONTEXT)(run.run)
+app.command("doctor")(doctor.doctor)
+app.add_typer(lab.app, name="lab")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version = package_version("proact") or "(not installed as a package)"
+        print(f"proact {version}, {platform.python_implementation()} {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def proact(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """\b
+    Examples:
+      proact doctor                     which engine this machine gets, and why
+      proact run server.py --port 80    any asyncio program, on proact's loop
+      proact lab echo                   what each I/O model costs on this machine
+
+    Every Unix I/O model behind one interface; on Linux, asynchronous I/O on io_uring.
+    """
+
+
+def dispatch(arguments: list[str]) -> int | Program:
+    """Carry out the command that ``arguments`` name: its exit code, or the program that is to be run.
+
+    Raises Problem for what the user can put right; KeyboardInterrupt on Ctrl-C.
+    """
+    try:
+        outcome = get_command(app).main(args=arguments, prog_name="proact", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # The library's own errors (an unknown option) by shape: their class has moved between its versions.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        where = getattr(getattr(error, "ctx", None), "command_path", "proact")
+        said = message() or "no command was given"
+        raise Problem(f"{said.rstrip('.')} (see '{where} --help')", getattr(error, "exit_code", 2)) from None
+    return outcome if isinstance(outcome, (int, Program)) else 0

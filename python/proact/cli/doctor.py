@@ -1,0 +1,132 @@
+"""``proact doctor``: what this machine gives proact, and why not more. Facts on stdout, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from proact.cli.problem import Problem
+from proact.lab import environment
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
+) -> int:
+    """\b
+    Examples:
+      proact doctor
+      proact doctor --json | jq .engine.chosen
+      PROACT_ENGINE=epoll proact doctor
+
+    Which engine proact uses on this machine and why, with the ring's features, limits and versions. Exit code 0
+    if any engine works, 1 if none does.
+    """
+    facts = examine()
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        show(facts)
+    return 0 if facts["engine"]["chosen"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """All that doctor knows; the shape of ``--json``. Raises Problem if PROACT_ENGINE names no engine."""
+    from proact import engine_report
+
+    try:
+        engine = engine_report()
+    except ValueError as error:
+        raise Problem(str(error)) from None
+    return {
+        "engine": engine,
+        "verdict": verdict(engine),
+        "kernel": platform.release(),
+        "kernel_version": platform.version(),
+        "machine": platform.machine(),
+        "cpu": environment.cpu_model(),
+        "python": environment.python_version(),
+        "packages": environment.package_versions(),
+        "limits": environment.limits(),
+        "sysctl": {"kernel.io_uring_disabled": environment.sysctl("kernel.io_uring_disabled")},
+        "seccomp": environment.seccomp_mode(),
+    }
+
+
+def verdict(engine: dict[str, Any]) -> str:
+    """One line: the engine in use, and if it is not io_uring, why not."""
+    chosen = engine["chosen"]
+    if not chosen:
+        reasons = "; ".join(f"{name}: {state['reason']}" for name, state in engine["engines"].items())
+        return f"no engine works here: {reasons}"
+    if chosen == "io_uring":
+        return "proact runs on io_uring here"
+    ring = engine["engines"]["io_uring"]
+    if ring["available"]:
+        return f"proact runs on {chosen} here: it was asked for (PROACT_ENGINE={engine['requested']})"
+    return f"proact runs on {chosen} here: io_uring is not available: {ring['reason']}"
+
+
+def show(facts: dict[str, Any]) -> None:
+    """The facts as aligned lines."""
+    out = Console(highlight=False)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in lines(facts):
+        table.add_row(name, value)
+    out.print(table, soft_wrap=not out.is_terminal)
+    out.print()
+    style = "green" if facts["engine"]["chosen"] == "io_uring" else "yellow"
+    out.print(Text(facts["verdict"], style=style), soft_wrap=True)
+
+
+def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
+    """Name and value of each line, in the order of interest."""
+    engine = facts["engine"]
+    found = [("engine", Text(f"{engine['chosen'] or 'none'} (requested: {engine['requested']})"))]
+    for name, state in engine["engines"].items():
+        if state["available"]:
+            found.append((f"  {name}", Text("available")))
+        else:
+            found.append((f"  {name}", Text(f"not available: {state['reason']}", style="yellow")))
+    for title, names in (("ring features", engine["features"]), ("ring opcodes", engine["opcodes"])):
+        found.append((title, switches(names)))
+    found.append(("fallbacks", Text("; ".join(engine["fallbacks"]) or "none")))
+    disabled = facts["sysctl"]["kernel.io_uring_disabled"]
+    found += [
+        ("io_uring_disabled", Text("no such sysctl" if disabled is None else disabled)),
+        ("seccomp", Text(facts["seccomp"])),
+        ("open files", Text(limit(facts["limits"]["open_files"], 1, ""))),
+        ("locked memory", Text(limit(facts["limits"]["locked_memory"], 1024, " KiB"))),
+        ("kernel", Text(f"{facts['kernel']} ({facts['kernel_version']})")),
+        ("machine", Text(f"{facts['machine']}, {facts['cpu']}")),
+        ("python", Text(facts["python"])),
+        ("packages", Text(", ".join(f"{name} {version or '-'}" for name, version in facts["packages"].items()))),
+    ]
+    return found
+
+
+def switches(names: dict[str, bool]) -> Text:
+    """Which of ``names`` are there, and which are not."""
+    if not names:
+        return Text("none")
+    there = [name for name, present in names.items() if present]
+    text = Text(f"{len(there)} of {len(names)}: {', '.join(there)}")
+    if absent := [name for name, present in names.items() if not present]:
+        text.append(f"; missing: {', '.join(absent)}", style="yellow")
+    return text
+
+
+def limit(bounds: dict[str, int | None], unit: int, name: str) -> str:
+    """A soft and a hard limit in units of ``unit``."""
+
+    def one(bound: int | None) -> str:
+        return "unlimited" if bound is None else f"{bound // unit:,}{name}"
+
+    return f"soft {one(bounds['soft'])}, hard {one(bounds['hard'])}"

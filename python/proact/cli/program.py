@@ -1,0 +1,122 @@
+"""Someone's asyncio program, run as ``python script.py`` would run it, but on proact's loop.
+
+``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` ask asyncio for a new loop in one place, which
+is replaced: the event loop policy up to Python 3.13; from 3.14 on, where policies are deprecated, the function
+``asyncio.new_event_loop`` itself. A program that names its loop (``loop_factory=``) gets the one it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.events
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+from proact.cli.problem import Problem
+
+#: Frames of these files are ours, not the program's: they are left out of its tracebacks.
+_OURS = frozenset({__file__, runpy.__file__, "<frozen runpy>"})
+
+
+def shield(arguments: list[str]) -> list[str]:
+    """The command line with ``--`` after ``run -m MODULE``: what follows is the module's, options included."""
+    if arguments[:1] != ["run"]:
+        return arguments
+    index = 1
+    while index < len(arguments) and arguments[index].startswith("-") and arguments[index] != "--":
+        option = arguments[index]
+        index += 2 if option in ("-m", "--engine") else 1
+        if option.startswith("-m"):
+            return [*arguments[:index], "--", *arguments[index:]]
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A script or a module (one of them is None), its arguments, and the engine of its loops."""
+
+    module: str | None
+    script: str | None
+    arguments: tuple[str, ...]
+    engine: str
+
+    def prepare(self) -> None:
+        """Set up ``sys`` and asyncio for it. Raises Problem if the script cannot be opened."""
+        if self.script is not None:
+            check_script(self.script)
+        sys.argv = [self.script or "-m", *self.arguments]
+        if not sys.flags.safe_path:
+            # In the place of the path that our own start put there.
+            sys.path[0] = str(Path(self.script).resolve().parent) if self.script else str(Path.cwd())
+        use_proact(self.engine)
+
+    def run(self) -> None:
+        """Run it to its end. Raises SystemExit with its exit code, unless that is 0."""
+        try:
+            if self.script is not None:
+                runpy.run_path(self.script, run_name="__main__")
+            elif self.module is not None:
+                runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            self._report(error)
+
+    def _report(self, error: BaseException) -> NoReturn:
+        theirs = without_ours(error.__traceback__)
+        if theirs is None and isinstance(error, ImportError):  # runpy itself did not find it
+            raise SystemExit(f"proact: {error}")
+        sys.excepthook(type(error), error.with_traceback(theirs), theirs)
+        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def check_script(script: str) -> None:
+    """Raise Problem, worded as Python words it, if ``script`` cannot be opened."""
+    try:
+        # A folder or a zip with a __main__ is a program too; only what cannot be opened at all is refused.
+        os.close(os.open(script, os.O_RDONLY))
+    except OSError as error:
+        path = os.path.abspath(script)
+        raise Problem(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from None
+
+
+def without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the program's first frame on; None if it never got that far."""
+    while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
+        trace = trace.tb_next
+    return trace
+
+
+def use_proact(engine: str) -> None:
+    """Have asyncio make proact's loops from now on, in this process."""
+    from proact import new_event_loop
+
+    def factory() -> asyncio.AbstractEventLoop:
+        return new_event_loop(engine=engine)
+
+    if sys.version_info >= (3, 14):
+        replace_new_event_loop(factory)
+    else:
+        replace_policy(factory)
+
+
+def replace_policy(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Up to Python 3.13: asyncio's own policy, but for the loops it makes."""
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            return factory()
+
+    asyncio.set_event_loop_policy(Policy())
+
+
+def replace_new_event_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """From Python 3.14 on: ``asyncio.Runner`` calls ``asyncio.events.new_event_loop`` by its module."""
+    for module in (asyncio, asyncio.events):
+        module.new_event_loop = factory

@@ -1,0 +1,14 @@
+"""The laboratory: the same work through every I/O model, measured on this machine.
+
+This package names things only; the command line reaches it as ``proact lab``.
+
+- ``models/``            the servers, one file for each model
+- ``registry.py``        which models there are, and what each needs
+- ``serve.py``, ``load.py``   the two child processes of a measurement: a server and the load
+- ``server_process.py``  starting a server and reading what it costs
+- ``load_process.py``    starting the load and asking it for one pass
+- ``measure.py``         one cell: a fresh server, a timed pass, a counting pass
+- ``echo.py``            the runner: all cells, in random order
+- ``environment.py``     the machine that the numbers belong to
+- ``summary.py``, ``table.py``   medians and conclusions; how they are drawn
+"""

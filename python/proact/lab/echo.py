@@ -1,0 +1,134 @@
+"""The runner behind ``proact lab echo``: every model under the same load, cell after cell in random order.
+
+A cell that fails says why and the others go on. Whatever ends the run, Ctrl-C included, nothing is left running:
+each process is a context manager here, and asks the kernel to be killed should this process die.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from proact.lab import environment
+from proact.lab.lifetime import pinned, separate_cores
+from proact.lab.load_process import LoadFailed, LoadProcess
+from proact.lab.measure import COUNT_DURATION, COUNT_WARMUP, Bench, Cell
+from proact.lab.registry import MODELS
+from proact.lab.results import SCHEMA, CellResult, Document, Measured, Status
+from proact.lab.server_process import ServerFailed
+
+#: Starting and ending a server and its connections, in seconds, for the estimate of a run's time only.
+_OVERHEAD: Final = 0.35
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to measure. Sizes in bytes per message, times in seconds per cell."""
+
+    models: tuple[str, ...] = tuple(MODELS)
+    connections: tuple[int, ...] = (1, 10, 100)
+    sizes: tuple[int, ...] = (1024,)
+    duration: float = 1.0
+    warmup: float = 0.2
+    repeat: int = 1
+    seed: int = field(default_factory=lambda: random.SystemRandom().randrange(1_000_000))
+
+    def cells(self) -> list[Cell]:
+        """Every cell once, in this seed's random order, so that a drift of the machine favours no model."""
+        cells = [
+            Cell(model, connections, size, repeat)
+            for repeat in range(self.repeat)
+            for size in self.sizes
+            for connections in self.connections
+            for model in self.models
+        ]
+        random.Random(self.seed).shuffle(cells)
+        return cells
+
+    def seconds(self, cell: Cell) -> float:
+        """About how long one cell takes."""
+        counting = COUNT_WARMUP + COUNT_DURATION if cell.repeat == 0 else 0.0
+        return _OVERHEAD + self.warmup + self.duration + counting
+
+
+class Observer(Protocol):
+    """Who watches a run. Called in the process that measures, so it must be quick."""
+
+    def planned(self, settings: Settings, cells: int, seconds: float) -> None:
+        """The run begins: ``cells`` will be measured, in about ``seconds``."""
+
+    def started(self, cell: Cell, done: int) -> None:
+        """``cell`` is measured now; ``done`` were before it."""
+
+    def tick(self) -> None:
+        """Some milliseconds have passed."""
+
+    def finished(self, result: CellResult) -> None:
+        """One cell is done, or failed, or could not be measured."""
+
+
+def run(
+    settings: Settings, observer: Observer, *, load_command: tuple[str, ...] | None = None
+) -> Document:
+    """Measure all cells and return the raw results. ``load_command`` stands in for the load in tests."""
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    cells = settings.cells()
+    missing = {
+        (model, connections): MODELS[model].missing(connections)
+        for model in settings.models
+        for connections in settings.connections
+    }
+    unmeasured = {cell: reason for cell in cells if (reason := missing[cell.model, cell.connections])}
+    measurable = [cell for cell in cells if cell not in unmeasured]
+    observer.planned(settings, len(measurable), sum(map(settings.seconds, measurable)))
+    server_cpu, load_cpu = separate_cores() or (None, None)
+    results = [_result(cell, "not measured", reason) for cell, reason in unmeasured.items()]
+    # We read clocks while the load works, so we share its core and leave the server's alone.
+    with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load:
+        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick)
+        for result in _measure_all(bench, measurable, observer.started):
+            observer.finished(result)
+            results.append(result)
+    return {
+        "schema": SCHEMA,
+        "workload": "echo",
+        "started": started,
+        "seed": settings.seed,
+        "settings": asdict(settings) | {"pinned": server_cpu is not None},
+        "environment": environment.describe(),
+        "models": {
+            name: {"kind": MODELS[name].kind, "family": MODELS[name].family} for name in settings.models
+        },
+        "cells": results,
+    }
+
+
+def _measure_all(
+    bench: Bench, cells: list[Cell], started: Callable[[Cell, int], None]
+) -> Iterator[CellResult]:
+    for order, cell in enumerate(cells):
+        started(cell, order)
+        try:
+            measured = bench.measure(cell)
+        except (ServerFailed, LoadFailed) as error:
+            yield _result(cell, "failed", str(error), order=order)
+        else:
+            yield _result(cell, "ok", measured=measured, order=order)
+
+
+def _result(
+    cell: Cell, status: Status, reason: str | None = None, *, measured: Measured | None = None, order: int = -1
+) -> CellResult:
+    return {
+        "model": cell.model,
+        "connections": cell.connections,
+        "size": cell.size,
+        "repeat": cell.repeat,
+        "order": order,
+        "status": status,
+        "reason": reason,
+        "measured": measured,
+    }

@@ -1,0 +1,102 @@
+"""The machine that numbers belong to: kernel, processor, limits, versions. Facts only, read when asked."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+#: Packages whose version can change a result, besides Python.
+PACKAGES: Final = ("proact", "greenlet", "gevent", "uvloop", "rloop", "typer", "rich")
+
+
+def describe() -> dict[str, Any]:
+    """Everything below, as recorded with each run's results."""
+    return {
+        "kernel": platform.release(),
+        "kernel_version": platform.version(),
+        "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": python_version(),
+        "packages": package_versions(),
+        "limits": limits(),
+        "mitigations": mitigations(),
+        "sysctl": {name: sysctl(name) for name in ("net.core.somaxconn", "kernel.io_uring_disabled")},
+    }
+
+
+def python_version() -> str:
+    """Such as ``CPython 3.13.0``, with a note where the GIL is off."""
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return f"{platform.python_implementation()} {platform.python_version()}{'' if gil else ' without GIL'}"
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def package_versions() -> dict[str, str | None]:
+    """The versions of ``PACKAGES``."""
+    return {name: package_version(name) for name in PACKAGES}
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel has it; the architecture where it has none."""
+    for line in read("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model", "cpu model"):
+            return value.strip()
+    return platform.machine()
+
+
+def limits() -> dict[str, dict[str, int | None]]:
+    """Soft and hard limits: open files (a count) and locked memory (bytes). None means unlimited."""
+    kinds = {"open_files": resource.RLIMIT_NOFILE, "locked_memory": resource.RLIMIT_MEMLOCK}
+    return {name: _limit(kind) for name, kind in kinds.items()}
+
+
+def _limit(kind: int) -> dict[str, int | None]:
+    soft, hard = resource.getrlimit(kind)
+    return {
+        "soft": None if soft == resource.RLIM_INFINITY else soft,
+        "hard": None if hard == resource.RLIM_INFINITY else hard,
+    }
+
+
+def mitigations() -> dict[str, str]:
+    """What the kernel does about each flaw of the processor; it makes system calls dearer."""
+    folder = Path("/sys/devices/system/cpu/vulnerabilities")
+    if not folder.is_dir():
+        return {}
+    states = {path.name: read(str(path)).strip() for path in sorted(folder.iterdir())}
+    return {name: state for name, state in states.items() if state not in ("", "Not affected")}
+
+
+def sysctl(name: str) -> str | None:
+    """The value of a sysctl such as ``kernel.io_uring_disabled``; None where the kernel does not have it."""
+    return read(f"/proc/sys/{name.replace('.', '/')}").strip() or None
+
+
+def seccomp_mode() -> str:
+    """Whether this process is under a seccomp filter: ``off``, ``strict``, ``filter`` or ``unknown``."""
+    for line in read("/proc/self/status").splitlines():
+        if line.startswith("Seccomp:"):
+            return {"0": "off", "1": "strict", "2": "filter"}.get(line.split()[1], "unknown")
+    return "unknown"
+
+
+def read(path: str) -> str:
+    """The text of a file of the kernel's; empty where it does not exist or is not ours to read."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

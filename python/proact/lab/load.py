@@ -1,0 +1,45 @@
+"""The load process of a measurement: ``python -m proact.lab.load``.
+
+It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or each
+argument), with the keyword arguments of ``proact._core.echo_load``. For each it answers with one line of JSON on
+stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It lives for a
+whole run, so that no cell waits for an interpreter to start.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from proact import _core
+from proact.lab.lifetime import die_with_parent, pin_to
+
+
+def apply(spec: dict[str, Any]) -> dict[str, Any]:
+    """One pass of load. A failure of the server or of the load comes back as ``error``, not as an exception."""
+    begun = time.monotonic()
+    try:
+        result = _core.echo_load(**spec)
+    except (OSError, RuntimeError, ValueError) as error:
+        return {"error": str(error) or type(error).__name__}
+    return {"begun": begun, "result": result}
+
+
+def main(arguments: list[str]) -> None:
+    """Answer specifications until stdin ends, or those of the command line."""
+    options = {name: int(value) for name, _, value in (a[2:].partition("=") for a in arguments if a[:2] == "--")}
+    if "parent" in options:
+        die_with_parent(options["parent"])
+    if "cpu" in options:
+        pin_to(options["cpu"])
+    given = [argument for argument in arguments if argument[:2] != "--"]
+    specifications: Iterable[str] = given or sys.stdin
+    for line in specifications:
+        print(json.dumps(apply(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

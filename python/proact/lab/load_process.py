@@ -1,0 +1,108 @@
+"""The load in a process of its own: asked for one pass at a time, and always ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from proact.lab.server_process import child_environment
+
+#: A connection that makes no progress for so long, in seconds, fails its pass.
+STALL_TIMEOUT: Final = 5.0
+
+
+class LoadFailed(Exception):
+    """The load could not be applied; says what it saw (a stall, a reset, bytes that are not those sent)."""
+
+
+class LoadProcess:
+    """The load generator, as a context manager: ``load.apply(spec)`` is one pass.
+
+    ``cpu`` is the core that it may run on (None: all); ``command`` stands in for ``proact.lab.load`` in tests.
+    """
+
+    def __init__(self, *, cpu: int | None = None, command: tuple[str, ...] | None = None) -> None:
+        self._command = [*(command or (sys.executable, "-m", "proact.lab.load")), f"--parent={os.getpid()}"]
+        if cpu is not None:
+            self._command.append(f"--cpu={cpu}")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for us; we end the load
+            env=child_environment(),
+        )
+        return self._process
+
+    def stop(self) -> None:
+        """End the process; the next pass starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.close()
+            process.stdout.close()
+
+    def apply(
+        self, spec: dict[str, Any], tick: Callable[[], None] = lambda: None, period: float = 0.01
+    ) -> dict[str, Any]:
+        """One pass with the arguments of ``_core.echo_load``; calls ``tick`` every ``period`` seconds meanwhile.
+
+        Returns ``begun`` (monotonic seconds) and ``result``. Raises LoadFailed with the reason; a pass that
+        takes far longer than it was asked to is ended.
+        """
+        process = self._process or self._start()
+        spec = {"stall_timeout": STALL_TIMEOUT, **spec}
+        deadline = time.monotonic() + spec["warmup"] + spec["duration"] + 3 * spec["stall_timeout"] + 5.0
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(spec).encode() + b"\n")
+            answer = json.loads(self._line(process, tick, period, deadline))
+        except BrokenPipeError:
+            self.stop()
+            raise LoadFailed("the load process had ended") from None
+        except BaseException:  # a timeout or Ctrl-C: an answer that comes later must not be taken for the next
+            self.stop()
+            raise
+        if "error" in answer:
+            raise LoadFailed(answer["error"])
+        return dict(answer)
+
+    def _line(
+        self, process: subprocess.Popen[bytes], tick: Callable[[], None], period: float, deadline: float
+    ) -> bytes:
+        assert process.stdout is not None
+        line = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if selector.select(period):
+                    data = os.read(process.stdout.fileno(), 65536)
+                    if not data:
+                        raise LoadFailed(f"the load process ended with exit code {process.wait()}")
+                    line += data
+                elif time.monotonic() > deadline:
+                    raise LoadFailed("hangs: the pass did not end in time")
+                tick()
+        return bytes(line)

@@ -1,0 +1,181 @@
+"""One cell of a measurement: a fresh server, a timed pass, and in the first repeat a counting pass.
+
+The timed pass is disturbed by nothing but a read of the server's CPU clock every few milliseconds, from the
+load's core. What needs more (counting system calls, walking page tables) has a pass of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proact.lab.load_process import LoadFailed, LoadProcess
+from proact.lab.results import Counted, Measured, Occupied
+from proact.lab.server_process import ServerFailed, ServerProcess
+
+#: The counting pass, in seconds: long enough for thousands of messages, short enough for a demo.
+COUNT_WARMUP: Final = 0.05
+COUNT_DURATION: Final = 0.25
+
+#: How often memory is read during the counting pass, in seconds.
+MEMORY_PERIOD: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is measured at once."""
+
+    model: str
+    connections: int
+    size: int  # bytes per message
+    repeat: int  # from 0
+
+
+class Sampled:
+    """A number that only grows, read again and again; asked afterwards how much it grew in a window.
+
+    The load knows its window (warm-up and connecting excluded) only when it is over, and it is another process;
+    so its clock is read here, and the ends of the window are interpolated between two reads.
+    """
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        self._read = read
+        self._times: list[float] = []
+        self._values: list[float] = []
+        self.take()
+
+    def take(self) -> None:
+        """Read it once more."""
+        self._times.append(time.monotonic())
+        self._values.append(self._read())
+
+    def growth(self, start: float, end: float) -> float:
+        """How much it grew from ``start`` to ``end`` (monotonic seconds)."""
+        return self._at(end) - self._at(start)
+
+    def _at(self, when: float) -> float:
+        right = bisect_left(self._times, when)
+        if right == 0:
+            return self._values[0]
+        if right == len(self._times):
+            return self._values[-1]
+        t0, t1 = self._times[right - 1], self._times[right]
+        v0, v1 = self._values[right - 1], self._values[right]
+        return v0 + (v1 - v0) * (when - t0) / (t1 - t0)
+
+
+class Occupancy:
+    """The most threads and memory seen, looked at every ``MEMORY_PERIOD`` seconds at most."""
+
+    def __init__(self, server: ServerProcess, resident_before: int) -> None:
+        self._server = server
+        self._next = 0.0
+        self.seen: Occupied = {"threads": 0, "resident_before": resident_before, "resident": 0}
+
+    def look(self) -> None:
+        """Read threads and memory, if it is time."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + MEMORY_PERIOD
+        self.seen["threads"] = max(self.seen["threads"], self._server.threads())
+        self.seen["resident"] = max(self.seen["resident"], self._server.resident_bytes())
+
+
+@dataclass(slots=True)
+class Bench:
+    """What all cells share: the load process, the server's core, and who is told that time passes."""
+
+    load: LoadProcess
+    server_cpu: int | None
+    warmup: float
+    duration: float
+    tick: Callable[[], None]
+
+    def measure(self, cell: Cell) -> Measured:
+        """Measure one cell. Raises ServerFailed or LoadFailed, with the reason for people."""
+        with ServerProcess(cell.model, cpu=self.server_cpu) as server:
+            server.check_echo(cell.size)
+            resident_before = server.resident_bytes()
+            try:
+                measured = self._timed(server, cell)
+                if cell.repeat == 0:
+                    self._count(server, cell, measured, resident_before)
+            except LoadFailed as error:
+                # A server that has ended is the cause of what the load saw.
+                raise ServerFailed(server.ended(grace=0.2) or str(error)) from None
+            return measured
+
+    def _pass(
+        self, server: ServerProcess, cell: Cell, warmup: float, duration: float, sampled: Sampled | None, *also: Any
+    ) -> tuple[dict[str, Any], float]:
+        """One pass of load; the result, and the growth of ``sampled`` within the load's window."""
+
+        def tick() -> None:
+            if sampled is not None:
+                sampled.take()
+            for each in also:
+                each()
+            self.tick()
+
+        spec = {
+            "host": "127.0.0.1",
+            "port": server.port,
+            "connections": cell.connections,
+            "size": cell.size,
+            "warmup": warmup,
+            "duration": duration,
+        }
+        answer = self.load.apply(spec, tick)
+        result = answer["result"]
+        start = answer["begun"] + result["connect_seconds"] + warmup
+        growth = sampled.growth(start, start + result["seconds"]) if sampled is not None else 0.0
+        return result, growth
+
+    def _timed(self, server: ServerProcess, cell: Cell) -> Measured:
+        clock = Sampled(server.cpu_seconds)
+        result, cpu = self._pass(server, cell, self.warmup, self.duration, clock)
+        if not result["messages"]:
+            raise LoadFailed(f"no message of {cell.size} bytes came back within {self.duration:g} s")
+        return {
+            "messages": result["messages"],
+            "bytes": result["bytes"],
+            "seconds": result["seconds"],
+            "connect_seconds": result["connect_seconds"],
+            "latency_ns": result["latency_ns"],
+            "load_cpu_seconds": result["cpu_seconds"],
+            "server_cpu_seconds": cpu,
+            "counted": None,
+            "uncounted": None,
+            "occupied": None,
+        }
+
+    def _count(self, server: ServerProcess, cell: Cell, measured: Measured, resident_before: int) -> None:
+        """The counting pass: fills in ``counted`` (or why not) and ``occupied``."""
+        from proact._core import SyscallCounter  # here, so that the rest is testable without the core
+
+        occupancy = Occupancy(server, resident_before)
+        try:
+            counter = SyscallCounter(server.pid)
+        except OSError as error:
+            measured["uncounted"] = str(error)
+            self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, None, occupancy.look)
+        else:
+            with closing(counter):
+                sampled = Sampled(counter.read)
+                try:
+                    result, calls = self._pass(
+                        server, cell, COUNT_WARMUP, COUNT_DURATION, sampled, occupancy.look
+                    )
+                except (LoadFailed, OSError) as error:
+                    if server.ended() is not None:
+                        raise
+                    # The timed pass stands: a server may be too slow to load only while it is traced.
+                    measured["uncounted"] = f"while its calls were counted: {error}"
+                    return
+            counted: Counted = {"method": counter.method, "calls": calls, "messages": result["messages"]}
+            measured["counted"] = counted
+        measured["occupied"] = occupancy.seen

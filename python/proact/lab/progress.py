@@ -1,0 +1,136 @@
+"""Telling people how a run goes: a live line on a terminal, a plain line per cell elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from proact.lab.echo import Settings
+from proact.lab.measure import Cell
+from proact.lab.results import CellResult
+from proact.lab.table import amount
+
+#: Drawing costs some milliseconds on the load's core, so it is done seldom, and by no thread of its own.
+_REFRESH: Final = 0.5
+
+
+def describe(model: str, connections: int, size: int) -> str:
+    """A cell in a few words."""
+    return f"{model}, {connections} x {amount(size)}"
+
+
+def outcome(result: CellResult) -> str:
+    """What came of a cell, in a few words."""
+    measured = result["measured"]
+    if measured is None:
+        return f"{result['status'].upper()}: {result['reason']}"
+    return f"{measured['messages'] / measured['seconds']:,.0f} messages/s"
+
+
+class PlainProgress:
+    """One line when a run starts and one for each cell that is done; for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.cells = self.done = 0
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def planned(self, settings: Settings, cells: int, seconds: float) -> None:
+        self.cells = cells
+        self.say(f"{cells} cells, about {duration(seconds)} (seed {settings.seed})")
+
+    def started(self, cell: Cell, done: int) -> None:
+        self.done = done
+
+    def tick(self) -> None:
+        pass
+
+    def finished(self, result: CellResult) -> None:
+        self.done += 1
+        what = describe(result["model"], result["connections"], result["size"])
+        self.say(f"[{self.done}/{self.cells}] {what}: {outcome(result)}")
+
+    def say(self, line: str) -> None:
+        """One line to stderr, as it is."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveProgress(PlainProgress):
+    """A bar with what runs now and the time left; failures stay above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.planned_seconds = 0.0
+        self.begun = self.drawn = time.monotonic()
+        self.progress = Progress(
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]} left"),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            transient=True,
+            auto_refresh=False,
+        )
+        self.task = self.progress.add_task("", total=None, left="")
+
+    def __enter__(self) -> LiveProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def planned(self, settings: Settings, cells: int, seconds: float) -> None:
+        super().planned(settings, cells, seconds)
+        self.planned_seconds = seconds
+        self.begun = time.monotonic()
+        self.progress.update(self.task, total=cells, left=duration(seconds))
+
+    def started(self, cell: Cell, done: int) -> None:
+        super().started(cell, done)
+        what = describe(cell.model, cell.connections, cell.size)
+        self.progress.update(self.task, description=what, completed=done)
+        self.draw()
+
+    def tick(self) -> None:
+        if time.monotonic() - self.drawn >= _REFRESH:
+            self.draw()
+
+    def finished(self, result: CellResult) -> None:
+        if result["status"] == "failed":
+            super().finished(result)
+        else:
+            self.done += 1
+
+    def draw(self) -> None:
+        """Redraw, with the time left as the cells so far suggest it."""
+        self.drawn = time.monotonic()
+        passed = self.drawn - self.begun
+        left = self.planned_seconds - passed
+        if self.done:
+            left = max(0.0, passed / self.done * (self.cells - self.done))
+        self.progress.update(self.task, left=duration(left))
+        self.progress.refresh()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 2 min 5 s."""
+    whole = max(0, round(seconds))
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
+
+
+def watch() -> PlainProgress:
+    """The progress that suits where stderr goes."""
+    console = Console(stderr=True)
+    # Not console.is_terminal: FORCE_COLOR makes that true, and a file full of redrawn lines helps nobody.
+    animated = sys.stderr.isatty() and not console.is_dumb_terminal
+    return LiveProgress(console) if animated else PlainProgress(console)

@@ -1,0 +1,115 @@
+"""Which models the laboratory knows: what each is in Stevens' terms, how it starts, and what it needs.
+
+The order is the one in which they are listed and explained. To add a model: its file in ``models/``, one entry
+here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NoReturn
+
+
+class Kind(StrEnum):
+    """The I/O models of Stevens, *UNP* ch. 6, as far as they are here."""
+
+    BLOCKING = "blocking"
+    NONBLOCKING = "non-blocking"
+    MULTIPLEXING = "multiplexing"
+    ASYNCHRONOUS = "asynchronous"
+
+
+class Family(StrEnum):
+    """What runs per message: the model written out in Python, someone's event loop, proact, or no Python."""
+
+    PLAIN = "plain"
+    LIBRARY = "library"
+    PROACT = "proact"
+    CEILING = "ceiling"
+
+
+#: select(2) cannot watch an fd of 1024 or more; a process has some open before its first connection.
+SELECT_LIMIT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One way to serve: ``module`` of ``proact.lab.models``, called as ``serve(listener, *arguments)``."""
+
+    name: str
+    kind: Kind
+    family: Family
+    module: str
+    arguments: tuple[str, ...] = ()
+    package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
+    engine: str | None = None  #: a proact engine that must be available here
+    connection_limit: int | None = None  #: the most connections that the model can serve
+
+    def missing(self, connections: int = 1) -> str | None:
+        """Why it cannot be measured here with so many connections, and what to do about it; None if it can."""
+        if self.connection_limit is not None and connections > self.connection_limit:
+            return f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            return f"not installed: pip install {self.package}"
+        if self.engine is not None:
+            return missing_engine(self.engine)
+        return None
+
+    def serve(self, listener: socket.socket) -> NoReturn:
+        """Serve on ``listener`` in this process for ever."""
+        module: Any = importlib.import_module(f"proact.lab.models.{self.module}")
+        module.serve(listener, *self.arguments)
+        raise RuntimeError(f"{self.name} stopped by itself")
+
+
+def missing_engine(engine: str) -> str | None:
+    """Why proact's ``engine`` is not available on this machine; None if it is."""
+    from proact import engine_report
+
+    state = engine_report()["engines"][engine]
+    return None if state["available"] else f"engine {engine} is not available: {state['reason']}"
+
+
+def _plain(name: str, kind: Kind, module: str, limit: int | None = None) -> Model:
+    return Model(name, kind, Family.PLAIN, module, connection_limit=limit)
+
+
+def _loop(package: str, installed: bool = False) -> Model:
+    needs = None if installed else package
+    return Model(package, Kind.MULTIPLEXING, Family.LIBRARY, "asyncio_protocol", (package,), package=needs)
+
+
+def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
+    name, module = f"proact-{engine}", "asyncio_protocol"
+    return Model(name, kind, Family.PROACT, module, ("proact", engine), engine=engine, connection_limit=limit)
+
+
+def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
+    return Model(f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine)
+
+
+_ALL: Final = (
+    _plain("threads", Kind.BLOCKING, "threads"),
+    _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
+    _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
+    _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
+    _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
+    _loop("asyncio", installed=True),
+    _loop("uvloop"),
+    _loop("rloop"),
+    Model("gevent", Kind.MULTIPLEXING, Family.LIBRARY, "gevent_server", package="gevent"),
+    _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),
+    _proact("poll", Kind.MULTIPLEXING),
+    _proact("epoll", Kind.MULTIPLEXING),
+    _proact("io_uring", Kind.ASYNCHRONOUS),
+    _bare("threads", Kind.BLOCKING),
+    _bare("epoll", Kind.MULTIPLEXING),
+    _bare("io_uring", Kind.ASYNCHRONOUS, engine="io_uring"),
+)
+
+#: Every model by its name, in the order of explanation.
+MODELS: Final[dict[str, Model]] = {model.name: model for model in _ALL}

@@ -1,0 +1,51 @@
+"""The server process of a measurement: ``python -m proact.lab.serve MODEL``.
+
+It serves on a listening socket that it inherits (``--fd``), or on a free port of 127.0.0.1, and says which in
+one line of JSON on stdout just before it starts. It ends on SIGTERM and, with ``--parent``, with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from typing import NoReturn
+
+from proact.lab.lifetime import die_with_parent, pin_to
+from proact.lab.models import BACKLOG
+from proact.lab.registry import MODELS
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line of a server process."""
+    parser = argparse.ArgumentParser(prog="python -m proact.lab.serve", description=__doc__)
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--fd", type=int, help="an inherited listening TCP socket")
+    parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
+    parser.add_argument("--cpu", type=int, help="run on this core only")
+    return parser.parse_args(arguments)
+
+
+def listen(fd: int | None) -> socket.socket:
+    """The inherited socket ``fd``, or a new one on a free port of the loopback address."""
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    return socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Serve until killed."""
+    options = parse(arguments)
+    if options.parent is not None:
+        die_with_parent(options.parent)
+    if options.cpu is not None:
+        pin_to(options.cpu)  # before any thread starts, so that all of them inherit it
+    listener = listen(options.fd)
+    print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
+    MODELS[options.model].serve(listener)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,210 @@
+"""A server in a process of its own: started, checked, read from outside, and always ended.
+
+All that is read comes from the kernel's accounts of the process, so that measuring adds nothing to the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from proact.lab.models import BACKLOG
+
+#: How long a server may take to import what it needs and to say that it serves, in seconds.
+START_TIMEOUT: Final = 20.0
+
+
+class ServerFailed(Exception):
+    """The server did not start, ended by itself, or does not echo."""
+
+
+class ServerProcess:
+    """A server of one model on a free port of 127.0.0.1, as a context manager.
+
+    ``with ServerProcess("epoll") as server:`` raises ServerFailed if it does not start; on leaving, the process
+    has ended, whatever happened. ``cpu`` is the core that it may run on (None: all).
+    """
+
+    def __init__(self, model: str, *, cpu: int | None = None, command: tuple[str, ...] | None = None) -> None:
+        self.model = model
+        self.port = 0
+        self._cpu = cpu
+        self._command = command or (sys.executable, "-m", "proact.lab.serve")
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:  # also Ctrl-C: nothing may be left running
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise ServerFailed(f"{self.model} is not running")
+        return self._process.pid
+
+    def _start(self) -> None:
+        # stderr goes to a file: a pipe would have to be drained, and would block a talkative server.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
+        with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+            self.port = listener.getsockname()[1]
+            command = [*self._command, self.model, "--fd", str(listener.fileno()), "--parent", str(os.getpid())]
+            if self._cpu is not None:
+                command += ["--cpu", str(self._cpu)]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                pass_fds=(listener.fileno(),),
+                text=True,
+                start_new_session=True,  # Ctrl-C is for us; we end the server
+                env=child_environment(),
+            )
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        with self._process.stdout as output:
+            if not select.select([output], [], [], START_TIMEOUT)[0]:
+                raise ServerFailed(f"did not start within {START_TIMEOUT:.0f} s")
+            line = output.readline()
+        if not line:
+            self._process.wait()
+            raise ServerFailed(self.ended(grace=0.2) or "ended before it served")
+        if json.loads(line)["port"] != self.port:
+            raise ServerFailed("serves on another port than it was given")
+
+    def stop(self) -> None:
+        """End the server and wait until it has ended: SIGTERM first, SIGKILL after a second."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            finally:
+                if self._process.returncode is None:
+                    self._process.kill()  # interrupted while we waited
+                if self._process.stdout is not None:
+                    self._process.stdout.close()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def ended(self, grace: float = 0.0) -> str | None:
+        """How the process ended and the last line it wrote to stderr; None while it runs.
+
+        ``grace`` seconds are waited for an end that is under way: its sockets close before it has ended.
+        """
+        if self._process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        if self._process.returncode is None:
+            return None
+        code = self._process.returncode
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        said = self._last_error()
+        return f"the server ended: {how}{': ' if said else ''}{said}"
+
+    def _last_error(self) -> str:
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def check_echo(self, size: int, timeout: float = 5.0) -> None:
+        """One message of ``size`` bytes there and back. Raises ServerFailed if it does not come back equal.
+
+        It also makes the server allocate what it needs once and not per connection, before memory is read.
+        """
+        message = os.urandom(size)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                returned = exchange(connection, message, timeout)
+        except TimeoutError:
+            raise ServerFailed(self.ended(grace=0.2) or f"no echo of {size} bytes within {timeout:g} s") from None
+        except OSError as error:
+            raise ServerFailed(self.ended(grace=0.2) or f"no echo: {error}") from None
+        if returned != message:
+            raise ServerFailed(self.ended(grace=0.2) or f"echoed {len(returned)} of {size} bytes, or other bytes")
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads so far, user and system, in seconds (clock_getcpuclockid(3))."""
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)
+        except OSError:
+            raise ServerFailed(self.ended(grace=0.2) or "its CPU clock cannot be read") from None
+
+    def threads(self) -> int:
+        """How many threads the kernel counts, its own workers for this process (iou-wrk) included."""
+        for line in self._proc("status").splitlines():
+            if line.startswith("Threads:"):
+                return int(line.split()[1])
+        raise ServerFailed("the kernel does not say how many threads it has")
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the process. The kernel's own, such as socket buffers, is not in it."""
+        # smaps_rollup walks the page tables; the counters in statm are per-CPU and may be off by megabytes.
+        for line in self._proc("smaps_rollup").splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+        raise ServerFailed("the kernel does not say how much memory it holds")
+
+    def _proc(self, name: str) -> str:
+        try:
+            return Path(f"/proc/{self.pid}/{name}").read_text()
+        except OSError as error:
+            raise ServerFailed(self.ended(grace=0.2) or str(error)) from None
+
+
+def exchange(connection: socket.socket, message: bytes, timeout: float) -> bytes:
+    """Send ``message`` and receive as many bytes, both at once: a server that waits to write must be read.
+
+    Returns what came back, less than was sent if the peer closed. Raises TimeoutError after ``timeout`` seconds
+    without progress.
+    """
+    connection.setblocking(False)
+    unsent, returned = memoryview(message), bytearray()
+    while len(returned) < len(message):
+        readable, writable, _ = select.select([connection], [connection] if unsent else [], [], timeout)
+        if not readable and not writable:
+            raise TimeoutError(f"nothing moved for {timeout:g} s")
+        if writable:
+            unsent = unsent[connection.send(unsent[: 64 * 1024]) :]
+        if readable:
+            data = connection.recv(64 * 1024)
+            if not data:
+                break
+            returned += data
+    return bytes(returned)
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment without the engine choice: each model names its own engine."""
+    return {name: value for name, value in os.environ.items() if name != "PROACT_ENGINE"}

@@ -1,0 +1,63 @@
+"""Child processes: the small scripts of tests/programs, with the engine under test and proact importable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import loops
+
+TESTS = Path(__file__).resolve().parent.parent
+PROGRAMS = TESTS / "programs"
+
+
+def environment(engine: str | None = None, **extra: str) -> dict[str, str]:
+    """The child's environment: proact on its path, its engine chosen, and none of the parent's own choice."""
+    path = [str(TESTS.parent / "python"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    env.pop("PROACT_ENGINE", None)
+    if engine is not None and not loops.REFERENCE:
+        env["PROACT_ENGINE"] = engine
+    return env | extra
+
+
+@contextlib.contextmanager
+def program(name: str, *args: str, engine: str | None = None, **extra: str) -> Iterator[subprocess.Popen[str]]:
+    """Start tests/programs/`name`; killed at the end if it still runs. Read its stdout line by line with `line()`."""
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAMS / name), *args],
+        env=environment(engine, **extra),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    """The child's next line; when it died instead, its stderr is the error."""
+    text = child.stdout.readline()
+    if not text:
+        raise EOFError(f"child ended: {child.communicate(timeout=20)[1]}")
+    return text.strip()
+
+
+def output(name: str, *args: str, engine: str | None = None, **extra: str) -> str:
+    """Run a program to its end and return what it printed; it has to succeed."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / name), *args],
+        env=environment(engine, **extra),
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()

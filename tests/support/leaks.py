@@ -1,0 +1,118 @@
+"""The watch that stands behind every test: what leaked, and what went wrong where no assertion could see it.
+
+Owns the list of open fds before and after, the errors that a loop hands to its exception handler (or, where a test
+makes its own loop, that asyncio logs), unraisable exceptions and exceptions of threads. A test that provokes such an
+error takes it with `unhandled.take()`; whatever nobody took fails the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+import threading
+from typing import Any, NamedTuple
+
+
+class Problem(NamedTuple):
+    where: str  # "handler", "log", "unraisable" or "thread"
+    message: str
+    exception: BaseException | None
+    context: dict[str, Any]
+
+
+def open_fds() -> dict[int, str]:
+    """Every open fd of this process with what it refers to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # the fd of this very listing
+    return found
+
+
+class Unhandled(logging.Handler):
+    """Collects the errors nobody handled, from entering to leaving it as a context manager."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.problems: list[Problem] = []
+
+    def __enter__(self) -> Unhandled:
+        self._hooks = sys.unraisablehook, threading.excepthook
+        sys.unraisablehook = self._unraisable
+        threading.excepthook = self._thread
+        logging.getLogger("asyncio").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("asyncio").removeHandler(self)
+        sys.unraisablehook, threading.excepthook = self._hooks
+
+    def take(self, where: str = "handler") -> list[Problem]:
+        """The problems seen there so far; taking them says that the test expected them."""
+        taken = [problem for problem in self.problems if problem.where == where]
+        self.problems = [problem for problem in self.problems if problem.where != where]
+        return taken
+
+    def take_one(self, where: str = "handler") -> Problem:
+        """The one problem seen there: neither none nor the same error reported twice."""
+        problems = self.take(where)
+        assert len(problems) == 1, f"expected one problem, got {problems}"
+        return problems[0]
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.set_exception_handler(self._context)
+
+    def _context(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.problems.append(Problem("handler", context["message"], context.get("exception"), context))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        exception = record.exc_info[1] if record.exc_info else None
+        self.problems.append(Problem("log", record.getMessage(), exception, {}))
+
+    def _unraisable(self, unraisable: Any) -> None:
+        # Only text is kept: keeping `unraisable.object` would resurrect what is being finalised.
+        message = f"{unraisable.err_msg}: {unraisable.object!r}: {unraisable.exc_value!r}"
+        self.problems.append(Problem("unraisable", message, None, {}))
+
+    def _thread(self, args: Any) -> None:
+        self.problems.append(Problem("thread", f"{args.thread!r}: {args.exc_value!r}", None, {}))
+
+
+def close_loop(loop: Any, settle: Any, in_flight: Any) -> list[str]:
+    """Close a loop as asyncio.Runner does, and say what the test left running on it."""
+    if loop.is_closed():
+        return []
+    left = []
+    try:
+        settle(loop)
+        tasks = asyncio.all_tasks(loop)
+        if tasks:
+            left.append(f"tasks left: {tasks}")
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        ops = in_flight(loop)
+        if ops:
+            left.append(f"{ops} ops left in flight")
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+    return left
+
+
+def difference(before: dict[int, str], after: dict[int, str]) -> list[str]:
+    """The fds that were opened and not closed, and (a double close) those closed that somebody else had opened."""
+    leaked = [f"fd {fd} leaked: {after[fd]}" for fd in after if after[fd] != before.get(fd)]
+    stolen = [f"fd {fd} closed behind its owner: {before[fd]}" for fd in before if fd not in after]
+    return leaked + stolen
+
+
+def collect() -> None:
+    """Finalise everything that is garbage, so that its fds are closed and its warnings given."""
+    gc.collect()

@@ -1,0 +1,82 @@
+"""Which event loops the behaviour tests run on, and how to make one.
+
+Owns the two switches of the test-suite, and is the only module that asks which loop is under test:
+
+    PROACT_TEST_LOOP=asyncio|uvloop      run the same tests against that reference loop instead of proact. What passes
+                                         on both is drop-in behaviour; what does not carries a `not_on` mark that says why.
+    PROACT_TEST_ENGINES=io_uring,epoll   only these of proact's engines ("auto" is allowed: what a user gets).
+
+Must not know any test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+REFERENCE = os.environ.get("PROACT_TEST_LOOP", "")
+
+if REFERENCE not in ("", "asyncio", "uvloop"):
+    raise ValueError(f"PROACT_TEST_LOOP must be asyncio or uvloop, not {REFERENCE!r}")
+
+
+def names() -> list[str]:
+    """The loops to run every test on: proact's engines, or the one reference loop."""
+    if REFERENCE:
+        return [REFERENCE]
+    chosen = os.environ.get("PROACT_TEST_ENGINES", "")
+    if chosen:
+        return chosen.split(",")
+    import proact
+
+    return list(proact.ENGINES)
+
+
+def unavailable(name: str) -> str | None:
+    """Why this machine can't offer the engine; None when it can."""
+    if REFERENCE or name == "auto":
+        return None
+    import proact
+
+    engine = proact.engine_report()["engines"][name]
+    return None if engine["available"] else f"engine {name}: {engine['reason']}"
+
+
+def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
+    if REFERENCE == "asyncio":
+        return asyncio.new_event_loop()
+    if REFERENCE == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    import proact
+
+    return proact.new_event_loop(engine=name)
+
+
+def in_flight(loop: Any) -> int | None:
+    """How many ops the loop has in flight; None for a reference loop, which can't tell."""
+    return None if REFERENCE else loop.stats()["in_flight"]
+
+
+async def turns(count: int = 3) -> None:
+    """Let the loop make `count` turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def pending(loop: Any, task: asyncio.Future[Any], ops: int = 1) -> None:
+    """Prove that `task` waits and that its op is in flight: a cancel test on a finished op would prove nothing."""
+    await turns()
+    assert not task.done(), f"finished before it could be interrupted: {task!r}"
+    count = in_flight(loop)
+    assert count is None or count >= ops, f"{count} ops in flight, expected at least {ops}"
+
+
+def settle(loop: Any) -> None:
+    """A few turns for cancelled ops to bring their terminal completions: ten at once, then ten of a millisecond."""
+    for turn in range(20):
+        loop.run_until_complete(asyncio.sleep(0 if turn < 10 else 0.001))
+        if not in_flight(loop):
+            return

@@ -1,0 +1,375 @@
+"""add_reader and add_writer: level-triggered callbacks for one's own file descriptors."""
+
+import asyncio
+import os
+import socket
+
+import pytest
+from support import loops, peers
+from support.protocols import Recorder, connected
+
+
+async def until(condition):
+    """Let the loop turn until something holds; pytest's timeout is the limit."""
+    while not condition():
+        await asyncio.sleep(0.0005)
+
+
+async def test_fires_again_while_there_is_data_left(loop):
+    with peers.pipe() as (reading, writing):
+        seen = []
+        loop.add_reader(reading, lambda: seen.append(os.read(reading, 1)))
+        os.write(writing, b"level")
+        await until(lambda: len(seen) == 5)
+        await asyncio.sleep(0.01)
+        # Once a byte and no more: a spurious call would have raised BlockingIOError.
+        assert seen == [b"l", b"e", b"v", b"e", b"l"]
+        assert loop.remove_reader(reading)
+
+
+async def test_fires_on_and_on_while_nobody_reads(loop):
+    with peers.pair() as (near, far):
+        calls = []
+        loop.add_reader(near, calls.append, None)
+        far.send(b"x")
+        await until(lambda: len(calls) >= 20)
+        # Once a turn, not several times: each call must be able to take the data away from the next.
+        turns = len(calls)
+        await asyncio.sleep(0)
+        assert len(calls) - turns <= 2
+        loop.remove_reader(near)
+
+
+async def test_does_not_fire_before_there_is_data(loop):
+    with peers.pair() as (near, far):
+        calls = []
+        loop.add_reader(near, calls.append, None)
+        await asyncio.sleep(0.02)
+        assert calls == []
+        far.send(b"x")
+        await until(lambda: calls)
+        loop.remove_reader(near)
+
+
+@pytest.mark.parametrize("kind", ["fd", "object"])
+async def test_takes_an_fd_or_an_object_with_one(loop, kind):
+    with peers.pair() as (near, far):
+        calls = []
+        loop.add_reader(near if kind == "object" else near.fileno(), calls.append, None)
+        far.send(b"x")
+        await until(lambda: calls)
+        # What was added as one can be removed as the other: it is the same fd.
+        assert loop.remove_reader(near.fileno() if kind == "object" else near) is True
+
+
+async def test_passes_arguments(loop):
+    with peers.pair() as (near, far):
+        called = loop.create_future()
+        loop.add_reader(near, lambda *args: called.done() or called.set_result(args), 1, "two")
+        far.send(b"x")
+        assert await called == (1, "two")
+        loop.remove_reader(near)
+
+
+async def test_the_last_callback_replaces_the_one_before(loop):
+    with peers.pair() as (near, far):
+        first, second = [], []
+        loop.add_reader(near, first.append, None)
+        far.send(b"x")
+        await until(lambda: first)
+        loop.add_reader(near, second.append, None)
+        before = len(first)
+        await until(lambda: second)
+        await asyncio.sleep(0.01)
+        assert len(first) == before
+        assert loop.remove_reader(near) is True
+        assert loop.remove_reader(near) is False
+
+
+async def test_replacing_before_the_first_turn(loop):
+    with peers.pair() as (near, far):
+        first, second = [], []
+        far.send(b"x")
+        loop.add_reader(near, first.append, None)
+        loop.add_reader(near, second.append, None)
+        await until(lambda: second)
+        assert first == []
+        loop.remove_reader(near)
+
+
+async def test_a_removed_callback_is_not_called_any_more(loop):
+    with peers.pair() as (near, far):
+        calls = []
+        loop.add_reader(near, calls.append, None)
+        far.send(b"x")
+        await until(lambda: calls)
+        loop.remove_reader(near)
+        before = len(calls)
+        await asyncio.sleep(0.01)
+        assert len(calls) == before
+
+
+async def test_removing_inside_the_callback_makes_it_the_last_call(loop):
+    with peers.pair() as (near, far):
+        calls = []
+
+        def once():
+            calls.append(loop.remove_reader(near))
+
+        loop.add_reader(near, once)
+        far.send(b"x")
+        await until(lambda: calls)
+        await asyncio.sleep(0.01)
+        assert calls == [True]
+
+
+async def test_one_callback_removes_another_that_is_ready_too(loop):
+    # Both are readable in the same turn: whichever runs first, the other must not be called after its removal.
+    with peers.pair() as (near1, far1), peers.pair() as (near2, far2):
+        calls = []
+
+        def callback(mine, other):
+            calls.append(mine)
+            loop.remove_reader(mine)
+            loop.remove_reader(other)
+
+        loop.add_reader(near1, callback, near1, near2)
+        loop.add_reader(near2, callback, near2, near1)
+        far1.send(b"x")
+        far2.send(b"x")
+        await until(lambda: calls)
+        await asyncio.sleep(0.01)
+        assert len(calls) == 1
+
+
+async def test_removing_and_adding_inside_the_callback(loop):
+    with peers.pair() as (near, far):
+        seen = []
+
+        def first():
+            loop.remove_reader(near)
+            loop.add_reader(near, second)
+            seen.append("first")
+
+        def second():
+            seen.append("second")
+            loop.remove_reader(near)
+
+        loop.add_reader(near, first)
+        far.send(b"x")
+        await until(lambda: len(seen) == 2)
+        assert seen == ["first", "second"]
+
+
+async def test_removing_what_was_never_added(loop):
+    with peers.pair() as (near, _):
+        assert loop.remove_reader(near) is False
+        assert loop.remove_writer(near) is False
+        loop.add_reader(near, print)
+        assert loop.remove_writer(near) is False
+        assert loop.remove_reader(near) is True
+        assert loop.remove_reader(near) is False
+
+
+async def test_adding_and_removing_within_one_turn_leaves_nothing(loop):
+    with peers.pair() as (near, far):
+        calls = []
+        far.send(b"x")
+        for _ in range(50):
+            loop.add_reader(near, calls.append, None)
+            loop.add_writer(near, calls.append, None)
+            assert loop.remove_reader(near) is True
+            assert loop.remove_writer(near) is True
+        await asyncio.sleep(0.01)
+        assert calls == []
+
+
+async def test_a_writer_fires_while_there_is_room_and_waits_while_there_is_none(loop):
+    with peers.pair() as (near, far):
+        calls = []
+        loop.add_writer(near, calls.append, None)
+        await until(lambda: len(calls) >= 5)
+        loop.remove_writer(near)
+        peers.fill(near)
+        calls.clear()
+        loop.add_writer(near, calls.append, None)
+        await asyncio.sleep(0.02)
+        assert calls == []
+        while not calls:
+            far.recv(1 << 20)
+            await asyncio.sleep(0.001)
+        assert loop.remove_writer(near) is True
+
+
+async def test_reader_and_writer_of_one_fd_are_two(loop):
+    with peers.pair() as (near, far):
+        reads, writes = [], []
+        loop.add_reader(near, lambda: reads.append(near.recv(1)))
+        loop.add_writer(near, writes.append, None)
+        await until(lambda: len(writes) >= 3)
+        assert reads == []
+        far.send(b"ab")
+        await until(lambda: len(reads) == 2)
+        # Each goes without the other.
+        assert loop.remove_reader(near) is True
+        before = len(writes)
+        await until(lambda: len(writes) > before)
+        assert loop.remove_writer(near) is True
+        loop.add_reader(near, lambda: reads.append(near.recv(1)))
+        far.send(b"c")
+        await until(lambda: len(reads) == 3)
+        before = len(writes)
+        await asyncio.sleep(0.01)
+        assert len(writes) == before
+        assert loop.remove_reader(near) is True
+
+
+async def test_end_of_file_makes_readable(loop):
+    with peers.pipe() as (reading, writing):
+        seen = []
+
+        def readable():
+            seen.append(os.read(reading, 10))
+            loop.remove_reader(reading)
+
+        loop.add_reader(reading, readable)
+        os.close(writing)
+        await until(lambda: seen)
+        assert seen == [b""]
+
+
+async def test_a_broken_pipe_makes_writable(loop):
+    with peers.pipe() as (reading, writing):
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, b"\0" * 65536)
+        except BlockingIOError:
+            pass
+        errors = []
+
+        def writable():
+            try:
+                os.write(writing, b"x")
+            except BrokenPipeError as error:
+                errors.append(error)
+                loop.remove_writer(writing)
+
+        loop.add_writer(writing, writable)
+        await asyncio.sleep(0.01)
+        assert errors == []
+        os.close(reading)
+        await until(lambda: errors)
+
+
+async def test_a_connection_waiting_makes_its_listener_readable(loop):
+    with peers.listening() as listener, socket.socket() as client:
+        accepted = []
+        loop.add_reader(listener, lambda: accepted.append(listener.accept()[0]))
+        client.setblocking(False)
+        client.connect_ex(listener.getsockname())
+        await until(lambda: accepted)
+        loop.remove_reader(listener)
+        accepted[0].close()
+
+
+async def test_many_at_once(loop):
+    count = 300
+    pipes = [os.pipe() for _ in range(count)]
+    seen = set()
+    try:
+
+        def readable(number, fd):
+            seen.add((number, os.read(fd, 10)))
+            loop.remove_reader(fd)
+
+        for number, (reading, _) in enumerate(pipes):
+            loop.add_reader(reading, readable, number, reading)
+        for number, (_, writing) in enumerate(pipes):
+            os.write(writing, str(number).encode())
+        await until(lambda: len(seen) == count)
+        assert seen == {(number, str(number).encode()) for number in range(count)}
+    finally:
+        for fds in pipes:
+            for fd in fds:
+                os.close(fd)
+
+
+async def test_a_reader_that_never_rests_does_not_starve_timers(loop):
+    with peers.pair() as (near, far):
+        far.send(b"x")
+        loop.add_reader(near, lambda: None)
+        start = loop.time()
+        await asyncio.sleep(0.03)
+        assert 0.028 <= loop.time() - start < 0.3
+        loop.remove_reader(near)
+
+
+@pytest.mark.parametrize("fd", [-1, "stdin", None, object(), 1.5], ids=repr)
+@pytest.mark.not_on("uvloop", reason="TypeError where selectors say ValueError")
+def test_what_is_no_fd(loop, fd):
+    for method in (loop.add_reader, loop.add_writer):
+        with pytest.raises(ValueError, match="Invalid file"):
+            method(fd, print)
+
+
+@pytest.mark.not_on("uvloop", reason="looks at the fd in the next turn only")
+def test_an_fd_that_is_not_open(loop):
+    with peers.pair() as (near, _):
+        fd = os.dup(near.fileno())
+    os.close(fd)
+    if loops.REFERENCE or loop.engine == "epoll":
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            loop.add_reader(fd, print)
+        return
+    # poll, select and io_uring learn it from the kernel in the next turn: an error now or readiness then (poll says
+    # POLLNVAL, so a read of it fails where its owner sees it), and never a loop that hangs or dies.
+    calls = []
+    try:
+        loop.add_reader(fd, calls.append, None)
+    except OSError:
+        pass
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.remove_reader(fd)
+    assert loop.run_until_complete(asyncio.sleep(0, "alive")) == "alive"
+
+
+async def test_the_fd_of_a_transport_is_the_transport_s(loop):
+    async with connected(loop, lambda: Recorder(loop), lambda: Recorder(loop)) as (client, _):
+        sock = client.transport.get_extra_info("socket")
+        for refused in (
+            lambda: loop.add_reader(sock, print),
+            lambda: loop.add_reader(sock.fileno(), print),
+            lambda: loop.add_writer(sock, print),
+            lambda: loop.remove_reader(sock),
+            lambda: loop.remove_writer(sock),
+        ):
+            with pytest.raises(RuntimeError, match=r"File descriptor .* is used by transport"):
+                refused()
+        client.transport.write(b"still works")
+
+
+def test_closing_the_loop_with_readers_and_writers_left(new_loop):
+    loop = new_loop()
+    with peers.pair() as (near, far):
+        loop.add_reader(near, print)
+        loop.add_writer(far, lambda: None)
+        loop.run_until_complete(asyncio.sleep(0.002))
+        loop.close()
+
+
+async def test_a_failing_callback_keeps_its_registration(loop, unhandled):
+    with peers.pair() as (near, far):
+        calls = []
+
+        def callback():
+            calls.append(None)
+            if len(calls) == 3:
+                loop.remove_reader(near)
+            raise ZeroDivisionError
+
+        loop.add_reader(near, callback)
+        far.send(b"x")
+        await until(lambda: len(calls) == 3)
+        await asyncio.sleep(0.005)
+        assert len(unhandled.take()) == 3

@@ -1,0 +1,284 @@
+"""Signals: Ctrl-C while the loop sleeps or works, handlers of the loop's and of Python's, and floods of them.
+
+What ends a process is tested on child processes (tests/programs); the rest runs here, since pytest has the main thread.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+from support import children, loops, peers
+
+
+@pytest.fixture(autouse=True)
+def handlers_restored():
+    """Whatever a loop did to the process's signals, closing it undoes."""
+    watched = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in watched]
+    yield
+    after = [signal.getsignal(number) for number in watched]
+    wakeup = signal.set_wakeup_fd(-1)
+    for number, handler in zip(watched, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before
+    assert wakeup == -1, "the closed loop's wake-up fd is still installed"
+
+
+def interrupt(name, engine, *args, wait_for="ready"):
+    """Start the program, send SIGINT once it is ready; its exit code, what it printed after, and how long it took."""
+    with children.program(name, *args, engine=engine) as child:
+        assert children.line(child) == wait_for
+        time.sleep(0.05)  # into its sleep, or well into its work
+        start = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+        return child.returncode, out.split(), err, time.monotonic() - start
+
+
+@pytest.mark.parametrize("what", ["idle", "sleeping", "receiving", "busy", "computing"])
+def test_ctrl_c_ends_run_with_its_finally_blocks_done(engine, what):
+    code, printed, err, seconds = interrupt("interrupted.py", engine, what)
+    assert printed == ["cancelled", "finally", "asyncgen"]
+    assert code == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("what", ["idle", "busy"])
+def test_ctrl_c_interrupts_run_forever_which_can_run_again(engine, what):
+    code, printed, err, seconds = interrupt("interrupted_forever.py", engine, what)
+    assert (printed, code, err) == (["interrupted", "again", "closed"], 0, "")
+    assert seconds < 1
+
+
+def test_a_second_ctrl_c_interrupts_a_main_that_ignores_the_first(engine):
+    with children.program("stubborn.py", engine=engine) as child:
+        assert children.line(child) == "ready"
+        child.send_signal(signal.SIGINT)
+        assert children.line(child) == "ignored"
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+        assert child.returncode == -signal.SIGINT
+        assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def kill_later(number, delay=0.03):
+    """Signal this process from another process, as in real life: a Python thread would wake the loop by the GIL."""
+    return subprocess.Popen(["sh", "-c", f"sleep {delay}; kill -{int(number)} {os.getpid()}"])
+
+
+async def test_add_signal_handler(loop):
+    called = loop.create_future()
+    loop.add_signal_handler(signal.SIGUSR1, called.set_result, "called")
+    with kill_later(signal.SIGUSR1):
+        assert await called == "called"
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
+    assert loop.remove_signal_handler(signal.SIGUSR1) is False
+
+
+def test_a_handler_set_before_the_loop_runs(loop):
+    seen = []
+
+    def handler():
+        seen.append(asyncio.get_running_loop() is loop)
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    os.kill(os.getpid(), signal.SIGUSR1)  # already before the first turn
+    loop.run_forever()
+    with kill_later(signal.SIGUSR1):
+        loop.run_forever()
+    assert seen == [True, True]
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+async def test_a_second_handler_replaces_the_first(loop):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, "first")
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, "second")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await asyncio.sleep(0.02)
+    assert seen == ["second"]
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+async def test_several_signals_have_their_own_handlers(loop):
+    seen = []
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, seen.append, number)
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    await asyncio.sleep(0.02)
+    assert sorted(seen) == sorted(numbers)
+    loop.remove_signal_handler(signal.SIGUSR2)  # the rest is removed by close()
+
+
+async def test_a_handler_that_fails_is_reported(loop, unhandled):
+    loop.add_signal_handler(signal.SIGUSR1, lambda: 1 // 0)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await asyncio.sleep(0.02)
+    assert isinstance(unhandled.take_one().exception, ZeroDivisionError)
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGKILL, RuntimeError), (0, ValueError), (1000, ValueError), (-1, ValueError), ("USR1", TypeError)],
+)
+def test_signals_that_cannot_be_handled(loop, number, error):
+    with pytest.raises(error):
+        loop.add_signal_handler(number, print)
+
+
+def test_signal_handlers_belong_to_the_main_thread(loop):
+    errors = []
+
+    def thread():
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        except (RuntimeError, ValueError) as error:
+            errors.append(error)
+
+    with peers.thread(thread):
+        pass
+    assert len(errors) == 1
+
+
+@pytest.mark.not_on("uvloop", reason="sets a handler for a coroutine function without a word")
+def test_a_coroutine_function_is_no_signal_handler(loop):
+    async def handler():
+        pass
+
+    with pytest.raises(TypeError, match="coroutines cannot be used"):
+        loop.add_signal_handler(signal.SIGUSR1, handler)
+
+
+def test_a_handler_of_python_s_own_runs_while_the_loop_sleeps(loop):
+    seen = []
+
+    def handler(number, _frame):
+        seen.append(number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    signal.signal(signal.SIGUSR1, handler)
+    try:
+        with kill_later(signal.SIGUSR1):
+            loop.run_forever()  # no timer and no I/O: nothing else can wake it
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    assert seen == [signal.SIGUSR1]
+
+
+def test_an_exception_of_such_a_handler_leaves_the_loop_usable(loop):
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        raise Alarm
+
+    signal.signal(signal.SIGUSR1, handler)
+    try:
+        with kill_later(signal.SIGUSR1):
+            with pytest.raises(Alarm):
+                loop.run_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    assert not loop.is_running()
+    assert loop.run_until_complete(asyncio.sleep(0, "alive")) == "alive"
+
+
+def test_the_wait_goes_on_after_a_signal_that_is_nobody_s_business(loop):
+    # The system call that waits is interrupted (EINTR); its timeout must neither fail nor start over for ever.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with subprocess.Popen(
+            ["sh", "-c", f"for i in 1 2 3 4 5 6 7 8; do kill -USR1 {os.getpid()}; sleep 0.02; done"]
+        ):
+            start = time.monotonic()
+            loop.run_until_complete(asyncio.sleep(0.1))
+            elapsed = time.monotonic() - start
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    assert 0.099 <= elapsed < 0.5
+
+
+# asyncio prints a traceback for each signal that finds its wake-up fd full (278 fit): 20,000 of them say nothing more.
+FLOOD = 200 if loops.REFERENCE else 20_000
+
+
+def test_a_flood_of_signals_neither_blocks_nor_loses_the_last(loop):
+    # Far more than the wake-up fd's buffer holds, all before the loop comes round: signals may coalesce, as they do
+    # in the kernel, but the loop stays alive, and what comes afterwards is seen.
+    count = 0
+
+    def handler():
+        nonlocal count
+        count += 1
+
+    async def main():
+        loop.add_signal_handler(signal.SIGUSR1, handler)
+        for _ in range(FLOOD):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.05)
+        flooded = count
+        assert 1 <= flooded <= FLOOD
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.02)
+        assert count == flooded + 1
+
+    loop.run_until_complete(main())
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_signals_while_data_flows(loop):
+    # Signals interrupt system calls; no transfer may fail or lose a byte for it.
+    data = peers.payload(2 << 20)
+    seen = []
+
+    async def main(near, far):
+        async def receive():
+            received = bytearray()
+            while len(received) < len(data):
+                received += await loop.sock_recv(far, 50_000)
+            return received
+
+        received, _ = await asyncio.gather(receive(), loop.sock_sendall(near, data))
+        assert received == data
+
+    signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    main_thread = threading.get_ident()
+    stop = threading.Event()
+
+    def flood():
+        while not stop.wait(0.0002):
+            signal.pthread_kill(main_thread, signal.SIGUSR1)
+
+    try:
+        with peers.tcp_pair(buffer=32768) as (near, far), peers.thread(flood):
+            try:
+                loop.run_until_complete(main(near, far))
+            finally:
+                stop.set()
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    assert seen, "no signal arrived: nothing was tested"
+
+
+def test_the_loop_of_another_thread_leaves_signals_alone(new_loop):
+    before = signal.set_wakeup_fd(-1)
+    assert before == -1
+
+    def run():
+        loop = new_loop()
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+
+    with peers.thread(run):
+        pass
+    assert signal.set_wakeup_fd(-1) == -1
