@@ -36,7 +36,7 @@ test: check  ## build, then run the Rust and the Python tests on every engine an
 	@$(use) scripts/test
 
 dev: check-lint  ## make .venv ready to work in: proact (editable), every extra, the linters, the tests, the peers
-	@$(use) $(setup) cli lab green dev
+	@$(use) $(setup) cli lab green workbench
 	@echo "ready: . $(VENV)/bin/activate"
 
 format: check-lint  ## rewrite the sources the way rustfmt and ruff want them
@@ -46,7 +46,7 @@ format: check-lint  ## rewrite the sources the way rustfmt and ruff want them
 	@$(VENV)/bin/ruff format .
 
 lint: check-lint  ## rustfmt, clippy, ruff, mypy --strict, stubtest: everything that CI holds
-	@$(use) $(setup) cli lab green dev
+	@$(use) $(setup) cli lab green workbench
 	@scripts/lint
 
 bench: check  ## measure proact against its peers, interleaved (about 10 minutes), and write docs/performance.md

@@ -20,7 +20,10 @@ FD_SETSIZE = 1024
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure. `kind` is "echo" (server and load, two processes) or "loop" (one process, no network)."""
+    """One thing to measure.
+
+    `kind` is "echo" (server and load, two processes) or "loop" (one process, no network).
+    """
 
     name: str
     kind: str
@@ -45,7 +48,10 @@ class Case:
         return f"echo, {self.style}, {size}, {connections}{idle}"
 
     def contenders(self) -> tuple[str, ...]:
-        """Who can run this case. The bare servers have no styles: they stand beside `protocol`, the nearest."""
+        """Who can run this case.
+
+        The bare servers have no styles: they stand beside `protocol`, the nearest.
+        """
         if self.kind == "loop":
             return LOOPS
         fits_select = self.connections + self.idle < FD_SETSIZE - 16
@@ -67,8 +73,8 @@ FULL = (
     *LOOP_CASES,
 )
 
-# What `make bench` runs in about ten minutes on two cores: every style at the middle of the range, and both of its ends
-# for `protocol`.
+# What `make bench` runs in about ten minutes on two cores: every style at the middle of the range, and both
+# of its ends for `protocol`.
 DEFAULT = (
     echo("protocol", "1KiB", 1),
     echo("protocol", "1KiB", 100),

@@ -1,8 +1,9 @@
-"""Owns: the processes that are measured: starting, pinning, timing and ending them. Knows nothing of what they run.
+"""Owns: the processes that are measured: starting, pinning, timing and ending them. Knows nothing of what
+they run.
 
-The server is on core 0 and the load on core 1, so neither takes the other's time; this process only waits. A child speaks
-JSON lines on its standard output. It dies with its parent (PR_SET_PDEATHSIG), so a benchmark that is interrupted leaves
-nothing running.
+The server is on core 0 and the load on core 1, so neither takes the other's time; this process only waits.
+A child speaks JSON lines on its standard output. It dies with its parent (PR_SET_PDEATHSIG), so a benchmark
+that is interrupted leaves nothing running.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ChildError(Exception):
-    """A child ended, or said nothing in time. Its message is the last line of what it wrote to standard error."""
+    """A child ended, or said nothing in time.
+
+    Its message is the last line of what it wrote to standard error.
+    """
 
 
 def pinned() -> bool:
@@ -38,7 +42,9 @@ def pinned() -> bool:
 
 
 def settle(core: int) -> None:
-    """Called first in a child: die with the parent, stay on one core, allow as many open files as the limit does."""
+    """Called first in a child: die with the parent, stay on one core, allow as many open files as the limit
+    does.
+    """
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
@@ -55,7 +61,8 @@ def cpu_clock(pid: int) -> int:
     """The id of the clock that counts the CPU time of a process, all of its threads together.
 
     Linux encodes it as `(~pid << 3) | CPUCLOCK_SCHED`, see clock_getcpuclockid(3) and the kernel's
-    include/linux/posix-timers_types.h. `time.clock_gettime` takes it as it is; nanosecond resolution, unlike /proc/PID/stat.
+    include/linux/posix-timers_types.h. `time.clock_gettime` takes it as it is; nanosecond resolution,
+    unlike /proc/PID/stat.
     """
     return (~pid << 3) | 2
 

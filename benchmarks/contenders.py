@@ -1,7 +1,7 @@
 """Owns: who is measured, and how a loop of each is made. Knows nothing of what is measured.
 
-A contender is a name. Those that are loops run every case; the bare servers are Rust without Python, and only echo: they
-are the ceiling that a Python loop can approach and not pass.
+A contender is a name. Those that are loops run every case; the bare servers are Rust without Python, and
+only echo: they are the ceiling that a Python loop can approach and not pass.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def missing(contender: str) -> bool:
 def new_loop(contender: str) -> asyncio.AbstractEventLoop:
     """A new event loop of this contender.
 
-    Raises RuntimeError when proact took another engine than the one asked for: a fallback would be measured under a wrong
-    name.
+    Raises RuntimeError when proact took another engine than the one asked for: a fallback would be measured
+    under a wrong name.
     """
     if contender == "asyncio":
         return asyncio.new_event_loop()

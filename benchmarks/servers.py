@@ -1,7 +1,8 @@
-"""Owns: the echo servers under test, each in a process of its own: `python -m benchmarks.servers '{"contender": ...}'`.
+"""Owns: the echo servers under test, each in a process of its own: `python -m benchmarks.servers
+'{"contender": ...}'`.
 
-One server a style of asyncio, written as a user would write it, the same for every loop. It says its port on standard
-output and then serves until it is killed.
+One server a style of asyncio, written as a user would write it, the same for every loop. It says its port
+on standard output and then serves until it is killed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Echo(asyncio.Protocol):
 
 
 class BufferedEcho(asyncio.BufferedProtocol):
-    """`buffered`: the loop receives into this protocol's own buffer, and what goes back is copied out of it."""
+    """`buffered`: the loop receives into this protocol's own buffer, and what goes back is copied out of
+    it.
+    """
 
     transport: asyncio.Transport
 
@@ -117,10 +120,11 @@ def serve_on_loop(contender: str, start: Callable[[socket.socket], Awaitable[Non
     asyncio.set_event_loop(loop)
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     listener.setblocking(False)
+    port = listener.getsockname()[1]  # some loops take the socket over: it has no address afterwards
 
     async def serve() -> None:
         await start(listener)
-        children.say({"port": listener.getsockname()[1]})
+        children.say({"port": port})
         await loop.create_future()
 
     loop.run_until_complete(serve())

@@ -1,15 +1,16 @@
-"""What every behaviour test gets: a loop of each engine, and a watch that fails the test when something leaks.
+"""What every behaviour test gets: a loop of each engine, and a watch that fails it when something leaks.
 
     loop        a fresh event loop, closed at the end; the test runs once for every engine
     new_loop    makes more of them: `new_loop()`; those still open at the end are closed
     engine      the engine's name
-    unhandled   the errors that reached an exception handler, a log, sys.unraisablehook or threading.excepthook: `take()`
-                those that the test expects, the rest fail it
+    unhandled   the errors that reached an exception handler, a log, sys.unraisablehook or
+                threading.excepthook: `take()` those that the test expects, the rest fail it
     proact      the module, for what only proact has; skips the test on a reference loop
 
-An `async def` test runs on its `loop`. At the end of each test, after the loop is closed: no op in flight, no task left,
-the same fds open as before, no thread left, nothing unhandled. The switches PROACT_TEST_LOOP and PROACT_TEST_ENGINES are
-explained in support/loops.py; `@pytest.mark.not_on("uvloop", reason=...)` excludes a reference loop that differs.
+An `async def` test runs on its `loop`. At the end of each test, after the loop is closed: no op in flight, no
+task left, the same fds open as before, no thread left, nothing unhandled. The switches PROACT_TEST_LOOP and
+PROACT_TEST_ENGINES are explained in support/loops.py; `@pytest.mark.not_on("uvloop", reason=...)` excludes a
+reference loop that differs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pytest
 # Test modules import `support` by name, whatever import mode pytest has been given.
 sys.path.insert(0, os.path.dirname(__file__))
 
-from support import leaks, loops  # noqa: E402 - needs the path above
+from support import leaks, loops
 
 failed = pytest.StashKey[bool]()
 
@@ -75,13 +76,15 @@ def unhandled(request):
         # The traceback of a failed test keeps its sockets alive: what it leaks says nothing more.
         if request.node.stash.get(failed, True):
             return
-        left = [f"{problem.where}: {problem.message}: {problem.exception!r}" for problem in seen.take("handler")]
+        left = [
+            f"{problem.where}: {problem.message}: {problem.exception!r}" for problem in seen.take("handler")
+        ]
         leaks.collect()
         for where in ("log", "unraisable", "thread"):
             left += [f"{where}: {problem.message}" for problem in seen.take(where)]
         left += leaks.difference(fds, leaks.open_fds())
         left += [f"thread left: {thread}" for thread in set(threading.enumerate()) - threads]
-        assert not left, "\n".join(["left behind:", *left])
+        leaks.complain("left behind:", left)
 
 
 @pytest.fixture(params=loops.names())
@@ -105,7 +108,7 @@ def new_loop(engine, unhandled):
     yield make
     left = [problem for loop in made for problem in leaks.close_loop(loop, loops.settle, loops.in_flight)]
     made.clear()
-    assert not left, "\n".join(["left on the loop:", *left])
+    leaks.complain("left on the loop:", left)
 
 
 @pytest.fixture

@@ -131,7 +131,8 @@ def test_after_its_run_nothing_holds_the_arguments(loop):
     loop.call_soon(lambda _: None, argument)
     del argument
     one_turn(loop)
-    # Without a garbage collection: a cycle through the handle would keep every message of a busy server for long.
+    # Without a garbage collection: a cycle through the handle would keep every message of a busy server for
+    # long.
     assert alive() is None
 
 

@@ -44,7 +44,9 @@ def test_wakes_a_sleeping_loop_within_milliseconds(loop):
     def caller():
         for _ in range(15):
             time.sleep(0.01)  # long enough for the loop to be asleep: it has no timer and no I/O
-            loop.call_soon_threadsafe(lambda since: latencies.append(time.perf_counter() - since), time.perf_counter())
+            loop.call_soon_threadsafe(
+                lambda since: latencies.append(time.perf_counter() - since), time.perf_counter()
+            )
         loop.call_soon_threadsafe(loop.stop)
 
     with peers.thread(caller):
@@ -115,7 +117,8 @@ def test_closing_while_threads_still_call(new_loop):
 
 
 def test_from_a_finaliser_that_runs_inside_the_loop_s_own_calls(loop):
-    # Garbage collection may start inside any allocation of the core's, a lock of its own included: no deadlock.
+    # Garbage collection may start inside any allocation of the core's, a lock of its own included: no
+    # deadlock.
     calls = 0
 
     def called():

@@ -1,4 +1,4 @@
-"""Exceptions in callbacks: reported once, and the loop goes on; the two that mean "stop" stop it and break nothing."""
+"""Exceptions in callbacks: reported once, and the loop goes on; the two that mean "stop" stop it cleanly."""
 
 import asyncio
 

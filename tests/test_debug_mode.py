@@ -79,7 +79,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-@pytest.mark.parametrize("callback", [42, None, coroutine_function], ids=["int", "none", "coroutine function"])
+@pytest.mark.parametrize(
+    "callback", [42, None, coroutine_function], ids=["int", "none", "coroutine function"]
+)
 @pytest.mark.not_on("uvloop", reason="its call_at and call_later check nothing")
 def test_callbacks_that_cannot_be_called_are_refused_at_once(loop, call, callback):
     with pytest.raises(TypeError, match=r"coroutines cannot be used with|a callable object was expected"):
@@ -93,7 +95,9 @@ def test_a_coroutine_is_no_callback(loop):
     coroutine.close()
 
 
-@pytest.mark.parametrize("method", ["sock_recv", "sock_recv_into", "sock_sendall", "sock_connect", "sock_accept"])
+@pytest.mark.parametrize(
+    "method", ["sock_recv", "sock_recv_into", "sock_sendall", "sock_connect", "sock_accept"]
+)
 async def test_blocking_sockets_are_refused(loop, method):
     argument = {
         "sock_recv": (1,),
@@ -120,7 +124,8 @@ def test_an_error_says_where_the_callback_was_scheduled(loop, unhandled):
 
 
 def test_traffic_in_debug_mode(loop):
-    # Debug takes other paths through callbacks and transports; real traffic shows that they lead to the same end.
+    # Debug takes other paths through callbacks and transports; real traffic shows that they lead to the same
+    # end.
     async def main():
         async def echo(reader, writer):
             while data := await reader.read(65536):

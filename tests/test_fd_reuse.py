@@ -1,7 +1,8 @@
 """The same fd number, another file: nothing meant for the one may reach the other.
 
-The kernel gives the lowest free number, so closing and opening comes back to the same number at once. An engine that
-keeps interest registered, or has an op in flight, under a number would deliver the past to the present.
+The kernel gives the lowest free number, so closing and opening comes back to the same number at once. An
+engine that keeps interest registered, or has an op in flight, under a number would deliver the past to the
+present.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ async def test_readers_see_only_their_own_data(loop):
             near.setblocking(False)
             got = loop.create_future()
             loop.add_reader(near, lambda near=near, got=got: got.done() or got.set_result(near.recv(64)))
-            # Every third is closed with its data unread, every other third without any: both leave something behind.
+            # Every third is closed with its data unread, every other third without any: both leave something
+            # behind.
             expected = b"%d" % number
             if number % 3 != 1:
                 far.send(expected)
@@ -120,7 +122,8 @@ async def test_an_fd_number_goes_from_a_file_to_a_socket_and_back(loop):
 
 
 async def test_connections_that_come_and_go(loop):
-    # The same through transports: a server whose connections are closed and replaced by others under the same numbers.
+    # The same through transports: a server whose connections are closed and replaced by others under the same
+    # numbers.
     numbers = set()
 
     class Server(asyncio.Protocol):

@@ -1,14 +1,20 @@
 """The order of execution, found by hypothesis against a model of ten lines.
 
-The model is asyncio's turn: first the callbacks that were ready when the turn began, then the timers that are due, by
-deadline and then by age; what they schedule waits for the next turn. Deadlines are seconds ago or hours ahead, so that
-nothing depends on how fast the machine is.
+The model is asyncio's turn: first the callbacks that were ready when the turn began, then the timers that are
+due, by deadline and then by age; what they schedule waits for the next turn. Deadlines are seconds ago or
+hours ahead, so that nothing depends on how fast the machine is.
 """
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support import loops
 
 # Equal deadlines are left out on asyncio, whose heap is not stable.
@@ -120,7 +126,9 @@ class Turns(RuleBasedStateMachine):
 
     @rule(hours=st.integers(1, 100))
     def far_timer(self, hours):
-        self.far.append(self.add(self.loop.call_later(hours * 3600, self.callback, self.count, ("nothing", 0))))
+        self.far.append(
+            self.add(self.loop.call_later(hours * 3600, self.callback, self.count, ("nothing", 0)))
+        )
 
     @rule(index=INDEX)
     @precondition(lambda self: self.count)
@@ -147,5 +155,7 @@ class Turns(RuleBasedStateMachine):
 def test_order_of_execution(new_loop):
     run_state_machine_as_test(
         lambda: Turns(new_loop),
-        settings=settings(max_examples=60, stateful_step_count=30, deadline=None, database=None, derandomize=True),
+        settings=settings(
+            max_examples=60, stateful_step_count=30, deadline=None, database=None, derandomize=True
+        ),
     )

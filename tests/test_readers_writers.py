@@ -124,7 +124,8 @@ async def test_removing_inside_the_callback_makes_it_the_last_call(loop):
 
 
 async def test_one_callback_removes_another_that_is_ready_too(loop):
-    # Both are readable in the same turn: whichever runs first, the other must not be called after its removal.
+    # Both are readable in the same turn: whichever runs first, the other must not be called after its
+    # removal.
     with peers.pair() as (near1, far1), peers.pair() as (near2, far2):
         calls = []
 
@@ -322,8 +323,9 @@ def test_an_fd_that_is_not_open(loop):
         with pytest.raises(OSError, match="Bad file descriptor"):
             loop.add_reader(fd, print)
         return
-    # poll, select and io_uring learn it from the kernel in the next turn: an error now or readiness then (poll says
-    # POLLNVAL, so a read of it fails where its owner sees it), and never a loop that hangs or dies.
+    # poll, select and io_uring learn it from the kernel in the next turn: an error now or readiness then
+    # (poll says POLLNVAL, so a read of it fails where its owner sees it), and never a loop that hangs or
+    # dies.
     calls = []
     try:
         loop.add_reader(fd, calls.append, None)

@@ -55,7 +55,10 @@ def test_a_running_loop_cannot_be_run_again(loop, new_loop):
         assert asyncio.get_running_loop() is loop
 
     loop.run_until_complete(inside())
-    already, another = "This event loop is already running", "Cannot run the event loop while another loop is running"
+    already, another = (
+        "This event loop is already running",
+        "Cannot run the event loop while another loop is running",
+    )
     assert errors == [already, another, already, another]
 
 
@@ -148,7 +151,7 @@ def test_closing_a_running_loop_is_an_error(loop):
         lambda loop: loop.add_writer(0, print),
         lambda loop: loop.add_signal_handler(10, print),
     ],
-    ids="soon threadsafe later0 later1 at forever executor reader writer signal".split(),
+    ids=["soon", "threadsafe", "later0", "later1", "at", "forever", "executor", "reader", "writer", "signal"],
 )
 def test_a_closed_loop_refuses(new_loop, call):
     loop = new_loop()

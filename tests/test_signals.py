@@ -1,6 +1,7 @@
 """Signals: Ctrl-C while the loop sleeps or works, handlers of the loop's and of Python's, and floods of them.
 
-What ends a process is tested on child processes (tests/programs); the rest runs here, since pytest has the main thread.
+What ends a process is tested on child processes (tests/programs); the rest runs here, since pytest has the
+main thread.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ def handlers_restored():
 
 
 def interrupt(name, engine, *args, wait_for="ready"):
-    """Start the program, send SIGINT once it is ready; its exit code, what it printed after, and how long it took."""
+    """SIGINT to the program when it is ready: its exit code, what it printed, its stderr, the seconds."""
     with children.program(name, *args, engine=engine) as child:
         assert children.line(child) == wait_for
         time.sleep(0.05)  # into its sleep, or well into its work
@@ -67,7 +68,7 @@ def test_a_second_ctrl_c_interrupts_a_main_that_ignores_the_first(engine):
 
 
 def kill_later(number, delay=0.03):
-    """Signal this process from another process, as in real life: a Python thread would wake the loop by the GIL."""
+    """Signal this process from another, as in real life: a thread of ours would do more than signal."""
     return subprocess.Popen(["sh", "-c", f"sleep {delay}; kill -{int(number)} {os.getpid()}"])
 
 
@@ -128,7 +129,13 @@ async def test_a_handler_that_fails_is_reported(loop, unhandled):
 
 @pytest.mark.parametrize(
     ("number", "error"),
-    [(signal.SIGKILL, RuntimeError), (0, ValueError), (1000, ValueError), (-1, ValueError), ("USR1", TypeError)],
+    [
+        (signal.SIGKILL, RuntimeError),
+        (0, ValueError),
+        (1000, ValueError),
+        (-1, ValueError),
+        ("USR1", TypeError),
+    ],
 )
 def test_signals_that_cannot_be_handled(loop, number, error):
     with pytest.raises(error):
@@ -193,7 +200,8 @@ def test_an_exception_of_such_a_handler_leaves_the_loop_usable(loop):
 
 
 def test_the_wait_goes_on_after_a_signal_that_is_nobody_s_business(loop):
-    # The system call that waits is interrupted (EINTR); its timeout must neither fail nor start over for ever.
+    # The system call that waits is interrupted (EINTR); its timeout must neither fail nor start over for
+    # ever.
     signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
         with subprocess.Popen(
@@ -208,13 +216,14 @@ def test_the_wait_goes_on_after_a_signal_that_is_nobody_s_business(loop):
     assert 0.099 <= elapsed < 0.5
 
 
-# asyncio prints a traceback for each signal that finds its wake-up fd full (278 fit): 20,000 of them say nothing more.
+# asyncio prints a traceback for each signal that finds its wake-up fd full (278 fit): 20,000 of them say
+# nothing more.
 FLOOD = 200 if loops.REFERENCE else 20_000
 
 
 def test_a_flood_of_signals_neither_blocks_nor_loses_the_last(loop):
-    # Far more than the wake-up fd's buffer holds, all before the loop comes round: signals may coalesce, as they do
-    # in the kernel, but the loop stays alive, and what comes afterwards is seen.
+    # Far more than the wake-up fd's buffer holds, all before the loop comes round: signals may coalesce, as
+    # they do in the kernel, but the loop stays alive, and what comes afterwards is seen.
     count = 0
 
     def handler():

@@ -9,6 +9,7 @@ import ssl
 import pytest
 from support import peers
 from support.loops import pending
+from support.protocols import heard
 
 
 async def accept(loop, listener):
@@ -127,8 +128,8 @@ async def test_recv_into_what_cannot_be_written(loop):
 
 
 async def test_the_buffer_of_a_pending_recv_into_cannot_be_pulled_away(loop):
-    # The kernel writes into this memory when data comes: it may be refused to shrink, or be empty by then, but must
-    # never be written to after it was freed.
+    # The kernel writes into this memory when data comes: it may be refused to shrink, or be empty by then,
+    # but must never be written to after it was freed.
     with peers.tcp_pair() as (near, far):
         for _ in range(20):
             buffer = bytearray(100_000)
@@ -161,7 +162,7 @@ async def test_sendall_of_eight_mebibytes_to_a_slow_reader(loop, kind):
     with peers.tcp_pair(buffer=65536) as (near, far):
         task = loop.create_task(loop.sock_sendall(near, kind(data)))
         await pending(loop, task)
-        received = await loop.run_in_executor(None, peers.receive, far, len(data))
+        received = await heard(loop, far, len(data))
         assert await task is None
         assert peers.digest(received) == peers.digest(data)
 
@@ -310,9 +311,9 @@ async def test_connect_refused(loop):
 
 
 async def test_connect_a_socket_that_is_connected(loop):
-    with peers.listening() as listener, socket.socket() as client:
+    # Connected by a blocking call: after a non-blocking one Linux lets the first further connect() pass.
+    with peers.listening() as listener, socket.create_connection(listener.getsockname()) as client:
         client.setblocking(False)
-        await loop.sock_connect(client, listener.getsockname())
         with pytest.raises(OSError) as info:
             await loop.sock_connect(client, listener.getsockname())
         assert info.value.errno == errno.EISCONN
@@ -399,7 +400,9 @@ async def test_many_sockets_at_once(loop, kind):
             far.setblocking(False)
         if kind == "from a callback":
             tasks = []
-            loop.call_soon(lambda: tasks.extend(loop.create_task(loop.sock_recv(near, 10)) for near, _ in pairs))
+            loop.call_soon(
+                lambda: tasks.extend(loop.create_task(loop.sock_recv(near, 10)) for near, _ in pairs)
+            )
             await asyncio.sleep(0)
         else:
             tasks = [loop.create_task(loop.sock_recv(near, 10)) for near, _ in pairs]

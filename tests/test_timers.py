@@ -26,7 +26,9 @@ def test_ten_thousand_in_random_order_fire_in_time_order_and_never_early(loop):
     assert all(now >= when - EARLY for when, now in fired)
 
 
-@pytest.mark.not_on("asyncio", reason="heapq is not stable: 10 equal deadlines fire in the order 0 2 4 6 8 9 7 5 3 1 or so")
+@pytest.mark.not_on(
+    "asyncio", reason="heapq is not stable: 10 equal deadlines fire in the order 0 2 4 6 8 9 7 5 3 1 or so"
+)
 def test_equal_deadlines_fire_in_the_order_of_the_calls(loop):
     when = loop.time() + 0.005
     fired = []
@@ -85,7 +87,9 @@ def test_a_delay_that_is_no_number(loop, delay):
 
 
 @pytest.mark.parametrize("when", ["1", None, object()], ids=["text", "none", "object"])
-@pytest.mark.not_on("asyncio", reason="call_at('1') is accepted, and the next turn ends in a TypeError for ever after")
+@pytest.mark.not_on(
+    "asyncio", reason="call_at('1') is accepted, and the next turn ends in a TypeError for ever after"
+)
 def test_a_time_that_is_no_number(loop, when):
     with pytest.raises(TypeError):
         loop.call_at(when, print)
@@ -178,7 +182,8 @@ def test_sub_millisecond_timers(loop):
 
     loop.call_later(0.0004, tick)
     loop.run_forever()
-    # 2,500 a second if waking up were free. Millisecond timers would give at most 1,000, no timers at all far more.
+    # 2,500 a second if waking up were free. Millisecond timers would give at most 1,000, no timers at all far
+    # more.
     assert 1200 * 0.4 < len(fired) < 3000 * 0.4
 
 

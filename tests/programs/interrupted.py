@@ -1,4 +1,4 @@
-"""Runs a main that waits or works without end, as the argument says; prints which clean-up a Ctrl-C reaches."""
+"""Runs a main that waits or works without end, as its argument says; prints what a Ctrl-C cleans up."""
 
 import asyncio
 import socket

@@ -1,1 +1,1 @@
-"""What the behaviour tests share: which loops to test, the leak watch, peers, protocols and child processes."""
+"""What the behaviour tests share: the loops to test, the leak watch, peers, protocols and child processes."""

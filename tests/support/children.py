@@ -26,8 +26,10 @@ def environment(engine: str | None = None, **extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def program(name: str, *args: str, engine: str | None = None, **extra: str) -> Iterator[subprocess.Popen[str]]:
-    """Start tests/programs/`name`; killed at the end if it still runs. Read its stdout line by line with `line()`."""
+def program(
+    name: str, *args: str, engine: str | None = None, **extra: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start tests/programs/`name`; killed at the end if it still runs. `line()` reads what it prints."""
     with subprocess.Popen(
         [sys.executable, str(PROGRAMS / name), *args],
         env=environment(engine, **extra),

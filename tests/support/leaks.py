@@ -1,8 +1,8 @@
 """The watch that stands behind every test: what leaked, and what went wrong where no assertion could see it.
 
-Owns the list of open fds before and after, the errors that a loop hands to its exception handler (or, where a test
-makes its own loop, that asyncio logs), unraisable exceptions and exceptions of threads. A test that provokes such an
-error takes it with `unhandled.take()`; whatever nobody took fails the test.
+Owns the list of open fds before and after, the errors that a loop hands to its exception handler (or, where a
+test makes its own loop, that asyncio logs), unraisable exceptions and exceptions of threads. A test that
+provokes such an error takes it with `unhandled.take()`; whatever nobody took fails the test.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import sys
 import threading
 from typing import Any, NamedTuple
+
+import pytest
 
 
 class Problem(NamedTuple):
@@ -107,10 +109,17 @@ def close_loop(loop: Any, settle: Any, in_flight: Any) -> list[str]:
 
 
 def difference(before: dict[int, str], after: dict[int, str]) -> list[str]:
-    """The fds that were opened and not closed, and (a double close) those closed that somebody else had opened."""
+    """The fds that were opened and not closed, and (a double close) those closed that another had opened."""
     leaked = [f"fd {fd} leaked: {after[fd]}" for fd in after if after[fd] != before.get(fd)]
     stolen = [f"fd {fd} closed behind its owner: {before[fd]}" for fd in before if fd not in after]
     return leaked + stolen
+
+
+def complain(about: str, left: list[str]) -> None:
+    """Fail with what is left, the first twenty lines of it."""
+    if left:
+        more = [f"... and {len(left) - 20} more"] if len(left) > 20 else []
+        pytest.fail("\n".join([about, *left[:20], *more]), pytrace=False)
 
 
 def collect() -> None:

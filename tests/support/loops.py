@@ -2,8 +2,9 @@
 
 Owns the two switches of the test-suite, and is the only module that asks which loop is under test:
 
-    PROACT_TEST_LOOP=asyncio|uvloop      run the same tests against that reference loop instead of proact. What passes
-                                         on both is drop-in behaviour; what does not carries a `not_on` mark that says why.
+    PROACT_TEST_LOOP=asyncio|uvloop      run the tests against that reference loop instead of proact. What
+                                         passes on both is drop-in behaviour; what does not carries a `not_on`
+                                         mark that says why.
     PROACT_TEST_ENGINES=io_uring,epoll   only these of proact's engines ("auto" is allowed: what a user gets).
 
 Must not know any test.
@@ -67,7 +68,7 @@ async def turns(count: int = 3) -> None:
 
 
 async def pending(loop: Any, task: asyncio.Future[Any], ops: int = 1) -> None:
-    """Prove that `task` waits and that its op is in flight: a cancel test on a finished op would prove nothing."""
+    """Prove that `task` waits and its op is in flight: a cancel test on a finished op would prove nothing."""
     await turns()
     assert not task.done(), f"finished before it could be interrupted: {task!r}"
     count = in_flight(loop)
@@ -75,7 +76,7 @@ async def pending(loop: Any, task: asyncio.Future[Any], ops: int = 1) -> None:
 
 
 def settle(loop: Any) -> None:
-    """A few turns for cancelled ops to bring their terminal completions: ten at once, then ten of a millisecond."""
+    """A few turns for cancelled ops to bring their terminal completions: ten at once, ten of 1 ms."""
     for turn in range(20):
         loop.run_until_complete(asyncio.sleep(0 if turn < 10 else 0.001))
         if not in_flight(loop):

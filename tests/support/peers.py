@@ -1,6 +1,7 @@
 """The other end of the line, in plain sockets: nothing here depends on an event loop.
 
-Every helper is a context manager that closes what it opened, so that a test's sockets are gone before the leak check.
+Every helper is a context manager that closes what it opened, so that a test's sockets are gone before the
+leak check.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import threading
 from collections.abc import Iterator
 
 LOOPBACK = "127.0.0.1"
+# Seconds that a blocking peer waits before it gives up; no test that passes comes near it.
+PATIENCE = 10
 
 
 def payload(size: int, seed: int = 1) -> bytes:
@@ -35,7 +38,7 @@ def listening(backlog: int = 100, blocking: bool = False) -> Iterator[socket.soc
 
 @contextlib.contextmanager
 def tcp_pair(buffer: int | None = None) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of one TCP connection, non-blocking; `buffer` bounds the kernel's buffers (bytes asked for)."""
+    """Two ends of one TCP connection, non-blocking; `buffer` bounds the kernel's buffers (bytes)."""
     with listening(blocking=True) as listener:
         if buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -78,7 +81,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[tuple[str, int]]:
-    """An address that refuses connections for certain: its port is bound, so nobody else can take it, and not listening."""
+    """An address that refuses for certain: bound, so nobody else can take it, and not listening."""
     with socket.socket() as sock:
         sock.bind((LOOPBACK, 0))
         yield sock.getsockname()
@@ -113,7 +116,7 @@ def fill(sock: socket.socket) -> int:
 
 def receive_all(sock: socket.socket) -> bytes:
     """Blocking: everything until EOF. For a thread, or for a peer that has already sent it all."""
-    sock.settimeout(20)
+    sock.settimeout(PATIENCE)
     chunks = []
     while chunk := sock.recv(1 << 20):
         chunks.append(chunk)
@@ -122,7 +125,7 @@ def receive_all(sock: socket.socket) -> bytes:
 
 def receive(sock: socket.socket, count: int) -> bytes:
     """Blocking: exactly `count` bytes, fewer at EOF."""
-    sock.settimeout(20)
+    sock.settimeout(PATIENCE)
     data = bytearray()
     while len(data) < count and (chunk := sock.recv(count - len(data))):
         data += chunk

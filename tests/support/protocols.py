@@ -7,12 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from . import peers
+
 
 class Recorder(asyncio.Protocol):
     """Writes down every call in order, and lets a test wait for what it needs.
 
-    `calls` holds the names of the methods called, runs of data_received as one entry (how TCP cuts the stream is no
-    behaviour of the loop's).
+    `calls` holds the names of the methods called, runs of data_received as one entry (how TCP cuts the stream
+    is no behaviour of the loop's).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -46,7 +48,8 @@ class Recorder(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         self.call("eof_received")
-        self.ended.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
         self.wake()
         return None
 
@@ -197,16 +200,23 @@ async def connected(
                 await client.lost
 
 
+async def heard(loop: Any, peer: Any, count: int | None = None) -> bytes:
+    """What a plain socket receives, `count` bytes or all to the end: read in a thread while the loop turns."""
+    if count is None:
+        return await loop.run_in_executor(None, peers.receive_all, peer)
+    return await loop.run_in_executor(None, peers.receive, peer, count)
+
+
 @contextlib.asynccontextmanager
 async def facing(loop: Any, make: Callable[[], Any], **options: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """A protocol whose peer is a plain blocking socket with a timeout: (protocol, socket); both closed at the end."""
+    """A protocol whose peer is a plain blocking socket: (protocol, socket); both closed at the end."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         _, protocol = await loop.create_connection(make, *listener.getsockname(), **options)
         peer, _ = listener.accept()
     with peer:
-        peer.settimeout(20)
+        peer.settimeout(peers.PATIENCE)
         try:
             yield protocol, peer
         finally:

@@ -45,6 +45,13 @@ pub trait Driver: Send {
     /// What the kernel says that is not about one op; `EOWNERDEAD` in a forked child.
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()>;
 
+    /// Hands over what is queued, now, without waiting and without collecting completions. After this the kernel
+    /// has let go of what was cancelled.
+    ///
+    /// # Errors
+    /// As [`Driver::wait`].
+    fn flush(&mut self) -> io::Result<()>;
+
     /// Whether `wait` with no timeout would find anything: a memory load. `None`: only a system call can tell.
     fn has_work(&self) -> Option<bool>;
 

@@ -471,6 +471,11 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         result
     }
 
+    /// Ops are tried when they are submitted: nothing is queued.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn has_work(&self) -> Option<bool> {
         if self.queued.is_empty() { None } else { Some(true) }
     }

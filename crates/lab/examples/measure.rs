@@ -2,17 +2,18 @@
 //!
 //!     cargo run --release -p proact-lab --example measure [ROUNDS [SECONDS]]
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proact_lab::bare::{listen, serve_epoll, serve_threads, serve_uring};
-use proact_lab::{LoadReport, LoadSpec, cpu, load};
+use proact_lab::{LoadSpec, cpu, load};
 
 type Serve = fn(OwnedFd, &AtomicBool) -> std::io::Result<()>;
 type Error = Box<dyn std::error::Error>;
 
-/// Messages per second, the server's and the load's CPU microseconds per message, p50 and p99 in microseconds.
+/// Messages per second, the server's and the load's CPU microseconds per message, p50 and p99 in
+/// microseconds.
 struct Figures([f64; 5]);
 
 fn pin(core: usize) {
@@ -24,26 +25,36 @@ fn pin(core: usize) {
     }
 }
 
+fn process_time() -> Duration {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a valid, writable timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 fn measure(serve: Serve, size: usize, connections: usize, seconds: f64) -> Result<Figures, Error> {
     let listener = std::net::TcpListener::from(listen("127.0.0.1:0".parse()?)?);
     let mut spec = LoadSpec::new(listener.local_addr()?);
     (spec.size, spec.connections) = (size, connections);
     (spec.warmup, spec.duration) = (Duration::from_millis(200), Duration::from_secs_f64(seconds));
-    assert!(listener.as_raw_fd() >= 0);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             pin(0);
-            let answer = serve(listener.into(), &stop);
-            (answer, cpu::thread_time())
+            serve(listener.into(), &stop)
         });
         pin(1);
         let total = AtomicU64::new(0);
+        let before = (process_time(), cpu::thread_time());
         let report = load::run(&spec, &total, &AtomicBool::new(false));
+        // All threads of this process but the load's: with a thread a connection the server is many.
+        let server_cpu = (process_time() - before.0).saturating_sub(cpu::thread_time() - before.1);
         stop.store(true, Ordering::Relaxed);
-        let (answer, server_cpu) = server.join().map_err(|_| "the server panicked")?;
-        answer?;
-        let report: LoadReport = report?;
+        server.join().map_err(|_| "the server panicked")??;
+        let report = report?;
         let micros = |nanos: u64| nanos as f64 / 1e3;
         Ok(Figures([
             report.rate(),
@@ -65,9 +76,21 @@ fn main() -> Result<(), Error> {
     let mut args = std::env::args().skip(1);
     let rounds: usize = args.next().map_or(Ok(5), |text| text.parse())?;
     let seconds: f64 = args.next().map_or(Ok(1.0), |text| text.parse())?;
-    let servers: [(&str, Serve); 3] = [("epoll", serve_epoll), ("io_uring", serve_uring), ("threads", serve_threads)];
+    let servers: [(&str, Serve); 3] = [
+        ("epoll", serve_epoll),
+        ("io_uring", serve_uring),
+        ("threads", serve_threads),
+    ];
     println!("size    conns  server    msgs/s   server us/msg   load us/msg   p50 us   p99 us");
-    for (size, connections) in [(1024, 1), (1024, 100), (1024, 1000), (16_384, 100), (65_536, 1), (65_536, 100), (1 << 20, 10)] {
+    for (size, connections) in [
+        (1024, 1),
+        (1024, 100),
+        (1024, 1000),
+        (16_384, 100),
+        (65_536, 1),
+        (65_536, 100),
+        (1 << 20, 10),
+    ] {
         let mut all: Vec<Vec<Figures>> = servers.iter().map(|_| Vec::new()).collect();
         for _ in 0..rounds {
             for (kept, (_, serve)) in all.iter_mut().zip(&servers) {
@@ -78,7 +101,11 @@ fn main() -> Result<(), Error> {
             let m = |which| median(kept, which);
             println!(
                 "{size:<7} {connections:<6} {name:<8} {:>8.0} {:>12.2} {:>13.2} {:>11.1} {:>8.1}",
-                m(0), m(1), m(2), m(3), m(4)
+                m(0),
+                m(1),
+                m(2),
+                m(3),
+                m(4)
             );
         }
     }

@@ -1,8 +1,9 @@
 //! The ceilings: the smallest honest echo servers with nothing but Linux under them.
 //!
-//! proact's loop is measured against these. Each serves the listening socket it is given on the calling thread until
-//! `stop` is set (looked at twenty times a second at least), echoes every byte in order, and holds a bounded amount of memory for a
-//! connection that sends without reading. They differ in the I/O model, and in nothing else that could be the same.
+//! proact's loop is measured against these. Each serves the listening socket it is given on the calling
+//! thread until `stop` is set (looked at twenty times a second at least), echoes every byte in order, and
+//! holds a bounded amount of memory for a connection that sends without reading. They differ in the I/O
+//! model, and in nothing else that could be the same.
 
 mod epoll;
 mod threads;
@@ -22,11 +23,12 @@ pub use uring::serve_uring;
 /// How often a server with nothing to do looks at its `stop` flag.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What one receive of a bulk transfer may take. Large enough that a 64 KiB message is one copy; small enough for the L2 cache.
+/// What one receive of a bulk transfer may take. Large enough that a 64 KiB message is one copy; small enough
+/// for the L2 cache.
 const BULK: usize = 256 * 1024;
 
-/// A listening TCP socket (`SO_REUSEADDR`, a backlog of 4,096 or what `net.core.somaxconn` allows) for one of the servers.
-/// With port 0 the kernel chooses; [`std::net::TcpListener::from`] tells which.
+/// A listening TCP socket (`SO_REUSEADDR`, a backlog of 4,096 or what `net.core.somaxconn` allows) for one of
+/// the servers. With port 0 the kernel chooses; [`std::net::TcpListener::from`] tells which.
 ///
 /// # Errors
 /// What `socket(2)`, `bind(2)` (`EADDRINUSE`, ...) and `listen(2)` report.

@@ -1,4 +1,5 @@
-//! CPU time of the calling thread: the one number about cost that a second process on the machine does not blur.
+//! CPU time of the calling thread: the one number about cost that a second process on the machine does not
+//! blur.
 
 use std::time::Duration;
 
@@ -6,8 +7,12 @@ use std::time::Duration;
 /// `CLOCK_THREAD_CPUTIME_ID`).
 #[must_use]
 pub fn thread_time() -> Duration {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid, writable timespec. The call cannot fail for this clock; if it did, `now` stays zero.
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a valid, writable timespec. The call cannot fail for this clock; if it did, `now`
+    // stays zero.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut now) };
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

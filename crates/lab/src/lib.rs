@@ -16,4 +16,4 @@ mod sockets;
 pub mod syscalls;
 
 pub use load::{LoadError, LoadReport, LoadSpec};
-//pub use syscalls::SyscallCounter;
+pub use syscalls::SyscallCounter;

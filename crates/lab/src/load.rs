@@ -1,15 +1,16 @@
 //! The load: many TCP connections on one thread, closed loop, every byte verified.
 //!
-//! Each connection sends one message, reads its echo back, checks it byte by byte, notes the round trip and sends the next. *Closed loop*
-//! means that the server sets the pace: latencies are those of a server which is as busy as it can be with so many clients, and
-//! say nothing about a given arrival rate ("coordinated omission": a slow answer also delays the question after it).
+//! Each connection sends one message, reads its echo back, checks it byte by byte, notes the round trip and
+//! sends the next. *Closed loop* means that the server sets the pace: latencies are those of a server which
+//! is as busy as it can be with so many clients, and say nothing about a given arrival rate ("coordinated
+//! omission": a slow answer also delays the question after it).
 //!
-//! One file, one thing: `spec` the settings, the report and the errors; `connect` opening; `payload` what is sent; `connection` one
-//! connection's steps; here the turn and the clock: warm-up, window, and the last messages on their way home, so that the server sees its
-//! connections end in an orderly way.
+//! One file, one thing: `spec` the settings, the report and the errors; `connect` opening; `payload` what is
+//! sent; `connection` one connection's steps; here the turn and the clock: warm-up, window, and the last
+//! messages on their way home, so that the server sees its connections end in an orderly way.
 //!
-//! Plain level-triggered epoll, one `recv` and one `send` a message. It is the most a bare server needs on the other side, and
-//! `cpu_seconds` says when it was the limit nevertheless.
+//! Plain level-triggered epoll, one `recv` and one `send` a message. It is the most a bare server needs on
+//! the other side, and `cpu_seconds` says when it was the limit nevertheless.
 
 mod connect;
 mod connection;
@@ -37,8 +38,9 @@ const BUFFER: usize = 256 * 1024;
 /// Latencies up to ten minutes; anything longer is recorded as that.
 const LONGEST_NS: u64 = 600_000_000_000;
 
-/// Runs one load on the calling thread. It ends after `connect_timeout + warmup + duration + stall_timeout` at the latest, and soon
-/// after `stop` is set (with what the window has measured so far). `progress` counts verified messages, warm-up included.
+/// Runs one load on the calling thread. It ends after `connect_timeout + warmup + duration + stall_timeout`
+/// at the latest, and soon after `stop` is set (with what the window has measured so far). `progress` counts
+/// verified messages, warm-up included.
 ///
 /// # Errors
 /// Every [`LoadError`]: the first connection that fails fails the run.
@@ -52,7 +54,9 @@ pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<L
     let mut connections = Vec::with_capacity(sockets.len());
     for (id, socket) in sockets.into_iter().enumerate() {
         let mut connection = Connection::new(socket, id, now);
-        epoll.add(connection.fd(), libc::EPOLLIN, id as u64).map_err(LoadError::io("epoll_ctl"))?;
+        epoll
+            .add(connection.fd(), libc::EPOLLIN, id as u64)
+            .map_err(LoadError::io("epoll_ctl"))?;
         connection.finished = id >= spec.connections;
         connections.push(connection);
     }
@@ -163,8 +167,14 @@ impl Load<'_> {
             return Ok(());
         }
         connection.writing = writing;
-        let interest = if writing { libc::EPOLLIN | libc::EPOLLOUT } else { libc::EPOLLIN };
-        self.epoll.modify(connection.fd(), interest, id as u64).map_err(LoadError::io("epoll_ctl"))
+        let interest = if writing {
+            libc::EPOLLIN | libc::EPOLLOUT
+        } else {
+            libc::EPOLLIN
+        };
+        self.epoll
+            .modify(connection.fd(), interest, id as u64)
+            .map_err(LoadError::io("epoll_ctl"))
     }
 
     /// One event: at most one `recv` and one `send` of this message, and the first `send` of the next.

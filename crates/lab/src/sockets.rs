@@ -1,4 +1,5 @@
-//! The socket and epoll calls that the load generator and the bare servers share, with `io::Error` instead of -1.
+//! The socket and epoll calls that the load generator and the bare servers share, with `io::Error` instead of
+//! -1.
 //!
 //! Thin on purpose: one function is one system call, nothing is retried, nothing is kept.
 
@@ -8,7 +9,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Turns the -1 of a libc call into the `errno` it left behind.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn check_len(result: isize) -> io::Result<usize> {
@@ -31,19 +36,30 @@ pub(crate) fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
 pub(crate) fn accept(listener: RawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: null address pointers are allowed: the peer's address is not wanted.
     let fd = check(unsafe {
-        libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags | libc::SOCK_CLOEXEC)
+        libc::accept4(
+            listener,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            flags | libc::SOCK_CLOEXEC,
+        )
     })?;
     // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-pub(crate) fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(crate) fn set_option(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` lives across the call and `size` is its size.
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) }).map(drop)
 }
 
-/// Sends small messages at once. On a listening socket the accepted ones inherit it (Linux copies the option).
+/// Sends small messages at once. On a listening socket the accepted ones inherit it (Linux copies the
+/// option).
 pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
@@ -51,14 +67,21 @@ pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
 pub(crate) fn set_nonblocking(fd: RawFd, on: bool) -> io::Result<()> {
     // SAFETY: F_GETFL takes no argument and touches no memory of ours.
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
-    let flags = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    let flags = if on {
+        flags | libc::O_NONBLOCK
+    } else {
+        flags & !libc::O_NONBLOCK
+    };
     // SAFETY: F_SETFL takes an int and touches no memory of ours.
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }).map(drop)
 }
 
 /// The errors of `accept(2)` that mean "no more descriptors or memory now, perhaps later".
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 /// A socket address as the kernel wants it.
@@ -96,7 +119,10 @@ impl RawAddress {
                 size_of::<libc::sockaddr_in6>()
             }
         };
-        Self { storage, len: len as libc::socklen_t }
+        Self {
+            storage,
+            len: len as libc::socklen_t,
+        }
     }
 
     fn as_ptr(&self) -> *const libc::sockaddr {
@@ -106,7 +132,11 @@ impl RawAddress {
 
 /// A TCP socket for `address`'s family, close-on-exec, with `flags` added to its type.
 pub(crate) fn tcp_socket(address: &SocketAddr, flags: libc::c_int) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     // SAFETY: socket(2) takes no pointers.
     let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) })?;
     // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
@@ -130,9 +160,19 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<()> {
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `code` and `len` are valid and writable for the call.
     check(unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut code).cast(), &mut len)
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut code).cast(),
+            &mut len,
+        )
     })?;
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(code))
+    }
 }
 
 /// An epoll instance and the array it answers into.
@@ -147,11 +187,17 @@ impl Epoll {
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; batch] })
+        Ok(Self {
+            fd,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; batch],
+        })
     }
 
     fn control(&self, what: libc::c_int, fd: RawFd, interest: libc::c_int, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: interest.cast_unsigned(), u64: token };
+        let mut event = libc::epoll_event {
+            events: interest as u32,
+            u64: token,
+        };
         // SAFETY: `event` is valid for the call; the kernel copies it.
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), what, fd, &mut event) }).map(drop)
     }
@@ -168,7 +214,8 @@ impl Epoll {
     pub(crate) fn wait(&mut self, timeout_ms: libc::c_int) -> io::Result<usize> {
         let room = libc::c_int::try_from(self.events.len()).unwrap_or(libc::c_int::MAX);
         // SAFETY: the pointer and `room` describe `events`, which is borrowed mutably for the call.
-        let ready = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), room, timeout_ms) };
+        let ready =
+            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), room, timeout_ms) };
         match check(ready) {
             Ok(count) => Ok(count.unsigned_abs() as usize),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
@@ -179,6 +226,6 @@ impl Epoll {
     /// The `index`th event of the last [`wait`](Self::wait): its token and what happened.
     pub(crate) fn event(&self, index: usize) -> (u64, libc::c_int) {
         let event = self.events[index];
-        (event.u64, event.events.cast_signed())
+        (event.u64, event.events as libc::c_int)
     }
 }

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from proact.cli import doctor, lab, run
-from proact.cli.problem import Problem
+from proact.cli.error import CommandError
 from proact.cli.program import Program
 from proact.lab.environment import package_version
 
@@ -21,9 +21,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and a log
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("run", context_settings=run.CONTEXT)(run.run)
-app.command("doctor")(doctor.doctor)
-app.add_typer(lab.app, name="lab")
+# The short help is given because the long one starts with examples.
+app.command("run", context_settings=run.CONTEXT, short_help="Run any asyncio program on proact's loop.")(
+    run.run
+)
+app.command("doctor", short_help="Show which engine this machine gets, and why.")(doctor.doctor)
+app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")
 
 
 def _show_version(wanted: bool) -> None:
@@ -53,7 +56,7 @@ def proact(
 def dispatch(arguments: list[str]) -> int | Program:
     """Carry out the command that ``arguments`` name: its exit code, or the program that is to be run.
 
-    Raises Problem for what the user can put right; KeyboardInterrupt on Ctrl-C.
+    Raises CommandError for what the user can put right; KeyboardInterrupt on Ctrl-C.
     """
     try:
         outcome = get_command(app).main(args=arguments, prog_name="proact", standalone_mode=False)
@@ -66,5 +69,7 @@ def dispatch(arguments: list[str]) -> int | Program:
             raise
         where = getattr(getattr(error, "ctx", None), "command_path", "proact")
         said = message() or "no command was given"
-        raise Problem(f"{said.rstrip('.')} (see '{where} --help')", getattr(error, "exit_code", 2)) from None
+        raise CommandError(
+            f"{said.rstrip('.')} (see '{where} --help')", getattr(error, "exit_code", 2)
+        ) from None
     return outcome if isinstance(outcome, (int, Program)) else 0

@@ -1,9 +1,10 @@
-"""``proact doctor``: what this machine gives proact, and why not more. Facts on stdout, for people or as JSON."""
+"""``proact doctor``: what this machine gives proact, and why not more; for people, or as JSON."""
 
 from __future__ import annotations
 
 import json
 import platform
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from proact.cli.problem import Problem
+from proact.cli.error import CommandError
 from proact.lab import environment
 
 
@@ -24,8 +25,8 @@ def doctor(
       proact doctor --json | jq .engine.chosen
       PROACT_ENGINE=epoll proact doctor
 
-    Which engine proact uses on this machine and why, with the ring's features, limits and versions. Exit code 0
-    if any engine works, 1 if none does.
+    Which engine proact uses on this machine and why, with the ring's features, limits and versions. Exit
+    code 0 if any engine works, 1 if none does.
     """
     facts = examine()
     if as_json:
@@ -36,13 +37,13 @@ def doctor(
 
 
 def examine() -> dict[str, Any]:
-    """All that doctor knows; the shape of ``--json``. Raises Problem if PROACT_ENGINE names no engine."""
+    """What ``--json`` shows. Raises CommandError if PROACT_ENGINE names no engine."""
     from proact import engine_report
 
     try:
         engine = engine_report()
     except ValueError as error:
-        raise Problem(str(error)) from None
+        raise CommandError(str(error)) from None
     return {
         "engine": engine,
         "verdict": verdict(engine),
@@ -74,7 +75,7 @@ def verdict(engine: dict[str, Any]) -> str:
 
 def show(facts: dict[str, Any]) -> None:
     """The facts as aligned lines."""
-    out = Console(highlight=False)
+    out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=100)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -107,7 +108,10 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
         ("kernel", Text(f"{facts['kernel']} ({facts['kernel_version']})")),
         ("machine", Text(f"{facts['machine']}, {facts['cpu']}")),
         ("python", Text(facts["python"])),
-        ("packages", Text(", ".join(f"{name} {version or '-'}" for name, version in facts["packages"].items()))),
+        (
+            "packages",
+            Text(", ".join(f"{name} {version or '-'}" for name, version in facts["packages"].items())),
+        ),
     ]
     return found
 

@@ -1,4 +1,5 @@
-"""From the shell to a command and back to an exit code. Imports nothing that the extra ``proact[cli]`` brings.
+"""From the shell to a command and back to an exit code. It imports nothing that
+``proact[cli]`` brings.
 
 The program of ``proact run`` is not run inside the command-line library, which has its own ideas about
 exceptions, Ctrl-C and broken pipes: the command only prepares it, and it is run from here.
@@ -10,7 +11,7 @@ import importlib.util
 import os
 import sys
 
-from proact.cli.problem import Problem
+from proact.cli.error import CommandError
 from proact.cli.program import Program, shield
 
 
@@ -27,9 +28,9 @@ def main() -> None:
         if isinstance(outcome, Program):
             outcome.prepare()
         sys.stdout.flush()
-    except Problem as problem:
-        print(f"proact: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    except CommandError as error:
+        print(f"proact: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("proact: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -6,18 +6,20 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from proact.cli.problem import Problem
+from proact.cli.error import CommandError
 from proact.lab.echo import Settings, run
-from proact.lab.limits import TooMany, allow_connections
+from proact.lab.limits import TooManyConnectionsError, allow_connections
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
-from proact.lab.results import Document
 from proact.lab.summary import failed
 from proact.lab.table import console, render
+
+if TYPE_CHECKING:
+    from proact.lab.results import Document
 
 #: The load generator keeps a message of each connection in memory.
 MAX_SIZE: Final = 16 << 20
@@ -36,16 +38,19 @@ def lab() -> None:
     """
 
 
-@app.command()
+@app.command(short_help="Echo through every I/O model: speed, latency, CPU, system calls, memory.")
 def echo(
     connections: Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")] = "1,10,100",
-    size: Annotated[str, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work.")] = "1024",
+    size: Annotated[
+        str, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work.")
+    ] = "1024",
     duration: Annotated[float, typer.Option(help="Seconds each cell is timed.")] = 1.0,
     warmup: Annotated[float, typer.Option(help="Seconds of load before that.")] = 0.2,
     repeat: Annotated[int, typer.Option(help="How often each cell is measured.")] = 1,
     models: Annotated[str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(MODELS)}.")] = "all",
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table.")
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random order of the cells.")] = None,
 ) -> int:
@@ -68,15 +73,18 @@ def echo(
         **({} if seed is None else {"seed": seed}),
     )
     if repeat < 1:
-        raise Problem(f"--repeat is {repeat}: it must be 1 or more")
+        raise CommandError(f"--repeat is {repeat}: it must be 1 or more")
     try:
         allow_connections(max(settings.connections))
-    except TooMany as error:
-        raise Problem(str(error)) from None
+    except TooManyConnectionsError as error:
+        raise CommandError(str(error)) from None
     if json_file not in (None, "-"):
         check_writable(json_file)
-    with watch() as progress:
-        document = run(settings, progress)
+    try:
+        with watch() as progress:
+            document = run(settings, progress)
+    except KeyboardInterrupt:
+        raise CommandError("interrupted", exit_code=130) from None
     show(document, json_file)
     return 1 if failed(document) else 0
 
@@ -95,13 +103,13 @@ def show(document: Document, json_file: str | None) -> None:
 
 
 def chosen_models(text: str) -> tuple[str, ...]:
-    """The models named in a comma list, each once. Raises Problem for one that does not exist."""
+    """The models named in a comma list, each once. Raises CommandError for one that does not exist."""
     if text.strip() == "all":
         return tuple(MODELS)
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in MODELS:
-            raise Problem(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
+            raise CommandError(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
     return names
 
 
@@ -112,7 +120,9 @@ def numbers(option: str, text: str, most: int) -> tuple[int, ...]:
         unit = {"K": 1 << 10, "M": 1 << 20}.get(part[-1:].upper(), 1)
         digits = part[:-1] if unit > 1 else part
         if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) * unit <= most):
-            raise Problem(f"{option} has {part!r}: it takes whole numbers from 1 to {most:,}, with commas between")
+            raise CommandError(
+                f"{option} has {part!r}: it takes whole numbers from 1 to {most:,}, with commas between"
+            )
         found.append(int(digits) * unit)
     return tuple(dict.fromkeys(found))
 
@@ -120,12 +130,12 @@ def numbers(option: str, text: str, most: int) -> tuple[int, ...]:
 def seconds(option: str, value: float, least: float) -> float:
     """A number of seconds from ``least`` to an hour."""
     if not (math.isfinite(value) and least <= value <= 3600):
-        raise Problem(f"{option} is {value:g}: it must be from {least:g} to 3600 seconds")
+        raise CommandError(f"{option} is {value:g}: it must be from {least:g} to 3600 seconds")
     return value
 
 
 def check_writable(path: str) -> None:
-    """Raise Problem if ``path`` cannot be written; before the run, not after minutes of it."""
+    """Raise CommandError if ``path`` cannot be written; before the run, not after minutes of it."""
     existed = Path(path).exists()
     try:
         with Path(path).open("a"):
@@ -133,4 +143,4 @@ def check_writable(path: str) -> None:
         if not existed:
             Path(path).unlink()
     except OSError as error:
-        raise Problem(f"can't write {path!r}: {error.strerror}") from None
+        raise CommandError(f"can't write {path!r}: {error.strerror}") from None

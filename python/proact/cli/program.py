@@ -1,38 +1,44 @@
 """Someone's asyncio program, run as ``python script.py`` would run it, but on proact's loop.
 
-``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` ask asyncio for a new loop in one place, which
-is replaced: the event loop policy up to Python 3.13; from 3.14 on, where policies are deprecated, the function
-``asyncio.new_event_loop`` itself. A program that names its loop (``loop_factory=``) gets the one it names.
+``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` ask asyncio for a new loop in one place,
+which is replaced: the event loop policy up to Python 3.13; from 3.14 on, where policies are deprecated, the
+function ``asyncio.new_event_loop`` itself. A program that names its loop (``loop_factory=``) gets the one
+it names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import asyncio.events
+import builtins
 import os
 import runpy
 import sys
-from collections.abc import Callable
+import zipfile
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, NoReturn
 
-from proact.cli.problem import Problem
+from proact.cli.error import CommandError
 
-#: Frames of these files are ours, not the program's: they are left out of its tracebacks.
-_OURS = frozenset({__file__, runpy.__file__, "<frozen runpy>"})
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Frames of these files are how we got to the program: they are left out of its tracebacks.
+_OURS = (__file__, runpy.__file__, "<frozen runpy>", "<frozen importlib.")
 
 
 def shield(arguments: list[str]) -> list[str]:
-    """The command line with ``--`` after ``run -m MODULE``: what follows is the module's, options included."""
+    """The command line with ``--`` after ``run -m MODULE``: what follows, options too, is the module's."""
     if arguments[:1] != ["run"]:
         return arguments
     index = 1
     while index < len(arguments) and arguments[index].startswith("-") and arguments[index] != "--":
         option = arguments[index]
         index += 2 if option in ("-m", "--engine") else 1
-        if option.startswith("-m"):
+        if option.startswith("-m") and index <= len(arguments):
             return [*arguments[:index], "--", *arguments[index:]]
     return arguments
 
@@ -47,20 +53,20 @@ class Program:
     engine: str
 
     def prepare(self) -> None:
-        """Set up ``sys`` and asyncio for it. Raises Problem if the script cannot be opened."""
+        """Set up ``sys`` and asyncio for it. Raises CommandError if the script cannot be opened."""
         if self.script is not None:
             check_script(self.script)
         sys.argv = [self.script or "-m", *self.arguments]
         if not sys.flags.safe_path:
             # In the place of the path that our own start put there.
-            sys.path[0] = str(Path(self.script).resolve().parent) if self.script else str(Path.cwd())
+            sys.path[0] = str(Path(self.script).resolve().parent if self.script else Path.cwd())
         use_proact(self.engine)
 
     def run(self) -> None:
         """Run it to its end. Raises SystemExit with its exit code, unless that is 0."""
         try:
             if self.script is not None:
-                runpy.run_path(self.script, run_name="__main__")
+                run_script(Path(self.script).absolute())
             elif self.module is not None:
                 runpy.run_module(self.module, run_name="__main__", alter_sys=True)
         except SystemExit:
@@ -77,18 +83,34 @@ class Program:
 
 
 def check_script(script: str) -> None:
-    """Raise Problem, worded as Python words it, if ``script`` cannot be opened."""
+    """Raise CommandError, worded as Python words it, if ``script`` cannot be opened."""
     try:
         # A folder or a zip with a __main__ is a program too; only what cannot be opened at all is refused.
         os.close(os.open(script, os.O_RDONLY))
     except OSError as error:
-        path = os.path.abspath(script)
-        raise Problem(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from None
+        path = str(Path(script).absolute())
+        raise CommandError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from None
+
+
+def run_script(path: Path) -> None:
+    """Run a script; or a folder, zip or ``.pyc``, which are runpy's. ``path`` is absolute."""
+    if not path.is_file() or path.suffix == ".pyc" or zipfile.is_zipfile(path):
+        if not sys.flags.safe_path:
+            del sys.path[0]  # runpy puts the folder or zip itself there
+        runpy.run_path(str(path), run_name="__main__")
+        return
+    # Not by runpy, which takes the module away when the script has ended: threads and atexit functions that
+    # outlive it, and pickle, still need it.
+    loader = SourceFileLoader("__main__", str(path))
+    module = ModuleType("__main__")
+    vars(module).update(__file__=str(path), __loader__=loader, __builtins__=builtins, __package__=None)
+    sys.modules["__main__"] = module
+    exec(loader.source_to_code(loader.get_data(str(path)), str(path)), vars(module))
 
 
 def without_ours(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from the program's first frame on; None if it never got that far."""
-    while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
     return trace
 
@@ -119,4 +141,4 @@ def replace_policy(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
 def replace_new_event_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """From Python 3.14 on: ``asyncio.Runner`` calls ``asyncio.events.new_event_loop`` by its module."""
     for module in (asyncio, asyncio.events):
-        module.new_event_loop = factory
+        vars(module)["new_event_loop"] = factory

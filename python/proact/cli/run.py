@@ -1,4 +1,4 @@
-"""``proact run``: any asyncio program on proact's loop. What it does with the program is in ``program.py``."""
+"""``proact run``: any asyncio program on proact's loop. How is in ``program.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from proact.cli.problem import Problem
+from proact.cli.error import CommandError
 from proact.cli.program import Program
 
 #: Everything after the script's name is the script's, also what looks like an option.
@@ -15,14 +15,17 @@ CONTEXT: Final[dict[str, Any]] = {"allow_interspersed_args": False, "ignore_unkn
 
 
 def run(
-    target: Annotated[
-        list[str] | None, typer.Argument(metavar="SCRIPT [ARGS]...", help="A script and its arguments.")
+    script: Annotated[
+        str | None, typer.Argument(help="A Python script, or a folder or zip with __main__.py.")
     ] = None,
+    args: Annotated[list[str] | None, typer.Argument(help="The program's own arguments.")] = None,
     module: Annotated[
-        str | None, typer.Option("-m", metavar="MODULE", help="Run a module, as python -m does; ends the options.")
+        str | None,
+        typer.Option("-m", metavar="MODULE", help="Run a module, as python -m does; ends the options."),
     ] = None,
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, io_uring, epoll, poll or select.", envvar="PROACT_ENGINE")
+        str,
+        typer.Option(metavar="NAME", help="auto, io_uring, epoll, poll or select.", envvar="PROACT_ENGINE"),
     ] = "auto",
 ) -> Program:
     """\b
@@ -32,26 +35,28 @@ def run(
       proact run -m mypackage.server --verbose
 
     Run an asyncio program on proact's loop. What it gets from asyncio.run(), asyncio.Runner() and
-    asyncio.new_event_loop() is proact's; everything else is as with python SCRIPT: arguments, paths, exit code.
+    asyncio.new_event_loop() is proact's; everything else is as with python SCRIPT: arguments, paths, exit
+    code.
     """
     check_engine(engine)
-    os.environ["PROACT_ENGINE"] = engine  # for the loops that the program and its children make themselves
-    given = target or []
+    if engine != "auto":
+        os.environ["PROACT_ENGINE"] = engine  # also for the loops that the program's children make
+    given = ([script] if script is not None else []) + (args or [])
     if module is not None:
         return Program(module=module, script=None, arguments=tuple(given), engine=engine)
     if not given:
-        raise Problem("no script: proact run SCRIPT [ARGS]... or proact run -m MODULE [ARGS]...")
+        raise CommandError("no script: proact run SCRIPT [ARGS]... or proact run -m MODULE [ARGS]...")
     return Program(module=None, script=given[0], arguments=tuple(given[1:]), engine=engine)
 
 
 def check_engine(engine: str) -> None:
-    """Raise Problem if there is no such engine, or if this machine refuses it."""
+    """Raise CommandError if there is no such engine, or if this machine refuses it."""
     from proact import ENGINES, engine_report
 
     if engine == "auto":
         return
     if engine not in ENGINES:
-        raise Problem(f"unknown engine {engine!r}: choose auto, {', '.join(ENGINES)}")
+        raise CommandError(f"unknown engine {engine!r}: choose auto, {', '.join(ENGINES)}")
     state = engine_report()["engines"][engine]
     if not state["available"]:
-        raise Problem(f"engine {engine} is not available here: {state['reason']}", exit_code=1)
+        raise CommandError(f"engine {engine} is not available here: {state['reason']}", exit_code=1)

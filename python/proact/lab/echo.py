@@ -1,27 +1,29 @@
 """The runner behind ``proact lab echo``: every model under the same load, cell after cell in random order.
 
-A cell that fails says why and the others go on. Whatever ends the run, Ctrl-C included, nothing is left running:
-each process is a context manager here, and asks the kernel to be killed should this process die.
+A cell that fails says why and the others go on. Whatever ends the run, Ctrl-C included, nothing is left
+running: each process is a context manager here, and asks the kernel to be killed should this process die.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proact.lab import environment
 from proact.lab.lifetime import pinned, separate_cores
-from proact.lab.load_process import LoadFailed, LoadProcess
+from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.measure import COUNT_DURATION, COUNT_WARMUP, Bench, Cell
 from proact.lab.registry import MODELS
 from proact.lab.results import SCHEMA, CellResult, Document, Measured, Status
-from proact.lab.server_process import ServerFailed
+from proact.lab.server_process import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 #: Starting and ending a server and its connections, in seconds, for the estimate of a run's time only.
-_OVERHEAD: Final = 0.35
+_OVERHEAD: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,7 @@ class Observer(Protocol):
         """One cell is done, or failed, or could not be measured."""
 
 
-def run(
-    settings: Settings, observer: Observer, *, load_command: tuple[str, ...] | None = None
-) -> Document:
+def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...] | None = None) -> Document:
     """Measure all cells and return the raw results. ``load_command`` stands in for the load in tests."""
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     cells = settings.cells()
@@ -113,14 +113,19 @@ def _measure_all(
         started(cell, order)
         try:
             measured = bench.measure(cell)
-        except (ServerFailed, LoadFailed) as error:
+        except (ServerError, LoadError) as error:
             yield _result(cell, "failed", str(error), order=order)
         else:
             yield _result(cell, "ok", measured=measured, order=order)
 
 
 def _result(
-    cell: Cell, status: Status, reason: str | None = None, *, measured: Measured | None = None, order: int = -1
+    cell: Cell,
+    status: Status,
+    reason: str | None = None,
+    *,
+    measured: Measured | None = None,
+    order: int = -1,
 ) -> CellResult:
     return {
         "model": cell.model,

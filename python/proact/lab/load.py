@@ -1,9 +1,9 @@
 """The load process of a measurement: ``python -m proact.lab.load``.
 
-It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or each
-argument), with the keyword arguments of ``proact._core.echo_load``. For each it answers with one line of JSON on
-stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It lives for a
-whole run, so that no cell waits for an interpreter to start.
+It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or
+each argument), with the keyword arguments of ``proact._core.echo_load``. For each it answers with one line
+of JSON on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It
+lives for a whole run, so that no cell waits for an interpreter to start.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proact import _core
 from proact.lab.lifetime import die_with_parent, pin_to
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def apply(spec: dict[str, Any]) -> dict[str, Any]:
-    """One pass of load. A failure of the server or of the load comes back as ``error``, not as an exception."""
+    """One pass of load. A failure comes back as ``error``, not as an exception."""
     begun = time.monotonic()
     try:
         result = _core.echo_load(**spec)
@@ -30,7 +32,9 @@ def apply(spec: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     """Answer specifications until stdin ends, or those of the command line."""
-    options = {name: int(value) for name, _, value in (a[2:].partition("=") for a in arguments if a[:2] == "--")}
+    options = {
+        name: int(value) for name, _, value in (a[2:].partition("=") for a in arguments if a[:2] == "--")
+    }
     if "parent" in options:
         die_with_parent(options["parent"])
     if "cpu" in options:

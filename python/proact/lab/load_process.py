@@ -8,24 +8,30 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from proact.lab.server_process import child_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
 
 #: A connection that makes no progress for so long, in seconds, fails its pass.
 STALL_TIMEOUT: Final = 5.0
 
+#: What a pass may take beyond its own times and two stalls, in seconds, before it is ended from here.
+MARGIN: Final = 15.0
 
-class LoadFailed(Exception):
+
+class LoadError(Exception):
     """The load could not be applied; says what it saw (a stall, a reset, bytes that are not those sent)."""
 
 
 class LoadProcess:
     """The load generator, as a context manager: ``load.apply(spec)`` is one pass.
 
-    ``cpu`` is the core that it may run on (None: all); ``command`` stands in for ``proact.lab.load`` in tests.
+    ``cpu`` is the core that it may run on (None: all); ``command`` stands in for ``proact.lab.load`` in
+    tests.
     """
 
     def __init__(self, *, cpu: int | None = None, command: tuple[str, ...] | None = None) -> None:
@@ -60,33 +66,36 @@ class LoadProcess:
         if process is not None:
             process.kill()
             process.wait()
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.close()
             process.stdout.close()
 
     def apply(
         self, spec: dict[str, Any], tick: Callable[[], None] = lambda: None, period: float = 0.01
     ) -> dict[str, Any]:
-        """One pass with the arguments of ``_core.echo_load``; calls ``tick`` every ``period`` seconds meanwhile.
+        """One pass with the arguments of ``_core.echo_load``; calls ``tick`` every ``period`` seconds.
 
-        Returns ``begun`` (monotonic seconds) and ``result``. Raises LoadFailed with the reason; a pass that
+        Returns ``begun`` (monotonic seconds) and ``result``. Raises LoadError with the reason; a pass that
         takes far longer than it was asked to is ended.
         """
         process = self._process or self._start()
         spec = {"stall_timeout": STALL_TIMEOUT, **spec}
-        deadline = time.monotonic() + spec["warmup"] + spec["duration"] + 3 * spec["stall_timeout"] + 5.0
+        deadline = time.monotonic() + spec["warmup"] + spec["duration"] + 2 * spec["stall_timeout"] + MARGIN
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(spec).encode() + b"\n")
             answer = json.loads(self._line(process, tick, period, deadline))
         except BrokenPipeError:
             self.stop()
-            raise LoadFailed("the load process had ended") from None
-        except BaseException:  # a timeout or Ctrl-C: an answer that comes later must not be taken for the next
+            raise LoadError("the load process had ended") from None
+        except (
+            BaseException
+        ):  # a timeout or Ctrl-C: an answer that comes later must not be taken for the next
             self.stop()
             raise
         if "error" in answer:
-            raise LoadFailed(answer["error"])
+            raise LoadError(answer["error"])
         return dict(answer)
 
     def _line(
@@ -100,9 +109,9 @@ class LoadProcess:
                 if selector.select(period):
                     data = os.read(process.stdout.fileno(), 65536)
                     if not data:
-                        raise LoadFailed(f"the load process ended with exit code {process.wait()}")
+                        raise LoadError(f"the load process ended with exit code {process.wait()}")
                     line += data
                 elif time.monotonic() > deadline:
-                    raise LoadFailed("hangs: the pass did not end in time")
+                    raise LoadError("hangs: the pass did not end in time")
                 tick()
         return bytes(line)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from proact.lab.load_process import LoadFailed, LoadProcess
-from proact.lab.results import Counted, Measured, Occupied
-from proact.lab.server_process import ServerFailed, ServerProcess
+from proact.lab.load_process import LoadError, LoadProcess
+from proact.lab.server_process import ServerError, ServerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proact.lab.results import Counted, Measured, Occupied
 
 #: The counting pass, in seconds: long enough for thousands of messages, short enough for a demo.
 COUNT_WARMUP: Final = 0.05
@@ -38,8 +41,8 @@ class Cell:
 class Sampled:
     """A number that only grows, read again and again; asked afterwards how much it grew in a window.
 
-    The load knows its window (warm-up and connecting excluded) only when it is over, and it is another process;
-    so its clock is read here, and the ends of the window are interpolated between two reads.
+    The load knows its window (warm-up and connecting excluded) only when it is over, and it is another
+    process; so its clock is read here, and the ends of the window are interpolated between two reads.
     """
 
     def __init__(self, read: Callable[[], float]) -> None:
@@ -96,7 +99,7 @@ class Bench:
     tick: Callable[[], None]
 
     def measure(self, cell: Cell) -> Measured:
-        """Measure one cell. Raises ServerFailed or LoadFailed, with the reason for people."""
+        """Measure one cell. Raises ServerError or LoadError, with the reason for people."""
         with ServerProcess(cell.model, cpu=self.server_cpu) as server:
             server.check_echo(cell.size)
             resident_before = server.resident_bytes()
@@ -104,13 +107,19 @@ class Bench:
                 measured = self._timed(server, cell)
                 if cell.repeat == 0:
                     self._count(server, cell, measured, resident_before)
-            except LoadFailed as error:
+            except LoadError as error:
                 # A server that has ended is the cause of what the load saw.
-                raise ServerFailed(server.ended(grace=0.2) or str(error)) from None
+                raise ServerError(server.ended(grace=0.2) or str(error)) from None
             return measured
 
     def _pass(
-        self, server: ServerProcess, cell: Cell, warmup: float, duration: float, sampled: Sampled | None, *also: Any
+        self,
+        server: ServerProcess,
+        cell: Cell,
+        warmup: float,
+        duration: float,
+        sampled: Sampled | None,
+        *also: Any,
     ) -> tuple[dict[str, Any], float]:
         """One pass of load; the result, and the growth of ``sampled`` within the load's window."""
 
@@ -139,7 +148,7 @@ class Bench:
         clock = Sampled(server.cpu_seconds)
         result, cpu = self._pass(server, cell, self.warmup, self.duration, clock)
         if not result["messages"]:
-            raise LoadFailed(f"no message of {cell.size} bytes came back within {self.duration:g} s")
+            raise LoadError(f"no message of {cell.size} bytes came back within {self.duration:g} s")
         return {
             "messages": result["messages"],
             "bytes": result["bytes"],
@@ -164,18 +173,19 @@ class Bench:
             measured["uncounted"] = str(error)
             self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, None, occupancy.look)
         else:
-            with closing(counter):
-                sampled = Sampled(counter.read)
-                try:
+            sampled, method = Sampled(counter.read), counter.method
+            try:
+                # Closed before anything waits for the server: a ptrace counter's stops would be taken away.
+                with closing(counter):
                     result, calls = self._pass(
                         server, cell, COUNT_WARMUP, COUNT_DURATION, sampled, occupancy.look
                     )
-                except (LoadFailed, OSError) as error:
-                    if server.ended() is not None:
-                        raise
-                    # The timed pass stands: a server may be too slow to load only while it is traced.
-                    measured["uncounted"] = f"while its calls were counted: {error}"
-                    return
-            counted: Counted = {"method": counter.method, "calls": calls, "messages": result["messages"]}
+            except LoadError as error:
+                if server.ended(grace=0.2) is not None:
+                    raise
+                # The timed pass stands: a server may be too slow to load only while it is traced.
+                measured["uncounted"] = f"while its calls were counted: {error}"
+                return
+            counted: Counted = {"method": method, "calls": calls, "messages": result["messages"]}
             measured["counted"] = counted
         measured["occupied"] = occupancy.seen

@@ -1,18 +1,20 @@
-"""Telling people how a run goes: a live line on a terminal, a plain line per cell elsewhere. Always on stderr."""
+"""Telling people how a run goes, on stderr: a live line on a terminal, a plain line per cell elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from proact.lab.echo import Settings
-from proact.lab.measure import Cell
-from proact.lab.results import CellResult
 from proact.lab.table import amount
+
+if TYPE_CHECKING:
+    from proact.lab.echo import Settings
+    from proact.lab.measure import Cell
+    from proact.lab.results import CellResult
 
 #: Drawing costs some milliseconds on the load's core, so it is done seldom, and by no thread of its own.
 _REFRESH: Final = 0.5

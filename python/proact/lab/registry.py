@@ -1,17 +1,19 @@
 """Which models the laboratory knows: what each is in Stevens' terms, how it starts, and what it needs.
 
-The order is the one in which they are listed and explained. To add a model: its file in ``models/``, one entry
-here.
+The order is the one in which they are listed and explained. To add a model: its file in ``models/``, one
+entry here.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import socket
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    import socket
 
 
 class Kind(StrEnum):
@@ -50,7 +52,7 @@ class Model:
     connection_limit: int | None = None  #: the most connections that the model can serve
 
     def missing(self, connections: int = 1) -> str | None:
-        """Why it cannot be measured here with so many connections, and what to do about it; None if it can."""
+        """Why it cannot be measured here with so many connections, and what would help; None if it can."""
         if self.connection_limit is not None and connections > self.connection_limit:
             return f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
         if self.package is not None and importlib.util.find_spec(self.package) is None:

@@ -1,7 +1,7 @@
 """The shape of a run's raw results: what ``--json`` writes and what the tables are drawn from.
 
-Every number is as it was read; medians and conclusions are ``summary.py``'s. A change that an old reader would
-misunderstand raises ``SCHEMA``.
+Every number is as it was read; medians and conclusions are ``summary.py``'s. A change that an old reader
+would misunderstand raises ``SCHEMA``.
 """
 
 from __future__ import annotations

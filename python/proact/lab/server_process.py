@@ -1,6 +1,7 @@
 """A server in a process of its own: started, checked, read from outside, and always ended.
 
-All that is read comes from the kernel's accounts of the process, so that measuring adds nothing to the server.
+All that is read comes from the kernel's accounts of the process, so that measuring adds nothing to the
+server.
 """
 
 from __future__ import annotations
@@ -16,24 +17,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, TYPE_CHECKING, Final, Self
 
 from proact.lab.models import BACKLOG
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 #: How long a server may take to import what it needs and to say that it serves, in seconds.
 START_TIMEOUT: Final = 20.0
 
 
-class ServerFailed(Exception):
+class ServerError(Exception):
     """The server did not start, ended by itself, or does not echo."""
 
 
 class ServerProcess:
     """A server of one model on a free port of 127.0.0.1, as a context manager.
 
-    ``with ServerProcess("epoll") as server:`` raises ServerFailed if it does not start; on leaving, the process
-    has ended, whatever happened. ``cpu`` is the core that it may run on (None: all).
+    ``with ServerProcess("epoll") as server:`` raises ServerError if it does not start; on leaving, the
+    process has ended, whatever happened. ``cpu`` is the core that it may run on (None: all).
     """
 
     def __init__(self, model: str, *, cpu: int | None = None, command: tuple[str, ...] | None = None) -> None:
@@ -61,7 +64,7 @@ class ServerProcess:
     def pid(self) -> int:
         """The process id of the running server."""
         if self._process is None:
-            raise ServerFailed(f"{self.model} is not running")
+            raise ServerError(f"{self.model} is not running")
         return self._process.pid
 
     def _start(self) -> None:
@@ -69,7 +72,14 @@ class ServerProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
         with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
             self.port = listener.getsockname()[1]
-            command = [*self._command, self.model, "--fd", str(listener.fileno()), "--parent", str(os.getpid())]
+            command = [
+                *self._command,
+                self.model,
+                "--fd",
+                str(listener.fileno()),
+                "--parent",
+                str(os.getpid()),
+            ]
             if self._cpu is not None:
                 command += ["--cpu", str(self._cpu)]
             self._process = subprocess.Popen(
@@ -85,16 +95,17 @@ class ServerProcess:
         self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         with self._process.stdout as output:
             if not select.select([output], [], [], START_TIMEOUT)[0]:
-                raise ServerFailed(f"did not start within {START_TIMEOUT:.0f} s")
+                raise ServerError(f"did not start within {START_TIMEOUT:.0f} s")
             line = output.readline()
         if not line:
             self._process.wait()
-            raise ServerFailed(self.ended(grace=0.2) or "ended before it served")
+            raise ServerError(self.ended(grace=0.2) or "ended before it served")
         if json.loads(line)["port"] != self.port:
-            raise ServerFailed("serves on another port than it was given")
+            raise ServerError("serves on another port than it was given")
 
     def stop(self) -> None:
         """End the server and wait until it has ended: SIGTERM first, SIGKILL after a second."""
@@ -138,7 +149,7 @@ class ServerProcess:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def check_echo(self, size: int, timeout: float = 5.0) -> None:
-        """One message of ``size`` bytes there and back. Raises ServerFailed if it does not come back equal.
+        """One message of ``size`` bytes there and back. Raises ServerError if it does not come back equal.
 
         It also makes the server allocate what it needs once and not per connection, before memory is read.
         """
@@ -148,25 +159,29 @@ class ServerProcess:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 returned = exchange(connection, message, timeout)
         except TimeoutError:
-            raise ServerFailed(self.ended(grace=0.2) or f"no echo of {size} bytes within {timeout:g} s") from None
+            raise ServerError(
+                self.ended(grace=0.2) or f"no echo of {size} bytes within {timeout:g} s"
+            ) from None
         except OSError as error:
-            raise ServerFailed(self.ended(grace=0.2) or f"no echo: {error}") from None
+            raise ServerError(self.ended(grace=0.2) or f"no echo: {error}") from None
         if returned != message:
-            raise ServerFailed(self.ended(grace=0.2) or f"echoed {len(returned)} of {size} bytes, or other bytes")
+            raise ServerError(
+                self.ended(grace=0.2) or f"echoed {len(returned)} of {size} bytes, or other bytes"
+            )
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far, user and system, in seconds (clock_getcpuclockid(3))."""
         try:
             return time.clock_gettime((~self.pid << 3) | 2)
         except OSError:
-            raise ServerFailed(self.ended(grace=0.2) or "its CPU clock cannot be read") from None
+            raise ServerError(self.ended(grace=0.2) or "its CPU clock cannot be read") from None
 
     def threads(self) -> int:
         """How many threads the kernel counts, its own workers for this process (iou-wrk) included."""
         for line in self._proc("status").splitlines():
             if line.startswith("Threads:"):
                 return int(line.split()[1])
-        raise ServerFailed("the kernel does not say how many threads it has")
+        raise ServerError("the kernel does not say how many threads it has")
 
     def resident_bytes(self) -> int:
         """Resident memory of the process. The kernel's own, such as socket buffers, is not in it."""
@@ -174,20 +189,20 @@ class ServerProcess:
         for line in self._proc("smaps_rollup").splitlines():
             if line.startswith("Rss:"):
                 return int(line.split()[1]) * 1024
-        raise ServerFailed("the kernel does not say how much memory it holds")
+        raise ServerError("the kernel does not say how much memory it holds")
 
     def _proc(self, name: str) -> str:
         try:
             return Path(f"/proc/{self.pid}/{name}").read_text()
         except OSError as error:
-            raise ServerFailed(self.ended(grace=0.2) or str(error)) from None
+            raise ServerError(self.ended(grace=0.2) or str(error)) from None
 
 
 def exchange(connection: socket.socket, message: bytes, timeout: float) -> bytes:
     """Send ``message`` and receive as many bytes, both at once: a server that waits to write must be read.
 
-    Returns what came back, less than was sent if the peer closed. Raises TimeoutError after ``timeout`` seconds
-    without progress.
+    Returns what came back, less than was sent if the peer closed. Raises TimeoutError after ``timeout``
+    seconds without progress.
     """
     connection.setblocking(False)
     unsent, returned = memoryview(message), bytearray()

@@ -5,15 +5,20 @@ Nothing is concluded that the data does not hold: models whose ranges overlap ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from proact.lab.results import CellResult, Document, Measured
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from proact.lab.results import CellResult, Document, Measured
 
 #: With a single repeat there is no spread to judge by; runs of this instrument differ by less than this.
 SINGLE_RUN_NOISE: Final = 0.05
+
+#: A load that used more of its core than this set the pace itself.
+LOAD_BOUND: Final = 0.97
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Row:
     calls: float | None  # system calls of the server per message
     threads: int | None
     memory: float | None  # bytes per connection
+    load_bound: bool  # the load's core was used up, so the server may be capable of more
     failures: tuple[str, ...]  # repeats that failed nevertheless
 
 
@@ -72,6 +78,7 @@ class Block:
     rows: tuple[Row, ...]
     absent: tuple[Absent, ...]
     uncounted: str | None  # why system calls are missing, if they are
+    traced: bool  # calls were counted by stopping the server at each: under load they come out low
 
 
 def blocks(document: Document) -> list[Block]:
@@ -93,6 +100,7 @@ def _block(document: Document, connections: int, size: int) -> Block:
     rows: list[Row] = []
     absent: list[Absent] = []
     uncounted: list[str] = []
+    methods: set[str] = set()
     for name, facts in document["models"].items():
         cells = [
             cell
@@ -103,11 +111,19 @@ def _block(document: Document, connections: int, size: int) -> Block:
         if measured:
             rows.append(_row(name, facts, measured, cells))
             uncounted += [each["uncounted"] for each in measured if each["uncounted"] is not None]
+            methods |= {each["counted"]["method"] for each in measured if each["counted"] is not None}
         elif cells:
             reason = cells[0]["reason"] or "no reason given"
             absent.append(Absent(name, cells[0]["status"] == "failed", reason))
     rows.sort(key=lambda row: row.rate.median, reverse=True)
-    return Block(connections, size, tuple(rows), tuple(absent), uncounted[0] if uncounted else None)
+    return Block(
+        connections,
+        size,
+        tuple(rows),
+        tuple(absent),
+        uncounted[0] if uncounted else None,
+        "ptrace" in methods,
+    )
 
 
 def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iterable[CellResult]) -> Row:
@@ -134,12 +150,13 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
             if occupied
             else None
         ),
+        load_bound=median(each["load_cpu_seconds"] / each["seconds"] for each in measured) > LOAD_BOUND,
         failures=tuple(cell["reason"] or "" for cell in cells if cell["status"] == "failed"),
     )
 
 
 def verdict(block: Block) -> list[str]:
-    """What this block's data says, in a few short sentences; nothing if fewer than two models were measured."""
+    """What this block's data says, in a few short sentences; nothing with fewer than two models."""
     rows = [row for row in block.rows if row.family != "ceiling"]
     if len(rows) < 2:
         return []
@@ -160,7 +177,7 @@ def verdict(block: Block) -> list[str]:
 def _level(
     rows: Iterable[Row], best: Row, value: Callable[[Row], Spread], *, higher_is_better: bool
 ) -> list[str]:
-    """The models that cannot be told from the best: ranges that overlap (with repeats), or within the noise."""
+    """The models that cannot be told from the best: their ranges overlap, or one run differs too little."""
 
     def reaches(row: Row) -> bool:
         mine, theirs = value(row), value(best)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proact.lab.results import Document
 from proact.lab.summary import Absent, Block, Row, blocks, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proact.lab.results import Document
 
 WIDTH: Final = 100
 _NARROW: Final = 96  # below this many columns, the bar and the kind give way to the numbers
-_BAR: Final = 9
+_BAR: Final = 8
 _NAME: Final = 15
 
 _STYLES: Final = {"proact": "bold", "ceiling": "dim italic"}
@@ -23,6 +27,8 @@ _STYLES: Final = {"proact": "bold", "ceiling": "dim italic"}
 
 def console() -> Console:
     """Stdout: as wide as the terminal up to ``WIDTH``; ``WIDTH``, without colour, where it is none."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars in an encoding that has none are no reason to fail
     terminal = Console()
     if not sys.stdout.isatty():
         return Console(width=WIDTH, color_system=None, highlight=False)
@@ -43,26 +49,44 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         ]
         if block.uncounted:
             parts.append(Text(f"System calls were not counted: {block.uncounted}", style="dim"))
+        if block.traced:
+            parts.append(Text(_TRACED_NOTE, style="dim"))
+        if any(row.load_bound for row in block.rows):
+            parts.append(Text(_SATURATED_NOTE, style="dim"))
         parts += [Text(line) for line in verdict(block)]
     parts += ["", Text(_LEGEND, style="dim")]
     return Group(*parts)
 
 
-_LEGEND: Final = (
-    "CPU µs and calls (system calls) are the server's per message; KiB/c: resident memory per connection, without\n"
-    "the kernel's socket buffers. Italic: ceilings in Rust, no Python. Calls are counted in a pass of their own."
-)
+_LEGEND: Final = """\
+CPU µs and calls (system calls; counted in a pass of their own) are the server's per message. KiB/c:
+growth of its resident memory under load, per connection, without the kernel's socket buffers.
+Italic: ceilings in Rust, no Python."""
+
+_SATURATED_NOTE, style="dim"))
+        parts += [Text(line) for line in verdict(block)]
+    parts += ["", Text(_LEGEND, style="dim")]
+    return Group(*parts)
+
+
+_LEGEND: Final = """\
+CPU µs, calls (system calls) and KiB/c (memory per connection, without the kernel's socket buffers)
+are the server's; calls are counted in a pass of their own. Italic: ceilings in Rust, no Python."""
+
+_SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
+
+_TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: under load they come out low."
 
 
 def _heading(document: Document) -> Text:
     facts, settings = document["environment"], document["settings"]
-    where = f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}"
-    how = (
-        f"Echo over loopback, closed loop, {settings['duration']:g} s per cell after {settings['warmup']:g} s, "
-        f"{settings['repeat']} repeat{'s' if settings['repeat'] > 1 else ''}, seed {document['seed']}, "
-        f"{'server and load on a core each' if settings['pinned'] else 'server and load share a core'}"
+    where = "on a core each" if settings["pinned"] else "not pinned to cores"
+    lines = (
+        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
+        f"Echo over loopback, closed loop; server and load {where}; seed {document['seed']}",
+        f"{settings['repeat']} x {settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up",
     )
-    return Text.assemble((where, "dim"), "\n", (how, "dim"))
+    return Text("\n".join(lines), style="dim")
 
 
 def _title(block: Block) -> Text:
@@ -72,14 +96,14 @@ def _title(block: Block) -> Text:
 
 def _table(block: Block, width: int, repeats: int) -> Table:
     columns: list[tuple[str, int, Callable[[Row], str | Text]]] = [
-        ("msgs/s", 9, lambda row: f"{row.rate.median:,.0f}"),
+        ("msgs/s", 10, lambda row: f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}"),
         ("p50 µs", 7, lambda row: number(row.p50)),
         ("p99", 7, lambda row: number(row.p99)),
         ("p99.9", 7, lambda row: number(row.p999)),
-        ("CPU µs", 6, lambda row: number(row.cpu_us.median)),
-        ("calls", 5, lambda row: "-" if row.calls is None else f"{row.calls:.2f}"),
-        ("thr.", 4, lambda row: "-" if row.threads is None else str(row.threads)),
-        ("KiB/c", 6, lambda row: "-" if row.memory is None else number(row.memory / 1024)),
+        ("CPU µs", 6, lambda row: number(row.cpu_us.median, 6)),
+        ("calls", 6, lambda row: "-" if row.calls is None else number(row.calls, 6)),
+        ("thr.", 4, lambda row: "-" if row.threads is None else f"{row.threads}"),
+        ("KiB/c", 5, lambda row: "-" if row.memory is None else number(row.memory / 1024, 5)),
     ]
     if repeats > 1:
         columns.insert(1, ("±", 4, lambda row: f"{row.rate.half_range:.0%}"))
@@ -119,11 +143,14 @@ def bar(share: float, length: int) -> str:
     return "█" * (eighths // 8) + ("" if eighths % 8 == 0 else " ▏▎▍▌▋▊▉"[eighths % 8])
 
 
-def number(value: float) -> str:
-    """About three figures, in as few columns as they need: 1.23, 45.6, 789, 12,345."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+def number(value: float, columns: int = 7) -> str:
+    """About three figures in at most so many columns (4 or more): 1.23, 45.6, 789, 12,345, 678k, 9M."""
+    if value < 9.995:
+        return f"{value:.2f}"
+    if value < 99.95:
+        return f"{value:.1f}"
+    shown = (f"{value / scale:,.0f}{unit}" for scale, unit in ((1, ""), (1e3, "k"), (1e6, "M")))
+    return next((text for text in shown if len(text) <= columns), f"{value:.0e}")
 
 
 def amount(size: int) -> str:

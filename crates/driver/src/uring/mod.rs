@@ -528,6 +528,20 @@ impl Driver for UringDriver {
         result
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.generation.check()?;
+        // Before the first wait there is no thread that the ring belongs to: what is queued waits for it.
+        if !self.ring.is_started() || !self.ring.needs_enter() {
+            return Ok(());
+        }
+        self.stats.syscalls += 1;
+        match self.ring.enter(Some(Duration::ZERO)) {
+            // The completion queue is full or a signal came: the next wait goes on.
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn has_work(&self) -> Option<bool> {
         Some(
             !self.queued.is_empty()

@@ -144,6 +144,10 @@ impl Ring {
         Ok(())
     }
 
+    pub(super) fn is_started(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// Saves the look-up of the ring's fd in each enter (Linux 5.18); without it nothing else changes.
     fn register_ring_fd(&mut self) {
         #[repr(C)]

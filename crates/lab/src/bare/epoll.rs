@@ -1,7 +1,8 @@
 //! The reactor's ceiling: level-triggered epoll, one thread, one buffer for all connections.
 //!
-//! A readable connection costs one `recv` and one `send`; a turn costs one `epoll_wait`. Interest in writing is registered only
-//! when `send` could not take everything, and reading pauses until the rest is gone: that is the whole flow control.
+//! A readable connection costs one `recv` and one `send`; a turn costs one `epoll_wait`. Interest in writing
+//! is registered only when `send` could not take everything, and reading pauses until the rest is gone: that
+//! is the whole flow control.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +29,8 @@ struct Server {
 /// Serves echo on `listener` with epoll, on the calling thread, until `stop` is set.
 ///
 /// # Errors
-/// When epoll itself fails or the listening socket breaks; what happens to one connection only closes that connection.
+/// When epoll itself fails or the listening socket breaks; what happens to one connection only closes that
+/// connection.
 pub fn serve_epoll(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     let fd = listener.as_raw_fd();
     sockets::set_nonblocking(fd, true)?;
@@ -79,7 +81,8 @@ impl Server {
         }
     }
 
-    /// One readable or writable connection. An error, or the end of the stream, means that it is to be closed.
+    /// One readable or writable connection. An error, or the end of the stream, means that it is to be
+    /// closed.
     fn serve(&mut self, fd: RawFd, events: libc::c_int) -> io::Result<()> {
         // No lookup in the usual case, in which nobody waits to write.
         if !self.unsent.is_empty() && self.unsent.contains_key(&fd) {
@@ -105,7 +108,9 @@ impl Server {
 
     /// Sends more of what was left over; once all has gone the connection is read again.
     fn flush(&mut self, fd: RawFd) -> io::Result<()> {
-        let Some((data, done)) = self.unsent.get_mut(&fd) else { return Ok(()) };
+        let Some((data, done)) = self.unsent.get_mut(&fd) else {
+            return Ok(());
+        };
         *done += sent_now(fd, &data[*done..])?;
         if *done == data.len() {
             self.unsent.remove(&fd);
@@ -119,7 +124,8 @@ impl Server {
         // Closing takes it out of the epoll set too: nobody holds a duplicate of it.
         self.connections.remove(&fd);
         if std::mem::take(&mut self.paused) {
-            self.epoll.modify(self.listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+            self.epoll
+                .modify(self.listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Blocking I/O's ceiling: a thread for each connection, which does nothing but `recv` and `send`.
 //!
-//! There is no list of connections to close at the end: every socket has a receive and a send timeout of one tick, so that a thread
-//! without work looks at `stop` by itself. A connection under load never meets the timeout.
+//! There is no list of connections to close at the end: every socket has a receive and a send timeout of one
+//! tick, so that a thread without work looks at `stop` by itself. A connection under load never meets the
+//! timeout.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -15,25 +16,36 @@ use crate::sockets;
 /// The servers' threads need the buffer on the heap and little else.
 const STACK: usize = 64 * 1024;
 
-/// Serves echo on `listener` with blocking calls and a thread for each connection, until `stop` is set. Returns when every thread
-/// has ended, which takes one tick (50 ms).
+/// Serves echo on `listener` with blocking calls and a thread for each connection, until `stop` is set.
+/// Returns when every thread has ended, which takes one tick (50 ms).
 ///
 /// # Errors
 /// When the listening socket breaks; what happens to one connection only closes that connection.
 pub fn serve_threads(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
-    // Non-blocking, so that a peer which is gone again between poll and accept cannot hold us; what is accepted still blocks.
+    // Non-blocking, so that a peer which is gone again between poll and accept cannot hold us; what is
+    // accepted still blocks.
     sockets::set_nonblocking(listener.as_raw_fd(), true)?;
     sockets::set_nodelay(listener.as_raw_fd())?;
     let listener = TcpListener::from(listener);
     thread::scope(|scope| {
         while !stop.load(Ordering::Relaxed) {
-            match readable(&listener).and_then(|ready| if ready { listener.accept().map(Some) } else { Ok(None) }) {
+            match readable(&listener).and_then(|ready| {
+                if ready {
+                    listener.accept().map(Some)
+                } else {
+                    Ok(None)
+                }
+            }) {
                 Ok(Some((connection, _))) => {
                     // No thread to be had: the connection is dropped, which tells the peer at once.
-                    drop(thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
-                        // How one connection ends is its peer's affair.
-                        let _ = serve(&connection, stop);
-                    }));
+                    drop(
+                        thread::Builder::new()
+                            .stack_size(STACK)
+                            .spawn_scoped(scope, move || {
+                                // How one connection ends is its peer's affair.
+                                let _ = serve(&connection, stop);
+                            }),
+                    );
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted || is_timeout(&error) => {}
@@ -51,7 +63,11 @@ pub fn serve_threads(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
 
 /// Waits one tick for a connection.
 fn readable(listener: &TcpListener) -> io::Result<bool> {
-    let mut entry = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entry = libc::pollfd {
+        fd: listener.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     let timeout = libc::c_int::try_from(TICK.as_millis()).unwrap_or(50);
     // SAFETY: `entry` is one valid pollfd for the call.
     Ok(sockets::check(unsafe { libc::poll(&mut entry, 1, timeout) })? > 0)
@@ -82,5 +98,8 @@ fn serve(connection: &TcpStream, stop: &AtomicBool) -> io::Result<()> {
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

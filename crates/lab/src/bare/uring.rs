@@ -2,17 +2,23 @@
 //!
 //! What makes it fast, each measured (see `examples/measure.rs`):
 //!
-//! - A connection has one multishot receive, which takes its buffers from a small shared ring; an echo is a `send` out of that very
+//! - A connection has one multishot receive, which takes its buffers from a small shared ring; an echo is a
+//!   `send` out of that very
 //!   buffer. Nothing is copied, and nothing is queued but the `send`.
-//! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run when they are submitted, so once `io_uring_enter` has returned,
+//! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run when they are submitted, so once
+//!   `io_uring_enter` has returned,
 //!   a send without a completion *has* gone out whole and its buffer is free. That halves the completions, and the turn
 //!   sleeps until there is input: no turn is spent on learning that sends have succeeded.
-//! - A send that does not go out whole is the exception. What is left is copied to the connection's own memory, from where an
+//! - A send that does not go out whole is the exception. What is left is copied to the connection's own
+//!   memory, from where an
 //!   ordinary send waits for room. So the shared buffers are never held across turns by a peer that does not read.
-//! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into large buffers,
+//! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into large
+//!   buffers,
 //!   and back after a run of small ones.
-//! - Accepted sockets exist only in the ring's own table (direct descriptors): no fd, no reference counting on it.
+//! - Accepted sockets exist only in the ring's own table (direct descriptors): no fd, no reference counting
+//!   on it.
 
+mod connection;
 mod ring;
 
 use std::collections::VecDeque;
@@ -26,73 +32,20 @@ use io_uring::{SubmissionQueue, Submitter, cqueue, opcode};
 
 use super::{BULK, TICK};
 use crate::sockets;
+use connection::{Chunk, Connection, KINDS, Kind, user_data};
 use ring::Buffers;
 
-/// The small buffers: one holds a usual request; all of them together stay in the L2 cache.
-const SMALL: (u16, u32) = (256, 4096);
-/// The large ones.
-const LARGE: (u16, u32) = (16, BULK as u32);
+/// How many small buffers, of how many bytes. One holds a usual request, all together what one turn can
+/// bring. Their number and size hardly matter: 64 to 1,024 buffers of 2 to 16 KiB differed by less than 4 %
+/// of the CPU.
+const SMALL: (u16, u32) = (1024, 4096);
+/// The large ones. Few, because the ring hands them out in turn: at 64 KiB a message, eight stay in the L2
+/// cache.
+const LARGE: (u16, u32) = (8, BULK as u32);
 /// After so many receives in a row that a small buffer would have held, a connection no longer moves bulk.
 const SMALL_RUN: u8 = 32;
 /// What a connection may have unsent before its multishot receive is cancelled.
 const BACKLOG: usize = 64 * 1024;
-/// `IORING_RECVSEND_POLL_FIRST`: do not try at once, there is nothing yet.
-const POLL_FIRST: u16 = 1;
-
-/// What a completion is about: the upper half of its user data. The lower half is the connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Accept,
-    Tick,
-    /// Cancel and close: how they end does not matter.
-    Ignored,
-    Receive,
-    /// A send that was not to wait, and did not go out whole.
-    Unsent,
-    /// A send that waited for room.
-    Sent,
-}
-
-const KINDS: [Kind; 6] = [Kind::Accept, Kind::Tick, Kind::Ignored, Kind::Receive, Kind::Unsent, Kind::Sent];
-
-fn user_data(kind: Kind, connection: u32) -> u64 {
-    (kind as u64) << 32 | u64::from(connection)
-}
-
-/// Data in a buffer of ours.
-#[derive(Clone, Copy)]
-struct Chunk {
-    large: bool,
-    id: u16,
-    len: u32,
-}
-
-#[derive(Default)]
-struct Connection {
-    open: bool,
-    /// A receive is with the kernel.
-    armed: bool,
-    /// Single large receives instead of the multishot.
-    bulk: bool,
-    /// Bulk is wanted, but the multishot has not ended yet.
-    leaving: bool,
-    /// The peer has sent all, or the connection is broken: close it as soon as nothing is with the kernel.
-    ended: bool,
-    broken: bool,
-    /// The first of `out` has been handed to the kernel as a send that does not wait.
-    offered: bool,
-    /// A send of `rest` is with the kernel.
-    waiting: bool,
-    small_run: u8,
-    /// How a send that was not to wait ended, if it did not go out whole.
-    unsent: Option<i32>,
-    out: VecDeque<Chunk>,
-    /// What waits for room, and how much of it has gone; the kernel reads from here, so it does not grow while `waiting`.
-    rest: Vec<u8>,
-    rest_sent: usize,
-    /// What comes after `rest`.
-    next: Vec<u8>,
-}
 
 struct Server<'a> {
     submitter: Submitter<'a>,
@@ -111,22 +64,23 @@ struct Server<'a> {
     interval: Box<Timespec>,
 }
 
-/// Serves echo on `listener` with io_uring, on the calling thread, until `stop` is set. Needs Linux 6.0 (multishot receive).
+/// Serves echo on `listener` with io_uring, on the calling thread, until `stop` is set. Needs Linux 6.0
+/// (multishot receive).
 ///
 /// # Errors
-/// When the ring cannot be had (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), or the ring or the listening socket breaks; what
-/// happens to one connection only closes that connection.
+/// When the ring cannot be had (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), or the ring or the listening
+/// socket breaks; what happens to one connection only closes that connection.
 pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     sockets::set_nodelay(listener.as_raw_fd())?;
     sockets::set_nonblocking(listener.as_raw_fd(), false)?;
-    // In this order, because the last one declared is dropped first: the ring goes before what the kernel may still write to.
+    // In this order, because the last one declared is dropped first: the ring goes before what the kernel may
+    // still write to.
     let mut connections = Vec::new();
     let (mut small, mut large);
     let mut ring = ring::ring()?;
-    ring.submitter().register_files_sparse(table_size())?;
-    let env = |n: &str, d: u32| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-    small = Buffers::register(&ring.submitter(), 0, env("SC", SMALL.0 as u32) as u16, env("SS", SMALL.1))?;
-    large = Buffers::register(&ring.submitter(), 1, env("LC", LARGE.0 as u32) as u16, env("LS", LARGE.1))?;
+    ring.submitter().register_files_sparse(ring::table_size())?;
+    small = Buffers::register(&ring.submitter(), 0, SMALL.0, SMALL.1)?;
+    large = Buffers::register(&ring.submitter(), 1, LARGE.0, LARGE.1)?;
     let (submitter, sq, mut cq) = ring.split();
     let mut server = Server {
         submitter,
@@ -152,16 +106,12 @@ pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
         batch.clear();
     }
     // The ring's end cancels what is under way too, but later, from another thread.
-    drop(server.submitter.register_sync_cancel(Some(Timespec::from(TICK)), CancelBuilder::any()));
+    drop(
+        server
+            .submitter
+            .register_sync_cancel(Some(Timespec::from(TICK)), CancelBuilder::any()),
+    );
     outcome
-}
-
-/// Slots for accepted sockets: the kernel allows as many as open files.
-fn table_size() -> u32 {
-    let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
-    // SAFETY: `limit` is valid and writable for the call.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX).min(1 << 15)
 }
 
 impl Server<'_> {
@@ -172,7 +122,11 @@ impl Server<'_> {
             self.sq.sync();
             match self.submitter.submit_and_wait(want) {
                 Ok(_) => {}
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                    ) => {}
                 Err(error) => return Err(error),
             }
             self.sq.sync();
@@ -184,8 +138,8 @@ impl Server<'_> {
     }
 
     fn push(&mut self, entry: &Entry) -> io::Result<()> {
-        // SAFETY: what the entry points to stays: buffers of the rings, `rest` of a connection that is kept until the send's
-        // completion, the listening socket, and the boxed interval.
+        // SAFETY: what the entry points to stays: buffers of the rings, `rest` of a connection that is kept
+        // until the send's completion, the listening socket, and the boxed interval.
         while unsafe { self.sq.push(entry) }.is_err() {
             self.sq.sync();
             self.submitter.submit()?;
@@ -194,7 +148,8 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Everything that has completed. First the sends, so that what is received next goes out after what was received before.
+    /// Everything that has completed. First the sends, so that what is received next goes out after what was
+    /// received before.
     fn turn(&mut self, batch: &[(u64, i32, u32)]) -> io::Result<()> {
         for &(data, result, _) in batch {
             if data >> 32 == Kind::Unsent as u64 {
@@ -218,8 +173,14 @@ impl Server<'_> {
                 Kind::Unsent | Kind::Ignored => {}
             }
         }
-        for _ in 0..self.starved.len().min(usize::from(self.small.free().min(self.large.free()))) {
-            let Some(connection) = self.starved.pop_front() else { break };
+        for _ in 0..self
+            .starved
+            .len()
+            .min(usize::from(self.small.free().min(self.large.free())))
+        {
+            let Some(connection) = self.starved.pop_front() else {
+                break;
+            };
             self.arm(connection)?;
         }
         self.hurry |= !self.starved.is_empty() && !self.offers.is_empty();
@@ -235,7 +196,9 @@ impl Server<'_> {
         if std::mem::replace(&mut self.accepting, true) {
             return Ok(());
         }
-        let accept = opcode::AcceptMulti::new(Fd(self.listener.as_raw_fd())).allocate_file_index(true).build();
+        let accept = opcode::AcceptMulti::new(Fd(self.listener.as_raw_fd()))
+            .allocate_file_index(true)
+            .build();
         self.push(&accept.user_data(user_data(Kind::Accept, 0)))
     }
 
@@ -253,7 +216,10 @@ impl Server<'_> {
         if slot >= self.connections.len() {
             self.connections.resize_with(slot + 1, Connection::default);
         }
-        self.connections[slot] = Connection { open: true, ..Connection::default() };
+        self.connections[slot] = Connection {
+            open: true,
+            ..Connection::default()
+        };
         self.arm(slot as u32)
     }
 
@@ -268,9 +234,11 @@ impl Server<'_> {
             connection.bulk = true;
         }
         let entry = if connection.bulk {
-            let pf = if std::env::var("PF").is_ok() { POLL_FIRST } else {0};
             let receive = opcode::Recv::new(Fixed(id), std::ptr::null_mut(), self.large.size());
-            receive.buf_group(self.large.group()).ioprio(pf).build().flags(Flags::BUFFER_SELECT)
+            receive
+                .buf_group(self.large.group())
+                .build()
+                .flags(Flags::BUFFER_SELECT)
         } else {
             opcode::RecvMulti::new(Fixed(id), self.small.group()).build()
         };
@@ -289,7 +257,11 @@ impl Server<'_> {
                 _ => connection.ended = true,
             }
             connection.broken |= result < 0 && connection.ended;
-            return if -result == libc::ENOBUFS { Ok(()) } else { self.go_on(id) };
+            return if -result == libc::ENOBUFS {
+                Ok(())
+            } else {
+                self.go_on(id)
+            };
         };
         let buffers = if large { &mut *self.large } else { &mut *self.small };
         buffers.take();
@@ -305,7 +277,11 @@ impl Server<'_> {
         } else if full && cqueue::sock_nonempty(flags) {
             self.leave(id)?;
         }
-        let chunk = Chunk { large, id: buffer, len: result.unsigned_abs() };
+        let chunk = Chunk {
+            large,
+            id: buffer,
+            len: result.unsigned_abs(),
+        };
         let connection = &mut self.connections[id as usize];
         if connection.waiting {
             self.spill(id, chunk, 0);
@@ -338,8 +314,14 @@ impl Server<'_> {
                 self.offers.push(id);
                 let data = self.buffers(chunk).data(chunk.id, chunk.len);
                 let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-                let send = opcode::Send::new(Fixed(id), data.as_ptr(), chunk.len).flags(flags).build();
-                self.push(&send.flags(Flags::SKIP_SUCCESS).user_data(user_data(Kind::Unsent, id)))?;
+                let send = opcode::Send::new(Fixed(id), data.as_ptr(), chunk.len)
+                    .flags(flags)
+                    .build();
+                self.push(
+                    &send
+                        .flags(Flags::SKIP_SUCCESS)
+                        .user_data(user_data(Kind::Unsent, id)),
+                )?;
             } else if !connection.next.is_empty() {
                 connection.rest = std::mem::take(&mut connection.next);
                 connection.rest_sent = 0;
@@ -363,12 +345,15 @@ impl Server<'_> {
         if chunk.large { self.large } else { self.small }
     }
 
-    /// A send that was not to wait has been submitted: it has gone out whole, unless its completion said otherwise.
+    /// A send that was not to wait has been submitted: it has gone out whole, unless its completion said
+    /// otherwise.
     fn settle(&mut self, id: u32) -> io::Result<()> {
         let connection = &mut self.connections[id as usize];
         connection.offered = false;
         let unsent = connection.unsent.take();
-        let Some(chunk) = connection.out.pop_front() else { return Ok(()) };
+        let Some(chunk) = connection.out.pop_front() else {
+            return Ok(());
+        };
         let Some(result) = unsent else {
             self.buffers(chunk).give_back(chunk.id);
             return self.go_on(id);
@@ -386,8 +371,14 @@ impl Server<'_> {
 
     /// Copies what is left of a chunk to the connection and hands the buffer back.
     fn spill(&mut self, id: u32, chunk: Chunk, sent: usize) {
-        let buffers = if chunk.large { &mut *self.large } else { &mut *self.small };
-        self.connections[id as usize].next.extend_from_slice(&buffers.data(chunk.id, chunk.len)[sent..]);
+        let buffers = if chunk.large {
+            &mut *self.large
+        } else {
+            &mut *self.small
+        };
+        self.connections[id as usize]
+            .next
+            .extend_from_slice(&buffers.data(chunk.id, chunk.len)[sent..]);
         buffers.give_back(chunk.id);
     }
 
@@ -396,7 +387,9 @@ impl Server<'_> {
         connection.waiting = true;
         let rest = &connection.rest[connection.rest_sent..];
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let send = opcode::Send::new(Fixed(id), rest.as_ptr(), rest.len() as u32).flags(flags).build();
+        let send = opcode::Send::new(Fixed(id), rest.as_ptr(), rest.len() as u32)
+            .flags(flags)
+            .build();
         self.push(&send.user_data(user_data(Kind::Sent, id)))
     }
 

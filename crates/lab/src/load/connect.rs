@@ -9,14 +9,15 @@ use std::time::Instant;
 use super::{LoadError, LoadSpec, TICK_MS};
 use crate::sockets::{self, Epoll, RawAddress};
 
-/// Handshakes under way at once. Fewer than the smallest usual backlog (asyncio's is 100): a handshake that finds the
-/// backlog full waits a second for its retransmission.
+/// Handshakes under way at once. Fewer than the smallest usual backlog (asyncio's is 100): a handshake that
+/// finds the backlog full waits a second for its retransmission.
 const AT_ONCE: usize = 64;
 
 /// Descriptors that the rest of the process may need meanwhile.
 const SPARE: usize = 16;
 
-/// Opens `spec.connections + spec.idle` connections, in order. They are not registered with any epoll that lives on.
+/// Opens `spec.connections + spec.idle` connections, in order. They are not registered with any epoll that
+/// lives on.
 pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<OwnedFd>, LoadError> {
     let wanted = spec.connections.saturating_add(spec.idle);
     check_limit(wanted)?;
@@ -34,7 +35,9 @@ pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<Owne
             match sockets::connect(fd, &address) {
                 Ok(()) => connected.push(socket),
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-                    epoll.add(fd, libc::EPOLLOUT | libc::EPOLLONESHOT, fd as u64).map_err(LoadError::io("epoll_ctl"))?;
+                    epoll
+                        .add(fd, libc::EPOLLOUT | libc::EPOLLONESHOT, fd as u64)
+                        .map_err(LoadError::io("epoll_ctl"))?;
                     waiting.insert(fd as u64, socket);
                 }
                 Err(error) => return Err(fail(error)),
@@ -44,16 +47,23 @@ pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<Owne
             return Err(LoadError::Stopped);
         }
         if Instant::now() >= deadline {
-            return Err(LoadError::ConnectTimeout { connected: connected.len(), wanted });
+            return Err(LoadError::ConnectTimeout {
+                connected: connected.len(),
+                wanted,
+            });
         }
         if waiting.is_empty() {
             continue;
         }
         for index in 0..epoll.wait(TICK_MS).map_err(LoadError::io("epoll_wait"))? {
             let (token, _) = epoll.event(index);
-            let Some(socket) = waiting.remove(&token) else { continue };
-            sockets::take_error(socket.as_raw_fd()).map_err(|error| failure(error, spec, connected.len(), wanted))?;
-            // EPOLLONESHOT has silenced it here; the load has an epoll of its own, and this one ends with the function.
+            let Some(socket) = waiting.remove(&token) else {
+                continue;
+            };
+            sockets::take_error(socket.as_raw_fd())
+                .map_err(|error| failure(error, spec, connected.len(), wanted))?;
+            // EPOLLONESHOT has silenced it here; the load has an epoll of its own, and this one ends with the
+            // function.
             connected.push(socket);
         }
     }
@@ -64,15 +74,27 @@ fn failure(error: io::Error, spec: &LoadSpec, connected: usize, wanted: usize) -
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => LoadError::Refused(spec.addr),
         Some(libc::EADDRNOTAVAIL) => LoadError::NoPorts { connected, wanted },
-        Some(libc::EMFILE | libc::ENFILE) => LoadError::TooManyFiles { wanted, limit: file_limit() },
+        Some(libc::EMFILE | libc::ENFILE) => LoadError::TooManyFiles {
+            wanted,
+            limit: file_limit(),
+        },
         Some(libc::ETIMEDOUT) => LoadError::ConnectTimeout { connected, wanted },
-        Some(libc::ECONNRESET) => LoadError::Reset { connection: connected, message: 0 },
-        _ => LoadError::Io { doing: "connect", source: error },
+        Some(libc::ECONNRESET) => LoadError::Reset {
+            connection: connected,
+            message: 0,
+        },
+        _ => LoadError::Io {
+            doing: "connect",
+            source: error,
+        },
     }
 }
 
 fn file_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` is valid and writable for the call; on failure it stays zero.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     limit.rlim_cur

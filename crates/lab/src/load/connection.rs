@@ -1,7 +1,8 @@
 //! One connection of the load: a message out, its echo back, byte by byte what was sent.
 //!
-//! Knows sockets and payload; does not know time windows, histograms or other connections. One system call for each step, so that
-//! with many connections none keeps the thread to itself; epoll is level-triggered and comes back for the rest.
+//! Knows sockets and payload; does not know time windows, histograms or other connections. One system call
+//! for each step, so that with many connections none keeps the thread to itself; epoll is level-triggered and
+//! comes back for the rest.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -71,25 +72,38 @@ impl Connection {
         match sockets::send(self.fd(), rest) {
             Ok(count) => {
                 self.sent += count;
-                Ok(if count == rest.len() { Step::Complete } else { Step::Moved })
+                Ok(if count == rest.len() {
+                    Step::Complete
+                } else {
+                    Step::Moved
+                })
             }
             Err(error) => self.failed(error, "send"),
         }
     }
 
-    /// One `recv`, verified against the message. It asks for more than is due, so that bytes which nobody sent are caught too.
+    /// One `recv`, verified against the message. It asks for more than is due, so that bytes which nobody
+    /// sent are caught too.
     pub(crate) fn receive(&mut self, payload: &Payload, buffer: &mut [u8]) -> Result<Step, LoadError> {
         let count = match sockets::recv(self.fd(), buffer) {
             Ok(0) => {
                 let (connection, message, offset) = (self.id, self.message, self.received);
-                return Err(LoadError::Closed { connection, message, offset });
+                return Err(LoadError::Closed {
+                    connection,
+                    message,
+                    offset,
+                });
             }
             Ok(count) => count,
             Err(error) => return self.failed(error, "recv"),
         };
         self.verify(payload, &buffer[..count])?;
         self.received += count;
-        Ok(if self.received == payload.size() { Step::Complete } else { Step::Moved })
+        Ok(if self.received == payload.size() {
+            Step::Complete
+        } else {
+            Step::Moved
+        })
     }
 
     /// What comes back has to continue the echo, and cannot be ahead of what went out.
@@ -98,7 +112,11 @@ impl Connection {
         if sent.get(..got.len()) == Some(got) {
             return Ok(());
         }
-        let at = got.iter().zip(sent).position(|(got, sent)| got != sent).unwrap_or(sent.len().min(got.len()));
+        let at = got
+            .iter()
+            .zip(sent)
+            .position(|(got, sent)| got != sent)
+            .unwrap_or(sent.len().min(got.len()));
         Err(LoadError::Mismatch {
             connection: self.id,
             message: self.message,
@@ -111,14 +129,20 @@ impl Connection {
     fn failed(&self, error: io::Error, doing: &'static str) -> Result<Step, LoadError> {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Step::Blocked),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                Err(LoadError::Reset { connection: self.id, message: self.message })
-            }
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(LoadError::Reset {
+                connection: self.id,
+                message: self.message,
+            }),
             _ => Err(LoadError::Io { doing, source: error }),
         }
     }
 
     pub(crate) fn stalled(&self) -> LoadError {
-        LoadError::Stall { connection: self.id, message: self.message, sent: self.sent, received: self.received }
+        LoadError::Stall {
+            connection: self.id,
+            message: self.message,
+            sent: self.sent,
+            received: self.received,
+        }
     }
 }

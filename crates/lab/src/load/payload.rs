@@ -1,11 +1,12 @@
 //! What the messages say: windows of one table of pseudo-random bytes.
 //!
-//! A message is never built and never copied: it is a slice of the table, at a place that follows from the connection and the
-//! message's number. So neighbours differ in every respect (a byte that belongs to another connection or to another message does not match),
-//! sending costs nothing before the system call, and verifying is one `memcmp`.
+//! A message is never built and never copied: it is a slice of the table, at a place that follows from the
+//! connection and the message's number. So neighbours differ in every respect (a byte that belongs to another
+//! connection or to another message does not match), sending costs nothing before the system call, and
+//! verifying is one `memcmp`.
 
-/// Places at which a message can begin. A prime, so that the steps below visit all of them; small, so that what is sent over and
-/// over at 1 KiB stays in the L2 cache.
+/// Places at which a message can begin. A prime, so that the steps below visit all of them; small, so that
+/// what is sent over and over at 1 KiB stays in the L2 cache.
 const PLACES: u64 = 65_521;
 
 pub(crate) struct Payload {
@@ -24,7 +25,10 @@ impl Payload {
             state ^= state >> 27;
             table.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
         }
-        Self { table: table.into_boxed_slice(), size }
+        Self {
+            table: table.into_boxed_slice(),
+            size,
+        }
     }
 
     pub(crate) fn size(&self) -> usize {

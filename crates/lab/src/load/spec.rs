@@ -1,4 +1,5 @@
-//! What goes into a load run and what comes out of it: the settings, the report, and every way in which it can fail.
+//! What goes into a load run and what comes out of it: the settings, the report, and every way in which it
+//! can fail.
 
 use std::fmt;
 use std::io;
@@ -25,8 +26,8 @@ pub struct LoadSpec {
     pub duration: Duration,
     /// All connections have to be there after this time.
     pub connect_timeout: Duration,
-    /// A connection that moves no byte for this long fails the run. It also bounds the time that the last messages get
-    /// after the window.
+    /// A connection that moves no byte for this long fails the run. It also bounds the time that the last
+    /// messages get after the window.
     pub stall_timeout: Duration,
 }
 
@@ -63,8 +64,8 @@ impl LoadSpec {
     }
 }
 
-/// Round trips, in nanoseconds, from before the first `send` of a message to after the last `recv` of its echo.
-/// Three significant digits (`HdrHistogram`).
+/// Round trips, in nanoseconds, from before the first `send` of a message to after the last `recv` of its
+/// echo. Three significant digits (`HdrHistogram`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
     pub p50: u64,
@@ -97,11 +98,16 @@ impl LoadReport {
     /// Messages for each second of the window.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        if self.seconds > 0.0 { self.messages as f64 / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 {
+            self.messages as f64 / self.seconds
+        } else {
+            0.0
+        }
     }
 }
 
-/// Why a load run has no result. Connections are numbered from 0 in the order in which they were opened, idle ones last.
+/// Why a load run has no result. Connections are numbered from 0 in the order in which they were opened, idle
+/// ones last.
 #[derive(Debug)]
 pub enum LoadError {
     /// The settings make no sense.
@@ -112,16 +118,32 @@ pub enum LoadError {
     ConnectTimeout { connected: usize, wanted: usize },
     /// The limit on open files (`ulimit -n`) does not allow that many connections.
     TooManyFiles { wanted: usize, limit: u64 },
-    /// All local ports towards this address are taken (about 28,000 by default; `net.ipv4.ip_local_port_range`).
+    /// All local ports towards this address are taken (about 28,000 by default;
+    /// `net.ipv4.ip_local_port_range`).
     NoPorts { connected: usize, wanted: usize },
     /// The server broke the connection (`ECONNRESET`, `EPIPE`).
     Reset { connection: usize, message: u64 },
     /// The server closed the connection in an orderly way, in the middle of a message or before it.
-    Closed { connection: usize, message: u64, offset: usize },
+    Closed {
+        connection: usize,
+        message: u64,
+        offset: usize,
+    },
     /// The echo is not what was sent. `expected` is `None` when bytes came that nobody sent.
-    Mismatch { connection: usize, message: u64, offset: usize, expected: Option<u8>, got: u8 },
+    Mismatch {
+        connection: usize,
+        message: u64,
+        offset: usize,
+        expected: Option<u8>,
+        got: u8,
+    },
     /// No byte moved for `stall_timeout`.
-    Stall { connection: usize, message: u64, sent: usize, received: usize },
+    Stall {
+        connection: usize,
+        message: u64,
+        sent: usize,
+        received: usize,
+    },
     /// `stop` was set before the window began.
     Stopped,
     /// A system call failed in a way that has no name above.
@@ -140,31 +162,61 @@ impl fmt::Display for LoadError {
             Self::Invalid(what) => f.write_str(what),
             Self::Refused(addr) => write!(f, "connection to {addr} refused: nobody listens there"),
             Self::ConnectTimeout { connected, wanted } => {
-                write!(f, "only {connected} of {wanted} connections were established within the connect timeout")
+                write!(
+                    f,
+                    "only {connected} of {wanted} connections were established within the connect timeout"
+                )
             }
             Self::TooManyFiles { wanted, limit } => {
-                write!(f, "{wanted} connections do not fit the limit of {limit} open files (ulimit -n)")
+                write!(
+                    f,
+                    "{wanted} connections do not fit the limit of {limit} open files (ulimit -n)"
+                )
             }
             Self::NoPorts { connected, wanted } => write!(
                 f,
                 "no local ports left after {connected} of {wanted} connections (net.ipv4.ip_local_port_range)"
             ),
             Self::Reset { connection, message } => {
-                write!(f, "connection {connection} was reset by the server during message {message}")
+                write!(
+                    f,
+                    "connection {connection} was reset by the server during message {message}"
+                )
             }
-            Self::Closed { connection, message, offset } => write!(
+            Self::Closed {
+                connection,
+                message,
+                offset,
+            } => write!(
                 f,
                 "connection {connection} was closed by the server after {offset} bytes of message {message}"
             ),
-            Self::Mismatch { connection, message, offset, expected: Some(expected), got } => write!(
+            Self::Mismatch {
+                connection,
+                message,
+                offset,
+                expected: Some(expected),
+                got,
+            } => write!(
                 f,
                 "connection {connection}, message {message}, byte {offset}: sent {expected:#04x}, got {got:#04x} back"
             ),
-            Self::Mismatch { connection, message, offset, expected: None, got } => write!(
+            Self::Mismatch {
+                connection,
+                message,
+                offset,
+                expected: None,
+                got,
+            } => write!(
                 f,
                 "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past what was sent"
             ),
-            Self::Stall { connection, message, sent, received } => write!(
+            Self::Stall {
+                connection,
+                message,
+                sent,
+                received,
+            } => write!(
                 f,
                 "connection {connection} stalled in message {message}: {sent} bytes sent, {received} received"
             ),

@@ -7,9 +7,12 @@ differ only in how they learn which connection to try next, and that is what a c
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from proact.lab.models import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:

@@ -5,10 +5,12 @@ The servers are in ``crates/lab`` (``threads``, ``epoll``, ``io_uring``); Python
 
 from __future__ import annotations
 
-import socket
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from proact import _core
+
+if TYPE_CHECKING:
+    import socket
 
 
 def serve(listener: socket.socket, model: str) -> NoReturn:

@@ -7,14 +7,16 @@ grows with the connections that are active, not with those watched. Level-trigge
 from __future__ import annotations
 
 import select
-import socket
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models.attempt import accept_waiting, attempt
 
+if TYPE_CHECKING:
+    import socket
+
 
 def serve(listener: socket.socket) -> NoReturn:
-    """Wait with ``epoll`` for ever. A connection is watched for reading, or for writing while it has a rest."""
+    """Wait with ``epoll`` for ever. A connection is watched for reading; for writing while it has a rest."""
     listener.setblocking(False)
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)

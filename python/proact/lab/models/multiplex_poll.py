@@ -1,20 +1,22 @@
 """I/O multiplexing (Stevens, fig. 6.3) with ``poll``.
 
-Like ``select`` without its limit of 1024: still the whole set is handed over and searched at each call, so the
-cost grows with the connections watched.
+Like ``select`` without its limit of 1024: still the whole set is handed over and searched at each call, so
+the cost grows with the connections watched.
 """
 
 from __future__ import annotations
 
 import select
-import socket
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models.attempt import accept_waiting, attempt
 
+if TYPE_CHECKING:
+    import socket
+
 
 def serve(listener: socket.socket) -> NoReturn:
-    """Wait with ``poll`` for ever. A connection is watched for reading, or for writing while it has a rest."""
+    """Wait with ``poll`` for ever. A connection is watched for reading; for writing while it has a rest."""
     listener.setblocking(False)
     poll = select.poll()
     poll.register(listener, select.POLLIN)

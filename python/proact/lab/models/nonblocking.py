@@ -6,10 +6,12 @@ calls come back with EAGAIN. Nothing here waits for readiness; that is what mult
 
 from __future__ import annotations
 
-import socket
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models.attempt import accept_waiting, attempt
+
+if TYPE_CHECKING:
+    import socket
 
 
 def serve(listener: socket.socket) -> NoReturn:

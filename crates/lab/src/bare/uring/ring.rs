@@ -1,7 +1,8 @@
-//! What the io_uring server has from the kernel: the ring itself and the rings of buffers that receives pick from.
+//! What the io_uring server has from the kernel: the ring itself and the rings of buffers that receives pick
+//! from.
 //!
-//! Nothing here knows about connections. Whoever owns these drops the ring before the buffers: the kernel may write to them as long
-//! as the ring lives.
+//! Nothing here knows about connections. Whoever owns these drops the ring before the buffers: the kernel may
+//! write to them as long as the ring lives.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -10,13 +11,14 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, Submitter};
 
-/// Submissions between two system calls. Sends that have been queued complete when they are submitted, so the completion queue has to
-/// hold at least as many; it is four times as large (`completions`), because a multishot receive posts what it likes.
+/// Submissions between two system calls. Sends that have been queued complete when they are submitted, so the
+/// completion queue has to hold at least as many; it is four times as large (`completions`), because a
+/// multishot receive posts what it likes.
 const ENTRIES: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 
-/// The ring with the best mode that this kernel has: completions run only when we ask for them (DEFER_TASKRUN, Linux 6.1), or
-/// at the next system call (COOP_TASKRUN, 5.19), or by interrupting us.
+/// The ring with the best mode that this kernel has: completions run only when we ask for them
+/// (DEFER_TASKRUN, Linux 6.1), or at the next system call (COOP_TASKRUN, 5.19), or by interrupting us.
 pub(super) fn ring() -> io::Result<IoUring> {
     let build = |mode: u8| {
         let mut builder = IoUring::builder();
@@ -34,6 +36,17 @@ pub(super) fn ring() -> io::Result<IoUring> {
     Ok(ring)
 }
 
+/// Slots for accepted sockets: the kernel allows as many as open files.
+pub(super) fn table_size() -> u32 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 1024,
+        rlim_max: 1024,
+    };
+    // SAFETY: `limit` is valid and writable for the call.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX).min(1 << 15)
+}
+
 /// Anonymous memory, page-aligned, as `register_buf_ring` wants it.
 struct Mapping {
     base: NonNull<u8>,
@@ -49,7 +62,6 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        if std::env::var("HUGE").is_ok() { unsafe { libc::madvise(base, len, libc::MADV_HUGEPAGE) }; }
         let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
         Ok(Self { base, len })
     }
@@ -62,7 +74,8 @@ impl Drop for Mapping {
     }
 }
 
-/// Buffers that the kernel picks from, first in, first out, when data has come: so a connection without data holds none.
+/// Buffers that the kernel picks from, first in, first out, when data has come: so a connection without data
+/// holds none.
 pub(super) struct Buffers {
     entries: Mapping,
     memory: Mapping,
@@ -80,9 +93,18 @@ impl Buffers {
     pub(super) fn register(submitter: &Submitter<'_>, group: u16, count: u16, size: u32) -> io::Result<Self> {
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * size as usize)?;
-        // SAFETY: the address is a page-aligned mapping with room for `count` entries, and lives until after the ring.
+        // SAFETY: the address is a page-aligned mapping with room for `count` entries, and lives until after
+        // the ring.
         unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, group, 0) }?;
-        let mut buffers = Self { entries, memory, group, count, size, tail: 0, free: 0 };
+        let mut buffers = Self {
+            entries,
+            memory,
+            group,
+            count,
+            size,
+            tail: 0,
+            free: 0,
+        };
         for id in 0..count {
             buffers.give_back(id);
         }
@@ -102,7 +124,7 @@ impl Buffers {
         self.free
     }
 
-    /// Notes that a completion brought buffer `id` and with it `len` bytes.
+    /// Notes that a completion brought one of the buffers.
     pub(super) fn take(&mut self) {
         self.free = self.free.saturating_sub(1);
     }
@@ -110,8 +132,8 @@ impl Buffers {
     /// The first `len` bytes of buffer `id`.
     pub(super) fn data(&self, id: u16, len: u32) -> &[u8] {
         let (id, len) = (usize::from(id % self.count), len.min(self.size) as usize);
-        // SAFETY: buffer `id` lies within the mapping, which is initialised (anonymous memory is zeroed), and the kernel does not
-        // write to a buffer between the completion that brought it and its return.
+        // SAFETY: buffer `id` lies within the mapping, which is initialised (anonymous memory is zeroed), and
+        // the kernel does not write to a buffer between the completion that brought it and its return.
         unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(id * self.size as usize), len) }
     }
 
@@ -119,11 +141,17 @@ impl Buffers {
     pub(super) fn give_back(&mut self, id: u16) {
         let id = id % self.count;
         let slot = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `slot` is below `count`, so the entry lies within the mapping; the kernel does not look at entries at or past
-        // the published tail. The fields are set one by one because entry 0's fourth field is the tail itself.
+        // SAFETY: `slot` is below `count`, so the entry lies within the mapping; the kernel does not look at
+        // entries at or past the published tail. The fields are set one by one because entry 0's fourth field
+        // is the tail itself.
         unsafe {
             let entry = &mut *self.entries.base.as_ptr().cast::<BufRingEntry>().add(slot);
-            entry.set_addr(self.memory.base.as_ptr().add(usize::from(id) * self.size as usize) as u64);
+            entry.set_addr(
+                self.memory
+                    .base
+                    .as_ptr()
+                    .add(usize::from(id) * self.size as usize) as u64,
+            );
             entry.set_len(self.size);
             entry.set_bid(id);
         }
@@ -133,8 +161,8 @@ impl Buffers {
 
     /// Shows the kernel what has been handed back.
     pub(super) fn publish(&self) {
-        // SAFETY: the mapping begins with the buffer ring's first entry, and the tail in it is an aligned u16 that the kernel only
-        // reads.
+        // SAFETY: the mapping begins with the buffer ring's first entry, and the tail in it is an aligned u16
+        // that the kernel only reads.
         unsafe {
             let tail = BufRingEntry::tail(self.entries.base.as_ptr().cast());
             (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);

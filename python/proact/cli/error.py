@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Problem(Exception):
+class CommandError(Exception):
     """Shown as one line on stderr, without a traceback; ``exit_code`` is 2 for what was asked for wrongly."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:

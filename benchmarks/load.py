@@ -1,0 +1,96 @@
+"""Owns: the load on one server, in a process of its own: `python -m benchmarks.load '{"port": ...}'`.
+
+The load itself is Rust (`proact._core.echo_load`), the same for every contender. What is added here is the
+server's CPU time over exactly the load's timed window: a thread notes the server's CPU clock every few
+milliseconds, and the two ends of the window are read off between the notes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import sys
+import threading
+import time
+from typing import Any, cast
+
+from benchmarks import children
+
+INTERVAL = 0.004
+"""Seconds between two notes. Each costs a few microseconds on the load's core, for all contenders alike."""
+
+
+class CpuNotes:
+    """The CPU clock of one process over time, noted from a thread while a `with` block runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.times: list[float] = []
+        self.cpu: list[float] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _note(self) -> None:
+        self.times.append(time.monotonic())
+        self.cpu.append(children.cpu_seconds(self.pid))
+
+    def _watch(self) -> None:
+        while not self._end.wait(INTERVAL):
+            self._note()
+
+    def __enter__(self) -> CpuNotes:
+        self._note()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._note()
+
+    def at(self, moment: float) -> float:
+        """CPU seconds used up to `moment` (time.monotonic()), interpolated between the notes on either
+        side.
+        """
+        after = min(max(bisect.bisect_left(self.times, moment), 1), len(self.times) - 1)
+        before = after - 1
+        span = self.times[after] - self.times[before]
+        share = min(max((moment - self.times[before]) / span, 0.0), 1.0) if span else 0.0
+        return self.cpu[before] + share * (self.cpu[after] - self.cpu[before])
+
+
+def run(settings: dict[str, Any]) -> dict[str, Any]:
+    """Load the server, and say what it did: echo_load's report with `server_cpu_seconds`."""
+    from proact import _core
+
+    with CpuNotes(settings["pid"]) as notes:
+        report = cast(
+            "dict[str, Any]",
+            _core.echo_load(
+                "127.0.0.1",
+                settings["port"],
+                connections=settings["connections"],
+                size=settings["size"],
+                warmup=settings["warmup"],
+                duration=settings["duration"],
+                idle=settings["idle"],
+                stall_timeout=10.0,
+            ),
+        )
+        returned = time.monotonic()
+    # `began_ns` is the window's start on CLOCK_MONOTONIC. Without it the window is taken to have ended as
+    # echo_load returned, which is late by the last messages' way home: the server was as busy then, so
+    # little is off.
+    began = report["began_ns"] / 1e9 if "began_ns" in report else returned - report["seconds"]
+    report["server_cpu_seconds"] = notes.at(began + report["seconds"]) - notes.at(began)
+    return report
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    children.settle(children.LOAD_CORE)
+    children.say(run(settings))
+
+
+if __name__ == "__main__":
+    main()

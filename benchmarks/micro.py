@@ -1,0 +1,156 @@
+"""Owns: what a loop does without any network, each in a process of its own: `python -m benchmarks.micro
+'{"bench": ...}'`.
+
+Each bench is a coroutine that does one pass of its work and returns how many operations that was. A pass is
+repeated until the time is up; the first one warms up and does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import children, contenders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+BATCH = 10_000
+SLEEPS = 20_000
+
+
+def nothing() -> None:
+    """The callback that costs least."""
+
+
+async def call_soon_chain() -> int:
+    """Each callback schedules the next: one turn of the loop for each."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    left = 5 * BATCH
+
+    def step() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            loop.call_soon(step)
+        else:
+            done.set_result(None)
+
+    loop.call_soon(step)
+    await done
+    return 5 * BATCH
+
+
+async def call_soon_batch() -> int:
+    """All are scheduled, then all run in one turn."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    for _ in range(BATCH):
+        loop.call_soon(nothing)
+    loop.call_soon(done.set_result, None)
+    await done
+    return BATCH
+
+
+async def call_soon_threadsafe() -> int:
+    """Another thread schedules, the loop runs; both on one core, so they take turns at the GIL as well."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def schedule() -> None:
+        for _ in range(BATCH):
+            loop.call_soon_threadsafe(nothing)
+        loop.call_soon_threadsafe(done.set_result, None)
+
+    thread = threading.Thread(target=schedule)
+    thread.start()
+    await done
+    thread.join()
+    return BATCH
+
+
+async def timers_cancelled() -> int:
+    """Timeouts as most of them are: set, and cancelled before they are due."""
+    loop = asyncio.get_running_loop()
+    timers = [loop.call_later(30 + index * 1e-3, nothing) for index in range(BATCH)]
+    for timer in timers:
+        timer.cancel()
+    await asyncio.sleep(0)
+    return BATCH
+
+
+async def sleeps() -> int:
+    """20,000 at once, due over 10 ms: less than the work itself takes, so the loop is always behind."""
+    await asyncio.gather(*(asyncio.sleep(index % 100 * 1e-4) for index in range(SLEEPS)))
+    return SLEEPS
+
+
+async def tasks() -> int:
+    """A task each that ends at once, awaited one by one."""
+    loop = asyncio.get_running_loop()
+
+    async def trivial() -> None:
+        pass
+
+    for task in [loop.create_task(trivial()) for _ in range(BATCH)]:
+        await task
+    return BATCH
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One bench: a pass of it, what its operations are, and a title for a person."""
+
+    one_pass: Callable[[], Coroutine[Any, Any, int]]
+    unit: str
+    title: str
+
+
+BENCHES = {
+    "call_soon_chain": Bench(call_soon_chain, "callbacks", "call_soon, a chain: each schedules the next"),
+    "call_soon_batch": Bench(call_soon_batch, "callbacks", f"call_soon, {BATCH:,} at a time"),
+    "call_soon_threadsafe": Bench(
+        call_soon_threadsafe, "callbacks", "call_soon_threadsafe, from another thread"
+    ),
+    "timers_cancelled": Bench(timers_cancelled, "timers", "call_later and cancel"),
+    "sleeps": Bench(sleeps, "sleeps", f"asyncio.sleep, {SLEEPS:,} at once"),
+    "tasks": Bench(tasks, "tasks", "create_task of a trivial coroutine"),
+}
+
+
+def run(contender: str, bench: str, duration: float) -> dict[str, Any]:
+    """Repeat passes on this contender's loop for `duration` seconds: operations, wall and CPU seconds."""
+    one_pass = BENCHES[bench].one_pass
+    loop = contenders.new_loop(contender)
+    asyncio.set_event_loop(loop)
+
+    async def measure() -> dict[str, Any]:
+        await one_pass()
+        gc.collect()
+        done = 0
+        cpu = time.process_time()
+        start = time.perf_counter()
+        while (seconds := time.perf_counter() - start) < duration or not done:
+            done += await one_pass()
+        return {"operations": done, "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+
+    result = loop.run_until_complete(measure())
+    loop.close()
+    return result
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    children.settle(children.SERVER_CORE)
+    children.say(run(settings["contender"], settings["bench"], settings["duration"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Owns: docs/performance.md, made from the newest complete results: `python -m benchmarks.report
+[RESULTS.json]`.
+
+Everything on the page is computed from the results, the section on where we lose too. Nothing on it is
+written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import children, stats, table
+from benchmarks.__main__ import RESULTS
+from benchmarks.contenders import ALL, BASELINE, PEERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = children.ROOT / "docs" / "performance.md"
+BAR = 40
+"""Characters that the longest bar has."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a contender is to reach in a case: its `key` over `other`'s, at least or at most `bound`."""
+
+    case: str
+    contender: str
+    key: str
+    other: str
+    least: bool
+    bound: float
+
+    def met(self, ratio: float) -> bool:
+        """Is it reached?"""
+        return ratio >= self.bound if self.least else ratio <= self.bound
+
+    def __str__(self) -> str:
+        word = "at least" if self.least else "at most"
+        what = "rate" if self.key == "rate" else "CPU per message"
+        return f"{self.contender}: {what} {word} {self.bound:g} × {self.other}'s"
+
+
+# What the first version is to reach (issue 2). A case that was not run leaves its goals out.
+GOALS = (
+    Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "uvloop", True, 1.15),
+    Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "bare-io_uring", True, 0.85),
+    Goal("echo/protocol/1KiB/100", "proact-io_uring", "cpu_us", "uvloop", False, 0.85),
+    Goal("echo/protocol/1KiB/100", "proact-io_uring", "cpu_us", "rloop", False, 1.0),
+    Goal("echo/protocol/64KiB/100", "proact-io_uring", "rate", "uvloop", True, 1.0),
+    Goal("echo/sock/1KiB/100", "proact-io_uring", "rate", "uvloop", True, 3.0),
+    Goal("loop/call_soon_chain", "proact-io_uring", "rate", "uvloop", True, 4.0),
+    Goal("loop/timers_cancelled", "proact-io_uring", "rate", "uvloop", True, 2.0),
+)
+
+
+def goals(cases: list[dict[str, Any]]) -> Iterator[str]:
+    """The table of goals, and whether each is reached. On epoll: no slower than the baseline in any case."""
+    yield "| case | goal | measured | |"
+    yield "|---|---|---:|---|"
+    for case in cases:
+        everywhere = Goal(case["name"], "proact-epoll", "rate", BASELINE, True, 1.0)
+        for goal in (*(goal for goal in GOALS if goal.case == case["name"]), everywhere):
+            ratio = stats.ratio(case["runs"], goal.contender, goal.other, goal.key)
+            if ratio is None:
+                continue
+            verdict = "reached" if goal.met(ratio.median) else "**missed**"
+            if not goal.met(ratio.median) and (goal.met(ratio.low) or goal.met(ratio.high)):
+                verdict += ", within the spread"
+            yield f"| {case['title']} | {goal} | {table.times(ratio)} | {verdict} |"
+
+
+def losses(cases: list[dict[str, Any]]) -> Iterator[str]:
+    """Every case and engine in which a peer is ahead of proact, in rate or in CPU time per operation, the
+    worst first.
+    """
+    found: list[tuple[float, str]] = []
+    for case in cases:
+        for name in stats.present(case["runs"], ALL):
+            if not name.startswith("proact-"):
+                continue
+            failed = stats.errors(case["runs"], name)
+            if failed:
+                found.append((0.0, f"| {case['title']} | {name} | | failed: {'; '.join(failed)} | |"))
+            for peer in PEERS:
+                for key, label, sign in (("rate", "rate", 1), ("cpu_us", "CPU time", -1)):
+                    ratio = stats.ratio(case["runs"], name, peer, key)
+                    if ratio is None or ratio.median**sign >= 1:
+                        continue
+                    # One round on the other side is enough to call it a draw.
+                    draw = ratio.high >= 1 if sign == 1 else ratio.low <= 1
+                    note = "within the spread" if draw else ""
+                    row = f"| {case['title']} | {name} | {peer} | {label} {table.times(ratio)} | {note} |"
+                    found.append((ratio.median**sign, row))
+    if not found:
+        yield "Nowhere, in these results: no peer was ahead of proact on any engine, in rate or in CPU time."
+        return
+    clear = sum("within the spread" not in row for _, row in found)
+    yield (
+        f"Each line is a case, an engine and a peer that is ahead of it: {len(found)} in all, "
+        f"{clear} of them clearly, that is in every round. A rate below 1 or a CPU time above 1 is a "
+        "loss. The worst come first."
+    )
+    yield ""
+    yield "| case | proact | behind | by | |"
+    yield "|---|---|---|---:|---|"
+    for _, row in sorted(found, key=lambda pair: pair[0]):
+        yield row
+
+
+def bars(case: dict[str, Any]) -> Iterator[str]:
+    """The rates of one case as bars of text."""
+    rates = {name: stats.figure(case["runs"], name, "rate") for name in stats.present(case["runs"], ALL)}
+    medians = {name: rate.median for name, rate in rates.items() if rate}
+    if not medians:
+        return
+    most = max(medians.values())
+    yield "```text"
+    for name, rate in sorted(medians.items(), key=lambda pair: -pair[1]):
+        yield f"{name:16} {'█' * max(1, round(rate / most * BAR)):{BAR}} {table.quantity(rate)}/s"
+    yield "```"
+
+
+def setting(results: dict[str, Any], source: str) -> Iterator[str]:
+    """Where, with what and how it was measured."""
+    machine, settings = results["machine"], results["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    commit = (machine["commit"] or "no commit yet")[:12] + (
+        " with uncommitted changes" if machine["dirty"] else ""
+    )
+    cores = (
+        "server (or loop) on core 0, load on core 1"
+        if machine["pinned"]
+        else "**not pinned: fewer than two cores**"
+    )
+    yield f"- {results['created'][:10]}, `{source}`, mode `{results['mode']}`, {commit}"
+    yield (
+        f"- {machine['cpu']}, {machine['cores']} cores{' (virtual)' if machine['virtual'] else ''}, "
+        f"{machine['memory_gib']} GiB, Linux {machine['kernel']} {machine['architecture']}; {cores}"
+    )
+    yield f"- Python {machine['python']}, {versions}; {machine['rustc']}"
+    yield (
+        f"- {settings['rounds']} rounds, a window of {settings['duration']:g} s after "
+        f"{settings['warmup']:g} s of warm-up, load average before: {machine['load_average_before']:.2f}"
+    )
+    if results["absent"]:
+        yield f"- not installed, so not measured: {', '.join(results['absent'])}"
+
+
+HOW = f"""\
+Every figure is the median over the rounds, with the least and the greatest in brackets. In a round every
+contender runs once, one after another, in processes of its own; "× {BASELINE}" is the ratio to {BASELINE}
+*within the same round*, then the median of those ratios. Compare ratios: rates are this machine's, on
+this day.
+
+The load is one thread of Rust on the other core, a closed loop: each connection sends its next message
+when the echo of the last one has come back and was verified. CPU µs is the server process's CPU time, in
+user and kernel mode, over the load's timed window, divided by the messages in it. `bare-epoll` and
+`bare-io_uring` are echo servers in Rust with no Python in them: the ceiling. `make bench` repeats all of
+it.
+"""
+
+
+def page(results: dict[str, Any], source: str) -> str:
+    """The whole page."""
+    cases = results["cases"]
+    lines = [
+        "# Performance",
+        "",
+        "Generated by `python -m benchmarks.report`; do not edit.",
+        "",
+        *setting(results, source),
+        "",
+    ]
+    lines += [HOW, "## Goals", "", *goals(cases), "", "## Where we lose", "", *losses(cases), ""]
+    for kind, title in (("echo", "Echo over loopback"), ("loop", "The loop by itself")):
+        chosen = [case for case in cases if case["kind"] == kind]
+        if chosen:
+            lines += [f"## {title}", ""]
+        for case in chosen:
+            heading = case["title"].removeprefix("echo, ")
+            lines += [f"### {heading}", "", *bars(case), "", table.as_markdown(case), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def newest() -> Path:
+    """The newest results in benchmarks/results/; their names begin with the date."""
+    found = sorted(RESULTS.glob("*.json"))
+    if not found:
+        raise SystemExit(f"no results in {RESULTS}; `make bench` makes some")
+    return found[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description="Write docs/performance.md."
+    )
+    parser.add_argument("results", nargs="?", type=Path, help="a results file (default: the newest)")
+    parser.add_argument("--output", type=Path, default=PAGE, help="where the page goes")
+    arguments = parser.parse_args()
+    source: Path = (arguments.results or newest()).resolve()
+    name = source.relative_to(children.ROOT) if source.is_relative_to(children.ROOT) else source.name
+    text = page(json.loads(source.read_text()), str(name))
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(text)
+    print(f"wrote {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

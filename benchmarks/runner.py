@@ -1,0 +1,150 @@
+"""Owns: the rounds. In each round of a case every contender runs once, one after another (A B C, A B C,
+...), so that a machine which grows slower grows slower for all. Each round starts one contender later than
+the one before: nobody is always first, or always after the same neighbour's mess.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import children
+
+if TYPE_CHECKING:
+    from benchmarks.cases import Case
+    from benchmarks.stats import Run
+
+START_TIMEOUT = 20.0
+GIVE_UP_AFTER = 2
+"""A contender that has failed this often in one case is not tried again in it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how often. `duration` and `warmup` in seconds."""
+
+    rounds: int
+    duration: float
+    warmup: float
+
+
+def run_echo(case: Case, contender: str, settings: Settings) -> dict[str, float]:
+    """One server under one load."""
+    with children.child("benchmarks.servers", {"contender": contender, "style": case.style}) as server:
+        port = children.hear(server, START_TIMEOUT)["port"]
+        # Thousands of idle connections take their time to open; the timed window does not begin before.
+        warmup = settings.warmup + case.connections / 5000
+        request = {
+            "pid": server.pid,
+            "port": port,
+            "connections": case.connections,
+            "size": case.size,
+            "idle": case.idle,
+            "warmup": warmup,
+            "duration": settings.duration,
+        }
+        with children.child("benchmarks.load", request) as load:
+            report = children.hear(load, START_TIMEOUT + warmup + settings.duration + 60)
+        if server.poll() is not None:
+            raise children.ChildError(f"the server ended with code {server.returncode}")
+    messages, seconds = report["messages"], report["seconds"]
+    if not messages:
+        raise children.ChildError("no message came back within the window")
+    latency = report["latency_ns"]
+    return {
+        "rate": messages / seconds,
+        "cpu_us": report["server_cpu_seconds"] / messages * 1e6,
+        "p50_us": latency["p50"] / 1e3,
+        "p99_us": latency["p99"] / 1e3,
+        "p99.9_us": latency["p99.9"] / 1e3,
+        "operations": messages,
+        "seconds": seconds,
+        "server_busy": report["server_cpu_seconds"] / seconds,
+        "load_busy": report["cpu_seconds"] / seconds,
+    }
+
+
+def run_loop(case: Case, contender: str, settings: Settings) -> dict[str, float]:
+    """One bench in one process."""
+    request = {
+        "contender": contender,
+        "bench": case.name.removeprefix("loop/"),
+        "duration": settings.duration,
+    }
+    with children.child("benchmarks.micro", request) as process:
+        report = children.hear(process, START_TIMEOUT + settings.duration + 60)
+    operations, seconds = report["operations"], report["seconds"]
+    return {
+        "rate": operations / seconds,
+        "cpu_us": report["cpu_seconds"] / operations * 1e6,
+        "operations": operations,
+        "seconds": seconds,
+    }
+
+
+class Progress:
+    """One line of standard error, rewritten as the work goes on; one line a run where that is no terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.began = time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def before(self, what: str) -> None:
+        """Say what runs now. Only a terminal can take it back afterwards."""
+        if self.live:
+            self._write(f"\r\033[K{self._where()} {what} ...")
+
+    def after(self, what: str, run: Run) -> None:
+        """Say how it came out."""
+        self.done += 1
+        outcome = run.get("error") or f"{run['rate'] / 1e3:9.1f} k/s {run['cpu_us']:8.2f} µs CPU"
+        self._write(
+            ("\r\033[K" if self.live else "") + f"{self._where()} {what} {outcome}" + "\n" * (not self.live)
+        )
+
+    def skip(self, runs: int) -> None:
+        """Runs that will not happen."""
+        self.total -= runs
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self.live:
+            self._write("\r\033[K")
+
+    def _where(self) -> str:
+        spent = time.monotonic() - self.began
+        left = f"{spent / self.done * (self.total - self.done):4.0f} s left" if self.done else "          "
+        return f"[{self.done:4}/{self.total}] {left} "
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def run_case(case: Case, names: list[str], settings: Settings, progress: Progress) -> dict[str, Any]:
+    """All rounds of one case: what is kept of it in the results."""
+    runs: list[Run] = []
+    failures = dict.fromkeys(names, 0)
+    measure = run_echo if case.kind == "echo" else run_loop
+    for number in range(settings.rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            if failures[name] >= GIVE_UP_AFTER:
+                progress.skip(1)
+                continue
+            what = f"{case.name:26} {name:16} round {number + 1}"
+            progress.before(what)
+            run: Run = {"contender": name, "round": number}
+            try:
+                run |= measure(case, name, settings)
+            except (children.ChildError, OSError) as error:
+                failures[name] += 1
+                run["error"] = str(error)
+            runs.append(run)
+            progress.after(what, run)
+    return asdict(case) | {"title": case.title, "unit": case.unit, "runs": runs}

@@ -1,0 +1,152 @@
+//! Socket addresses: between Python's tuples and the kernel's structures.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+/// A `sockaddr` of any family.
+#[derive(Clone)]
+pub struct Address {
+    pub storage: libc::sockaddr_storage,
+    pub len: libc::socklen_t,
+}
+
+impl Address {
+    fn empty() -> Address {
+        // SAFETY: zeros are a value of sockaddr_storage.
+        Address { storage: unsafe { std::mem::zeroed() }, len: 0 }
+    }
+
+    fn write<T>(value: T) -> Address {
+        const { assert!(size_of::<T>() <= size_of::<libc::sockaddr_storage>()) };
+        let mut address = Address::empty();
+        // SAFETY: the storage is large and aligned enough for every sockaddr.
+        unsafe { (&raw mut address.storage).cast::<T>().write(value) };
+        address.len = size_of::<T>() as libc::socklen_t;
+        address
+    }
+
+    fn from_socket(address: SocketAddr) -> Address {
+        match address {
+            SocketAddr::V4(v4) => Address::write(libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(v6) => Address::write(libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo().to_be(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            }),
+        }
+    }
+
+    fn from_path(path: &[u8]) -> PyResult<Address> {
+        // SAFETY: zeros are a value of sockaddr_un.
+        let mut unix: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        unix.sun_family = libc::AF_UNIX as u16;
+        // An abstract name (first byte zero) may fill the array, a path leaves room for its end.
+        let limit = unix.sun_path.len() - usize::from(path.first() != Some(&0));
+        if path.len() > limit {
+            return Err(PyOSError::new_err("AF_UNIX path too long"));
+        }
+        for (place, byte) in unix.sun_path.iter_mut().zip(path) {
+            *place = *byte as libc::c_char;
+        }
+        let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+        let end = usize::from(path.first().is_some_and(|first| *first != 0));
+        let mut address = Address::write(unix);
+        address.len = (header + path.len() + end) as libc::socklen_t;
+        Ok(address)
+    }
+
+    /// Reads a Python address of a family; hosts are literal (already resolved).
+    ///
+    /// # Errors
+    /// `TypeError` and `ValueError` for what is no address, `OSError` for a path that is too long.
+    pub fn parse(family: i32, address: &Bound<'_, PyAny>) -> PyResult<Address> {
+        if family == libc::AF_UNIX {
+            if let Ok(bytes) = address.cast::<PyBytes>() {
+                return Address::from_path(bytes.as_bytes());
+            }
+            let path = address.py().import("os")?.call_method1("fsencode", (address,))?;
+            return Address::from_path(path.cast::<PyBytes>()?.as_bytes());
+        }
+        let tuple = address
+            .cast::<PyTuple>()
+            .map_err(|_| PyTypeError::new_err(format!("AF_INET address must be tuple, not {}", address.get_type())))?;
+        let (host, port): (String, u16) = (tuple.get_item(0)?.extract()?, tuple.get_item(1)?.extract()?);
+        let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
+        let bare = host.split('%').next().unwrap_or(&host);
+        let ip: IpAddr =
+            bare.parse().map_err(|_| PyValueError::new_err(format!("not an IP address: {host:?}")))?;
+        let item = |index: usize| -> PyResult<u32> {
+            if tuple.len() > index { tuple.get_item(index)?.extract() } else { Ok(0) }
+        };
+        Ok(Address::from_socket(match (family, ip) {
+            (libc::AF_INET, IpAddr::V4(ip)) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
+            (libc::AF_INET6, IpAddr::V6(ip)) => SocketAddr::V6(SocketAddrV6::new(ip, port, item(2)?, item(3)?)),
+            (libc::AF_INET6, IpAddr::V4(ip)) if ip.is_unspecified() => {
+                SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
+            }
+            _ => return Err(PyValueError::new_err(format!("{host:?} is no address of family {family}"))),
+        }))
+    }
+
+    fn ask(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) -> Option<Address> {
+        let mut address = Address::empty();
+        address.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        (call((&raw mut address.storage).cast(), &raw mut address.len) == 0).then_some(address)
+    }
+
+    pub fn of_peer(fd: i32) -> Option<Address> {
+        // SAFETY: room for any address, with its size.
+        Address::ask(|address, len| unsafe { libc::getpeername(fd, address, len) })
+    }
+
+    pub fn of_socket(fd: i32) -> Option<Address> {
+        // SAFETY: room for any address, with its size.
+        Address::ask(|address, len| unsafe { libc::getsockname(fd, address, len) })
+    }
+
+    pub fn family(&self) -> i32 {
+        i32::from(self.storage.ss_family)
+    }
+
+    /// As Python's `socket` shows it: a tuple, or for Unix sockets a path.
+    pub fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let storage = &raw const self.storage;
+        match self.family() {
+            libc::AF_INET => {
+                // SAFETY: the family says so.
+                let v4 = unsafe { &*storage.cast::<libc::sockaddr_in>() };
+                let ip = std::net::Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                Ok((ip.to_string(), u16::from_be(v4.sin_port)).into_pyobject(py)?.into_any())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: the family says so.
+                let v6 = unsafe { &*storage.cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_string();
+                let rest = (u32::from_be(v6.sin6_flowinfo), v6.sin6_scope_id);
+                Ok((ip, u16::from_be(v6.sin6_port), rest.0, rest.1).into_pyobject(py)?.into_any())
+            }
+            libc::AF_UNIX => {
+                let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+                let count = (self.len as usize).saturating_sub(header);
+                // SAFETY: the family says so, and `len` bytes were written.
+                let path: &[u8] = unsafe { std::slice::from_raw_parts(storage.cast::<u8>().add(header), count) };
+                if path.first() == Some(&0) {
+                    return Ok(PyBytes::new(py, path).into_any());
+                }
+                let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+                py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))
+            }
+            _ => Ok(py.None().into_bound(py)),
+        }
+    }
+}

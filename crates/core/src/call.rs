@@ -1,0 +1,112 @@
+//! Calls into Python: in a context, with few arguments, without intermediate objects.
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString, PyTuple};
+
+/// A copy of the current `contextvars.Context`.
+pub fn current_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()).map(Bound::unbind) }
+}
+
+/// Runs `body` inside a context.
+#[inline]
+pub fn in_context<'py, R>(
+    py: Python<'py>,
+    context: &Py<PyAny>,
+    body: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    // SAFETY: a context object (or anything else, which is answered with a TypeError).
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
+        return Err(PyErr::fetch(py));
+    }
+    let result = body();
+    // SAFETY: the context entered above; the calls in between are balanced.
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
+        let error = PyErr::fetch(py);
+        return result.and(Err(error));
+    }
+    result
+}
+
+/// `callable(*args)` by the shortest way that the callable has.
+#[inline]
+pub fn call<'py>(py: Python<'py>, callable: &Py<PyAny>, args: &Py<PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the tuple's items stay alive and in place while the tuple does, which the caller's borrow ensures.
+    unsafe {
+        let callable = callable.as_ptr();
+        let result = match ffi::PyVectorcall_Function(callable) {
+            Some(vectorcall) => {
+                let count = ffi::PyTuple_GET_SIZE(args.as_ptr());
+                let items = (*args.as_ptr().cast::<ffi::PyTupleObject>()).ob_item.as_ptr();
+                vectorcall(callable, items, count as usize, std::ptr::null_mut())
+            }
+            None => ffi::PyObject_Call(callable, args.as_ptr(), std::ptr::null_mut()),
+        };
+        Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
+/// `object.name(argument)`
+#[inline]
+pub fn method1<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: three live objects; returns a new reference or null with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallMethodOneArg(object.as_ptr(), name.as_ptr(), argument.as_ptr());
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// `object.name()`
+#[inline]
+pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: two live objects; returns a new reference or null with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallMethodNoArgs(object.as_ptr(), name.as_ptr());
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// The two exceptions that asyncio lets through the loop.
+pub fn stops_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// A `bytes` of `len` bytes whose content is not set yet.
+pub fn uninit_bytes(py: Python<'_>, len: usize) -> PyResult<Bound<'_, PyBytes>> {
+    let len = ffi::Py_ssize_t::try_from(len)?;
+    // SAFETY: a null source leaves the content unset; new reference or null with an exception set.
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), len);
+        Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
+    }
+}
+
+/// The writable memory of a `bytes` that nobody but its maker has seen.
+pub fn bytes_memory(bytes: &Bound<'_, PyBytes>) -> *mut u8 {
+    // SAFETY: an exact bytes object.
+    unsafe { ffi::PyBytes_AsString(bytes.as_ptr()).cast() }
+}
+
+unsafe extern "C" {
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// Shortens a `bytes` in place; it must be the only reference.
+pub fn shorten(bytes: Bound<'_, PyBytes>, len: usize) -> PyResult<Bound<'_, PyBytes>> {
+    let py = bytes.py();
+    let mut object = bytes.into_ptr();
+    // SAFETY: the reference is ours alone (nobody was handed it yet), as resizing demands; on failure it is gone.
+    unsafe {
+        if _PyBytes_Resize(&raw mut object, len as ffi::Py_ssize_t) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
+    }
+}

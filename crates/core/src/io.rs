@@ -1,0 +1,115 @@
+//! What the loop's thread holds while it talks to the engine: the engine, the ops in flight, the writes to flush, and
+//! the completions that wait to be dispatched.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use proact_driver::{Completion, Driver, Flags, Op, Submitted, Token};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::call::{bytes_memory, uninit_bytes};
+use crate::slots::{Slots, Target};
+use crate::stash::Stash;
+use crate::transport::stream::StreamTransport;
+
+pub struct Io {
+    // The engine goes first: what the slots own must outlive it.
+    pub driver: Box<dyn Driver>,
+    pub slots: Slots,
+    /// Transports with something to send since the last flush.
+    pub flush: Vec<Py<StreamTransport>>,
+    pub stash: Stash,
+    batch: Vec<Completion>,
+    next: usize,
+}
+
+/// What became of an op.
+pub enum Sent {
+    /// Done at once, with this result.
+    Ready(i32),
+    Pending(Token),
+}
+
+impl Io {
+    pub fn new(driver: Box<dyn Driver>) -> Io {
+        Io { driver, slots: Slots::default(), flush: Vec::new(), stash: Stash::default(), batch: Vec::new(), next: 0 }
+    }
+
+    /// Hands an op to the engine.
+    ///
+    /// # Safety
+    /// The memory that the op points at is owned by `target` and stays put until the terminal completion.
+    pub unsafe fn submit(&mut self, op: Op, target: Target) -> Sent {
+        let token = self.slots.insert(op.kind(), target);
+        // SAFETY: passed on; the slot keeps the target until the terminal completion.
+        match unsafe { self.driver.submit(token, op) } {
+            Submitted::Ready(result) => {
+                // The caller holds a reference of its own, so this frees nothing.
+                self.slots.take(token);
+                Sent::Ready(result)
+            }
+            Submitted::Pending => Sent::Pending(token),
+        }
+    }
+
+    pub fn cancel(&mut self, token: Token) {
+        if let Some(kind) = self.slots.kind(token) {
+            self.driver.cancel(token, kind);
+        }
+    }
+
+    /// Closes an fd that no op of ours uses any more.
+    pub fn close(&mut self, fd: RawFd) {
+        // SAFETY: a close points at no memory.
+        unsafe { self.submit(Op::Close { fd }, Target::Nobody) };
+    }
+
+    pub fn has_batch(&self) -> bool {
+        self.next < self.batch.len()
+    }
+
+    pub fn wait(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
+        debug_assert!(!self.has_batch());
+        self.batch.clear();
+        self.next = 0;
+        self.driver.wait(timeout, &mut self.batch)
+    }
+
+    /// The next completion, whom it is for, and its bytes.
+    #[inline]
+    pub fn pop<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Arrived<'py>>> {
+        while let Some(completion) = self.batch.get(self.next).copied() {
+            self.next += 1;
+            let target = if completion.is_terminal() {
+                self.slots.take(completion.token)
+            } else {
+                self.slots.peek(py, completion.token)
+            };
+            let mut data = None;
+            if completion.flags.contains(Flags::DATA) {
+                let copied = copy(py, self.driver.data(&completion));
+                self.driver.release(&completion);
+                data = Some(copied?);
+            }
+            if let Some(target) = target {
+                return Ok(Some(Arrived { completion, target, data }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn copy<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = uninit_bytes(py, source.len())?;
+    // SAFETY: a fresh object of just this length.
+    unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), bytes_memory(&bytes), source.len()) };
+    Ok(bytes)
+}
+
+/// A completion on its way to whom it is for.
+pub struct Arrived<'py> {
+    pub completion: Completion,
+    pub target: Target,
+    pub data: Option<Bound<'py, PyBytes>>,
+}

@@ -1,0 +1,163 @@
+//! The laboratory's native parts, as Python sees them: the load generator, the bare servers, the system call counter.
+
+use std::net::ToSocketAddrs;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use proact_lab::{LoadError, LoadReport, LoadSpec, bare, load};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// How often a running load reports progress and looks for signals.
+const TICK: Duration = Duration::from_millis(100);
+
+fn load_error(error: LoadError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        LoadError::Invalid(_) => PyValueError::new_err(message),
+        LoadError::Refused(_) => PyErr::new::<pyo3::exceptions::PyConnectionRefusedError, _>(message),
+        LoadError::Reset { .. } | LoadError::Closed { .. } => PyConnectionError::new_err(message),
+        LoadError::ConnectTimeout { .. } | LoadError::Stall { .. } => PyTimeoutError::new_err(message),
+        LoadError::TooManyFiles { .. } | LoadError::NoPorts { .. } | LoadError::Io { .. } => PyOSError::new_err(message),
+        LoadError::Mismatch { .. } | LoadError::Stopped => PyRuntimeError::new_err(message),
+    }
+}
+
+fn seconds(name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err(format!("{name} must be 0 or more seconds")))
+}
+
+fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDict>> {
+    let latency = PyDict::new(py);
+    latency.set_item("p50", report.latency.p50)?;
+    latency.set_item("p90", report.latency.p90)?;
+    latency.set_item("p99", report.latency.p99)?;
+    latency.set_item("p99.9", report.latency.p999)?;
+    latency.set_item("max", report.latency.max)?;
+    latency.set_item("mean", report.latency.mean)?;
+    let dict = PyDict::new(py);
+    dict.set_item("messages", report.messages)?;
+    dict.set_item("bytes", report.bytes)?;
+    dict.set_item("seconds", report.seconds)?;
+    dict.set_item("cpu_seconds", report.cpu_seconds)?;
+    dict.set_item("connect_seconds", report.connect_seconds)?;
+    dict.set_item("latency_ns", latency)?;
+    Ok(dict)
+}
+
+/// Loads an echo server: `connections` at once on one thread, each with one message of `size` bytes under way, every
+/// byte of every echo verified. Times in seconds; latencies in nanoseconds. `progress` is called with the messages
+/// so far about ten times a second.
+///
+/// Raises ValueError (settings), ConnectionError (refused, reset, closed), TimeoutError (nothing moves for
+/// `stall_timeout`), OSError (files, ports), RuntimeError (an echo that is not what was sent).
+#[pyfunction]
+#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None))]
+#[expect(clippy::too_many_arguments, reason = "keywords of a Python function")]
+pub fn echo_load<'py>(
+    py: Python<'py>,
+    host: &str,
+    port: u16,
+    connections: usize,
+    size: usize,
+    warmup: f64,
+    duration: f64,
+    idle: usize,
+    stall_timeout: f64,
+    progress: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let addr = (host, port)
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| PyOSError::new_err(format!("no address for {host:?}")))?;
+    let spec = LoadSpec {
+        connections,
+        size,
+        idle,
+        warmup: seconds("warmup", warmup)?,
+        duration: seconds("duration", duration)?,
+        stall_timeout: seconds("stall_timeout", stall_timeout)?,
+        ..LoadSpec::new(addr)
+    };
+    let (messages, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let outcome = std::thread::scope(|scope| {
+        let runner = std::thread::Builder::new()
+            .name("proact-load".into())
+            .spawn_scoped(scope, || load::run(&spec, &messages, &stop))?;
+        let mut interrupted = Ok(());
+        while !runner.is_finished() && interrupted.is_ok() {
+            py.detach(|| std::thread::park_timeout(TICK));
+            interrupted = py.check_signals();
+            if let (Ok(()), Some(progress)) = (&interrupted, &progress) {
+                interrupted = progress.call1((messages.load(Ordering::Relaxed),)).map(drop);
+            }
+        }
+        stop.store(interrupted.is_err(), Ordering::Relaxed);
+        let result = py.detach(|| runner.join());
+        interrupted?;
+        match result {
+            Ok(result) => result.map_err(load_error),
+            Err(_) => Err(PyRuntimeError::new_err("the load generator's thread panicked")),
+        }
+    })?;
+    report_dict(py, &outcome)
+}
+
+/// Serves echo without Python on a listening socket, which it takes over, until the process is killed.
+/// `model`: "epoll", "io_uring" or "threads".
+#[pyfunction]
+pub fn bare_echo_server(py: Python<'_>, model: &str, listener_fd: RawFd) -> PyResult<()> {
+    let serve = match model {
+        "epoll" => bare::serve_epoll,
+        "io_uring" => bare::serve_uring,
+        "threads" => bare::serve_threads,
+        _ => return Err(PyValueError::new_err(format!("no bare server is named {model:?}"))),
+    };
+    // SAFETY: fcntl only looks the fd up.
+    if unsafe { libc::fcntl(listener_fd, libc::F_GETFD) } < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    // SAFETY: an open fd that the caller hands over.
+    let listener = unsafe { OwnedFd::from_raw_fd(listener_fd) };
+    let stop = AtomicBool::new(false);
+    py.detach(|| serve(listener, &stop))?;
+    Ok(())
+}
+
+/// Counts the system calls of a process and its threads from now on.
+#[pyclass(frozen, module = "proact._core")]
+pub struct SyscallCounter(std::sync::Mutex<Option<proact_lab::SyscallCounter>>);
+
+impl SyscallCounter {
+    fn with<R>(&self, body: impl FnOnce(&proact_lab::SyscallCounter) -> R) -> PyResult<R> {
+        let counter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        counter.as_ref().map(body).ok_or_else(|| PyValueError::new_err("the counter is closed"))
+    }
+}
+
+#[pymethods]
+impl SyscallCounter {
+    #[new]
+    fn new(py: Python<'_>, pid: u32) -> PyResult<SyscallCounter> {
+        let counter = py.detach(|| proact_lab::SyscallCounter::attach(pid))?;
+        Ok(SyscallCounter(std::sync::Mutex::new(Some(counter))))
+    }
+
+    /// System calls counted so far.
+    fn read(&self) -> PyResult<u64> {
+        self.with(proact_lab::SyscallCounter::read)
+    }
+
+    /// How they are counted: "perf" (in the kernel) or "ptrace" (which slows the process).
+    #[getter]
+    fn method(&self) -> PyResult<&'static str> {
+        self.with(proact_lab::SyscallCounter::method)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let counter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        py.detach(|| drop(counter));
+    }
+}

@@ -1,0 +1,46 @@
+//! `proact._core`: the native half of proact. Begin with `scheduler.rs` (one turn of the loop), then
+//! `transport/stream.rs` (a connection) or `operation.rs` (an awaitable operation).
+
+mod address;
+mod call;
+mod cell;
+mod handle;
+mod io;
+mod lab;
+mod operation;
+mod readers;
+mod ready;
+mod scheduler;
+mod slots;
+mod sockets;
+mod stash;
+mod stats;
+mod timers;
+mod transport;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::handle::{Handle, TimerHandle};
+    #[pymodule_export]
+    use crate::lab::{SyscallCounter, bare_echo_server, echo_load};
+    #[pymodule_export]
+    use crate::operation::Operation;
+    #[pymodule_export]
+    use crate::scheduler::Scheduler;
+    #[pymodule_export]
+    use crate::stats::probe_engines;
+    #[pymodule_export]
+    use crate::transport::listener::Listener;
+    #[pymodule_export]
+    use crate::transport::stream::StreamTransport;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("ENGINES", pyo3::types::PyTuple::new(module.py(), crate::stats::engine_names())?)
+    }
+}

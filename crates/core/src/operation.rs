@@ -1,0 +1,326 @@
+//! `await loop.sock_recv(...)`: one op, one awaitable, one wake-up of the task, no coroutine in between.
+//!
+//! An `Operation` begins when it is made. Awaited when it is done already, it does not suspend. It has the methods of a
+//! coroutine, so that `create_task` takes it, and learns through `throw` that its task was cancelled.
+
+use std::os::fd::RawFd;
+
+use proact_driver::{Op, Token, syscalls};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyStopIteration};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::address::Address;
+use crate::call::{bytes_memory, method1, shorten, uninit_bytes};
+use crate::cell::LoopCell;
+use crate::io::{Io, Sent};
+use crate::scheduler::Scheduler;
+use crate::slots::Target;
+
+/// What is being done, and the memory it is done in.
+pub enum Work {
+    /// A receive into a `bytes` that nobody has seen yet.
+    Receive { fd: RawFd, bytes: Py<PyBytes>, len: usize },
+    /// A wait until a socket is readable, after which `then` makes the result.
+    Readable { fd: RawFd, then: Py<PyAny> },
+    /// A send of what is left of a buffer that stays exported until the end.
+    Send { fd: RawFd, buffer: PyBuffer<u8>, sent: usize },
+    Connect { fd: RawFd, address: Box<Address>, shown: Py<PyAny> },
+}
+
+enum State {
+    /// In flight; the future appears when somebody awaits.
+    Pending { token: Token, work: Work, future: Option<Py<PyAny>> },
+    Done(PyResult<Py<PyAny>>),
+    /// Nobody waits any more; the work lives on until its terminal completion.
+    Abandoned { work: Work },
+    Spent,
+}
+
+/// An awaitable socket operation.
+#[pyclass(frozen, weakref, module = "proact._core")]
+pub struct Operation {
+    scheduler: Py<Scheduler>,
+    /// The socket whose bytes must not be lost when a receive is cancelled.
+    receives: Option<RawFd>,
+    state: LoopCell<State>,
+}
+
+fn os_error(result: i32) -> PyErr {
+    std::io::Error::from_raw_os_error(-result).into()
+}
+
+impl Work {
+    /// The op that carries the work on.
+    fn op(&self, py: Python<'_>) -> Op {
+        match self {
+            Work::Receive { fd, bytes, len } => {
+                Op::Recv { fd: *fd, buf: bytes_memory(bytes.bind(py)), len: *len, flags: 0 }
+            }
+            Work::Readable { fd, .. } => Op::Poll { fd: *fd, events: libc::POLLIN as u32 },
+            Work::Send { fd, buffer, sent } => Op::Send {
+                fd: *fd,
+                buf: buffer.buf_ptr().cast::<u8>().wrapping_add(*sent),
+                len: buffer.len_bytes() - sent,
+                flags: libc::MSG_WAITALL,
+            },
+            Work::Connect { fd, address, .. } => {
+                Op::Connect { fd: *fd, addr: (&raw const address.storage).cast(), len: address.len }
+            }
+        }
+    }
+}
+
+/// How a step of the work ended.
+enum Step {
+    Finished(PyResult<Py<PyAny>>),
+    /// Another op is needed.
+    Again(Work),
+}
+
+impl Work {
+    /// What a result means.
+    fn advance(self, py: Python<'_>, result: i32) -> Step {
+        match self {
+            Work::Receive { bytes, .. } if result >= 0 => {
+                Step::Finished(shorten(bytes.into_bound(py), result as usize).map(|bytes| bytes.unbind().into_any()))
+            }
+            Work::Readable { fd, then } if result >= 0 => match then.call0(py) {
+                // Somebody else was quicker.
+                Err(error) if error.is_instance_of::<pyo3::exceptions::PyBlockingIOError>(py) => {
+                    Step::Again(Work::Readable { fd, then })
+                }
+                outcome => Step::Finished(outcome),
+            },
+            Work::Send { fd, buffer, sent } if result >= 0 => {
+                let sent = sent + result as usize;
+                if sent >= buffer.len_bytes() {
+                    Step::Finished(Ok(py.None()))
+                } else {
+                    Step::Again(Work::Send { fd, buffer, sent })
+                }
+            }
+            Work::Connect { .. } if result >= 0 => Step::Finished(Ok(py.None())),
+            Work::Connect { shown, .. } => {
+                let message = format!("Connect call failed {}", shown.bind(py));
+                Step::Finished(Err(PyOSError::new_err((-result, message))))
+            }
+            _ => Step::Finished(Err(os_error(result))),
+        }
+    }
+}
+
+impl Operation {
+    fn new(scheduler: &Bound<'_, Scheduler>, receives: Option<RawFd>, state: State) -> PyResult<Py<Operation>> {
+        let operation = Operation { scheduler: scheduler.clone().unbind(), receives, state: LoopCell::new(state) };
+        Py::new(scheduler.py(), operation)
+    }
+
+    pub fn done(scheduler: &Bound<'_, Scheduler>, outcome: PyResult<Py<PyAny>>) -> PyResult<Py<Operation>> {
+        Operation::new(scheduler, None, State::Done(outcome))
+    }
+
+    /// Begins the work.
+    pub fn start(scheduler: &Bound<'_, Scheduler>, work: Work) -> PyResult<Py<Operation>> {
+        let receives = if let Work::Receive { fd, .. } = work { Some(fd) } else { None };
+        let operation = Operation::new(scheduler, receives, State::Spent)?;
+        operation.get().carry_on(scheduler.py(), &operation, work, None)?;
+        Ok(operation)
+    }
+
+    /// Submits the work's next op, again and again while it is done at once.
+    fn carry_on(
+        &self,
+        py: Python<'_>,
+        this: &Py<Operation>,
+        mut work: Work,
+        future: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        loop {
+            let sent = {
+                let mut io = self.scheduler.get().io.get()?;
+                // SAFETY: the work goes into this operation's state below and stays there until the terminal
+                // completion; its memory is on the heap and does not move with it.
+                unsafe { io.submit(work.op(py), Target::Operation(this.clone_ref(py))) }
+            };
+            match sent {
+                Sent::Pending(token) => {
+                    *self.state.get()? = State::Pending { token, work, future };
+                    return Ok(());
+                }
+                Sent::Ready(result) => match work.advance(py, result) {
+                    Step::Again(next) => work = next,
+                    Step::Finished(outcome) => {
+                        *self.state.get()? = State::Done(outcome);
+                        return self.wake(py, future);
+                    }
+                },
+            }
+        }
+    }
+
+    fn wake(&self, py: Python<'_>, future: Option<Py<PyAny>>) -> PyResult<()> {
+        let Some(future) = future else { return Ok(()) };
+        let future = future.bind(py);
+        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            return Ok(());
+        }
+        method1(future, intern!(py, "set_result"), py.None().bind(py)).map(drop)
+    }
+
+    /// The terminal completion.
+    pub fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
+        let state = std::mem::replace(&mut *self.state.get()?, State::Spent);
+        match state {
+            State::Pending { work, future, .. } => match work.advance(py, result) {
+                Step::Again(work) => self.carry_on(py, this, work, future),
+                Step::Finished(outcome) => {
+                    *self.state.get()? = State::Done(outcome);
+                    self.wake(py, future)
+                }
+            },
+            State::Abandoned { work } => match work.advance(py, result) {
+                Step::Finished(Ok(value)) => self.keep(py, value),
+                _ => Ok(()),
+            },
+            other => {
+                *self.state.get()? = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts received bytes that nobody takes back in front of the socket.
+    fn keep(&self, py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
+        if let (Some(fd), Ok(bytes)) = (self.receives, value.bind(py).cast::<PyBytes>())
+            && !bytes.as_bytes().is_empty()
+        {
+            self.scheduler.get().io.get()?.stash.keep(fd, bytes.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for it any more: ask the engine to end it.
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        let mut state = self.state.get()?;
+        match std::mem::replace(&mut *state, State::Spent) {
+            State::Pending { token, work, .. } => {
+                *state = State::Abandoned { work };
+                drop(state);
+                let scheduler = self.scheduler.get();
+                scheduler.io.get()?.cancel(token);
+                Ok(())
+            }
+            State::Abandoned { work } => {
+                *state = State::Abandoned { work };
+                Ok(())
+            }
+            State::Done(Ok(value)) => {
+                drop(state);
+                self.keep(py, value)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl Operation {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let mut state = self.state.get()?;
+        match std::mem::replace(&mut *state, State::Spent) {
+            State::Done(Ok(value)) => {
+                drop(state);
+                Err(PyStopIteration::new_err((value,)))
+            }
+            State::Done(Err(error)) => Err(error),
+            State::Pending { token, work, future } => {
+                // Put back before any call into Python.
+                *state = State::Pending { token, work, future: future.as_ref().map(|future| future.clone_ref(py)) };
+                drop(state);
+                if future.is_some() {
+                    return Err(PyRuntimeError::new_err("the operation is awaited already"));
+                }
+                let future = self.scheduler.bind(py).call_method0(intern!(py, "create_future"))?;
+                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+                if let State::Pending { future: slot, .. } = &mut *self.state.get()? {
+                    *slot = Some(future.clone().unbind());
+                }
+                Ok(future.unbind())
+            }
+            State::Abandoned { work } => {
+                *state = State::Abandoned { work };
+                Err(PyRuntimeError::new_err("the operation was cancelled"))
+            }
+            State::Spent => Err(PyRuntimeError::new_err("cannot reuse already awaited operation")),
+        }
+    }
+
+    fn send(&self, py: Python<'_>, _value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.__next__(py)
+    }
+
+    #[pyo3(signature = (kind, value = None, traceback = None))]
+    fn throw(
+        &self,
+        py: Python<'_>,
+        kind: Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.abandon(py)?;
+        let error = match value {
+            Some(value) if !value.is_none() => PyErr::from_value(value),
+            _ => PyErr::from_value(kind),
+        };
+        let _ = traceback;
+        Err(error)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.abandon(py)
+    }
+}
+
+/// `sock_recv`: what was kept of a cancelled receive first, then the socket.
+pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyResult<Py<Operation>> {
+    let py = scheduler.py();
+    let kept = {
+        let io = &mut *scheduler.get().io.get()?;
+        if io.stash.is_empty() { None } else { io.stash.take(fd, len) }
+    };
+    if let Some(kept) = kept {
+        return Operation::done(scheduler, Ok(PyBytes::new(py, &kept).unbind().into_any()));
+    }
+    let bytes = uninit_bytes(py, len)?.unbind();
+    Operation::start(scheduler, Work::Receive { fd, bytes, len })
+}
+
+/// What was kept of a cancelled receive, into a buffer.
+pub fn kept_into(io: &mut Io, fd: RawFd, room: usize) -> Option<Vec<u8>> {
+    if io.stash.is_empty() { None } else { io.stash.take(fd, room) }
+}
+
+/// `sock_sendall`: tries at once, and leaves the rest to the engine.
+pub fn send_all(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: PyBuffer<u8>) -> PyResult<Py<Operation>> {
+    let len = buffer.len_bytes();
+    let op = Op::Send { fd, buf: buffer.buf_ptr().cast(), len, flags: 0 };
+    // SAFETY: the buffer is exported for as long as `buffer` lives.
+    let sent = match unsafe { syscalls::attempt(&op) } {
+        syscalls::AGAIN => 0,
+        error if error < 0 => return Operation::done(scheduler, Err(os_error(error))),
+        sent if sent as usize >= len => return Operation::done(scheduler, Ok(scheduler.py().None())),
+        sent => sent as usize,
+    };
+    Operation::start(scheduler, Work::Send { fd, buffer, sent })
+}

@@ -1,0 +1,139 @@
+//! `add_reader` and `add_writer`: level-triggered callbacks on file descriptors of the program's own.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+
+use proact_driver::{Op, Token};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::cell::LoopCell;
+use crate::handle::Handle;
+use crate::io::{Io, Sent};
+use crate::ready::Ready;
+use crate::scheduler::Scheduler;
+use crate::slots::Target;
+
+/// A poll in flight and whom it calls.
+#[pyclass(frozen, module = "proact._core")]
+pub struct Watch {
+    handle: LoopCell<Option<Ready>>,
+}
+
+impl Watch {
+    /// A completion of the poll: the callback becomes due.
+    pub fn fired(&self, py: Python<'_>, scheduler: &Scheduler) -> PyResult<()> {
+        let handle = match &*self.handle.get()? {
+            Some(handle) if !handle.is_cancelled(py) => match handle {
+                Ready::Native(handle) => Ready::Native(handle.clone_ref(py)),
+                Ready::Debug(handle) => Ready::Debug(handle.clone_ref(py)),
+            },
+            _ => return Ok(()),
+        };
+        scheduler.push(handle);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Read,
+    Write,
+}
+
+#[derive(Default)]
+pub struct Readers(HashMap<(RawFd, Side), (Token, Py<Watch>)>);
+
+impl Readers {
+    /// Replaces the callback of one side of an fd, or begins to watch it.
+    ///
+    /// # Errors
+    /// `OSError` where the engine can't watch the fd (`EBADF`; `EPERM` for regular files; `ERANGE` past FD_SETSIZE).
+    pub fn add(&mut self, py: Python<'_>, io: &mut Io, fd: RawFd, side: Side, handle: Ready) -> PyResult<Option<Ready>> {
+        if let Some((_, watch)) = self.0.get(&(fd, side)) {
+            let previous = watch.get().handle.get()?.replace(handle);
+            return Ok(previous);
+        }
+        let watch = Py::new(py, Watch { handle: LoopCell::new(Some(handle)) })?;
+        let events = if side == Side::Read { libc::POLLIN } else { libc::POLLOUT } as u32;
+        // SAFETY: a poll points at no memory.
+        match unsafe { io.submit(Op::PollMulti { fd, events }, Target::Watch(watch.clone_ref(py))) } {
+            Sent::Pending(token) => {
+                self.0.insert((fd, side), (token, watch));
+                Ok(None)
+            }
+            Sent::Ready(error) => Err(std::io::Error::from_raw_os_error(-error).into()),
+        }
+    }
+
+    /// Stops watching; the handle that was called, if there was one.
+    pub fn remove(&mut self, io: &mut Io, fd: RawFd, side: Side) -> PyResult<Option<Ready>> {
+        let Some((token, watch)) = self.0.remove(&(fd, side)) else { return Ok(None) };
+        io.cancel(token);
+        let handle = watch.get().handle.get()?.take();
+        Ok(handle)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The fd that an argument of `add_reader` and its like names.
+pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let fd: RawFd = match object.extract() {
+        Ok(fd) => fd,
+        Err(_) => object
+            .call_method0("fileno")
+            .and_then(|fd| fd.extract())
+            .map_err(|_| pyo3::exceptions::PyValueError::new_err(format!("Invalid file object: {object:?}")))?,
+    };
+    if fd < 0 {
+        return Err(pyo3::exceptions::PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+    }
+    Ok(fd)
+}
+
+#[pymethods]
+impl Scheduler {
+    #[pyo3(name = "_watch")]
+    fn watch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool, handle: Bound<'_, PyAny>) -> PyResult<()> {
+        let fd = descriptor(fd)?;
+        let side = if write { Side::Write } else { Side::Read };
+        let this = slf.get();
+        this.check_closed()?;
+        if this.transport_of(slf.py(), fd)?.is_some() {
+            return Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport")));
+        }
+        let ready = match handle.cast_into::<Handle>() {
+            Ok(handle) => Ready::Native(handle.unbind()),
+            Err(error) => Ready::Debug(error.into_inner().unbind()),
+        };
+        let previous = {
+            let mut io = this.io.get()?;
+            this.readers.get()?.add(slf.py(), &mut io, fd, side, ready)?
+        };
+        if let Some(previous) = previous {
+            previous.object(slf.py()).call_method0(slf.py(), "cancel")?;
+        }
+        Ok(())
+    }
+
+    #[pyo3(name = "_unwatch")]
+    fn unwatch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool) -> PyResult<bool> {
+        let this = slf.get();
+        if this.is_closed() {
+            return Ok(false);
+        }
+        let fd = descriptor(fd)?;
+        let side = if write { Side::Write } else { Side::Read };
+        let handle = {
+            let mut io = this.io.get()?;
+            this.readers.get()?.remove(&mut io, fd, side)?
+        };
+        match handle {
+            Some(handle) => handle.object(slf.py()).call_method0(slf.py(), "cancel").map(|_| true),
+            None => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,550 @@
+//! The scheduler: the ready queue, the timers, the engine, and one turn of the loop.
+//!
+//! A turn: flush what was written, let the engine wait (its only system call, and the only place that releases the
+//! GIL), dispatch every completion, move due timers to the ready queue, run what is ready. Exceptions of callbacks go to
+//! the loop's exception handler; `SystemExit` and `KeyboardInterrupt` end the run with everything left in its place.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use proact_driver::{Config, Engine, Waker, open};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::PyTraverseError;
+
+use crate::call::{current_context, stops_the_loop};
+use crate::cell::LoopCell;
+use crate::handle::{Handle, TimerHandle};
+use crate::io::{Arrived, Io};
+use crate::readers::Readers;
+use crate::ready::Ready;
+use crate::slots::Target;
+use crate::timers::{Timers, nanoseconds, now};
+use crate::transport::listener::Listener;
+use crate::transport::stream::StreamTransport;
+
+/// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
+const POLL_INTERVAL: u64 = 20_000;
+/// How long closing waits for the kernel to let go of memory.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+/// Transports in the flush list after which a long dispatch hands them over before it goes on.
+const EARLY_FLUSH: usize = 32;
+
+/// What the loop's thread works through, kept from turn to turn for its memory.
+#[derive(Default)]
+struct Turn {
+    running: VecDeque<Ready>,
+    due: Vec<Ready>,
+    dead: Vec<Ready>,
+    flushing: Vec<Py<StreamTransport>>,
+    last_poll: u64,
+}
+
+/// The native half of `proact.EventLoop`.
+#[pyclass(frozen, subclass, module = "proact._core")]
+pub struct Scheduler {
+    pub(crate) io: LoopCell<Io>,
+    pub(crate) readers: LoopCell<Readers>,
+    ready: Mutex<VecDeque<Ready>>,
+    timers: LoopCell<Timers>,
+    turn: LoopCell<Turn>,
+    waker: Waker,
+    engine: Engine,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+    debug: AtomicBool,
+    server_takes_transport: OnceLock<bool>,
+    buffered_protocol: OnceLock<Py<PyAny>>,
+}
+
+/// How an engine's error shows: a forked child is told what is wrong.
+fn engine_error(error: std::io::Error) -> PyErr {
+    if error.raw_os_error() == Some(libc::EOWNERDEAD) {
+        return PyRuntimeError::new_err(
+            "this event loop belongs to the parent process; a forked child must make a loop of its own",
+        );
+    }
+    error.into()
+}
+
+impl Scheduler {
+    fn ready(&self) -> MutexGuard<'_, VecDeque<Ready>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn push(&self, handle: Ready) {
+        self.ready().push_back(handle);
+    }
+
+    /// Schedules a native callback.
+    pub fn call_native(
+        &self,
+        py: Python<'_>,
+        callback: Py<PyAny>,
+        args: Py<PyTuple>,
+        context: Py<PyAny>,
+    ) -> PyResult<()> {
+        self.push(Ready::Native(Py::new(py, Handle::new(callback, args, context))?));
+        Ok(())
+    }
+
+    /// Callbacks that are ready or wait for their time.
+    pub fn scheduled(&self) -> PyResult<usize> {
+        Ok(self.ready().len() + self.timers.get()?.len())
+    }
+
+    pub fn is_debug(&self) -> bool {
+        self.debug.load(Ordering::Relaxed)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub fn check_closed(&self) -> PyResult<()> {
+        if self.is_closed() { Err(PyRuntimeError::new_err("Event loop is closed")) } else { Ok(()) }
+    }
+
+    pub fn server_takes_transport(&self) -> bool {
+        *self.server_takes_transport.get().unwrap_or(&true)
+    }
+
+    pub fn is_buffered(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match self.buffered_protocol.get() {
+            Some(kind) => protocol.is_instance(kind.bind(protocol.py())),
+            None => Ok(false),
+        }
+    }
+
+    pub fn join_flush(&self, transport: Py<StreamTransport>) -> PyResult<()> {
+        self.io.get()?.flush.push(transport);
+        Ok(())
+    }
+
+    /// The transport that an fd belongs to.
+    pub fn transport_of(&self, py: Python<'_>, fd: i32) -> PyResult<Option<Py<StreamTransport>>> {
+        let io = self.io.get()?;
+        for target in io.slots.targets() {
+            if let Target::StreamReceive(transport) | Target::StreamReadable(transport) = target
+                && transport.get().fd()? == fd
+            {
+                return Ok(Some(transport.clone_ref(py)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends what was written since the last flush.
+    fn flush_writes(&self, py: Python<'_>) -> PyResult<()> {
+        let mut list = {
+            let mut turn = self.turn.get()?;
+            let mut io = self.io.get()?;
+            if io.flush.is_empty() {
+                return Ok(());
+            }
+            std::mem::swap(&mut io.flush, &mut turn.flushing);
+            std::mem::take(&mut turn.flushing)
+        };
+        let mut outcome = Ok(());
+        let mut pending = list.drain(..);
+        for transport in pending.by_ref() {
+            outcome = StreamTransport::flush(transport.bind(py));
+            if outcome.is_err() {
+                break;
+            }
+        }
+        let rest: Vec<_> = pending.collect();
+        if !rest.is_empty() {
+            self.io.get()?.flush.extend(rest);
+        }
+        self.turn.get()?.flushing = list;
+        outcome
+    }
+
+    fn dispatch(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        loop {
+            let (arrived, written) = {
+                let mut io = self.io.get()?;
+                let Some(arrived) = io.pop(py)? else { return Ok(()) };
+                (arrived, io.flush.len())
+            };
+            let Arrived { completion, target, data } = arrived;
+            match &target {
+                Target::StreamReceive(transport) => {
+                    StreamTransport::received(transport.bind(py), &completion, data)?;
+                }
+                Target::StreamReadable(transport) => StreamTransport::readable(transport.bind(py), &completion)?,
+                Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
+                Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
+                Target::Watch(watch) => watch.get().fired(py, self)?,
+                Target::Operation(operation) => operation.get().completed(py, operation, completion.result)?,
+                Target::Nobody => {}
+            }
+            if written >= EARLY_FLUSH {
+                self.flush_writes(py)?;
+                self.io.get()?.driver.flush()?;
+            }
+        }
+    }
+
+    /// How long the engine may wait: `None` without end.
+    fn timeout(&self, py: Python<'_>) -> PyResult<Option<Duration>> {
+        if self.stopping.load(Ordering::Relaxed) || !self.ready().is_empty() {
+            return Ok(Some(Duration::ZERO));
+        }
+        let mut dead = std::mem::take(&mut self.turn.get()?.dead);
+        let next = {
+            let mut timers = self.timers.get()?;
+            if timers.is_empty() { None } else { timers.next(py, &mut dead) }
+        };
+        dead.clear();
+        self.turn.get()?.dead = dead;
+        Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
+    }
+
+    /// Lets the engine submit, wait and collect.
+    fn wait(&self, py: Python<'_>) -> PyResult<()> {
+        let timeout = self.timeout(py)?;
+        let mut io = self.io.get()?;
+        if io.has_batch() {
+            // A run that was interrupted left some undispatched.
+            return Ok(());
+        }
+        if timeout == Some(Duration::ZERO) {
+            match io.driver.has_work() {
+                Some(false) => return Ok(()),
+                Some(true) => {}
+                None => {
+                    let mut turn = self.turn.get()?;
+                    let time = now();
+                    if time < turn.last_poll + POLL_INTERVAL && !self.stopping.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    turn.last_poll = time;
+                }
+            }
+            return io.wait(timeout).map_err(engine_error);
+        }
+        let outcome = {
+            let io = &mut *io;
+            py.detach(|| io.wait(timeout))
+        };
+        drop(io);
+        outcome.map_err(engine_error)?;
+        py.check_signals()
+    }
+
+    fn move_due_timers(&self, py: Python<'_>) -> PyResult<()> {
+        let (mut due, mut dead) = {
+            let mut turn = self.turn.get()?;
+            (std::mem::take(&mut turn.due), std::mem::take(&mut turn.dead))
+        };
+        {
+            let mut timers = self.timers.get()?;
+            if !timers.is_empty() {
+                timers.due(py, now(), &mut due, &mut dead);
+            }
+        }
+        if !due.is_empty() {
+            self.ready().extend(due.drain(..));
+        }
+        dead.clear();
+        let mut turn = self.turn.get()?;
+        turn.due = due;
+        turn.dead = dead;
+        Ok(())
+    }
+
+    /// Runs what is ready now; what becomes ready meanwhile waits for the next turn.
+    fn run_ready(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let mut running = {
+            let mut turn = self.turn.get()?;
+            std::mem::swap(&mut turn.running, &mut *self.ready());
+            std::mem::take(&mut turn.running)
+        };
+        let mut outcome = Ok(());
+        while let Some(handle) = running.pop_front() {
+            outcome = match &handle {
+                Ready::Native(native) => match native.get().run(py) {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.callback_failed(slf, native, error),
+                },
+                Ready::Debug(debug) => slf.call_method1(intern!(py, "_run_debug"), (debug,)).map(drop),
+            };
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if !running.is_empty() {
+            let mut ready = self.ready();
+            while let Some(handle) = running.pop_back() {
+                ready.push_front(handle);
+            }
+        }
+        self.turn.get()?.running = running;
+        outcome
+    }
+
+    fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, error: PyErr) -> PyResult<()> {
+        let py = slf.py();
+        if stops_the_loop(py, &error) {
+            return Err(error);
+        }
+        let shown = handle.get().describe(py).unwrap_or_else(|_| "?".into());
+        slf.call_method1("_callback_failed", (shown, error.value(py), handle)).map(drop)
+    }
+
+    fn schedule_at(
+        slf: &Bound<'_, Self>,
+        when: f64,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check_closed()?;
+        if this.is_debug() {
+            let handle = slf.call_method1("_debug_timer", (when, callback, args, context))?.unbind();
+            this.timers.get()?.push(nanoseconds(when), Ready::Debug(handle.clone_ref(py)));
+            return Ok(handle);
+        }
+        let context = context_or_current(py, context)?;
+        let handle = Handle::new(callback.unbind(), args.unbind(), context);
+        let cancelled = this.timers.get()?.cancelled.clone();
+        let timer = TimerHandle::create(py, when, handle, cancelled)?;
+        let base = timer.bind(py).as_super().clone().unbind();
+        this.timers.get()?.push(nanoseconds(when), Ready::Native(base));
+        Ok(timer.into_any())
+    }
+}
+
+fn context_or_current(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    match context {
+        Some(context) => Ok(context.unbind()),
+        None => current_context(py),
+    }
+}
+
+#[pymethods]
+impl Scheduler {
+    /// Opens an engine by its name.
+    #[new]
+    #[pyo3(signature = (engine))]
+    fn new(engine: &str) -> PyResult<Scheduler> {
+        let engine = Engine::from_name(engine)
+            .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
+        let driver = open(engine, &Config::default())?;
+        Ok(Scheduler {
+            waker: driver.waker(),
+            io: LoopCell::new(Io::new(driver)),
+            readers: LoopCell::new(Readers::default()),
+            ready: Mutex::default(),
+            timers: LoopCell::new(Timers::default()),
+            turn: LoopCell::new(Turn::default()),
+            engine,
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            debug: AtomicBool::new(false),
+            server_takes_transport: OnceLock::new(),
+            buffered_protocol: OnceLock::new(),
+        })
+    }
+
+    /// What the native side must know of asyncio.
+    #[pyo3(name = "_configure")]
+    fn configure(&self, buffered_protocol: Bound<'_, PyAny>, server_takes_transport: bool) {
+        let _ = self.buffered_protocol.set(buffered_protocol.unbind());
+        let _ = self.server_takes_transport.set(server_takes_transport);
+    }
+
+    /// The engine's name.
+    #[getter]
+    fn engine(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// Turns of the loop until it is stopped.
+    #[pyo3(name = "_run_once")]
+    fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        loop {
+            this.flush_writes(py)?;
+            this.wait(py)?;
+            this.dispatch(slf)?;
+            this.move_due_timers(py)?;
+            this.run_ready(slf)?;
+            if this.stopping.load(Ordering::Relaxed) {
+                // What was written last leaves before the loop stands still.
+                this.flush_writes(py)?;
+                this.io.get()?.driver.flush()?;
+                return Ok(());
+            }
+        }
+    }
+
+    /// The time of the loop, in seconds of the monotonic clock.
+    fn time(&self) -> f64 {
+        now() as f64 / 1e9
+    }
+
+    /// Schedules a callback for the next turn.
+    #[pyo3(signature = (callback, *args, context = None))]
+    fn call_soon(
+        slf: &Bound<'_, Self>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check_closed()?;
+        if this.is_debug() {
+            let handle = slf.call_method1("_debug_handle", (callback, args, context, true))?.unbind();
+            this.push(Ready::Debug(handle.clone_ref(py)));
+            return Ok(handle);
+        }
+        let context = context_or_current(py, context)?;
+        let handle = Py::new(py, Handle::new(callback.unbind(), args.unbind(), context))?;
+        this.push(Ready::Native(handle.clone_ref(py)));
+        Ok(handle.into_any())
+    }
+
+    /// The same from any thread, waking the loop if it sleeps.
+    #[pyo3(signature = (callback, *args, context = None))]
+    fn call_soon_threadsafe(
+        slf: &Bound<'_, Self>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check_closed()?;
+        let handle = if this.is_debug() {
+            let handle = slf.call_method1("_debug_handle", (callback, args, context, false))?.unbind();
+            this.push(Ready::Debug(handle.clone_ref(py)));
+            handle
+        } else {
+            let context = context_or_current(py, context)?;
+            let handle = Py::new(py, Handle::new(callback.unbind(), args.unbind(), context))?;
+            this.push(Ready::Native(handle.clone_ref(py)));
+            handle.into_any()
+        };
+        this.waker.wake();
+        Ok(handle)
+    }
+
+    /// Schedules a callback `delay` seconds from now.
+    #[pyo3(signature = (delay, callback, *args, context = None))]
+    fn call_later(
+        slf: &Bound<'_, Self>,
+        delay: Option<f64>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let delay = delay.ok_or_else(|| PyTypeError::new_err("delay must not be None"))?;
+        Scheduler::schedule_at(slf, slf.get().time() + delay, callback, args, context)
+    }
+
+    /// Schedules a callback for a time of the loop's clock, in seconds.
+    #[pyo3(signature = (when, callback, *args, context = None))]
+    fn call_at(
+        slf: &Bound<'_, Self>,
+        when: Option<f64>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        context: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let when = when.ok_or_else(|| PyTypeError::new_err("when cannot be None"))?;
+        Scheduler::schedule_at(slf, when, callback, args, context)
+    }
+
+    #[pyo3(name = "_write_to_self")]
+    fn write_to_self(&self) {
+        self.waker.wake();
+    }
+
+    #[getter(_stopping)]
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    #[setter(_stopping)]
+    fn set_stopping(&self, value: bool) {
+        self.stopping.store(value, Ordering::Relaxed);
+    }
+
+    #[getter(_closed)]
+    fn closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    #[setter(_closed)]
+    fn set_closed(&self, value: bool) {
+        self.closed.store(value, Ordering::Relaxed);
+    }
+
+    #[getter(_debug)]
+    fn debug(&self) -> bool {
+        self.is_debug()
+    }
+
+    #[setter(_debug)]
+    fn set_debug_flag(&self, value: bool) {
+        self.debug.store(value, Ordering::Relaxed);
+    }
+
+    /// Ends everything in flight and lets go of all that is scheduled.
+    #[pyo3(name = "_shutdown")]
+    fn shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let (left, targets, flush) = {
+            let mut io = this.io.get()?;
+            let left = io.driver.shutdown(SHUTDOWN_LIMIT);
+            (left, io.slots.drain(), std::mem::take(&mut io.flush))
+        };
+        if left > 0 {
+            // The kernel may still write to their memory: better lost than freed.
+            std::mem::forget(targets);
+        }
+        drop(flush);
+        let ready = std::mem::take(&mut *this.ready());
+        drop(ready);
+        let timers = this.timers.get()?.drain();
+        drop(timers);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(ready) = self.ready.try_lock() {
+            ready.iter().try_for_each(|handle| handle.traverse(visit))?;
+        }
+        if let Some(timers) = self.timers.try_get() {
+            timers.handles().try_for_each(|handle| handle.traverse(visit))?;
+        }
+        if let Some(io) = self.io.try_get() {
+            for target in io.slots.targets() {
+                match target {
+                    Target::StreamReceive(object) | Target::StreamReadable(object) | Target::StreamSend(object) => {
+                        visit.call(object)?;
+                    }
+                    Target::Accept(object) => visit.call(object)?,
+                    Target::Watch(object) => visit.call(object)?,
+                    Target::Operation(object) => visit.call(object)?,
+                    Target::Nobody => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! The slab of ops in flight: who is to be told of a completion, and what must live until it comes.
+//!
+//! A token is an index and a generation, so that a late completion can't reach a slot's next tenant. A slot is freed
+//! by the terminal completion and by nothing else.
+
+use proact_driver::{OpKind, Token};
+use pyo3::prelude::*;
+
+use crate::operation::Operation;
+use crate::readers::Watch;
+use crate::transport::listener::Listener;
+use crate::transport::stream::StreamTransport;
+
+/// Who an op belongs to. The reference keeps its buffers and its fd alive.
+pub enum Target {
+    StreamReceive(Py<StreamTransport>),
+    StreamReadable(Py<StreamTransport>),
+    StreamSend(Py<StreamTransport>),
+    Accept(Py<Listener>),
+    Watch(Py<Watch>),
+    Operation(Py<Operation>),
+    /// Nobody waits for it (a close).
+    Nobody,
+}
+
+impl Target {
+    pub fn clone_ref(&self, py: Python<'_>) -> Target {
+        match self {
+            Target::StreamReceive(transport) => Target::StreamReceive(transport.clone_ref(py)),
+            Target::StreamReadable(transport) => Target::StreamReadable(transport.clone_ref(py)),
+            Target::StreamSend(transport) => Target::StreamSend(transport.clone_ref(py)),
+            Target::Accept(listener) => Target::Accept(listener.clone_ref(py)),
+            Target::Watch(watch) => Target::Watch(watch.clone_ref(py)),
+            Target::Operation(operation) => Target::Operation(operation.clone_ref(py)),
+            Target::Nobody => Target::Nobody,
+        }
+    }
+}
+
+struct Slot {
+    generation: u32,
+    kind: OpKind,
+    target: Option<Target>,
+}
+
+#[derive(Default)]
+pub struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+const GENERATION_MASK: u32 = 0x00FF_FFFF;
+
+impl Slots {
+    pub fn insert(&mut self, kind: OpKind, target: Target) -> Token {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, kind, target: None });
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.kind = kind;
+        slot.target = Some(target);
+        u64::from(slot.generation) << 32 | u64::from(index)
+    }
+
+    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(token as u32 as usize)?;
+        (u64::from(slot.generation) == token >> 32 && slot.target.is_some()).then_some(slot)
+    }
+
+    pub fn kind(&mut self, token: Token) -> Option<OpKind> {
+        self.slot(token).map(|slot| slot.kind)
+    }
+
+    /// Who an op belongs to, while more completions follow.
+    pub fn peek(&mut self, py: Python<'_>, token: Token) -> Option<Target> {
+        self.slot(token)?.target.as_ref().map(|target| target.clone_ref(py))
+    }
+
+    /// Frees the slot of an op that is over.
+    pub fn take(&mut self, token: Token) -> Option<Target> {
+        let slot = self.slot(token)?;
+        let target = slot.target.take();
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        self.free.push(token as u32);
+        target
+    }
+
+    /// Everything still in flight, for a loop that closes.
+    pub fn drain(&mut self) -> Vec<Target> {
+        self.free.clear();
+        self.slots.drain(..).filter_map(|slot| slot.target).collect()
+    }
+
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.slots.iter().filter_map(|slot| slot.target.as_ref())
+    }
+}

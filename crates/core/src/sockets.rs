@@ -1,0 +1,130 @@
+//! `loop.sock_*` for stream sockets of the program's own.
+
+use std::os::fd::RawFd;
+
+use proact_driver::{Op, syscalls};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBlockingIOError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::address::Address;
+use crate::operation::{self, Operation, Work};
+use crate::scheduler::Scheduler;
+
+/// The fd of a socket, which debug mode wants non-blocking.
+fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let this = scheduler.get();
+    this.check_closed()?;
+    if this.is_debug() && !socket.call_method0("gettimeout")?.eq(0)? {
+        return Err(PyValueError::new_err("the socket must be non-blocking"));
+    }
+    let fd: RawFd = socket.call_method0(pyo3::intern!(socket.py(), "fileno"))?.extract()?;
+    if fd < 0 {
+        return Err(std::io::Error::from_raw_os_error(libc::EBADF).into());
+    }
+    Ok(fd)
+}
+
+/// A bytes-like object's memory, as bytes.
+fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
+    if let Ok(buffer) = PyBuffer::<u8>::get(data)
+        && buffer.is_c_contiguous()
+    {
+        return Ok(buffer);
+    }
+    // Other element types and strides: the same memory, seen as bytes (or a TypeError that says why not).
+    let builtins = data.py().import("builtins")?;
+    PyBuffer::get(&builtins.getattr("memoryview")?.call1((data,))?.call_method1("cast", ("B",))?)
+}
+
+/// One attempt at a receive into a buffer that is exported only while it lasts.
+fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let buffer = bytes_of(buffer)?;
+    if buffer.readonly() {
+        return Err(pyo3::exceptions::PyTypeError::new_err("a read-write bytes-like object is required"));
+    }
+    let (buf, len) = (buffer.buf_ptr().cast::<u8>(), buffer.len_bytes());
+    let kept = operation::kept_into(&mut *scheduler.get().io.get()?, fd, len);
+    if let Some(kept) = kept {
+        // SAFETY: exported, writable, and `kept` is no longer than it was asked to be.
+        unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), buf, kept.len()) };
+        return Ok(kept.len());
+    }
+    // SAFETY: exported and writable while the call lasts.
+    match unsafe { syscalls::attempt(&Op::Recv { fd, buf, len, flags: 0 }) } {
+        syscalls::AGAIN => Err(PyBlockingIOError::new_err((libc::EAGAIN, "not ready"))),
+        error if error < 0 => Err(std::io::Error::from_raw_os_error(-error).into()),
+        count => Ok(count as usize),
+    }
+}
+
+/// Tries `attempt` now, and again whenever the socket is readable.
+fn when_readable(scheduler: &Bound<'_, Scheduler>, fd: RawFd, attempt: Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+    match attempt.call0() {
+        Err(error) if error.is_instance_of::<PyBlockingIOError>(scheduler.py()) => {
+            Operation::start(scheduler, Work::Readable { fd, then: attempt.unbind() })
+        }
+        outcome => Operation::done(scheduler, outcome.map(Bound::unbind)),
+    }
+}
+
+#[pymethods]
+impl Scheduler {
+    /// Receives up to `n` bytes; empty at the end of the stream. A cancelled receive loses no byte.
+    fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: usize) -> PyResult<Py<Operation>> {
+        let fd = socket_fd(slf, sock)?;
+        operation::receive(slf, fd, n)
+    }
+
+    /// Receives into a buffer; the number of bytes. The buffer is not held while waiting.
+    fn sock_recv_into(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        buf: Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
+        let fd = socket_fd(slf, sock)?;
+        let attempt = Attempt { scheduler: slf.clone().unbind(), fd, buffer: buf.unbind() };
+        when_readable(slf, fd, Bound::new(slf.py(), attempt)?.into_any())
+    }
+
+    /// Sends all of `data`.
+    fn sock_sendall(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+        let fd = socket_fd(slf, sock)?;
+        operation::send_all(slf, fd, bytes_of(data)?)
+    }
+
+    /// `attempt()` once the socket is readable; it raises `BlockingIOError` where it was not after all.
+    #[pyo3(name = "_sock_when_readable")]
+    fn sock_when_readable(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        attempt: Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
+        let fd = socket_fd(slf, sock)?;
+        when_readable(slf, fd, attempt)
+    }
+
+    /// Connects to an address that is resolved already.
+    #[pyo3(name = "_sock_connect")]
+    fn sock_connect(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, address: Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+        let fd = socket_fd(slf, sock)?;
+        let family: i32 = sock.getattr("family")?.extract()?;
+        let parsed = Box::new(Address::parse(family, &address)?);
+        Operation::start(slf, Work::Connect { fd, address: parsed, shown: address.unbind() })
+    }
+}
+
+/// `sock_recv_into`'s attempt, as a callable.
+#[pyclass(frozen, module = "proact._core")]
+struct Attempt {
+    scheduler: Py<Scheduler>,
+    fd: RawFd,
+    buffer: Py<PyAny>,
+}
+
+#[pymethods]
+impl Attempt {
+    fn __call__(&self, py: Python<'_>) -> PyResult<usize> {
+        receive_into(self.scheduler.bind(py), self.fd, self.buffer.bind(py))
+    }
+}

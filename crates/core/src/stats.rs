@@ -1,0 +1,71 @@
+//! What the loop and its engine tell about themselves, as dictionaries.
+
+use proact_driver::{Config, Engine, OpKind, engine_report};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::scheduler::Scheduler;
+
+#[pymethods]
+impl Scheduler {
+    /// Counters of the engine since the loop was made.
+    #[pyo3(name = "_stats")]
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let io = self.io.get()?;
+        let stats = io.driver.stats();
+        let dict = PyDict::new(py);
+        let (submitted, completed) = (PyDict::new(py), PyDict::new(py));
+        for (name, count) in stats.submitted() {
+            submitted.set_item(name, count)?;
+        }
+        for (name, count) in stats.completed() {
+            completed.set_item(name, count)?;
+        }
+        dict.set_item("submitted", submitted)?;
+        dict.set_item("completed", completed)?;
+        dict.set_item("in_flight", stats.in_flight)?;
+        dict.set_item("in_flight_max", stats.in_flight_max)?;
+        dict.set_item("syscalls", stats.syscalls)?;
+        dict.set_item("wait_seconds", stats.wait_ns as f64 / 1e9)?;
+        dict.set_item("buffer_exhaustions", stats.buffer_exhaustions)?;
+        dict.set_item("overflows", stats.overflows)?;
+        dict.set_item("fallbacks", &stats.fallbacks)?;
+        dict.set_item("readers", self.readers.get()?.len())?;
+        dict.set_item("handles", self.scheduled()?)?;
+        Ok(dict)
+    }
+
+    /// The engine's features and opcodes, by name; empty for engines without a ring.
+    #[pyo3(name = "_features")]
+    fn features<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
+        let io = self.io.get()?;
+        let (flags, opcodes) = (PyDict::new(py), PyDict::new(py));
+        if let Some(features) = io.driver.features() {
+            for (name, has) in &features.flags {
+                flags.set_item(name, has)?;
+            }
+            for (name, allowed) in &features.opcodes {
+                opcodes.set_item(name, allowed)?;
+            }
+            flags.set_item("multishot_recv", features.native(OpKind::RecvMulti))?;
+        }
+        Ok((flags, opcodes))
+    }
+}
+
+/// Engines by name, in order of preference: `None` if it can be had, else why not and whether that is for want of
+/// memory or fds.
+#[pyfunction]
+pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    for report in engine_report(&Config::default()) {
+        let exhausted = report.is_exhaustion();
+        dict.set_item(report.engine.name(), report.reason.map(|reason| (reason, report.errno, exhausted)))?;
+    }
+    Ok(dict)
+}
+
+/// The engines' names, in order of preference.
+pub fn engine_names() -> Vec<&'static str> {
+    Engine::ALL.iter().map(|engine| engine.name()).collect()
+}

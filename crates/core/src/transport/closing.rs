@@ -1,0 +1,120 @@
+//! How a stream transport ends.
+//!
+//! `Closing` waits for the outbox, `Lost` for nothing but the ops in flight; then `connection_lost` is called, and
+//! after it the fd is closed: no op of ours uses its number any more.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::stream::{Phase, StreamTransport};
+use crate::call::stops_the_loop;
+
+impl StreamTransport {
+    /// Closes once everything queued is sent.
+    pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Closing {
+                return Ok(());
+            }
+            state.phase = Phase::Closing;
+            state.held.clear();
+            state.stop_receiving(&mut *this.get().scheduler.get().io.get()?);
+            if state.receiving.is_some() || state.sending.is_some() || !state.out.is_empty() {
+                return Ok(());
+            }
+        }
+        Self::soon(this, "_finish")
+    }
+
+    /// Ends the connection now; what is queued is dropped.
+    pub(super) fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Lost {
+                return Ok(());
+            }
+            state.phase = Phase::Lost;
+            state.error = error;
+            state.held.clear();
+            let mut io = this.get().scheduler.get().io.get()?;
+            state.stop_receiving(&mut io);
+            match state.sending {
+                // Its chunks are the kernel's until the completion.
+                Some(token) => io.cancel(token),
+                None => state.out.clear(),
+            }
+            if state.receiving.is_some() || state.sending.is_some() {
+                return Ok(());
+            }
+        }
+        Self::soon(this, "_finish")
+    }
+
+    /// Finishes if closing and nothing is in flight.
+    pub(super) fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
+        let idle = {
+            let mut state = this.get().state.get()?;
+            if state.phase == Phase::Lost && state.sending.is_none() {
+                state.out.clear();
+            }
+            let closing = matches!(state.phase, Phase::Closing | Phase::Lost);
+            closing && state.receiving.is_none() && state.sending.is_none() && state.out.is_empty()
+        };
+        if idle { Self::finish(this) } else { Ok(()) }
+    }
+}
+
+#[pymethods]
+impl StreamTransport {
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::begin_close(slf)
+    }
+
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::lose(slf, None)
+    }
+
+    #[pyo3(name = "_force_close", signature = (exc))]
+    fn force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        Self::lose(slf, exc.map(PyErr::from_value))
+    }
+
+    /// Calls `connection_lost`, closes the fd and lets go of everything.
+    #[pyo3(name = "_finish")]
+    fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let (fd, error, callee) = {
+            let mut state = this.state.get()?;
+            if !matches!(state.phase, Phase::Closing | Phase::Lost) {
+                return Ok(());
+            }
+            state.phase = Phase::Closed;
+            (std::mem::replace(&mut state.fd, -1), state.error.take(), state.protocol.take())
+        };
+        let outcome = match callee {
+            Some(protocol) => {
+                let callee = super::protocol::Callee {
+                    protocol: protocol.into_bound(py),
+                    context: this.context.clone_ref(py),
+                };
+                let reason = error.map_or_else(|| py.None().into_bound(py), |error| error.into_value(py).into_bound(py).into_any());
+                callee.call1(intern!(py, "connection_lost"), &reason).map(drop)
+            }
+            None => Ok(()),
+        };
+        this.release_socket(py)?;
+        this.scheduler.get().io.get()?.close(fd);
+        this.attach(slf, "_detach")?;
+        this.state.get()?.server = None;
+        match outcome {
+            Err(error) if !stops_the_loop(py, &error) => {
+                let scheduler = this.scheduler.bind(py);
+                let message = "Exception in callback protocol.connection_lost";
+                scheduler.call_method1("_transport_failed", (slf, error.value(py), message)).map(drop)
+            }
+            outcome => outcome,
+        }
+    }
+}

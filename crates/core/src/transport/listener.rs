@@ -1,0 +1,181 @@
+//! A listening socket that is accepted from: one multishot accept, a protocol and a transport for each connection.
+
+use std::os::fd::RawFd;
+
+use proact_driver::{Completion, Op, Token};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::stream::StreamTransport;
+use crate::call::{current_context, in_context, stops_the_loop};
+use crate::cell::LoopCell;
+use crate::io::Sent;
+use crate::scheduler::Scheduler;
+use crate::slots::Target;
+
+/// Seconds until accepting is tried again after it failed for want of resources (asyncio's own).
+const RETRY_DELAY: f64 = 1.0;
+
+#[derive(Default)]
+struct State {
+    accepting: Option<Token>,
+    closed: bool,
+}
+
+/// Accepts connections of one socket. With `adopt`, each new fd goes to it; else to a protocol of `factory`.
+#[pyclass(frozen, weakref, module = "proact._core")]
+pub struct Listener {
+    scheduler: Py<Scheduler>,
+    socket: Py<PyAny>,
+    fd: RawFd,
+    factory: Py<PyAny>,
+    server: Option<Py<PyAny>>,
+    adopt: Option<Py<PyAny>>,
+    context: Py<PyAny>,
+    state: LoopCell<State>,
+}
+
+#[pymethods]
+impl Listener {
+    #[new]
+    #[pyo3(signature = (scheduler, sock, factory, server = None, adopt = None))]
+    fn new(
+        scheduler: &Bound<'_, Scheduler>,
+        sock: Bound<'_, PyAny>,
+        factory: Bound<'_, PyAny>,
+        server: Option<Bound<'_, PyAny>>,
+        adopt: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Listener> {
+        let fd: RawFd = sock.call_method0("fileno")?.extract()?;
+        let on: i32 = 1;
+        // Accepted sockets inherit it, which saves a call for each. Unix sockets refuse it, and need it not.
+        // SAFETY: an int and its size.
+        unsafe {
+            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), size_of::<i32>() as u32)
+        };
+        Ok(Listener {
+            scheduler: scheduler.clone().unbind(),
+            socket: sock.unbind(),
+            fd,
+            factory: factory.unbind(),
+            server: server.map(Bound::unbind),
+            adopt: adopt.map(Bound::unbind),
+            context: current_context(scheduler.py())?,
+            state: LoopCell::new(State::default()),
+        })
+    }
+
+    /// Begins to accept, or begins again.
+    fn start(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let mut state = this.state.get()?;
+        if state.closed || state.accepting.is_some() {
+            return Ok(());
+        }
+        let mut io = this.scheduler.get().io.get()?;
+        // SAFETY: an accept points at no memory.
+        match unsafe { io.submit(Op::AcceptMulti { fd: this.fd }, Target::Accept(slf.clone().unbind())) } {
+            Sent::Pending(token) => {
+                state.accepting = Some(token);
+                Ok(())
+            }
+            Sent::Ready(error) => Err(std::io::Error::from_raw_os_error(-error).into()),
+        }
+    }
+
+    /// Stops accepting. The kernel has let go of the socket when this returns, so that closing it frees its port.
+    fn stop(&self) -> PyResult<()> {
+        let mut state = self.state.get()?;
+        state.closed = true;
+        let mut io = self.scheduler.get().io.get()?;
+        if let Some(token) = state.accepting {
+            io.cancel(token);
+            io.driver.flush()?;
+        }
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(&self.factory)?;
+        visit.call(&self.context)?;
+        for object in [&self.server, &self.adopt].into_iter().flatten() {
+            visit.call(object)?;
+        }
+        Ok(())
+    }
+}
+
+fn close(fd: RawFd) {
+    // SAFETY: a connection just accepted that nobody was given.
+    unsafe { libc::close(fd) };
+}
+
+fn is_exhaustion(error: i32) -> bool {
+    matches!(-error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+}
+
+impl Listener {
+    /// A completion of the accept.
+    pub fn accepted(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
+        let py = this.py();
+        let listener = this.get();
+        let closed = {
+            let mut state = listener.state.get()?;
+            if completion.is_terminal() {
+                state.accepting = None;
+            }
+            state.closed
+        };
+        let result = completion.result;
+        if result >= 0 && closed {
+            close(result);
+        } else if result >= 0 {
+            listener.connected(py, result)?;
+        } else if !closed && result != -libc::ECANCELED {
+            let error: PyErr = std::io::Error::from_raw_os_error(-result).into();
+            let scheduler = listener.scheduler.bind(py);
+            let retries = is_exhaustion(result);
+            let start = this.getattr(intern!(py, "start"))?;
+            scheduler.call_method1("_accept_failed", (error.value(py), &listener.socket, retries))?;
+            if retries {
+                scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection: a protocol and a transport for it.
+    fn connected(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        let scheduler = self.scheduler.bind(py);
+        let outcome = in_context(py, &self.context, || {
+            if let Some(adopt) = &self.adopt {
+                return adopt.call1(py, (fd, &self.factory)).map(drop);
+            }
+            let protocol = match self.factory.bind(py).call0() {
+                Ok(protocol) => protocol,
+                Err(error) => {
+                    close(fd);
+                    return Err(error);
+                }
+            };
+            let server = self.server.as_ref().map(|server| server.bind(py).clone());
+            let transport = match StreamTransport::create(scheduler, fd, None, protocol, None, server) {
+                Ok(transport) => transport,
+                Err(error) => {
+                    close(fd);
+                    return Err(error);
+                }
+            };
+            StreamTransport::start(transport.bind(py), None)
+        });
+        match outcome {
+            Err(error) if !stops_the_loop(py, &error) => {
+                scheduler.call_method1("_connection_failed", (error.value(py),)).map(drop)
+            }
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Transports: what stands between a protocol and the engine.
+//!
+//! `stream.rs` is the transport and its state; the life of its data is told in `receive.rs`, `send.rs` and `closing.rs`.
+
+mod closing;
+pub mod listener;
+mod outbox;
+mod protocol;
+mod receive;
+mod send;
+pub mod stream;

@@ -1,0 +1,54 @@
+//! The protocol's side: its methods, called in the transport's context.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::call::{in_context, method0, method1};
+
+/// A protocol with the context that its methods run in.
+pub struct Callee<'py> {
+    pub protocol: Bound<'py, PyAny>,
+    pub context: Py<PyAny>,
+}
+
+impl<'py> Callee<'py> {
+    fn py(&self) -> Python<'py> {
+        self.protocol.py()
+    }
+
+    pub fn call0(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        in_context(self.py(), &self.context, || method0(&self.protocol, name))
+    }
+
+    #[inline]
+    pub fn call1(&self, name: &Bound<'py, PyString>, argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        in_context(self.py(), &self.context, || method1(&self.protocol, name, argument))
+    }
+
+    #[inline]
+    pub fn data_received(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
+        self.call1(intern!(self.py(), "data_received"), data.as_any()).map(drop)
+    }
+
+    /// A writable buffer of the protocol's; never empty.
+    pub fn get_buffer(&self, hint: isize) -> PyResult<PyBuffer<u8>> {
+        let hint = hint.into_pyobject(self.py())?;
+        let buffer = self.call1(intern!(self.py(), "get_buffer"), hint.as_any())?;
+        let buffer = PyBuffer::<u8>::get(&buffer)?;
+        if buffer.len_bytes() == 0 {
+            return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+        }
+        if buffer.readonly() || !buffer.is_c_contiguous() {
+            return Err(PyRuntimeError::new_err("get_buffer() returned a buffer that can't be written to"));
+        }
+        Ok(buffer)
+    }
+
+    pub fn buffer_updated(&self, count: usize) -> PyResult<()> {
+        let count = count.into_pyobject(self.py())?;
+        self.call1(intern!(self.py(), "buffer_updated"), count.as_any()).map(drop)
+    }
+}

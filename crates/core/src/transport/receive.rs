@@ -1,0 +1,299 @@
+//! How a stream transport receives.
+//!
+//! Normally one multishot receive stays in flight and each piece arrives as a `bytes`. A piece that fills its buffer
+//! means that the peer sends in bulk: the multishot is ended, and from its terminal completion on the transport waits
+//! for readability and receives up to `BULK` bytes at once, straight into the object that the protocol is given.
+//! After `SMALL_STREAK` small receives it returns to pieces.
+
+use proact_driver::{Completion, Flags, Op, syscalls};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::protocol::Callee;
+use super::stream::{Held, Mode, Phase, Stream, StreamTransport};
+use crate::call::{bytes_memory, shorten, stops_the_loop, uninit_bytes};
+use crate::io::{Io, Sent};
+use crate::slots::Target;
+
+/// The most that one bulk receive takes, in bytes (asyncio's own limit).
+const BULK: usize = 256 * 1024;
+/// A bulk receive below this counts as small.
+const SMALL: usize = 4096;
+const SMALL_STREAK: u8 = 8;
+
+impl Stream {
+    fn wants_data(&self) -> bool {
+        self.phase == Phase::Open && !self.paused && !self.ended && self.receiving.is_none()
+    }
+
+    /// Asks the receive in flight to end.
+    pub(super) fn stop_receiving(&mut self, io: &mut Io) {
+        if let Some(token) = self.receiving
+            && !self.stopping
+        {
+            self.stopping = true;
+            io.cancel(token);
+        }
+    }
+}
+
+fn os_error(result: i32) -> PyErr {
+    std::io::Error::from_raw_os_error(-result).into()
+}
+
+impl StreamTransport {
+    /// Puts a receive in flight, unless there is one or none is wanted.
+    pub(super) fn receive(this: &Bound<'_, Self>) -> PyResult<()> {
+        let refused = {
+            let mut state = this.get().state.get()?;
+            if !state.wants_data() {
+                return Ok(());
+            }
+            let mut io = this.get().scheduler.get().io.get()?;
+            let (fd, reference) = (state.fd, this.clone().unbind());
+            let (op, target) = match state.mode {
+                Mode::Pieces => (Op::RecvMulti { fd }, Target::StreamReceive(reference)),
+                Mode::Bulk => {
+                    (Op::PollMulti { fd, events: libc::POLLIN as u32 }, Target::StreamReadable(reference))
+                }
+            };
+            // SAFETY: neither op points at memory.
+            match unsafe { io.submit(op, target) } {
+                Sent::Pending(token) => {
+                    state.receiving = Some(token);
+                    state.stopping = false;
+                    None
+                }
+                Sent::Ready(error) => Some(error),
+            }
+        };
+        match refused {
+            Some(error) => Self::fatal(this, os_error(error), "Fatal read error on socket transport"),
+            None => Ok(()),
+        }
+    }
+
+    /// A completion of the multishot receive.
+    pub fn received(
+        this: &Bound<'_, Self>,
+        completion: &Completion,
+        data: Option<Bound<'_, PyBytes>>,
+    ) -> PyResult<()> {
+        let transport = this.get();
+        let deliver = {
+            let mut state = transport.state.get()?;
+            if completion.is_terminal() {
+                state.receiving = None;
+            } else if completion.flags.contains(Flags::FULL) && !state.stopping {
+                state.mode = Mode::Bulk;
+                state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
+            }
+            state.phase == Phase::Open
+        };
+        match data {
+            Some(data) if deliver => Self::deliver(this, Held::Data(data.unbind()))?,
+            None if deliver => Self::receive_ended(this, completion.result)?,
+            _ => {}
+        }
+        if completion.is_terminal() { Self::settle(this) } else { Ok(()) }
+    }
+
+    /// The socket is readable, in bulk mode.
+    pub fn readable(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
+        let transport = this.get();
+        let (fd, wanted) = {
+            let mut state = transport.state.get()?;
+            if completion.is_terminal() {
+                state.receiving = None;
+            }
+            (state.fd, state.phase == Phase::Open && !state.paused && !state.ended && !state.stopping)
+        };
+        if wanted && completion.result >= 0 {
+            Self::receive_bulk(this, fd)?;
+        } else if wanted {
+            Self::receive_ended(this, completion.result)?;
+        }
+        if completion.is_terminal() { Self::settle(this) } else { Ok(()) }
+    }
+
+    /// One large receive into the object that the protocol gets.
+    fn receive_bulk(this: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
+        let py = this.py();
+        let Some((callee, buffered)) = this.get().callee(py)? else { return Ok(()) };
+        let count = if buffered {
+            let buffer = match callee.get_buffer(-1) {
+                Ok(buffer) => buffer,
+                Err(error) => return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed."),
+            };
+            let op = Op::Recv { fd, buf: buffer.buf_ptr().cast(), len: buffer.len_bytes(), flags: 0 };
+            // SAFETY: the buffer is exported, writable and contiguous while the call lasts.
+            let count = unsafe { syscalls::attempt(&op) };
+            drop(buffer);
+            if count > 0 {
+                Self::updated(this, &callee, count as usize)?;
+            }
+            count
+        } else {
+            let bytes = uninit_bytes(py, BULK)?;
+            // SAFETY: a fresh object of just this length that nobody else has seen.
+            let count = unsafe { syscalls::attempt(&Op::Recv { fd, buf: bytes_memory(&bytes), len: BULK, flags: 0 }) };
+            if count > 0 {
+                let data = shorten(bytes, count as usize)?;
+                Self::deliver_to(this, &callee, false, &data)?;
+            }
+            count
+        };
+        match count {
+            syscalls::AGAIN => Ok(()),
+            end if end <= 0 => Self::receive_ended(this, end),
+            count => {
+                let mut state = this.get().state.get()?;
+                state.small = if (count as usize) < SMALL { state.small + 1 } else { 0 };
+                if state.small == SMALL_STREAK {
+                    state.small = 0;
+                    state.mode = Mode::Pieces;
+                    state.stop_receiving(&mut *this.get().scheduler.get().io.get()?);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A terminal result of a receive: the end of the stream, an error, or our own cancel.
+    fn receive_ended(this: &Bound<'_, Self>, result: i32) -> PyResult<()> {
+        match result {
+            0 => Self::deliver(this, Held::End),
+            error if error == -libc::ECANCELED => Ok(()),
+            error => Self::fatal(this, os_error(error), "Fatal read error on socket transport"),
+        }
+    }
+
+    /// Hands something over, or keeps it while reading is paused.
+    fn deliver(this: &Bound<'_, Self>, arrived: Held) -> PyResult<()> {
+        let py = this.py();
+        let transport = this.get();
+        {
+            let mut state = transport.state.get()?;
+            if matches!(arrived, Held::End) {
+                state.ended = true;
+            }
+            if state.paused || !state.held.is_empty() {
+                state.held.push_back(arrived);
+                return Ok(());
+            }
+        }
+        let Some((callee, buffered)) = transport.callee(py)? else { return Ok(()) };
+        match arrived {
+            Held::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(py)),
+            Held::End => Self::deliver_end(this, &callee),
+        }
+    }
+
+    #[inline]
+    fn deliver_to(this: &Bound<'_, Self>, callee: &Callee<'_>, buffered: bool, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+        if !buffered {
+            return match callee.data_received(data) {
+                Ok(()) => Ok(()),
+                Err(error) => Self::fatal(this, error, "Fatal error: protocol.data_received() call failed."),
+            };
+        }
+        let mut rest = data.as_bytes();
+        while !rest.is_empty() {
+            let buffer = match callee.get_buffer(rest.len() as isize) {
+                Ok(buffer) => buffer,
+                Err(error) => return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed."),
+            };
+            let (piece, left) = rest.split_at(rest.len().min(buffer.len_bytes()));
+            // SAFETY: the buffer is exported, writable, contiguous and no shorter than the piece.
+            unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), buffer.buf_ptr().cast(), piece.len()) };
+            drop(buffer);
+            Self::updated(this, callee, piece.len())?;
+            if this.get().state.get()?.phase != Phase::Open {
+                break;
+            }
+            rest = left;
+        }
+        Ok(())
+    }
+
+    fn updated(this: &Bound<'_, Self>, callee: &Callee<'_>, count: usize) -> PyResult<()> {
+        match callee.buffer_updated(count) {
+            Ok(()) => Ok(()),
+            Err(error) => Self::fatal(this, error, "Fatal error: protocol.buffer_updated() call failed."),
+        }
+    }
+
+    /// The peer has ended its side.
+    fn deliver_end(this: &Bound<'_, Self>, callee: &Callee<'_>) -> PyResult<()> {
+        let outcome = callee.call0(intern!(this.py(), "eof_received")).and_then(|keep| keep.is_truthy());
+        match outcome {
+            // The protocol still has something to say.
+            Ok(true) => {
+                let mut state = this.get().state.get()?;
+                let mut io = this.get().scheduler.get().io.get()?;
+                state.stop_receiving(&mut io);
+                Ok(())
+            }
+            Ok(false) => Self::begin_close(this),
+            Err(error) if stops_the_loop(this.py(), &error) => Err(error),
+            Err(error) => Self::fatal(this, error, "Fatal error: protocol.eof_received() call failed."),
+        }
+    }
+
+    /// No receive is in flight any more: begin the next, or finish closing.
+    pub(super) fn settle(this: &Bound<'_, Self>) -> PyResult<()> {
+        let phase = this.get().state.get()?.phase;
+        match phase {
+            Phase::Open => Self::receive(this),
+            Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
+            Phase::New | Phase::Closed => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl StreamTransport {
+    fn pause_reading(&self) -> PyResult<()> {
+        let mut state = self.state.get()?;
+        if state.phase >= Phase::Closing || state.paused {
+            return Ok(());
+        }
+        state.paused = true;
+        state.stop_receiving(&mut *self.scheduler.get().io.get()?);
+        Ok(())
+    }
+
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let has_held = {
+            let mut state = slf.get().state.get()?;
+            if state.phase >= Phase::Closing || !state.paused {
+                return Ok(());
+            }
+            state.paused = false;
+            !state.held.is_empty()
+        };
+        // Not from here: the caller does not expect to be called back.
+        if has_held { Self::soon(slf, "_deliver_held") } else { Self::receive(slf) }
+    }
+
+    /// What arrived while reading was paused, in its order.
+    #[pyo3(name = "_deliver_held")]
+    fn deliver_held(slf: &Bound<'_, Self>) -> PyResult<()> {
+        loop {
+            let held = {
+                let mut state = slf.get().state.get()?;
+                if state.paused || state.phase != Phase::Open {
+                    return Ok(());
+                }
+                state.held.pop_front()
+            };
+            let Some(held) = held else { return Self::receive(slf) };
+            let Some((callee, buffered)) = slf.get().callee(slf.py())? else { return Ok(()) };
+            match held {
+                Held::Data(data) => Self::deliver_to(slf, &callee, buffered, data.bind(slf.py()))?,
+                Held::End => Self::deliver_end(slf, &callee)?,
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! How a stream transport sends: writes are queued, and flushed once at the end of the turn by one vectored send,
+//! which the engine carries with the call that waits. One send is in flight at a time.
+
+use proact_driver::Completion;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+
+use super::stream::{Phase, StreamTransport};
+use crate::call::stops_the_loop;
+use crate::io::Sent;
+use crate::slots::Target;
+
+/// asyncio's: a program that goes on writing into a lost connection is told in the log.
+const FUTILE_WRITES: u32 = 5;
+
+/// The immutable bytes of what a program writes: itself if it is `bytes`, else a snapshot.
+fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = data.cast_exact::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    if data.is_instance_of::<PyBytes>() || data.is_instance_of::<PyByteArray>() || data.is_instance_of::<PyMemoryView>()
+    {
+        // SAFETY: returns a new exact bytes object, or null with an exception set.
+        let bytes = unsafe {
+            Bound::from_owned_ptr_or_err(data.py(), pyo3::ffi::PyBytes_FromObject(data.as_ptr()))?
+        };
+        return Ok(bytes.cast_into()?);
+    }
+    let kind = data.get_type();
+    let message = format!("data argument must be a bytes-like object, not {}", kind.name()?.repr()?);
+    Err(PyTypeError::new_err(message))
+}
+
+impl StreamTransport {
+    fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        if data.as_bytes().is_empty() {
+            return Ok(());
+        }
+        let transport = this.get();
+        let (join, pause) = {
+            let mut state = transport.state.get()?;
+            if state.phase >= Phase::Closing {
+                state.futile += 1;
+                let futile = state.futile;
+                drop(state);
+                if futile >= FUTILE_WRITES {
+                    let logger = this.py().import("asyncio.log")?.getattr("logger")?;
+                    logger.call_method1("warning", ("socket.send() raised exception.",))?;
+                }
+                return Ok(());
+            }
+            state.out.push(data);
+            // With a send in flight its completion flushes.
+            let join = !state.in_flush && state.sending.is_none();
+            state.in_flush |= join;
+            (join, state.out.len() > state.high && !state.protocol_paused)
+        };
+        if join {
+            transport.scheduler.get().join_flush(this.clone().unbind())?;
+        }
+        if pause { Self::maybe_pause_protocol(this) } else { Ok(()) }
+    }
+
+    pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
+        let pauses = {
+            let mut state = this.get().state.get()?;
+            let pauses = state.out.len() > state.high && !state.protocol_paused;
+            state.protocol_paused |= pauses;
+            pauses
+        };
+        if pauses { Self::flow(this, "pause_writing") } else { Ok(()) }
+    }
+
+    fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
+        let resumes = {
+            let mut state = this.get().state.get()?;
+            let resumes = state.protocol_paused && state.out.len() <= state.low;
+            state.protocol_paused &= !resumes;
+            resumes
+        };
+        if resumes { Self::flow(this, "resume_writing") } else { Ok(()) }
+    }
+
+    /// `pause_writing` or `resume_writing`; what it raises is reported and changes nothing.
+    fn flow(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+        let py = this.py();
+        let Some((callee, _)) = this.get().callee(py)? else { return Ok(()) };
+        match callee.call0(&pyo3::types::PyString::intern(py, method)) {
+            Ok(_) => Ok(()),
+            Err(error) if stops_the_loop(py, &error) => Err(error),
+            Err(error) => {
+                let scheduler = this.get().scheduler.bind(py);
+                let message = format!("protocol.{method}() failed");
+                scheduler.call_method1("_transport_failed", (this, error.value(py), message)).map(drop)
+            }
+        }
+    }
+
+    /// Sends what is queued, as far as the socket takes it now.
+    pub fn flush(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        loop {
+            let result = {
+                let mut state = this.get().state.get()?;
+                state.in_flush = false;
+                if state.sending.is_some() || state.phase >= Phase::Lost {
+                    return Ok(());
+                }
+                let fd = state.fd;
+                let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else { break };
+                let mut io = this.get().scheduler.get().io.get()?;
+                // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to this
+                // transport keeps; they stay put while `sending` is set.
+                match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
+                    Sent::Pending(token) => {
+                        state.sending = Some(token);
+                        return Ok(());
+                    }
+                    Sent::Ready(result) => result,
+                }
+            };
+            if !Self::account(this, result)? {
+                return Ok(());
+            }
+        }
+        Self::drained(this)
+    }
+
+    /// The terminal completion of a send.
+    pub fn sent(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
+        let lost = {
+            let mut state = this.get().state.get()?;
+            state.sending = None;
+            state.phase >= Phase::Lost
+        };
+        if lost {
+            return Self::finish_if_idle(this);
+        }
+        if !Self::account(this, completion.result)? {
+            return Ok(());
+        }
+        let join = {
+            let mut state = this.get().state.get()?;
+            if state.out.is_empty() {
+                drop(state);
+                return Self::drained(this);
+            }
+            // `resume_writing` may have written, and joined, already.
+            !std::mem::replace(&mut state.in_flush, true)
+        };
+        if join { this.get().scheduler.get().join_flush(this.clone().unbind()) } else { Ok(()) }
+    }
+
+    /// Takes the result of a send into account; false if it ended the connection.
+    fn account(this: &Bound<'_, Self>, result: i32) -> PyResult<bool> {
+        if result < 0 {
+            let error = std::io::Error::from_raw_os_error(-result).into();
+            Self::fatal(this, error, "Fatal write error on socket transport")?;
+            return Ok(false);
+        }
+        let paused = {
+            let mut state = this.get().state.get()?;
+            state.out.sent(this.py(), result as usize);
+            state.protocol_paused
+        };
+        if paused {
+            Self::maybe_resume_protocol(this)?;
+        }
+        Ok(this.get().state.get()?.phase < Phase::Lost)
+    }
+
+    /// Nothing is left to send: end our side if that was asked for, and finish closing.
+    fn drained(this: &Bound<'_, Self>) -> PyResult<()> {
+        let (phase, eof, fd) = {
+            let state = this.get().state.get()?;
+            (state.phase, state.eof, state.fd)
+        };
+        if phase == Phase::Closing {
+            return Self::finish_if_idle(this);
+        }
+        if eof && phase == Phase::Open {
+            // SAFETY: the transport's own fd. It can only fail where the connection is gone, which reading tells.
+            unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl StreamTransport {
+    /// Queues bytes to be sent; never blocks.
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = snapshot(data)?;
+        slf.get().check_writable()?;
+        Self::queue(slf, data)
+    }
+
+    /// Queues several pieces, which leave together.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.get().check_writable()?;
+        let pieces = list_of_data.try_iter()?.map(|piece| snapshot(&piece?)).collect::<PyResult<Vec<_>>>()?;
+        pieces.into_iter().try_for_each(|piece| Self::queue(slf, piece))
+    }
+
+    /// Ends our side once everything queued is sent; receiving goes on.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let idle = {
+            let mut state = slf.get().state.get()?;
+            if state.phase >= Phase::Closing || state.eof {
+                return Ok(());
+            }
+            state.eof = true;
+            state.out.is_empty() && state.sending.is_none()
+        };
+        if idle { Self::drained(slf) } else { Ok(()) }
+    }
+
+    /// The event loop's name for the protocol's waiting writers.
+    #[getter(_protocol_paused)]
+    fn is_protocol_paused(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.protocol_paused)
+    }
+}

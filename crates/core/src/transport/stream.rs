@@ -1,0 +1,413 @@
+//! The stream transport: one connected socket (TCP or Unix) and its protocol.
+//!
+//! Owns the fd from the first op to the close. Its state is behind a cell that is never held across a call into Python:
+//! each method takes what it needs, lets go, and then calls.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use proact_driver::Token;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use super::outbox::Outbox;
+use super::protocol::Callee;
+use crate::address::Address;
+use crate::call::{current_context, stops_the_loop};
+use crate::cell::LoopCell;
+use crate::scheduler::Scheduler;
+
+/// How a connection is received from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Pieces out of the engine's buffers: an idle connection pins no memory.
+    Pieces,
+    /// Told when it is readable, then one large receive straight into the final object: for a peer that sends in bulk.
+    Bulk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Made, `connection_made` not called yet.
+    New,
+    Open,
+    /// Closing: nothing more is received or accepted for sending, what is queued still goes out.
+    Closing,
+    /// `connection_lost` is due as soon as no op is in flight.
+    Lost,
+    /// `connection_lost` was called and the fd is closed.
+    Closed,
+}
+
+/// Something that arrived while reading was paused.
+pub(super) enum Held {
+    Data(Py<PyBytes>),
+    End,
+}
+
+pub(super) struct Stream {
+    pub fd: RawFd,
+    pub phase: Phase,
+    pub protocol: Option<Py<PyAny>>,
+    pub buffered: bool,
+    // Receiving.
+    pub mode: Mode,
+    pub receiving: Option<Token>,
+    /// The receive in flight was asked to end.
+    pub stopping: bool,
+    pub paused: bool,
+    pub held: VecDeque<Held>,
+    pub ended: bool,
+    /// Small receives in a row, in bulk mode.
+    pub small: u8,
+    // Sending.
+    pub out: Outbox,
+    pub sending: Option<Token>,
+    pub in_flush: bool,
+    pub eof: bool,
+    pub high: usize,
+    pub low: usize,
+    pub protocol_paused: bool,
+    /// Writes since the connection was lost.
+    pub futile: u32,
+    /// Why the connection is lost.
+    pub error: Option<PyErr>,
+    // What the program may ask for.
+    socket: Option<Py<PyAny>>,
+    pub server: Option<Py<PyAny>>,
+}
+
+/// asyncio's default high-water mark, in bytes.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// A transport of one connected stream socket, as `asyncio.Transport`.
+#[pyclass(frozen, weakref, module = "proact._core")]
+pub struct StreamTransport {
+    pub(super) scheduler: Py<Scheduler>,
+    pub(super) context: Py<PyAny>,
+    extra: Py<PyDict>,
+    peer: Option<Address>,
+    local: Option<Address>,
+    pub(super) state: LoopCell<Stream>,
+}
+
+impl StreamTransport {
+    pub fn create(
+        scheduler: &Bound<'_, Scheduler>,
+        fd: RawFd,
+        socket: Option<Py<PyAny>>,
+        protocol: Bound<'_, PyAny>,
+        extra: Option<Bound<'_, PyDict>>,
+        server: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<StreamTransport>> {
+        let py = scheduler.py();
+        let buffered = scheduler.get().is_buffered(&protocol)?;
+        let state = Stream {
+            fd,
+            phase: Phase::New,
+            protocol: Some(protocol.unbind()),
+            buffered,
+            mode: Mode::Pieces,
+            receiving: None,
+            stopping: false,
+            paused: false,
+            held: VecDeque::new(),
+            ended: false,
+            small: 0,
+            out: Outbox::default(),
+            sending: None,
+            in_flush: false,
+            eof: false,
+            high: HIGH_WATER,
+            low: HIGH_WATER / 4,
+            protocol_paused: false,
+            futile: 0,
+            error: None,
+            socket,
+            server: server.map(Bound::unbind),
+        };
+        let transport = StreamTransport {
+            scheduler: scheduler.clone().unbind(),
+            context: current_context(py)?,
+            extra: extra.unwrap_or_else(|| PyDict::new(py)).unbind(),
+            peer: Address::of_peer(fd),
+            local: Address::of_socket(fd),
+            state: LoopCell::new(state),
+        };
+        let transport = Bound::new(py, transport)?;
+        transport.get().attach(&transport, "_attach")?;
+        Ok(transport.unbind())
+    }
+
+    /// Tells the server, where there is one, that a connection came or went.
+    pub(super) fn attach(&self, this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+        let py = this.py();
+        let server = self.state.get()?.server.as_ref().map(|server| server.clone_ref(py));
+        let Some(server) = server else { return Ok(()) };
+        if self.scheduler.get().server_takes_transport() {
+            server.call_method1(py, method, (this,))?;
+        } else {
+            server.call_method0(py, method)?;
+        }
+        Ok(())
+    }
+
+    /// The protocol and the context to call it in; `None` once it was told of the loss.
+    pub(super) fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<(Callee<'py>, bool)>> {
+        let state = self.state.get()?;
+        let Some(protocol) = &state.protocol else { return Ok(None) };
+        let callee = Callee { protocol: protocol.bind(py).clone(), context: self.context.clone_ref(py) };
+        Ok(Some((callee, state.buffered)))
+    }
+
+    /// An exception of the protocol's, or an error of the socket's, that ends the connection: reported, then closed.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` pass through.
+    pub(super) fn fatal(this: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
+        let py = this.py();
+        if stops_the_loop(py, &error) {
+            return Err(error);
+        }
+        let scheduler = this.get().scheduler.bind(py);
+        scheduler.call_method1(intern!(py, "_transport_failed"), (this, error.value(py), message))?;
+        Self::lose(this, Some(error))
+    }
+
+    pub fn fd(&self) -> PyResult<RawFd> {
+        Ok(self.state.get()?.fd)
+    }
+
+    pub(super) fn py_socket<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = this.py();
+        let transport = this.get();
+        let (fd, known) = {
+            let state = transport.state.get()?;
+            (state.fd, state.socket.as_ref().map(|socket| socket.clone_ref(py)))
+        };
+        if let Some(socket) = known {
+            return Ok(Some(socket.into_bound(py)));
+        }
+        if fd < 0 {
+            return Ok(None);
+        }
+        // Made only for those who ask; it shares the fd, which stays the transport's (see `release_socket`).
+        let keywords = PyDict::new(py);
+        keywords.set_item("fileno", fd)?;
+        let socket = py.import("socket")?.getattr("socket")?.call((), Some(&keywords))?;
+        transport.state.get()?.socket = Some(socket.clone().unbind());
+        Ok(Some(socket))
+    }
+
+    /// Takes the fd away from the Python socket that shares it, so that only the transport closes it.
+    pub(super) fn release_socket(&self, py: Python<'_>) -> PyResult<()> {
+        let socket = self.state.get()?.socket.take();
+        match socket {
+            Some(socket) => socket.call_method0(py, "detach").map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl StreamTransport {
+    /// A transport over a connected socket, which it takes over.
+    #[new]
+    #[pyo3(signature = (scheduler, sock, protocol, extra = None, server = None))]
+    fn py_new(
+        scheduler: &Bound<'_, Scheduler>,
+        sock: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        extra: Option<Bound<'_, PyDict>>,
+        server: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<StreamTransport>> {
+        let fd = sock.call_method0("fileno")?.extract()?;
+        StreamTransport::create(scheduler, fd, Some(sock.unbind()), protocol, extra, server)
+    }
+
+    /// Calls `connection_made`, begins to read, and tells `waiter`.
+    #[pyo3(name = "_start", signature = (waiter = None))]
+    pub fn start(slf: &Bound<'_, Self>, waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        {
+            let mut state = this.state.get()?;
+            if state.phase == Phase::New {
+                state.phase = Phase::Open;
+            }
+        }
+        if let Some((callee, _)) = this.callee(py)? {
+            let made = callee.call1(intern!(py, "connection_made"), slf.as_any());
+            if let Err(error) = made {
+                if stops_the_loop(py, &error) {
+                    return Err(error);
+                }
+                let scheduler = this.scheduler.bind(py);
+                let message = "Exception in callback protocol.connection_made";
+                scheduler.call_method1("_transport_failed", (slf, error.value(py), message))?;
+            }
+        }
+        Self::receive(slf)?;
+        if let Some(waiter) = waiter
+            && !waiter.call_method0(intern!(py, "done"))?.is_truthy()?
+        {
+            waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        }
+        Ok(())
+    }
+
+    #[pyo3(signature = (name, default = None))]
+    fn get_extra_info<'py>(
+        slf: &Bound<'py, Self>,
+        name: &str,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        let this = slf.get();
+        if let Some(value) = this.extra.bind(py).get_item(name)? {
+            return Ok(Some(value));
+        }
+        let value = match name {
+            "peername" => this.peer.as_ref().map(|address| address.to_python(py)).transpose()?,
+            "sockname" => this.local.as_ref().map(|address| address.to_python(py)).transpose()?,
+            "socket" => match Self::py_socket(slf)? {
+                Some(socket) => {
+                    let view = py.import("asyncio.trsock")?.call_method1("TransportSocket", (socket,))?;
+                    this.extra.bind(py).set_item("socket", &view)?;
+                    Some(view)
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        Ok(value.or(default))
+    }
+
+    fn set_protocol(&self, py: Python<'_>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let buffered = self.scheduler.bind(py).get().is_buffered(&protocol)?;
+        let old = {
+            let mut state = self.state.get()?;
+            state.buffered = buffered;
+            state.protocol.replace(protocol.unbind())
+        };
+        drop(old);
+        Ok(())
+    }
+
+    fn get_protocol(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.state.get()?.protocol.as_ref().map(|protocol| protocol.clone_ref(py)))
+    }
+
+    fn is_closing(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.phase >= Phase::Closing)
+    }
+
+    fn is_reading(&self) -> PyResult<bool> {
+        let state = self.state.get()?;
+        Ok(state.phase < Phase::Closing && !state.paused)
+    }
+
+    fn get_write_buffer_size(&self) -> PyResult<usize> {
+        Ok(self.state.get()?.out.len())
+    }
+
+    /// The water marks, `(low, high)`, in bytes.
+    fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
+        let state = self.state.get()?;
+        Ok((state.low, state.high))
+    }
+
+    #[pyo3(signature = (high = None, low = None))]
+    fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| low.saturating_mul(4)));
+        let low = low.unwrap_or(high / 4);
+        if low < 0 || high < low {
+            return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));
+        }
+        {
+            let mut state = slf.get().state.get()?;
+            state.high = high as usize;
+            state.low = low as usize;
+        }
+        Self::maybe_pause_protocol(slf)
+    }
+
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().scheduler.bind(slf.py()).getattr(intern!(slf.py(), "_transport_class"))
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        let state = self.state.get()?;
+        let phase = match state.phase {
+            Phase::New => "new",
+            Phase::Open => "open",
+            Phase::Closing | Phase::Lost => "closing",
+            Phase::Closed => "closed",
+        };
+        let reading = if state.paused { "paused" } else { "polling" };
+        Ok(format!("<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>", state.fd, state.out.len()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(&self.context)?;
+        visit.call(&self.extra)?;
+        if let Some(state) = self.state.try_get() {
+            for object in [&state.protocol, &state.socket, &state.server].into_iter().flatten() {
+                visit.call(object)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StreamTransport {
+    pub(super) fn check_writable(&self) -> PyResult<()> {
+        if self.state.get()?.eof {
+            return Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"));
+        }
+        Ok(())
+    }
+
+    /// Schedules a method of this transport for the next turn.
+    pub(super) fn soon(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+        let py = this.py();
+        let callback = this.getattr(method)?.unbind();
+        let scheduler = this.get().scheduler.get();
+        scheduler.call_native(py, callback, PyTuple::empty(py).unbind(), this.get().context.clone_ref(py))
+    }
+}
+
+impl Drop for StreamTransport {
+    /// A transport that nobody closed: no op of it is in flight, or its slot would keep it alive.
+    fn drop(&mut self) {
+        let Ok(state) = self.state.get() else { return };
+        let fd = state.fd;
+        drop(state);
+        if fd < 0 {
+            return;
+        }
+        Python::attach(|py| {
+            if self.release_socket(py).is_err() {
+                return;
+            }
+            let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
+            let message = std::ffi::CString::new(format!("unclosed transport fd={fd}")).unwrap_or_default();
+            if let Err(error) = PyErr::warn(py, &category, &message, 1) {
+                error.write_unraisable(py, None);
+            }
+        });
+        // SAFETY: the transport's own fd, and nothing uses it any more.
+        unsafe { libc::close(fd) };
+    }
+}

@@ -1,0 +1,403 @@
+"""The event loop: asyncio's `BaseEventLoop` on proact's native scheduler.
+
+What runs per callback or per packet is native (`_core.Scheduler` comes first in the order of resolution). What runs
+once a connection or once a loop is inherited from asyncio; here are the hooks that join the two, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import socket
+import sys
+import threading
+from asyncio import base_events, events, sslproto
+from asyncio.log import logger
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import ssl
+    from contextvars import Context
+
+__all__ = ["EventLoop"]
+
+# Python 3.12.1 and later tell a server which transport came or went; before, only that one did.
+_SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(base_events.Server._attach).parameters
+
+
+class _Transport(asyncio.Transport):
+    """What `isinstance(transport, asyncio.Transport)` sees of a native stream transport."""
+
+
+class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
+    """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
+
+    _transport_class = _Transport
+
+    def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> EventLoop:
+        return _core.Scheduler.__new__(cls, engine)
+
+    def __init__(self, engine: str, info: dict[str, Any] | None = None) -> None:
+        self._configure(asyncio.BufferedProtocol, _SERVER_TAKES_TRANSPORT)
+        asyncio.BaseEventLoop.__init__(self)
+        self._info = info or {"requested": engine, "engines": {}}
+        self._listeners: dict[int, _core.Listener] = {}
+        self._signal_handlers: dict[int, events.Handle] = {}
+        self._wakeup: tuple[socket.socket, socket.socket] | None = None
+
+    def __repr__(self) -> str:
+        state = f"running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}"
+        return f"<{type(self).__name__} engine={self.engine} {state}>"
+
+    def engine_info(self) -> dict[str, Any]:
+        """Which engine was chosen, why not the others, and what its kernel side can do.
+
+        Keys: `chosen`, `requested`, `engines` (name: `available`, `reason`), `features` and `opcodes` (name: bool; of
+        the ring, else empty), `fallbacks` (a line for each thing that is done another way).
+        """
+        features, opcodes = self._features()
+        stats = self.stats()
+        return {
+            "chosen": self.engine,
+            "requested": self._info["requested"],
+            "engines": self._info["engines"],
+            "features": features,
+            "opcodes": opcodes,
+            "fallbacks": stats["fallbacks"],
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of the engine since the loop was made; the loop's own wake-up socket is not counted as in flight.
+
+        Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls` (made by the
+        engine), `wait_seconds` (in the waiting call), `buffer_exhaustions`, `overflows`, `fallbacks` (lines), `readers`
+        (fds watched for the program), `handles` (callbacks ready or timed).
+        """
+        stats: dict[str, Any] = super()._stats()
+        own = int(self._wakeup is not None)
+        stats["in_flight"] -= own
+        stats["readers"] -= own
+        return stats
+
+    # Running and stopping.
+
+    def run_forever(self) -> None:
+        """Run until `stop` is called."""
+        self._check_closed()
+        self._check_running()
+        with _SignalWakeup(self):
+            super().run_forever()
+
+    def close(self) -> None:
+        """End what is in flight and release the engine; idempotent."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        for number in list(self._signal_handlers):
+            self.remove_signal_handler(number)
+        self._close_wakeup()
+        super().close()
+        self._shutdown()
+
+    # Debug mode: asyncio's own handles, which know where they were made.
+
+    def _debug_handle(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, check_thread: bool
+    ) -> events.Handle:
+        if check_thread:
+            self._check_thread()
+        self._check_callback(callback, "call_soon" if check_thread else "call_soon_threadsafe")
+        handle = events.Handle(callback, args, self, context)
+        if handle._source_traceback:
+            del handle._source_traceback[-2:]
+        return handle
+
+    def _debug_timer(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> events.TimerHandle:
+        self._check_thread()
+        self._check_callback(callback, "call_at")
+        handle = events.TimerHandle(when, callback, args, self, context)
+        if handle._source_traceback:
+            del handle._source_traceback[-2:]
+        handle._scheduled = True
+        return handle
+
+    def _run_debug(self, handle: events.Handle) -> None:
+        if handle._cancelled:
+            return
+        self._current_handle = handle
+        try:
+            begun = self.time()
+            handle._run()
+            took = self.time() - begun
+            if took >= self.slow_callback_duration:
+                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)
+        finally:
+            self._current_handle = None
+
+    # What the native side reports.
+
+    def _callback_failed(self, shown: str, error: BaseException, handle: object) -> None:
+        self.call_exception_handler(
+            {"message": f"Exception in callback {shown}", "exception": error, "handle": handle}
+        )
+
+    def _transport_failed(self, transport: _core.StreamTransport, error: BaseException, message: str) -> None:
+        if isinstance(error, OSError):
+            if self.get_debug():
+                logger.debug("%r: %s", transport, message, exc_info=error)
+            return
+        self.call_exception_handler(
+            {"message": message, "exception": error, "transport": transport, "protocol": transport.get_protocol()}
+        )
+
+    def _accept_failed(self, error: BaseException, sock: socket.socket, retries: bool) -> None:
+        message = "socket.accept() out of system resource" if retries else "Accept failed on a socket"
+        from asyncio.trsock import TransportSocket
+
+        self.call_exception_handler({"message": message, "exception": error, "socket": TransportSocket(sock)})
+
+    def _connection_failed(self, error: BaseException) -> None:
+        self.call_exception_handler(
+            {"message": "Error on transport creation for incoming connection", "exception": error}
+        )
+
+    # Watching file descriptors.
+
+    def add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:
+        """Call back whenever `fd` is readable (level triggered)."""
+        self._add_watch(fd, False, callback, args)
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Stop; whether it was watched."""
+        return self._unwatch(fd, False)
+
+    def add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:
+        """Call back whenever `fd` is writable (level triggered)."""
+        self._add_watch(fd, True, callback, args)
+
+    def remove_writer(self, fd: Any) -> bool:
+        """Stop; whether it was watched."""
+        return self._unwatch(fd, True)
+
+    def _add_watch(self, fd: Any, write: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._check_closed()
+        handle: object
+        if self.get_debug():
+            handle = events.Handle(callback, args, self, None)
+        else:
+            handle = _core.Handle(callback, args)
+        self._watch(fd, write, handle)
+
+    # Sockets.
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection: a non-blocking socket and the peer's address."""
+
+        def attempt() -> tuple[socket.socket, Any]:
+            connection, address = sock.accept()
+            connection.setblocking(False)
+            return connection, address
+
+        result: tuple[socket.socket, Any] = await self._sock_when_readable(sock, attempt)
+        return result
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect to `address`, resolving a host name first."""
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            _, _, _, _, address = resolved[0]
+        await self._sock_connect(sock, address)
+
+    # Connections.
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> _core.StreamTransport:
+        base_events._set_nodelay(sock)
+        transport = _core.StreamTransport(self, sock, protocol, extra, server)
+        self.call_soon(transport._start, waiter)
+        return transport
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
+    ) -> None:
+        adopt = None
+        if sslcontext is not None:
+
+            def adopt(fd: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+                connection = socket.socket(fileno=fd)
+                connection.setblocking(False)
+                self._make_ssl_transport(
+                    connection,
+                    factory(),
+                    sslcontext,
+                    server_side=True,
+                    extra={"peername": connection.getpeername()},
+                    server=server,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+
+        listener = _core.Listener(self, sock, protocol_factory, server, adopt)
+        listener.start()
+        self._listeners[sock.fileno()] = listener
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None and not self.is_closed():
+            listener.stop()
+        sock.close()
+
+    # Signals.
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        """Call back in the loop when the signal comes. Main thread only."""
+        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        self._check_signal(sig)
+        self._check_closed()
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("add_signal_handler() can only be called from the main thread")
+        wakeup = self._open_wakeup()
+        previous = signal.set_wakeup_fd(wakeup[1].fileno(), warn_on_full_buffer=False)
+        if previous not in (-1, wakeup[1].fileno()) and not self.is_running():
+            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+        handle = events.Handle(callback, args, self, None)
+        self._signal_handlers[sig] = handle
+        try:
+            # Python runs this handler, which does nothing; the number comes through the wake-up socket.
+            signal.signal(sig, _ignore_signal)
+            signal.siginterrupt(sig, False)
+        except OSError as error:
+            del self._signal_handlers[sig]
+            if error.errno == 22:
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Restore the default behaviour; whether there was a handler."""
+        self._check_signal(sig)
+        if self._signal_handlers.pop(sig, None) is None:
+            return False
+        signal.signal(sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL)
+        return True
+
+    @staticmethod
+    def _check_signal(sig: int) -> None:
+        if not isinstance(sig, int):
+            raise TypeError(f"sig must be an int, not {sig!r}")
+        if sig not in signal.valid_signals():
+            raise ValueError(f"invalid signal number {sig}")
+
+    def _open_wakeup(self) -> tuple[socket.socket, socket.socket]:
+        """The socket pair through which Python's signal handler wakes the loop."""
+        if self._wakeup is None:
+            self._wakeup = receiver, sender = socket.socketpair()
+            receiver.setblocking(False)
+            sender.setblocking(False)
+            self._watch(receiver, False, _core.Handle(self._read_signals, ()))
+        return self._wakeup
+
+    def _close_wakeup(self) -> None:
+        if self._wakeup is not None:
+            self._unwatch(self._wakeup[0], False)
+            for end in self._wakeup:
+                end.close()
+            self._wakeup = None
+
+    def _read_signals(self) -> None:
+        if self._wakeup is None:
+            return
+        try:
+            numbers = self._wakeup[0].recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        for number in numbers:
+            handle = self._signal_handlers.get(number)
+            if handle is None:
+                continue
+            if handle.cancelled():
+                self.remove_signal_handler(number)
+            else:
+                self.call_soon(handle._run)
+
+
+def _ignore_signal(number: int, frame: object) -> None:
+    """Only so that Python's C handler writes to the wake-up fd."""
+
+
+class _SignalWakeup:
+    """While the loop runs in the main thread, signals wake it through its socket pair."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._previous: int | None = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        _, sender = self._loop._open_wakeup()
+        self._previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is None or self._loop._wakeup is None:
+            return
+        ours = self._loop._wakeup[1].fileno()
+        previous = -1 if self._previous == ours else self._previous
+        # With handlers of its own the loop keeps the fd, so that a signal between two runs is not lost.
+        if not self._loop._signal_handlers:
+            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+
+
+if sys.version_info < (3, 11):  # pragma: no cover
+    raise ImportError("proact needs Python 3.11 or newer")

@@ -1,0 +1,88 @@
+"""Which engine a loop gets, and running a program on it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from . import _core
+from .loop import EventLoop
+
+__all__ = ["engine_report", "new_event_loop", "run"]
+
+_T = TypeVar("_T")
+
+
+def _check_name(engine: str, source: str) -> str:
+    if engine != "auto" and engine not in _core.ENGINES:
+        names = ", ".join(("auto", *_core.ENGINES))
+        raise ValueError(f"{source}: no engine is named {engine!r}; there are {names}")
+    return engine
+
+
+def _requested(engine: str) -> str:
+    """The engine asked for: the argument, else `PROACT_ENGINE`, else "auto"."""
+    if _check_name(engine, "engine") != "auto":
+        return engine
+    return _check_name(os.environ.get("PROACT_ENGINE") or "auto", "PROACT_ENGINE")
+
+
+def _describe(error: OSError) -> str:
+    return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror or error}"
+
+
+def new_event_loop(engine: str = "auto") -> EventLoop:
+    """A new event loop on `engine`: "io_uring", "epoll", "poll", "select", or "auto" for the first that works here.
+
+    "auto" is overridden by the environment variable `PROACT_ENGINE`. Raises ValueError for an unknown name, OSError
+    where a named engine can't be had, or where memory or file descriptors have run out.
+    """
+    requested = _requested(engine)
+    engines: dict[str, dict[str, Any]] = {}
+    info = {"requested": requested, "engines": engines}
+    if requested != "auto":
+        # Nothing of another engine is touched, not even to ask.
+        for name in _core.ENGINES:
+            engines[name] = {"available": None, "reason": f"not asked: {requested} was requested"}
+        loop = EventLoop(requested, info)
+        engines[requested] = {"available": True, "reason": None}
+        return loop
+    for name in _core.ENGINES:
+        try:
+            loop = EventLoop(name, info)
+        except OSError as error:
+            if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+                raise
+            reason = _core.probe_engines().get(name)
+            engines[name] = {"available": False, "reason": reason[0] if reason else _describe(error)}
+            continue
+        engines[name] = {"available": True, "reason": None}
+        for other in _core.ENGINES:
+            engines.setdefault(other, {"available": None, "reason": f"not asked: {name} comes first"})
+        return loop
+    raise OSError(errno.ENOSYS, f"no engine works here: {engines}")
+
+
+def engine_report() -> dict[str, Any]:
+    """Every engine, tried: the same as `loop.engine_info()`, without a loop of one's own."""
+    engines = {
+        name: {"available": failure is None, "reason": failure and failure[0]}
+        for name, failure in _core.probe_engines().items()
+    }
+    loop = new_event_loop()
+    try:
+        return loop.engine_info() | {"engines": engines}
+    finally:
+        loop.close()
+
+
+def run(main: Coroutine[Any, Any, _T], *, engine: str = "auto", debug: bool | None = None) -> _T:
+    """Run a coroutine on a new loop, as `asyncio.run` does.
+
+    Raises what `main` raises, RuntimeError inside a running loop, and as `new_event_loop`.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(engine)) as runner:
+        return runner.run(main)

@@ -1,0 +1,89 @@
+"""``proact doctor``: the same facts for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proact.cli.doctor import verdict
+
+if TYPE_CHECKING:
+    import subprocess
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def report(**changes: object) -> dict[str, object]:
+    """An engine report as the core makes it, with changes."""
+    engines: dict[str, object] = {
+        name: {"available": True, "reason": None} for name in ("io_uring", "epoll", "poll", "select")
+    }
+    return {"chosen": "io_uring", "requested": "auto", "engines": engines} | changes
+
+
+REFUSED = {"available": False, "reason": "io_uring_setup: EPERM"}
+
+
+def test_json_holds_what_scripts_ask_for(command: Command) -> None:
+    done = command("doctor", "--json", PROACT_ENGINE="epoll")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = json.loads(done.stdout)
+    assert facts["engine"]["chosen"] == "epoll"
+    assert set(facts["engine"]["engines"]) == {"io_uring", "epoll", "poll", "select"}
+    assert facts["kernel"] == platform.release()
+    assert facts["limits"]["open_files"]["soft"] > 0
+    assert {"proact", "greenlet", "uvloop"} <= set(facts["packages"])
+    assert set(facts["sysctl"]) == {"kernel.io_uring_disabled"}
+    assert facts["seccomp"] in ("off", "strict", "filter", "unknown")
+
+
+def test_people_get_every_engine_and_one_closing_line(command: Command) -> None:
+    done = command("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (
+        "io_uring",
+        "epoll",
+        "poll",
+        "select",
+        "ring features",
+        "open files",
+        "locked memory",
+        "packages",
+    ):
+        assert word in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("proact runs on ")
+    assert "\x1b" not in done.stdout
+
+
+def test_an_unknown_engine_in_the_environment(command: Command) -> None:
+    done = command("doctor", PROACT_ENGINE="kqueue")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proact: ")
+    assert "kqueue" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [
+        (report(), "proact runs on io_uring here"),
+        (
+            report(chosen="epoll", requested="epoll"),
+            "proact runs on epoll here: it was asked for (PROACT_ENGINE=epoll)",
+        ),
+        (
+            report(chosen="epoll", engines={"io_uring": REFUSED}),
+            "proact runs on epoll here: io_uring is not available: io_uring_setup: EPERM",
+        ),
+        (
+            report(chosen=None, engines={"io_uring": REFUSED}),
+            "no engine works here: io_uring: io_uring_setup: EPERM",
+        ),
+    ],
+)
+def test_the_verdict_gives_the_reason(engine: dict[str, object], line: str) -> None:
+    assert verdict(engine) == line

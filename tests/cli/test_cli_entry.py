@@ -1,0 +1,62 @@
+"""The command itself: version, help, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_version(command: Command) -> None:
+    done = command("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("proact ")
+    assert "Python" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["doctor"], ["lab"], ["lab", "echo"]], ids=" ".join)
+def test_help_starts_with_examples(command: Command, words: list[str]) -> None:
+    done = command(*words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    assert lines[0].startswith("Usage: proact")
+    assert lines[1] == "Examples:"
+    assert lines[2].startswith("proact ")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_its_extra_it_says_how_to_get_it(missing: str, tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, sys\n"
+        "real = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *rest: None if name == {missing!r} else real(name, *rest)\n"
+        "from proact.cli import main\n"
+        "assert 'typer' not in sys.modules and 'rich' not in sys.modules\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr == f"proact: the command line needs {missing}: pip install 'proact[cli]'\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["lab", "nonsense"], ["--nonsense"], ["doctor", "more"]])
+def test_an_unknown_command_is_one_line(command: Command, arguments: list[str]) -> None:
+    done = command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proact: ")
+    assert done.stderr.count("\n") == 1
+    assert "--help'" in done.stderr
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    shell = f"{sys.executable} -m proact doctor --json | head -c 1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("{", "")

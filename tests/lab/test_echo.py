@@ -1,0 +1,216 @@
+"""The runner and ``proact lab echo``: real servers, the real load, and what happens when something breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proact.lab.echo import Settings, run
+from proact.lab.registry import MODELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proact.lab.measure import Cell
+    from proact.lab.results import CellResult
+
+Children = Callable[[int], dict[str, int]]
+Wait = Callable[[int, int], dict[str, int]]
+
+
+def echo(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "proact", "lab", "echo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, **more)  # type: ignore[call-overload,no-any-return]
+
+
+QUICK = ("--duration", "0.1", "--warmup", "0.02")
+
+
+class Watcher:
+    """An observer that keeps what it is told, and does something at each tick."""
+
+    def __init__(self, at_tick: Callable[[Cell], None] = lambda cell: None) -> None:
+        self.at_tick = at_tick
+        self.cells: list[Cell] = []
+        self.results: list[CellResult] = []
+
+    def planned(self, settings: Settings, cells: int, seconds: float) -> None:
+        self.plan = cells, seconds
+
+    def started(self, cell: Cell, done: int) -> None:
+        self.cells.append(cell)
+
+    def tick(self) -> None:
+        self.at_tick(self.cells[-1])
+
+    def finished(self, result: CellResult) -> None:
+        self.results.append(result)
+
+
+def test_a_run_from_the_shell(tmp_path: Path) -> None:
+    out = tmp_path / "echo.json"
+    arguments = (
+        "--models",
+        "threads,epoll,asyncio",
+        "--connections",
+        "1,3",
+        "--size",
+        "100,2K",
+        "--seed",
+        "5",
+    )
+    done = echo(*arguments, "--seed", "5", "--json", str(out), *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("12 cells, about ")
+    assert "[12/12] " in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stdout.count("x 100 B") == done.stdout.count("x 2 KiB") == 2
+    assert done.stdout.count("Fastest: ") == 4
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+    document = json.loads(out.read_text())
+    assert (document["schema"], document["workload"], document["seed"]) == (1, "echo", 5)
+    assert document["environment"]["kernel"] == os.uname().release
+    cells = document["cells"]
+    assert sorted(cell["order"] for cell in cells) == list(range(12))
+    assert [cell["model"] for cell in cells] != sorted(cell["model"] for cell in cells)
+    for cell in cells:
+        assert cell["status"] == "ok", cell
+        got = cell["measured"]
+        assert got["messages"] > 0
+        assert got["bytes"] == got["messages"] * cell["size"]
+        assert 0.09 < got["seconds"] < 0.5
+        assert 0 < got["server_cpu_seconds"] < 2 * got["seconds"]
+        assert 0 < got["latency_ns"]["p50"] <= got["latency_ns"]["p99"] <= got["latency_ns"]["max"]
+        assert got["occupied"]["threads"] == (1 + cell["connections"] if cell["model"] == "threads" else 1)
+        assert (got["counted"] is None) == (got["uncounted"] is not None)
+
+
+def test_every_model_that_this_machine_has() -> None:
+    done = echo("--connections", "4", "--duration", "0.05", "--warmup", "0.01", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    cells = {cell["model"]: cell for cell in json.loads(done.stdout)["cells"]}
+    assert list(MODELS) == [name for name in MODELS if name in cells]
+    for name, model in MODELS.items():
+        assert cells[name]["status"] == ("not measured" if model.missing(4) else "ok"), cells[name]
+
+
+def test_the_order_is_random_and_of_the_seed() -> None:
+    cells = [Settings(seed=seed, repeat=3).cells() for seed in (1, 1, 2)]
+    assert cells[0] == cells[1] != cells[2]
+    assert set(cells[0]) == set(cells[2])
+    assert len(cells[0]) == len(set(cells[0])) == 3 * 3 * len(MODELS)
+
+
+def test_repeats_are_all_kept_and_counted_once() -> None:
+    settings = Settings(("epoll",), (2,), (64,), duration=0.05, warmup=0.0, repeat=3, seed=1)
+    cells = run(settings, Watcher())["cells"]
+    assert sorted(cell["repeat"] for cell in cells) == [0, 1, 2]
+    for cell in cells:
+        assert cell["measured"] is not None
+        assert (cell["measured"]["occupied"] is not None) == (cell["repeat"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("blow", "reason"),
+    [(signal.SIGKILL, "the server ended: killed by SIGKILL"), (signal.SIGSTOP, "stalled|0.3 ?s")],
+    ids=["crash", "hang"],
+)
+def test_a_model_that_breaks_fails_alone(
+    blow: signal.Signals, reason: str, lab_children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proact.lab.load_process.STALL_TIMEOUT", 0.3)
+
+    def strike(cell: Cell) -> None:
+        server = lab_children(os.getpid()).get("serve")
+        if cell.model == "poll" and server is not None:
+            os.kill(server, blow)
+
+    watcher = Watcher(strike)
+    settings = Settings(("epoll", "poll", "select"), (2,), (64,), duration=0.5, warmup=0.0, seed=1)
+    before = os.sched_getaffinity(0)
+    cells = {cell["model"]: cell for cell in run(settings, watcher)["cells"]}
+    assert {name: cell["status"] for name, cell in cells.items()} == {
+        "epoll": "ok",
+        "poll": "failed",
+        "select": "ok",
+    }
+    assert cells["poll"]["reason"] is not None
+    assert re.search(reason, cells["poll"]["reason"]), cells["poll"]["reason"]
+    assert len(watcher.results) == 3
+    assert lab_children(os.getpid()) == {}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_what_a_model_cannot_do_is_not_its_failure() -> None:
+    settings = Settings(("select",), (2000,), (64,), duration=0.05, warmup=0.0, seed=1)
+    watcher = Watcher()
+    (cell,) = run(settings, watcher)["cells"]
+    assert (cell["status"], watcher.cells, watcher.plan) == ("not measured", [], (0, 0))
+    assert cell["reason"] == "select(2) watches no fd past 1023, so at most 1000 connections"
+
+
+@pytest.mark.parametrize(
+    ("blow", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)]
+)
+def test_nothing_is_left_running(
+    blow: signal.Signals, exit_code: int, lab_children: Children, wait_for_children: Wait
+) -> None:
+    command = [sys.executable, "-m", "proact", "lab", "echo", "--models", "threads", "--duration", "30"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        found = wait_for_children(process.pid, 2)
+        process.send_signal(blow)
+        out, said = process.communicate(timeout=10)
+        assert (process.returncode, out) == (exit_code, "")
+        wait_for_children(process.pid, 0)
+    assert set(found) == {"serve", "load"}
+    if blow == signal.SIGINT:
+        assert said.splitlines()[-1] == "proact: interrupted"
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "epoll,kqueue"], "unknown model 'kqueue': choose from threads, nonblocking, "),
+        (["--models", ""], "unknown model ''"),
+        (["--connections", "0"], "--connections has '0'"),
+        (["--connections", "1,x"], "--connections has 'x'"),
+        (["--connections", "-5"], "--connections has '-5'"),
+        (["--connections", "1,"], "--connections has ''"),
+        (["--connections", "900000"], "900000 connections need "),
+        (["--size", "0"], "--size has '0'"),
+        (["--size", "17M"], "--size has '17M': it takes whole numbers from 1 to 16,777,216"),
+        (["--size", "²"], "--size has '²'"),
+        (["--duration", "0"], "--duration is 0: it must be from 0.01"),
+        (["--duration", "nan"], "--duration is nan"),
+        (["--duration", "x"], "Invalid value for '--duration'"),
+        (["--warmup", "-1"], "--warmup is -1"),
+        (["--repeat", "0"], "--repeat is 0"),
+        (["--json", "/nowhere/at/all.json"], "can't write '/nowhere/at/all.json': No such file or directory"),
+        (["--json", "/"], "can't write '/': Is a directory"),
+        (["--nonsense"], "No such option: --nonsense"),
+        (["epoll"], "unexpected extra argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
+    done = echo(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proact: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_a_refused_json_file_is_found_out_before_the_run_and_leaves_no_file(tmp_path: Path) -> None:
+    done = echo("--json", str(tmp_path / "x.json"), "--models", "epoll,oops")
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,114 @@
+"""Every model serves: the same bytes come back, whatever their size, whoever else is connected or leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from proact.lab.registry import MODELS, Model
+from proact.lab.server_process import ServerProcess, exchange
+
+KIB = 1024
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def server(request: pytest.FixtureRequest) -> ServerProcess:
+    """A running server of each model; those that this machine cannot run are skipped, with the reason."""
+    model: Model = MODELS[request.param]
+    if reason := model.missing():
+        pytest.skip(reason)
+    with ServerProcess(model.name) as running:
+        yield running
+
+
+def connect(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+@pytest.mark.parametrize("size", [1, 64 * KIB, 1024 * KIB])
+def test_it_echoes(server: ServerProcess, size: int) -> None:
+    message = os.urandom(size)
+    with connect(server) as connection:
+        for _ in range(2):
+            returned = exchange(connection, message, timeout=5)
+            assert hashlib.sha256(returned).digest() == hashlib.sha256(message).digest()
+
+
+def test_many_connections_do_not_mix(server: ServerProcess) -> None:
+    messages = [os.urandom(300_000 + i) for i in range(8)]
+    connections = [connect(server) for _ in messages]
+    returned: dict[int, bytes] = {}
+
+    def talk(i: int) -> None:
+        returned[i] = exchange(connections[i], messages[i], timeout=10)
+
+    threads = [threading.Thread(target=talk, args=(i,)) for i in range(len(messages))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for connection in connections:
+        connection.close()
+    assert [returned[i] == message for i, message in enumerate(messages)] == [True] * len(messages)
+
+
+def test_a_peer_that_does_not_read_holds_up_nobody(server: ServerProcess) -> None:
+    with connect(server) as deaf, connect(server) as other:
+        deaf.setblocking(False)
+        sent = 0
+        deadline = time.monotonic() + 5
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 0.1:  # until the server has stopped reading from it
+            assert time.monotonic() < deadline, f"the server took {sent} bytes that nobody reads"
+            try:
+                sent += deaf.send(bytes(64 * KIB))
+                quiet_since = time.monotonic()
+            except BlockingIOError:
+                time.sleep(0.01)
+        assert exchange(other, b"still here?", timeout=2) == b"still here?"
+        deaf.settimeout(5)  # and what it was sent comes back when it reads after all
+        back = 0
+        while back < sent:
+            back += len(deaf.recv(1024 * KIB))
+        assert back == sent
+
+
+def test_resets_end_only_their_connection(server: ServerProcess) -> None:
+    with connect(server) as witness:
+        for size in (0, 1, 200_000):
+            with connect(server) as rude:
+                rude.setblocking(False)
+                if size:
+                    rude.send(bytes(size))
+                # Closing with this option set sends RST.
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert exchange(witness, b"unharmed", timeout=5) == b"unharmed"
+    server.check_echo(10)
+
+
+def test_a_burst_of_connections_is_accepted(server: ServerProcess) -> None:
+    connections = [connect(server) for _ in range(200)]
+    for connection in connections:
+        connection.send(b"x")
+    assert {connection.recv(1) for connection in connections} == {b"x"}
+    for connection in connections:
+        connection.close()
+
+
+def test_an_idle_server_sleeps(server: ServerProcess) -> None:
+    with connect(server) as connection:
+        assert exchange(connection, b"once", timeout=5) == b"once"
+        time.sleep(0.02)
+        before = server.cpu_seconds()
+        time.sleep(0.1)
+        used = server.cpu_seconds() - before
+    if server.model == "nonblocking":
+        assert used > 0.02  # busy polling burns a core, also when nothing happens
+    else:
+        assert used < 0.02

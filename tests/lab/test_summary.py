@@ -1,0 +1,191 @@
+"""From raw cells to rows, verdicts and tables; no conclusion that the data does not hold."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from proact.lab import summary
+from proact.lab.registry import MODELS
+from proact.lab.table import amount, bar, number, render
+
+if TYPE_CHECKING:
+    from proact.lab.results import CellResult, Document, Measured
+
+
+def measured(rate: float, cpu_us: float = 10.0, load: float = 0.5, **changes: object) -> Measured:
+    """A timed pass of one second."""
+    values: Measured = {
+        "messages": int(rate),
+        "bytes": int(rate) * 1024,
+        "seconds": 1.0,
+        "connect_seconds": 0.01,
+        "latency_ns": {"p50": 1e5, "p90": 2e5, "p99": 3e5, "p99.9": 4e6, "max": 5e6, "mean": 1e5},
+        "load_cpu_seconds": load,
+        "server_cpu_seconds": rate * cpu_us / 1e6,
+        "counted": {"method": "perf", "calls": 6200.0, "messages": 3000},
+        "uncounted": None,
+        "occupied": {"threads": 1, "resident_before": 1000, "resident": 1000 + 10 * 4096},
+    }
+    return values | changes  # type: ignore[return-value,operator]
+
+
+def cell(model: str, repeat: int, got: Measured | str) -> CellResult:
+    """One cell: measured, or failed (or missing, if the reason says "not installed")."""
+    reason = got if isinstance(got, str) else None
+    status = "ok" if reason is None else "not measured" if "not installed" in reason else "failed"
+    return {
+        "model": model,
+        "connections": 10,
+        "size": 1024,
+        "repeat": repeat,
+        "order": 0,
+        "status": status,  # type: ignore[typeddict-item]
+        "reason": reason,
+        "measured": None if isinstance(got, str) else got,
+    }
+
+
+def document(cells: dict[str, list[Measured | str]]) -> Document:
+    """A run with one load."""
+    repeat = max(map(len, cells.values()))
+    return {
+        "schema": 1,
+        "workload": "echo",
+        "started": "2025-01-01T00:00:00+00:00",
+        "seed": 7,
+        "settings": {
+            "sizes": (1024,),
+            "connections": (10,),
+            "duration": 1.0,
+            "warmup": 0.2,
+            "repeat": repeat,
+            "pinned": True,
+        },
+        "environment": {"cpu": "A Processor", "cores": 2, "kernel": "6.1", "python": "CPython 3.13"},
+        "models": {name: {"kind": MODELS[name].kind, "family": MODELS[name].family} for name in cells},
+        "cells": [cell(name, i, got) for name, all_of_it in cells.items() for i, got in enumerate(all_of_it)],
+    }
+
+
+def block(**cells: list[Measured | str]) -> summary.Block:
+    return summary.blocks(document({name.replace("__", "-"): got for name, got in cells.items()}))[0]
+
+
+def test_a_row_has_medians_and_per_message_values() -> None:
+    (row,) = block(epoll=[measured(1000), measured(4000), measured(3000)]).rows
+    assert (row.rate.median, row.rate.low, row.rate.high) == (3000, 1000, 4000)
+    assert row.rate.half_range == pytest.approx(0.5)
+    assert (row.p50, row.p99, row.p999) == (100, 300, 4000)
+    assert row.cpu_us.median == pytest.approx(10.0)
+    assert row.calls == pytest.approx(6200 / 3000)
+    assert (row.threads, row.memory) == (1, 4096)
+    assert not row.load_bound
+
+
+def test_rows_are_sorted_and_absent_models_give_their_reason() -> None:
+    got = block(select=[measured(1000)], epoll=[measured(2000)], uvloop=["not installed: x"], poll=["hung"])
+    assert [row.model for row in got.rows] == ["epoll", "select"]
+    assert [(each.model, each.failed, each.reason) for each in got.absent] == [
+        ("uvloop", False, "not installed: x"),
+        ("poll", True, "hung"),
+    ]
+
+
+def test_only_failures_fail_a_run() -> None:
+    assert not summary.failed(document({"epoll": [measured(1)], "uvloop": ["not installed"]}))
+    assert summary.failed(document({"epoll": [measured(1), "it hangs"]}))
+
+
+def test_what_was_not_counted_is_unknown_and_not_zero() -> None:
+    got = block(epoll=[measured(1000, counted=None, uncounted="perf: EPERM", occupied=None)])
+    (row,) = got.rows
+    assert (row.calls, row.threads, row.memory) == (None, None, None)
+    assert got.uncounted == "perf: EPERM"
+
+
+def test_a_verdict_names_the_best_of_each() -> None:
+    lines = summary.verdict(
+        block(epoll=[measured(2000, 30)], asyncio=[measured(1000, 20)], bare__epoll=[measured(4000, 5)])
+    )
+    assert lines == [
+        "Fastest: epoll, 2,000 messages/s.",
+        "Least CPU: asyncio, 20.0 µs per message.",
+        "epoll reaches 0.50 of bare-epoll, which has no Python in it.",
+    ]
+
+
+def test_what_one_run_cannot_tell_apart_is_level() -> None:
+    lines = summary.verdict(block(epoll=[measured(2000)], poll=[measured(1950)], select=[measured(1500)]))
+    assert lines[0] == "Fastest: epoll, 2,000 messages/s (level with poll)."
+
+
+def test_with_repeats_ranges_that_overlap_are_level() -> None:
+    lines = summary.verdict(
+        block(
+            epoll=[measured(2000), measured(2100), measured(2200)],
+            poll=[measured(1700), measured(1800), measured(2050)],
+            select=[measured(1950), measured(1960), measured(1970)],
+        )
+    )
+    assert lines[0] == "Fastest: epoll, 2,100 messages/s (level with poll)."
+
+
+def test_nothing_is_concluded_from_one_model() -> None:
+    assert summary.verdict(block(epoll=[measured(1)], bare__epoll=[measured(2)])) == []
+
+
+def draw(run: Document, width: int) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False)
+    console.print(render(run, width))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("width", [100, 80])
+def test_a_table_fits_and_cuts_no_number(repeats: int, width: int) -> None:
+    slow = measured(
+        1_234_567.0,
+        12_345.6,
+        load=1.0,
+        latency_ns={"p50": 1e8, "p90": 1e8, "p99": 9.99e8, "p99.9": 1.2e9, "max": 1e9, "mean": 1e8},
+        occupied={"threads": 1001, "resident_before": 0, "resident": 10 * 9_999 * 1024},
+        counted={"method": "perf", "calls": 1e6, "messages": 1000},
+    )
+    cells: dict[str, list[Measured | str]] = {name: [slow] * repeats for name in MODELS}
+    cells["uvloop"] = ["not installed: pip install uvloop"] * repeats
+    cells["gevent"] = ["the server ended: killed by SIGSEGV"] * repeats
+    text = draw(document(cells), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for shown in ("1,234,567*", "12,346", "100,000", "999,000", "1,200k", "1001", "9,999", "1,000"):
+        assert shown in text, shown
+    assert "not measured: not installed: pip install uvloop" in text
+    assert "FAILED: the server ended: killed by SIGSEGV" in text
+    assert "the load had used up its own core" in text
+    assert ("±" in text.split("CPU µs and calls")[0]) == (repeats > 1)
+
+
+def test_numbers_are_short_and_bars_in_proportion() -> None:
+    assert [number(v, 4) for v in (999.4, 1001, 999_400, 1e6, 1e12)] == ["999", "1k", "999k", "1M", "1e+12"]
+    assert [number(v) for v in (0, 1.234, 9.994, 9.996, 45.67, 99.96, 1234.5)] == [
+        "0.00",
+        "1.23",
+        "9.99",
+        "10.0",
+        "45.7",
+        "100",
+        "1,234",
+    ]
+    assert [bar(share, 4) for share in (0.0, 0.5, 0.53125, 1.0, 2.0)] == ["", "██", "██▏", "████", "████"]
+    assert [amount(size) for size in (1, 1000, 1024, 65536, 1 << 20)] == [
+        "1 B",
+        "1,000 B",
+        "1 KiB",
+        "64 KiB",
+        "1 MiB",
+    ]

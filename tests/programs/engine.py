@@ -1,0 +1,9 @@
+"""Prints, as JSON, which engine a loop gets here and what it tells of it."""
+
+import json
+
+import proact
+
+loop = proact.new_event_loop()
+print(json.dumps({"engine": loop.engine, "info": loop.engine_info()}))
+loop.close()

@@ -1,0 +1,103 @@
+"""A seccomp filter that refuses io_uring calls, as container runtimes do: raw BPF through ctypes, no library.
+
+    python tests/seccomp.py io_uring=EPERM -- command ...    setup, enter and register fail with that errno
+    python tests/seccomp.py io_uring=ENOSYS -- command ...
+    python tests/seccomp.py pbuf_ring=EPERM -- command ...   only registering a buffer ring fails
+
+The filter is for ever, so it is put on by a process that then becomes the command. x86_64 and aarch64, which
+agree on io_uring's numbers. Sources: seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h,
+linux/io_uring.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
+SECCOMP_MODE_FILTER = 2
+SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER = 425, 426, 427
+IORING_REGISTER_PBUF_RING = 22
+# Or-ed to the opcode when the ring is meant by its registered index.
+IORING_REGISTER_USE_REGISTERED_RING = 1 << 31
+
+# Offsets in struct seccomp_data; the low half of an argument comes first on these little-endian machines.
+NR, ARCH, ARGS1_LOW = 0, 4, 16 + 8
+
+# BPF instructions: load a word of seccomp_data, mask it, compare and skip, return.
+LOAD, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
+
+
+def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+def program(what: str, error: int) -> bytes:
+    """The filter that refuses `what` ("io_uring" or "pbuf_ring") with `error`."""
+    refuse, allow = instruction(RETURN, SECCOMP_RET_ERRNO | error), instruction(RETURN, SECCOMP_RET_ALLOW)
+    known = [
+        instruction(LOAD, ARCH),
+        instruction(JUMP_IF_EQUAL, AUDIT_ARCH[platform.machine()], if_true=1),
+        allow,
+        instruction(LOAD, NR),
+    ]
+    if what == "io_uring":
+        rest = [
+            instruction(JUMP_IF_EQUAL, IO_URING_SETUP, if_true=3),
+            instruction(JUMP_IF_EQUAL, IO_URING_ENTER, if_true=2),
+            instruction(JUMP_IF_EQUAL, IO_URING_REGISTER, if_true=1),
+            allow,
+            refuse,
+        ]
+    elif what == "pbuf_ring":
+        rest = [
+            instruction(JUMP_IF_EQUAL, IO_URING_REGISTER, if_false=3),
+            instruction(LOAD, ARGS1_LOW),
+            instruction(AND, ~IORING_REGISTER_USE_REGISTERED_RING & 0xFFFFFFFF),
+            instruction(JUMP_IF_EQUAL, IORING_REGISTER_PBUF_RING, if_true=1),
+            allow,
+            refuse,
+        ]
+    else:
+        raise ValueError(f"io_uring or pbuf_ring, not {what!r}")
+    return b"".join(known + rest)
+
+
+class Filter(ctypes.Structure):
+    """struct sock_fprog"""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def install(what: str, error: int) -> None:
+    """Refuse `what` with `error` in this process and all it starts, for ever; OSError where that cannot be."""
+    instructions = program(what, error)
+    filter_ = Filter(len(instructions) // 8, instructions)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for arguments in (
+        (PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filter_), 0, 0),
+    ):
+        if libc.prctl(*arguments):
+            number = ctypes.get_errno()
+            raise OSError(number, f"seccomp: {os.strerror(number)}")
+
+
+def main() -> None:
+    what, _, name = sys.argv[1].partition("=")
+    separator, *command = sys.argv[2:]
+    if separator != "--":
+        raise SystemExit("usage: seccomp.py io_uring=EPERM -- command ...")
+    install(what, getattr(errno, name))
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

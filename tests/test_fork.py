@@ -1,0 +1,20 @@
+"""fork with a loop in hand: the child is told, the parent goes on as if nothing had happened."""
+
+import pytest
+from support import children, loops
+
+
+@pytest.mark.skipif(bool(loops.REFERENCE), reason="asyncio lets a child use, and wreck, its parent's loop")
+@pytest.mark.parametrize("use", ["run", "call_soon", "call_soon_threadsafe", "add_reader", "close"])
+def test_a_child_cannot_use_its_parent_s_loop(engine, use):
+    assert children.output("fork_use.py", use, engine=engine).split() == ["refused", "parent", "ok"]
+
+
+@pytest.mark.parametrize("what", ["exit", "own loop"])
+def test_forking_with_operations_in_flight(engine, what):
+    printed = children.output("fork_in_flight.py", what, engine=engine).split()
+    assert printed == (["child", "parent"] if what == "own loop" else ["parent"])
+
+
+def test_multiprocessing_with_fork(engine):
+    assert children.output("fork_pool.py", engine=engine) == "[0, 1, 4, 9, 16]"

@@ -1,0 +1,135 @@
+"""BufferedProtocol: the loop receives into the protocol's own memory."""
+
+import asyncio
+import socket
+
+import pytest
+from support import peers
+from support.protocols import Buffered, facing, heard
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000, 65537, 1 << 20])
+async def test_buffers_of_odd_sizes(loop, size):
+    data = peers.payload(min(300_000, size * 2000))
+    async with facing(loop, lambda: Buffered(loop, size)) as (client, peer):
+        with peers.thread(peer.sendall, data):
+            assert await client.received(len(data)) == data
+
+
+async def test_a_buffer_that_moves_on(loop):
+    # get_buffer gives the rest of one large buffer, as a parser does that waits for a whole message.
+    class Message(Buffered):
+        end = 0
+
+        def get_buffer(self, sizehint):
+            return memoryview(self.buffer)[self.end :]
+
+        def buffer_updated(self, nbytes):
+            self.record.data_received(bytes(self.buffer[self.end : self.end + nbytes]))
+            self.end += nbytes
+            if self.end == len(self.buffer):
+                self.end = 0
+
+    data = peers.payload(200_000)
+    async with facing(loop, lambda: Message(loop, 7777)) as (client, peer):
+        with peers.thread(peer.sendall, data):
+            assert await client.received(len(data)) == data
+
+
+async def test_a_new_buffer_for_each_call(loop):
+    class Fresh(Buffered):
+        given = None
+
+        def get_buffer(self, sizehint):
+            assert isinstance(sizehint, int)
+            self.given = bytearray(5000)
+            return self.given
+
+        def buffer_updated(self, nbytes):
+            # The one that was given last is the one that was filled.
+            self.record.data_received(bytes(self.given[:nbytes]))
+
+    data = peers.payload(100_000)
+    async with facing(loop, lambda: Fresh(loop)) as (client, peer):
+        for start in range(0, len(data), 10_000):
+            peer.sendall(data[start : start + 10_000])
+            await asyncio.sleep(0.0005)
+        assert await client.received(len(data)) == data
+
+
+async def test_the_end_of_file(loop):
+    async with facing(loop, lambda: Buffered(loop)) as (client, peer):
+        peer.sendall(b"data")
+        peer.shutdown(socket.SHUT_WR)
+        assert await client.lost is None
+        assert client.data == b"data"
+        assert client.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
+
+
+async def test_half_close(loop):
+    class Open(Buffered):
+        def eof_received(self):
+            self.record.eof_received()
+            return True
+
+    async with facing(loop, lambda: Open(loop)) as (client, peer):
+        peer.shutdown(socket.SHUT_WR)
+        await client.record.ended
+        client.transport.write(b"still")
+        assert await heard(loop, peer, 5) == b"still"
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "eof", "pause"])
+async def test_its_memory_is_given_back(loop, end):
+    async with facing(loop, lambda: Buffered(loop)) as (client, peer):
+        peer.sendall(b"x")
+        await client.received(1)
+        if end == "pause":
+            client.transport.pause_reading()
+        elif end == "eof":
+            peer.shutdown(socket.SHUT_WR)
+            await client.lost
+        else:
+            getattr(client.transport, end)()
+            await client.lost
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        # BufferError while anybody, the kernel included, may still write into it.
+        del client.buffer[:]
+        client.buffer += bytes(1000)
+        if end == "pause":
+            peer.sendall(b"y")
+            client.transport.resume_reading()
+            assert await client.received(2) == b"xy"
+
+
+async def test_a_closed_connection_s_buffer_is_not_written_to(loop):
+    for _ in range(20):
+        async with facing(loop, lambda: Buffered(loop)) as (client, peer):
+            await asyncio.sleep(0)
+            client.transport.close()
+            await client.lost
+            client.buffer[:] = bytes(len(client.buffer))
+            try:
+                peer.sendall(b"\xff" * 1000)
+            except ConnectionError:
+                pass
+            await asyncio.sleep(0.001)
+            assert not any(client.buffer)
+
+
+async def test_never_more_than_the_buffer_holds(loop):
+    class Small(Buffered):
+        def __init__(self, loop):
+            super().__init__(loop, 16)
+            self.sizes = []
+
+        def buffer_updated(self, nbytes):
+            self.sizes.append(nbytes)
+            super().buffer_updated(nbytes)
+
+    async with facing(loop, lambda: Small(loop)) as (client, peer):
+        peer.sendall(bytes(range(100)))
+        assert await client.received(100) == bytes(range(100))
+        # Never more at a time than the buffer holds, and never nothing.
+        assert all(0 < size <= 16 for size in client.sizes)

@@ -1,0 +1,185 @@
+"""pause_reading and resume_reading: nothing is delivered in between, and nothing is lost."""
+
+import asyncio
+import socket
+
+import pytest
+from support import peers
+from support.protocols import Buffered, Recorder, facing, heard
+
+
+async def quiet():
+    """Time enough for whatever would come to come."""
+    await asyncio.sleep(0.02)
+
+
+KINDS = {"protocol": Recorder, "buffered": Buffered}
+kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+
+
+@kind
+async def test_nothing_is_delivered_while_paused_and_nothing_lost(loop, kind):
+    data = peers.payload(1 << 20)
+    async with facing(loop, lambda: kind(loop)) as (client, peer):
+        with peers.thread(peer.sendall, data):
+            position = 0
+            while position < len(data):
+                await client.received(position + 1)
+                client.transport.pause_reading()
+                assert not client.transport.is_reading()
+                position = len(client.data)
+                await asyncio.sleep(0.002)
+                assert len(client.data) == position
+                client.transport.resume_reading()
+                assert client.transport.is_reading()
+                position += 50_000
+            assert await client.received(len(data)) == data
+
+
+@kind
+async def test_pausing_inside_the_callback_holds_back_the_very_next(loop, kind):
+    # What an engine has received beforehand may not be delivered behind the back of who has just paused.
+    class Pausing(kind):
+        pass
+
+    def pause_after(method):
+        def call(self, *args):
+            result = method(self, *args)
+            self.transport.pause_reading()
+            return result
+
+        return call
+
+    name = "data_received" if kind is Recorder else "buffer_updated"
+    setattr(Pausing, name, pause_after(getattr(kind, name)))
+    async with facing(loop, lambda: Pausing(loop)) as (client, peer):
+        for number in range(30):
+            peer.sendall(b"%02d" % number)
+            await asyncio.sleep(0.0005)
+        length = len(client.data)
+        assert length >= 2
+        await quiet()
+        assert len(client.data) == length
+        while len(client.data) < 60:
+            client.transport.resume_reading()
+            await client.received(len(client.data) + 1)
+        assert client.data == b"".join(b"%02d" % number for number in range(30))
+
+
+@kind
+async def test_the_end_of_file_waits_too(loop, kind):
+    async with facing(loop, lambda: kind(loop)) as (client, peer):
+        client.transport.pause_reading()
+        peer.sendall(b"last words")
+        peer.shutdown(socket.SHUT_WR)
+        await quiet()
+        assert client.calls == ["connection_made"]
+        client.transport.resume_reading()
+        assert await client.lost is None
+        assert client.data == b"last words"
+        assert client.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
+
+
+async def test_pausing_in_connection_made(loop):
+    class Later(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            transport.pause_reading()
+
+    async with facing(loop, lambda: Later(loop)) as (client, peer):
+        assert not client.transport.is_reading()
+        peer.sendall(b"waits")
+        await quiet()
+        assert client.data == b""
+        client.transport.resume_reading()
+        assert await client.received(5) == b"waits"
+
+
+async def test_twice_is_once(loop):
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        transport = client.transport
+        transport.resume_reading()
+        assert transport.is_reading()
+        for _ in range(3):
+            transport.pause_reading()
+        peer.sendall(b"x")
+        await quiet()
+        assert client.data == b""
+        for _ in range(3):
+            transport.resume_reading()
+        peer.sendall(b"y")
+        assert await client.received(2) == b"xy"
+        await quiet()
+        assert client.data == b"xy"  # not received twice
+
+
+async def test_pausing_and_resuming_in_one_turn_changes_nothing(loop):
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        for number in range(100):
+            peer.sendall(b"%04d" % number)
+            client.transport.pause_reading()
+            client.transport.resume_reading()
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+        data = await client.received(400)
+        assert data == b"".join(b"%04d" % number for number in range(100))
+
+
+async def test_writing_goes_on_while_reading_is_paused(loop):
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        client.transport.pause_reading()
+        data = peers.payload(2 << 20)
+        client.transport.write(data)
+        assert await heard(loop, peer, len(data)) == data
+
+
+async def test_the_kernel_s_buffers_hold_back_the_sender(loop):
+    # A paused transport that kept on receiving in secret would let a peer fill our memory.
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        client.transport.pause_reading()
+        await asyncio.sleep(0.002)
+        peer.setblocking(False)
+        sent = 0
+        for _ in range(5):
+            sent += peers.fill(peer)
+            await asyncio.sleep(0.005)
+        more = peers.fill(peer)
+        assert more == 0, f"the peer could go on sending after {sent} bytes"
+        peer.settimeout(10)
+        client.transport.resume_reading()
+        await client.received(sent)
+
+
+async def test_closing_while_paused(loop):
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        client.transport.pause_reading()
+        peer.sendall(b"never seen")
+        await asyncio.sleep(0.002)
+        assert await client.close() is None
+        assert client.data == b""
+
+
+async def test_after_close_both_do_nothing(loop):
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        transport = client.transport
+        transport.close()
+        assert not transport.is_reading()
+        transport.pause_reading()
+        transport.resume_reading()
+        assert not transport.is_reading()
+        peer.sendall(b"late")
+        await client.lost
+        transport.resume_reading()
+        await quiet()
+        assert client.data == b""
+
+
+async def test_nothing_is_received_after_close(loop):
+    # The data is on its way when close() is called: closed is closed.
+    for _ in range(50):
+        async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+            await asyncio.sleep(0)
+            peer.sendall(b"late")
+            client.transport.close()
+            await client.lost
+            assert client.calls == ["connection_made", "connection_lost"]
