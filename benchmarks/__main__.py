@@ -6,6 +6,7 @@ import argparse
 import datetime
 import fnmatch
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,8 @@ SCHEMA = 1
 RESULTS = children.ROOT / "benchmarks" / "results"
 SCRATCH = children.ROOT / "build" / "benchmarks"
 """Where a run goes that leaves something out: docs/performance.md is not made from it."""
+BUSY = 0.5
+"""From this load average on, somebody else's work is measured too, and a note says so."""
 
 MODES = {
     "quick": (cases.DEFAULT, runner.Settings(rounds=2, duration=0.2, warmup=0.1)),
@@ -48,6 +51,9 @@ def parse() -> argparse.Namespace:
         help="only cases whose name matches, e.g. 'echo/*/1KiB/100'",
     )
     parser.add_argument("--contenders", metavar="A,B", help=f"only these, of {', '.join(contenders.ALL)}")
+    parser.add_argument(
+        "--cold-malloc", action="store_true", help="servers as bare as they start: see children.warm_malloc"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results to this file instead")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     arguments = parser.parse_args()
@@ -88,6 +94,7 @@ def main() -> None:
         rounds=arguments.rounds or settings.rounds,
         duration=arguments.duration or settings.duration,
         warmup=settings.warmup,
+        cold_malloc=arguments.cold_malloc,
     )
     absent = [name for name in arguments.contenders or contenders.ALL if contenders.missing(name)]
     if absent:
@@ -97,6 +104,9 @@ def main() -> None:
             "note: fewer than two cores: server and load share one, and the figures mean little",
             file=sys.stderr,
         )
+
+    if (busy := os.getloadavg()[0]) > BUSY:
+        print(f"note: the machine is busy (load average {busy:.1f}): expect wide spreads", file=sys.stderr)
 
     plan: list[tuple[Case, list[str]]] = []
     for case in chosen:
@@ -112,7 +122,9 @@ def main() -> None:
         "schema": SCHEMA,
         "created": now.isoformat(timespec="seconds"),
         "mode": arguments.mode,
-        "complete": not (arguments.only or arguments.contenders or contenders.BASELINE in absent),
+        "complete": not (
+            arguments.only or arguments.contenders or arguments.cold_malloc or contenders.BASELINE in absent
+        ),
         "settings": asdict(settings),
         "machine": machine.describe(),
         "absent": absent,

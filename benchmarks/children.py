@@ -57,6 +57,18 @@ def settle(core: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def warm_malloc() -> None:
+    """Called in a server: bring glibc's malloc to where a process gets that has lived for a while.
+
+    malloc maps each block above a threshold from the kernel and gives it back when freed, which costs page
+    faults for every `recv` into a fresh 256 KiB buffer. The threshold starts at 128 KiB and rises once a
+    larger block is freed (M_MMAP_THRESHOLD in mallopt(3)): most programs have done that by the time they
+    serve, a mere echo server never does. Measured on asyncio and rloop at 1 KiB: 1.9 page faults a message
+    without this, none with it; at 64 KiB, 18.
+    """
+    bytes(16 << 20)
+
+
 def cpu_clock(pid: int) -> int:
     """The id of the clock that counts the CPU time of a process, all of its threads together.
 

@@ -64,6 +64,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     from proact import _core
 
     with CpuNotes(settings["pid"]) as notes:
+        called = time.monotonic()
         report = cast(
             "dict[str, Any]",
             _core.echo_load(
@@ -77,12 +78,11 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
                 stall_timeout=10.0,
             ),
         )
-        returned = time.monotonic()
-    # `began_ns` is the window's start on CLOCK_MONOTONIC. Without it the window is taken to have ended as
-    # echo_load returned, which is late by the last messages' way home: the server was as busy then, so
-    # little is off.
-    began = report["began_ns"] / 1e9 if "began_ns" in report else returned - report["seconds"]
-    report["server_cpu_seconds"] = notes.at(began + report["seconds"]) - notes.at(began)
+    # The window opens when all are connected and warm, at the end of a turn of the load: at most one turn
+    # later than this, in which the server was as busy. (When echo_load returns says less: it awaits the
+    # last messages first, and looks up only every 100 ms.)
+    opened = called + report["connect_seconds"] + settings["warmup"]
+    report["server_cpu_seconds"] = notes.at(opened + report["seconds"]) - notes.at(opened)
     return report
 
 

@@ -149,6 +149,8 @@ def run(contender: str, bench: str, duration: float) -> dict[str, Any]:
 def main() -> None:
     settings = json.loads(sys.argv[1])
     children.settle(children.SERVER_CORE)
+    if not settings["cold_malloc"]:
+        children.warm_malloc()
     children.say(run(settings["contender"], settings["bench"], settings["duration"]))
 
 

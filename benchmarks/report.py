@@ -161,8 +161,8 @@ this day.
 The load is one thread of Rust on the other core, a closed loop: each connection sends its next message
 when the echo of the last one has come back and was verified. CPU µs is the server process's CPU time, in
 user and kernel mode, over the load's timed window, divided by the messages in it. `bare-epoll` and
-`bare-io_uring` are echo servers in Rust with no Python in them: the ceiling. `make bench` repeats all of
-it.
+`bare-io_uring` are echo servers in Rust with no Python in them: the ceiling. malloc is warmed first, for all
+alike (children.warm_malloc says why). `make bench` repeats all of it.
 """
 
 

@@ -23,16 +23,18 @@ GIVE_UP_AFTER = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how often. `duration` and `warmup` in seconds."""
+    """How often and how long, in seconds. `cold_malloc` leaves children.warm_malloc out."""
 
     rounds: int
     duration: float
     warmup: float
+    cold_malloc: bool = False
 
 
 def run_echo(case: Case, contender: str, settings: Settings) -> dict[str, float]:
     """One server under one load."""
-    with children.child("benchmarks.servers", {"contender": contender, "style": case.style}) as server:
+    served = {"contender": contender, "style": case.style, "cold_malloc": settings.cold_malloc}
+    with children.child("benchmarks.servers", served) as server:
         port = children.hear(server, START_TIMEOUT)["port"]
         # Thousands of idle connections take their time to open; the timed window does not begin before.
         warmup = settings.warmup + case.connections / 5000
@@ -72,6 +74,7 @@ def run_loop(case: Case, contender: str, settings: Settings) -> dict[str, float]
         "contender": contender,
         "bench": case.name.removeprefix("loop/"),
         "duration": settings.duration,
+        "cold_malloc": settings.cold_malloc,
     }
     with children.child("benchmarks.micro", request) as process:
         report = children.hear(process, START_TIMEOUT + settings.duration + 60)

@@ -142,6 +142,8 @@ def serve_bare(contender: str) -> None:
 def main() -> None:
     settings = json.loads(sys.argv[1])
     children.settle(children.SERVER_CORE)
+    if not settings["cold_malloc"]:
+        children.warm_malloc()
     if settings["contender"] in contenders.BARE:
         serve_bare(settings["contender"])
     else:

@@ -77,7 +77,7 @@ class Filter(ctypes.Structure):
 
 
 def install(what: str, error: int) -> None:
-    """Refuse `what` with `error` in this process and all it starts, for ever; OSError where that cannot be."""
+    """Refuse `what` with `error` in this process and all it starts, for ever; OSError where it cannot be."""
     instructions = program(what, error)
     filter_ = Filter(len(instructions) // 8, instructions)
     libc = ctypes.CDLL(None, use_errno=True)

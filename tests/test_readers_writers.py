@@ -15,6 +15,7 @@ async def until(condition):
         await asyncio.sleep(0.0005)
 
 
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_fires_again_while_there_is_data_left(loop):
     with peers.pipe() as (reading, writing):
         seen = []
@@ -52,6 +53,7 @@ async def test_does_not_fire_before_there_is_data(loop):
 
 
 @pytest.mark.parametrize("kind", ["fd", "object"])
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_takes_an_fd_or_an_object_with_one(loop, kind):
     with peers.pair() as (near, far):
         calls = []
@@ -71,6 +73,7 @@ async def test_passes_arguments(loop):
         loop.remove_reader(near)
 
 
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_the_last_callback_replaces_the_one_before(loop):
     with peers.pair() as (near, far):
         first, second = [], []
@@ -109,6 +112,7 @@ async def test_a_removed_callback_is_not_called_any_more(loop):
         assert len(calls) == before
 
 
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_removing_inside_the_callback_makes_it_the_last_call(loop):
     with peers.pair() as (near, far):
         calls = []
@@ -162,6 +166,7 @@ async def test_removing_and_adding_inside_the_callback(loop):
         assert seen == ["first", "second"]
 
 
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_removing_what_was_never_added(loop):
     with peers.pair() as (near, _):
         assert loop.remove_reader(near) is False
@@ -172,6 +177,7 @@ async def test_removing_what_was_never_added(loop):
         assert loop.remove_reader(near) is False
 
 
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_adding_and_removing_within_one_turn_leaves_nothing(loop):
     with peers.pair() as (near, far):
         calls = []
@@ -185,6 +191,7 @@ async def test_adding_and_removing_within_one_turn_leaves_nothing(loop):
         assert calls == []
 
 
+@pytest.mark.not_on("uvloop", reason="remove_writer returns None")
 async def test_a_writer_fires_while_there_is_room_and_waits_while_there_is_none(loop):
     with peers.pair() as (near, far):
         calls = []
@@ -202,6 +209,7 @@ async def test_a_writer_fires_while_there_is_room_and_waits_while_there_is_none(
         assert loop.remove_writer(near) is True
 
 
+@pytest.mark.not_on("uvloop", reason="remove_reader returns None")
 async def test_reader_and_writer_of_one_fd_are_two(loop):
     with peers.pair() as (near, far):
         reads, writes = [], []

@@ -89,6 +89,7 @@ async def test_recv_on_a_closed_socket(loop):
         await loop.sock_recv(sock, 1)
 
 
+@pytest.mark.not_on("uvloop", reason="hangs")
 async def test_recv_of_a_negative_size(loop):
     with peers.tcp_pair() as (near, _):
         with pytest.raises(ValueError, match="negative"):
@@ -187,6 +188,7 @@ async def test_sendall_keeps_the_order_of_its_calls(loop):
         assert received == expected
 
 
+@pytest.mark.not_on("uvloop", reason="takes a None for no data")
 async def test_sendall_of_what_is_no_data(loop):
     with peers.tcp_pair() as (near, far):
         for data in ("text", 42, None):
@@ -342,6 +344,7 @@ METHODS = ["sock_recv", "sock_recv_into", "sock_sendall", "sock_connect", "sock_
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.not_on("uvloop", reason="refuses them in debug mode only")
 async def test_tls_sockets_are_refused(loop, method):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with context.wrap_socket(socket.socket(), server_hostname="host", do_handshake_on_connect=False) as sock:

@@ -139,11 +139,12 @@ async def test_timeouts_that_race_with_the_data_lose_no_byte(loop):
                 time.sleep(0.0007)
 
         received = bytearray()
-        timeouts = 0
+        timeouts = attempts = 0
         with peers.thread(send):
             while len(received) < len(expected):
+                attempts += 1
                 try:
-                    part = await asyncio.wait_for(loop.sock_recv(near, 64), 0.0005 + timeouts % 5 * 0.0001)
+                    part = await asyncio.wait_for(loop.sock_recv(near, 64), 0.0003 + attempts % 5 * 0.0001)
                     assert part, "the peer did not close"
                     received += part
                 except TimeoutError:

@@ -272,6 +272,7 @@ async def test_nagle_is_off(loop):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
+@pytest.mark.not_on("uvloop", reason="its transports are no asyncio.Transport")
 async def test_is_a_transport_of_asyncio_s(loop):
     async with connected(loop, lambda: Recorder(loop), lambda: Recorder(loop)) as (client, server):
         for transport in (client.transport, server.transport):

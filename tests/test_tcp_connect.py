@@ -75,6 +75,7 @@ async def test_an_accepted_socket(loop):
         await client.close()
 
 
+@pytest.mark.not_on("uvloop", reason="the message names no address")
 async def test_refused(loop):
     with peers.refusing() as address:
         with pytest.raises(ConnectionRefusedError, match=str(address[1])) as info:
@@ -181,6 +182,7 @@ async def test_cancelled_in_any_turn(loop):
     ],
     ids=["nothing", "both", "server_hostname", "sock and port"],
 )
+@pytest.mark.not_on("uvloop", reason="has no happy_eyeballs_delay")
 async def test_arguments_that_do_not_fit(loop, options):
     with socket.socket() as sock:
         if options.get("sock"):

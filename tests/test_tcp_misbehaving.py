@@ -79,6 +79,7 @@ async def test_an_error_that_ends_the_connection(loop, unhandled, method, kind, 
 
 @pytest.mark.parametrize("kind", [Recorder, Buffered])
 @pytest.mark.parametrize("method", ["connection_made", "connection_lost"])
+@pytest.mark.not_on("uvloop", reason="closes the connection")
 async def test_an_error_that_changes_nothing(loop, unhandled, method, kind):
     made = raising(kind, method)
     async with serving(loop, lambda: made(loop)) as server:
@@ -114,6 +115,7 @@ async def test_an_error_in_flow_control(loop, unhandled, method):
 @pytest.mark.not_on(
     "asyncio", reason="swallows it unless in debug mode, and leaves the socket to the collector"
 )
+@pytest.mark.not_on("uvloop", reason="leaves the connection hanging")
 async def test_a_factory_that_fails(loop, unhandled):
     attempts = []
 
@@ -138,6 +140,7 @@ async def test_a_factory_that_fails(loop, unhandled):
 
 
 @pytest.mark.not_on("asyncio", reason="leaves the socket to the collector, which warns")
+@pytest.mark.not_on("uvloop", reason="leaves the connection hanging")
 async def test_a_client_s_factory_that_fails(loop):
     def factory():
         raise Oops
@@ -167,6 +170,7 @@ async def test_a_buffer_that_cannot_be_received_into(loop, unhandled, buffer):
         assert problem.exception is exc
 
 
+@pytest.mark.not_on("uvloop", reason="reports it otherwise")
 async def test_a_missing_method_is_an_error_like_any_other(loop, unhandled):
     class Empty:
         def connection_made(self, transport):
@@ -188,6 +192,7 @@ async def test_a_missing_method_is_an_error_like_any_other(loop, unhandled):
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("method", ["connection_made", "data_received", "eof_received", "connection_lost"])
+@pytest.mark.not_on("uvloop", reason="SystemExit in a protocol is only reported")
 def test_what_stops_the_loop_stops_it_and_leaves_it_usable(new_loop, error, method):
     loop = new_loop()
     made = raising(Recorder, method, error)

@@ -52,6 +52,7 @@ async def test_while_reading_is_paused_and_data_waits_to_be_sent(loop):
         assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
 
 
+@pytest.mark.not_on("uvloop", reason="write() raises RuntimeError on a closed handle")
 async def test_writing_goes_nowhere_then_and_says_nothing_worse(loop):
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.pause_reading()

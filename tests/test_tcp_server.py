@@ -20,6 +20,7 @@ async def stop(server):
     await server.wait_closed()
 
 
+@pytest.mark.not_on("uvloop", reason="sockets are views of its own")
 async def test_what_a_server_tells_of_itself(loop):
     server = await start(loop)
     assert isinstance(server, asyncio.AbstractServer)
@@ -247,6 +248,7 @@ async def test_a_server_can_end_its_connections(loop, method):
         await server.server.wait_closed()
 
 
+@pytest.mark.not_on("uvloop", reason="does not report it")
 def test_without_file_descriptors_it_neither_spins_nor_dies(engine):
     with children.program("out_of_fds.py", engine=engine) as child:
         port = int(children.line(child))

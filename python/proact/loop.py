@@ -37,12 +37,13 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
     """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
 
     _transport_class = _Transport
+    _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
     def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> EventLoop:
         return _core.Scheduler.__new__(cls, engine)
 
     def __init__(self, engine: str, info: dict[str, Any] | None = None) -> None:
-        self._configure(asyncio.BufferedProtocol, _SERVER_TAKES_TRANSPORT)
+        self._configure(asyncio.BufferedProtocol, socket.socket, _SERVER_TAKES_TRANSPORT)
         asyncio.BaseEventLoop.__init__(self)
         self._info = info or {"requested": engine, "engines": {}}
         self._listeners: dict[int, _core.Listener] = {}
@@ -61,10 +62,17 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
         """
         features, opcodes = self._features()
         stats = self.stats()
+        engines: dict[str, dict[str, Any]] = self._info["engines"]
+        # Those that nobody has tried yet are tried now, for whoever asks.
+        if missing := [name for name in _core.ENGINES if name not in engines and name != self.engine]:
+            for name, failure in _core.probe_engines().items():
+                if name in missing:
+                    engines[name] = {"available": failure is None, "reason": failure and failure[0]}
+        engines[self.engine] = {"available": True, "reason": None}
         return {
             "chosen": self.engine,
             "requested": self._info["requested"],
-            "engines": self._info["engines"],
+            "engines": {name: engines[name] for name in _core.ENGINES},
             "features": features,
             "opcodes": opcodes,
             "fallbacks": stats["fallbacks"],
@@ -114,7 +122,7 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
         self._check_callback(callback, "call_soon" if check_thread else "call_soon_threadsafe")
         handle = events.Handle(callback, args, self, context)
         if handle._source_traceback:
-            del handle._source_traceback[-2:]
+            del handle._source_traceback[-1:]
         return handle
 
     def _debug_timer(
@@ -124,7 +132,7 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
         self._check_callback(callback, "call_at")
         handle = events.TimerHandle(when, callback, args, self, context)
         if handle._source_traceback:
-            del handle._source_traceback[-2:]
+            del handle._source_traceback[-1:]
         handle._scheduled = True
         return handle
 
@@ -350,6 +358,10 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
 
     def _close_wakeup(self) -> None:
         if self._wakeup is not None:
+            if threading.current_thread() is threading.main_thread():
+                current = signal.set_wakeup_fd(-1)
+                if current not in (-1, self._wakeup[1].fileno()):
+                    signal.set_wakeup_fd(current, warn_on_full_buffer=False)
             self._unwatch(self._wakeup[0], False)
             for end in self._wakeup:
                 end.close()

@@ -45,11 +45,7 @@ def new_event_loop(engine: str = "auto") -> EventLoop:
     info = {"requested": requested, "engines": engines}
     if requested != "auto":
         # Nothing of another engine is touched, not even to ask.
-        for name in _core.ENGINES:
-            engines[name] = {"available": None, "reason": f"not asked: {requested} was requested"}
-        loop = EventLoop(requested, info)
-        engines[requested] = {"available": True, "reason": None}
-        return loop
+        return EventLoop(requested, info)
     for name in _core.ENGINES:
         try:
             loop = EventLoop(name, info)
@@ -59,22 +55,15 @@ def new_event_loop(engine: str = "auto") -> EventLoop:
             reason = _core.probe_engines().get(name)
             engines[name] = {"available": False, "reason": reason[0] if reason else _describe(error)}
             continue
-        engines[name] = {"available": True, "reason": None}
-        for other in _core.ENGINES:
-            engines.setdefault(other, {"available": None, "reason": f"not asked: {name} comes first"})
         return loop
     raise OSError(errno.ENOSYS, f"no engine works here: {engines}")
 
 
 def engine_report() -> dict[str, Any]:
     """Every engine, tried: the same as `loop.engine_info()`, without a loop of one's own."""
-    engines = {
-        name: {"available": failure is None, "reason": failure and failure[0]}
-        for name, failure in _core.probe_engines().items()
-    }
     loop = new_event_loop()
     try:
-        return loop.engine_info() | {"engines": engines}
+        return loop.engine_info()
     finally:
         loop.close()
 
@@ -84,5 +73,7 @@ def run(main: Coroutine[Any, Any, _T], *, engine: str = "auto", debug: bool | No
 
     Raises what `main` raises, RuntimeError inside a running loop, and as `new_event_loop`.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("proact.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(engine)) as runner:
         return runner.run(main)

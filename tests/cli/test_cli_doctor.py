@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proact.cli.doctor import verdict
+from proact.cli.doctor import none_works, verdict
 
 if TYPE_CHECKING:
     import subprocess
@@ -80,8 +80,8 @@ def test_an_unknown_engine_in_the_environment(command: Command) -> None:
             "proact runs on epoll here: io_uring is not available: io_uring_setup: EPERM",
         ),
         (
-            report(chosen=None, engines={"io_uring": REFUSED}),
-            "no engine works here: io_uring: io_uring_setup: EPERM",
+            none_works(OSError(38, "io_uring: refused; epoll: refused")),
+            "no engine works here (requested: auto): [Errno 38] io_uring: refused; epoll: refused",
         ),
     ],
 )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proact.cli.app import dispatch
+from proact.cli.error import CommandError
 from proact.lab.echo import Settings, run
 from proact.lab.registry import MODELS
 
@@ -31,7 +33,8 @@ def echo(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=50, **more)  # type: ignore[call-overload,no-any-return]
 
 
-QUICK = ("--duration", "0.1", "--warmup", "0.02")
+# Long enough for a server that has to share its core with whatever else this machine does.
+QUICK = ("--duration", "0.3", "--warmup", "0.02")
 
 
 class Watcher:
@@ -57,45 +60,36 @@ class Watcher:
 
 def test_a_run_from_the_shell(tmp_path: Path) -> None:
     out = tmp_path / "echo.json"
-    arguments = (
-        "--models",
-        "threads,epoll,asyncio",
-        "--connections",
-        "1,3",
-        "--size",
-        "100,2K",
-        "--seed",
-        "5",
-    )
+    arguments = ("--models", "threads,epoll", "--connections", "2", "--size", "100,2K")
     done = echo(*arguments, "--seed", "5", "--json", str(out), *QUICK)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("12 cells, about ")
-    assert "[12/12] " in done.stderr
+    assert done.stderr.startswith("4 cells, about ")
+    assert "[4/4] " in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    assert done.stdout.count("x 100 B") == done.stdout.count("x 2 KiB") == 2
-    assert done.stdout.count("Fastest: ") == 4
+    assert done.stdout.count("x 100 B") == done.stdout.count("x 2 KiB") == 1
+    assert done.stdout.count("Fastest: ") == 2
     assert max(map(len, done.stdout.splitlines())) <= 100
 
     document = json.loads(out.read_text())
     assert (document["schema"], document["workload"], document["seed"]) == (1, "echo", 5)
     assert document["environment"]["kernel"] == os.uname().release
     cells = document["cells"]
-    assert sorted(cell["order"] for cell in cells) == list(range(12))
-    assert [cell["model"] for cell in cells] != sorted(cell["model"] for cell in cells)
+    assert sorted(cell["order"] for cell in cells) == list(range(4))
     for cell in cells:
         assert cell["status"] == "ok", cell
         got = cell["measured"]
         assert got["messages"] > 0
         assert got["bytes"] == got["messages"] * cell["size"]
-        assert 0.09 < got["seconds"] < 0.5
+        assert 0.29 < got["seconds"] < 0.9
         assert 0 < got["server_cpu_seconds"] < 2 * got["seconds"]
+        assert 0 <= got["others_cpu"] <= (os.cpu_count() or 1)
         assert 0 < got["latency_ns"]["p50"] <= got["latency_ns"]["p99"] <= got["latency_ns"]["max"]
         assert got["occupied"]["threads"] == (1 + cell["connections"] if cell["model"] == "threads" else 1)
         assert (got["counted"] is None) == (got["uncounted"] is not None)
 
 
 def test_every_model_that_this_machine_has() -> None:
-    done = echo("--connections", "4", "--duration", "0.05", "--warmup", "0.01", "--json", "-")
+    done = echo("--connections", "4", "--duration", "0.2", "--warmup", "0", "--json", "-")
     assert done.returncode == 0, done.stderr
     cells = {cell["model"]: cell for cell in json.loads(done.stdout)["cells"]}
     assert list(MODELS) == [name for name in MODELS if name in cells]
@@ -111,7 +105,7 @@ def test_the_order_is_random_and_of_the_seed() -> None:
 
 
 def test_repeats_are_all_kept_and_counted_once() -> None:
-    settings = Settings(("epoll",), (2,), (64,), duration=0.05, warmup=0.0, repeat=3, seed=1)
+    settings = Settings(("epoll",), (2,), (64,), duration=0.3, warmup=0.0, repeat=3, seed=1)
     cells = run(settings, Watcher())["cells"]
     assert sorted(cell["repeat"] for cell in cells) == [0, 1, 2]
     for cell in cells:
@@ -203,14 +197,16 @@ def test_nothing_is_left_running(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
-    done = echo(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("proact: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    with pytest.raises(CommandError) as caught:
+        dispatch(["lab", "echo", *arguments])
+    assert caught.value.exit_code == 2
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_refused_json_file_is_found_out_before_the_run_and_leaves_no_file(tmp_path: Path) -> None:
     done = echo("--json", str(tmp_path / "x.json"), "--models", "epoll,oops")
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proact: unknown model 'oops': choose from threads, ")
+    assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proact.lab.environment import process_cpu_seconds
 from proact.lab.lifetime import pinned, separate_cores
 from proact.lab.limits import TooManyConnectionsError, allow_connections, local_ports
 from proact.lab.load_process import LoadError, LoadProcess
-from proact.lab.measure import Sampled
+from proact.lab.measure import Others, Sampled
+from proact.lab.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +102,23 @@ def test_an_interrupted_pass_leaves_no_answer_behind(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             load.apply(SPEC, interrupt)
         assert load.apply(SPEC | {"port": 2})["begun"] == 2
+
+
+def test_the_rest_of_the_machine_is_seen() -> None:
+    code = "import time\nend = time.monotonic() + 0.5\nprint(flush=True)\nwhile time.monotonic() < end: pass"
+    with (
+        ServerProcess("nonblocking") as server,  # burns a core, and that is not others'
+        LoadProcess(command=(sys.executable, "-c", "import time; time.sleep(60)")) as load,
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as busy,
+    ):
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        others = Others(server, load)
+        before = process_cpu_seconds(busy.pid)
+        time.sleep(0.4)
+        used = (process_cpu_seconds(busy.pid) - before) / 0.4
+        assert others.cores() > used - 0.1
+        assert others.cores() < (os.cpu_count() or 1)
 
 
 def test_pinning_is_undone() -> None:

@@ -26,6 +26,7 @@ def measured(rate: float, cpu_us: float = 10.0, load: float = 0.5, **changes: ob
         "latency_ns": {"p50": 1e5, "p90": 2e5, "p99": 3e5, "p99.9": 4e6, "max": 5e6, "mean": 1e5},
         "load_cpu_seconds": load,
         "server_cpu_seconds": rate * cpu_us / 1e6,
+        "others_cpu": 0.01,
         "counted": {"method": "perf", "calls": 6200.0, "messages": 3000},
         "uncounted": None,
         "occupied": {"threads": 1, "resident_before": 1000, "resident": 1000 + 10 * 4096},
@@ -152,6 +153,7 @@ def test_a_table_fits_and_cuts_no_number(repeats: int, width: int) -> None:
         1_234_567.0,
         12_345.6,
         load=1.0,
+        others_cpu=1.25,
         latency_ns={"p50": 1e8, "p90": 1e8, "p99": 9.99e8, "p99.9": 1.2e9, "max": 1e9, "mean": 1e8},
         occupied={"threads": 1001, "resident_before": 0, "resident": 10 * 9_999 * 1024},
         counted={"method": "perf", "calls": 1e6, "messages": 1000},
@@ -166,6 +168,7 @@ def test_a_table_fits_and_cuts_no_number(repeats: int, width: int) -> None:
         assert shown in text, shown
     assert "not measured: not installed: pip install uvloop" in text
     assert "FAILED: the server ended: killed by SIGSEGV" in text
+    assert "Unreliable: other programs kept 1.2 cores busy meanwhile." in text
     assert "the load had used up its own core" in text
     assert ("±" in text.split("CPU µs and calls")[0]) == (repeats > 1)
 

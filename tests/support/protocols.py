@@ -201,7 +201,7 @@ async def connected(
 
 
 async def heard(loop: Any, peer: Any, count: int | None = None) -> bytes:
-    """What a plain socket receives, `count` bytes or all to the end: read in a thread while the loop turns."""
+    """What a plain socket receives, `count` bytes or all: read in a thread while the loop turns."""
     if count is None:
         return await loop.run_in_executor(None, peers.receive_all, peer)
     return await loop.run_in_executor(None, peers.receive, peer, count)

@@ -1,6 +1,6 @@
 //! Calls into Python: in a context, with few arguments, without intermediate objects.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -33,7 +33,7 @@ pub fn in_context<'py, R>(
 
 /// `callable(*args)` by the shortest way that the callable has.
 #[inline]
-pub fn call<'py>(py: Python<'py>, callable: &Py<PyAny>, args: &Py<PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+pub fn call_tuple<'py>(py: Python<'py>, callable: &Py<PyAny>, args: &Py<PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: the tuple's items stay alive and in place while the tuple does, which the caller's borrow ensures.
     unsafe {
         let callable = callable.as_ptr();
@@ -108,5 +108,37 @@ pub fn shorten(bytes: Bound<'_, PyBytes>, len: usize) -> PyResult<Bound<'_, PyBy
             return Err(PyErr::fetch(py));
         }
         Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
+    }
+}
+
+/// An error as the exception object that handlers are given, its traceback in place.
+pub fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
+    error.clone_ref(py).into_value(py)
+}
+
+/// The exception for a result of `-errno`.
+pub fn os_error(result: i32) -> PyErr {
+    if result == -libc::ERANGE {
+        // No socket call answers ERANGE: it is the select engine's word for an fd it can't watch.
+        let message = "the fd is at or above FD_SETSIZE (1024), which select can't watch; use the poll or epoll engine";
+        return PyOSError::new_err((libc::ERANGE, message));
+    }
+    PyOSError::new_err((-result, reason(-result)))
+}
+
+/// The words for an errno, as `os.strerror` has them.
+fn reason(errno: i32) -> String {
+    let mut text = [0u8; 256];
+    // SAFETY: a local buffer and its size (the XSI variant, which libc declares, writes a terminated string there).
+    unsafe { libc::strerror_r(errno, text.as_mut_ptr().cast(), text.len()) };
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    String::from_utf8_lossy(&text[..end]).into_owned()
+}
+
+/// The exception for an error of the standard library's, its errno kept.
+pub fn io_error(error: std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(errno) => os_error(-errno),
+        None => error.into(),
     }
 }

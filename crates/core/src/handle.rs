@@ -1,14 +1,19 @@
 //! Handles: a callback with its arguments and context, scheduled once (`call_soon`), at a time, or per readiness.
+//!
+//! They are made and dropped once per callback, so the cycle collector does not track them: a handle that has run, or
+//! was cancelled, or whose loop was closed, holds nothing that could be a cycle. Of those that wait, the scheduler
+//! shows the collector what they hold (`Handle::traverse`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::call::{call, current_context, in_context};
+use crate::call::{call_tuple, current_context, in_context};
+use crate::cell::LoopCell;
 use crate::timers::Cancelled;
 
 struct Call {
@@ -19,31 +24,45 @@ struct Call {
 /// A scheduled callback, as `asyncio.Handle`.
 #[pyclass(frozen, subclass, weakref, freelist = 512, module = "proact._core")]
 pub struct Handle {
-    call: Mutex<Option<Call>>,
+    call: LoopCell<Option<Call>>,
     context: Py<PyAny>,
     cancelled: AtomicBool,
 }
 
 impl Handle {
     pub fn new(callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) -> Handle {
-        Handle { call: Mutex::new(Some(Call { callback, args })), context, cancelled: AtomicBool::new(false) }
+        Handle { call: LoopCell::new(Some(Call { callback, args })), context, cancelled: AtomicBool::new(false) }
     }
 
-    fn call(&self) -> MutexGuard<'_, Option<Call>> {
-        self.call.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn parts(&self, py: Python<'_>) -> Option<(Py<PyAny>, Py<PyTuple>)> {
-        self.call().as_ref().map(|call| (call.callback.clone_ref(py), call.args.clone_ref(py)))
-    }
-
-    /// Calls back, unless cancelled.
+    /// Calls back once, unless cancelled; afterwards the handle holds no callback. An error comes with the words that
+    /// describe the callback.
     #[inline]
-    pub fn run(&self, py: Python<'_>) -> PyResult<()> {
-        match self.parts(py) {
-            Some((callback, args)) => in_context(py, &self.context, || call(py, &callback, &args).map(drop)),
+    pub fn run(&self, py: Python<'_>) -> Result<(), Failure> {
+        match self.take() {
+            Some(call) => self.invoke(py, &call),
             None => Ok(()),
         }
+    }
+
+    /// Calls back, unless cancelled, and can do so again.
+    pub fn run_again(&self, py: Python<'_>) -> Result<(), Failure> {
+        let call = self.call.try_get().and_then(|call| call.as_ref().map(|call| call.clone_ref(py)));
+        match call {
+            Some(call) => self.invoke(py, &call),
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn invoke(&self, py: Python<'_>, call: &Call) -> Result<(), Failure> {
+        let outcome = in_context(py, &self.context, || call_tuple(py, &call.callback, &call.args).map(drop));
+        outcome.map_err(|error| Failure { shown: call.describe(py), error })
+    }
+
+    /// The callback; the cell is free again when this returns.
+    #[inline]
+    fn take(&self) -> Option<Call> {
+        self.call.try_get().and_then(|mut call| call.take())
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -51,19 +70,49 @@ impl Handle {
     }
 
     /// True if it was not cancelled before.
-    fn cancel_once(&self) -> bool {
+    pub fn cancel_once(&self) -> bool {
         let first = !self.cancelled.swap(true, Ordering::Relaxed);
-        let call = self.call().take();
-        // Dropped here, outside the lock: it may run any code.
-        drop(call);
+        // Dropped here, with the cell free: it may run any code.
+        drop(self.take());
         first
     }
 
+    /// What a waiting handle holds, for the collector, if nobody but the caller holds the handle.
+    pub fn traverse(handle: &Py<Handle>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // SAFETY: reads the count of a live object; no code runs while the collector looks.
+        if unsafe { pyo3::ffi::Py_REFCNT(handle.as_ptr()) } != 1 {
+            return Ok(());
+        }
+        let this = handle.get();
+        visit.call(&this.context)?;
+        if let Some(call) = this.call.try_get()
+            && let Some(call) = &*call
+        {
+            visit.call(&call.callback)?;
+            visit.call(&call.args)?;
+        }
+        Ok(())
+    }
+}
+
+/// A callback raised: what, and which callback.
+pub struct Failure {
+    pub error: PyErr,
+    pub shown: String,
+}
+
+impl Call {
+    fn clone_ref(&self, py: Python<'_>) -> Call {
+        Call { callback: self.callback.clone_ref(py), args: self.args.clone_ref(py) }
+    }
+
     /// The callback as asyncio's messages show it.
-    pub fn describe(&self, py: Python<'_>) -> PyResult<String> {
-        let Some((callback, args)) = self.parts(py) else { return Ok("cancelled".into()) };
-        let helpers = py.import("asyncio.format_helpers")?;
-        helpers.call_method1("_format_callback_source", (callback, args))?.extract()
+    fn describe(&self, py: Python<'_>) -> String {
+        let shown = py
+            .import("asyncio.format_helpers")
+            .and_then(|helpers| helpers.call_method1("_format_callback_source", (&self.callback, &self.args)))
+            .and_then(|shown| shown.extract());
+        shown.unwrap_or_else(|_| "?".into())
     }
 }
 
@@ -89,23 +138,14 @@ impl Handle {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let name = slf.get_type().name()?;
-        Ok(format!("<{name} {}>", slf.get().describe(slf.py())?))
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.context)?;
-        // Held elsewhere: the object is in use, so the collector need not see through it this time.
-        if let Ok(call) = self.call.try_lock()
-            && let Some(call) = &*call
-        {
-            visit.call(&call.callback)?;
-            visit.call(&call.args)?;
-        }
-        Ok(())
-    }
-
-    fn __clear__(&self) {
-        self.cancel_once();
+        let this = slf.get();
+        let call = this.call.try_get().and_then(|call| call.as_ref().map(|call| call.clone_ref(slf.py())));
+        let state = match call {
+            Some(call) => call.describe(slf.py()),
+            None if this.is_cancelled() => "cancelled".into(),
+            None => "finished".into(),
+        };
+        Ok(format!("<{name} {state}>"))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use proact_driver::{Completion, Driver, Flags, Op, Submitted, Token};
+use proact_driver::{Completion, Driver, Engine, Flags, Op, OpKind, Stats, Submitted, Token, Waker};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -20,6 +20,8 @@ pub struct Io {
     /// Transports with something to send since the last flush.
     pub flush: Vec<Py<StreamTransport>>,
     pub stash: Stash,
+    /// By fd: whether a transport owns it.
+    owned: Vec<bool>,
     batch: Vec<Completion>,
     next: usize,
 }
@@ -33,7 +35,7 @@ pub enum Sent {
 
 impl Io {
     pub fn new(driver: Box<dyn Driver>) -> Io {
-        Io { driver, slots: Slots::default(), flush: Vec::new(), stash: Stash::default(), batch: Vec::new(), next: 0 }
+        Io { driver, slots: Slots::default(), flush: Vec::new(), stash: Stash::default(), owned: Vec::new(), batch: Vec::new(), next: 0 }
     }
 
     /// Hands an op to the engine.
@@ -63,6 +65,20 @@ impl Io {
     pub fn close(&mut self, fd: RawFd) {
         // SAFETY: a close points at no memory.
         unsafe { self.submit(Op::Close { fd }, Target::Nobody) };
+    }
+
+    /// A transport takes an fd over, or gives it up.
+    pub fn own(&mut self, fd: RawFd, owns: bool) {
+        let Ok(index) = usize::try_from(fd) else { return };
+        if self.owned.len() <= index {
+            self.owned.resize(index + 1, false);
+        }
+        self.owned[index] = owns;
+    }
+
+    #[inline]
+    pub fn is_owned(&self, fd: RawFd) -> bool {
+        usize::try_from(fd).ok().and_then(|index| self.owned.get(index)).copied().unwrap_or(false)
     }
 
     pub fn has_batch(&self) -> bool {
@@ -112,4 +128,58 @@ pub struct Arrived<'py> {
     pub completion: Completion,
     pub target: Target,
     pub data: Option<Bound<'py, PyBytes>>,
+}
+
+/// The engine of a loop that is closed: it refuses everything, and still knows what the real one counted.
+pub struct Closed {
+    engine: Engine,
+    stats: Stats,
+}
+
+impl Closed {
+    pub fn after(driver: &dyn Driver) -> Closed {
+        Closed { engine: driver.engine(), stats: driver.stats().clone() }
+    }
+}
+
+impl Driver for Closed {
+    fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    unsafe fn submit(&mut self, _token: Token, _op: Op) -> Submitted {
+        Submitted::Ready(-libc::ECANCELED)
+    }
+
+    fn cancel(&mut self, _token: Token, _kind: OpKind) {}
+
+    fn wait(&mut self, _timeout: Option<Duration>, _batch: &mut Vec<Completion>) -> std::io::Result<()> {
+        Err(std::io::Error::from_raw_os_error(libc::EBADF))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn has_work(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    fn data(&self, _completion: &Completion) -> &[u8] {
+        &[]
+    }
+
+    fn release(&mut self, _completion: &Completion) {}
+
+    fn waker(&self) -> Waker {
+        Waker::detached()
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn shutdown(&mut self, _limit: Duration) -> usize {
+        0
+    }
 }

@@ -10,6 +10,8 @@ use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutEr
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::call::io_error;
+
 /// How often a running load reports progress and looks for signals.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -82,10 +84,15 @@ pub fn echo_load<'py>(
         ..LoadSpec::new(addr)
     };
     let (messages, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let caller = std::thread::current();
     let outcome = std::thread::scope(|scope| {
         let runner = std::thread::Builder::new()
             .name("proact-load".into())
-            .spawn_scoped(scope, || load::run(&spec, &messages, &stop))?;
+            .spawn_scoped(scope, || {
+                let outcome = load::run(&spec, &messages, &stop);
+                caller.unpark();
+                outcome
+            })?;
         let mut interrupted = Ok(());
         while !runner.is_finished() && interrupted.is_ok() {
             py.detach(|| std::thread::park_timeout(TICK));
@@ -117,12 +124,12 @@ pub fn bare_echo_server(py: Python<'_>, model: &str, listener_fd: RawFd) -> PyRe
     };
     // SAFETY: fcntl only looks the fd up.
     if unsafe { libc::fcntl(listener_fd, libc::F_GETFD) } < 0 {
-        return Err(std::io::Error::last_os_error().into());
+        return Err(io_error(std::io::Error::last_os_error()));
     }
     // SAFETY: an open fd that the caller hands over.
     let listener = unsafe { OwnedFd::from_raw_fd(listener_fd) };
     let stop = AtomicBool::new(false);
-    py.detach(|| serve(listener, &stop))?;
+    py.detach(|| serve(listener, &stop)).map_err(io_error)?;
     Ok(())
 }
 
@@ -141,7 +148,7 @@ impl SyscallCounter {
 impl SyscallCounter {
     #[new]
     fn new(py: Python<'_>, pid: u32) -> PyResult<SyscallCounter> {
-        let counter = py.detach(|| proact_lab::SyscallCounter::attach(pid))?;
+        let counter = py.detach(|| proact_lab::SyscallCounter::attach(pid)).map_err(io_error)?;
         Ok(SyscallCounter(std::sync::Mutex::new(Some(counter))))
     }
 

@@ -6,14 +6,16 @@
 use std::os::fd::RawFd;
 
 use proact_driver::{Op, Token, syscalls};
+use pyo3::PyTraverseError;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError, PyStopIteration};
+use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::address::Address;
-use crate::call::{bytes_memory, method1, shorten, uninit_bytes};
+use crate::call::{bytes_memory, method1, os_error, shorten, uninit_bytes};
 use crate::cell::LoopCell;
 use crate::io::{Io, Sent};
 use crate::scheduler::Scheduler;
@@ -23,7 +25,8 @@ use crate::slots::Target;
 pub enum Work {
     /// A receive into a `bytes` that nobody has seen yet.
     Receive { fd: RawFd, bytes: Py<PyBytes>, len: usize },
-    /// A wait until a socket is readable, after which `then` makes the result.
+    /// A wait until a socket is readable. `then` makes the result once the task goes on: whatever it takes from the
+    /// socket is taken by somebody who is there to have it.
     Readable { fd: RawFd, then: Py<PyAny> },
     /// A send of what is left of a buffer that stays exported until the end.
     Send { fd: RawFd, buffer: PyBuffer<u8>, sent: usize },
@@ -34,6 +37,8 @@ enum State {
     /// In flight; the future appears when somebody awaits.
     Pending { token: Token, work: Work, future: Option<Py<PyAny>> },
     Done(PyResult<Py<PyAny>>),
+    /// The socket is readable: whoever awaits tries next.
+    Try { work: Work },
     /// Nobody waits any more; the work lives on until its terminal completion.
     Abandoned { work: Work },
     Spent,
@@ -48,11 +53,12 @@ pub struct Operation {
     state: LoopCell<State>,
 }
 
-fn os_error(result: i32) -> PyErr {
-    std::io::Error::from_raw_os_error(-result).into()
-}
 
 impl Work {
+    fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Work::Readable { then, .. } = self { visit.call(then) } else { Ok(()) }
+    }
+
     /// The op that carries the work on.
     fn op(&self, py: Python<'_>) -> Op {
         match self {
@@ -78,6 +84,8 @@ enum Step {
     Finished(PyResult<Py<PyAny>>),
     /// Another op is needed.
     Again(Work),
+    /// The task that waits must try for itself.
+    Try(Work),
 }
 
 impl Work {
@@ -87,13 +95,7 @@ impl Work {
             Work::Receive { bytes, .. } if result >= 0 => {
                 Step::Finished(shorten(bytes.into_bound(py), result as usize).map(|bytes| bytes.unbind().into_any()))
             }
-            Work::Readable { fd, then } if result >= 0 => match then.call0(py) {
-                // Somebody else was quicker.
-                Err(error) if error.is_instance_of::<pyo3::exceptions::PyBlockingIOError>(py) => {
-                    Step::Again(Work::Readable { fd, then })
-                }
-                outcome => Step::Finished(outcome),
-            },
+            Work::Readable { .. } if result >= 0 => Step::Try(self),
             Work::Send { fd, buffer, sent } if result >= 0 => {
                 let sent = sent + result as usize;
                 if sent >= buffer.len_bytes() {
@@ -150,13 +152,18 @@ impl Operation {
                     *self.state.get()? = State::Pending { token, work, future };
                     return Ok(());
                 }
-                Sent::Ready(result) => match work.advance(py, result) {
-                    Step::Again(next) => work = next,
-                    Step::Finished(outcome) => {
-                        *self.state.get()? = State::Done(outcome);
-                        return self.wake(py, future);
-                    }
-                },
+                Sent::Ready(result) => {
+                    let state = match work.advance(py, result) {
+                        Step::Again(next) => {
+                            work = next;
+                            continue;
+                        }
+                        Step::Finished(outcome) => State::Done(outcome),
+                        Step::Try(work) => State::Try { work },
+                    };
+                    *self.state.get()? = state;
+                    return self.wake(py, future);
+                }
             }
         }
     }
@@ -178,6 +185,10 @@ impl Operation {
                 Step::Again(work) => self.carry_on(py, this, work, future),
                 Step::Finished(outcome) => {
                     *self.state.get()? = State::Done(outcome);
+                    self.wake(py, future)
+                }
+                Step::Try(work) => {
+                    *self.state.get()? = State::Try { work };
                     self.wake(py, future)
                 }
             },
@@ -226,8 +237,25 @@ impl Operation {
     }
 }
 
+fn spent() -> PyErr {
+    PyRuntimeError::new_err("cannot reuse already awaited operation")
+}
+
 #[pymethods]
 impl Operation {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        match self.state.try_get().as_deref() {
+            Some(State::Pending { work, future, .. }) => {
+                visit.call(future)?;
+                work.traverse(visit)
+            }
+            Some(State::Abandoned { work } | State::Try { work }) => work.traverse(visit),
+            Some(State::Done(Ok(value))) => visit.call(value),
+            _ => Ok(()),
+        }
+    }
+
     fn __await__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -236,14 +264,29 @@ impl Operation {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let mut state = self.state.get()?;
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut state = this.state.get()?;
         match std::mem::replace(&mut *state, State::Spent) {
             State::Done(Ok(value)) => {
                 drop(state);
                 Err(PyStopIteration::new_err((value,)))
             }
             State::Done(Err(error)) => Err(error),
+            State::Try { work } => {
+                drop(state);
+                let Work::Readable { then, .. } = &work else { return Err(spent()) };
+                match then.call0(py) {
+                    Ok(value) => Err(PyStopIteration::new_err((value,))),
+                    // Somebody else was quicker: wait again.
+                    Err(error) if error.is_instance_of::<PyBlockingIOError>(py) => {
+                        this.carry_on(py, slf.as_unbound(), work, None)?;
+                        Operation::__next__(slf)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             State::Pending { token, work, future } => {
                 // Put back before any call into Python.
                 *state = State::Pending { token, work, future: future.as_ref().map(|future| future.clone_ref(py)) };
@@ -251,9 +294,9 @@ impl Operation {
                 if future.is_some() {
                     return Err(PyRuntimeError::new_err("the operation is awaited already"));
                 }
-                let future = self.scheduler.bind(py).call_method0(intern!(py, "create_future"))?;
+                let future = this.scheduler.bind(py).call_method0(intern!(py, "create_future"))?;
                 future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-                if let State::Pending { future: slot, .. } = &mut *self.state.get()? {
+                if let State::Pending { future: slot, .. } = &mut *this.state.get()? {
                     *slot = Some(future.clone().unbind());
                 }
                 Ok(future.unbind())
@@ -262,12 +305,12 @@ impl Operation {
                 *state = State::Abandoned { work };
                 Err(PyRuntimeError::new_err("the operation was cancelled"))
             }
-            State::Spent => Err(PyRuntimeError::new_err("cannot reuse already awaited operation")),
+            State::Spent => Err(spent()),
         }
     }
 
-    fn send(&self, py: Python<'_>, _value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.__next__(py)
+    fn send(slf: &Bound<'_, Self>, _value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        Operation::__next__(slf)
     }
 
     #[pyo3(signature = (kind, value = None, traceback = None))]

@@ -4,15 +4,28 @@ use std::collections::HashMap;
 use std::os::fd::RawFd;
 
 use proact_driver::{Op, Token};
+use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
+use crate::call::{os_error};
 use crate::cell::LoopCell;
 use crate::handle::Handle;
 use crate::io::{Io, Sent};
 use crate::ready::Ready;
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
+
+#[pymethods]
+impl Watch {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.handle.try_get().as_deref() {
+            Some(Some(handle)) => handle.traverse(visit),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// A poll in flight and whom it calls.
 #[pyclass(frozen, module = "proact._core")]
@@ -21,17 +34,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A completion of the poll: the callback becomes due.
-    pub fn fired(&self, py: Python<'_>, scheduler: &Scheduler) -> PyResult<()> {
-        let handle = match &*self.handle.get()? {
-            Some(handle) if !handle.is_cancelled(py) => match handle {
-                Ready::Native(handle) => Ready::Native(handle.clone_ref(py)),
-                Ready::Debug(handle) => Ready::Debug(handle.clone_ref(py)),
-            },
-            _ => return Ok(()),
-        };
-        scheduler.push(handle);
-        Ok(())
+    /// The callback, if it is still there.
+    pub fn current(&self, py: Python<'_>) -> PyResult<Option<Ready>> {
+        Ok(match &*self.handle.get()? {
+            Some(Ready::Native(handle)) => Some(Ready::Native(handle.clone_ref(py))),
+            Some(Ready::Debug(handle)) => Some(Ready::Debug(handle.clone_ref(py))),
+            _ => None,
+        })
     }
 }
 
@@ -62,7 +71,7 @@ impl Readers {
                 self.0.insert((fd, side), (token, watch));
                 Ok(None)
             }
-            Sent::Ready(error) => Err(std::io::Error::from_raw_os_error(-error).into()),
+            Sent::Ready(error) => Err(os_error(error)),
         }
     }
 
@@ -72,6 +81,10 @@ impl Readers {
         io.cancel(token);
         let handle = watch.get().handle.get()?.take();
         Ok(handle)
+    }
+
+    pub fn watches(&self) -> impl Iterator<Item = &Py<Watch>> {
+        self.0.values().map(|(_, watch)| watch)
     }
 
     pub fn len(&self) -> usize {
@@ -94,6 +107,21 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     Ok(fd)
 }
 
+impl Scheduler {
+    /// The program may not use the fd of a transport itself.
+    #[inline]
+    pub fn check_not_a_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        if !self.io.get()?.is_owned(fd) {
+            return Ok(());
+        }
+        let transport = match self.transport_of(py, fd)? {
+            Some(transport) => transport.bind(py).repr()?.to_string(),
+            None => String::new(),
+        };
+        Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {transport}")))
+    }
+}
+
 #[pymethods]
 impl Scheduler {
     #[pyo3(name = "_watch")]
@@ -102,9 +130,7 @@ impl Scheduler {
         let side = if write { Side::Write } else { Side::Read };
         let this = slf.get();
         this.check_closed()?;
-        if this.transport_of(slf.py(), fd)?.is_some() {
-            return Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport")));
-        }
+        this.check_not_a_transport(slf.py(), fd)?;
         let ready = match handle.cast_into::<Handle>() {
             Ok(handle) => Ready::Native(handle.unbind()),
             Err(error) => Ready::Debug(error.into_inner().unbind()),
@@ -122,10 +148,11 @@ impl Scheduler {
     #[pyo3(name = "_unwatch")]
     fn unwatch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool) -> PyResult<bool> {
         let this = slf.get();
-        if this.is_closed() {
+        if this.is_closed() || this.is_forked() {
             return Ok(false);
         }
         let fd = descriptor(fd)?;
+        this.check_not_a_transport(slf.py(), fd)?;
         let side = if write { Side::Write } else { Side::Read };
         let handle = {
             let mut io = this.io.get()?;

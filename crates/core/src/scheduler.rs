@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use proact_driver::{Config, Engine, Waker, open};
+use proact_driver::{Config, Engine, Generation, Waker, open};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
@@ -17,10 +17,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::PyTraverseError;
 
-use crate::call::{current_context, stops_the_loop};
+use crate::call::{io_error, current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
-use crate::handle::{Handle, TimerHandle};
-use crate::io::{Arrived, Io};
+use crate::handle::{Failure, Handle, TimerHandle};
+use crate::io::{Arrived, Closed, Io};
 use crate::readers::Readers;
 use crate::ready::Ready;
 use crate::slots::Target;
@@ -35,7 +35,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 /// Transports in the flush list after which a long dispatch hands them over before it goes on.
 const EARLY_FLUSH: usize = 32;
 
-/// What the loop's thread works through, kept from turn to turn for its memory.
+/// What a run works through, kept from turn to turn for its memory.
 #[derive(Default)]
 struct Turn {
     running: VecDeque<Ready>,
@@ -52,14 +52,15 @@ pub struct Scheduler {
     pub(crate) readers: LoopCell<Readers>,
     ready: Mutex<VecDeque<Ready>>,
     timers: LoopCell<Timers>,
-    turn: LoopCell<Turn>,
-    waker: Waker,
+    waker: Mutex<Waker>,
     engine: Engine,
+    generation: Generation,
     stopping: AtomicBool,
     closed: AtomicBool,
     debug: AtomicBool,
     server_takes_transport: OnceLock<bool>,
     buffered_protocol: OnceLock<Py<PyAny>>,
+    plain_socket: OnceLock<Py<PyAny>>,
 }
 
 /// How an engine's error shows: a forked child is told what is wrong.
@@ -69,12 +70,16 @@ fn engine_error(error: std::io::Error) -> PyErr {
             "this event loop belongs to the parent process; a forked child must make a loop of its own",
         );
     }
-    error.into()
+    io_error(error)
 }
 
 impl Scheduler {
     fn ready(&self) -> MutexGuard<'_, VecDeque<Ready>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).wake();
     }
 
     pub fn push(&self, handle: Ready) {
@@ -106,8 +111,21 @@ impl Scheduler {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether this process is a fork of the one that made the loop.
+    pub fn is_forked(&self) -> bool {
+        !self.generation.is_current()
+    }
+
+    /// # Errors
+    /// `RuntimeError` for a closed loop, and in a forked child, where using it would corrupt the parent's.
     pub fn check_closed(&self) -> PyResult<()> {
-        if self.is_closed() { Err(PyRuntimeError::new_err("Event loop is closed")) } else { Ok(()) }
+        if self.is_closed() {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        if self.is_forked() {
+            return Err(engine_error(std::io::Error::from_raw_os_error(libc::EOWNERDEAD)));
+        }
+        Ok(())
     }
 
     pub fn server_takes_transport(&self) -> bool {
@@ -118,6 +136,16 @@ impl Scheduler {
         match self.buffered_protocol.get() {
             Some(kind) => protocol.is_instance(kind.bind(protocol.py())),
             None => Ok(false),
+        }
+    }
+
+    /// # Errors
+    /// `TypeError` for a TLS socket, whose bytes are not the socket's.
+    #[inline]
+    pub fn check_plain_socket(&self, socket: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self.plain_socket.get() {
+            Some(plain) if socket.get_type().is(plain) => Ok(()),
+            _ => socket.py().import("asyncio.base_events")?.call_method1("_check_ssl_socket", (socket,)).map(drop),
         }
     }
 
@@ -140,33 +168,18 @@ impl Scheduler {
     }
 
     /// Sends what was written since the last flush.
-    fn flush_writes(&self, py: Python<'_>) -> PyResult<()> {
-        let mut list = {
-            let mut turn = self.turn.get()?;
-            let mut io = self.io.get()?;
-            if io.flush.is_empty() {
-                return Ok(());
-            }
-            std::mem::swap(&mut io.flush, &mut turn.flushing);
-            std::mem::take(&mut turn.flushing)
-        };
+    fn flush_writes(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
+        std::mem::swap(&mut self.io.get()?.flush, &mut turn.flushing);
         let mut outcome = Ok(());
-        let mut pending = list.drain(..);
-        for transport in pending.by_ref() {
-            outcome = StreamTransport::flush(transport.bind(py));
-            if outcome.is_err() {
-                break;
-            }
+        for transport in turn.flushing.drain(..) {
+            let flushed = StreamTransport::flush(transport.bind(py));
+            // One that stops the loop does not keep the others' writes back.
+            outcome = outcome.and(flushed);
         }
-        let rest: Vec<_> = pending.collect();
-        if !rest.is_empty() {
-            self.io.get()?.flush.extend(rest);
-        }
-        self.turn.get()?.flushing = list;
         outcome
     }
 
-    fn dispatch(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+    fn dispatch(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
         loop {
             let (arrived, written) = {
@@ -182,54 +195,55 @@ impl Scheduler {
                 Target::StreamReadable(transport) => StreamTransport::readable(transport.bind(py), &completion)?,
                 Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
                 Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
-                Target::Watch(watch) => watch.get().fired(py, self)?,
+                Target::Watch(watch) if completion.result >= 0 => self.push(Ready::Watch(watch.clone_ref(py))),
+                Target::Watch(_) => {}
                 Target::Operation(operation) => operation.get().completed(py, operation, completion.result)?,
                 Target::Nobody => {}
             }
             if written >= EARLY_FLUSH {
-                self.flush_writes(py)?;
-                self.io.get()?.driver.flush()?;
+                self.flush_writes(py, turn)?;
+                self.io.get()?.driver.flush().map_err(engine_error)?;
             }
         }
     }
 
     /// How long the engine may wait: `None` without end.
-    fn timeout(&self, py: Python<'_>) -> PyResult<Option<Duration>> {
+    fn timeout(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Duration>> {
         if self.stopping.load(Ordering::Relaxed) || !self.ready().is_empty() {
             return Ok(Some(Duration::ZERO));
         }
-        let mut dead = std::mem::take(&mut self.turn.get()?.dead);
         let next = {
             let mut timers = self.timers.get()?;
-            if timers.is_empty() { None } else { timers.next(py, &mut dead) }
+            if timers.is_empty() { None } else { timers.next(py, &mut turn.dead) }
         };
-        dead.clear();
-        self.turn.get()?.dead = dead;
+        turn.dead.clear();
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
     }
 
-    /// Lets the engine submit, wait and collect.
-    fn wait(&self, py: Python<'_>) -> PyResult<()> {
-        let timeout = self.timeout(py)?;
+    /// Lets the engine submit, wait and collect. False: there is nothing to flush, to submit or to dispatch.
+    fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
+        if !self.io.get()?.flush.is_empty() {
+            self.flush_writes(py, turn)?;
+        }
+        let timeout = self.timeout(py, turn)?;
         let mut io = self.io.get()?;
         if io.has_batch() {
             // A run that was interrupted left some undispatched.
-            return Ok(());
+            return Ok(true);
         }
         if timeout == Some(Duration::ZERO) {
             match io.driver.has_work() {
-                Some(false) => return Ok(()),
+                Some(false) => return Ok(false),
                 Some(true) => {}
                 None => {
-                    let mut turn = self.turn.get()?;
                     let time = now();
                     if time < turn.last_poll + POLL_INTERVAL && !self.stopping.load(Ordering::Relaxed) {
-                        return Ok(());
+                        return Ok(false);
                     }
                     turn.last_poll = time;
                 }
             }
-            return io.wait(timeout).map_err(engine_error);
+            return io.wait(timeout).map(|()| true).map_err(engine_error);
         }
         let outcome = {
             let io = &mut *io;
@@ -237,68 +251,76 @@ impl Scheduler {
         };
         drop(io);
         outcome.map_err(engine_error)?;
-        py.check_signals()
+        py.check_signals()?;
+        Ok(true)
     }
 
-    fn move_due_timers(&self, py: Python<'_>) -> PyResult<()> {
-        let (mut due, mut dead) = {
-            let mut turn = self.turn.get()?;
-            (std::mem::take(&mut turn.due), std::mem::take(&mut turn.dead))
-        };
+    fn turn(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+        let py = slf.py();
+        if self.wait(py, turn)? {
+            self.dispatch(slf, turn)?;
+        }
+        self.move_due_timers(py, turn)?;
+        self.run_ready(slf, turn)
+    }
+
+    fn move_due_timers(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
         {
             let mut timers = self.timers.get()?;
-            if !timers.is_empty() {
-                timers.due(py, now(), &mut due, &mut dead);
+            if timers.is_empty() {
+                return Ok(());
             }
+            timers.due(py, now(), &mut turn.due, &mut turn.dead);
         }
-        if !due.is_empty() {
-            self.ready().extend(due.drain(..));
+        if !turn.due.is_empty() {
+            self.ready().extend(turn.due.drain(..));
         }
-        dead.clear();
-        let mut turn = self.turn.get()?;
-        turn.due = due;
-        turn.dead = dead;
+        turn.dead.clear();
         Ok(())
     }
 
     /// Runs what is ready now; what becomes ready meanwhile waits for the next turn.
-    fn run_ready(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+    fn run_ready(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
-        let mut running = {
-            let mut turn = self.turn.get()?;
-            std::mem::swap(&mut turn.running, &mut *self.ready());
-            std::mem::take(&mut turn.running)
-        };
-        let mut outcome = Ok(());
-        while let Some(handle) = running.pop_front() {
-            outcome = match &handle {
+        std::mem::swap(&mut turn.running, &mut *self.ready());
+        while let Some(handle) = turn.running.pop_front() {
+            let outcome = match handle {
                 Ready::Native(native) => match native.get().run(py) {
                     Ok(()) => Ok(()),
-                    Err(error) => self.callback_failed(slf, native, error),
+                    Err(failure) => self.callback_failed(slf, &native, failure),
                 },
-                Ready::Debug(debug) => slf.call_method1(intern!(py, "_run_debug"), (debug,)).map(drop),
+                Ready::Debug(debug) => self.run_debug(slf, &debug),
+                Ready::Watch(watch) => match watch.get().current(py)? {
+                    Some(Ready::Native(native)) => match native.get().run_again(py) {
+                        Ok(()) => Ok(()),
+                        Err(failure) => self.callback_failed(slf, &native, failure),
+                    },
+                    Some(Ready::Debug(debug)) => self.run_debug(slf, &debug),
+                    _ => Ok(()),
+                },
             };
             if outcome.is_err() {
-                break;
+                let mut ready = self.ready();
+                while let Some(handle) = turn.running.pop_back() {
+                    ready.push_front(handle);
+                }
+                return outcome;
             }
         }
-        if !running.is_empty() {
-            let mut ready = self.ready();
-            while let Some(handle) = running.pop_back() {
-                ready.push_front(handle);
-            }
-        }
-        self.turn.get()?.running = running;
-        outcome
+        Ok(())
     }
 
-    fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, error: PyErr) -> PyResult<()> {
+    fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
+        slf.call_method1(intern!(slf.py(), "_run_debug"), (handle,)).map(drop)
+    }
+
+    fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, failure: Failure) -> PyResult<()> {
         let py = slf.py();
+        let Failure { error, shown } = failure;
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let shown = handle.get().describe(py).unwrap_or_else(|_| "?".into());
-        slf.call_method1("_callback_failed", (shown, error.value(py), handle)).map(drop)
+        slf.call_method1("_callback_failed", (shown, exception(py, &error), handle)).map(drop)
     }
 
     fn schedule_at(
@@ -341,26 +363,33 @@ impl Scheduler {
     fn new(engine: &str) -> PyResult<Scheduler> {
         let engine = Engine::from_name(engine)
             .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
-        let driver = open(engine, &Config::default())?;
+        let driver = open(engine, &Config::default()).map_err(io_error)?;
         Ok(Scheduler {
-            waker: driver.waker(),
+            waker: Mutex::new(driver.waker()),
             io: LoopCell::new(Io::new(driver)),
             readers: LoopCell::new(Readers::default()),
             ready: Mutex::default(),
             timers: LoopCell::new(Timers::default()),
-            turn: LoopCell::new(Turn::default()),
             engine,
+            generation: Generation::current(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             server_takes_transport: OnceLock::new(),
             buffered_protocol: OnceLock::new(),
+            plain_socket: OnceLock::new(),
         })
     }
 
     /// What the native side must know of asyncio.
     #[pyo3(name = "_configure")]
-    fn configure(&self, buffered_protocol: Bound<'_, PyAny>, server_takes_transport: bool) {
+    fn configure(
+        &self,
+        buffered_protocol: Bound<'_, PyAny>,
+        plain_socket: Bound<'_, PyAny>,
+        server_takes_transport: bool,
+    ) {
+        let _ = self.plain_socket.set(plain_socket.unbind());
         let _ = self.buffered_protocol.set(buffered_protocol.unbind());
         let _ = self.server_takes_transport.set(server_takes_transport);
     }
@@ -374,19 +403,15 @@ impl Scheduler {
     /// Turns of the loop until it is stopped.
     #[pyo3(name = "_run_once")]
     fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
+        slf.get().check_closed()?;
+        let mut turn = Turn::default();
         loop {
-            this.flush_writes(py)?;
-            this.wait(py)?;
-            this.dispatch(slf)?;
-            this.move_due_timers(py)?;
-            this.run_ready(slf)?;
-            if this.stopping.load(Ordering::Relaxed) {
+            let outcome = slf.get().turn(slf, &mut turn);
+            if outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
                 // What was written last leaves before the loop stands still.
-                this.flush_writes(py)?;
-                this.io.get()?.driver.flush()?;
-                return Ok(());
+                let flushed = slf.get().flush_writes(slf.py(), &mut turn);
+                slf.get().io.get()?.driver.flush().map_err(engine_error)?;
+                return outcome.and(flushed);
             }
         }
     }
@@ -439,7 +464,7 @@ impl Scheduler {
             this.push(Ready::Native(handle.clone_ref(py)));
             handle.into_any()
         };
-        this.waker.wake();
+        this.wake();
         Ok(handle)
     }
 
@@ -471,7 +496,7 @@ impl Scheduler {
 
     #[pyo3(name = "_write_to_self")]
     fn write_to_self(&self) {
-        self.waker.wake();
+        self.wake();
     }
 
     #[getter(_stopping)]
@@ -510,7 +535,12 @@ impl Scheduler {
         let this = slf.get();
         let (left, targets, flush) = {
             let mut io = this.io.get()?;
-            let left = io.driver.shutdown(SHUTDOWN_LIMIT);
+            // A forked child only lets go of its copies.
+            let left = if this.is_forked() { 0 } else { io.driver.shutdown(SHUTDOWN_LIMIT) };
+            // The engine's fds go now, whoever still holds the loop.
+            let closed = Box::new(Closed::after(&*io.driver));
+            io.driver = closed;
+            *this.waker.lock().unwrap_or_else(PoisonError::into_inner) = Waker::detached();
             (left, io.slots.drain(), std::mem::take(&mut io.flush))
         };
         if left > 0 {
@@ -519,9 +549,9 @@ impl Scheduler {
         }
         drop(flush);
         let ready = std::mem::take(&mut *this.ready());
-        drop(ready);
+        ready.iter().for_each(Ready::discard);
         let timers = this.timers.get()?.drain();
-        drop(timers);
+        timers.iter().for_each(Ready::discard);
         Ok(())
     }
 
@@ -531,6 +561,9 @@ impl Scheduler {
         }
         if let Some(timers) = self.timers.try_get() {
             timers.handles().try_for_each(|handle| handle.traverse(visit))?;
+        }
+        if let Some(readers) = self.readers.try_get() {
+            readers.watches().try_for_each(|watch| visit.call(watch))?;
         }
         if let Some(io) = self.io.try_get() {
             for target in io.slots.targets() {

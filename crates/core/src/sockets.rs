@@ -7,6 +7,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBlockingIOError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::call::{os_error};
 use crate::address::Address;
 use crate::operation::{self, Operation, Work};
 use crate::scheduler::Scheduler;
@@ -18,10 +19,12 @@ fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyR
     if this.is_debug() && !socket.call_method0("gettimeout")?.eq(0)? {
         return Err(PyValueError::new_err("the socket must be non-blocking"));
     }
+    scheduler.get().check_plain_socket(socket)?;
     let fd: RawFd = socket.call_method0(pyo3::intern!(socket.py(), "fileno"))?.extract()?;
     if fd < 0 {
-        return Err(std::io::Error::from_raw_os_error(libc::EBADF).into());
+        return Err(os_error(-libc::EBADF));
     }
+    this.check_not_a_transport(socket.py(), fd)?;
     Ok(fd)
 }
 
@@ -53,7 +56,7 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
     // SAFETY: exported and writable while the call lasts.
     match unsafe { syscalls::attempt(&Op::Recv { fd, buf, len, flags: 0 }) } {
         syscalls::AGAIN => Err(PyBlockingIOError::new_err((libc::EAGAIN, "not ready"))),
-        error if error < 0 => Err(std::io::Error::from_raw_os_error(-error).into()),
+        error if error < 0 => Err(os_error(error)),
         count => Ok(count as usize),
     }
 }
@@ -71,7 +74,8 @@ fn when_readable(scheduler: &Bound<'_, Scheduler>, fd: RawFd, attempt: Bound<'_,
 #[pymethods]
 impl Scheduler {
     /// Receives up to `n` bytes; empty at the end of the stream. A cancelled receive loses no byte.
-    fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: usize) -> PyResult<Py<Operation>> {
+    fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<Operation>> {
+        let n = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
         let fd = socket_fd(slf, sock)?;
         operation::receive(slf, fd, n)
     }

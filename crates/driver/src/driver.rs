@@ -42,11 +42,12 @@ pub trait Driver: Send {
     /// and appends all that has completed to `batch`. Returning with an empty batch is no error.
     ///
     /// # Errors
-    /// What the kernel says that is not about one op; `EOWNERDEAD` in a forked child.
+    /// What the kernel says that is not about one op; `EOWNERDEAD` in a forked child; `AlreadyExists` where another
+    /// thread has run a ring and has left ops in flight that can't be moved to this one's.
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()>;
 
-    /// Hands over what is queued, now, without waiting and without collecting completions. After this the kernel
-    /// has let go of what was cancelled.
+    /// Hands over what is queued, now, without waiting; completions stay for the next wait. After this the kernel has
+    /// let go of what was cancelled (and of its file), worker threads excepted.
     ///
     /// # Errors
     /// As [`Driver::wait`].
@@ -55,10 +56,10 @@ pub trait Driver: Send {
     /// Whether `wait` with no timeout would find anything: a memory load. `None`: only a system call can tell.
     fn has_work(&self) -> Option<bool>;
 
-    /// The bytes of a completion that has [`crate::Flags::DATA`].
+    /// The bytes of a completion that has [`crate::Flags::DATA`], until it is released, over any number of waits.
     fn data(&self, completion: &Completion) -> &[u8];
 
-    /// Gives the buffer of such a completion back.
+    /// Gives the buffer of such a completion back. Held buffers are no longer there to receive into.
     fn release(&mut self, completion: &Completion);
 
     /// Wakes the engine from any thread.
@@ -71,8 +72,13 @@ pub trait Driver: Send {
         None
     }
 
+    /// The thread that has called `wait` leaves the loop, perhaps for another thread to run it later. Cheap and optional:
+    /// without it, a ring given up for another thread's ends only with the first thread.
+    fn unbind(&mut self) {}
+
     /// Cancels all that is in flight and waits, `limit` at most, until the kernel holds no memory of ours.
-    /// Returns how many ops are still in flight: their memory must be leaked rather than freed.
+    /// Returns how many ops are still in flight: their memory must be leaked rather than freed. Completions are not
+    /// delivered; fds in them are closed.
     fn shutdown(&mut self, limit: Duration) -> usize;
 }
 
@@ -133,7 +139,8 @@ impl Default for Config {
 
 impl Config {
     /// `PROACT_URING_DENY`: comma-separated opcodes (`recv`, `accept`, ...) that the ring is forbidden to use, and
-    /// features (`defer_taskrun`, `single_issuer`, `buf_ring`, `ext_arg`) that it does without. For tests of fallbacks.
+    /// features (`defer_taskrun`, `single_issuer`, `coop_taskrun`, `plain`, `buf_ring`, `multishot_recv`,
+    /// `multishot_accept`, `ext_arg`, `no_iowait`, `ring_fds`) that it does without. For tests of fallbacks.
     pub fn deny_from_env() -> Vec<String> {
         let value = std::env::var("PROACT_URING_DENY").unwrap_or_default();
         value

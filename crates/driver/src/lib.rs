@@ -11,10 +11,12 @@ mod readiness;
 pub mod selector;
 mod stats;
 pub mod syscalls;
+mod tokens;
 mod uring;
 mod waker;
 
 pub use driver::{Config, Driver, Engine, Submitted, open};
+pub use fork::Generation;
 pub use op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
 pub use probe::{EngineReport, engine_report};
 pub use readiness::ReadinessDriver;

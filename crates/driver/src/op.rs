@@ -2,6 +2,11 @@
 //!
 //! An `Op` is plain data: file descriptors and raw pointers. It owns nothing; whoever submits it keeps the memory it
 //! points at alive and unmoved until the terminal completion (a completion without [`Flags::MORE`]).
+//!
+//! Sockets to accept on and to connect are in non-blocking mode; for all else the mode does not matter: an op waits
+//! without holding up the loop, and is never answered `-EAGAIN`. An fd that ops have been submitted for is closed by
+//! [`Op::Close`], never behind the engine's back. Ops of one fd and direction that are in flight together may be
+//! carried out in any order.
 
 use std::os::fd::RawFd;
 
@@ -82,7 +87,8 @@ pub enum Op {
         count: u32,
         offset: i64,
     },
-    /// Wait once until the fd has `events` (`POLLIN` or `POLLOUT`, not both); result: the events that it has.
+    /// Wait once until the fd has `events` (`POLLIN` or `POLLOUT`, not both); result: events that it has, `POLLERR` and
+    /// `POLLHUP` perhaps among them or instead.
     Poll { fd: RawFd, events: u32 },
     /// The same, level triggered until cancelled: at most one completion with [`Flags::MORE`] a wait while it is ready.
     PollMulti { fd: RawFd, events: u32 },
@@ -93,7 +99,8 @@ pub enum Op {
         flags: i32,
         mode: u32,
     },
-    /// Close an fd. Ops of this fd that are still in flight are completed first, with `-ECANCELED` or their result.
+    /// Close an fd. Ops of this fd that are in flight are cancelled, and the fd is closed once all of them have ended:
+    /// its number is never reused under an op.
     Close { fd: RawFd },
     /// Flush a file to storage; with `data_only` not its metadata.
     Fsync { fd: RawFd, data_only: bool },
@@ -200,6 +207,33 @@ impl Op {
                 Some((fd, if writes { Direction::Write } else { Direction::Read }))
             }
             _ => None,
+        }
+    }
+}
+
+impl Op {
+    /// The fds that the op uses, which must not be closed under it; -1 for none. A close uses none.
+    pub fn uses(&self) -> [RawFd; 2] {
+        match *self {
+            Op::AcceptMulti { fd }
+            | Op::Accept { fd }
+            | Op::Connect { fd, .. }
+            | Op::RecvMulti { fd }
+            | Op::Recv { fd, .. }
+            | Op::Send { fd, .. }
+            | Op::SendMsg { fd, .. }
+            | Op::RecvMsg { fd, .. }
+            | Op::Read { fd, .. }
+            | Op::Write { fd, .. }
+            | Op::Readv { fd, .. }
+            | Op::Writev { fd, .. }
+            | Op::Poll { fd, .. }
+            | Op::PollMulti { fd, .. }
+            | Op::Fsync { fd, .. }
+            | Op::Shutdown { fd, .. } => [fd, -1],
+            Op::OpenAt { dir, .. } | Op::Statx { dir, .. } => [dir, -1],
+            Op::Splice { from, to, .. } => [from, if to == from { -1 } else { to }],
+            Op::Close { .. } => [-1, -1],
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Blocking threads for what a readiness engine can't do without blocking: regular files know no readiness.
+//! Threads for what an engine can't do without blocking: regular files know no readiness.
 //!
 //! Threads start when there is work and none is idle, up to a limit, and end when idle for long or when the pool is
-//! dropped (which waits for the work at hand: it may point at memory that is freed next).
+//! gone. A pool that is dropped waits for nobody: work that has begun ends by itself, in memory that its submitter
+//! keeps (`Driver::shutdown` says whether there is any).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::fork::Generation;
 use crate::op::{Op, Token};
 use crate::syscalls;
 use crate::waker::Waker;
@@ -35,11 +36,28 @@ impl Shared {
         // A worker can't panic while it holds the lock; a poisoned state is still a whole one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn deliver(&self, state: &mut State, token: Token, op: &Op, result: i32) {
+        if state.closed {
+            discard(op, result);
+        } else {
+            state.done.push((token, result));
+            self.waker.wake();
+        }
+    }
+}
+
+/// Nobody will take the result any more: an fd in it must not leak.
+pub(crate) fn discard(op: &Op, result: i32) {
+    if result >= 0 && matches!(op, Op::OpenAt { .. } | Op::Accept { .. } | Op::AcceptMulti { .. }) {
+        // SAFETY: an fd that the op made and that nobody has been told of.
+        unsafe { libc::close(result) };
+    }
 }
 
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    generation: Generation,
 }
 
 impl Pool {
@@ -50,7 +68,7 @@ impl Pool {
                 work: Condvar::new(),
                 waker,
             }),
-            threads: Vec::new(),
+            generation: Generation::current(),
         }
     }
 
@@ -68,29 +86,22 @@ impl Pool {
             return;
         }
         state.threads += 1;
-        let first = state.threads == 1;
         drop(state);
         let shared = self.shared.clone();
-        match std::thread::Builder::new()
+        let spawned = std::thread::Builder::new()
             .name("proact-pool".into())
-            .spawn(move || work(&shared))
-        {
-            Ok(thread) => {
-                self.threads.retain(|thread| !thread.is_finished());
-                self.threads.push(thread);
-            }
-            Err(_) => {
-                let mut state = self.shared.lock();
-                state.threads -= 1;
-                // With no thread at all the op is done here: late is better than never.
-                let orphan = if first { state.queue.pop_back() } else { None };
+            .spawn(move || work(&shared));
+        if spawned.is_err() {
+            let mut state = self.shared.lock();
+            state.threads -= 1;
+            // With no thread at all the op is done here: late is better than never.
+            if state.threads == 0
+                && let Some((token, op)) = state.queue.pop_back()
+            {
                 drop(state);
-                if let Some((token, op)) = orphan {
-                    // SAFETY: the caller's contract.
-                    let result = unsafe { syscalls::block(&op) };
-                    self.shared.lock().done.push((token, result));
-                    self.shared.waker.wake();
-                }
+                // SAFETY: the caller's contract.
+                let result = unsafe { syscalls::block(&op) };
+                self.shared.deliver(&mut self.shared.lock(), token, &op, result);
             }
         }
     }
@@ -104,54 +115,61 @@ impl Pool {
     }
 
     /// Moves the results that have come in out of the pool.
-    pub(crate) fn finished(&mut self, mut each: impl FnMut(Token, i32)) {
-        let done = std::mem::take(&mut self.shared.lock().done);
-        for (token, result) in done {
-            each(token, result);
-        }
+    pub(crate) fn finished(&mut self, into: &mut Vec<(Token, i32)>) {
+        into.append(&mut self.shared.lock().done);
     }
 }
 
 fn work(shared: &Shared) {
+    block_signals();
     let mut state = shared.lock();
+    // An idle spell is one deadline, however often the thread is woken for work that another one takes.
+    let mut deadline = Instant::now() + IDLE;
     loop {
         if let Some((token, op)) = state.queue.pop_front() {
             drop(state);
             // SAFETY: `Pool::submit`'s contract: the op's memory lives until its completion is delivered.
             let result = unsafe { syscalls::block(&op) };
             state = shared.lock();
-            state.done.push((token, result));
-            shared.waker.wake();
+            shared.deliver(&mut state, token, &op, result);
+            deadline = Instant::now() + IDLE;
             continue;
         }
-        if state.closed {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if state.closed || left.is_zero() {
             break;
         }
         state.idle += 1;
-        let (woken, timeout) = shared
+        state = shared
             .work
-            .wait_timeout(state, IDLE)
-            .unwrap_or_else(PoisonError::into_inner);
-        state = woken;
+            .wait_timeout(state, left)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
         state.idle -= 1;
-        if timeout.timed_out() && state.queue.is_empty() {
-            break;
-        }
     }
     state.threads -= 1;
 }
 
+/// Signals are for the threads of the program: one that landed here would interrupt nobody's wait.
+fn block_signals() {
+    // SAFETY: a local set, filled before it is used; the mask is this thread's own.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.closed = true;
-            state.queue.clear();
+        // A forked child has none of the threads, and the lock may be held by one of them for ever.
+        if !self.generation.is_current() {
+            return;
         }
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.queue.clear();
+        drop(state);
         self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
-            // A forked child inherits the handle but not the thread; it never gets here (the owner is told so before).
-            let _ = thread.join();
-        }
     }
 }

@@ -3,10 +3,12 @@
 //! Owns the ops that wait, by fd and direction, and what each fd is watched for. Interest stays registered while an op
 //! waits; where watching costs a system call it also stays after the last op has gone, until an event finds nobody:
 //! so a connection that is read again and again costs no `epoll_ctl`. Because the number may by then name another
-//! file, every op that begins to wait renews the watch.
+//! file, every op that begins to wait renews the watch. What happens on an event: `serve.rs`.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+mod arena;
+mod serve;
+
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -14,18 +16,13 @@ use std::time::{Duration, Instant};
 use crate::driver::{Driver, Engine, Submitted};
 use crate::fork::Generation;
 use crate::op::{Completion, Direction, Flags, Op, OpKind, Token};
-use crate::pool::Pool;
+use crate::pool::{Pool, discard};
 use crate::selector::{Interest, Ready, Selector};
 use crate::stats::Stats;
-use crate::syscalls::{self, AGAIN};
+use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+use crate::tokens::TokenMap;
 use crate::waker::Waker;
-
-/// The most that one `RecvMulti` piece holds, in bytes.
-const PIECE: usize = 64 * 1024;
-/// Room for the pieces of one wait; fds that are ready beyond it are reported again by the next.
-const ARENA: usize = 512 * 1024;
-/// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
-const ACCEPTS: usize = 64;
+use arena::Arena;
 
 #[derive(Clone, Copy)]
 struct Waiter {
@@ -38,6 +35,10 @@ struct FdState {
     watched: Interest,
     read: VecDeque<Waiter>,
     write: VecDeque<Waiter>,
+    /// Ops of this fd that are with the pool.
+    pooled: Vec<Token>,
+    /// A close that waits for those.
+    closing: Option<Token>,
 }
 
 impl FdState {
@@ -56,28 +57,12 @@ impl FdState {
     }
 }
 
-/// Tokens are unique numbers already: spreading their bits is all the hashing they need.
-#[derive(Default)]
-pub(crate) struct TokenHasher(u64);
-
-impl Hasher for TokenHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("tokens are u64")
-    }
-    fn write_u64(&mut self, token: u64) {
-        self.0 = token.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20);
-    }
-}
-
-pub(crate) type TokenMap<V> = HashMap<Token, V, BuildHasherDefault<TokenHasher>>;
-
 /// Where an op in flight is.
+#[derive(Clone, Copy)]
 enum Place {
     Waiting(RawFd, Direction),
-    Pool(OpKind),
+    Pool { op: Op, cancelled: bool },
+    Closing,
 }
 
 pub struct ReadinessDriver<S: Selector> {
@@ -87,10 +72,14 @@ pub struct ReadinessDriver<S: Selector> {
     /// Completions that came about outside `wait`.
     queued: VecDeque<Completion>,
     ready: Vec<Ready>,
-    arena: Vec<u8>,
-    used: usize,
+    /// Where to begin with the next events: the fd that found the wait's receive memory used up.
+    resume_at: Option<RawFd>,
+    arena: Arena,
     pool: Option<Pool>,
+    finished: Vec<(Token, i32)>,
     waker: Waker,
+    /// Nobody takes the completions any more: fds in them are closed.
+    discards: bool,
     stats: Stats,
     generation: Generation,
 }
@@ -100,41 +89,81 @@ impl<S: Selector> ReadinessDriver<S> {
     /// Where the wake-up event can't be made or watched: `EMFILE`, or `ERANGE` past `FD_SETSIZE`.
     pub fn new(mut selector: S) -> io::Result<ReadinessDriver<S>> {
         let waker = Waker::new()?;
-        selector.watch(
-            waker.fd(),
-            Interest::default(),
-            Interest {
-                read: true,
-                write: false,
-            },
-        )?;
         let engine = S::ENGINE.name();
-        let stats = Stats::new(vec![format!(
+        let mut stats = Stats::new(vec![format!(
             "regular files: {engine} can't wait for them; done by a pool of threads"
         )]);
+        let read = Interest {
+            read: true,
+            write: false,
+        };
+        selector.watch(waker.fd(), Interest::default(), read, &mut stats.syscalls)?;
         Ok(ReadinessDriver {
             selector,
             fds: Vec::new(),
             places: TokenMap::default(),
             queued: VecDeque::new(),
             ready: Vec::new(),
-            arena: Vec::new(),
-            used: 0,
+            resume_at: None,
+            arena: Arena::default(),
             pool: None,
+            finished: Vec::new(),
             waker,
+            discards: false,
             stats,
             generation: Generation::current(),
         })
     }
 
-    fn pooled(&mut self, token: Token, op: Op) -> Submitted {
+    /// The state of an fd, made if need be; `None` for a number that is no open file (and could be any number).
+    fn state(&mut self, fd: RawFd) -> Option<&mut FdState> {
+        let index = usize::try_from(fd).ok()?;
+        if self.fds.len() <= index {
+            self.stats.syscalls += 1;
+            // SAFETY: F_GETFD only reads the fd table.
+            if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                return None;
+            }
+            self.fds.resize_with(index + 1, FdState::default);
+        }
+        Some(&mut self.fds[index])
+    }
+
+    /// Hands an op, counted already, to the pool.
+    fn delegate(&mut self, token: Token, op: Op) {
+        for fd in op.uses() {
+            if let Some(state) = self.state(fd) {
+                state.pooled.push(token);
+            }
+        }
+        let place = Place::Pool { op, cancelled: false };
+        self.places.insert(token, place);
         let waker = &self.waker;
         let pool = self.pool.get_or_insert_with(|| Pool::new(waker.clone()));
-        self.stats.submit(op.kind());
-        self.places.insert(token, Place::Pool(op.kind()));
-        // SAFETY: the contract of `Driver::submit`, passed on.
+        // SAFETY: the op's memory is valid until its completion: the contract of `Driver::submit`.
         unsafe { pool.submit(token, op) };
-        Submitted::Pending
+    }
+
+    /// The op is no longer with the pool: closes of its fds that waited for it go on.
+    fn undelegate(&mut self, token: Token, op: &Op) {
+        for fd in op.uses() {
+            let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
+                continue;
+            };
+            state.pooled.retain(|pooled| *pooled != token);
+            if state.pooled.is_empty()
+                && let Some(close) = state.closing.take()
+            {
+                let result = self.close(fd);
+                self.end(close, OpKind::Close, result);
+            }
+        }
+    }
+
+    fn close(&mut self, fd: RawFd) -> i32 {
+        self.stats.syscalls += 1;
+        // SAFETY: a close points at no memory.
+        unsafe { syscalls::block(&Op::Close { fd }) }
     }
 
     fn done(&mut self, op: &Op, result: i32) -> Submitted {
@@ -142,41 +171,39 @@ impl<S: Selector> ReadinessDriver<S> {
         Submitted::Ready(result)
     }
 
+    /// An op in flight is over, outside `wait`.
+    fn end(&mut self, token: Token, kind: OpKind, result: i32) {
+        self.places.remove(&token);
+        self.stats.complete(kind, true);
+        self.queued.push_back(Completion::terminal(token, result));
+    }
+
     /// Queues an op behind its fd and renews the watch.
-    fn enqueue(&mut self, token: Token, op: Op, fd: RawFd, direction: Direction) -> Submitted {
-        let Ok(index) = usize::try_from(fd) else {
-            return self.done(&op, -libc::EBADF);
+    fn enqueue(&mut self, token: Token, op: Op, fd: RawFd, direction: Direction) -> Result<(), i32> {
+        let Some(state) = self.state(fd) else {
+            return Err(libc::EBADF);
         };
-        if self.fds.len() <= index {
-            self.fds.resize_with(index + 1, FdState::default);
+        if state.closing.is_some() {
+            return Err(libc::EBADF);
         }
-        let state = &mut self.fds[index];
         state.queue(direction).push_back(Waiter { token, op });
+        let watched = state.watched;
         let wanted = if S::WATCH_IS_SYSCALL {
-            union(state.watched, state.wanted())
+            union(watched, state.wanted())
         } else {
             state.wanted()
         };
-        self.stats.syscalls += u64::from(S::WATCH_IS_SYSCALL);
-        match self.selector.watch(fd, state.watched, wanted) {
+        let result = self.selector.watch(fd, watched, wanted, &mut self.stats.syscalls);
+        let state = &mut self.fds[fd as usize];
+        match result {
             Ok(()) => {
                 state.watched = wanted;
-                self.stats.submit(op.kind());
                 self.places.insert(token, Place::Waiting(fd, direction));
-                Submitted::Pending
+                Ok(())
             }
             Err(error) => {
                 state.queue(direction).pop_back();
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                let on_file = matches!(
-                    op,
-                    Op::Read { .. } | Op::Readv { .. } | Op::Write { .. } | Op::Writev { .. }
-                );
-                if errno == libc::EPERM && on_file {
-                    self.pooled(token, op)
-                } else {
-                    self.done(&op, -errno)
-                }
+                Err(error.raw_os_error().unwrap_or(libc::EIO))
             }
         }
     }
@@ -184,131 +211,32 @@ impl<S: Selector> ReadinessDriver<S> {
     /// Brings the watch of an fd in line with who waits, after events were served.
     fn settle(&mut self, fd: RawFd, seen: Interest) {
         let state = &mut self.fds[fd as usize];
-        let wanted = state.wanted();
-        let idle = (seen.read && !wanted.read && state.watched.read)
-            || (seen.write && !wanted.write && state.watched.write);
-        if state.watched != wanted && (idle || !S::WATCH_IS_SYSCALL) {
-            self.stats.syscalls += u64::from(S::WATCH_IS_SYSCALL);
-            // A failure means that the file is gone: nothing is left to watch.
-            let _ = self.selector.watch(fd, state.watched, wanted);
+        let (watched, wanted) = (state.watched, state.wanted());
+        let idle =
+            (seen.read && !wanted.read && watched.read) || (seen.write && !wanted.write && watched.write);
+        if watched != wanted && (idle || !S::WATCH_IS_SYSCALL) {
             state.watched = wanted;
-        }
-    }
-
-    fn finish(&mut self, waiter: &Waiter, result: i32, batch: &mut Vec<Completion>) {
-        self.places.remove(&waiter.token);
-        self.stats.complete(waiter.op.kind(), true);
-        batch.push(Completion::terminal(waiter.token, result));
-    }
-
-    /// Lets the ops that wait in one direction go on, in their order, until one must wait again.
-    fn serve(&mut self, fd: RawFd, direction: Direction, invalid: bool, batch: &mut Vec<Completion>) {
-        while let Some(&waiter) = self.fds[fd as usize].queue(direction).front() {
-            let result = if invalid {
-                Some(-libc::EBADF)
-            } else {
-                self.advance(&waiter, direction, batch)
-            };
-            let Some(result) = result else { break };
-            self.fds[fd as usize].queue(direction).pop_front();
-            self.finish(&waiter, result, batch);
-        }
-    }
-
-    /// One step of one op: its terminal result, or `None` while it goes on waiting.
-    fn advance(&mut self, waiter: &Waiter, direction: Direction, batch: &mut Vec<Completion>) -> Option<i32> {
-        let more = |result, flags, data| Completion {
-            token: waiter.token,
-            result,
-            flags: flags | Flags::MORE,
-            data,
-        };
-        let mask = if direction == Direction::Read {
-            libc::POLLIN
-        } else {
-            libc::POLLOUT
-        };
-        match waiter.op {
-            Op::Poll { .. } => Some(i32::from(mask)),
-            Op::PollMulti { .. } => {
-                self.stats.complete(OpKind::PollMulti, false);
-                batch.push(more(i32::from(mask), Flags::default(), 0));
-                None
-            }
-            Op::Connect { fd, .. } => Some(syscalls::socket_error(fd)),
-            Op::AcceptMulti { .. } => {
-                for _ in 0..ACCEPTS {
-                    self.stats.syscalls += 1;
-                    // SAFETY: an accept points at no memory.
-                    match unsafe { syscalls::attempt(&waiter.op) } {
-                        AGAIN => return None,
-                        error if is_transient_accept_error(error) => {}
-                        error if error < 0 => return Some(error),
-                        accepted => {
-                            self.stats.complete(OpKind::AcceptMulti, false);
-                            batch.push(more(accepted, Flags::default(), 0));
-                        }
-                    }
-                }
-                None
-            }
-            Op::RecvMulti { fd } => {
-                if self.arena.is_empty() {
-                    self.arena.resize(ARENA, 0);
-                }
-                let room = self.arena.len() - self.used;
-                if room < PIECE {
-                    // Level-triggered: the next wait reports the fd again.
-                    self.stats.buffer_exhaustions += 1;
-                    return None;
-                }
-                let buf = self.arena[self.used..].as_mut_ptr();
-                self.stats.syscalls += 1;
-                // SAFETY: PIECE bytes of the arena are free behind `used`.
-                match unsafe {
-                    syscalls::attempt(&Op::Recv {
-                        fd,
-                        buf,
-                        len: PIECE,
-                        flags: 0,
-                    })
-                } {
-                    AGAIN => None,
-                    end if end <= 0 => Some(end),
-                    count => {
-                        let full = if count as usize == PIECE {
-                            Flags::FULL
-                        } else {
-                            Flags::default()
-                        };
-                        self.stats.complete(OpKind::RecvMulti, false);
-                        batch.push(more(count, Flags::DATA | full, self.used as u32));
-                        self.used += count as usize;
-                        None
-                    }
-                }
-            }
-            ref op => {
-                self.stats.syscalls += 1;
-                // SAFETY: the op is in flight, so its memory is valid (contract of `Driver::submit`).
-                match unsafe { syscalls::attempt(op) } {
-                    AGAIN => None,
-                    result => Some(result),
-                }
-            }
+            // A failure means that the file is gone: nothing is left to watch.
+            let _ = self.selector.watch(fd, watched, wanted, &mut self.stats.syscalls);
         }
     }
 
     fn cancel_waiter(&mut self, token: Token, fd: RawFd, direction: Direction) {
         let queue = self.fds[fd as usize].queue(direction);
-        let Some(index) = queue.iter().position(|waiter| waiter.token == token) else {
-            return;
-        };
-        let Some(waiter) = queue.remove(index) else { return };
-        self.places.remove(&token);
-        self.stats.complete(waiter.op.kind(), true);
-        self.queued
-            .push_back(Completion::terminal(token, -libc::ECANCELED));
+        if let Some(index) = queue.iter().position(|waiter| waiter.token == token)
+            && let Some(waiter) = queue.remove(index)
+        {
+            self.end(token, waiter.op.kind(), -libc::ECANCELED);
+        }
+    }
+
+    fn cancel_pooled(&mut self, token: Token, op: Op) {
+        if self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) {
+            self.end(token, op.kind(), -libc::ECANCELED);
+            self.undelegate(token, &op);
+        } else if let Some(Place::Pool { cancelled, .. }) = self.places.get_mut(&token) {
+            *cancelled = true;
+        }
     }
 
     /// Ends everything that waits for an fd, and forgets the fd.
@@ -322,30 +250,80 @@ impl<S: Selector> ReadinessDriver<S> {
             .iter()
             .chain(&state.write)
             .map(|waiter| waiter.token)
+            .chain(state.pooled.iter().copied())
             .collect();
-        for token in waiters {
-            if let Some(&Place::Waiting(fd, direction)) = self.places.get(&token) {
-                self.cancel_waiter(token, fd, direction);
-            }
-        }
         // epoll forgets a closed file by itself, unless a duplicate keeps it open.
         if !watched.is_empty() {
-            self.stats.syscalls += u64::from(S::WATCH_IS_SYSCALL);
-            let _ = self.selector.watch(fd, watched, Interest::default());
+            let none = Interest::default();
+            let _ = self.selector.watch(fd, watched, none, &mut self.stats.syscalls);
+        }
+        for token in waiters {
+            self.cancel(token, OpKind::Close);
         }
     }
 
-    fn collect(&mut self, batch: &mut Vec<Completion>) {
-        batch.extend(self.queued.drain(..));
-        let (places, stats) = (&mut self.places, &mut self.stats);
-        if let Some(pool) = &mut self.pool {
-            pool.finished(|token, result| {
-                if let Some(Place::Pool(kind)) = places.remove(&token) {
-                    stats.complete(kind, true);
-                    batch.push(Completion::terminal(token, result));
-                }
-            });
+    fn submit_close(&mut self, token: Token, fd: RawFd) -> Submitted {
+        self.abandon(fd);
+        if let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) {
+            if state.closing.is_some() {
+                return self.done(&Op::Close { fd }, -libc::EBADF);
+            }
+            if !state.pooled.is_empty() {
+                state.closing = Some(token);
+                self.places.insert(token, Place::Closing);
+                self.stats.submit(OpKind::Close);
+                return Submitted::Pending;
+            }
         }
+        let result = self.close(fd);
+        self.done(&Op::Close { fd }, result)
+    }
+
+    /// A splice that can't go on waits for the side that is not ready, then goes back to the pool.
+    fn splice_again(&mut self, token: Token, op: Op) {
+        self.undelegate(token, &op);
+        let Op::Splice { from, to, .. } = op else { return };
+        self.stats.syscalls += 2;
+        let failure = match syscalls::splice_waits_on(from, to) {
+            Some((fd, direction)) => self.enqueue(token, op, fd, direction).err(),
+            None => {
+                self.delegate(token, op);
+                None
+            }
+        };
+        if let Some(errno) = failure {
+            self.end(token, OpKind::Splice, -errno);
+        }
+    }
+
+    /// Moves what has come about outside the selector into the batch.
+    fn collect(&mut self, batch: &mut Vec<Completion>) {
+        if let Some(pool) = &mut self.pool {
+            let mut finished = std::mem::take(&mut self.finished);
+            pool.finished(&mut finished);
+            for (token, result) in finished.drain(..) {
+                let Some(&Place::Pool { op, cancelled }) = self.places.get(&token) else {
+                    continue;
+                };
+                self.stats.syscalls += 1;
+                if result == AGAIN && matches!(op, Op::Splice { .. }) {
+                    if cancelled {
+                        self.end(token, op.kind(), -libc::ECANCELED);
+                        self.undelegate(token, &op);
+                    } else {
+                        self.splice_again(token, op);
+                    }
+                    continue;
+                }
+                if self.discards {
+                    discard(&op, result);
+                }
+                self.end(token, op.kind(), result);
+                self.undelegate(token, &op);
+            }
+            self.finished = finished;
+        }
+        batch.extend(self.queued.drain(..));
     }
 }
 
@@ -356,64 +334,87 @@ fn union(a: Interest, b: Interest) -> Interest {
     }
 }
 
-/// A connection that died while it waited to be accepted: accept(2), "Error handling".
-pub(crate) fn is_transient_accept_error(error: i32) -> bool {
-    matches!(
-        -error,
-        libc::ECONNABORTED
-            | libc::EPROTO
-            | libc::ENETDOWN
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::ENONET
-            | libc::EHOSTUNREACH
-            | libc::ENETUNREACH
-            | libc::EINTR
-    )
-}
-
 impl<S: Selector> Driver for ReadinessDriver<S> {
     fn engine(&self) -> Engine {
         S::ENGINE
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op) -> Submitted {
+        if !self.generation.is_current() {
+            return Submitted::Ready(-libc::EOWNERDEAD);
+        }
         if let Op::Close { fd } = op {
-            self.abandon(fd);
+            return self.submit_close(token, fd);
         }
         let Some((fd, direction)) = op.waits_on() else {
-            if matches!(op, Op::Close { .. } | Op::Shutdown { .. }) {
+            if matches!(op, Op::Shutdown { .. }) {
                 self.stats.syscalls += 1;
-                // SAFETY: neither points at memory, and neither waits.
+                // SAFETY: a shutdown points at no memory, and does not wait.
                 let result = unsafe { syscalls::block(&op) };
                 return self.done(&op, result);
             }
-            return self.pooled(token, op);
+            self.stats.submit(op.kind());
+            self.delegate(token, op);
+            return Submitted::Pending;
         };
-        let asks_first = !matches!(
-            op,
-            Op::AcceptMulti { .. } | Op::RecvMulti { .. } | Op::Poll { .. } | Op::PollMulti { .. }
-        );
-        let overtakes = self
-            .fds
-            .get_mut(fd.max(0) as usize)
-            .is_some_and(|state| !state.queue(direction).is_empty());
+        let asks_first = !matches!(op, Op::RecvMulti { .. } | Op::Poll { .. } | Op::PollMulti { .. });
+        let mut accepted = None;
+        // Who only polls moves no bytes, so nobody overtakes it.
+        let overtakes = usize::try_from(fd)
+            .ok()
+            .and_then(|index| self.fds.get_mut(index))
+            .is_some_and(|state| state.queue(direction).iter().any(|waiter| !waiter.polls()));
         if asks_first && !overtakes {
-            self.stats.syscalls += 1;
             // SAFETY: the contract of `submit`.
-            let result = unsafe { syscalls::attempt(&op) };
+            let result = unsafe { syscalls::attempt_counted(&op, &mut self.stats.syscalls) };
             let waits = match op {
                 Op::Connect { .. } => result == -libc::EINPROGRESS,
+                Op::AcceptMulti { .. } => {
+                    accepted = (result >= 0).then_some(result);
+                    result >= 0 || result == AGAIN || is_transient_accept_error(result)
+                }
                 _ => result == AGAIN,
             };
             if !waits {
                 return self.done(&op, result);
             }
         }
-        self.enqueue(token, op, fd, direction)
+        match self.enqueue(token, op, fd, direction) {
+            Ok(()) => {
+                self.stats.submit(op.kind());
+                if let Some(result) = accepted {
+                    self.stats.complete(OpKind::AcceptMulti, false);
+                    self.queued.push_back(Completion {
+                        flags: Flags::MORE,
+                        ..Completion::terminal(token, result)
+                    });
+                }
+                Submitted::Pending
+            }
+            // epoll can't wait for a regular file.
+            Err(libc::EPERM)
+                if matches!(
+                    op.kind(),
+                    OpKind::Read | OpKind::Readv | OpKind::Write | OpKind::Writev
+                ) =>
+            {
+                self.stats.submit(op.kind());
+                self.delegate(token, op);
+                Submitted::Pending
+            }
+            Err(errno) => {
+                if let Some(result) = accepted {
+                    discard(&op, result);
+                }
+                self.done(&op, -errno)
+            }
+        }
     }
 
     fn cancel(&mut self, token: Token, _kind: OpKind) {
+        if !self.generation.is_current() {
+            return;
+        }
         match self.places.get(&token) {
             Some(&Place::Waiting(fd, direction)) => {
                 self.cancel_waiter(token, fd, direction);
@@ -421,49 +422,40 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
                     self.settle(fd, Interest::default());
                 }
             }
-            Some(&Place::Pool(kind)) if self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) => {
-                self.places.remove(&token);
-                self.stats.complete(kind, true);
-                self.queued
-                    .push_back(Completion::terminal(token, -libc::ECANCELED));
-            }
-            _ => {}
+            Some(&Place::Pool { op, .. }) => self.cancel_pooled(token, op),
+            // A close is carried out whatever happens, or the fd would leak.
+            Some(Place::Closing) | None => {}
         }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()> {
         self.generation.check()?;
-        self.used = 0;
+        self.arena.turn();
         let before = batch.len();
         self.collect(batch);
         let nothing_to_do = batch.len() == before && timeout != Some(Duration::ZERO);
         let sleeps = nothing_to_do && self.waker.fall_asleep();
         let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
         let mut ready = std::mem::take(&mut self.ready);
-        self.stats.syscalls += 1;
         let begun = sleeps.then(Instant::now);
-        let result = self.selector.wait(timeout, &mut |event| ready.push(event));
+        let result = self
+            .selector
+            .wait(timeout, &mut |event| ready.push(event), &mut self.stats.syscalls);
         if let Some(begun) = begun {
             self.stats.wait_ns += begun.elapsed().as_nanos() as u64;
         }
         self.waker.awake();
+        if let Some(fd) = self.resume_at.take()
+            && let Some(index) = ready.iter().position(|event| event.fd == fd)
+        {
+            ready.rotate_left(index);
+        }
         for event in ready.drain(..) {
             if event.fd == self.waker.fd() {
+                self.stats.syscalls += 1;
                 self.waker.drain();
             } else if (event.fd as usize) < self.fds.len() {
-                if event.read {
-                    self.serve(event.fd, Direction::Read, event.invalid, batch);
-                }
-                if event.write {
-                    self.serve(event.fd, Direction::Write, event.invalid, batch);
-                }
-                self.settle(
-                    event.fd,
-                    Interest {
-                        read: event.read,
-                        write: event.write,
-                    },
-                );
+                self.serve(event, batch);
             }
         }
         self.ready = ready;
@@ -473,7 +465,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
 
     /// Ops are tried when they are submitted: nothing is queued.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.generation.check()
     }
 
     fn has_work(&self) -> Option<bool> {
@@ -481,11 +473,12 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
     }
 
     fn data(&self, completion: &Completion) -> &[u8] {
-        let start = completion.data as usize;
-        &self.arena[start..start + completion.result as usize]
+        self.arena.data(completion)
     }
 
-    fn release(&mut self, _completion: &Completion) {}
+    fn release(&mut self, completion: &Completion) {
+        self.arena.release(completion);
+    }
 
     fn waker(&self) -> Waker {
         self.waker.clone()
@@ -495,16 +488,30 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         &self.stats
     }
 
-    fn shutdown(&mut self, _limit: Duration) -> usize {
-        // Ops that wait are only entries of ours; those that a thread has begun end before the pool is gone.
-        if self.generation.is_current() {
-            self.pool = None;
-        } else {
-            std::mem::forget(self.pool.take());
+    fn shutdown(&mut self, limit: Duration) -> usize {
+        if !self.generation.is_current() {
+            // The threads are the parent's; what waits are only entries of ours.
+            return 0;
         }
-        self.fds.clear();
-        self.places.clear();
-        self.stats.in_flight = 0;
-        0
+        self.discards = true;
+        let tokens: Vec<Token> = self.places.keys().copied().collect();
+        for token in tokens {
+            self.cancel(token, OpKind::Close);
+        }
+        let deadline = Instant::now() + limit;
+        let mut batch = Vec::new();
+        loop {
+            self.collect(&mut batch);
+            batch.clear();
+            let now = Instant::now();
+            if self.places.is_empty() || now >= deadline {
+                break;
+            }
+            if self.wait(Some(deadline - now), &mut batch).is_err() {
+                break;
+            }
+        }
+        self.discards = false;
+        self.places.len()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::os::fd::RawFd;
 
-use crate::op::Op;
+use crate::op::{Direction, Op};
 
 /// `-EAGAIN`: the fd is not ready, try again when it is.
 pub const AGAIN: i32 = -libc::EAGAIN;
@@ -72,50 +72,176 @@ pub fn poll_now(fd: RawFd, events: u32) -> i32 {
     }
 }
 
+/// A connection that died while it waited to be accepted: accept(2), "Error handling".
+pub(crate) fn is_transient_accept_error(error: i32) -> bool {
+    matches!(
+        -error,
+        libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::EINTR
+    )
+}
+
+fn is_regular(fd: RawFd) -> bool {
+    // SAFETY: a stat of zeros is a value; fstat fills it or fails.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let result = unsafe { libc::fstat(fd, &raw mut status) };
+    result == 0 && matches!(status.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK)
+}
+
+/// Tries a read or write at the current position: pipes, ttys, sockets, whether they are in non-blocking mode or not.
+///
+/// # Safety
+/// As [`attempt`], for each of the `count` vectors.
+unsafe fn stream(
+    op: &Op,
+    fd: RawFd,
+    event: i16,
+    (iov, count): (*const libc::iovec, u32),
+    calls: &mut u64,
+) -> i32 {
+    let result = retry(|| {
+        *calls += 1;
+        // SAFETY: the caller's contract.
+        check(unsafe {
+            if event == libc::POLLIN {
+                libc::preadv2(fd, iov, count as i32, -1, libc::RWF_NOWAIT)
+            } else {
+                libc::pwritev2(fd, iov, count as i32, -1, libc::RWF_NOWAIT)
+            }
+        } as i64)
+    });
+    match -result {
+        libc::EAGAIN => {
+            *calls += 1;
+            if !is_regular(fd) {
+                return AGAIN;
+            }
+        }
+        // The file does not know RWF_NOWAIT (a tty; a pipe before Linux 6.4).
+        libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM => {
+            *calls += 1;
+            let events = poll_now(fd, event as u32);
+            if events <= 0 {
+                return events;
+            }
+        }
+        _ => return result,
+    }
+    *calls += 1;
+    // SAFETY: the caller's contract.
+    unsafe { block(op) }
+}
+
 /// Tries an op once without blocking: its result, or [`AGAIN`]. A connect that has begun answers `-EINPROGRESS`.
+///
+/// Sockets to accept on or to connect are in non-blocking mode: no flag asks for it. What only a disk makes wait (a
+/// regular file at its current position) does wait; at an offset the answer is [`AGAIN`].
 ///
 /// # Safety
 /// What the op points at is valid, as `Driver::submit` demands.
 pub unsafe fn attempt(op: &Op) -> i32 {
+    // SAFETY: passed on.
+    unsafe { attempt_counted(op, &mut 0) }
+}
+
+/// [`attempt`], adding the system calls it makes to `calls`.
+///
+/// # Safety
+/// As [`attempt`].
+pub(crate) unsafe fn attempt_counted(op: &Op, calls: &mut u64) -> i32 {
     const NOWAIT: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the pointers are the submitter's, valid by contract; the calls do not block, for the flags say so or the
-    // fd was polled ready before (read and write at the current position).
+    let one = |buf: *mut u8, len: usize| {
+        [libc::iovec {
+            iov_base: buf.cast(),
+            iov_len: len,
+        }]
+    };
+    // SAFETY: the pointers are the submitter's, valid by contract; no call blocks, for its flags say so.
     unsafe {
         match *op {
-            Op::AcceptMulti { fd } | Op::Accept { fd } => retry(|| accept(fd)),
-            Op::Connect { fd, addr, len } => check(i64::from(libc::connect(fd, addr, len))),
-            Op::Recv { fd, buf, len, flags } => {
-                retry(|| check(libc::recv(fd, buf.cast(), len, flags | NOWAIT) as i64))
+            Op::Read {
+                fd,
+                buf,
+                len,
+                offset: -1,
+            } => return stream(op, fd, libc::POLLIN, (one(buf, len).as_ptr(), 1), calls),
+            Op::Write {
+                fd,
+                buf,
+                len,
+                offset: -1,
+            } => {
+                return stream(
+                    op,
+                    fd,
+                    libc::POLLOUT,
+                    (one(buf.cast_mut(), len).as_ptr(), 1),
+                    calls,
+                );
             }
-            Op::Send { fd, buf, len, flags } => {
-                let flags = (flags & !libc::MSG_WAITALL) | NOWAIT;
-                retry(|| check(libc::send(fd, buf.cast(), len, flags) as i64))
-            }
-            Op::SendMsg { fd, msg, flags } => {
-                let flags = (flags & !libc::MSG_WAITALL) | NOWAIT;
-                retry(|| check(libc::sendmsg(fd, msg, flags) as i64))
-            }
-            Op::RecvMsg { fd, msg, flags } => retry(|| check(libc::recvmsg(fd, msg, flags | NOWAIT) as i64)),
-            Op::Poll { fd, events } | Op::PollMulti { fd, events } => poll_now(fd, events),
-            Op::Read { fd, offset: -1, .. } | Op::Readv { fd, offset: -1, .. } => {
-                match poll_now(fd, libc::POLLIN as u32) {
-                    events if events > 0 => block(op),
-                    other => other,
-                }
-            }
-            Op::Write { fd, offset: -1, .. } | Op::Writev { fd, offset: -1, .. } => {
-                match poll_now(fd, libc::POLLOUT as u32) {
-                    events if events > 0 => block(op),
-                    other => other,
-                }
-            }
-            Op::Shutdown { .. } | Op::Close { .. } => block(op),
-            _ => AGAIN,
+            Op::Readv {
+                fd,
+                iov,
+                count,
+                offset: -1,
+            } => return stream(op, fd, libc::POLLIN, (iov, count), calls),
+            Op::Writev {
+                fd,
+                iov,
+                count,
+                offset: -1,
+            } => return stream(op, fd, libc::POLLOUT, (iov, count), calls),
+            _ => {}
         }
+        retry(|| {
+            *calls += 1;
+            match *op {
+                Op::AcceptMulti { fd } | Op::Accept { fd } => accept(fd),
+                // A connect that a signal interrupts goes on by itself: asked again, it answers EALREADY.
+                Op::Connect { fd, addr, len } => match check(i64::from(libc::connect(fd, addr, len))) {
+                    interrupted if interrupted == -libc::EINTR => -libc::EINPROGRESS,
+                    result => result,
+                },
+                Op::Recv { fd, buf, len, flags } => {
+                    check(libc::recv(fd, buf.cast(), len, flags | NOWAIT) as i64)
+                }
+                Op::Send { fd, buf, len, flags } => {
+                    let flags = (flags & !libc::MSG_WAITALL) | NOWAIT;
+                    check(libc::send(fd, buf.cast(), len, flags) as i64)
+                }
+                Op::SendMsg { fd, msg, flags } => {
+                    let flags = (flags & !libc::MSG_WAITALL) | NOWAIT;
+                    check(libc::sendmsg(fd, msg, flags) as i64)
+                }
+                Op::RecvMsg { fd, msg, flags } => check(libc::recvmsg(fd, msg, flags | NOWAIT) as i64),
+                Op::Poll { fd, events } | Op::PollMulti { fd, events } => poll_now(fd, events),
+                Op::Shutdown { .. } | Op::Close { .. } => block(op),
+                _ => AGAIN,
+            }
+        })
     }
 }
 
-/// Performs an op, blocking if it must.
+/// Which side a splice has to wait for: the first that is not ready; `None`: neither.
+pub(crate) fn splice_waits_on(from: RawFd, to: RawFd) -> Option<(RawFd, Direction)> {
+    if poll_now(from, libc::POLLIN as u32) == AGAIN {
+        Some((from, Direction::Read))
+    } else if poll_now(to, libc::POLLOUT as u32) == AGAIN {
+        Some((to, Direction::Write))
+    } else {
+        None
+    }
+}
+
+/// Performs an op, waiting for the disk if it must. A splice does not wait for its pipe or socket: [`AGAIN`].
 ///
 /// # Safety
 /// As [`attempt`].
@@ -194,6 +320,10 @@ pub unsafe fn block(op: &Op) -> i32 {
                 len,
                 flags,
             } => {
+                if splice_waits_on(from, to).is_some() {
+                    return AGAIN;
+                }
+                let flags = flags | libc::SPLICE_F_NONBLOCK;
                 let (mut from_at, mut to_at) = (from_offset, to_offset);
                 let from_ptr = if from_offset < 0 {
                     std::ptr::null_mut()

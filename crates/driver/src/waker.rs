@@ -12,7 +12,8 @@ const NOTIFIED: u8 = 2;
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,
-    event: OwnedFd,
+    /// `None`: wakes nobody.
+    event: Option<OwnedFd>,
 }
 
 /// A handle to wake an engine; cheap to clone, good on any thread, harmless after the engine is gone.
@@ -30,12 +31,20 @@ impl Waker {
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Waker(Arc::new(Shared {
             state: AtomicU8::new(RUNNING),
-            event,
+            event: Some(event),
         })))
     }
 
+    /// A waker that wakes nobody: what an engine's owner holds once the engine is gone.
+    pub fn detached() -> Waker {
+        Waker(Arc::new(Shared {
+            state: AtomicU8::new(RUNNING),
+            event: None,
+        }))
+    }
+
     pub(crate) fn fd(&self) -> RawFd {
-        self.0.event.as_raw_fd()
+        self.0.event.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
     /// Ends the engine's wait, or makes its next one return at once. What was published before this call is seen by

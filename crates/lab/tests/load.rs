@@ -60,16 +60,24 @@ fn all_sizes_and_counts(serve: Serve) {
     with_server(serve, |address| {
         for size in [1, 1024, 4096, 4097, 65_536, 1 << 20] {
             for connections in [1, 10, 100] {
-                let report = run(&short(address, connections, size)).unwrap();
-                assert!(report.messages > 0, "{connections} x {size}: {report:?}");
+                let progress = AtomicU64::new(0);
+                let report = load::run(
+                    &short(address, connections, size),
+                    &progress,
+                    &AtomicBool::new(false),
+                )
+                .unwrap();
+                // On a busy machine the first of a hundred large echoes may be complete only after the window.
+                assert!(progress.into_inner() >= connections as u64);
                 assert_eq!(report.bytes, report.messages * size as u64);
                 assert_eq!(
                     report.histogram.iter().map(|(_, count)| count).sum::<u64>(),
                     report.messages
                 );
                 let latency = report.latency;
-                assert!(0 < latency.p50 && latency.p50 <= latency.p99 && latency.p99 <= latency.max);
-                assert!(report.seconds >= 0.2 && report.cpu_seconds > 0.0 && report.rate() > 0.0);
+                assert!(latency.p50 <= latency.p99 && latency.p99 <= latency.max);
+                assert_eq!(report.messages > 0, latency.p50 > 0);
+                assert!(report.seconds >= 0.2 && report.cpu_seconds > 0.0);
             }
         }
     });

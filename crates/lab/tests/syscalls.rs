@@ -101,9 +101,11 @@ fn child_main() {
     }
 }
 
+type Attach = fn(u32) -> io::Result<SyscallCounter>;
+
 /// Runs `body` for each method that is allowed here.
-fn with_each_method(body: impl Fn(fn(u32) -> io::Result<SyscallCounter>)) {
-    let methods: [(&str, fn(u32) -> io::Result<SyscallCounter>); 2] = [
+fn with_each_method(body: impl Fn(Attach)) {
+    let methods: [(&str, Attach); 2] = [
         ("perf", SyscallCounter::attach_perf),
         ("ptrace", SyscallCounter::attach_ptrace),
     ];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ def examine() -> dict[str, Any]:
         engine = engine_report()
     except ValueError as error:
         raise CommandError(str(error)) from None
+    except OSError as error:
+        engine = none_works(error)
     return {
         "engine": engine,
         "verdict": verdict(engine),
@@ -59,12 +62,18 @@ def examine() -> dict[str, Any]:
     }
 
 
+def none_works(error: OSError) -> dict[str, Any]:
+    """The report of a machine where no loop can be made, or not on the engine that PROACT_ENGINE names."""
+    requested = os.environ.get("PROACT_ENGINE") or "auto"
+    lists: dict[str, Any] = {"engines": {}, "features": {}, "opcodes": {}, "fallbacks": []}
+    return {"chosen": None, "requested": requested, "error": str(error)} | lists
+
+
 def verdict(engine: dict[str, Any]) -> str:
     """One line: the engine in use, and if it is not io_uring, why not."""
     chosen = engine["chosen"]
     if not chosen:
-        reasons = "; ".join(f"{name}: {state['reason']}" for name, state in engine["engines"].items())
-        return f"no engine works here: {reasons}"
+        return f"no engine works here (requested: {engine['requested']}): {engine['error']}"
     if chosen == "io_uring":
         return "proact runs on io_uring here"
     ring = engine["engines"]["io_uring"]

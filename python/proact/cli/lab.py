@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -80,6 +81,7 @@ def echo(
         raise CommandError(str(error)) from None
     if json_file not in (None, "-"):
         check_writable(json_file)
+    os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     try:
         with watch() as progress:
             document = run(settings, progress)

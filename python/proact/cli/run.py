@@ -9,6 +9,7 @@ import typer
 
 from proact.cli.error import CommandError
 from proact.cli.program import Program
+from proact.lab.registry import missing_engine
 
 #: Everything after the script's name is the script's, also what looks like an option.
 CONTEXT: Final[dict[str, Any]] = {"allow_interspersed_args": False, "ignore_unknown_options": False}
@@ -51,12 +52,11 @@ def run(
 
 def check_engine(engine: str) -> None:
     """Raise CommandError if there is no such engine, or if this machine refuses it."""
-    from proact import ENGINES, engine_report
+    from proact import ENGINES
 
     if engine == "auto":
         return
     if engine not in ENGINES:
         raise CommandError(f"unknown engine {engine!r}: choose auto, {', '.join(ENGINES)}")
-    state = engine_report()["engines"][engine]
-    if not state["available"]:
-        raise CommandError(f"engine {engine} is not available here: {state['reason']}", exit_code=1)
+    if reason := missing_engine(engine):
+        raise CommandError(reason, exit_code=1)

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +80,20 @@ def mitigations() -> dict[str, str]:
         return {}
     states = {path.name: read(str(path)).strip() for path in sorted(folder.iterdir())}
     return {name: state for name, state in states.items() if state not in ("", "Not affected")}
+
+
+def busy_seconds() -> float:
+    """CPU time of the whole machine so far, all cores, idle and waiting excluded; in steps of about 10 ms."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, read("/proc/stat").split()[1:11])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def process_cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process so far, user and system (clock_getcpuclockid(3)).
+
+    Raises OSError if there is no such process.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def sysctl(name: str) -> str | None:

@@ -10,6 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from proact.lab.environment import process_cpu_seconds
 from proact.lab.server_process import child_environment
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class LoadProcess:
             assert process.stdout is not None
             process.stdin.close()
             process.stdout.close()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far, in seconds; 0 while there is none."""
+        return process_cpu_seconds(self._process.pid) if self._process is not None else 0.0
 
     def apply(
         self, spec: dict[str, Any], tick: Callable[[], None] = lambda: None, period: float = 0.01

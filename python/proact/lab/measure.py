@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.environment import busy_seconds
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.server_process import ServerError, ServerProcess
 
@@ -71,12 +72,29 @@ class Sampled:
         return v0 + (v1 - v0) * (when - t0) / (t1 - t0)
 
 
+class Others:
+    """What the rest of the machine does meanwhile: a comparison is only fair if that is little."""
+
+    def __init__(self, server: ServerProcess, load: LoadProcess) -> None:
+        self._server, self._load = server, load
+        self._begun, self._before = time.monotonic(), self._seconds()
+
+    def _seconds(self) -> float:
+        ours = self._server.cpu_seconds() + self._load.cpu_seconds() + time.process_time()
+        return busy_seconds() - ours
+
+    def cores(self) -> float:
+        """How many cores were busy since the beginning with neither server nor load nor this process."""
+        return max(0.0, self._seconds() - self._before) / (time.monotonic() - self._begun)
+
+
 class Occupancy:
     """The most threads and memory seen, looked at every ``MEMORY_PERIOD`` seconds at most."""
 
     def __init__(self, server: ServerProcess, resident_before: int) -> None:
         self._server = server
-        self._next = 0.0
+        # Not at once: what served the timed pass may still be ending.
+        self._next = time.monotonic() + MEMORY_PERIOD
         self.seen: Occupied = {"threads": 0, "resident_before": resident_before, "resident": 0}
 
     def look(self) -> None:
@@ -145,6 +163,7 @@ class Bench:
         return result, growth
 
     def _timed(self, server: ServerProcess, cell: Cell) -> Measured:
+        others = Others(server, self.load)
         clock = Sampled(server.cpu_seconds)
         result, cpu = self._pass(server, cell, self.warmup, self.duration, clock)
         if not result["messages"]:
@@ -157,6 +176,7 @@ class Bench:
             "latency_ns": result["latency_ns"],
             "load_cpu_seconds": result["cpu_seconds"],
             "server_cpu_seconds": cpu,
+            "others_cpu": others.cores(),
             "counted": None,
             "uncounted": None,
             "occupied": None,

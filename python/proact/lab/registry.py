@@ -72,7 +72,10 @@ def missing_engine(engine: str) -> str | None:
     """Why proact's ``engine`` is not available on this machine; None if it is."""
     from proact import engine_report
 
-    state = engine_report()["engines"][engine]
+    try:
+        state = engine_report()["engines"][engine]
+    except OSError as error:  # not a single engine works
+        return str(error)
     return None if state["available"] else f"engine {engine} is not available: {state['reason']}"
 
 

@@ -40,6 +40,7 @@ class Measured(TypedDict):
     latency_ns: dict[str, float]  # p50, p90, p99, p99.9, max, mean
     load_cpu_seconds: float
     server_cpu_seconds: float  # user and system, of the whole process, within the same window
+    others_cpu: float  # cores kept busy by anything but server and load meanwhile, the hypervisor included
     counted: Counted | None  # None in all but the first repeat, or with ``uncounted`` saying why
     uncounted: str | None
     occupied: Occupied | None

@@ -15,10 +15,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
+from proact.lab.environment import process_cpu_seconds
 from proact.lab.models import BACKLOG
 
 if TYPE_CHECKING:
@@ -170,9 +170,9 @@ class ServerProcess:
             )
 
     def cpu_seconds(self) -> float:
-        """CPU time of all its threads so far, user and system, in seconds (clock_getcpuclockid(3))."""
+        """CPU time of all its threads so far, user and system, in seconds."""
         try:
-            return time.clock_gettime((~self.pid << 3) | 2)
+            return process_cpu_seconds(self.pid)
         except OSError:
             raise ServerError(self.ended(grace=0.2) or "its CPU clock cannot be read") from None
 

@@ -20,6 +20,9 @@ SINGLE_RUN_NOISE: Final = 0.05
 #: A load that used more of its core than this set the pace itself.
 LOAD_BOUND: Final = 0.97
 
+#: Cores that other programs may keep busy before a comparison is no longer fair.
+QUIET: Final = 0.15
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -78,6 +81,7 @@ class Block:
     rows: tuple[Row, ...]
     absent: tuple[Absent, ...]
     uncounted: str | None  # why system calls are missing, if they are
+    others_cpu: float  # cores that other programs kept busy meanwhile, median of the cells
     traced: bool  # calls were counted by stopping the server at each: under load they come out low
 
 
@@ -101,6 +105,7 @@ def _block(document: Document, connections: int, size: int) -> Block:
     absent: list[Absent] = []
     uncounted: list[str] = []
     methods: set[str] = set()
+    others: list[float] = []
     for name, facts in document["models"].items():
         cells = [
             cell
@@ -111,18 +116,20 @@ def _block(document: Document, connections: int, size: int) -> Block:
         if measured:
             rows.append(_row(name, facts, measured, cells))
             uncounted += [each["uncounted"] for each in measured if each["uncounted"] is not None]
+            others += [each["others_cpu"] for each in measured]
             methods |= {each["counted"]["method"] for each in measured if each["counted"] is not None}
         elif cells:
             reason = cells[0]["reason"] or "no reason given"
             absent.append(Absent(name, cells[0]["status"] == "failed", reason))
     rows.sort(key=lambda row: row.rate.median, reverse=True)
     return Block(
-        connections,
-        size,
-        tuple(rows),
-        tuple(absent),
-        uncounted[0] if uncounted else None,
-        "ptrace" in methods,
+        connections=connections,
+        size=size,
+        rows=tuple(rows),
+        absent=tuple(absent),
+        uncounted=uncounted[0] if uncounted else None,
+        others_cpu=median(others) if others else 0.0,
+        traced="ptrace" in methods,
     )
 
 

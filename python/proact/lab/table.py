@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proact.lab.summary import Absent, Block, Row, blocks, verdict
+from proact.lab.summary import QUIET, Absent, Block, Row, blocks, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,29 +53,23 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             parts.append(Text(_TRACED_NOTE, style="dim"))
         if any(row.load_bound for row in block.rows):
             parts.append(Text(_SATURATED_NOTE, style="dim"))
+        if block.others_cpu > QUIET:
+            busy = f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile."
+            parts.append(Text(busy, style="yellow"))
         parts += [Text(line) for line in verdict(block)]
     parts += ["", Text(_LEGEND, style="dim")]
     return Group(*parts)
 
 
-_LEGEND: Final = """\
-CPU µs and calls (system calls; counted in a pass of their own) are the server's per message. KiB/c:
-growth of its resident memory under load, per connection, without the kernel's socket buffers.
-Italic: ceilings in Rust, no Python."""
-
-_SATURATED_NOTE, style="dim"))
-        parts += [Text(line) for line in verdict(block)]
-    parts += ["", Text(_LEGEND, style="dim")]
-    return Group(*parts)
-
-
-_LEGEND: Final = """\
-CPU µs, calls (system calls) and KiB/c (memory per connection, without the kernel's socket buffers)
-are the server's; calls are counted in a pass of their own. Italic: ceilings in Rust, no Python."""
+_LEGEND: Final = (
+    "CPU µs and calls (system calls; counted in a pass of their own) are the server's per message. KiB/c: "
+    "growth of its resident memory under load, per connection, without the kernel's socket buffers. "
+    "Italic: ceilings in Rust, no Python."
+)
 
 _SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
 
-_TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: under load they come out low."
+_TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
 
 
 def _heading(document: Document) -> Text:

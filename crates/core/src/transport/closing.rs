@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::stops_the_loop;
+use crate::call::{exception, stops_the_loop};
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -105,14 +105,18 @@ impl StreamTransport {
             None => Ok(()),
         };
         this.release_socket(py)?;
-        this.scheduler.get().io.get()?.close(fd);
+        {
+            let mut io = this.scheduler.get().io.get()?;
+            io.own(fd, false);
+            io.close(fd);
+        }
         this.attach(slf, "_detach")?;
         this.state.get()?.server = None;
         match outcome {
             Err(error) if !stops_the_loop(py, &error) => {
                 let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
-                scheduler.call_method1("_transport_failed", (slf, error.value(py), message)).map(drop)
+                scheduler.call_method1("_transport_failed", (slf, exception(py, &error), message)).map(drop)
             }
             outcome => outcome,
         }

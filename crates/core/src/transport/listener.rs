@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::StreamTransport;
-use crate::call::{current_context, in_context, stops_the_loop};
+use crate::call::{io_error, current_context, exception, in_context, os_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Sent;
 use crate::scheduler::Scheduler;
@@ -81,7 +81,7 @@ impl Listener {
                 state.accepting = Some(token);
                 Ok(())
             }
-            Sent::Ready(error) => Err(std::io::Error::from_raw_os_error(-error).into()),
+            Sent::Ready(error) => Err(os_error(error)),
         }
     }
 
@@ -92,7 +92,7 @@ impl Listener {
         let mut io = self.scheduler.get().io.get()?;
         if let Some(token) = state.accepting {
             io.cancel(token);
-            io.driver.flush()?;
+            io.driver.flush().map_err(io_error)?;
         }
         Ok(())
     }
@@ -135,11 +135,11 @@ impl Listener {
         } else if result >= 0 {
             listener.connected(py, result)?;
         } else if !closed && result != -libc::ECANCELED {
-            let error: PyErr = std::io::Error::from_raw_os_error(-result).into();
+            let error: PyErr = os_error(result);
             let scheduler = listener.scheduler.bind(py);
             let retries = is_exhaustion(result);
             let start = this.getattr(intern!(py, "start"))?;
-            scheduler.call_method1("_accept_failed", (error.value(py), &listener.socket, retries))?;
+            scheduler.call_method1("_accept_failed", (exception(py, &error), &listener.socket, retries))?;
             if retries {
                 scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
             }
@@ -173,7 +173,7 @@ impl Listener {
         });
         match outcome {
             Err(error) if !stops_the_loop(py, &error) => {
-                scheduler.call_method1("_connection_failed", (error.value(py),)).map(drop)
+                scheduler.call_method1("_connection_failed", (exception(py, &error),)).map(drop)
             }
             outcome => outcome,
         }

@@ -12,7 +12,7 @@ use pyo3::types::PyBytes;
 
 use super::protocol::Callee;
 use super::stream::{Held, Mode, Phase, Stream, StreamTransport};
-use crate::call::{bytes_memory, shorten, stops_the_loop, uninit_bytes};
+use crate::call::{bytes_memory, os_error, shorten, stops_the_loop, uninit_bytes};
 use crate::io::{Io, Sent};
 use crate::slots::Target;
 
@@ -38,9 +38,6 @@ impl Stream {
     }
 }
 
-fn os_error(result: i32) -> PyErr {
-    std::io::Error::from_raw_os_error(-result).into()
-}
 
 impl StreamTransport {
     /// Puts a receive in flight, unless there is one or none is wanted.

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::stops_the_loop;
+use crate::call::{method0, exception, os_error, stops_the_loop};
 use crate::io::Sent;
 use crate::slots::Target;
 
@@ -69,7 +69,8 @@ impl StreamTransport {
             state.protocol_paused |= pauses;
             pauses
         };
-        if pauses { Self::flow(this, "pause_writing") } else { Ok(()) }
+        // The caller is the program, possibly inside the transport's context already: it is called in whatever it has.
+        if pauses { Self::flow(this, "pause_writing", false) } else { Ok(()) }
     }
 
     fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -79,20 +80,22 @@ impl StreamTransport {
             state.protocol_paused &= !resumes;
             resumes
         };
-        if resumes { Self::flow(this, "resume_writing") } else { Ok(()) }
+        if resumes { Self::flow(this, "resume_writing", true) } else { Ok(()) }
     }
 
     /// `pause_writing` or `resume_writing`; what it raises is reported and changes nothing.
-    fn flow(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+    fn flow(this: &Bound<'_, Self>, method: &str, enters: bool) -> PyResult<()> {
         let py = this.py();
         let Some((callee, _)) = this.get().callee(py)? else { return Ok(()) };
-        match callee.call0(&pyo3::types::PyString::intern(py, method)) {
+        let name = pyo3::types::PyString::intern(py, method);
+        let outcome = if enters { callee.call0(&name) } else { method0(&callee.protocol, &name) };
+        match outcome {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
                 let scheduler = this.get().scheduler.bind(py);
                 let message = format!("protocol.{method}() failed");
-                scheduler.call_method1("_transport_failed", (this, error.value(py), message)).map(drop)
+                scheduler.call_method1("_transport_failed", (this, exception(py, &error), message)).map(drop)
             }
         }
     }
@@ -155,7 +158,7 @@ impl StreamTransport {
     /// Takes the result of a send into account; false if it ended the connection.
     fn account(this: &Bound<'_, Self>, result: i32) -> PyResult<bool> {
         if result < 0 {
-            let error = std::io::Error::from_raw_os_error(-result).into();
+            let error = os_error(result);
             Self::fatal(this, error, "Fatal write error on socket transport")?;
             return Ok(false);
         }

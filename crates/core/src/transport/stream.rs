@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use super::outbox::Outbox;
 use super::protocol::Callee;
 use crate::address::Address;
-use crate::call::{current_context, stops_the_loop};
+use crate::call::{current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
 
@@ -139,6 +139,7 @@ impl StreamTransport {
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
+        scheduler.get().io.get()?.own(fd, true);
         transport.get().attach(&transport, "_attach")?;
         Ok(transport.unbind())
     }
@@ -174,7 +175,7 @@ impl StreamTransport {
             return Err(error);
         }
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1(intern!(py, "_transport_failed"), (this, error.value(py), message))?;
+        scheduler.call_method1(intern!(py, "_transport_failed"), (this, exception(py, &error), message))?;
         Self::lose(this, Some(error))
     }
 
@@ -248,7 +249,7 @@ impl StreamTransport {
                 }
                 let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_made";
-                scheduler.call_method1("_transport_failed", (slf, error.value(py), message))?;
+                scheduler.call_method1("_transport_failed", (slf, exception(py, &error), message))?;
             }
         }
         Self::receive(slf)?;
@@ -384,7 +385,8 @@ impl StreamTransport {
         let py = this.py();
         let callback = this.getattr(method)?.unbind();
         let scheduler = this.get().scheduler.get();
-        scheduler.call_native(py, callback, PyTuple::empty(py).unbind(), this.get().context.clone_ref(py))
+        // Not the transport's own context, which those methods enter themselves.
+        scheduler.call_native(py, callback, PyTuple::empty(py).unbind(), current_context(py)?)
     }
 }
 

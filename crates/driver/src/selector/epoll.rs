@@ -93,7 +93,14 @@ impl Selector for Epoll {
     const ENGINE: crate::Engine = crate::Engine::Epoll;
     const WATCH_IS_SYSCALL: bool = true;
 
-    fn watch(&mut self, fd: RawFd, previous: Interest, interest: Interest) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        fd: RawFd,
+        previous: Interest,
+        interest: Interest,
+        calls: &mut u64,
+    ) -> io::Result<()> {
+        *calls += 1;
         if interest.is_empty() {
             return match self.control(libc::EPOLL_CTL_DEL, fd, interest) {
                 // Closed meanwhile: the kernel dropped it from the set by itself.
@@ -109,13 +116,20 @@ impl Selector for Epoll {
         };
         match self.control(first, fd, interest) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) => {
+                *calls += 1;
                 self.control(second, fd, interest)
             }
             result => result,
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, each: &mut dyn FnMut(Ready)) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        each: &mut dyn FnMut(Ready),
+        calls: &mut u64,
+    ) -> io::Result<()> {
+        *calls += 1;
         let count = interrupted_is_empty(self.enter(timeout))?;
         for event in &self.events[..count] {
             let (events, fd) = (event.events, event.u64 as RawFd);

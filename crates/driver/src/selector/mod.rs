@@ -37,16 +37,23 @@ pub trait Selector: Send {
 
     /// Watches `fd` for exactly `interest` from now on (empty: no longer). `previous` is what it was watched for
     /// before, as far as the caller knows; the fd may since have been closed and its number taken by another file.
+    /// System calls made are added to `calls`.
     ///
     /// # Errors
     /// `EPERM` for files that know no readiness, `EBADF`, `ERANGE` where the mechanism can't watch so high an fd.
-    fn watch(&mut self, fd: RawFd, previous: Interest, interest: Interest) -> io::Result<()>;
+    fn watch(&mut self, fd: RawFd, previous: Interest, interest: Interest, calls: &mut u64)
+    -> io::Result<()>;
 
     /// Waits, at most `timeout`, and calls `each` for each fd that is ready. Returns early when a signal comes.
     ///
     /// # Errors
     /// As the system call.
-    fn wait(&mut self, timeout: Option<Duration>, each: &mut dyn FnMut(Ready)) -> io::Result<()>;
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        each: &mut dyn FnMut(Ready),
+        calls: &mut u64,
+    ) -> io::Result<()>;
 
     /// Whether `watch` costs a system call (epoll) or only memory (poll, select).
     const WATCH_IS_SYSCALL: bool;

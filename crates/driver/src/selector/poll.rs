@@ -33,7 +33,13 @@ impl Selector for Poll {
     const ENGINE: crate::Engine = crate::Engine::Poll;
     const WATCH_IS_SYSCALL: bool = false;
 
-    fn watch(&mut self, fd: RawFd, _previous: Interest, interest: Interest) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        fd: RawFd,
+        _previous: Interest,
+        interest: Interest,
+        _calls: &mut u64,
+    ) -> io::Result<()> {
         let place = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         if self.places.len() <= place {
             self.places.resize(place + 1, NOWHERE);
@@ -65,7 +71,13 @@ impl Selector for Poll {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, each: &mut dyn FnMut(Ready)) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        each: &mut dyn FnMut(Ready),
+        calls: &mut u64,
+    ) -> io::Result<()> {
+        *calls += 1;
         let limit = timeout.map(timespec);
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the array and its length belong together; the timespec outlives the call; no signal mask.

@@ -67,7 +67,13 @@ impl Selector for Select {
     const ENGINE: crate::Engine = crate::Engine::Select;
     const WATCH_IS_SYSCALL: bool = false;
 
-    fn watch(&mut self, fd: RawFd, _previous: Interest, interest: Interest) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        fd: RawFd,
+        _previous: Interest,
+        interest: Interest,
+        _calls: &mut u64,
+    ) -> io::Result<()> {
         if fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
@@ -88,7 +94,13 @@ impl Selector for Select {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, each: &mut dyn FnMut(Ready)) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        each: &mut dyn FnMut(Ready),
+        calls: &mut u64,
+    ) -> io::Result<()> {
+        *calls += 1;
         let (mut read, mut write) = (self.read, self.write);
         let limit = timeout.map(timespec);
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

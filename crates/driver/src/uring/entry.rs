@@ -16,16 +16,6 @@ pub(super) fn poll(fd: RawFd, direction: Direction) -> Entry {
     opcode::PollAdd::new(types::Fd(fd), events as u32).build()
 }
 
-/// Cancels every op of one fd (Linux 5.19).
-pub(super) fn cancel_all(fd: RawFd) -> Entry {
-    opcode::AsyncCancel2::new(types::CancelBuilder::fd(types::Fd(fd)).all()).build()
-}
-
-/// Cancels every op of the ring (Linux 5.19).
-pub(super) fn cancel_everything() -> Entry {
-    opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build()
-}
-
 /// The entry of an op. Offsets of -1 mean the current position, as the kernel has it.
 pub(super) fn build(op: &Op) -> Entry {
     use types::Fd;

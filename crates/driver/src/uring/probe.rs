@@ -55,8 +55,6 @@ pub struct Features {
     pub opcodes: Vec<(&'static str, bool)>,
     /// Ring features by name (of `io_uring_setup(2)`): whether the kernel has them.
     pub flags: Vec<(&'static str, bool)>,
-    /// Cancelling by fd (Linux 5.19).
-    pub(super) cancel_by_fd: bool,
 }
 
 impl Features {
@@ -284,19 +282,25 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
         .filter(|(name, _)| config.deny.iter().any(|word| word == name))
         .map(|(_, code)| *code)
         .collect();
-    let mut io: IoUring = IoUring::builder().setup_r_disabled().dontfork().build(64)?;
-    let restricted = Ring::restrict(&io, &denied).is_ok();
-    io.submitter().register_enable_rings()?;
+    let disabled: io::Result<IoUring> = IoUring::builder().setup_r_disabled().dontfork().build(64);
+    let (mut io, restricted) = match disabled {
+        Ok(io) => {
+            let restricted = Ring::restrict(&io, &denied).is_ok();
+            io.submitter().register_enable_rings()?;
+            (io, restricted)
+        }
+        // Before Linux 5.10.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            (IoUring::builder().dontfork().build(64)?, false)
+        }
+        Err(error) => return Err(error),
+    };
     // SAFETY: all of these are C structures for which zeros are a value.
     let memory: Box<Memory> = Box::new(unsafe { std::mem::zeroed() });
     let samples = samples(&memory);
     let mut entries: Vec<Entry> = samples.iter().map(|(_, op)| entry::build(op)).collect();
     entries.push(opcode::AsyncCancel::new(u64::MAX).build());
     let mut results = ask(&mut io, entries)?;
-    // A kernel that knows no cancelling by fd answers EINVAL.
-    let cancel_by_fd = ask(&mut io, vec![entry::cancel_all(-1)])?
-        .first()
-        .is_some_and(|result| !refused(*result));
     let cancel = results.pop().unwrap_or(-libc::ENOSYS);
 
     let mut refusals: Vec<Option<String>> = vec![None; OpKind::ALL.len()];
@@ -344,6 +348,7 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
         ("submit_stable", params.is_feature_submit_stable()),
         ("cqe_skip", params.is_feature_skip_cqe_on_success()),
         ("recvsend_bundle", params.is_feature_recvsend_bundle()),
+        ("no_iowait", params.is_feature_no_iowait()),
         ("min_timeout", params.is_feature_min_timeout()),
         ("restrictions", restricted),
         (
@@ -352,13 +357,11 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
         ),
         ("multishot_recv", refusals[OpKind::RecvMulti as usize].is_none()),
         ("buf_ring", refusals[OpKind::RecvMulti as usize].is_none()),
-        ("cancel_by_fd", cancel_by_fd),
     ];
     Ok(Features {
         refusals,
         opcodes,
         flags,
-        cancel_by_fd,
     })
 }
 

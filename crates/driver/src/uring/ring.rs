@@ -2,7 +2,9 @@
 //!
 //! It is created disabled and enabled by the thread that first waits on it (SINGLE_ISSUER binds it to that thread).
 
+use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -13,32 +15,68 @@ use io_uring::{EnterFlags, IoUring, register::Restriction};
 
 use super::probe::{Features, OPCODES};
 use crate::driver::Config;
+use crate::fork::Generation;
 
-const REGISTER_RING_FDS: u32 = 20;
+const REGISTER_RING_FDS: u8 = 20;
+const UNREGISTER_RING_FDS: u8 = 21;
+/// The longest wait: far more than anybody waits, and far from where the kernel's arithmetic overflows.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 pub(super) struct Ring {
-    io: IoUring,
-    /// The ring's index among this thread's registered rings, once enabled; else its fd.
+    io: ManuallyDrop<IoUring>,
+    /// The ring's index among its thread's registered rings, or its fd.
     enter_fd: i32,
     enter_flags: EnterFlags,
+    /// The thread that runs it, once enabled.
     owner: Option<ThreadId>,
+    setup: Setup,
     ext_arg: bool,
-    /// With this, "is there work?" is a bit in the submission queue's flags; without, every wait must enter.
-    taskrun_flag: bool,
+    no_iowait: bool,
+    /// Whether the ring's fd gets registered.
+    registers_fd: bool,
     /// For kernels without EXT_ARG: the timespec of the timeout entry, at a stable address.
     timeout: Box<Timespec>,
     denied: Vec<u8>,
-    restrict: bool,
+    generation: Generation,
 }
 
-/// A ring's set-up flags in falling order of preference, each with what the kernel must know.
-const SETUPS: [(&str, bool, bool, bool); 4] = [
-    // name, single_issuer + defer_taskrun, single_issuer, coop_taskrun + taskrun_flag
-    ("defer_taskrun", true, true, true),
-    ("single_issuer", false, true, true),
-    ("coop_taskrun", false, false, true),
-    ("plain", false, false, false),
+/// A ring's set-up flags.
+#[derive(Clone, Copy)]
+struct Setup {
+    name: &'static str,
+    /// SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1).
+    defer: bool,
+    /// SINGLE_ISSUER (6.0).
+    single: bool,
+    /// COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL (5.19). With these "is there work?" is a bit in memory; without, every
+    /// wait must enter.
+    coop: bool,
+    /// R_DISABLED, and with it restrictions (5.10).
+    disabled: bool,
+}
+
+/// In falling order of preference; the last is for 5.6.
+const SETUPS: [Setup; 5] = [
+    setup("defer_taskrun", [true, true, true, true]),
+    setup("single_issuer", [false, true, true, true]),
+    setup("coop_taskrun", [false, false, true, true]),
+    setup("plain", [false, false, false, true]),
+    setup("basic", [false, false, false, false]),
 ];
+
+const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -> Setup {
+    Setup {
+        name,
+        defer,
+        single,
+        coop,
+        disabled,
+    }
+}
+
+fn is_denied(config: &Config, what: &str) -> bool {
+    config.deny.iter().any(|word| word == what)
+}
 
 impl Ring {
     /// # Errors
@@ -46,29 +84,33 @@ impl Ring {
     pub(super) fn new(config: &Config, features: &Features) -> io::Result<(Ring, Vec<String>)> {
         let mut fallbacks = Vec::new();
         let mut last = None;
-        for (name, defer, single, coop) in SETUPS {
-            if config.deny.iter().any(|word| word == name) {
+        for setup in SETUPS {
+            let name = setup.name;
+            if is_denied(config, name) {
                 fallbacks.push(format!("{name}: denied by PROACT_URING_DENY"));
                 continue;
             }
-            match Self::build(config, defer, single, coop) {
+            match Self::build(config, setup) {
                 Ok(io) => {
-                    let enter_fd = io.as_raw_fd();
-                    let ext_arg =
-                        io.params().is_feature_ext_arg() && !config.deny.iter().any(|word| word == "ext_arg");
+                    let params = io.params();
+                    let ext_arg = params.is_feature_ext_arg() && !is_denied(config, "ext_arg");
                     if !ext_arg {
                         fallbacks.push("ext_arg: not there; waits are timed by a timeout entry".into());
                     }
                     let ring = Ring {
-                        io,
-                        enter_fd,
+                        enter_fd: io.as_raw_fd(),
                         enter_flags: EnterFlags::empty(),
                         owner: None,
+                        setup,
                         ext_arg,
-                        taskrun_flag: coop,
+                        no_iowait: params.is_feature_no_iowait() && !is_denied(config, "no_iowait"),
+                        // A registered ring lives until it is unregistered, which only its thread can do. With
+                        // DEFER_TASKRUN a ring that outlives us does nothing any more; others would go on.
+                        registers_fd: setup.defer && !is_denied(config, "ring_fds"),
                         timeout: Box::new(Timespec::new()),
                         denied: features.denied_opcodes(),
-                        restrict: true,
+                        generation: Generation::current(),
+                        io: ManuallyDrop::new(io),
                     };
                     return Ok((ring, fallbacks));
                 }
@@ -82,31 +124,30 @@ impl Ring {
         Err(last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))
     }
 
-    fn build(config: &Config, defer: bool, single: bool, coop: bool) -> io::Result<IoUring> {
+    fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
-        let completions = if config.cq_entries == 0 {
-            config.entries * 16
-        } else {
-            config.cq_entries
+        let entries = config.entries.max(1);
+        let completions = match config.cq_entries {
+            0 => entries.saturating_mul(16),
+            given => given.max(entries),
         };
-        builder
-            .setup_cqsize(completions)
-            .setup_clamp()
-            .setup_r_disabled()
-            .dontfork();
-        if coop {
+        builder.setup_cqsize(completions).setup_clamp().dontfork();
+        if setup.disabled {
+            builder.setup_r_disabled();
+        }
+        if setup.coop {
             builder
                 .setup_coop_taskrun()
                 .setup_taskrun_flag()
                 .setup_submit_all();
         }
-        if single {
+        if setup.single {
             builder.setup_single_issuer();
         }
-        if defer {
+        if setup.defer {
             builder.setup_defer_taskrun();
         }
-        builder.build(config.entries)
+        builder.build(entries)
     }
 
     /// Only the opcodes that proact uses (less those denied) stay possible on this ring.
@@ -117,39 +158,51 @@ impl Ring {
             .map(|(_, code)| Restriction::sqe_op(*code))
             .collect();
         allowed.push(Restriction::sqe_flags_allowed(0xFF));
+        allowed.push(Restriction::register_op(REGISTER_RING_FDS));
+        allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
         io.submitter().register_restrictions(&mut allowed)
     }
 
-    /// Enables the ring for the calling thread, once.
+    /// Whether the calling thread runs it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.owner == Some(std::thread::current().id())
+    }
+
+    /// Whether another thread than the calling one has run it: then it is of no use to this one.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.owner
+            .is_some_and(|owner| owner != std::thread::current().id())
+    }
+
+    /// Makes the ring ready for the calling thread.
     ///
     /// # Errors
-    /// `EEXIST` if another thread runs it already.
+    /// `EEXIST` if another thread runs it; what enabling it says.
     pub(super) fn start(&mut self) -> io::Result<()> {
-        let current = std::thread::current().id();
-        match self.owner {
-            Some(owner) if owner == current => return Ok(()),
-            Some(_) => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
-            None => {}
-        }
-        if self.restrict {
+        if self.owner.is_some() {
+            if self.is_foreign() {
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
+        } else if self.setup.disabled {
             match Self::restrict(&self.io, &self.denied) {
-                // Kernels before 5.10 know no restrictions; then nothing is restricted.
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
                 _ => {}
             }
+            self.io.submitter().register_enable_rings()?;
         }
-        self.register_ring_fd();
-        self.io.submitter().register_enable_rings()?;
-        self.owner = Some(current);
+        self.owner = Some(std::thread::current().id());
+        if self.registers_fd && !self.is_registered() {
+            self.register_fd();
+        }
         Ok(())
     }
 
-    pub(super) fn is_started(&self) -> bool {
-        self.owner.is_some()
+    fn is_registered(&self) -> bool {
+        self.enter_flags.contains(EnterFlags::REGISTERED_RING)
     }
 
-    /// Saves the look-up of the ring's fd in each enter (Linux 5.18); without it nothing else changes.
-    fn register_ring_fd(&mut self) {
+    /// Registers or unregisters the ring's fd with the calling thread.
+    fn change_registration(&self, opcode: u8, index: u32) -> Option<i32> {
         #[repr(C)]
         struct Update {
             offset: u32,
@@ -158,23 +211,41 @@ impl Ring {
         }
         let fd = self.io.as_raw_fd();
         let mut update = Update {
-            offset: u32::MAX,
+            offset: index,
             reserved: 0,
-            data: fd as u64,
+            data: if opcode == REGISTER_RING_FDS { fd as u64 } else { 0 },
         };
         // SAFETY: one update, local, of the layout of struct io_uring_rsrc_update.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_register,
                 fd,
-                REGISTER_RING_FDS,
+                u32::from(opcode),
                 &raw mut update,
                 1,
             )
         };
-        if result == 1 {
-            self.enter_fd = update.offset as i32;
-            self.enter_flags = EnterFlags::REGISTERED_RING;
+        (result == 1).then_some(update.offset as i32)
+    }
+
+    /// Saves the look-up of the ring's fd in each enter (Linux 5.18); without it nothing else changes.
+    fn register_fd(&mut self) {
+        match self.change_registration(REGISTER_RING_FDS, u32::MAX) {
+            Some(index) => {
+                self.enter_fd = index;
+                self.enter_flags = EnterFlags::REGISTERED_RING;
+            }
+            // An older kernel, or all sixteen places of this thread are taken: not to be asked for again.
+            None => self.registers_fd = false,
+        }
+    }
+
+    /// The calling thread, if it runs the ring, lets go of it: closing its fd then really ends it.
+    pub(super) fn unregister_fd(&mut self) {
+        if self.is_registered() && !self.is_foreign() && self.generation.is_current() {
+            self.change_registration(UNREGISTER_RING_FDS, self.enter_fd as u32);
+            self.enter_fd = self.io.as_raw_fd();
+            self.enter_flags = EnterFlags::empty();
         }
     }
 
@@ -189,10 +260,21 @@ impl Ring {
         }
     }
 
-    /// False: the queue is full.
-    pub(super) fn push(&mut self, entry: &Entry) -> bool {
-        // SAFETY: what the entry points at is valid until its completion: the contract of `Driver::submit`.
-        unsafe { self.io.submission().push(entry).is_ok() }
+    /// Moves as many entries into the queue as it takes.
+    pub(super) fn fill(&mut self, entries: &mut VecDeque<Entry>) {
+        let mut queue = self.io.submission();
+        while let Some(entry) = entries.front() {
+            // SAFETY: what the entry points at is valid until its completion: the contract of `Driver::submit`.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            entries.pop_front();
+        }
+    }
+
+    /// Entries that the kernel has not taken out of the queue.
+    pub(super) fn queued(&self) -> usize {
+        self.flag_state().0
     }
 
     pub(super) fn has_completions(&self) -> bool {
@@ -213,7 +295,7 @@ impl Ring {
     /// Whether an enter would do anything beside waiting.
     pub(super) fn needs_enter(&self) -> bool {
         let (queued, taskrun, overflow) = self.flag_state();
-        queued > 0 || taskrun || overflow || !self.taskrun_flag
+        queued > 0 || taskrun || overflow || !self.setup.coop
     }
 
     /// Submits what is queued and waits for one completion, `timeout` at most (zero: does not wait).
@@ -222,20 +304,28 @@ impl Ring {
     /// As `io_uring_enter(2)`; `ETIME` when the time is over.
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let sleeps = timeout != Some(Duration::ZERO);
-        let limit = timeout.filter(|_| sleeps).map(Timespec::from);
+        let limit = timeout
+            .filter(|_| sleeps)
+            .map(|timeout| Timespec::from(timeout.min(LONGEST)));
         if let (Some(limit), false) = (limit, self.ext_arg) {
             *self.timeout = limit;
             let entry = io_uring::opcode::Timeout::new(&raw const *self.timeout)
                 .count(1)
                 .build();
             let entry = entry.user_data(super::tag(super::INTERNAL, super::IGNORED));
+            // SAFETY: the timespec is ours and outlives the ring.
+            let pushed = unsafe { self.io.submission().push(&entry) };
             // With no room for it the wait does not sleep, which is only slower.
-            if !self.push(&entry) {
+            if pushed.is_err() {
                 return self.enter(Some(Duration::ZERO));
             }
         }
         let (queued, ..) = self.flag_state();
         let mut flags = self.enter_flags | EnterFlags::GETEVENTS;
+        if sleeps && self.no_iowait {
+            // A sleeping loop is idle, not waiting for a disk: neither the statistics nor the clock governor differ.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
         let mut args = SubmitArgs::new();
         let (arg, size): (*const libc::c_void, usize) = match &limit {
             Some(limit) if self.ext_arg => {
@@ -271,5 +361,20 @@ impl Ring {
                 .completion()
                 .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
         );
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.generation.is_current() {
+            self.unregister_fd();
+            // SAFETY: nothing uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.io) };
+        } else {
+            // A forked child did not inherit the ring's memory, and the ranges may be somebody else's by now: only the
+            // fd is ours to close.
+            // SAFETY: the child's copy of the ring's fd; `io` is never touched again.
+            unsafe { libc::close(self.io.as_raw_fd()) };
+        }
     }
 }

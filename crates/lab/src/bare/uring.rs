@@ -3,23 +3,23 @@
 //! What makes it fast, each measured (see `examples/measure.rs`):
 //!
 //! - A connection has one multishot receive, which takes its buffers from a small shared ring; an echo is a
-//!   `send` out of that very
-//!   buffer. Nothing is copied, and nothing is queued but the `send`.
+//!   `send` out of that very buffer. Nothing is copied, and nothing is queued but the `send`.
 //! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run when they are submitted, so once
-//!   `io_uring_enter` has returned,
-//!   a send without a completion *has* gone out whole and its buffer is free. That halves the completions, and the turn
-//!   sleeps until there is input: no turn is spent on learning that sends have succeeded.
+//!   `io_uring_enter` has returned, a send without a completion *has* gone out whole and its buffer is free.
+//!   That halves the completions, and the turn sleeps until there is input: no turn is spent on learning
+//!   that sends have succeeded.
 //! - A send that does not go out whole is the exception. What is left is copied to the connection's own
-//!   memory, from where an
-//!   ordinary send waits for room. So the shared buffers are never held across turns by a peer that does not read.
-//! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into large
-//!   buffers,
-//!   and back after a run of small ones.
+//!   memory, from where an ordinary send waits for room. So the shared buffers are never held across turns by
+//!   a peer that does not read.
+//! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into
+//!   large buffers, and back after a run of small ones.
 //! - Accepted sockets exist only in the ring's own table (direct descriptors): no fd, no reference counting
 //!   on it.
 
 mod connection;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,15 +33,32 @@ use io_uring::{SubmissionQueue, Submitter, cqueue, opcode};
 use super::{BULK, TICK};
 use crate::sockets;
 use connection::{Chunk, Connection, KINDS, Kind, user_data};
-use ring::Buffers;
+use ring::{Buffers, Mode};
 
-/// How many small buffers, of how many bytes. One holds a usual request, all together what one turn can
-/// bring. Their number and size hardly matter: 64 to 1,024 buffers of 2 to 16 KiB differed by less than 4 %
-/// of the CPU.
-const SMALL: (u16, u32) = (1024, 4096);
-/// The large ones. Few, because the ring hands them out in turn: at 64 KiB a message, eight stay in the L2
-/// cache.
-const LARGE: (u16, u32) = (8, BULK as u32);
+/// How large everything is that the ring consists of.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Submissions between two system calls. The completion queue is four times as large: it has to hold a
+    /// completion of each send that did not go out, and a multishot receive posts what it likes.
+    entries: u32,
+    /// How many small buffers, of how many bytes. One holds a usual request, all together what one turn can
+    /// bring. Their number and size hardly matter: 64 to 1,024 buffers of 2 to 16 KiB differed by less than 4 %
+    /// of the CPU.
+    small: (u16, u32),
+    /// The large ones. Few, because the ring hands them out in turn: at 64 KiB a message, eight stay in the L2
+    /// cache.
+    large: (u16, u32),
+    /// The best mode to ask the kernel for.
+    mode: Mode,
+}
+
+const SHAPE: Shape = Shape {
+    entries: 1024,
+    small: (1024, 4096),
+    large: (8, BULK as u32),
+    mode: Mode::Deferred,
+};
+
 /// After so many receives in a row that a small buffer would have held, a connection no longer moves bulk.
 const SMALL_RUN: u8 = 32;
 /// What a connection may have unsent before its multishot receive is cancelled.
@@ -71,16 +88,20 @@ struct Server<'a> {
 /// When the ring cannot be had (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), or the ring or the listening
 /// socket breaks; what happens to one connection only closes that connection.
 pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
+    serve(listener, stop, SHAPE)
+}
+
+fn serve(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
     sockets::set_nodelay(listener.as_raw_fd())?;
     sockets::set_nonblocking(listener.as_raw_fd(), false)?;
     // In this order, because the last one declared is dropped first: the ring goes before what the kernel may
     // still write to.
     let mut connections = Vec::new();
     let (mut small, mut large);
-    let mut ring = ring::ring()?;
+    let mut ring = ring::ring(shape.entries, shape.mode)?;
     ring.submitter().register_files_sparse(ring::table_size())?;
-    small = Buffers::register(&ring.submitter(), 0, SMALL.0, SMALL.1)?;
-    large = Buffers::register(&ring.submitter(), 1, LARGE.0, LARGE.1)?;
+    small = Buffers::register(&ring.submitter(), 0, shape.small.0, shape.small.1)?;
+    large = Buffers::register(&ring.submitter(), 1, shape.large.0, shape.large.1)?;
     let (submitter, sq, mut cq) = ring.split();
     let mut server = Server {
         submitter,
@@ -99,10 +120,10 @@ pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     let mut batch: Vec<(u64, i32, u32)> = Vec::with_capacity(1024);
     let mut outcome = Ok(());
     while outcome.is_ok() && !stop.load(Ordering::Relaxed) {
-        outcome = server.enter();
+        let submitted = server.enter();
         cq.sync();
         batch.extend((&mut cq).map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())));
-        outcome = outcome.and_then(|()| server.turn(&batch));
+        outcome = submitted.and_then(|all| server.turn(&batch, all));
         batch.clear();
     }
     // The ring's end cancels what is under way too, but later, from another thread.
@@ -115,24 +136,20 @@ pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
 }
 
 impl Server<'_> {
-    /// The turn's system call: submits what has been queued and waits for a completion.
-    fn enter(&mut self) -> io::Result<()> {
+    /// The turn's system call: submits what has been queued and waits for a completion. False when the kernel
+    /// did not take all of it, because it has completions for us that must be fetched first.
+    fn enter(&mut self) -> io::Result<bool> {
         let want = usize::from(!std::mem::take(&mut self.hurry));
         loop {
             self.sq.sync();
-            match self.submitter.submit_and_wait(want) {
-                Ok(_) => {}
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                    ) => {}
-                Err(error) => return Err(error),
-            }
+            let answer = self.submitter.submit_and_wait(want);
             self.sq.sync();
-            // The promise about sends without a completion holds for those that have been submitted.
-            if self.sq.is_empty() {
-                return Ok(());
+            match answer.map_err(|error| (error.raw_os_error(), error)) {
+                Err((Some(libc::EBUSY), _)) => return Ok(self.sq.is_empty()),
+                // EAGAIN: no memory for a request just now.
+                Ok(_) | Err((Some(libc::EINTR | libc::EAGAIN), _)) if self.sq.is_empty() => return Ok(true),
+                Ok(_) | Err((Some(libc::EINTR | libc::EAGAIN), _)) => {}
+                Err((_, error)) => return Err(error),
             }
         }
     }
@@ -142,27 +159,31 @@ impl Server<'_> {
         // until the send's completion, the listening socket, and the boxed interval.
         while unsafe { self.sq.push(entry) }.is_err() {
             self.sq.sync();
-            self.submitter.submit()?;
-            self.sq.sync();
+            match self.submitter.submit() {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => self.sq.sync(),
+            }
         }
         Ok(())
     }
 
     /// Everything that has completed. First the sends, so that what is received next goes out after what was
-    /// received before.
-    fn turn(&mut self, batch: &[(u64, i32, u32)]) -> io::Result<()> {
+    /// received before. `submitted`: so have all sends been.
+    fn turn(&mut self, batch: &[(u64, i32, u32)], submitted: bool) -> io::Result<()> {
         for &(data, result, _) in batch {
             if data >> 32 == Kind::Unsent as u64 {
                 self.connections[data as u32 as usize].unsent = Some(result);
             }
         }
-        let mut offers = std::mem::take(&mut self.offers);
-        for connection in offers.drain(..) {
-            self.settle(connection)?;
+        if submitted {
+            let mut offers = std::mem::take(&mut self.offers);
+            for connection in offers.drain(..) {
+                self.settle(connection)?;
+            }
+            // Settling may have queued further sends; the rest of this is only to keep the allocation.
+            offers.append(&mut self.offers);
+            self.offers = offers;
         }
-        // Keeps the allocation, unless settling has queued the next sends already.
-        offers.append(&mut self.offers);
-        self.offers = offers;
         for &(data, result, flags) in batch {
             let connection = data as u32;
             match KINDS[(data >> 32) as usize] {
@@ -173,17 +194,18 @@ impl Server<'_> {
                 Kind::Unsent | Kind::Ignored => {}
             }
         }
-        for _ in 0..self
-            .starved
-            .len()
-            .min(usize::from(self.small.free().min(self.large.free())))
-        {
+        let mut buffers = self.small.free().min(self.large.free());
+        while buffers > 0 {
             let Some(connection) = self.starved.pop_front() else {
                 break;
             };
-            self.arm(connection)?;
+            // It may have been armed since, or its slot may have a new owner.
+            if self.arm(connection)? {
+                buffers -= 1;
+            }
         }
-        self.hurry |= !self.starved.is_empty() && !self.offers.is_empty();
+        // No completion need come of those just armed, nor of the sends that hold buffers: come back by ourselves.
+        self.hurry |= !self.starved.is_empty();
         self.small.publish();
         self.large.publish();
         Ok(())
@@ -193,6 +215,10 @@ impl Server<'_> {
     fn tick(&mut self) -> io::Result<()> {
         let timeout = opcode::Timeout::new(&raw const *self.interval).build();
         self.push(&timeout.user_data(user_data(Kind::Tick, 0)))?;
+        self.accept()
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.accepting, true) {
             return Ok(());
         }
@@ -203,10 +229,8 @@ impl Server<'_> {
     }
 
     fn accepted(&mut self, result: i32, flags: u32) -> io::Result<()> {
-        if !cqueue::more(flags) {
-            // The tick takes it up again.
-            self.accepting = false;
-        }
+        // After an error the tick takes it up again.
+        self.accepting = cqueue::more(flags);
         if result < 0 {
             let error = io::Error::from_raw_os_error(-result);
             let passing = error.kind() == io::ErrorKind::ConnectionAborted || sockets::is_exhausted(&error);
@@ -220,14 +244,15 @@ impl Server<'_> {
             open: true,
             ..Connection::default()
         };
-        self.arm(slot as u32)
+        self.arm(slot as u32)?;
+        self.accept()
     }
 
-    /// Receives from now on (multishot), or once (bulk).
-    fn arm(&mut self, id: u32) -> io::Result<()> {
+    /// Receives from now on (multishot), or once (bulk). False when there is no reason to.
+    fn arm(&mut self, id: u32) -> io::Result<bool> {
         let connection = &mut self.connections[id as usize];
         if !connection.open || connection.armed || connection.ended {
-            return Ok(());
+            return Ok(false);
         }
         connection.armed = true;
         if std::mem::take(&mut connection.leaving) {
@@ -242,7 +267,8 @@ impl Server<'_> {
         } else {
             opcode::RecvMulti::new(Fixed(id), self.small.group()).build()
         };
-        self.push(&entry.user_data(user_data(Kind::Receive, id)))
+        self.push(&entry.user_data(user_data(Kind::Receive, id)))?;
+        Ok(true)
     }
 
     fn received(&mut self, id: u32, result: i32, flags: u32) -> io::Result<()> {
@@ -336,7 +362,7 @@ impl Server<'_> {
         }
         // Bulk is received one ahead at most: a peer that does not read is not read from.
         if !connection.armed && !connection.waiting && connection.out.len() < 2 {
-            return self.arm(id);
+            self.arm(id)?;
         }
         Ok(())
     }

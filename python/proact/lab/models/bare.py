@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 def serve(listener: socket.socket, model: str) -> NoReturn:
     """Hand the listening socket to the Rust server called ``model`` until the process is killed."""
-    _core.bare_echo_server(model, listener.fileno())
+    _core.bare_echo_server(model, listener.detach())  # it closes the fd when it ends
     raise RuntimeError(f"the bare {model} server stopped by itself")

@@ -11,26 +11,36 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, Submitter};
 
-/// Submissions between two system calls. Sends that have been queued complete when they are submitted, so the
-/// completion queue has to hold at least as many; it is four times as large (`completions`), because a
-/// multishot receive posts what it likes.
-const ENTRIES: u32 = 1024;
-const COMPLETIONS: u32 = 4096;
+/// When completions run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Mode {
+    /// Only when we ask for them (SINGLE_ISSUER, DEFER_TASKRUN; Linux 6.1).
+    Deferred,
+    /// At our next system call, whichever (COOP_TASKRUN; 5.19).
+    Cooperative,
+    /// By interrupting us.
+    Plain,
+}
 
-/// The ring with the best mode that this kernel has: completions run only when we ask for them
-/// (DEFER_TASKRUN, Linux 6.1), or at the next system call (COOP_TASKRUN, 5.19), or by interrupting us.
-pub(super) fn ring() -> io::Result<IoUring> {
-    let build = |mode: u8| {
+/// The ring with the best mode that this kernel has, from `best` downwards.
+pub(super) fn ring(entries: u32, best: Mode) -> io::Result<IoUring> {
+    let build = |mode: Mode| {
         let mut builder = IoUring::builder();
-        builder.dontfork().setup_submit_all().setup_cqsize(COMPLETIONS);
+        builder.dontfork().setup_submit_all().setup_cqsize(entries * 4);
         match mode {
-            0 => drop(builder.setup_single_issuer().setup_defer_taskrun()),
-            1 => drop(builder.setup_coop_taskrun().setup_taskrun_flag()),
-            _ => {}
+            Mode::Deferred => drop(builder.setup_single_issuer().setup_defer_taskrun()),
+            Mode::Cooperative => drop(builder.setup_coop_taskrun().setup_taskrun_flag()),
+            Mode::Plain => {}
         }
-        builder.build(ENTRIES)
+        builder.build(entries)
     };
-    let ring = build(0).or_else(|_| build(1)).or_else(|_| build(2))?;
+    let mut built = build(best);
+    for mode in [Mode::Cooperative, Mode::Plain] {
+        if built.is_err() && mode > best {
+            built = build(mode);
+        }
+    }
+    let ring = built?;
     // Saves looking up the ring's own fd in every call. Not there before 5.18, and not needed.
     drop(ring.submitter().register_ring_fd());
     Ok(ring)

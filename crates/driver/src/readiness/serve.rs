@@ -1,0 +1,160 @@
+//! What happens when an fd is ready: the ops that wait for it go on, in their order.
+
+use std::os::fd::RawFd;
+
+use super::{ReadinessDriver, Waiter};
+use crate::op::{Completion, Direction, Flags, Op};
+use crate::selector::{Interest, Ready, Selector};
+use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+
+/// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
+const ACCEPTS: usize = 64;
+
+/// What became of an op that was let go on.
+enum Step {
+    Done(i32),
+    Waits,
+    /// It has left the queue and is still in flight.
+    Moved,
+}
+
+impl Waiter {
+    /// Whether it only watches: it takes no bytes, so those behind it may go on.
+    pub(super) fn polls(&self) -> bool {
+        matches!(self.op, Op::Poll { .. } | Op::PollMulti { .. })
+    }
+}
+
+impl<S: Selector> ReadinessDriver<S> {
+    pub(super) fn serve(&mut self, event: Ready, batch: &mut Vec<Completion>) {
+        if event.read {
+            self.serve_one_way(event.fd, Direction::Read, event.invalid, batch);
+        }
+        if event.write {
+            self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
+        }
+        let seen = Interest {
+            read: event.read,
+            write: event.write,
+        };
+        self.settle(event.fd, seen);
+    }
+
+    /// Lets the ops that wait in one direction go on, until one that moves bytes must wait again.
+    fn serve_one_way(&mut self, fd: RawFd, direction: Direction, invalid: bool, batch: &mut Vec<Completion>) {
+        let mut index = 0;
+        let mut blocked = false;
+        while let Some(&waiter) = self.fds[fd as usize].queue(direction).get(index) {
+            let step = if invalid {
+                Step::Done(-libc::EBADF)
+            } else if blocked && !waiter.polls() {
+                Step::Waits
+            } else {
+                self.advance(&waiter, direction, batch)
+            };
+            if let Step::Waits = step {
+                blocked |= !waiter.polls();
+                index += 1;
+                continue;
+            }
+            self.fds[fd as usize].queue(direction).remove(index);
+            match step {
+                Step::Done(result) => {
+                    self.places.remove(&waiter.token);
+                    self.stats.complete(waiter.op.kind(), true);
+                    batch.push(Completion::terminal(waiter.token, result));
+                }
+                _ => self.delegate(waiter.token, waiter.op),
+            }
+        }
+    }
+
+    fn more(&mut self, waiter: &Waiter, result: i32, flags: Flags, data: u32, batch: &mut Vec<Completion>) {
+        self.stats.complete(waiter.op.kind(), false);
+        batch.push(Completion {
+            token: waiter.token,
+            result,
+            flags: flags | Flags::MORE,
+            data,
+        });
+    }
+
+    /// One step of one op.
+    fn advance(&mut self, waiter: &Waiter, direction: Direction, batch: &mut Vec<Completion>) -> Step {
+        let mask = match direction {
+            Direction::Read => libc::POLLIN,
+            Direction::Write => libc::POLLOUT,
+        };
+        match waiter.op {
+            Op::Poll { .. } => Step::Done(i32::from(mask)),
+            Op::PollMulti { .. } => {
+                self.more(waiter, i32::from(mask), Flags::default(), 0, batch);
+                Step::Waits
+            }
+            Op::Connect { fd, .. } => {
+                // The event may be of a file that had this number before: success must be seen, not supposed.
+                self.stats.syscalls += 2;
+                match syscalls::poll_now(fd, libc::POLLOUT as u32) {
+                    AGAIN => Step::Waits,
+                    _ => Step::Done(syscalls::socket_error(fd)),
+                }
+            }
+            Op::Splice { .. } => Step::Moved,
+            Op::AcceptMulti { .. } => self.accept(waiter, batch),
+            Op::RecvMulti { fd } => self.receive(waiter, fd, batch),
+            ref op => {
+                // SAFETY: the op is in flight, so its memory is valid (contract of `Driver::submit`).
+                match unsafe { syscalls::attempt_counted(op, &mut self.stats.syscalls) } {
+                    AGAIN => Step::Waits,
+                    result => Step::Done(result),
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, waiter: &Waiter, batch: &mut Vec<Completion>) -> Step {
+        for _ in 0..ACCEPTS {
+            // SAFETY: an accept points at no memory.
+            match unsafe { syscalls::attempt_counted(&waiter.op, &mut self.stats.syscalls) } {
+                AGAIN => return Step::Waits,
+                error if is_transient_accept_error(error) => {}
+                error if error < 0 => return Step::Done(error),
+                accepted => self.more(waiter, accepted, Flags::default(), 0, batch),
+            }
+        }
+        Step::Waits
+    }
+
+    fn receive(&mut self, waiter: &Waiter, fd: RawFd, batch: &mut Vec<Completion>) -> Step {
+        let Some(room) = self.arena.room() else {
+            // Level-triggered: the next wait reports the fd again, and begins with it.
+            if self.resume_at.is_none() {
+                self.resume_at = Some(fd);
+                self.stats.buffer_exhaustions += 1;
+            }
+            return Step::Waits;
+        };
+        let len = room.len();
+        let recv = Op::Recv {
+            fd,
+            buf: room.as_mut_ptr(),
+            len,
+            flags: 0,
+        };
+        // SAFETY: the room is free memory of the arena.
+        match unsafe { syscalls::attempt_counted(&recv, &mut self.stats.syscalls) } {
+            AGAIN => Step::Waits,
+            end if end <= 0 => Step::Done(end),
+            count => {
+                let full = if count as usize == len {
+                    Flags::FULL
+                } else {
+                    Flags::default()
+                };
+                let place = self.arena.take(count as usize);
+                self.more(waiter, count, Flags::DATA | full, place, batch);
+                Step::Waits
+            }
+        }
+    }
+}

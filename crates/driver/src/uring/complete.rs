@@ -1,0 +1,255 @@
+//! From the kernel's completions to ours: which op, whether it is over, whether it has to be submitted again.
+
+use io_uring::cqueue;
+
+use super::table::Way;
+use super::{INTERNAL, POLLED, TOKEN_MASK, UringDriver, WAKE};
+use crate::op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
+use crate::pool::discard;
+use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+
+const CANCELED: i32 = -libc::ECANCELED;
+const INTERRUPTED: i32 = -libc::EINTR;
+/// `ERESTARTSYS` and its like, which the kernel keeps to itself but for some ops of its worker threads (a splice that
+/// is cancelled, seen on Linux 6.18).
+const RESTARTS: std::ops::RangeInclusive<i32> = -516..=-512;
+
+impl UringDriver {
+    /// Moves all that has completed into the batch.
+    pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
+        let mut reaped = std::mem::take(&mut self.reaped);
+        loop {
+            self.ring.reap(&mut reaped);
+            if reaped.is_empty() {
+                break;
+            }
+            for (user_data, result, flags) in reaped.drain(..) {
+                self.on_completion(user_data, result, flags, batch);
+            }
+        }
+        self.reaped = reaped;
+    }
+
+    fn on_completion(&mut self, user_data: u64, result: i32, flags: u32, batch: &mut Vec<Completion>) {
+        let (label, token) = ((user_data >> TOKEN_BITS) as u8, user_data & TOKEN_MASK);
+        if label == INTERNAL {
+            if token == WAKE {
+                self.wake_armed = false;
+                self.stats.syscalls += 1;
+                self.waker.drain();
+            }
+            return;
+        }
+        let Some(kind) = OpKind::ALL.get(usize::from(label & !POLLED)).copied() else {
+            return;
+        };
+        if label & POLLED != 0 {
+            return self.on_polled(token, result, batch);
+        }
+        match kind {
+            OpKind::RecvMulti => self.on_recv_multi(token, result, flags, batch),
+            OpKind::AcceptMulti => self.on_accept_multi(token, result, flags, batch),
+            OpKind::PollMulti => self.on_poll_multi(token, result, batch),
+            _ => self.on_single(token, kind, result, batch),
+        }
+    }
+
+    fn finish(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
+        if let Some(op) = self.table.remove(token) {
+            self.stats.complete(op.op.kind(), true);
+            if self.discards {
+                discard(&op.op, result);
+            }
+            batch.push(Completion::terminal(token, result));
+        }
+    }
+
+    /// The entry of an op is used up but the op goes on: it is submitted again before the next wait.
+    fn again(&mut self, token: Token, batch: &mut Vec<Completion>) {
+        match self.table.get_mut(token) {
+            Some(entry) if !entry.cancelled => {
+                entry.armed = false;
+                self.rearm.push(token);
+            }
+            _ => self.finish(token, CANCELED, batch),
+        }
+    }
+
+    /// A receive found no buffer: more of them are lent, or it waits until one is given back.
+    fn out_of_buffers(&mut self, token: Token, batch: &mut Vec<Completion>) {
+        self.stats.buffer_exhaustions += 1;
+        let helped = self.buffers.grow();
+        self.again(token, batch);
+        if !helped && self.rearm.last() == Some(&token) {
+            self.rearm.pop();
+            self.starved.push(token);
+        }
+    }
+
+    fn more(&mut self, token: Token, op: &Op, result: i32, batch: &mut Vec<Completion>) {
+        self.stats.complete(op.kind(), false);
+        if self.discards {
+            discard(op, result);
+        }
+        batch.push(Completion {
+            token,
+            result,
+            flags: Flags::MORE,
+            data: 0,
+        });
+    }
+
+    fn piece(&mut self, token: Token, result: i32, buffer: u16, batch: &mut Vec<Completion>) {
+        let full = if result as u32 == self.buffers.size() {
+            Flags::FULL
+        } else {
+            Flags::default()
+        };
+        self.stats.complete(OpKind::RecvMulti, false);
+        batch.push(Completion {
+            token,
+            result,
+            flags: Flags::DATA | Flags::MORE | full,
+            data: u32::from(buffer),
+        });
+    }
+
+    fn on_recv_multi(&mut self, token: Token, result: i32, flags: u32, batch: &mut Vec<Completion>) {
+        let goes_on = cqueue::more(flags);
+        if let Some(buffer) = cqueue::buffer_select(flags) {
+            self.buffers.take(buffer);
+            if result > 0 {
+                self.piece(token, result, buffer, batch);
+            } else {
+                self.buffers.give_back(buffer);
+            }
+        }
+        if goes_on {
+            return;
+        }
+        match result {
+            1.. | AGAIN | INTERRUPTED => self.again(token, batch),
+            error if error == -libc::ENOBUFS => self.out_of_buffers(token, batch),
+            end => self.finish(token, end, batch),
+        }
+    }
+
+    fn on_accept_multi(&mut self, token: Token, result: i32, flags: u32, batch: &mut Vec<Completion>) {
+        if result >= 0 {
+            // The op's fd is of no interest: what was accepted is.
+            self.more(token, &Op::AcceptMulti { fd: -1 }, result, batch);
+        }
+        if cqueue::more(flags) {
+            return;
+        }
+        if result >= 0 || result == AGAIN || is_transient_accept_error(result) {
+            self.again(token, batch);
+        } else {
+            self.finish(token, result, batch);
+        }
+    }
+
+    fn on_poll_multi(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
+        if result < 0 {
+            return self.finish(token, result, batch);
+        }
+        if let Some(op) = self.table.get(token).map(|entry| entry.op) {
+            self.more(token, &op, result, batch);
+            self.again(token, batch);
+        }
+    }
+
+    /// The answer to an op that has one completion, from the ring or from the pool.
+    pub(super) fn on_single(&mut self, token: Token, kind: OpKind, result: i32, batch: &mut Vec<Completion>) {
+        let result = if RESTARTS.contains(&result) {
+            INTERRUPTED
+        } else {
+            result
+        };
+        if !matches!(result, AGAIN | INTERRUPTED) || matches!(kind, OpKind::Close | OpKind::Connect) {
+            return self.finish(token, result, batch);
+        }
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        // A worker thread of the kernel is interrupted to cancel what it waits in.
+        if entry.cancelled {
+            return self.finish(token, CANCELED, batch);
+        }
+        let op = entry.op;
+        match op {
+            _ if result == INTERRUPTED => self.again(token, batch),
+            Op::Splice { from, to, .. } => {
+                self.stats.syscalls += 2;
+                match syscalls::splice_waits_on(from, to) {
+                    Some((fd, direction)) => self.arm_poll(token, &op, fd, direction),
+                    None => self.again(token, batch),
+                }
+            }
+            // Non-blocking files that the kernel can't arm a poll for by itself (ttys; pipes on older kernels) say
+            // so instead of waiting.
+            _ if op.waits_on().is_some() => {
+                entry.way = Way::Polled;
+                self.again(token, batch);
+            }
+            _ => self.finish(token, result, batch),
+        }
+    }
+
+    /// The poll that an op waited on has fired: make the op's own call.
+    fn on_polled(&mut self, token: Token, polled: i32, batch: &mut Vec<Completion>) {
+        let Some(entry) = self.table.get(token).copied() else {
+            return;
+        };
+        if polled < 0 {
+            return self.finish(token, polled, batch);
+        }
+        match entry.op {
+            Op::RecvMulti { fd } => self.on_polled_recv(token, fd, batch),
+            Op::Splice { .. } if entry.cancelled => self.finish(token, CANCELED, batch),
+            Op::Splice { .. } => self.arm(token, &entry.op, entry.way),
+            Op::Connect { fd, .. } => {
+                self.stats.syscalls += 1;
+                self.finish(token, syscalls::socket_error(fd), batch);
+            }
+            ref op => {
+                // SAFETY: the op is in flight, so its memory is valid (contract of `Driver::submit`).
+                let result = unsafe { syscalls::attempt_counted(op, &mut self.stats.syscalls) };
+                let multi = op.kind() == OpKind::AcceptMulti;
+                if result == AGAIN || (multi && is_transient_accept_error(result)) {
+                    self.again(token, batch);
+                } else if multi && result >= 0 {
+                    self.more(token, op, result, batch);
+                    self.again(token, batch);
+                } else {
+                    self.finish(token, result, batch);
+                }
+            }
+        }
+    }
+
+    fn on_polled_recv(&mut self, token: Token, fd: i32, batch: &mut Vec<Completion>) {
+        let Some(buffer) = self.buffers.pick() else {
+            return self.out_of_buffers(token, batch);
+        };
+        let (buf, len) = self.buffers.room(buffer);
+        let recv = Op::Recv {
+            fd,
+            buf,
+            len,
+            flags: 0,
+        };
+        // SAFETY: the buffer was free, so nobody else uses its memory.
+        let result = unsafe { syscalls::attempt_counted(&recv, &mut self.stats.syscalls) };
+        if result > 0 {
+            self.piece(token, result, buffer, batch);
+            return self.again(token, batch);
+        }
+        self.buffers.give_back(buffer);
+        if result == AGAIN {
+            self.again(token, batch);
+        } else {
+            self.finish(token, result, batch);
+        }
+    }
+}

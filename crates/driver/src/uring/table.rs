@@ -1,0 +1,132 @@
+//! The ops in flight, by token and by fd.
+//!
+//! Each is remembered whole: it may have to be submitted again (a multishot that ended, a file that answers `-EAGAIN`,
+//! another thread that takes the ring over), and closing an fd must find what still uses it. A close waits here until
+//! its fd is used by nothing, so that no number is reused under an op.
+
+use std::os::fd::RawFd;
+
+use crate::op::{Op, Token};
+use crate::tokens::TokenMap;
+
+/// How an op is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By its own opcode.
+    Native,
+    /// By a poll on the ring, then its system call.
+    Polled,
+    /// By a pool thread.
+    Pool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub(super) op: Op,
+    pub(super) way: Way,
+    pub(super) cancelled: bool,
+    /// An entry of it is queued or with the kernel, or it is with the pool; otherwise it waits to be submitted again.
+    pub(super) armed: bool,
+}
+
+#[derive(Default)]
+struct FdUse {
+    tokens: Vec<Token>,
+    /// A close that waits for them.
+    closing: Option<Token>,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    ops: TokenMap<InFlight>,
+    fds: Vec<FdUse>,
+    /// Closes whose fds are used no longer.
+    pub(super) closable: Vec<(Token, RawFd)>,
+}
+
+impl Table {
+    fn fd(&mut self, fd: RawFd) -> Option<&mut FdUse> {
+        self.fds.get_mut(usize::try_from(fd).ok()?)
+    }
+
+    pub(super) fn insert(&mut self, token: Token, op: Op, way: Way) {
+        for fd in op.uses() {
+            let Ok(index) = usize::try_from(fd) else { continue };
+            if self.fds.len() <= index {
+                // SAFETY: F_GETFD only reads the fd table. A number that is no open file could be any number.
+                if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                    continue;
+                }
+                self.fds.resize_with(index + 1, FdUse::default);
+            }
+            self.fds[index].tokens.push(token);
+        }
+        let entry = InFlight {
+            op,
+            way,
+            cancelled: false,
+            armed: true,
+        };
+        let replaced = self.ops.insert(token, entry);
+        debug_assert!(replaced.is_none(), "token {token} is in flight already");
+    }
+
+    pub(super) fn get(&self, token: Token) -> Option<&InFlight> {
+        self.ops.get(&token)
+    }
+
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut InFlight> {
+        self.ops.get_mut(&token)
+    }
+
+    pub(super) fn remove(&mut self, token: Token) -> Option<InFlight> {
+        let removed = self.ops.remove(&token)?;
+        for fd in removed.op.uses() {
+            let Some(uses) = self.fd(fd) else { continue };
+            if let Some(index) = uses.tokens.iter().position(|used| *used == token) {
+                uses.tokens.swap_remove(index);
+            }
+            if uses.tokens.is_empty()
+                && let Some(close) = uses.closing.take()
+            {
+                self.closable.push((close, fd));
+            }
+        }
+        Some(removed)
+    }
+
+    /// The ops that use an fd.
+    pub(super) fn users(&mut self, fd: RawFd) -> Vec<Token> {
+        self.fd(fd).map(|uses| uses.tokens.clone()).unwrap_or_default()
+    }
+
+    /// Whether a close of this fd waits already: it is as good as closed.
+    pub(super) fn is_closing(&mut self, fd: RawFd) -> bool {
+        self.fd(fd).is_some_and(|uses| uses.closing.is_some())
+    }
+
+    /// The close waits until nothing uses its fd.
+    pub(super) fn close_later(&mut self, token: Token, fd: RawFd) {
+        if let Some(uses) = self.fd(fd) {
+            uses.closing = Some(token);
+        }
+    }
+
+    /// Whether the token is that of a close which waits.
+    pub(super) fn is_deferred(&self, token: Token) -> bool {
+        self.ops.get(&token).is_some_and(|entry| match entry.op {
+            Op::Close { fd } => {
+                let waits = usize::try_from(fd)
+                    .ok()
+                    .and_then(|index| self.fds.get(index))
+                    .is_some_and(|uses| uses.closing == Some(token));
+                waits || self.closable.contains(&(token, fd))
+            }
+            _ => false,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Token, &InFlight)> {
+        self.ops.iter().map(|(token, op)| (*token, op))
+    }
+}

@@ -1,0 +1,190 @@
+//! The buffers of multishot receives: too few, held for long, given back late. Readiness engines have memory of their
+//! own for them, and must look the same.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed unwrap is a failed assertion"
+)]
+
+mod common;
+
+use std::io::Write;
+use std::time::Duration;
+
+use common::*;
+use proact_driver::{Config, Engine, OpKind};
+
+fn few(deny: &[&str]) -> Config {
+    Config {
+        buffers: 4,
+        max_buffers: 8,
+        buffer_size: 64,
+        deny: deny.iter().map(|word| (*word).to_string()).collect(),
+        ..Config::default()
+    }
+}
+
+/// Every engine, and the ring once more without its buffer ring.
+fn rigs() -> Vec<(Rig, String)> {
+    let mut rigs: Vec<_> = Engine::ALL
+        .into_iter()
+        .filter_map(|engine| Some((Rig::with(engine, &few(&[]))?, engine.name().to_string())))
+        .collect();
+    rigs.extend(
+        Rig::with(Engine::IoUring, &few(&["buf_ring"])).map(|rig| (rig, "io_uring, no buf_ring".into())),
+    );
+    rigs
+}
+
+#[test]
+fn more_connections_than_buffers() {
+    for (mut rig, name) in rigs() {
+        let mut pairs: Vec<_> = (0..40).map(|_| pair()).collect();
+        let tokens: Vec<_> = pairs.iter().map(|(_, b)| rig.submit(recv_multi(b))).collect();
+        let sent: Vec<_> = (0..40).map(|seed| pattern(5000, seed)).collect();
+        rig.turn(Some(Duration::ZERO));
+        for ((a, _), data) in pairs.iter_mut().zip(&sent) {
+            a.write_all(data).unwrap();
+        }
+        for (token, data) in tokens.iter().zip(&sent) {
+            assert_eq!(rig.bytes(*token, data.len()), *data, "{name}");
+        }
+        if rig.is_uring() {
+            assert!(
+                rig.driver.stats().buffer_exhaustions > 0,
+                "{name}: the buffers were enough, this proves nothing"
+            );
+        }
+        // The receives are still armed after all that.
+        for ((a, _), token) in pairs.iter_mut().zip(&tokens) {
+            a.write_all(b"more").unwrap();
+            assert_eq!(rig.bytes(*token, 4), b"more", "{name}");
+        }
+        let readers: Vec<_> = pairs.into_iter().map(|(_, b)| b).collect();
+        for token in tokens {
+            assert_eq!(rig.result(token), 0, "{name}");
+        }
+        drop(readers);
+    }
+}
+
+#[test]
+fn held_bytes_stay_while_waits_go_on() {
+    for (mut rig, name) in rigs() {
+        rig.holds = true;
+        let (mut a, b) = pair();
+        let token = rig.submit(recv_multi(&b));
+        let mut expected = Vec::new();
+        for round in 0..6u8 {
+            a.write_all(&[round; 60]).unwrap();
+            expected.push(vec![round; 60]);
+            assert_eq!(rig.bytes(token, 60), [round; 60], "{name}");
+            rig.assert_pending(token);
+        }
+        for (completion, expected) in rig.held.iter().zip(&expected) {
+            assert_eq!(rig.driver.data(completion), expected, "{name}");
+        }
+        rig.release_held();
+        rig.holds = false;
+        a.write_all(b"after").unwrap();
+        assert_eq!(rig.bytes(token, 5), b"after", "{name}");
+    }
+}
+
+#[test]
+fn a_holder_of_everything_stops_only_receiving_and_does_not_spin() {
+    for (mut rig, name) in rigs() {
+        rig.holds = true;
+        let mut pairs: Vec<_> = (0..20).map(|_| pair()).collect();
+        let tokens: Vec<_> = pairs.iter().map(|(_, b)| rig.submit(recv_multi(b))).collect();
+        for (index, (a, _)) in pairs.iter_mut().enumerate() {
+            a.write_all(&[index as u8; 50]).unwrap();
+        }
+        for _ in 0..10 {
+            rig.turn(Some(Duration::from_millis(2)));
+        }
+        if rig.is_uring() {
+            assert_eq!(rig.held.len(), 8, "{name}");
+            // With every buffer held a wait sleeps: it does not go round and round for buffers.
+            let exhaustions = rig.driver.stats().buffer_exhaustions;
+            let begun = std::time::Instant::now();
+            rig.turn(Some(Duration::from_millis(30)));
+            assert!(
+                begun.elapsed() >= Duration::from_millis(29),
+                "{name}: {:?}",
+                begun.elapsed()
+            );
+            assert_eq!(rig.driver.stats().buffer_exhaustions, exhaustions, "{name}");
+            // Everything else goes on.
+            let (mut c, d) = pair();
+            c.write_all(b"single").unwrap();
+            assert_eq!(rig.run(recv(&d, buffer(8))), 6, "{name}");
+            // A receive that starves can be cancelled.
+            let (mut e, f) = pair();
+            e.write_all(b"starved").unwrap();
+            let starved = rig.submit(recv_multi(&f));
+            rig.assert_pending(starved);
+            rig.cancel(starved, OpKind::RecvMulti);
+            assert_eq!(rig.result(starved), CANCELED, "{name}");
+        }
+        rig.release_held();
+        rig.holds = false;
+        for (index, token) in tokens.iter().enumerate() {
+            assert_eq!(rig.bytes(*token, 50), [index as u8; 50], "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_release_done_twice_is_harmless() {
+    for (mut rig, name) in rigs() {
+        rig.holds = true;
+        let mut pairs: Vec<_> = (0..8).map(|_| pair()).collect();
+        let tokens: Vec<_> = pairs.iter().map(|(_, b)| rig.submit(recv_multi(b))).collect();
+        if !rig.is_uring() {
+            continue;
+        }
+        for round in 0..20u8 {
+            for (a, _) in &mut pairs {
+                a.write_all(&[round; 64]).unwrap();
+            }
+            for token in &tokens {
+                assert_eq!(rig.bytes(*token, 64), [round; 64], "{name}");
+                let held = rig.held.clone();
+                rig.release_held();
+                for completion in held {
+                    rig.driver.release(&completion);
+                    assert!(rig.driver.data(&completion).is_empty(), "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_configurations_work() {
+    for (buffers, max_buffers, buffer_size) in [
+        (0, 0, 0),
+        (1, 1, 1),
+        (3, 5, 100),
+        (u16::MAX, u16::MAX, 16),
+        (7, 2, 4096),
+    ] {
+        let config = Config {
+            buffers,
+            max_buffers,
+            buffer_size,
+            entries: 0,
+            cq_entries: 1,
+            ..Config::default()
+        };
+        let Some(mut rig) = Rig::with(Engine::IoUring, &config) else {
+            return;
+        };
+        let (mut a, b) = pair();
+        let token = rig.submit(recv_multi(&b));
+        a.write_all(&pattern(500, 1)).unwrap();
+        assert_eq!(rig.bytes(token, 500), pattern(500, 1), "{config:?}");
+    }
+}

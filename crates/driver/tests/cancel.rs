@@ -1,0 +1,232 @@
+//! Cancelling: always of an op that was seen in flight first; and its race with the data.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed unwrap is a failed assertion"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use common::*;
+use proact_driver::{Op, OpKind, Token};
+
+/// Cancels an op that is in flight, and expects just that.
+fn cancels(rig: &mut Rig, op: Op) {
+    let token = rig.submit(op);
+    rig.assert_pending(token);
+    rig.cancel(token, op.kind());
+    assert_eq!(rig.result(token), CANCELED, "{}: {op:?}", rig.engine.name());
+}
+
+on_every_engine! {
+    fn whatever_waits_for_bytes(rig) {
+        let (mut a, b) = pair();
+        let memory = buffer(16);
+        cancels(&mut rig, recv(&b, memory));
+        cancels(&mut rig, recv_multi(&b));
+        cancels(&mut rig, read(&b, memory, -1));
+        let into = message(vectors(&mut [buffer(4)]));
+        cancels(&mut rig, Op::RecvMsg { fd: b.as_raw_fd(), msg: into, flags: 0 });
+        let vector = vectors(&mut [buffer(4)]);
+        cancels(&mut rig, Op::Readv { fd: b.as_raw_fd(), iov: vector.as_ptr(), count: 1, offset: -1 });
+        cancels(&mut rig, Op::Poll { fd: b.as_raw_fd(), events: POLLIN });
+        cancels(&mut rig, Op::PollMulti { fd: b.as_raw_fd(), events: POLLIN });
+        for flags in [0, libc::O_NONBLOCK] {
+            let (reader, _writer) = pipe(flags);
+            cancels(&mut rig, read(&reader, memory, -1));
+        }
+        // None of them took what came afterwards.
+        a.write_all(b"mine").unwrap();
+        assert_eq!(rig.run(recv(&b, memory)), 4);
+        assert_eq!(&memory[..4], b"mine");
+    }
+
+    fn whatever_waits_for_room(rig) {
+        let (a, b) = pair();
+        let filled = fill(a.as_raw_fd());
+        let block = bytes(&[1; 5000]);
+        cancels(&mut rig, send(&a, block));
+        cancels(&mut rig, write(&a, block, -1));
+        let out = message(vectors(&mut [bytes(&[1; 5000])]));
+        cancels(&mut rig, Op::SendMsg { fd: a.as_raw_fd(), msg: out, flags: 0 });
+        let vector = vectors(&mut [bytes(&[1; 5000])]);
+        cancels(&mut rig, Op::Writev { fd: a.as_raw_fd(), iov: vector.as_ptr(), count: 1, offset: -1 });
+        cancels(&mut rig, Op::Poll { fd: a.as_raw_fd(), events: POLLOUT });
+        cancels(&mut rig, Op::PollMulti { fd: a.as_raw_fd(), events: POLLOUT });
+        for flags in [0, libc::O_NONBLOCK] {
+            let (_reader, writer) = pipe(flags);
+            let all = buffer(65536);
+            assert_eq!(rig.run(write(&writer, all, -1)), 65536);
+            cancels(&mut rig, write(&writer, block, -1));
+        }
+        // Nothing was sent but what filled the socket.
+        drop(a);
+        let mut received = Vec::new();
+        let mut b = b;
+        b.set_nonblocking(false).unwrap();
+        b.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), filled);
+    }
+
+    fn accepts(rig) {
+        let listener = listener();
+        cancels(&mut rig, Op::Accept { fd: listener.as_raw_fd() });
+        cancels(&mut rig, Op::AcceptMulti { fd: listener.as_raw_fd() });
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for _ in 0..3 {
+            rig.turn(Some(Duration::ZERO));
+        }
+        // The connection is still to be had.
+        assert!(listener.accept().is_ok());
+    }
+
+    fn a_connect(rig) {
+        // A listener whose backlog is full leaves a connect waiting: its SYN goes unanswered.
+        let listener = listener();
+        let port = listener.local_addr().unwrap().port();
+        // SAFETY: a listening socket of ours.
+        unsafe { libc::listen(listener.as_raw_fd(), 0) };
+        let filler: Vec<_> = (0..2).map(|_| socket()).collect();
+        let tokens: Vec<_> = filler.iter().map(|fd| rig.submit(connect(fd, port))).collect();
+        rig.turn(Some(Duration::from_millis(10)));
+        let client = socket();
+        cancels(&mut rig, connect(&client, port));
+        for token in tokens {
+            rig.cancel(token, OpKind::Connect);
+            let result = rig.result(token);
+            assert!(result == 0 || result == CANCELED);
+        }
+    }
+
+    fn splices(rig) {
+        let (reader, _writer) = pipe(0);
+        let (_other, to) = pipe(0);
+        for _ in 0..2 {
+            let op = Op::Splice {
+                from: reader.as_raw_fd(), from_offset: -1, to: to.as_raw_fd(), to_offset: -1, len: 10, flags: 0,
+            };
+            let token = rig.submit(op);
+            rig.assert_pending(token);
+            std::thread::sleep(Duration::from_millis(2));
+            rig.assert_pending(token);
+            rig.cancel(token, OpKind::Splice);
+            assert_eq!(rig.result(token), CANCELED);
+        }
+    }
+
+    fn what_is_over_or_unknown_or_not_handed_over(rig) {
+        let (mut a, b) = pair();
+        let memory = buffer(8);
+        rig.cancel(123_456, OpKind::Recv);
+        rig.cancel(0, OpKind::RecvMulti);
+        a.write_all(b"x").unwrap();
+        let token = rig.submit(recv(&b, memory));
+        assert_eq!(rig.result(token), 1);
+        rig.cancel(token, OpKind::Recv);
+        rig.cancel(token, OpKind::Recv);
+        rig.turn(Some(Duration::ZERO));
+        // Twice, and before the engine has even seen it.
+        let token = rig.submit(recv(&b, memory));
+        rig.cancel(token, OpKind::Recv);
+        rig.cancel(token, OpKind::Recv);
+        assert_eq!(rig.result(token), CANCELED);
+        let token = rig.submit(Op::PollMulti { fd: b.as_raw_fd(), events: POLLOUT });
+        assert!(rig.next(token).more);
+        // It is between two polls now.
+        rig.cancel(token, OpKind::PollMulti);
+        assert_eq!(rig.result(token), CANCELED);
+        let token = rig.submit(recv(&b, memory));
+        a.write_all(b"y").unwrap();
+        assert_eq!(rig.result(token), 1);
+    }
+
+    fn against_data(rig) {
+        // Whoever wins, the bytes are delivered once: by the op that was cancelled or by the next.
+        let (mut a, b) = tcp_pair();
+        for round in 0..2000u32 {
+            let memory = buffer(8);
+            let token = rig.submit(recv(&b, memory));
+            rig.turn(Some(Duration::ZERO));
+            if round % 2 == 0 {
+                a.write_all(&round.to_le_bytes()).unwrap();
+                rig.cancel(token, OpKind::Recv);
+            } else {
+                rig.cancel(token, OpKind::Recv);
+                a.write_all(&round.to_le_bytes()).unwrap();
+            }
+            match rig.result(token) {
+                4 => assert_eq!(memory[..4], round.to_le_bytes()),
+                CANCELED => {
+                    assert_eq!(rig.run(recv(&b, memory)), 4);
+                    assert_eq!(memory[..4], round.to_le_bytes());
+                }
+                other => panic!("{}: {other}", rig.engine.name()),
+            }
+        }
+    }
+
+    fn a_multishot_against_data(rig) {
+        let (mut a, b) = tcp_pair();
+        let mut received = Vec::new();
+        let mut sent = Vec::new();
+        let mut collect = |rig: &mut Rig, token: Token| loop {
+            let got = rig.next(token);
+            if !got.more {
+                assert_eq!(got.result, CANCELED);
+                break;
+            }
+            received.extend(got.data.unwrap());
+        };
+        for round in 0..1000u32 {
+            let token = rig.submit(recv_multi(&b));
+            rig.turn(Some(Duration::ZERO));
+            a.write_all(&round.to_le_bytes()).unwrap();
+            sent.extend(round.to_le_bytes());
+            if round % 3 == 0 {
+                rig.turn(Some(Duration::ZERO));
+            }
+            rig.cancel(token, OpKind::RecvMulti);
+            collect(&mut rig, token);
+        }
+        let token = rig.submit(recv_multi(&b));
+        for _ in 0..3 {
+            rig.turn(Some(Duration::ZERO));
+        }
+        rig.cancel(token, OpKind::RecvMulti);
+        collect(&mut rig, token);
+        assert_eq!(received, sent);
+    }
+
+    fn pool_work_that_has_not_begun(rig) {
+        // More opens of a fifo than the pool has threads: the last ones wait in its queue.
+        let directory = Directory::new();
+        let fifo = directory.0.join("fifo");
+        // SAFETY: a path that ends in a zero byte.
+        assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
+        let open = || Op::OpenAt { dir: libc::AT_FDCWD, path: path(&fifo), flags: libc::O_RDONLY, mode: 0 };
+        let tokens: Vec<_> = (0..40).map(|_| rig.submit(open())).collect();
+        rig.turn(Some(Duration::from_millis(20)));
+        for token in tokens.iter().rev() {
+            rig.cancel(*token, OpKind::OpenAt);
+        }
+        let _other = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+        let mut canceled = 0;
+        for token in tokens {
+            match rig.result(token) {
+                CANCELED => canceled += 1,
+                fd if fd >= 0 => {
+                    // SAFETY: a fresh fd that nobody else owns.
+                    unsafe { libc::close(fd) };
+                }
+                other => panic!("{}: {other}", rig.engine.name()),
+            }
+        }
+        assert!(rig.is_uring() || canceled > 0);
+    }
+}

@@ -1,0 +1,503 @@
+//! What every contract test needs: an engine with an inbox, files to work on, and each test run on all four engines.
+//!
+//! A `Rig` checks as it goes: every token has one terminal completion, nothing comes after it, a wait is bounded, and
+//! at the end nothing is left in flight.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "in a test a failed unwrap is a failed assertion"
+)]
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, OpKind, Submitted, Token, open};
+
+pub const LIMIT: Duration = Duration::from_secs(10);
+pub const POLLIN: u32 = libc::POLLIN as u32;
+pub const POLLOUT: u32 = libc::POLLOUT as u32;
+pub const CANCELED: i32 = -libc::ECANCELED;
+
+/// One test for each engine out of one body.
+#[macro_export]
+macro_rules! on_every_engine {
+    ($($(#[$meta:meta])* fn $name:ident($rig:ident) $body:block)+) => {
+        $(
+            $(#[$meta])*
+            mod $name {
+                #[allow(unused_imports, reason = "not every body needs all of it")]
+                use super::*;
+                #[allow(unused_mut, reason = "not every body submits")]
+                fn body(mut $rig: Rig) $body
+                #[test]
+                fn io_uring() { Rig::open(proact_driver::Engine::IoUring).into_iter().for_each(body) }
+                #[test]
+                fn epoll() { Rig::open(proact_driver::Engine::Epoll).into_iter().for_each(body) }
+                #[test]
+                fn poll() { Rig::open(proact_driver::Engine::Poll).into_iter().for_each(body) }
+                #[test]
+                fn select() { Rig::open(proact_driver::Engine::Select).into_iter().for_each(body) }
+            }
+        )+
+    };
+}
+
+/// Says on the terminal, past the capture of test output, that an engine was not tested.
+pub fn report_missing(engine: Engine, error: &std::io::Error) {
+    let _ = writeln!(std::io::stderr(), "NOT TESTED on {}: {error}", engine.name());
+}
+
+/// An owned completion.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub result: i32,
+    pub more: bool,
+    pub full: bool,
+    pub data: Option<Vec<u8>>,
+}
+
+pub struct Rig {
+    pub driver: Box<dyn Driver>,
+    pub engine: Engine,
+    next_token: Token,
+    alive: HashSet<Token>,
+    inbox: HashMap<Token, VecDeque<Got>>,
+    batch: Vec<Completion>,
+    /// Completions with data that are kept back instead of being released.
+    pub holds: bool,
+    pub held: Vec<Completion>,
+}
+
+impl Rig {
+    pub fn open(engine: Engine) -> Option<Rig> {
+        Rig::with(engine, &Config::default())
+    }
+
+    /// `None`, and a line on the terminal, where this machine lacks the engine.
+    pub fn with(engine: Engine, config: &Config) -> Option<Rig> {
+        match open(engine, config) {
+            Ok(driver) => Some(Rig {
+                driver,
+                engine,
+                next_token: 0,
+                alive: HashSet::new(),
+                inbox: HashMap::new(),
+                batch: Vec::new(),
+                holds: false,
+                held: Vec::new(),
+            }),
+            Err(error) => {
+                report_missing(engine, &error);
+                None
+            }
+        }
+    }
+
+    pub fn is_uring(&self) -> bool {
+        self.engine == Engine::IoUring
+    }
+
+    /// Submits an op; a result that comes at once is put into the inbox like any other.
+    pub fn submit(&mut self, op: Op) -> Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        // SAFETY: the tests point ops at leaked memory or at statics only.
+        match unsafe { self.driver.submit(token, op) } {
+            Submitted::Ready(result) => self.inbox.entry(token).or_default().push_back(Got {
+                result,
+                more: false,
+                full: false,
+                data: None,
+            }),
+            Submitted::Pending => {
+                self.alive.insert(token);
+            }
+        }
+        token
+    }
+
+    /// One wait.
+    pub fn turn(&mut self, timeout: Option<Duration>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.driver.wait(timeout, &mut batch).expect("wait");
+        for completion in batch.drain(..) {
+            let token = completion.token;
+            assert!(
+                self.alive.contains(&token),
+                "{}: {completion:?} after the end, or of nobody",
+                self.engine.name()
+            );
+            if completion.is_terminal() {
+                self.alive.remove(&token);
+            }
+            let data = completion.flags.contains(Flags::DATA).then(|| {
+                let data = self.driver.data(&completion).to_vec();
+                assert_eq!(data.len() as i32, completion.result);
+                if self.holds {
+                    self.held.push(completion);
+                } else {
+                    self.driver.release(&completion);
+                }
+                data
+            });
+            self.inbox.entry(token).or_default().push_back(Got {
+                result: completion.result,
+                more: !completion.is_terminal(),
+                full: completion.flags.contains(Flags::FULL),
+                data,
+            });
+        }
+        self.batch = batch;
+    }
+
+    /// What has arrived already.
+    pub fn poll(&mut self, token: Token) -> Option<Got> {
+        self.inbox.get_mut(&token)?.pop_front()
+    }
+
+    /// The next completion of an op.
+    pub fn next(&mut self, token: Token) -> Got {
+        let begun = Instant::now();
+        loop {
+            if let Some(got) = self.poll(token) {
+                return got;
+            }
+            assert!(
+                begun.elapsed() < LIMIT,
+                "{}: nothing from op {token}",
+                self.engine.name()
+            );
+            self.turn(Some(Duration::from_millis(100)));
+        }
+    }
+
+    /// The terminal result of an op; what comes before it is dropped.
+    pub fn result(&mut self, token: Token) -> i32 {
+        loop {
+            let got = self.next(token);
+            if !got.more {
+                return got.result;
+            }
+        }
+    }
+
+    /// Submits and waits for the end.
+    pub fn run(&mut self, op: Op) -> i32 {
+        let token = self.submit(op);
+        self.result(token)
+    }
+
+    /// Proves that an op is in flight: waits have handed it over and have returned without it.
+    pub fn assert_pending(&mut self, token: Token) {
+        for _ in 0..3 {
+            self.turn(Some(Duration::ZERO));
+        }
+        let arrived = self.inbox.get(&token).and_then(|queue| queue.front());
+        assert!(
+            arrived.is_none() && self.alive.contains(&token),
+            "{}: op {token} is not in flight: {arrived:?}",
+            self.engine.name()
+        );
+    }
+
+    /// Waits until a condition holds.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Rig) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(
+                begun.elapsed() < LIMIT,
+                "{}: waited in vain for {what}",
+                self.engine.name()
+            );
+            self.turn(Some(Duration::from_millis(10)));
+        }
+    }
+
+    pub fn cancel(&mut self, token: Token, kind: OpKind) {
+        self.driver.cancel(token, kind);
+    }
+
+    /// All bytes of a multishot receive until `count` have come.
+    pub fn bytes(&mut self, token: Token, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            let got = self.next(token);
+            assert!(
+                got.more,
+                "{}: ended with {} after {} bytes",
+                self.engine.name(),
+                got.result,
+                bytes.len()
+            );
+            bytes.extend(got.data.expect("data"));
+        }
+        bytes
+    }
+
+    pub fn release_held(&mut self) {
+        for completion in std::mem::take(&mut self.held) {
+            self.driver.release(&completion);
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        assert_eq!(
+            self.driver.shutdown(LIMIT),
+            0,
+            "{}: left in flight",
+            self.engine.name()
+        );
+        assert_eq!(self.driver.stats().in_flight, 0);
+    }
+}
+
+/// Memory that outlives whatever the kernel does with it.
+pub fn buffer(len: usize) -> &'static mut [u8] {
+    vec![0u8; len].leak()
+}
+
+pub fn bytes(text: &[u8]) -> &'static mut [u8] {
+    text.to_vec().leak()
+}
+
+pub fn path(text: &std::path::Path) -> *const libc::c_char {
+    use std::os::unix::ffi::OsStrExt;
+    std::ffi::CString::new(text.as_os_str().as_bytes())
+        .unwrap()
+        .into_raw()
+}
+
+pub fn recv(fd: &impl AsRawFd, buffer: &mut [u8]) -> Op {
+    Op::Recv {
+        fd: fd.as_raw_fd(),
+        buf: buffer.as_mut_ptr(),
+        len: buffer.len(),
+        flags: 0,
+    }
+}
+
+pub fn send(fd: &impl AsRawFd, buffer: &[u8]) -> Op {
+    Op::Send {
+        fd: fd.as_raw_fd(),
+        buf: buffer.as_ptr(),
+        len: buffer.len(),
+        flags: 0,
+    }
+}
+
+pub fn read(fd: &impl AsRawFd, buffer: &mut [u8], offset: i64) -> Op {
+    Op::Read {
+        fd: fd.as_raw_fd(),
+        buf: buffer.as_mut_ptr(),
+        len: buffer.len(),
+        offset,
+    }
+}
+
+pub fn write(fd: &impl AsRawFd, buffer: &[u8], offset: i64) -> Op {
+    Op::Write {
+        fd: fd.as_raw_fd(),
+        buf: buffer.as_ptr(),
+        len: buffer.len(),
+        offset,
+    }
+}
+
+pub fn recv_multi(fd: &impl AsRawFd) -> Op {
+    Op::RecvMulti { fd: fd.as_raw_fd() }
+}
+
+pub fn vectors(parts: &mut [&'static mut [u8]]) -> &'static mut [libc::iovec] {
+    let vectors: Vec<libc::iovec> = parts
+        .iter_mut()
+        .map(|part| libc::iovec {
+            iov_base: part.as_mut_ptr().cast(),
+            iov_len: part.len(),
+        })
+        .collect();
+    vectors.leak()
+}
+
+pub fn message(vectors: &'static mut [libc::iovec]) -> &'static mut libc::msghdr {
+    // SAFETY: a msghdr of zeros is an empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = vectors.as_mut_ptr();
+    message.msg_iovlen = vectors.len();
+    Box::leak(Box::new(message))
+}
+
+/// Connected non-blocking stream sockets.
+pub fn pair() -> (UnixStream, UnixStream) {
+    let (a, b) = UnixStream::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    (a, b)
+}
+
+pub fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+pub fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (b, _) = listener.accept().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    (a, b)
+}
+
+/// The reading and the writing end, with `flags` of pipe2(2).
+pub fn pipe(flags: i32) -> (OwnedFd, OwnedFd) {
+    let mut fds = [0; 2];
+    // SAFETY: two ints to write into; the fds are fresh.
+    unsafe {
+        assert_eq!(libc::pipe2(fds.as_mut_ptr(), flags | libc::O_CLOEXEC), 0);
+        (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
+    }
+}
+
+/// A non-blocking TCP socket that is not connected, and an IPv4 address.
+pub fn socket() -> OwnedFd {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: a fresh fd.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, kind, 0);
+        assert!(fd >= 0);
+        OwnedFd::from_raw_fd(fd)
+    }
+}
+
+pub fn address(port: u16) -> (*const libc::sockaddr, libc::socklen_t) {
+    // SAFETY: a sockaddr_in of zeros is a value.
+    let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    address.sin_family = libc::AF_INET as libc::sa_family_t;
+    address.sin_port = port.to_be();
+    address.sin_addr.s_addr = u32::from(std::net::Ipv4Addr::LOCALHOST).to_be();
+    let address = Box::leak(Box::new(address));
+    (
+        std::ptr::from_ref(address).cast(),
+        size_of::<libc::sockaddr_in>() as libc::socklen_t,
+    )
+}
+
+pub fn connect(fd: &impl AsRawFd, port: u16) -> Op {
+    let (addr, len) = address(port);
+    Op::Connect {
+        fd: fd.as_raw_fd(),
+        addr,
+        len,
+    }
+}
+
+/// Makes the next close of the socket a reset.
+pub fn reset_on_close(socket: &impl AsRawFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the option's own structure and size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+pub fn set_buffer(socket: &impl AsRawFd, option: i32, size: i32) {
+    // SAFETY: an int and its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const size).cast(),
+            4,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+/// Writes until the file takes no more; returns how much it took.
+pub fn fill(fd: RawFd) -> usize {
+    let block = [7u8; 4096];
+    let mut total = 0;
+    loop {
+        // SAFETY: readable memory of that length; the fd is non-blocking.
+        let count = unsafe { libc::send(fd, block.as_ptr().cast(), block.len(), libc::MSG_DONTWAIT) };
+        if count <= 0 {
+            return total;
+        }
+        total += count as usize;
+    }
+}
+
+/// A directory that is removed when the test ends.
+pub struct Directory(pub std::path::PathBuf);
+
+impl Directory {
+    pub fn new() -> Directory {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("proact-driver-{}-{count}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        Directory(directory)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Bytes that tell where they belong.
+pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend(random.next().to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    #[allow(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}

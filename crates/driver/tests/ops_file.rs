@@ -1,0 +1,270 @@
+//! Each op on files: on readiness engines they go to the pool, and must look the same.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed unwrap is a failed assertion"
+)]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use common::*;
+use proact_driver::{Engine, Op, OpKind};
+
+fn open_at(file: &Path, flags: i32) -> Op {
+    Op::OpenAt {
+        dir: libc::AT_FDCWD,
+        path: path(file),
+        flags,
+        mode: 0o600,
+    }
+}
+
+fn opened(rig: &mut Rig, file: &Path, flags: i32) -> OwnedFd {
+    let fd = rig.run(open_at(file, flags));
+    assert!(fd >= 0, "{}: {fd}", rig.engine.name());
+    // SAFETY: a fresh fd.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn splice(from: &impl AsRawFd, from_offset: i64, to: &impl AsRawFd, to_offset: i64, len: u32) -> Op {
+    Op::Splice {
+        from: from.as_raw_fd(),
+        from_offset,
+        to: to.as_raw_fd(),
+        to_offset,
+        len,
+        flags: 0,
+    }
+}
+
+on_every_engine! {
+    fn open_write_read_close(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        let fd = opened(&mut rig, &file, libc::O_RDWR | libc::O_CREAT);
+        // SAFETY: fcntl only reads the fd's flags.
+        assert_ne!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) } & libc::FD_CLOEXEC, 0);
+        assert_eq!(rig.run(write(&fd, bytes(b"0123456789"), 0)), 10);
+        assert_eq!(rig.run(write(&fd, bytes(b"xx"), 4)), 2);
+        let memory = buffer(16);
+        assert_eq!(rig.run(read(&fd, memory, 0)), 10);
+        assert_eq!(&memory[..10], b"0123xx6789");
+        assert_eq!(rig.run(read(&fd, memory, 8)), 2);
+        assert_eq!(rig.run(read(&fd, memory, 10)), 0);
+        assert_eq!(rig.run(read(&fd, memory, 1000)), 0);
+        assert_eq!(rig.run(Op::Fsync { fd: fd.as_raw_fd(), data_only: false }), 0);
+        assert_eq!(rig.run(Op::Fsync { fd: fd.as_raw_fd(), data_only: true }), 0);
+        let raw = std::os::fd::IntoRawFd::into_raw_fd(fd);
+        assert_eq!(rig.run(Op::Close { fd: raw }), 0);
+        // SAFETY: fcntl only looks the number up.
+        assert_eq!(unsafe { libc::fcntl(raw, libc::F_GETFD) }, -1);
+        assert_eq!(std::fs::read(&file).unwrap(), b"0123xx6789");
+    }
+
+    fn errors_of_files(rig) {
+        let directory = Directory::new();
+        let missing = directory.0.join("missing");
+        assert_eq!(rig.run(open_at(&missing, libc::O_RDONLY)), -libc::ENOENT);
+        assert_eq!(rig.run(open_at(&directory.0, libc::O_WRONLY)), -libc::EISDIR);
+        std::fs::write(directory.0.join("plain"), b"x").unwrap();
+        assert_eq!(rig.run(open_at(&directory.0.join("plain/below"), libc::O_RDONLY)), -libc::ENOTDIR);
+        let fd = opened(&mut rig, &directory.0.join("plain"), libc::O_RDONLY);
+        assert_eq!(rig.run(write(&fd, bytes(b"x"), 0)), -libc::EBADF);
+        let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
+        assert_eq!(rig.run(read(&folder, buffer(1), 0)), -libc::EISDIR);
+        assert_eq!(rig.run(read(&fd, buffer(1), i64::MIN)), -libc::EINVAL);
+    }
+
+    fn open_relative_to_a_directory(rig) {
+        let directory = Directory::new();
+        std::fs::write(directory.0.join("inside"), b"found").unwrap();
+        let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
+        let fd = rig.run(Op::OpenAt {
+            dir: folder.as_raw_fd(),
+            path: path(Path::new("inside")),
+            flags: libc::O_RDONLY,
+            mode: 0,
+        });
+        // SAFETY: a fresh fd.
+        let mut file = unsafe { File::from_raw_fd(fd) };
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "found");
+    }
+
+    fn vectors_at_offsets(rig) {
+        let directory = Directory::new();
+        let fd = opened(&mut rig, &directory.0.join("file"), libc::O_RDWR | libc::O_CREAT);
+        let out = vectors(&mut [bytes(b"abc"), bytes(b""), bytes(b"defgh")]);
+        let (fd_number, count) = (fd.as_raw_fd(), 3);
+        assert_eq!(rig.run(Op::Writev { fd: fd_number, iov: out.as_ptr(), count, offset: 2 }), 8);
+        let [first, second] = [buffer(4), buffer(32)];
+        let memory = (first.as_ptr(), second.as_ptr());
+        let into = vectors(&mut [first, second]);
+        assert_eq!(rig.run(Op::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 0 }), 10);
+        // SAFETY: leaked memory of these lengths.
+        let (first, second) = unsafe {
+            (std::slice::from_raw_parts(memory.0, 4), std::slice::from_raw_parts(memory.1, 6))
+        };
+        assert_eq!([first, second].concat(), b"\0\0abcdefgh");
+        assert_eq!(rig.run(Op::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 10 }), 0);
+    }
+
+    fn the_current_position_moves(rig) {
+        let directory = Directory::new();
+        let fd = opened(&mut rig, &directory.0.join("file"), libc::O_RDWR | libc::O_CREAT);
+        assert_eq!(rig.run(write(&fd, bytes(b"hello "), -1)), 6);
+        assert_eq!(rig.run(write(&fd, bytes(b"world"), -1)), 5);
+        let memory = buffer(16);
+        assert_eq!(rig.run(read(&fd, memory, -1)), 0);
+        assert_eq!(rig.run(read(&fd, memory, 0)), 11);
+        assert_eq!(&memory[..11], b"hello world");
+    }
+
+    fn statx_tells_the_size(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        std::fs::write(&file, vec![1; 12345]).unwrap();
+        // SAFETY: a statx of zeros is a value.
+        let status: &'static mut libc::statx = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
+        let at = |path| Op::Statx { dir: libc::AT_FDCWD, path, flags: 0, mask: libc::STATX_SIZE, buf: std::ptr::from_ref(status).cast_mut() };
+        assert_eq!(rig.run(at(path(&file))), 0);
+        // SAFETY: the op is over; read past the optimiser, for the kernel wrote it through another pointer.
+        assert_eq!(unsafe { std::ptr::read_volatile(&raw const status.stx_size) }, 12345);
+        assert_eq!(rig.run(at(path(&directory.0.join("missing")))), -libc::ENOENT);
+    }
+
+    fn splice_between_file_pipe_and_socket(rig) {
+        let directory = Directory::new();
+        let content = pattern(30_000, 3);
+        std::fs::write(directory.0.join("from"), &content).unwrap();
+        let from = opened(&mut rig, &directory.0.join("from"), libc::O_RDONLY);
+        let to = opened(&mut rig, &directory.0.join("to"), libc::O_RDWR | libc::O_CREAT);
+        for flags in [0, libc::O_NONBLOCK] {
+            let (reader, writer) = pipe(flags);
+            let mut moved = 0;
+            while moved < content.len() {
+                let count = rig.run(splice(&from, moved as i64, &writer, -1, 16384));
+                assert!(count > 0, "{}: {count}", rig.engine.name());
+                assert_eq!(rig.run(splice(&reader, -1, &to, moved as i64, count as u32)), count);
+                moved += count as usize;
+            }
+            assert_eq!(std::fs::read(directory.0.join("to")).unwrap(), content);
+
+            // Pipe to socket.
+            let (a, b) = tcp_pair();
+            assert_eq!(rig.run(splice(&from, 0, &writer, -1, 5000)), 5000);
+            assert_eq!(rig.run(splice(&reader, -1, &a, -1, 5000)), 5000);
+            let memory = buffer(8192);
+            let mut received = Vec::new();
+            while received.len() < 5000 {
+                let count = rig.run(recv(&b, memory));
+                received.extend_from_slice(&memory[..count as usize]);
+            }
+            assert_eq!(received, content[..5000]);
+
+            // Socket to pipe, and the end of the stream.
+            (&b).write_all(b"from the socket").unwrap();
+            assert_eq!(rig.run(splice(&a, -1, &writer, -1, 100)), 15);
+            assert_eq!(rig.run(read(&reader, memory, -1)), 15);
+            drop(b);
+            assert_eq!(rig.run(splice(&a, -1, &writer, -1, 100)), 0);
+            assert_eq!(rig.run(splice(&from, 0, &to, 0, 10)), -libc::EINVAL);
+        }
+    }
+
+    fn splice_waits_for_either_side(rig) {
+        let directory = Directory::new();
+        let to = opened(&mut rig, &directory.0.join("to"), libc::O_RDWR | libc::O_CREAT);
+        for flags in [0, libc::O_NONBLOCK] {
+            let (reader, writer) = pipe(flags);
+            let token = rig.submit(splice(&reader, -1, &to, 0, 100));
+            rig.assert_pending(token);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            rig.assert_pending(token);
+            assert_eq!(rig.run(write(&writer, bytes(b"late"), -1)), 4);
+            assert_eq!(rig.result(token), 4);
+
+            // The writing side: a full pipe.
+            let (full_reader, full_writer) = pipe(libc::O_NONBLOCK);
+            let block = buffer(65536);
+            assert_eq!(rig.run(write(&full_writer, block, -1)), 65536);
+            let token = rig.submit(splice(&to, 0, &full_writer, -1, 4));
+            rig.assert_pending(token);
+            assert_eq!(rig.run(read(&full_reader, block, -1)), 65536);
+            assert_eq!(rig.result(token), 4);
+        }
+    }
+
+    fn many_at_once(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        let content = pattern(400 * 100, 9);
+        std::fs::write(&file, &content).unwrap();
+        let fd = opened(&mut rig, &file, libc::O_RDONLY);
+        let reads: Vec<_> = (0..400)
+            .map(|index| {
+                let memory = buffer(100);
+                (rig.submit(read(&fd, memory, index * 100)), &*memory)
+            })
+            .collect();
+        for (index, (token, memory)) in reads.into_iter().enumerate() {
+            assert_eq!(rig.result(token), 100);
+            assert_eq!(memory, &content[index * 100..][..100]);
+        }
+    }
+
+    fn a_file_is_always_ready(rig) {
+        // epoll can't watch one (EPERM); the others say that it is ready. Neither waits.
+        let file = File::open("/proc/self/exe").unwrap();
+        let result = rig.run(Op::Poll { fd: file.as_raw_fd(), events: POLLIN });
+        if rig.engine == Engine::Epoll {
+            assert_eq!(result, -libc::EPERM);
+        } else {
+            assert_ne!(result & POLLIN as i32, 0);
+        }
+    }
+
+    fn close_waits_for_the_ops_of_its_fd(rig) {
+        // The opening of a fifo blocks until somebody opens the other end: on readiness engines in a pool thread that
+        // nothing can interrupt, under a directory fd that is closed meanwhile.
+        let directory = Directory::new();
+        let fifo = directory.0.join("fifo");
+        // SAFETY: a path that ends in a zero byte.
+        assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
+        let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
+        let dir = std::os::fd::IntoRawFd::into_raw_fd(folder);
+        let open = rig.submit(Op::OpenAt { dir, path: path(Path::new("fifo")), flags: libc::O_RDONLY, mode: 0 });
+        // The kernel first tries for a ring as if with O_NONBLOCK, which opens a fifo for reading at once.
+        if !rig.is_uring() {
+            rig.assert_pending(open);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let close = rig.submit(Op::Close { fd: dir });
+        rig.turn(Some(std::time::Duration::from_millis(20)));
+        if !rig.is_uring() {
+            rig.assert_pending(close);
+            // Not to be used any more.
+            assert_eq!(rig.run(Op::Close { fd: dir }), -libc::EBADF);
+        }
+        let other = File::options().read(true).write(true).open(&fifo).unwrap();
+        let result = rig.result(open);
+        if result >= 0 {
+            // SAFETY: a fresh fd.
+            drop(unsafe { OwnedFd::from_raw_fd(result) });
+        } else {
+            assert_eq!(result, CANCELED);
+        }
+        assert_eq!(rig.result(close), 0);
+        // SAFETY: fcntl only looks the number up.
+        assert_eq!(unsafe { libc::fcntl(dir, libc::F_GETFD) }, -1);
+        drop(other);
+        rig.cancel(open, OpKind::OpenAt);
+    }
+}
