@@ -171,13 +171,15 @@ async def test_timeouts_that_race_with_connections_lose_none(loop):
                     client.settimeout(10)
                     served.acquire()
                     greetings.append(client.recv(10))
-                time.sleep(0.0003)
+                time.sleep(0.0009)
 
         timeouts = accepted = 0
         with peers.thread(connect):
             while accepted < count:
                 try:
-                    server, _ = await asyncio.wait_for(loop.sock_accept(listener), 0.0006)
+                    server, _ = await asyncio.wait_for(
+                        loop.sock_accept(listener), 0.0005 + timeouts % 5 * 0.0001
+                    )
                 except TimeoutError:
                     timeouts += 1
                     assert timeouts < 20_000

@@ -126,6 +126,22 @@ async def test_pausing_and_resuming_in_one_turn_changes_nothing(loop):
         assert data == b"".join(b"%04d" % number for number in range(100))
 
 
+async def test_pausing_and_resuming_in_every_turn_does_not_starve_reading(loop):
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+
+        def restless():
+            client.transport.pause_reading()
+            client.transport.resume_reading()
+            if not client.transport.is_closing():
+                loop.call_soon(restless)
+
+        restless()
+        for number in range(20):
+            peer.sendall(b"%02d" % number)
+            await asyncio.wait_for(client.received(2 * number + 2), 5)
+        await client.close()
+
+
 async def test_writing_goes_on_while_reading_is_paused(loop):
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.pause_reading()

@@ -341,6 +341,25 @@ async def test_writing_in_resume_writing(loop):
     assert await resumed(loop, refill) == (16 << 20, 1)
 
 
+async def test_writing_in_every_resume_writing_does_not_hold_the_turn(loop):
+    # With a limit of zero each write may pause and resume at once: that has to take turns, like everything else.
+    class Endless(Recorder):
+        ended = False
+
+        def resume_writing(self):
+            super().resume_writing()
+            if not Endless.ended:
+                self.transport.write(b"more")
+
+    async with facing(loop, lambda: Endless(loop)) as (client, peer):
+        client.transport.set_write_buffer_limits(high=0)
+        client.transport.write(b"first")
+        with peers.thread(peers.receive_all, peer):
+            await asyncio.sleep(0.02)
+            Endless.ended = True
+            assert await client.close() is None
+
+
 @pytest.mark.not_on("asyncio", reason="calls connection_lost twice, and then fails for it")
 async def test_closing_in_resume_writing(loop):
     assert await resumed(loop, lambda transport: transport.close()) == (4 << 20, 1)

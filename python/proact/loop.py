@@ -227,6 +227,19 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
 
     # Connections.
 
+    async def _create_connection_transport(
+        self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
+    ) -> Any:
+        def factory() -> asyncio.BaseProtocol:
+            try:
+                return protocol_factory()
+            except BaseException:
+                # No transport will ever close it.
+                sock.close()
+                raise
+
+        return await super()._create_connection_transport(sock, factory, *args, **kwargs)
+
     def _make_socket_transport(
         self,
         sock: socket.socket,

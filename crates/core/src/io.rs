@@ -61,10 +61,11 @@ impl Io {
         }
     }
 
-    /// Closes an fd that no op of ours uses any more.
-    pub fn close(&mut self, fd: RawFd) {
+    /// Closes an fd that no op of ours uses any more. The peer sees it when this returns.
+    pub fn close(&mut self, fd: RawFd) -> std::io::Result<()> {
         // SAFETY: a close points at no memory.
         unsafe { self.submit(Op::Close { fd }, Target::Nobody) };
+        self.driver.flush()
     }
 
     /// A transport takes an fd over, or gives it up.

@@ -309,7 +309,8 @@ impl Operation {
         }
     }
 
-    fn send(slf: &Bound<'_, Self>, _value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    fn send(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let _ = value;
         Operation::__next__(slf)
     }
 

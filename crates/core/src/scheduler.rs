@@ -323,6 +323,32 @@ impl Scheduler {
         slf.call_method1("_callback_failed", (shown, exception(py, &error), handle)).map(drop)
     }
 
+    /// Ends the engine, and drops all that waits for it or for its time.
+    fn release(&self) -> PyResult<()> {
+        let (left, targets, flush) = {
+            let mut io = self.io.get()?;
+            // A forked child only lets go of its copies.
+            let left = if self.is_forked() { 0 } else { io.driver.shutdown(SHUTDOWN_LIMIT) };
+            // The engine's fds go now, whoever still holds the loop.
+            let closed = Box::new(Closed::after(&*io.driver));
+            io.driver = closed;
+            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Waker::detached();
+            (left, io.slots.drain(), std::mem::take(&mut io.flush))
+        };
+        if left > 0 {
+            // The kernel may still write to their memory: better lost than freed.
+            std::mem::forget(targets);
+        }
+        drop(flush);
+        let readers = std::mem::take(&mut *self.readers.get()?);
+        drop(readers);
+        let ready = std::mem::take(&mut *self.ready());
+        ready.iter().for_each(Ready::discard);
+        let timers = self.timers.get()?.drain();
+        timers.iter().for_each(Ready::discard);
+        Ok(())
+    }
+
     fn schedule_at(
         slf: &Bound<'_, Self>,
         when: f64,
@@ -531,28 +557,12 @@ impl Scheduler {
 
     /// Ends everything in flight and lets go of all that is scheduled.
     #[pyo3(name = "_shutdown")]
-    fn shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        let (left, targets, flush) = {
-            let mut io = this.io.get()?;
-            // A forked child only lets go of its copies.
-            let left = if this.is_forked() { 0 } else { io.driver.shutdown(SHUTDOWN_LIMIT) };
-            // The engine's fds go now, whoever still holds the loop.
-            let closed = Box::new(Closed::after(&*io.driver));
-            io.driver = closed;
-            *this.waker.lock().unwrap_or_else(PoisonError::into_inner) = Waker::detached();
-            (left, io.slots.drain(), std::mem::take(&mut io.flush))
-        };
-        if left > 0 {
-            // The kernel may still write to their memory: better lost than freed.
-            std::mem::forget(targets);
-        }
-        drop(flush);
-        let ready = std::mem::take(&mut *this.ready());
-        ready.iter().for_each(Ready::discard);
-        let timers = this.timers.get()?.drain();
-        timers.iter().for_each(Ready::discard);
-        Ok(())
+    fn shutdown(&self) -> PyResult<()> {
+        self.release()
+    }
+
+    fn __clear__(&self) -> PyResult<()> {
+        self.release()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -579,5 +589,13 @@ impl Scheduler {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Scheduler {
+    /// A loop that nobody closed: the kernel lets go of its memory before that is freed.
+    fn drop(&mut self) {
+        // Nobody else can have hold of what is being dropped.
+        let _ = self.release();
     }
 }

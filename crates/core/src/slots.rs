@@ -88,8 +88,10 @@ impl Slots {
 
     /// Everything still in flight, for a loop that closes.
     pub fn drain(&mut self) -> Vec<Target> {
-        self.free.clear();
-        self.slots.drain(..).filter_map(|slot| slot.target).collect()
+        let tokens: Vec<Token> = (0..self.slots.len() as u32)
+            .map(|index| u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
+            .collect();
+        tokens.into_iter().filter_map(|token| self.take(token)).collect()
     }
 
     pub fn targets(&self) -> impl Iterator<Item = &Target> {

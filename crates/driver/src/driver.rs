@@ -43,7 +43,8 @@ pub trait Driver: Send {
     ///
     /// # Errors
     /// What the kernel says that is not about one op; `EOWNERDEAD` in a forked child; `AlreadyExists` where another
-    /// thread has run a ring and has left ops in flight that can't be moved to this one's.
+    /// thread has run a ring, and has not let go of it ([`Driver::unbind`]) or has left ops in flight that can't be moved:
+    /// single ones, handed over, with memory of the submitter's.
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()>;
 
     /// Hands over what is queued, now, without waiting; completions stay for the next wait. After this the kernel has
@@ -72,8 +73,8 @@ pub trait Driver: Send {
         None
     }
 
-    /// The thread that has called `wait` leaves the loop, perhaps for another thread to run it later. Cheap and optional:
-    /// without it, a ring given up for another thread's ends only with the first thread.
+    /// The thread that has called `wait` leaves the loop. Only then, or when that thread has ended, may another thread
+    /// call `wait`; it may itself, at any time. At most one system call.
     fn unbind(&mut self) {}
 
     /// Cancels all that is in flight and waits, `limit` at most, until the kernel holds no memory of ours.

@@ -36,6 +36,9 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let listener = sockets::tcp_socket(&address, 0)?;
     let fd = listener.as_raw_fd();
     sockets::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    // Before anyone can connect: what is accepted inherits what the listening socket had when the handshake
+    // ended.
+    sockets::set_nodelay(fd)?;
     sockets::bind(fd, &RawAddress::new(&address))?;
     // SAFETY: listen(2) takes no pointers.
     check(unsafe { libc::listen(fd, 4096) })?;

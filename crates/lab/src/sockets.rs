@@ -58,8 +58,8 @@ pub(crate) fn set_option(
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) }).map(drop)
 }
 
-/// Sends small messages at once. On a listening socket the accepted ones inherit it (Linux copies the
-/// option).
+/// Sends small messages at once. What a listening socket has, those inherit whose handshake ends from then
+/// on; connections that are already in its backlog do not, so set it on what is accepted too.
 pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,7 +68,8 @@ fn all_sizes_and_counts(serve: Serve) {
                     &AtomicBool::new(false),
                 )
                 .unwrap();
-                // On a busy machine the first of a hundred large echoes may be complete only after the window.
+                // On a busy machine the first of a hundred large echoes may be complete only after the
+                // window.
                 assert!(progress.into_inner() >= connections as u64);
                 assert_eq!(report.bytes, report.messages * size as u64);
                 assert_eq!(
@@ -140,6 +142,40 @@ fn a_slow_reader_gets_everything_in_order() {
             }
         });
     }
+}
+
+/// Whoever connects before the server has begun to serve gets TCP_NODELAY too. (io_uring's accepted sockets
+/// have no fd to look at: its own tests show it by the time that passes.)
+#[test]
+fn an_early_connection_has_nodelay() {
+    for serve in [serve_epoll as Serve, serve_threads] {
+        let listener = TcpListener::bind(loopback()).unwrap();
+        let mut early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let server = scope.spawn(|| serve(listener.into(), &stop));
+            let guard = SetOnDrop(&stop);
+            early.write_all(b"x").unwrap();
+            early.read_exact(&mut [0]).unwrap();
+            assert!(nodelay_of_peer(early.local_addr().unwrap()));
+            drop(guard);
+            server.join().unwrap().unwrap();
+        });
+    }
+}
+
+/// Looks through this process's sockets for the one that is connected to `client`.
+fn nodelay_of_peer(client: SocketAddr) -> bool {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    for fd in fds.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok()) {
+        // SAFETY: the stream is only looked at and never dropped, so the fd stays with its owner; if it is no
+        // socket, or has been closed meanwhile, the calls fail.
+        let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+        if stream.peer_addr().is_ok_and(|peer| peer == client) {
+            return stream.nodelay().unwrap();
+        }
+    }
+    panic!("nobody is connected to {client}");
 }
 
 /// A thousand connections that break off with data under way, twice over, and the server still serves.

@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::{exception, stops_the_loop};
+use crate::call::{io_error, exception, stops_the_loop};
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -108,7 +108,7 @@ impl StreamTransport {
         {
             let mut io = this.scheduler.get().io.get()?;
             io.own(fd, false);
-            io.close(fd);
+            io.close(fd).map_err(io_error)?;
         }
         this.attach(slf, "_detach")?;
         this.state.get()?.server = None;

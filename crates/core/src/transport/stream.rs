@@ -241,15 +241,17 @@ impl StreamTransport {
                 state.phase = Phase::Open;
             }
         }
+        let mut outcome = Ok(());
         if let Some((callee, _)) = this.callee(py)? {
             let made = callee.call1(intern!(py, "connection_made"), slf.as_any());
-            if let Err(error) = made {
-                if stops_the_loop(py, &error) {
-                    return Err(error);
+            match made {
+                Err(error) if stops_the_loop(py, &error) => outcome = Err(error),
+                Err(error) => {
+                    let scheduler = this.scheduler.bind(py);
+                    let message = "Exception in callback protocol.connection_made";
+                    scheduler.call_method1("_transport_failed", (slf, exception(py, &error), message))?;
                 }
-                let scheduler = this.scheduler.bind(py);
-                let message = "Exception in callback protocol.connection_made";
-                scheduler.call_method1("_transport_failed", (slf, exception(py, &error), message))?;
+                Ok(_) => {}
             }
         }
         Self::receive(slf)?;
@@ -258,7 +260,7 @@ impl StreamTransport {
         {
             waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
         }
-        Ok(())
+        outcome
     }
 
     #[pyo3(signature = (name, default = None))]

@@ -2,8 +2,7 @@
 //!
 //! A ring with SINGLE_ISSUER belongs to its first thread for good. A loop that has run in one thread may later run in
 //! another (never in both at once): then what the old ring has completed is taken out of its memory, a new one is made,
-//! and all that waits without having begun is submitted to it. What waits on a poll has begun nothing: with
-//! DEFER_TASKRUN the kernel goes on with it only inside its own thread's `wait`, and closing the old ring ends it.
+//! the old one is closed for good, and all that waits without having begun is submitted to the new one.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,20 +15,22 @@ use super::{INTERNAL, TOKEN_MASK, UringDriver, WAKE, tag};
 use crate::op::{OpKind, TOKEN_BITS, Token};
 
 /// Whether the op can be dropped with one ring and submitted to another.
-fn is_movable(entry: &InFlight) -> bool {
+fn is_movable(entry: &InFlight, ring: &Ring) -> bool {
     use OpKind::{Accept, AcceptMulti, Poll, PollMulti, RecvMulti};
-    entry.way == Way::Polled
-        || matches!(
-            entry.op.kind(),
-            Accept | AcceptMulti | Poll | PollMulti | RecvMulti
-        )
+    match (entry.way, entry.op.kind()) {
+        (Way::Polled, _) | (_, Poll | PollMulti) => true,
+        // What they take after the last look at the old ring would be lost.
+        (_, Accept | AcceptMulti | RecvMulti) => ring.is_inert(),
+        _ => false,
+    }
 }
 
 impl UringDriver {
     /// Makes the ring ready for the calling thread.
     ///
     /// # Errors
-    /// `AlreadyExists` where another thread has run it and has left ops on it that can't be moved.
+    /// `AlreadyExists` where another thread has run it, and has left ops on it that can't be moved or lives on without
+    /// having let go of it.
     pub(super) fn bind(&mut self) -> io::Result<()> {
         if self.ring.is_foreign() {
             self.rebind()?;
@@ -60,11 +61,20 @@ impl UringDriver {
             })
             .map(|(token, entry)| (token, *entry))
             .collect();
-        let stuck = left.iter().filter(|(_, entry)| !is_movable(entry)).count();
+        let stuck = left
+            .iter()
+            .filter(|(_, entry)| !is_movable(entry, &self.ring))
+            .count();
         if stuck > 0 || self.ring.overflowed() || self.ring.queued() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 format!("another thread runs this io_uring, with {stuck} ops in flight that can't be moved"),
+            ));
+        }
+        if self.ring.is_clung_to() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "another thread has run this io_uring and has not let go of it (Driver::unbind)",
             ));
         }
 
@@ -72,7 +82,7 @@ impl UringDriver {
         if self.features.native(OpKind::RecvMulti) {
             self.buffers.register(&ring)?;
         }
-        self.ring = ring;
+        std::mem::replace(&mut self.ring, ring).retire();
         self.wake_armed = staged.contains(&tag(INTERNAL, WAKE));
         for (token, entry) in left {
             if entry.cancelled {

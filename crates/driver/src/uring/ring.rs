@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -27,8 +27,9 @@ pub(super) struct Ring {
     /// The ring's index among its thread's registered rings, or its fd.
     enter_fd: i32,
     enter_flags: EnterFlags,
-    /// The thread that runs it, once enabled.
+    /// The thread that runs it, once enabled, and its number in the kernel.
     owner: Option<ThreadId>,
+    owner_tid: libc::pid_t,
     setup: Setup,
     ext_arg: bool,
     no_iowait: bool,
@@ -37,6 +38,8 @@ pub(super) struct Ring {
     /// For kernels without EXT_ARG: the timespec of the timeout entry, at a stable address.
     timeout: Box<Timespec>,
     denied: Vec<u8>,
+    /// Hangs up when the kernel is done with the ring: closing it only begins that.
+    tether: Option<OwnedFd>,
     generation: Generation,
 }
 
@@ -101,6 +104,7 @@ impl Ring {
                         enter_fd: io.as_raw_fd(),
                         enter_flags: EnterFlags::empty(),
                         owner: None,
+                        owner_tid: 0,
                         setup,
                         ext_arg,
                         no_iowait: params.is_feature_no_iowait() && !is_denied(config, "no_iowait"),
@@ -109,6 +113,7 @@ impl Ring {
                         registers_fd: setup.defer && !is_denied(config, "ring_fds"),
                         timeout: Box::new(Timespec::new()),
                         denied: features.denied_opcodes(),
+                        tether: None,
                         generation: Generation::current(),
                         io: ManuallyDrop::new(io),
                     };
@@ -174,6 +179,21 @@ impl Ring {
             .is_some_and(|owner| owner != std::thread::current().id())
     }
 
+    /// Whether its thread lives and keeps it registered: closing it would leave it in being, with all that waits on it
+    /// (an accept there takes the wake-ups that others need).
+    pub(super) fn is_clung_to(&self) -> bool {
+        // A thread that has been joined may still be on its way out of the kernel.
+        for _ in 0..20 {
+            // SAFETY: signal 0 only asks whether the thread is there.
+            let alive = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.owner_tid, 0) } == 0;
+            if !self.is_registered() || !alive {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
     /// Makes the ring ready for the calling thread.
     ///
     /// # Errors
@@ -183,18 +203,61 @@ impl Ring {
             if self.is_foreign() {
                 return Err(io::Error::from_raw_os_error(libc::EEXIST));
             }
-        } else if self.setup.disabled {
+        } else {
+            self.tether = self.tie();
+        }
+        if self.owner.is_none() && self.setup.disabled {
             match Self::restrict(&self.io, &self.denied) {
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
                 _ => {}
             }
             self.io.submitter().register_enable_rings()?;
         }
-        self.owner = Some(std::thread::current().id());
+        if !self.is_ours() {
+            self.owner = Some(std::thread::current().id());
+            // SAFETY: always succeeds.
+            self.owner_tid = unsafe { libc::gettid() };
+        }
         if self.registers_fd && !self.is_registered() {
             self.register_fd();
         }
         Ok(())
+    }
+
+    /// Leaves the writing end of a pipe with the ring alone, as a registered file: the kernel drops those last.
+    fn tie(&self) -> Option<OwnedFd> {
+        let mut fds = [0; 2];
+        // SAFETY: two ints to write into.
+        if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+            return None;
+        }
+        // SAFETY: fresh fds that nobody else owns.
+        let (reader, writer) = unsafe { fds.map(|fd| OwnedFd::from_raw_fd(fd)).into() };
+        self.io
+            .submitter()
+            .register_files(&[writer.as_raw_fd()])
+            .ok()
+            .map(|()| reader)
+    }
+
+    /// Whether an op that waits on it does nothing more once its thread has left: with DEFER_TASKRUN the kernel goes on
+    /// with ops only inside that thread's enter.
+    pub(super) fn is_inert(&self) -> bool {
+        self.setup.defer
+    }
+
+    /// Closes the ring and waits until the kernel is done with it, so that nothing waits on its ops' files any more.
+    pub(super) fn retire(mut self) {
+        let tether = self.tether.take();
+        drop(self);
+        let mut entry = libc::pollfd {
+            fd: tether.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            events: 0,
+            revents: 0,
+        };
+        let limit = if tether.is_some() { 5000 } else { 200 };
+        // SAFETY: one entry, local. Without a tether it is a sleep; a signal only makes it shorter.
+        unsafe { libc::poll(&raw mut entry, 1, limit) };
     }
 
     fn is_registered(&self) -> bool {

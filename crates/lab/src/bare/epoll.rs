@@ -76,6 +76,9 @@ impl Server {
                 Err(error) => return Err(error),
             };
             let fd = connection.as_raw_fd();
+            // It may have been in the backlog before the listening socket had the option. A peer that is gone
+            // already is noticed when it is read from.
+            drop(sockets::set_nodelay(fd));
             self.epoll.add(fd, libc::EPOLLIN, fd as u64)?;
             self.connections.insert(fd, connection);
         }

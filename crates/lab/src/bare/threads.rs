@@ -74,6 +74,7 @@ fn readable(listener: &TcpListener) -> io::Result<bool> {
 }
 
 fn serve(connection: &TcpStream, stop: &AtomicBool) -> io::Result<()> {
+    connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(TICK))?;
     connection.set_write_timeout(Some(TICK))?;
     let fd = connection.as_raw_fd();

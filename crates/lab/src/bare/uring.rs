@@ -42,11 +42,11 @@ struct Shape {
     /// completion of each send that did not go out, and a multishot receive posts what it likes.
     entries: u32,
     /// How many small buffers, of how many bytes. One holds a usual request, all together what one turn can
-    /// bring. Their number and size hardly matter: 64 to 1,024 buffers of 2 to 16 KiB differed by less than 4 %
-    /// of the CPU.
+    /// bring. Their number and size hardly matter: 64 to 1,024 buffers of 2 to 16 KiB differed by less than 4
+    /// % of the CPU.
     small: (u16, u32),
-    /// The large ones. Few, because the ring hands them out in turn: at 64 KiB a message, eight stay in the L2
-    /// cache.
+    /// The large ones. Few, because the ring hands them out in turn: at 64 KiB a message, eight stay in the
+    /// L2 cache.
     large: (u16, u32),
     /// The best mode to ask the kernel for.
     mode: Mode,
@@ -156,7 +156,7 @@ impl Server<'_> {
 
     fn push(&mut self, entry: &Entry) -> io::Result<()> {
         // SAFETY: what the entry points to stays: buffers of the rings, `rest` of a connection that is kept
-        // until the send's completion, the listening socket, and the boxed interval.
+        // until the send's completion, the listening socket, the boxed interval, and a static.
         while unsafe { self.sq.push(entry) }.is_err() {
             self.sq.sync();
             match self.submitter.submit() {
@@ -204,7 +204,8 @@ impl Server<'_> {
                 buffers -= 1;
             }
         }
-        // No completion need come of those just armed, nor of the sends that hold buffers: come back by ourselves.
+        // No completion need come of those just armed, nor of the sends that hold buffers: come back by
+        // ourselves.
         self.hurry |= !self.starved.is_empty();
         self.small.publish();
         self.large.publish();
@@ -244,8 +245,20 @@ impl Server<'_> {
             open: true,
             ..Connection::default()
         };
+        self.set_nodelay(slot as u32)?;
         self.arm(slot as u32)?;
         self.accept()
+    }
+
+    /// The connection may have been in the backlog before the listening socket had the option, and it has no
+    /// fd for `setsockopt`. Before Linux 6.7 the ring cannot do it either; then only such early ones go
+    /// without.
+    fn set_nodelay(&mut self, id: u32) -> io::Result<()> {
+        static ON: libc::c_int = 1;
+        let (level, name) = (libc::IPPROTO_TCP as u32, libc::TCP_NODELAY as u32);
+        let size = size_of::<libc::c_int>() as u32;
+        let set = opcode::SetSockOpt::new(Fixed(id), level, name, (&raw const ON).cast(), size).build();
+        self.push(&set.user_data(user_data(Kind::Ignored, id)))
     }
 
     /// Receives from now on (multishot), or once (bulk). False when there is no reason to.

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ring::Mode;
 use super::{Shape, serve};
@@ -76,4 +76,39 @@ fn nothing_is_lost_when_everything_is_short() {
             outcome.unwrap();
         });
     }
+}
+
+/// Whoever connects before the server has begun to serve gets TCP_NODELAY too. With two sends a message the
+/// second would otherwise wait for the acknowledgement of the first, which the client delays by 40 ms.
+#[test]
+fn an_early_connection_is_not_delayed() {
+    let shape = Shape {
+        entries: 8,
+        small: (4, 512),
+        large: (1, 8192),
+        mode: Mode::Deferred,
+    };
+    // Not by `listen`, which would have set the option in time.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    early.set_nodelay(true).unwrap();
+    early.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let server = scope.spawn(|| serve(listener.into(), &stop, shape));
+        let mut echo = [0; 16_000];
+        let mut rounds = || -> std::io::Result<Duration> {
+            let began = Instant::now();
+            for _ in 0..40 {
+                early.write_all(&[7; 16_000])?;
+                early.read_exact(&mut echo)?;
+            }
+            Ok(began.elapsed())
+        };
+        let outcome = rounds();
+        stop.store(true, Ordering::Relaxed);
+        server.join().unwrap().unwrap();
+        let took = outcome.unwrap();
+        assert!(took < Duration::from_millis(800), "40 round trips took {took:?}");
+    });
 }

@@ -1,0 +1,300 @@
+//! A loop that ran in one thread and later runs in another, never in both at once: on a ring, all that waits moves to a
+//! new one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed unwrap is a failed assertion"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+use common::*;
+use proact_driver::{Config, Engine, Op, OpKind};
+
+/// Goes on with the rig in another thread and comes back with it.
+fn elsewhere(mut rig: Rig, run: impl FnOnce(&mut Rig) + Send + 'static) -> Rig {
+    rig.driver.unbind();
+    std::thread::spawn(move || {
+        run(&mut rig);
+        rig
+    })
+    .join()
+    .unwrap()
+}
+
+on_every_engine! {
+    fn what_waits_moves(rig) {
+        for _ in 0..5 {
+            let (mut a, b) = pair();
+            let (mut c, d) = pair();
+            let listener = listener();
+            let address = listener.local_addr().unwrap();
+            let second = self::listener();
+            let second_address = second.local_addr().unwrap();
+            let multi = rig.submit(recv_multi(&b));
+            let poll = rig.submit(Op::Poll { fd: d.as_raw_fd(), events: POLLIN });
+            let polls = rig.submit(Op::PollMulti { fd: d.as_raw_fd(), events: POLLIN });
+            let accepting = rig.submit(Op::AcceptMulti { fd: listener.as_raw_fd() });
+            let one = rig.submit(Op::Accept { fd: second.as_raw_fd() });
+            for token in [multi, poll, polls, accepting, one] {
+                rig.assert_pending(token);
+            }
+            a.write_all(b"here").unwrap();
+            assert_eq!(rig.bytes(multi, 4), b"here");
+            // Under way while the loop changes hands.
+            a.write_all(b"between").unwrap();
+            rig = elsewhere(rig, move |rig| {
+                assert_eq!(rig.bytes(multi, 7), b"between");
+                for piece in 0..20u8 {
+                    a.write_all(&[piece; 100]).unwrap();
+                    assert_eq!(rig.bytes(multi, 100), [piece; 100]);
+                }
+                rig.assert_pending(poll);
+                c.write_all(b"x").unwrap();
+                assert!(rig.result(poll) > 0);
+                assert!(rig.next(polls).more);
+                let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(second_address).unwrap()];
+                let fds = [rig.next(accepting).result, rig.result(one)];
+                for fd in fds {
+                    assert!(fd >= 0);
+                    // SAFETY: a fresh fd.
+                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+                // What is submitted there works too, and stays behind in turn.
+                let memory = buffer(8);
+                assert_eq!(rig.run(recv(&d, memory)), 1);
+                for (token, kind) in [(multi, OpKind::RecvMulti), (polls, OpKind::PollMulti), (accepting, OpKind::AcceptMulti)] {
+                    rig.cancel(token, kind);
+                    assert_eq!(rig.result(token), CANCELED);
+                }
+                drop((b, listener, second));
+            });
+        }
+    }
+
+    fn what_was_not_handed_over_goes_along(rig) {
+        rig.turn(Some(Duration::ZERO));
+        let (mut a, b) = pair();
+        let (c, d) = pair();
+        let memory = buffer(8);
+        let receive = rig.submit(recv(&b, memory));
+        let sends = rig.submit(send(&c, bytes(b"queued")));
+        let gone = rig.submit(Op::Poll { fd: d.as_raw_fd(), events: POLLOUT });
+        rig.cancel(gone, OpKind::Poll);
+        let closed = pair().0.into_raw_fd();
+        let close = rig.submit(Op::Close { fd: closed });
+        a.write_all(b"data").unwrap();
+        drop(elsewhere(rig, move |rig| {
+            assert_eq!(rig.result(receive), 4);
+            assert_eq!(rig.result(sends), 6);
+            assert_eq!(rig.result(close), 0);
+            let result = rig.result(gone);
+            assert!(result == CANCELED || result > 0);
+        }));
+        drop((a, b, c, d));
+    }
+
+    fn what_was_cancelled_before_the_move_ends_after_it(rig) {
+        let (mut a, b) = pair();
+        let token = rig.submit(recv_multi(&b));
+        let poll = rig.submit(Op::Poll { fd: b.as_raw_fd(), events: POLLIN });
+        rig.assert_pending(token);
+        rig.cancel(token, OpKind::RecvMulti);
+        rig.cancel(poll, OpKind::Poll);
+        drop(elsewhere(rig, move |rig| {
+            assert_eq!(rig.result(token), CANCELED);
+            assert_eq!(rig.result(poll), CANCELED);
+            a.write_all(b"next").unwrap();
+            assert_eq!(rig.run(recv(&b, buffer(8))), 4);
+        }));
+    }
+
+    fn a_close_that_waits_goes_along(rig) {
+        let (a, b) = pair();
+        let fd = b.into_raw_fd();
+        let token = rig.submit(Op::RecvMulti { fd });
+        rig.assert_pending(token);
+        let close = rig.submit(Op::Close { fd });
+        drop(elsewhere(rig, move |rig| {
+            assert_eq!(rig.result(token), CANCELED);
+            assert_eq!(rig.result(close), 0);
+            a.set_nonblocking(false).unwrap();
+            assert_eq!((&a).read(&mut [0]).unwrap(), 0);
+        }));
+    }
+
+    fn wake_ups_and_back_again(rig) {
+        let waker = rig.driver.waker();
+        rig.turn(Some(Duration::from_millis(1)));
+        for _ in 0..10 {
+            let other = waker.clone();
+            rig = elsewhere(rig, move |rig| {
+                let thread = std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(2));
+                    other.wake();
+                });
+                rig.turn(Some(LIMIT));
+                thread.join().unwrap();
+            });
+            waker.wake();
+            rig.turn(Some(LIMIT));
+        }
+    }
+
+    fn held_bytes_survive_the_move(rig) {
+        rig.holds = true;
+        let (mut a, b) = pair();
+        let token = rig.submit(recv_multi(&b));
+        a.write_all(b"held").unwrap();
+        rig.bytes(token, 4);
+        drop(elsewhere(rig, move |rig| {
+            for piece in 0..40u8 {
+                a.write_all(&[piece; 50]).unwrap();
+                assert_eq!(rig.bytes(token, 50), [piece; 50]);
+                assert_eq!(rig.driver.data(&rig.held[0]), b"held");
+                let last = rig.held.pop().unwrap();
+                rig.driver.release(&last);
+            }
+            rig.release_held();
+            drop(b);
+        }));
+    }
+
+    fn a_shutdown_elsewhere(rig) {
+        let (_a, b) = pair();
+        let token = rig.submit(recv_multi(&b));
+        rig.submit(Op::PollMulti { fd: b.as_raw_fd(), events: POLLIN });
+        rig.assert_pending(token);
+        drop(elsewhere(rig, move |rig| {
+            assert_eq!(rig.driver.shutdown(LIMIT), 0);
+            drop(b);
+        }));
+    }
+}
+
+#[test]
+fn what_cannot_move_is_an_error_and_stays_where_it_is() {
+    let Some(mut rig) = Rig::with(Engine::IoUring, &Config::default()) else {
+        return;
+    };
+    let (mut a, b) = pair();
+    let memory = buffer(8);
+    let token = rig.submit(recv(&b, memory));
+    rig.assert_pending(token);
+    rig = elsewhere(rig, |rig| {
+        for _ in 0..2 {
+            let error = rig
+                .driver
+                .wait(Some(Duration::ZERO), &mut Vec::new())
+                .unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+            assert!(error.to_string().contains("another thread"), "{error}");
+        }
+    });
+    a.write_all(b"still").unwrap();
+    assert_eq!(rig.result(token), 5);
+    assert_eq!(&memory[..5], b"still");
+    // With nothing in the way any more, it moves.
+    rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
+    drop(rig);
+}
+
+#[test]
+fn a_thread_that_does_not_let_go_is_an_error() {
+    let Some(mut rig) = Rig::with(Engine::IoUring, &Config::default()) else {
+        return;
+    };
+    rig.turn(Some(Duration::ZERO));
+    let mut rig = std::thread::spawn(move || {
+        let error = rig
+            .driver
+            .wait(Some(Duration::ZERO), &mut Vec::new())
+            .unwrap_err();
+        assert!(error.to_string().contains("unbind"), "{error}");
+        rig
+    })
+    .join()
+    .unwrap();
+    // It may go on itself, and let go of it and go on.
+    rig.turn(Some(Duration::ZERO));
+    rig.driver.unbind();
+    rig.turn(Some(Duration::ZERO));
+    // A thread that has ended has let go.
+    let rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
+    drop(elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO))));
+}
+
+#[test]
+fn a_ring_given_up_really_ends() {
+    // A ring left behind keeps the files of what it waits for: their peers would never see them closed.
+    let Some(mut rig) = Rig::with(Engine::IoUring, &Config::default()) else {
+        return;
+    };
+    let (a, b) = pair();
+    let fd = b.into_raw_fd();
+    let token = rig.submit(Op::RecvMulti { fd });
+    rig.assert_pending(token);
+    let rig = elsewhere(rig, move |rig| {
+        rig.assert_pending(token);
+        let close = rig.submit(Op::Close { fd });
+        assert_eq!(rig.result(token), CANCELED);
+        assert_eq!(rig.result(close), 0);
+        a.set_nonblocking(false).unwrap();
+        a.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!((&a).read(&mut [0]).unwrap(), 0);
+    });
+    drop(rig);
+}
+
+#[test]
+fn fallbacks_move_too() {
+    let deny = |words: &[&str]| Config {
+        deny: words.iter().map(|word| (*word).to_string()).collect(),
+        ..Config::default()
+    };
+    for words in [
+        &["buf_ring"][..],
+        &["recv"],
+        &["defer_taskrun", "recv"],
+        &["defer_taskrun", "single_issuer", "recv"],
+        &["ring_fds"],
+    ] {
+        let Some(mut rig) = Rig::with(Engine::IoUring, &deny(words)) else {
+            return;
+        };
+        for _ in 0..5 {
+            let (mut a, b) = pair();
+            let token = rig.submit(recv_multi(&b));
+            rig.assert_pending(token);
+            rig = elsewhere(rig, move |rig| {
+                a.write_all(b"moved").unwrap();
+                assert_eq!(rig.bytes(token, 5), b"moved", "without {words:?}");
+                rig.cancel(token, OpKind::RecvMulti);
+                assert_eq!(rig.result(token), CANCELED);
+                drop(b);
+            });
+        }
+    }
+    // Without DEFER_TASKRUN the old thread might still receive: the ring says no instead of losing bytes.
+    let Some(mut rig) = Rig::with(Engine::IoUring, &deny(&["defer_taskrun"])) else {
+        return;
+    };
+    let (mut a, b) = pair();
+    let token = rig.submit(recv_multi(&b));
+    rig.assert_pending(token);
+    rig = elsewhere(rig, move |rig| {
+        let error = rig
+            .driver
+            .wait(Some(Duration::ZERO), &mut Vec::new())
+            .unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+    });
+    a.write_all(b"here").unwrap();
+    assert_eq!(rig.bytes(token, 4), b"here");
+}
