@@ -126,22 +126,6 @@ async def test_pausing_and_resuming_in_one_turn_changes_nothing(loop):
         assert data == b"".join(b"%04d" % number for number in range(100))
 
 
-async def test_pausing_and_resuming_in_every_turn_does_not_starve_reading(loop):
-    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
-
-        def restless():
-            client.transport.pause_reading()
-            client.transport.resume_reading()
-            if not client.transport.is_closing():
-                loop.call_soon(restless)
-
-        restless()
-        for number in range(20):
-            peer.sendall(b"%02d" % number)
-            await asyncio.wait_for(client.received(2 * number + 2), 5)
-        await client.close()
-
-
 async def test_writing_goes_on_while_reading_is_paused(loop):
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.pause_reading()
@@ -156,12 +140,14 @@ async def test_the_kernel_s_buffers_hold_back_the_sender(loop):
         client.transport.pause_reading()
         await asyncio.sleep(0.002)
         peer.setblocking(False)
-        sent = 0
-        for _ in range(5):
-            sent += peers.fill(peer)
-            await asyncio.sleep(0.005)
-        more = peers.fill(peer)
-        assert more == 0, f"the peer could go on sending after {sent} bytes"
+        sent = idle = 0
+        # The kernel moves its window for a while; then there is an end to it.
+        while idle < 5:
+            more = peers.fill(peer)
+            sent += more
+            idle = 0 if more else idle + 1
+            assert sent < 64 << 20, "the peer can go on sending"
+            await asyncio.sleep(0.003)
         peer.settimeout(10)
         client.transport.resume_reading()
         await client.received(sent)

@@ -342,7 +342,7 @@ async def test_writing_in_resume_writing(loop):
 
 
 async def test_writing_in_every_resume_writing_does_not_hold_the_turn(loop):
-    # With a limit of zero each write may pause and resume at once: that has to take turns, like everything else.
+    # With a limit of zero each write may pause and resume at once: even that has to take turns.
     class Endless(Recorder):
         ended = False
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
 from socket import socket
 from types import TracebackType
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final
 
-from typing_extensions import Buffer, TypeVarTuple, Unpack, disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ENGINES",
@@ -31,7 +31,7 @@ ENGINES: tuple[str, ...]
 
 @disjoint_base
 class Handle:
-    def __new__(cls, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle: ...
+    def __new__(cls, callback: Callable[..., object], args: tuple[Any, ...]) -> Self: ...
     def cancel(self) -> None: ...
     def cancelled(self) -> bool: ...
     def get_context(self) -> Context: ...
@@ -54,28 +54,28 @@ class Scheduler:
     _stopping: bool
     _closed: bool
     _debug: bool
-    def __new__(cls, engine: str) -> Scheduler: ...
+    def __new__(cls, engine: str) -> Self: ...
     @property
     def engine(self) -> str: ...
     def time(self) -> float: ...
     def call_soon(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> Any: ...
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> Any: ...
     def call_later(
         self,
         delay: float,
-        callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> Any: ...
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> Any: ...
     def sock_recv(self, sock: socket, n: int) -> Operation[bytes]: ...

@@ -1,7 +1,7 @@
 """The event loop: asyncio's `BaseEventLoop` on proact's native scheduler.
 
-What runs per callback or per packet is native (`_core.Scheduler` comes first in the order of resolution). What runs
-once a connection or once a loop is inherited from asyncio; here are the hooks that join the two, and no more.
+What runs per callback or per packet is native (`_core.Scheduler` comes first in the order of resolution). What
+runs once a connection or once a loop is inherited from asyncio; here are the hooks that join the two, and no more.
 """
 
 from __future__ import annotations
@@ -10,36 +10,82 @@ import asyncio
 import inspect
 import signal
 import socket
-import sys
 import threading
-from asyncio import base_events, events, sslproto
+from asyncio import events, sslproto
 from asyncio.log import logger
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import _core
 
 if TYPE_CHECKING:
     import ssl
+    from asyncio.base_events import Server
+    from collections.abc import Callable
     from contextvars import Context
+    from traceback import StackSummary
+    from typing import Self, TypeVarTuple
+
+    from _typeshed import FileDescriptorLike
+
+    _Ts = TypeVarTuple("_Ts")
+
+    # The private half of asyncio on which this file builds, and which typeshed leaves out.
+
+    def _format_handle(handle: events.Handle) -> str: ...
+    def _set_nodelay(sock: socket.socket) -> None: ...
+
+    class _Handle(events.Handle):
+        _source_traceback: StackSummary | None
+
+    class _TimerHandle(events.TimerHandle):
+        _source_traceback: StackSummary | None
+        _scheduled: bool
+
+    class _Server(Server):
+        def _attach(self, transport: asyncio.BaseTransport) -> None: ...
+
+    class _BaseEventLoop(asyncio.BaseEventLoop):
+        _current_handle: events.Handle | None
+
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _check_thread(self) -> None: ...
+        def _check_callback(self, callback: object, method: str) -> None: ...
+        async def _ensure_resolved(
+            self, address: Any, *, family: int, type: int, proto: int, loop: asyncio.AbstractEventLoop
+        ) -> list[tuple[int, int, int, str, Any]]: ...
+        async def _create_connection_transport(
+            self,
+            sock: socket.socket,
+            protocol_factory: Callable[[], asyncio.BaseProtocol],
+            *args: Any,
+            **kwargs: Any,
+        ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]: ...
+
+else:
+    from asyncio.base_events import BaseEventLoop as _BaseEventLoop
+    from asyncio.base_events import Server as _Server
+    from asyncio.base_events import _format_handle, _set_nodelay
+    from asyncio.events import Handle as _Handle
+    from asyncio.events import TimerHandle as _TimerHandle
 
 __all__ = ["EventLoop"]
 
 # Python 3.12.1 and later tell a server which transport came or went; before, only that one did.
-_SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(base_events.Server._attach).parameters
+_SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(_Server._attach).parameters
 
 
 class _Transport(asyncio.Transport):
     """What `isinstance(transport, asyncio.Transport)` sees of a native stream transport."""
 
 
-class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
+class EventLoop(_core.Scheduler, _BaseEventLoop):
     """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
 
     _transport_class = _Transport
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
-    def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> EventLoop:
+    def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:
         return _core.Scheduler.__new__(cls, engine)
 
     def __init__(self, engine: str, info: dict[str, Any] | None = None) -> None:
@@ -57,8 +103,8 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
     def engine_info(self) -> dict[str, Any]:
         """Which engine was chosen, why not the others, and what its kernel side can do.
 
-        Keys: `chosen`, `requested`, `engines` (name: `available`, `reason`), `features` and `opcodes` (name: bool; of
-        the ring, else empty), `fallbacks` (a line for each thing that is done another way).
+        Keys: `chosen`, `requested`, `engines` (name: `available`, `reason`), `features` and `opcodes` (name: bool;
+        of the ring, else empty), `fallbacks` (a line for each thing that is done another way).
         """
         features, opcodes = self._features()
         stats = self.stats()
@@ -79,11 +125,11 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
         }
 
     def stats(self) -> dict[str, Any]:
-        """Counters of the engine since the loop was made; the loop's own wake-up socket is not counted as in flight.
+        """Counters of the engine since the loop was made; the loop's own wake-up socket is not in flight here.
 
-        Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls` (made by the
-        engine), `wait_seconds` (in the waiting call), `buffer_exhaustions`, `overflows`, `fallbacks` (lines), `readers`
-        (fds watched for the program), `handles` (callbacks ready or timed).
+        Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls` (made by
+        the engine), `wait_seconds` (in the waiting call), `buffer_exhaustions`, `overflows`, `fallbacks` (lines),
+        `readers` (fds watched for the program), `handles` (callbacks ready or timed).
         """
         stats: dict[str, Any] = super()._stats()
         own = int(self._wakeup is not None)
@@ -120,7 +166,7 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
         if check_thread:
             self._check_thread()
         self._check_callback(callback, "call_soon" if check_thread else "call_soon_threadsafe")
-        handle = events.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1:]
         return handle
@@ -130,7 +176,7 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
     ) -> events.TimerHandle:
         self._check_thread()
         self._check_callback(callback, "call_at")
-        handle = events.TimerHandle(when, callback, args, self, context)
+        handle = _TimerHandle(when, callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1:]
         handle._scheduled = True
@@ -145,7 +191,7 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
             handle._run()
             took = self.time() - begun
             if took >= self.slow_callback_duration:
-                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)
+                logger.warning("Executing %s took %.3f seconds", _format_handle(handle), took)
         finally:
             self._current_handle = None
 
@@ -178,23 +224,25 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
 
     # Watching file descriptors.
 
-    def add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:
+    def add_reader(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call back whenever `fd` is readable (level triggered)."""
         self._add_watch(fd, False, callback, args)
 
-    def remove_reader(self, fd: Any) -> bool:
+    def remove_reader(self, fd: FileDescriptorLike) -> bool:
         """Stop; whether it was watched."""
         return self._unwatch(fd, False)
 
-    def add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> None:
+    def add_writer(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call back whenever `fd` is writable (level triggered)."""
         self._add_watch(fd, True, callback, args)
 
-    def remove_writer(self, fd: Any) -> bool:
+    def remove_writer(self, fd: FileDescriptorLike) -> bool:
         """Stop; whether it was watched."""
         return self._unwatch(fd, True)
 
-    def _add_watch(self, fd: Any, write: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _add_watch(
+        self, fd: FileDescriptorLike, write: bool, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         self._check_closed()
         handle: object
         if self.get_debug():
@@ -249,7 +297,7 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
         extra: dict[str, Any] | None = None,
         server: Any = None,
     ) -> _core.StreamTransport:
-        base_events._set_nodelay(sock)
+        _set_nodelay(sock)
         transport = _core.StreamTransport(self, sock, protocol, extra, server)
         self.call_soon(transport._start, waiter)
         return transport
@@ -272,10 +320,10 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
             self,
             protocol,
             sslcontext,
-            waiter,
+            waiter,  # type: ignore[arg-type]  # typeshed: never None
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # typeshed: whole seconds
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
@@ -321,9 +369,9 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
 
     # Signals.
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call back in the loop when the signal comes. Main thread only."""
-        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+        if _is_coroutine(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)
         self._check_closed()
@@ -397,6 +445,10 @@ class EventLoop(_core.Scheduler, asyncio.BaseEventLoop):
                 self.call_soon(handle._run)
 
 
+def _is_coroutine(callback: object) -> bool:
+    return asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback)
+
+
 def _ignore_signal(number: int, frame: object) -> None:
     """Only so that Python's C handler writes to the wake-up fd."""
 
@@ -422,7 +474,3 @@ class _SignalWakeup:
         # With handlers of its own the loop keeps the fd, so that a signal between two runs is not lost.
         if not self._loop._signal_handlers:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
-
-
-if sys.version_info < (3, 11):  # pragma: no cover
-    raise ImportError("proact needs Python 3.11 or newer")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 from .loop import EventLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 __all__ = ["engine_report", "new_event_loop", "run"]
 
@@ -30,21 +32,21 @@ def _requested(engine: str) -> str:
     return _check_name(os.environ.get("PROACT_ENGINE") or "auto", "PROACT_ENGINE")
 
 
-def _describe(error: OSError) -> str:
-    return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror or error}"
-
-
 def new_event_loop(engine: str = "auto") -> EventLoop:
-    """A new event loop on `engine`: "io_uring", "epoll", "poll", "select", or "auto" for the first that works here.
+    """A new event loop on `engine`: "io_uring", "epoll", "poll", "select", or "auto": the first that works here.
 
-    "auto" is overridden by the environment variable `PROACT_ENGINE`. Raises ValueError for an unknown name, OSError
-    where a named engine can't be had, or where memory or file descriptors have run out.
+    "auto" is overridden by the environment variable `PROACT_ENGINE`. Raises ValueError for an unknown name,
+    OSError where a named engine can't be had, or where memory or file descriptors have run out.
     """
     requested = _requested(engine)
     engines: dict[str, dict[str, Any]] = {}
     info = {"requested": requested, "engines": engines}
     if requested != "auto":
-        # Nothing of another engine is touched, not even to ask.
+        if engine == "auto":
+            # The environment has decided: nothing of another engine is touched, not even to ask. Under a filter that
+            # kills instead of refusing, a probe would be the end.
+            for name in _core.ENGINES:
+                engines[name] = {"available": False, "reason": f"not tried: PROACT_ENGINE is {requested}"}
         return EventLoop(requested, info)
     for name in _core.ENGINES:
         try:
@@ -52,8 +54,7 @@ def new_event_loop(engine: str = "auto") -> EventLoop:
         except OSError as error:
             if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                 raise
-            reason = _core.probe_engines().get(name)
-            engines[name] = {"available": False, "reason": reason[0] if reason else _describe(error)}
+            engines[name] = {"available": False, "reason": error.strerror or str(error)}
             continue
         return loop
     raise OSError(errno.ENOSYS, f"no engine works here: {engines}")

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use proact_driver::{Config, Engine, Generation, Waker, open};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use proact_driver::{Config, Engine, Generation, Waker, explain, open};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -389,7 +389,10 @@ impl Scheduler {
     fn new(engine: &str) -> PyResult<Scheduler> {
         let engine = Engine::from_name(engine)
             .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
-        let driver = open(engine, &Config::default()).map_err(io_error)?;
+        let driver = open(engine, &Config::default()).map_err(|error| {
+            let message = format!("the {} engine can't be had here: {}", engine.name(), explain(engine, &error));
+            PyOSError::new_err((error.raw_os_error().unwrap_or(libc::ENOSYS), message))
+        })?;
         Ok(Scheduler {
             waker: Mutex::new(driver.waker()),
             io: LoopCell::new(Io::new(driver)),

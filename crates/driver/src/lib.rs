@@ -18,7 +18,7 @@ mod waker;
 pub use driver::{Config, Driver, Engine, Submitted, open};
 pub use fork::Generation;
 pub use op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
-pub use probe::{EngineReport, engine_report};
+pub use probe::{EngineReport, engine_report, explain};
 pub use readiness::ReadinessDriver;
 pub use stats::Stats;
 pub use uring::{Features, UringDriver};

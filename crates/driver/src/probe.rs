@@ -22,8 +22,15 @@ impl EngineReport {
     }
 }
 
-/// The name of an errno, for messages that people search for.
-pub(crate) fn errno_name(errno: i32) -> &'static str {
+/// An error as "EPERM: Operation not permitted": the name is what people search for.
+pub(crate) fn named(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => format!("{}: {error}", errno_name(errno)),
+        None => error.to_string(),
+    }
+}
+
+fn errno_name(errno: i32) -> &'static str {
     match errno {
         libc::ENOSYS => "ENOSYS",
         libc::EPERM => "EPERM",
@@ -38,7 +45,8 @@ pub(crate) fn errno_name(errno: i32) -> &'static str {
     }
 }
 
-fn explain(engine: Engine, error: &io::Error) -> String {
+/// Why an engine can't be had, in one line.
+pub fn explain(engine: Engine, error: &io::Error) -> String {
     let Some(errno) = error.raw_os_error() else {
         return error.to_string();
     };
@@ -49,7 +57,7 @@ fn explain(engine: Engine, error: &io::Error) -> String {
         (Engine::Select, libc::ERANGE) => "; fds at or above FD_SETSIZE (1024) can't be watched",
         _ => "",
     };
-    format!("{}: {error}{cause}", errno_name(errno))
+    format!("{}{cause}", named(error))
 }
 
 /// Opens and closes each engine to see.

@@ -11,6 +11,7 @@ use io_uring::types::BufRingEntry;
 
 use super::ring::Ring;
 use crate::driver::Config;
+use crate::probe::named;
 use crate::fork::Generation;
 
 /// The buffer group's number.

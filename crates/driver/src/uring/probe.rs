@@ -13,6 +13,7 @@ use super::entry;
 use super::ring::Ring;
 use crate::driver::Config;
 use crate::op::{Op, OpKind};
+use crate::probe::named;
 
 /// Every opcode that proact puts on a ring; the ring is restricted to these.
 pub(super) const OPCODES: &[(&str, u8)] = &[
@@ -249,7 +250,7 @@ fn refused(result: i32) -> bool {
 }
 
 fn errno_text(result: i32) -> String {
-    io::Error::from_raw_os_error(-result).to_string()
+    named(&io::Error::from_raw_os_error(-result))
 }
 
 /// Submits entries tagged with their index and returns the results in that order.

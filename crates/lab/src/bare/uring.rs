@@ -123,6 +123,8 @@ fn serve(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
         let submitted = server.enter();
         cq.sync();
         batch.extend((&mut cq).map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())));
+        // Tells the kernel that they have been fetched. Otherwise it counts them still, and the next wait is none.
+        cq.sync();
         outcome = submitted.and_then(|all| server.turn(&batch, all));
         batch.clear();
     }
