@@ -72,6 +72,11 @@ def kill_later(number, delay=0.03):
     return subprocess.Popen(["sh", "-c", f"sleep {delay}; kill -{int(number)} {os.getpid()}"])
 
 
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
 async def test_add_signal_handler(loop):
     called = loop.create_future()
     loop.add_signal_handler(signal.SIGUSR1, called.set_result, "called")
@@ -103,7 +108,7 @@ async def test_a_second_handler_replaces_the_first(loop):
     loop.add_signal_handler(signal.SIGUSR1, seen.append, "first")
     loop.add_signal_handler(signal.SIGUSR1, seen.append, "second")
     os.kill(os.getpid(), signal.SIGUSR1)
-    await asyncio.sleep(0.02)
+    await until(lambda: seen)
     assert seen == ["second"]
     loop.remove_signal_handler(signal.SIGUSR1)
 
@@ -116,7 +121,7 @@ async def test_several_signals_have_their_own_handlers(loop):
         loop.add_signal_handler(number, seen.append, number)
     for number in numbers:
         os.kill(os.getpid(), number)
-    await asyncio.sleep(0.02)
+    await until(lambda: len(seen) >= 3)
     assert sorted(seen) == sorted(numbers)
     loop.remove_signal_handler(signal.SIGUSR2)  # the rest is removed by close()
 
@@ -124,7 +129,7 @@ async def test_several_signals_have_their_own_handlers(loop):
 async def test_a_handler_that_fails_is_reported(loop, unhandled):
     loop.add_signal_handler(signal.SIGUSR1, lambda: 1 // 0)
     os.kill(os.getpid(), signal.SIGUSR1)
-    await asyncio.sleep(0.02)
+    await until(lambda: unhandled.problems)
     assert isinstance(unhandled.take_one().exception, ZeroDivisionError)
     loop.remove_signal_handler(signal.SIGUSR1)
 
@@ -242,7 +247,7 @@ def test_a_flood_of_signals_neither_blocks_nor_loses_the_last(loop):
         flooded = count
         assert 1 <= flooded <= FLOOD
         os.kill(os.getpid(), signal.SIGUSR1)
-        await asyncio.sleep(0.02)
+        await until(lambda: count > flooded)
         assert count == flooded + 1
 
     loop.run_until_complete(main())

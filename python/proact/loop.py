@@ -1,7 +1,8 @@
 """The event loop: asyncio's `BaseEventLoop` on proact's native scheduler.
 
-What runs per callback or per packet is native (`_core.Scheduler` comes first in the order of resolution). What
-runs once a connection or once a loop is inherited from asyncio; here are the hooks that join the two, and no more.
+What runs per callback or per packet is native (`_core.Scheduler` comes first in the order of resolution).
+What runs once a connection or once a loop is inherited from asyncio; here are the hooks that join the two,
+and no more.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         def _check_thread(self) -> None: ...
         def _check_callback(self, callback: object, method: str) -> None: ...
         async def _ensure_resolved(
-            self, address: Any, *, family: int, type: int, proto: int, loop: asyncio.AbstractEventLoop
+            self, address: Any, *, loop: asyncio.AbstractEventLoop, **hints: int
         ) -> list[tuple[int, int, int, str, Any]]: ...
         async def _create_connection_transport(
             self,
@@ -103,8 +104,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     def engine_info(self) -> dict[str, Any]:
         """Which engine was chosen, why not the others, and what its kernel side can do.
 
-        Keys: `chosen`, `requested`, `engines` (name: `available`, `reason`), `features` and `opcodes` (name: bool;
-        of the ring, else empty), `fallbacks` (a line for each thing that is done another way).
+        Keys: `chosen`, `requested`, `engines` (name: `available`, `reason`), `features` and `opcodes` (name:
+        bool; of the ring, else empty), `fallbacks` (a line for each thing that is done another way).
         """
         features, opcodes = self._features()
         stats = self.stats()
@@ -125,11 +126,12 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         }
 
     def stats(self) -> dict[str, Any]:
-        """Counters of the engine since the loop was made; the loop's own wake-up socket is not in flight here.
+        """Counters of the engine since the loop was made.
 
-        Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls` (made by
-        the engine), `wait_seconds` (in the waiting call), `buffer_exhaustions`, `overflows`, `fallbacks` (lines),
-        `readers` (fds watched for the program), `handles` (callbacks ready or timed).
+        Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls`
+        (made by the engine), `wait_seconds` (in the waiting call), `buffer_exhaustions`, `overflows`,
+        `fallbacks` (lines), `readers` (fds watched for the program), `handles` (callbacks ready or timed).
+        The loop's own wake-up socket is not counted as in flight.
         """
         stats: dict[str, Any] = super()._stats()
         own = int(self._wakeup is not None)
@@ -161,7 +163,11 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     # Debug mode: asyncio's own handles, which know where they were made.
 
     def _debug_handle(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, check_thread: bool
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+        check_thread: bool,
     ) -> events.Handle:
         if check_thread:
             self._check_thread()
@@ -208,7 +214,12 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 logger.debug("%r: %s", transport, message, exc_info=error)
             return
         self.call_exception_handler(
-            {"message": message, "exception": error, "transport": transport, "protocol": transport.get_protocol()}
+            {
+                "message": message,
+                "exception": error,
+                "transport": transport,
+                "protocol": transport.get_protocol(),
+            }
         )
 
     def _accept_failed(self, error: BaseException, sock: socket.socket, retries: bool) -> None:
@@ -276,7 +287,11 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     # Connections.
 
     async def _create_connection_transport(
-        self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         def factory() -> asyncio.BaseProtocol:
             try:

@@ -33,18 +33,19 @@ def _requested(engine: str) -> str:
 
 
 def new_event_loop(engine: str = "auto") -> EventLoop:
-    """A new event loop on `engine`: "io_uring", "epoll", "poll", "select", or "auto": the first that works here.
+    """A new event loop on `engine`: "io_uring", "epoll", "poll", "select", or "auto".
 
-    "auto" is overridden by the environment variable `PROACT_ENGINE`. Raises ValueError for an unknown name,
-    OSError where a named engine can't be had, or where memory or file descriptors have run out.
+    "auto" is the first of them that works here; it is overridden by the environment variable `PROACT_ENGINE`.
+    Raises ValueError for an unknown name, OSError where a named engine can't be had, or where memory or file
+    descriptors have run out.
     """
     requested = _requested(engine)
     engines: dict[str, dict[str, Any]] = {}
     info = {"requested": requested, "engines": engines}
     if requested != "auto":
         if engine == "auto":
-            # The environment has decided: nothing of another engine is touched, not even to ask. Under a filter that
-            # kills instead of refusing, a probe would be the end.
+            # The environment has decided: nothing of another engine is touched, not even to ask. Under a filter
+            # that kills instead of refusing, a probe would be the end.
             for name in _core.ENGINES:
                 engines[name] = {"available": False, "reason": f"not tried: PROACT_ENGINE is {requested}"}
         return EventLoop(requested, info)

@@ -69,12 +69,11 @@ impl Handle {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// True if it was not cancelled before.
+    /// True if it was waiting: neither cancelled nor run before.
     pub fn cancel_once(&self) -> bool {
-        let first = !self.cancelled.swap(true, Ordering::Relaxed);
-        // Dropped here, with the cell free: it may run any code.
-        drop(self.take());
-        first
+        self.cancelled.store(true, Ordering::Relaxed);
+        // What it held is dropped here, with the cell free: that may run any code.
+        self.take().is_some()
     }
 
     /// What a waiting handle holds, for the collector, if nobody but the caller holds the handle.

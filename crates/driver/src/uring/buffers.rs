@@ -107,7 +107,7 @@ impl Buffers {
             max,
         };
         let refusal = if registers {
-            buffers.register(ring).err().map(|error| error.to_string())
+            buffers.register(ring).err().map(|error| named(&error))
         } else {
             None
         };
