@@ -1,7 +1,9 @@
 //! How a stream transport sends: writes are queued, and flushed once at the end of the turn by one vectored send,
-//! which the engine carries with the call that waits. One send is in flight at a time.
+//! which the engine carries with the call that waits. One send is in flight at a time. What is large is tried at once
+//! instead: its bytes are still in the cache, and their memory is free again before the next receive needs some
+//! (docs/decisions/0003-large-writes.md).
 
-use proact_driver::Completion;
+use proact_driver::{Completion, syscalls};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
@@ -11,6 +13,8 @@ use crate::call::{method0, exception, os_error, stops_the_loop};
 use crate::io::Sent;
 use crate::slots::Target;
 
+/// From this many bytes on, a write is tried at once.
+const LARGE: usize = 32 * 1024;
 /// asyncio's: a program that goes on writing into a lost connection is told in the log.
 const FUTILE_WRITES: u32 = 5;
 
@@ -38,7 +42,7 @@ impl StreamTransport {
             return Ok(());
         }
         let transport = this.get();
-        let (join, pause) = {
+        let (join, pause, large) = {
             let mut state = transport.state.get()?;
             if state.phase >= Phase::Closing {
                 state.futile += 1;
@@ -54,12 +58,38 @@ impl StreamTransport {
             // With a send in flight its completion flushes.
             let join = !state.in_flush && state.sending.is_none();
             state.in_flush |= join;
-            (join, state.out.len() > state.high && !state.protocol_paused)
+            let large = state.out.len() >= LARGE && state.sending.is_none();
+            (join, state.out.len() > state.high && !state.protocol_paused, large)
+        };
+        let pause = if large { Self::send_now(this)? } else { pause };
+        let join = join && {
+            let mut state = transport.state.get()?;
+            state.in_flush = state.phase < Phase::Lost && (!state.out.is_empty() || state.protocol_paused || state.eof);
+            state.in_flush
         };
         if join {
             transport.scheduler.get().join_flush(this.clone().unbind())?;
         }
         if pause { Self::maybe_pause_protocol(this) } else { Ok(()) }
+    }
+
+    /// One attempt to send what is queued; whether too much is left. Nothing is called back: the caller is in a `write`.
+    fn send_now(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let result = {
+            let mut state = this.get().state.get()?;
+            let fd = state.fd;
+            let Some(op) = state.out.op(this.py(), fd) else { return Ok(false) };
+            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+            let result = unsafe { syscalls::attempt(&op) };
+            if result >= 0 {
+                state.out.sent(this.py(), result as usize);
+            }
+            if result >= 0 || result == syscalls::AGAIN {
+                return Ok(state.out.len() > state.high && !state.protocol_paused);
+            }
+            result
+        };
+        Self::fatal(this, os_error(result), "Fatal write error on socket transport").map(|()| false)
     }
 
     pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -123,11 +153,16 @@ impl StreamTransport {
                     Sent::Ready(result) => result,
                 }
             };
+            let left = this.get().state.get()?.out.len().saturating_sub(result.max(0) as usize);
             if !Self::account(this, result)? {
                 return Ok(());
             }
+            if left == 0 {
+                // What `resume_writing` wrote meanwhile has joined the next flush: a turn ends.
+                break;
+            }
         }
-        Self::drained(this)
+        if this.get().state.get()?.out.is_empty() { Self::drained(this) } else { Ok(()) }
     }
 
     /// The terminal completion of a send.
