@@ -72,7 +72,7 @@ else:
 
 __all__ = ["EventLoop"]
 
-# Python 3.12.1 and later tell a server which transport came or went; before, only that one did.
+# Python 3.13 and later tell a server which transport came or went; before, only that one did.
 _SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(_Server._attach).parameters
 
 

@@ -44,8 +44,8 @@ def new_event_loop(engine: str = "auto") -> EventLoop:
     info = {"requested": requested, "engines": engines}
     if requested != "auto":
         if engine == "auto":
-            # The environment has decided: nothing of another engine is touched, not even to ask. Under a filter
-            # that kills instead of refusing, a probe would be the end.
+            # The environment has decided: nothing of another engine is touched, not even to ask. Under a
+            # filter that kills instead of refusing, a probe would be the end.
             for name in _core.ENGINES:
                 engines[name] = {"available": False, "reason": f"not tried: PROACT_ENGINE is {requested}"}
         return EventLoop(requested, info)

@@ -170,11 +170,11 @@ impl Operation {
 
     fn wake(&self, py: Python<'_>, future: Option<Py<PyAny>>) -> PyResult<()> {
         let Some(future) = future else { return Ok(()) };
-        let future = future.bind(py);
-        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return Ok(());
+        match method1(future.bind(py), intern!(py, "set_result"), py.None().bind(py)) {
+            // Cancelled in this turn: its task will say so through `throw`.
+            Err(_) if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? => Ok(()),
+            outcome => outcome.map(drop),
         }
-        method1(future, intern!(py, "set_result"), py.None().bind(py)).map(drop)
     }
 
     /// The terminal completion.
@@ -294,7 +294,7 @@ impl Operation {
                 if future.is_some() {
                     return Err(PyRuntimeError::new_err("the operation is awaited already"));
                 }
-                let future = this.scheduler.bind(py).call_method0(intern!(py, "create_future"))?;
+                let future = Scheduler::create_future(this.scheduler.bind(py))?;
                 future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
                 if let State::Pending { future: slot, .. } = &mut *this.state.get()? {
                     *slot = Some(future.clone().unbind());

@@ -569,7 +569,7 @@ impl Scheduler {
     }
 
     /// A future of this loop.
-    fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let kind = import_once(py, &FUTURE, "Future")?;
         construct(kind, &[slf.as_any()], intern_names(py, &FUTURE_NAMES, &["loop"])?)

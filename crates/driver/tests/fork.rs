@@ -113,6 +113,39 @@ on_every_engine! {
         assert_eq!(rig.result(multi), 0);
     }
 
+    fn the_child_keeps_its_own_memory(rig) {
+        // What the child did not inherit left holes, which it fills; dropping the engine must not unmap what is there.
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_a, b) = pair();
+        let token = rig.submit(recv_multi(&b));
+        rig.assert_pending(token);
+        let driver = &mut rig.driver;
+        let code = forked(|| {
+            // SAFETY: fresh anonymous mappings, written within their length; the child leaves without unwinding.
+            unsafe {
+                let mut mappings = Vec::new();
+                for pages in [1, 1, 2, 4, 16, 64, 80, 96] {
+                    for _ in 0..40 {
+                        let len = pages * 4096;
+                        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+                        let memory = libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0);
+                        if memory == libc::MAP_FAILED {
+                            return 1;
+                        }
+                        mappings.push((memory.cast::<u8>(), len));
+                    }
+                }
+                drop(std::ptr::read(driver));
+                for (memory, len) in mappings {
+                    std::ptr::write_bytes(memory, 1, len);
+                }
+            }
+            0
+        });
+        assert_eq!(code, 0, "{}", rig.engine.name());
+        rig.assert_pending(token);
+    }
+
     fn a_child_may_have_an_engine_of_its_own(rig) {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = rig.engine;

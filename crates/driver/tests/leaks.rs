@@ -112,6 +112,7 @@ fn shutdown_with_everything_in_flight() {
         drop(rig);
         drop(b);
         a.set_nonblocking(false).unwrap();
+        a.set_read_timeout(Some(LIMIT)).unwrap();
         assert_really_closed(&a, name);
     }
     count.end("shutdown");
@@ -226,6 +227,7 @@ fn drop_without_shutdown() {
             drop(driver);
             drop(b);
             a.set_nonblocking(false).unwrap();
+            a.set_read_timeout(Some(LIMIT)).unwrap();
             assert_really_closed(&a, engine.name());
         }
     }

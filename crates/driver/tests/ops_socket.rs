@@ -10,7 +10,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use common::*;
 use proact_driver::{Engine, Op, OpKind};
@@ -73,7 +73,9 @@ on_every_engine! {
 
     fn bad_fds(rig) {
         let memory = buffer(8);
-        let closed = pair().0.into_raw_fd();
+        // High, for other tests of this process open files meanwhile, and get the lowest numbers.
+        // SAFETY: a duplicate of a file that is open.
+        let closed = unsafe { libc::fcntl(pair().0.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 1000) };
         assert_eq!(rig.run(Op::Close { fd: closed }), 0);
         for fd in [-1, closed, 1 << 30, i32::MAX] {
             let vector = vectors(&mut [buffer(1)]);
@@ -502,6 +504,34 @@ on_every_engine! {
         assert_eq!(rig.result(token), 5);
         assert_eq!(&memory[..5], b"line\n");
         let token = rig.submit(read(&far, memory, -1));
+        rig.assert_pending(token);
+        rig.cancel(token, OpKind::Read);
+        assert_eq!(rig.result(token), CANCELED);
+    }
+
+    fn nothing_is_answered_again(rig) {
+        // Files that can't wait inside the kernel, and a flag that asks it not to.
+        let (mut a, b) = pair();
+        let memory = buffer(512);
+        let token = rig.submit(Op::Recv { fd: b.as_raw_fd(), buf: memory.as_mut_ptr(), len: 8, flags: libc::MSG_DONTWAIT });
+        rig.assert_pending(token);
+        a.write_all(b"later").unwrap();
+        assert_eq!(rig.result(token), 5);
+
+        // SAFETY: a fresh fd; a path that ends in a zero byte.
+        let (directory, inotify) = unsafe {
+            let directory = Directory::new();
+            let fd = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
+            assert!(fd >= 0 && libc::inotify_add_watch(fd, path(&directory.0), libc::IN_CREATE) >= 0);
+            (directory, OwnedFd::from_raw_fd(fd))
+        };
+        for round in 0..2 {
+            let token = rig.submit(read(&inotify, memory, -1));
+            rig.assert_pending(token);
+            std::fs::write(directory.0.join(format!("file{round}")), b"").unwrap();
+            assert!(rig.result(token) > 0);
+        }
+        let token = rig.submit(read(&inotify, memory, -1));
         rig.assert_pending(token);
         rig.cancel(token, OpKind::Read);
         assert_eq!(rig.result(token), CANCELED);

@@ -83,6 +83,9 @@ impl StreamTransport {
             let mut state = transport.state.get()?;
             if completion.is_terminal() {
                 state.receiving = None;
+            } else if state.paused {
+                // Pausing costs nothing until something arrives: programs that pause often resume at once.
+                state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
             } else if completion.flags.contains(Flags::FULL) && !state.stopping {
                 state.mode = Mode::Bulk;
                 state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
@@ -104,6 +107,8 @@ impl StreamTransport {
             let mut state = transport.state.get()?;
             if completion.is_terminal() {
                 state.receiving = None;
+            } else if state.paused {
+                state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
             }
             (state.fd, state.phase == Phase::Open && !state.paused && !state.ended && !state.stopping)
         };
@@ -258,7 +263,6 @@ impl StreamTransport {
             return Ok(());
         }
         state.paused = true;
-        state.stop_receiving(&mut *self.scheduler.get().io.get()?);
         Ok(())
     }
 

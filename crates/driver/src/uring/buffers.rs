@@ -11,8 +11,8 @@ use io_uring::types::BufRingEntry;
 
 use super::ring::Ring;
 use crate::driver::Config;
-use crate::probe::named;
 use crate::fork::Generation;
+use crate::probe::named;
 
 /// The buffer group's number.
 pub(super) const GROUP: u16 = 0;
