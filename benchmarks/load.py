@@ -12,7 +12,7 @@ import json
 import sys
 import threading
 import time
-from typing import Any, cast
+from typing import Any
 
 from benchmarks import children
 
@@ -65,18 +65,15 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 
     with CpuNotes(settings["pid"]) as notes:
         called = time.monotonic()
-        report = cast(
-            "dict[str, Any]",
-            _core.echo_load(
-                "127.0.0.1",
-                settings["port"],
-                connections=settings["connections"],
-                size=settings["size"],
-                warmup=settings["warmup"],
-                duration=settings["duration"],
-                idle=settings["idle"],
-                stall_timeout=10.0,
-            ),
+        report = _core.echo_load(
+            "127.0.0.1",
+            settings["port"],
+            connections=settings["connections"],
+            size=settings["size"],
+            warmup=settings["warmup"],
+            duration=settings["duration"],
+            idle=settings["idle"],
+            stall_timeout=10.0,
         )
     # The window opens when all are connected and warm, at the end of a turn of the load: at most one turn
     # later than this, in which the server was as busy. (When echo_load returns says less: it awaits the

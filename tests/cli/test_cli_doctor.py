@@ -68,7 +68,7 @@ def test_an_unknown_engine_in_the_environment(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "line"),
+    ("told", "line"),
     [
         (report(), "proact runs on io_uring here"),
         (
@@ -85,5 +85,5 @@ def test_an_unknown_engine_in_the_environment(command: Command) -> None:
         ),
     ],
 )
-def test_the_verdict_gives_the_reason(engine: dict[str, object], line: str) -> None:
-    assert verdict(engine) == line
+def test_the_verdict_gives_the_reason(told: dict[str, object], line: str) -> None:
+    assert verdict(told) == line

@@ -16,7 +16,10 @@ pub struct Address {
 impl Address {
     fn empty() -> Address {
         // SAFETY: zeros are a value of sockaddr_storage.
-        Address { storage: unsafe { std::mem::zeroed() }, len: 0 }
+        Address {
+            storage: unsafe { std::mem::zeroed() },
+            len: 0,
+        }
     }
 
     fn write<T>(value: T) -> Address {
@@ -33,14 +36,18 @@ impl Address {
             SocketAddr::V4(v4) => Address::write(libc::sockaddr_in {
                 sin_family: libc::AF_INET as u16,
                 sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
                 sin_zero: [0; 8],
             }),
             SocketAddr::V6(v6) => Address::write(libc::sockaddr_in6 {
                 sin6_family: libc::AF_INET6 as u16,
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo().to_be(),
-                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
                 sin6_scope_id: v6.scope_id(),
             }),
         }
@@ -77,24 +84,42 @@ impl Address {
             let path = address.py().import("os")?.call_method1("fsencode", (address,))?;
             return Address::from_path(path.cast::<PyBytes>()?.as_bytes());
         }
-        let tuple = address
-            .cast::<PyTuple>()
-            .map_err(|_| PyTypeError::new_err(format!("AF_INET address must be tuple, not {}", address.get_type())))?;
+        let tuple = address.cast::<PyTuple>().map_err(|_| {
+            PyTypeError::new_err(format!(
+                "AF_INET address must be tuple, not {}",
+                address.get_type()
+            ))
+        })?;
         let (host, port): (String, u16) = (tuple.get_item(0)?.extract()?, tuple.get_item(1)?.extract()?);
-        let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
+        let host = if host.is_empty() {
+            "0.0.0.0".to_owned()
+        } else {
+            host
+        };
         let bare = host.split('%').next().unwrap_or(&host);
-        let ip: IpAddr =
-            bare.parse().map_err(|_| PyValueError::new_err(format!("not an IP address: {host:?}")))?;
+        let ip: IpAddr = bare
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("not an IP address: {host:?}")))?;
         let item = |index: usize| -> PyResult<u32> {
-            if tuple.len() > index { tuple.get_item(index)?.extract() } else { Ok(0) }
+            if tuple.len() > index {
+                tuple.get_item(index)?.extract()
+            } else {
+                Ok(0)
+            }
         };
         Ok(Address::from_socket(match (family, ip) {
             (libc::AF_INET, IpAddr::V4(ip)) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
-            (libc::AF_INET6, IpAddr::V6(ip)) => SocketAddr::V6(SocketAddrV6::new(ip, port, item(2)?, item(3)?)),
+            (libc::AF_INET6, IpAddr::V6(ip)) => {
+                SocketAddr::V6(SocketAddrV6::new(ip, port, item(2)?, item(3)?))
+            }
             (libc::AF_INET6, IpAddr::V4(ip)) if ip.is_unspecified() => {
                 SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
             }
-            _ => return Err(PyValueError::new_err(format!("{host:?} is no address of family {family}"))),
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "{host:?} is no address of family {family}"
+                )));
+            }
         }))
     }
 
@@ -126,25 +151,31 @@ impl Address {
                 // SAFETY: the family says so.
                 let v4 = unsafe { &*storage.cast::<libc::sockaddr_in>() };
                 let ip = std::net::Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-                Ok((ip.to_string(), u16::from_be(v4.sin_port)).into_pyobject(py)?.into_any())
+                Ok((ip.to_string(), u16::from_be(v4.sin_port))
+                    .into_pyobject(py)?
+                    .into_any())
             }
             libc::AF_INET6 => {
                 // SAFETY: the family says so.
                 let v6 = unsafe { &*storage.cast::<libc::sockaddr_in6>() };
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_string();
                 let rest = (u32::from_be(v6.sin6_flowinfo), v6.sin6_scope_id);
-                Ok((ip, u16::from_be(v6.sin6_port), rest.0, rest.1).into_pyobject(py)?.into_any())
+                Ok((ip, u16::from_be(v6.sin6_port), rest.0, rest.1)
+                    .into_pyobject(py)?
+                    .into_any())
             }
             libc::AF_UNIX => {
                 let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
                 let count = (self.len as usize).saturating_sub(header);
                 // SAFETY: the family says so, and `len` bytes were written.
-                let path: &[u8] = unsafe { std::slice::from_raw_parts(storage.cast::<u8>().add(header), count) };
+                let path: &[u8] =
+                    unsafe { std::slice::from_raw_parts(storage.cast::<u8>().add(header), count) };
                 if path.first() == Some(&0) {
                     return Ok(PyBytes::new(py, path).into_any());
                 }
                 let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
-                py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))
+                py.import("os")?
+                    .call_method1("fsdecode", (PyBytes::new(py, path),))
             }
             _ => Ok(py.None().into_bound(py)),
         }

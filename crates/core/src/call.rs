@@ -33,7 +33,11 @@ pub fn in_context<'py, R>(
 
 /// `callable(*args)` by the shortest way that the callable has.
 #[inline]
-pub fn call_tuple<'py>(py: Python<'py>, callable: &Py<PyAny>, args: &Py<PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+pub fn call_tuple<'py>(
+    py: Python<'py>,
+    callable: &Py<PyAny>,
+    args: &Py<PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: the tuple's items stay alive and in place while the tuple does, which the caller's borrow ensures.
     unsafe {
         let callable = callable.as_ptr();
@@ -120,7 +124,8 @@ pub fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
 pub fn os_error(result: i32) -> PyErr {
     if result == -libc::ERANGE {
         // No socket call answers ERANGE: it is the select engine's word for an fd it can't watch.
-        let message = "the fd is at or above FD_SETSIZE (1024), which select can't watch; use the poll or epoll engine";
+        let message =
+            "the fd is at or above FD_SETSIZE (1024), which select can't watch; use the poll or epoll engine";
         return PyOSError::new_err((libc::ERANGE, message));
     }
     PyOSError::new_err((-result, reason(-result)))

@@ -21,7 +21,10 @@ unsafe impl<T: Send> Sync for LoopCell<T> {}
 
 impl<T> LoopCell<T> {
     pub fn new(value: T) -> LoopCell<T> {
-        LoopCell { busy: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        LoopCell {
+            busy: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// The value, for as long as the guard lives. No guard is held across a call into Python.
@@ -37,7 +40,11 @@ impl<T> LoopCell<T> {
 
     #[inline]
     pub fn try_get(&self) -> Option<Guard<'_, T>> {
-        if self.busy.swap(true, Ordering::Acquire) { None } else { Some(Guard(self)) }
+        if self.busy.swap(true, Ordering::Acquire) {
+            None
+        } else {
+            Some(Guard(self))
+        }
     }
 }
 

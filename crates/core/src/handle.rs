@@ -4,8 +4,8 @@
 //! was cancelled, or whose loop was closed, holds nothing that could be a cycle. Of those that wait, the scheduler
 //! shows the collector what they hold (`Handle::traverse`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -31,7 +31,11 @@ pub struct Handle {
 
 impl Handle {
     pub fn new(callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) -> Handle {
-        Handle { call: LoopCell::new(Some(Call { callback, args })), context, cancelled: AtomicBool::new(false) }
+        Handle {
+            call: LoopCell::new(Some(Call { callback, args })),
+            context,
+            cancelled: AtomicBool::new(false),
+        }
     }
 
     /// Calls back once, unless cancelled; afterwards the handle holds no callback. An error comes with the words that
@@ -46,7 +50,10 @@ impl Handle {
 
     /// Calls back, unless cancelled, and can do so again.
     pub fn run_again(&self, py: Python<'_>) -> Result<(), Failure> {
-        let call = self.call.try_get().and_then(|call| call.as_ref().map(|call| call.clone_ref(py)));
+        let call = self
+            .call
+            .try_get()
+            .and_then(|call| call.as_ref().map(|call| call.clone_ref(py)));
         match call {
             Some(call) => self.invoke(py, &call),
             None => Ok(()),
@@ -55,8 +62,13 @@ impl Handle {
 
     #[inline]
     fn invoke(&self, py: Python<'_>, call: &Call) -> Result<(), Failure> {
-        let outcome = in_context(py, &self.context, || call_tuple(py, &call.callback, &call.args).map(drop));
-        outcome.map_err(|error| Failure { shown: call.describe(py), error })
+        let outcome = in_context(py, &self.context, || {
+            call_tuple(py, &call.callback, &call.args).map(drop)
+        });
+        outcome.map_err(|error| Failure {
+            shown: call.describe(py),
+            error,
+        })
     }
 
     /// The callback; the cell is free again when this returns.
@@ -102,7 +114,10 @@ pub struct Failure {
 
 impl Call {
     fn clone_ref(&self, py: Python<'_>) -> Call {
-        Call { callback: self.callback.clone_ref(py), args: self.args.clone_ref(py) }
+        Call {
+            callback: self.callback.clone_ref(py),
+            args: self.args.clone_ref(py),
+        }
     }
 
     /// The callback as asyncio's messages show it.
@@ -120,7 +135,11 @@ impl Handle {
     /// A callback to be run in a copy of the current context.
     #[new]
     fn py_new(py: Python<'_>, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<Handle> {
-        Ok(Handle::new(callback.unbind(), args.unbind(), current_context(py)?))
+        Ok(Handle::new(
+            callback.unbind(),
+            args.unbind(),
+            current_context(py)?,
+        ))
     }
 
     fn cancel(&self) {
@@ -138,7 +157,10 @@ impl Handle {
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let name = slf.get_type().name()?;
         let this = slf.get();
-        let call = this.call.try_get().and_then(|call| call.as_ref().map(|call| call.clone_ref(slf.py())));
+        let call = this
+            .call
+            .try_get()
+            .and_then(|call| call.as_ref().map(|call| call.clone_ref(slf.py())));
         let state = match call {
             Some(call) => call.describe(slf.py()),
             None if this.is_cancelled() => "cancelled".into(),
@@ -162,7 +184,10 @@ impl TimerHandle {
         handle: Handle,
         cancelled: Arc<Cancelled>,
     ) -> PyResult<Py<TimerHandle>> {
-        Py::new(py, PyClassInitializer::from(handle).add_subclass(TimerHandle { when, cancelled }))
+        Py::new(
+            py,
+            PyClassInitializer::from(handle).add_subclass(TimerHandle { when, cancelled }),
+        )
     }
 }
 

@@ -35,7 +35,15 @@ pub enum Sent {
 
 impl Io {
     pub fn new(driver: Box<dyn Driver>) -> Io {
-        Io { driver, slots: Slots::default(), flush: Vec::new(), stash: Stash::default(), owned: Vec::new(), batch: Vec::new(), next: 0 }
+        Io {
+            driver,
+            slots: Slots::default(),
+            flush: Vec::new(),
+            stash: Stash::default(),
+            owned: Vec::new(),
+            batch: Vec::new(),
+            next: 0,
+        }
     }
 
     /// Hands an op to the engine.
@@ -79,7 +87,11 @@ impl Io {
 
     #[inline]
     pub fn is_owned(&self, fd: RawFd) -> bool {
-        usize::try_from(fd).ok().and_then(|index| self.owned.get(index)).copied().unwrap_or(false)
+        usize::try_from(fd)
+            .ok()
+            .and_then(|index| self.owned.get(index))
+            .copied()
+            .unwrap_or(false)
     }
 
     pub fn has_batch(&self) -> bool {
@@ -110,7 +122,11 @@ impl Io {
                 data = Some(copied?);
             }
             if let Some(target) = target {
-                return Ok(Some(Arrived { completion, target, data }));
+                return Ok(Some(Arrived {
+                    completion,
+                    target,
+                    data,
+                }));
             }
         }
         Ok(None)
@@ -139,7 +155,10 @@ pub struct Closed {
 
 impl Closed {
     pub fn after(driver: &dyn Driver) -> Closed {
-        Closed { engine: driver.engine(), stats: driver.stats().clone() }
+        Closed {
+            engine: driver.engine(),
+            stats: driver.stats().clone(),
+        }
     }
 }
 

@@ -22,13 +22,16 @@ fn load_error(error: LoadError) -> PyErr {
         LoadError::Refused(_) => PyErr::new::<pyo3::exceptions::PyConnectionRefusedError, _>(message),
         LoadError::Reset { .. } | LoadError::Closed { .. } => PyConnectionError::new_err(message),
         LoadError::ConnectTimeout { .. } | LoadError::Stall { .. } => PyTimeoutError::new_err(message),
-        LoadError::TooManyFiles { .. } | LoadError::NoPorts { .. } | LoadError::Io { .. } => PyOSError::new_err(message),
+        LoadError::TooManyFiles { .. } | LoadError::NoPorts { .. } | LoadError::Io { .. } => {
+            PyOSError::new_err(message)
+        }
         LoadError::Mismatch { .. } | LoadError::Stopped => PyRuntimeError::new_err(message),
     }
 }
 
 fn seconds(name: &str, value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err(format!("{name} must be 0 or more seconds")))
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| PyValueError::new_err(format!("{name} must be 0 or more seconds")))
 }
 
 fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDict>> {
@@ -120,7 +123,11 @@ pub fn bare_echo_server(py: Python<'_>, model: &str, listener_fd: RawFd) -> PyRe
         "epoll" => bare::serve_epoll,
         "io_uring" => bare::serve_uring,
         "threads" => bare::serve_threads,
-        _ => return Err(PyValueError::new_err(format!("no bare server is named {model:?}"))),
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "no bare server is named {model:?}"
+            )));
+        }
     };
     // SAFETY: fcntl only looks the fd up.
     if unsafe { libc::fcntl(listener_fd, libc::F_GETFD) } < 0 {
@@ -140,7 +147,10 @@ pub struct SyscallCounter(std::sync::Mutex<Option<proact_lab::SyscallCounter>>);
 impl SyscallCounter {
     fn with<R>(&self, body: impl FnOnce(&proact_lab::SyscallCounter) -> R) -> PyResult<R> {
         let counter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        counter.as_ref().map(body).ok_or_else(|| PyValueError::new_err("the counter is closed"))
+        counter
+            .as_ref()
+            .map(body)
+            .ok_or_else(|| PyValueError::new_err("the counter is closed"))
     }
 }
 
@@ -148,7 +158,9 @@ impl SyscallCounter {
 impl SyscallCounter {
     #[new]
     fn new(py: Python<'_>, pid: u32) -> PyResult<SyscallCounter> {
-        let counter = py.detach(|| proact_lab::SyscallCounter::attach(pid)).map_err(io_error)?;
+        let counter = py
+            .detach(|| proact_lab::SyscallCounter::attach(pid))
+            .map_err(io_error)?;
         Ok(SyscallCounter(std::sync::Mutex::new(Some(counter))))
     }
 
@@ -164,7 +176,11 @@ impl SyscallCounter {
     }
 
     fn close(&self, py: Python<'_>) {
-        let counter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let counter = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         py.detach(|| drop(counter));
     }
 }

@@ -41,6 +41,9 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("ENGINES", pyo3::types::PyTuple::new(module.py(), crate::stats::engine_names())?)
+        module.add(
+            "ENGINES",
+            pyo3::types::PyTuple::new(module.py(), crate::stats::engine_names())?,
+        )
     }
 }

@@ -24,23 +24,43 @@ use crate::slots::Target;
 /// What is being done, and the memory it is done in.
 pub enum Work {
     /// A receive into a `bytes` that nobody has seen yet.
-    Receive { fd: RawFd, bytes: Py<PyBytes>, len: usize },
+    Receive {
+        fd: RawFd,
+        bytes: Py<PyBytes>,
+        len: usize,
+    },
     /// A wait until a socket is readable. `then` makes the result once the task goes on: whatever it takes from the
     /// socket is taken by somebody who is there to have it.
     Readable { fd: RawFd, then: Py<PyAny> },
     /// A send of what is left of a buffer that stays exported until the end.
-    Send { fd: RawFd, buffer: PyBuffer<u8>, sent: usize },
-    Connect { fd: RawFd, address: Box<Address>, shown: Py<PyAny> },
+    Send {
+        fd: RawFd,
+        buffer: PyBuffer<u8>,
+        sent: usize,
+    },
+    Connect {
+        fd: RawFd,
+        address: Box<Address>,
+        shown: Py<PyAny>,
+    },
 }
 
 enum State {
     /// In flight; the future appears when somebody awaits.
-    Pending { token: Token, work: Work, future: Option<Py<PyAny>> },
+    Pending {
+        token: Token,
+        work: Work,
+        future: Option<Py<PyAny>>,
+    },
     Done(PyResult<Py<PyAny>>),
     /// The socket is readable: whoever awaits tries next.
-    Try { work: Work },
+    Try {
+        work: Work,
+    },
     /// Nobody waits any more; the work lives on until its terminal completion.
-    Abandoned { work: Work },
+    Abandoned {
+        work: Work,
+    },
     Spent,
 }
 
@@ -53,28 +73,39 @@ pub struct Operation {
     state: LoopCell<State>,
 }
 
-
 impl Work {
     fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Work::Readable { then, .. } = self { visit.call(then) } else { Ok(()) }
+        if let Work::Readable { then, .. } = self {
+            visit.call(then)
+        } else {
+            Ok(())
+        }
     }
 
     /// The op that carries the work on.
     fn op(&self, py: Python<'_>) -> Op {
         match self {
-            Work::Receive { fd, bytes, len } => {
-                Op::Recv { fd: *fd, buf: bytes_memory(bytes.bind(py)), len: *len, flags: 0 }
-            }
-            Work::Readable { fd, .. } => Op::Poll { fd: *fd, events: libc::POLLIN as u32 },
+            Work::Receive { fd, bytes, len } => Op::Recv {
+                fd: *fd,
+                buf: bytes_memory(bytes.bind(py)),
+                len: *len,
+                flags: 0,
+            },
+            Work::Readable { fd, .. } => Op::Poll {
+                fd: *fd,
+                events: libc::POLLIN as u32,
+            },
             Work::Send { fd, buffer, sent } => Op::Send {
                 fd: *fd,
                 buf: buffer.buf_ptr().cast::<u8>().wrapping_add(*sent),
                 len: buffer.len_bytes() - sent,
                 flags: libc::MSG_WAITALL,
             },
-            Work::Connect { fd, address, .. } => {
-                Op::Connect { fd: *fd, addr: (&raw const address.storage).cast(), len: address.len }
-            }
+            Work::Connect { fd, address, .. } => Op::Connect {
+                fd: *fd,
+                addr: (&raw const address.storage).cast(),
+                len: address.len,
+            },
         }
     }
 }
@@ -92,9 +123,9 @@ impl Work {
     /// What a result means.
     fn advance(self, py: Python<'_>, result: i32) -> Step {
         match self {
-            Work::Receive { bytes, .. } if result >= 0 => {
-                Step::Finished(shorten(bytes.into_bound(py), result as usize).map(|bytes| bytes.unbind().into_any()))
-            }
+            Work::Receive { bytes, .. } if result >= 0 => Step::Finished(
+                shorten(bytes.into_bound(py), result as usize).map(|bytes| bytes.unbind().into_any()),
+            ),
             Work::Readable { .. } if result >= 0 => Step::Try(self),
             Work::Send { fd, buffer, sent } if result >= 0 => {
                 let sent = sent + result as usize;
@@ -115,8 +146,16 @@ impl Work {
 }
 
 impl Operation {
-    fn new(scheduler: &Bound<'_, Scheduler>, receives: Option<RawFd>, state: State) -> PyResult<Py<Operation>> {
-        let operation = Operation { scheduler: scheduler.clone().unbind(), receives, state: LoopCell::new(state) };
+    fn new(
+        scheduler: &Bound<'_, Scheduler>,
+        receives: Option<RawFd>,
+        state: State,
+    ) -> PyResult<Py<Operation>> {
+        let operation = Operation {
+            scheduler: scheduler.clone().unbind(),
+            receives,
+            state: LoopCell::new(state),
+        };
         Py::new(scheduler.py(), operation)
     }
 
@@ -126,7 +165,11 @@ impl Operation {
 
     /// Begins the work.
     pub fn start(scheduler: &Bound<'_, Scheduler>, work: Work) -> PyResult<Py<Operation>> {
-        let receives = if let Work::Receive { fd, .. } = work { Some(fd) } else { None };
+        let receives = if let Work::Receive { fd, .. } = work {
+            Some(fd)
+        } else {
+            None
+        };
         let operation = Operation::new(scheduler, receives, State::Spent)?;
         operation.get().carry_on(scheduler.py(), &operation, work, None)?;
         Ok(operation)
@@ -276,7 +319,9 @@ impl Operation {
             State::Done(Err(error)) => Err(error),
             State::Try { work } => {
                 drop(state);
-                let Work::Readable { then, .. } = &work else { return Err(spent()) };
+                let Work::Readable { then, .. } = &work else {
+                    return Err(spent());
+                };
                 match then.call0(py) {
                     Ok(value) => Err(PyStopIteration::new_err((value,))),
                     // Somebody else was quicker: wait again.
@@ -289,7 +334,11 @@ impl Operation {
             }
             State::Pending { token, work, future } => {
                 // Put back before any call into Python.
-                *state = State::Pending { token, work, future: future.as_ref().map(|future| future.clone_ref(py)) };
+                *state = State::Pending {
+                    token,
+                    work,
+                    future: future.as_ref().map(|future| future.clone_ref(py)),
+                };
                 drop(state);
                 if future.is_some() {
                     return Err(PyRuntimeError::new_err("the operation is awaited already"));
@@ -341,7 +390,11 @@ pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyRes
     let py = scheduler.py();
     let kept = {
         let io = &mut *scheduler.get().io.get()?;
-        if io.stash.is_empty() { None } else { io.stash.take(fd, len) }
+        if io.stash.is_empty() {
+            None
+        } else {
+            io.stash.take(fd, len)
+        }
     };
     if let Some(kept) = kept {
         return Operation::done(scheduler, Ok(PyBytes::new(py, &kept).unbind().into_any()));
@@ -352,13 +405,26 @@ pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyRes
 
 /// What was kept of a cancelled receive, into a buffer.
 pub fn kept_into(io: &mut Io, fd: RawFd, room: usize) -> Option<Vec<u8>> {
-    if io.stash.is_empty() { None } else { io.stash.take(fd, room) }
+    if io.stash.is_empty() {
+        None
+    } else {
+        io.stash.take(fd, room)
+    }
 }
 
 /// `sock_sendall`: tries at once, and leaves the rest to the engine.
-pub fn send_all(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: PyBuffer<u8>) -> PyResult<Py<Operation>> {
+pub fn send_all(
+    scheduler: &Bound<'_, Scheduler>,
+    fd: RawFd,
+    buffer: PyBuffer<u8>,
+) -> PyResult<Py<Operation>> {
     let len = buffer.len_bytes();
-    let op = Op::Send { fd, buf: buffer.buf_ptr().cast(), len, flags: 0 };
+    let op = Op::Send {
+        fd,
+        buf: buffer.buf_ptr().cast(),
+        len,
+        flags: 0,
+    };
     // SAFETY: the buffer is exported for as long as `buffer` lives.
     let sent = match unsafe { syscalls::attempt(&op) } {
         syscalls::AGAIN => 0,

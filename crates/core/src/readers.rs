@@ -9,7 +9,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::call::{os_error};
+use crate::call::os_error;
 use crate::cell::LoopCell;
 use crate::handle::Handle;
 use crate::io::{Io, Sent};
@@ -58,13 +58,29 @@ impl Readers {
     ///
     /// # Errors
     /// `OSError` where the engine can't watch the fd (`EBADF`; `EPERM` for regular files; `ERANGE` past FD_SETSIZE).
-    pub fn add(&mut self, py: Python<'_>, io: &mut Io, fd: RawFd, side: Side, handle: Ready) -> PyResult<Option<Ready>> {
+    pub fn add(
+        &mut self,
+        py: Python<'_>,
+        io: &mut Io,
+        fd: RawFd,
+        side: Side,
+        handle: Ready,
+    ) -> PyResult<Option<Ready>> {
         if let Some((_, watch)) = self.0.get(&(fd, side)) {
             let previous = watch.get().handle.get()?.replace(handle);
             return Ok(previous);
         }
-        let watch = Py::new(py, Watch { handle: LoopCell::new(Some(handle)) })?;
-        let events = if side == Side::Read { libc::POLLIN } else { libc::POLLOUT } as u32;
+        let watch = Py::new(
+            py,
+            Watch {
+                handle: LoopCell::new(Some(handle)),
+            },
+        )?;
+        let events = if side == Side::Read {
+            libc::POLLIN
+        } else {
+            libc::POLLOUT
+        } as u32;
         // SAFETY: a poll points at no memory.
         match unsafe { io.submit(Op::PollMulti { fd, events }, Target::Watch(watch.clone_ref(py))) } {
             Sent::Pending(token) => {
@@ -77,7 +93,9 @@ impl Readers {
 
     /// Stops watching; the handle that was called, if there was one.
     pub fn remove(&mut self, io: &mut Io, fd: RawFd, side: Side) -> PyResult<Option<Ready>> {
-        let Some((token, watch)) = self.0.remove(&(fd, side)) else { return Ok(None) };
+        let Some((token, watch)) = self.0.remove(&(fd, side)) else {
+            return Ok(None);
+        };
         io.cancel(token);
         let handle = watch.get().handle.get()?.take();
         Ok(handle)
@@ -99,10 +117,14 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
         Err(_) => object
             .call_method0("fileno")
             .and_then(|fd| fd.extract())
-            .map_err(|_| pyo3::exceptions::PyValueError::new_err(format!("Invalid file object: {object:?}")))?,
+            .map_err(|_| {
+                pyo3::exceptions::PyValueError::new_err(format!("Invalid file object: {object:?}"))
+            })?,
     };
     if fd < 0 {
-        return Err(pyo3::exceptions::PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+        return Err(pyo3::exceptions::PyValueError::new_err(format!(
+            "Invalid file descriptor: {fd}"
+        )));
     }
     Ok(fd)
 }
@@ -118,14 +140,21 @@ impl Scheduler {
             Some(transport) => transport.bind(py).repr()?.to_string(),
             None => String::new(),
         };
-        Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {transport}")))
+        Err(PyRuntimeError::new_err(format!(
+            "File descriptor {fd} is used by transport {transport}"
+        )))
     }
 }
 
 #[pymethods]
 impl Scheduler {
     #[pyo3(name = "_watch")]
-    fn watch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool, handle: Bound<'_, PyAny>) -> PyResult<()> {
+    fn watch(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        write: bool,
+        handle: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let fd = descriptor(fd)?;
         let side = if write { Side::Write } else { Side::Read };
         let this = slf.get();
@@ -159,7 +188,10 @@ impl Scheduler {
             this.readers.get()?.remove(&mut io, fd, side)?
         };
         match handle {
-            Some(handle) => handle.object(slf.py()).call_method0(slf.py(), "cancel").map(|_| true),
+            Some(handle) => handle
+                .object(slf.py())
+                .call_method0(slf.py(), "cancel")
+                .map(|_| true),
             None => Ok(false),
         }
     }

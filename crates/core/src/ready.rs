@@ -20,9 +20,11 @@ impl Ready {
         match self {
             Ready::Native(handle) => handle.get().is_cancelled(),
             Ready::Watch(_) => false,
-            Ready::Debug(handle) => {
-                handle.bind(py).getattr("_cancelled").and_then(|flag| flag.is_truthy()).unwrap_or(false)
-            }
+            Ready::Debug(handle) => handle
+                .bind(py)
+                .getattr("_cancelled")
+                .and_then(|flag| flag.is_truthy())
+                .unwrap_or(false),
         }
     }
 

@@ -10,16 +10,16 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use proact_driver::{Config, Engine, Generation, Waker, explain, open};
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::ffi;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use pyo3::PyTraverseError;
 
-use crate::call::{io_error, current_context, exception, stops_the_loop};
+use crate::call::{current_context, exception, io_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::handle::{Failure, Handle, TimerHandle};
 use crate::io::{Arrived, Closed, Io};
@@ -147,7 +147,11 @@ impl Scheduler {
     pub fn check_plain_socket(&self, socket: &Bound<'_, PyAny>) -> PyResult<()> {
         match self.plain_socket.get() {
             Some(plain) if socket.get_type().is(plain) => Ok(()),
-            _ => socket.py().import("asyncio.base_events")?.call_method1("_check_ssl_socket", (socket,)).map(drop),
+            _ => socket
+                .py()
+                .import("asyncio.base_events")?
+                .call_method1("_check_ssl_socket", (socket,))
+                .map(drop),
         }
     }
 
@@ -189,17 +193,27 @@ impl Scheduler {
                 let Some(arrived) = io.pop(py)? else { return Ok(()) };
                 (arrived, io.flush.len())
             };
-            let Arrived { completion, target, data } = arrived;
+            let Arrived {
+                completion,
+                target,
+                data,
+            } = arrived;
             match &target {
                 Target::StreamReceive(transport) => {
                     StreamTransport::received(transport.bind(py), &completion, data)?;
                 }
-                Target::StreamReadable(transport) => StreamTransport::readable(transport.bind(py), &completion)?,
+                Target::StreamReadable(transport) => {
+                    StreamTransport::readable(transport.bind(py), &completion)?
+                }
                 Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
                 Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
-                Target::Watch(watch) if completion.result >= 0 => self.push(Ready::Watch(watch.clone_ref(py))),
+                Target::Watch(watch) if completion.result >= 0 => {
+                    self.push(Ready::Watch(watch.clone_ref(py)))
+                }
                 Target::Watch(_) => {}
-                Target::Operation(operation) => operation.get().completed(py, operation, completion.result)?,
+                Target::Operation(operation) => {
+                    operation.get().completed(py, operation, completion.result)?
+                }
                 Target::Nobody => {}
             }
             if written >= EARLY_FLUSH {
@@ -216,7 +230,11 @@ impl Scheduler {
         }
         let next = {
             let mut timers = self.timers.get()?;
-            if timers.is_empty() { None } else { timers.next(py, &mut turn.dead) }
+            if timers.is_empty() {
+                None
+            } else {
+                timers.next(py, &mut turn.dead)
+            }
         };
         turn.dead.clear();
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
@@ -313,7 +331,8 @@ impl Scheduler {
     }
 
     fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
-        slf.call_method1(intern!(slf.py(), "_run_debug"), (handle,)).map(drop)
+        slf.call_method1(intern!(slf.py(), "_run_debug"), (handle,))
+            .map(drop)
     }
 
     fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, failure: Failure) -> PyResult<()> {
@@ -322,7 +341,8 @@ impl Scheduler {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        slf.call_method1("_callback_failed", (shown, exception(py, &error), handle)).map(drop)
+        slf.call_method1("_callback_failed", (shown, exception(py, &error), handle))
+            .map(drop)
     }
 
     /// Ends the engine, and drops all that waits for it or for its time.
@@ -330,7 +350,11 @@ impl Scheduler {
         let (left, targets, flush) = {
             let mut io = self.io.get()?;
             // A forked child only lets go of its copies.
-            let left = if self.is_forked() { 0 } else { io.driver.shutdown(SHUTDOWN_LIMIT) };
+            let left = if self.is_forked() {
+                0
+            } else {
+                io.driver.shutdown(SHUTDOWN_LIMIT)
+            };
             // The engine's fds go now, whoever still holds the loop.
             let closed = Box::new(Closed::after(&*io.driver));
             io.driver = closed;
@@ -362,8 +386,12 @@ impl Scheduler {
         let this = slf.get();
         this.check_closed()?;
         if this.is_debug() {
-            let handle = slf.call_method1("_debug_timer", (when, callback, args, context))?.unbind();
-            this.timers.get()?.push(nanoseconds(when), Ready::Debug(handle.clone_ref(py)));
+            let handle = slf
+                .call_method1("_debug_timer", (when, callback, args, context))?
+                .unbind();
+            this.timers
+                .get()?
+                .push(nanoseconds(when), Ready::Debug(handle.clone_ref(py)));
             return Ok(handle);
         }
         let context = context_or_current(py, context)?;
@@ -435,7 +463,11 @@ impl Scheduler {
         let engine = Engine::from_name(engine)
             .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
         let driver = open(engine, &Config::default()).map_err(|error| {
-            let message = format!("the {} engine can't be had here: {}", engine.name(), explain(engine, &error));
+            let message = format!(
+                "the {} engine can't be had here: {}",
+                engine.name(),
+                explain(engine, &error)
+            );
             PyOSError::new_err((error.raw_os_error().unwrap_or(libc::ENOSYS), message))
         })?;
         Ok(Scheduler {
@@ -484,8 +516,11 @@ impl Scheduler {
             if outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
                 // What was written last leaves before the loop stands still.
                 let flushed = slf.get().flush_writes(slf.py(), &mut turn);
-                slf.get().io.get()?.driver.flush().map_err(engine_error)?;
-                return outcome.and(flushed);
+                let mut io = slf.get().io.get()?;
+                let handed_over = io.driver.flush().map_err(engine_error);
+                // The next run may be another thread's.
+                io.driver.unbind();
+                return outcome.and(flushed).and(handed_over);
             }
         }
     }
@@ -507,7 +542,9 @@ impl Scheduler {
         let this = slf.get();
         this.check_closed()?;
         if this.is_debug() {
-            let handle = slf.call_method1("_debug_handle", (callback, args, context, true))?.unbind();
+            let handle = slf
+                .call_method1("_debug_handle", (callback, args, context, true))?
+                .unbind();
             this.push(Ready::Debug(handle.clone_ref(py)));
             return Ok(handle);
         }
@@ -529,7 +566,9 @@ impl Scheduler {
         let this = slf.get();
         this.check_closed()?;
         let handle = if this.is_debug() {
-            let handle = slf.call_method1("_debug_handle", (callback, args, context, false))?.unbind();
+            let handle = slf
+                .call_method1("_debug_handle", (callback, args, context, false))?
+                .unbind();
             this.push(Ready::Debug(handle.clone_ref(py)));
             handle
         } else {
@@ -662,7 +701,9 @@ impl Scheduler {
         if let Some(io) = self.io.try_get() {
             for target in io.slots.targets() {
                 match target {
-                    Target::StreamReceive(object) | Target::StreamReadable(object) | Target::StreamSend(object) => {
+                    Target::StreamReceive(object)
+                    | Target::StreamReadable(object)
+                    | Target::StreamSend(object) => {
                         visit.call(object)?;
                     }
                     Target::Accept(object) => visit.call(object)?,

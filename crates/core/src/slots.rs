@@ -54,7 +54,11 @@ const GENERATION_MASK: u32 = 0x00FF_FFFF;
 impl Slots {
     pub fn insert(&mut self, kind: OpKind, target: Target) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, kind, target: None });
+            self.slots.push(Slot {
+                generation: 0,
+                kind,
+                target: None,
+            });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
@@ -74,7 +78,10 @@ impl Slots {
 
     /// Who an op belongs to, while more completions follow.
     pub fn peek(&mut self, py: Python<'_>, token: Token) -> Option<Target> {
-        self.slot(token)?.target.as_ref().map(|target| target.clone_ref(py))
+        self.slot(token)?
+            .target
+            .as_ref()
+            .map(|target| target.clone_ref(py))
     }
 
     /// Frees the slot of an op that is over.

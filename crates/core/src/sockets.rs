@@ -7,8 +7,8 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBlockingIOError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::call::{os_error};
 use crate::address::Address;
+use crate::call::os_error;
 use crate::operation::{self, Operation, Work};
 use crate::scheduler::Scheduler;
 
@@ -20,7 +20,9 @@ fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyR
         return Err(PyValueError::new_err("the socket must be non-blocking"));
     }
     scheduler.get().check_plain_socket(socket)?;
-    let fd: RawFd = socket.call_method0(pyo3::intern!(socket.py(), "fileno"))?.extract()?;
+    let fd: RawFd = socket
+        .call_method0(pyo3::intern!(socket.py(), "fileno"))?
+        .extract()?;
     if fd < 0 {
         return Err(os_error(-libc::EBADF));
     }
@@ -37,14 +39,21 @@ fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
     }
     // Other element types and strides: the same memory, seen as bytes (or a TypeError that says why not).
     let builtins = data.py().import("builtins")?;
-    PyBuffer::get(&builtins.getattr("memoryview")?.call1((data,))?.call_method1("cast", ("B",))?)
+    PyBuffer::get(
+        &builtins
+            .getattr("memoryview")?
+            .call1((data,))?
+            .call_method1("cast", ("B",))?,
+    )
 }
 
 /// One attempt at a receive into a buffer that is exported only while it lasts.
 fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
     let buffer = bytes_of(buffer)?;
     if buffer.readonly() {
-        return Err(pyo3::exceptions::PyTypeError::new_err("a read-write bytes-like object is required"));
+        return Err(pyo3::exceptions::PyTypeError::new_err(
+            "a read-write bytes-like object is required",
+        ));
     }
     let (buf, len) = (buffer.buf_ptr().cast::<u8>(), buffer.len_bytes());
     let kept = operation::kept_into(&mut *scheduler.get().io.get()?, fd, len);
@@ -54,7 +63,14 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
         return Ok(kept.len());
     }
     // SAFETY: exported and writable while the call lasts.
-    match unsafe { syscalls::attempt(&Op::Recv { fd, buf, len, flags: 0 }) } {
+    match unsafe {
+        syscalls::attempt(&Op::Recv {
+            fd,
+            buf,
+            len,
+            flags: 0,
+        })
+    } {
         syscalls::AGAIN => Err(PyBlockingIOError::new_err((libc::EAGAIN, "not ready"))),
         error if error < 0 => Err(os_error(error)),
         count => Ok(count as usize),
@@ -62,11 +78,19 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
 }
 
 /// Tries `attempt` now, and again whenever the socket is readable.
-fn when_readable(scheduler: &Bound<'_, Scheduler>, fd: RawFd, attempt: Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+fn when_readable(
+    scheduler: &Bound<'_, Scheduler>,
+    fd: RawFd,
+    attempt: Bound<'_, PyAny>,
+) -> PyResult<Py<Operation>> {
     match attempt.call0() {
-        Err(error) if error.is_instance_of::<PyBlockingIOError>(scheduler.py()) => {
-            Operation::start(scheduler, Work::Readable { fd, then: attempt.unbind() })
-        }
+        Err(error) if error.is_instance_of::<PyBlockingIOError>(scheduler.py()) => Operation::start(
+            scheduler,
+            Work::Readable {
+                fd,
+                then: attempt.unbind(),
+            },
+        ),
         outcome => Operation::done(scheduler, outcome.map(Bound::unbind)),
     }
 }
@@ -87,12 +111,20 @@ impl Scheduler {
         buf: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        let attempt = Attempt { scheduler: slf.clone().unbind(), fd, buffer: buf.unbind() };
+        let attempt = Attempt {
+            scheduler: slf.clone().unbind(),
+            fd,
+            buffer: buf.unbind(),
+        };
         when_readable(slf, fd, Bound::new(slf.py(), attempt)?.into_any())
     }
 
     /// Sends all of `data`.
-    fn sock_sendall(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+    fn sock_sendall(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
         operation::send_all(slf, fd, bytes_of(data)?)
     }
@@ -110,11 +142,22 @@ impl Scheduler {
 
     /// Connects to an address that is resolved already.
     #[pyo3(name = "_sock_connect")]
-    fn sock_connect(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, address: Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+    fn sock_connect(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        address: Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
         let family: i32 = sock.getattr("family")?.extract()?;
         let parsed = Box::new(Address::parse(family, &address)?);
-        Operation::start(slf, Work::Connect { fd, address: parsed, shown: address.unbind() })
+        Operation::start(
+            slf,
+            Work::Connect {
+                fd,
+                address: parsed,
+                shown: address.unbind(),
+            },
+        )
     }
 }
 

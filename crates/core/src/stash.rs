@@ -31,9 +31,15 @@ impl Stash {
 
     pub fn keep(&mut self, fd: RawFd, bytes: &[u8]) {
         let Some(inode) = inode(fd) else { return };
-        let kept = self.0.entry(fd).or_insert_with(|| Kept { inode, bytes: VecDeque::new() });
+        let kept = self.0.entry(fd).or_insert_with(|| Kept {
+            inode,
+            bytes: VecDeque::new(),
+        });
         if kept.inode != inode {
-            *kept = Kept { inode, bytes: VecDeque::new() };
+            *kept = Kept {
+                inode,
+                bytes: VecDeque::new(),
+            };
         }
         kept.bytes.extend(bytes);
     }

@@ -60,7 +60,10 @@ pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     for report in engine_report(&Config::default()) {
         let exhausted = report.is_exhaustion();
-        dict.set_item(report.engine.name(), report.reason.map(|reason| (reason, report.errno, exhausted)))?;
+        dict.set_item(
+            report.engine.name(),
+            report.reason.map(|reason| (reason, report.errno, exhausted)),
+        )?;
     }
     Ok(dict)
 }

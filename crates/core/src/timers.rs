@@ -62,7 +62,11 @@ impl Timers {
     /// `when`: nanoseconds of the monotonic clock.
     pub fn push(&mut self, when: u64, handle: Ready) {
         self.order += 1;
-        self.fresh.push(Entry { when, order: self.order, handle });
+        self.fresh.push(Entry {
+            when,
+            order: self.order,
+            handle,
+        });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -88,7 +92,11 @@ impl Timers {
         if cancelled > SWEEP && cancelled > self.heap.len() / 2 {
             let mut living = Vec::with_capacity(self.heap.len());
             for entry in std::mem::take(&mut self.heap).into_vec() {
-                if entry.handle.is_cancelled(py) { dead.push(entry.handle) } else { living.push(entry) }
+                if entry.handle.is_cancelled(py) {
+                    dead.push(entry.handle)
+                } else {
+                    living.push(entry)
+                }
             }
             self.heap = living.into();
             self.cancelled.0.store(0, Ordering::Relaxed);
@@ -123,13 +131,22 @@ impl Timers {
     }
 
     fn discount(&self) {
-        let _ = self.cancelled.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        let _ = self
+            .cancelled
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
     }
 
     /// Everything, for a loop that closes.
     pub fn drain(&mut self) -> Vec<Ready> {
         let fresh = self.fresh.drain(..).map(|entry| entry.handle);
-        fresh.chain(std::mem::take(&mut self.heap).into_iter().map(|entry| entry.handle)).collect()
+        fresh
+            .chain(
+                std::mem::take(&mut self.heap)
+                    .into_iter()
+                    .map(|entry| entry.handle),
+            )
+            .collect()
     }
 
     pub fn handles(&self) -> impl Iterator<Item = &Ready> {
@@ -144,9 +161,11 @@ pub fn nanoseconds(seconds: f64) -> u64 {
 
 /// The monotonic clock, in nanoseconds: the same that `time.monotonic()` reads.
 pub fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: a local timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
-

@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::{io_error, exception, stops_the_loop};
+use crate::call::{exception, io_error, stops_the_loop};
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -91,7 +91,11 @@ impl StreamTransport {
                 return Ok(());
             }
             state.phase = Phase::Closed;
-            (std::mem::replace(&mut state.fd, -1), state.error.take(), state.protocol.take())
+            (
+                std::mem::replace(&mut state.fd, -1),
+                state.error.take(),
+                state.protocol.take(),
+            )
         };
         let outcome = match callee {
             Some(protocol) => {
@@ -99,7 +103,10 @@ impl StreamTransport {
                     protocol: protocol.into_bound(py),
                     context: this.context.clone_ref(py),
                 };
-                let reason = error.map_or_else(|| py.None().into_bound(py), |error| error.into_value(py).into_bound(py).into_any());
+                let reason = error.map_or_else(
+                    || py.None().into_bound(py),
+                    |error| error.into_value(py).into_bound(py).into_any(),
+                );
                 callee.call1(intern!(py, "connection_lost"), &reason).map(drop)
             }
             None => Ok(()),
@@ -116,7 +123,9 @@ impl StreamTransport {
             Err(error) if !stops_the_loop(py, &error) => {
                 let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
-                scheduler.call_method1("_transport_failed", (slf, exception(py, &error), message)).map(drop)
+                scheduler
+                    .call_method1("_transport_failed", (slf, exception(py, &error), message))
+                    .map(drop)
             }
             outcome => outcome,
         }

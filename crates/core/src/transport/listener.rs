@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::StreamTransport;
-use crate::call::{io_error, current_context, exception, in_context, os_error, stops_the_loop};
+use crate::call::{current_context, exception, in_context, io_error, os_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Sent;
 use crate::scheduler::Scheduler;
@@ -53,7 +53,13 @@ impl Listener {
         // Accepted sockets inherit it, which saves a call for each. Unix sockets refuse it, and need it not.
         // SAFETY: an int and its size.
         unsafe {
-            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), size_of::<i32>() as u32)
+            libc::setsockopt(
+                fd,
+                libc::IPPROTO_TCP,
+                libc::TCP_NODELAY,
+                (&raw const on).cast(),
+                size_of::<i32>() as u32,
+            )
         };
         Ok(Listener {
             scheduler: scheduler.clone().unbind(),
@@ -76,7 +82,12 @@ impl Listener {
         }
         let mut io = this.scheduler.get().io.get()?;
         // SAFETY: an accept points at no memory.
-        match unsafe { io.submit(Op::AcceptMulti { fd: this.fd }, Target::Accept(slf.clone().unbind())) } {
+        match unsafe {
+            io.submit(
+                Op::AcceptMulti { fd: this.fd },
+                Target::Accept(slf.clone().unbind()),
+            )
+        } {
             Sent::Pending(token) => {
                 state.accepting = Some(token);
                 Ok(())
@@ -139,7 +150,10 @@ impl Listener {
             let scheduler = listener.scheduler.bind(py);
             let retries = is_exhaustion(result);
             let start = this.getattr(intern!(py, "start"))?;
-            scheduler.call_method1("_accept_failed", (exception(py, &error), &listener.socket, retries))?;
+            scheduler.call_method1(
+                "_accept_failed",
+                (exception(py, &error), &listener.socket, retries),
+            )?;
             if retries {
                 scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
             }
@@ -172,9 +186,9 @@ impl Listener {
             StreamTransport::start(transport.bind(py), None)
         });
         match outcome {
-            Err(error) if !stops_the_loop(py, &error) => {
-                scheduler.call_method1("_connection_failed", (exception(py, &error),)).map(drop)
-            }
+            Err(error) if !stops_the_loop(py, &error) => scheduler
+                .call_method1("_connection_failed", (exception(py, &error),))
+                .map(drop),
             outcome => outcome,
         }
     }

@@ -51,7 +51,12 @@ impl Outbox {
         if self.chunks.len() == 1 {
             let chunk = self.chunks.front()?.bind(py).as_bytes();
             let rest = &chunk[self.offset..];
-            return Some(Op::Send { fd, buf: rest.as_ptr(), len: rest.len().min(PIECE), flags });
+            return Some(Op::Send {
+                fd,
+                buf: rest.as_ptr(),
+                len: rest.len().min(PIECE),
+                flags,
+            });
         }
         let mut total = 0;
         let mut count = 0;
@@ -63,7 +68,10 @@ impl Outbox {
             let skip = if index == 0 { self.offset } else { 0 };
             let rest = &chunk.bind(py).as_bytes()[skip..];
             let len = rest.len().min(PIECE - total);
-            message.vectors[index] = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: len };
+            message.vectors[index] = libc::iovec {
+                iov_base: rest.as_ptr().cast_mut().cast(),
+                iov_len: len,
+            };
             count += 1;
             total += len;
             if total == PIECE {
@@ -72,7 +80,11 @@ impl Outbox {
         }
         message.header.msg_iov = message.vectors.as_mut_ptr();
         message.header.msg_iovlen = count;
-        (count > 0).then_some(Op::SendMsg { fd, msg: &raw const message.header, flags })
+        (count > 0).then_some(Op::SendMsg {
+            fd,
+            msg: &raw const message.header,
+            flags,
+        })
     }
 
     /// A send of `count` bytes has completed.

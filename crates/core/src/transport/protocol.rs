@@ -24,13 +24,20 @@ impl<'py> Callee<'py> {
     }
 
     #[inline]
-    pub fn call1(&self, name: &Bound<'py, PyString>, argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        in_context(self.py(), &self.context, || method1(&self.protocol, name, argument))
+    pub fn call1(
+        &self,
+        name: &Bound<'py, PyString>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        in_context(self.py(), &self.context, || {
+            method1(&self.protocol, name, argument)
+        })
     }
 
     #[inline]
     pub fn data_received(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
-        self.call1(intern!(self.py(), "data_received"), data.as_any()).map(drop)
+        self.call1(intern!(self.py(), "data_received"), data.as_any())
+            .map(drop)
     }
 
     /// A writable buffer of the protocol's; never empty.
@@ -42,13 +49,16 @@ impl<'py> Callee<'py> {
             return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
         }
         if buffer.readonly() || !buffer.is_c_contiguous() {
-            return Err(PyRuntimeError::new_err("get_buffer() returned a buffer that can't be written to"));
+            return Err(PyRuntimeError::new_err(
+                "get_buffer() returned a buffer that can't be written to",
+            ));
         }
         Ok(buffer)
     }
 
     pub fn buffer_updated(&self, count: usize) -> PyResult<()> {
         let count = count.into_pyobject(self.py())?;
-        self.call1(intern!(self.py(), "buffer_updated"), count.as_any()).map(drop)
+        self.call1(intern!(self.py(), "buffer_updated"), count.as_any())
+            .map(drop)
     }
 }

@@ -39,7 +39,6 @@ impl Stream {
     }
 }
 
-
 impl StreamTransport {
     /// Puts a receive in flight, unless there is one or none is wanted.
     pub(super) fn receive(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -52,9 +51,13 @@ impl StreamTransport {
             let (fd, reference) = (state.fd, this.clone().unbind());
             let (op, target) = match state.mode {
                 Mode::Pieces => (Op::RecvMulti { fd }, Target::StreamReceive(reference)),
-                Mode::Bulk => {
-                    (Op::PollMulti { fd, events: libc::POLLIN as u32 }, Target::StreamReadable(reference))
-                }
+                Mode::Bulk => (
+                    Op::PollMulti {
+                        fd,
+                        events: libc::POLLIN as u32,
+                    },
+                    Target::StreamReadable(reference),
+                ),
             };
             // SAFETY: neither op points at memory.
             match unsafe { io.submit(op, target) } {
@@ -97,7 +100,11 @@ impl StreamTransport {
             None if deliver => Self::receive_ended(this, completion.result)?,
             _ => {}
         }
-        if completion.is_terminal() { Self::settle(this) } else { Ok(()) }
+        if completion.is_terminal() {
+            Self::settle(this)
+        } else {
+            Ok(())
+        }
     }
 
     /// The socket is readable, in bulk mode.
@@ -110,26 +117,42 @@ impl StreamTransport {
             } else if state.paused {
                 state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
             }
-            (state.fd, state.phase == Phase::Open && !state.paused && !state.ended && !state.stopping)
+            (
+                state.fd,
+                state.phase == Phase::Open && !state.paused && !state.ended && !state.stopping,
+            )
         };
         if wanted && completion.result >= 0 {
             Self::receive_bulk(this, fd)?;
         } else if wanted {
             Self::receive_ended(this, completion.result)?;
         }
-        if completion.is_terminal() { Self::settle(this) } else { Ok(()) }
+        if completion.is_terminal() {
+            Self::settle(this)
+        } else {
+            Ok(())
+        }
     }
 
     /// One large receive into the object that the protocol gets.
     fn receive_bulk(this: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
         let py = this.py();
-        let Some((callee, buffered)) = this.get().callee(py)? else { return Ok(()) };
+        let Some((callee, buffered)) = this.get().callee(py)? else {
+            return Ok(());
+        };
         let count = if buffered {
             let buffer = match callee.get_buffer(-1) {
                 Ok(buffer) => buffer,
-                Err(error) => return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed."),
+                Err(error) => {
+                    return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed.");
+                }
             };
-            let op = Op::Recv { fd, buf: buffer.buf_ptr().cast(), len: buffer.len_bytes(), flags: 0 };
+            let op = Op::Recv {
+                fd,
+                buf: buffer.buf_ptr().cast(),
+                len: buffer.len_bytes(),
+                flags: 0,
+            };
             // SAFETY: the buffer is exported, writable and contiguous while the call lasts.
             let count = unsafe { syscalls::attempt(&op) };
             drop(buffer);
@@ -140,7 +163,14 @@ impl StreamTransport {
         } else {
             let bytes = uninit_bytes(py, BULK)?;
             // SAFETY: a fresh object of just this length that nobody else has seen.
-            let count = unsafe { syscalls::attempt(&Op::Recv { fd, buf: bytes_memory(&bytes), len: BULK, flags: 0 }) };
+            let count = unsafe {
+                syscalls::attempt(&Op::Recv {
+                    fd,
+                    buf: bytes_memory(&bytes),
+                    len: BULK,
+                    flags: 0,
+                })
+            };
             if count > 0 {
                 let data = shorten(bytes, count as usize)?;
                 Self::deliver_to(this, &callee, false, &data)?;
@@ -152,7 +182,11 @@ impl StreamTransport {
             end if end <= 0 => Self::receive_ended(this, end),
             count => {
                 let mut state = this.get().state.get()?;
-                state.small = if (count as usize) < SMALL { state.small + 1 } else { 0 };
+                state.small = if (count as usize) < SMALL {
+                    state.small + 1
+                } else {
+                    0
+                };
                 if state.small == SMALL_STREAK {
                     state.small = 0;
                     state.mode = Mode::Pieces;
@@ -186,7 +220,9 @@ impl StreamTransport {
                 return Ok(());
             }
         }
-        let Some((callee, buffered)) = transport.callee(py)? else { return Ok(()) };
+        let Some((callee, buffered)) = transport.callee(py)? else {
+            return Ok(());
+        };
         match arrived {
             Held::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(py)),
             Held::End => Self::deliver_end(this, &callee),
@@ -194,7 +230,12 @@ impl StreamTransport {
     }
 
     #[inline]
-    fn deliver_to(this: &Bound<'_, Self>, callee: &Callee<'_>, buffered: bool, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+    fn deliver_to(
+        this: &Bound<'_, Self>,
+        callee: &Callee<'_>,
+        buffered: bool,
+        data: &Bound<'_, PyBytes>,
+    ) -> PyResult<()> {
         if !buffered {
             return match callee.data_received(data) {
                 Ok(()) => Ok(()),
@@ -205,7 +246,9 @@ impl StreamTransport {
         while !rest.is_empty() {
             let buffer = match callee.get_buffer(rest.len() as isize) {
                 Ok(buffer) => buffer,
-                Err(error) => return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed."),
+                Err(error) => {
+                    return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed.");
+                }
             };
             let (piece, left) = rest.split_at(rest.len().min(buffer.len_bytes()));
             // SAFETY: the buffer is exported, writable, contiguous and no shorter than the piece.
@@ -229,7 +272,9 @@ impl StreamTransport {
 
     /// The peer has ended its side.
     fn deliver_end(this: &Bound<'_, Self>, callee: &Callee<'_>) -> PyResult<()> {
-        let outcome = callee.call0(intern!(this.py(), "eof_received")).and_then(|keep| keep.is_truthy());
+        let outcome = callee
+            .call0(intern!(this.py(), "eof_received"))
+            .and_then(|keep| keep.is_truthy());
         match outcome {
             // The protocol still has something to say.
             Ok(true) => {
@@ -276,7 +321,11 @@ impl StreamTransport {
             !state.held.is_empty()
         };
         // Not from here: the caller does not expect to be called back.
-        if has_held { Self::soon(slf, "_deliver_held") } else { Self::receive(slf) }
+        if has_held {
+            Self::soon(slf, "_deliver_held")
+        } else {
+            Self::receive(slf)
+        }
     }
 
     /// What arrived while reading was paused, in its order.
@@ -290,8 +339,12 @@ impl StreamTransport {
                 }
                 state.held.pop_front()
             };
-            let Some(held) = held else { return Self::receive(slf) };
-            let Some((callee, buffered)) = slf.get().callee(slf.py())? else { return Ok(()) };
+            let Some(held) = held else {
+                return Self::receive(slf);
+            };
+            let Some((callee, buffered)) = slf.get().callee(slf.py())? else {
+                return Ok(());
+            };
             match held {
                 Held::Data(data) => Self::deliver_to(slf, &callee, buffered, data.bind(slf.py()))?,
                 Held::End => Self::deliver_end(slf, &callee)?,

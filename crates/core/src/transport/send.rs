@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::{method0, exception, os_error, stops_the_loop};
+use crate::call::{exception, method0, os_error, stops_the_loop};
 use crate::io::Sent;
 use crate::slots::Target;
 
@@ -23,16 +23,20 @@ fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         return Ok(bytes.clone());
     }
-    if data.is_instance_of::<PyBytes>() || data.is_instance_of::<PyByteArray>() || data.is_instance_of::<PyMemoryView>()
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
     {
         // SAFETY: returns a new exact bytes object, or null with an exception set.
-        let bytes = unsafe {
-            Bound::from_owned_ptr_or_err(data.py(), pyo3::ffi::PyBytes_FromObject(data.as_ptr()))?
-        };
+        let bytes =
+            unsafe { Bound::from_owned_ptr_or_err(data.py(), pyo3::ffi::PyBytes_FromObject(data.as_ptr()))? };
         return Ok(bytes.cast_into()?);
     }
     let kind = data.get_type();
-    let message = format!("data argument must be a bytes-like object, not {}", kind.name()?.repr()?);
+    let message = format!(
+        "data argument must be a bytes-like object, not {}",
+        kind.name()?.repr()?
+    );
     Err(PyTypeError::new_err(message))
 }
 
@@ -59,18 +63,27 @@ impl StreamTransport {
             let join = !state.in_flush && state.sending.is_none();
             state.in_flush |= join;
             let large = state.out.len() >= LARGE && state.sending.is_none();
-            (join, state.out.len() > state.high && !state.protocol_paused, large)
+            (
+                join,
+                state.out.len() > state.high && !state.protocol_paused,
+                large,
+            )
         };
         let pause = if large { Self::send_now(this)? } else { pause };
         let join = join && {
             let mut state = transport.state.get()?;
-            state.in_flush = state.phase < Phase::Lost && (!state.out.is_empty() || state.protocol_paused || state.eof);
+            state.in_flush =
+                state.phase < Phase::Lost && (!state.out.is_empty() || state.protocol_paused || state.eof);
             state.in_flush
         };
         if join {
             transport.scheduler.get().join_flush(this.clone().unbind())?;
         }
-        if pause { Self::maybe_pause_protocol(this) } else { Ok(()) }
+        if pause {
+            Self::maybe_pause_protocol(this)
+        } else {
+            Ok(())
+        }
     }
 
     /// One attempt to send what is queued; whether too much is left. Nothing is called back: the caller is in a `write`.
@@ -78,7 +91,9 @@ impl StreamTransport {
         let result = {
             let mut state = this.get().state.get()?;
             let fd = state.fd;
-            let Some(op) = state.out.op(this.py(), fd) else { return Ok(false) };
+            let Some(op) = state.out.op(this.py(), fd) else {
+                return Ok(false);
+            };
             // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
             let result = unsafe { syscalls::attempt(&op) };
             if result >= 0 {
@@ -100,7 +115,11 @@ impl StreamTransport {
             pauses
         };
         // The caller is the program, possibly inside the transport's context already: it is called in whatever it has.
-        if pauses { Self::flow(this, "pause_writing", false) } else { Ok(()) }
+        if pauses {
+            Self::flow(this, "pause_writing", false)
+        } else {
+            Ok(())
+        }
     }
 
     fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -110,22 +129,34 @@ impl StreamTransport {
             state.protocol_paused &= !resumes;
             resumes
         };
-        if resumes { Self::flow(this, "resume_writing", true) } else { Ok(()) }
+        if resumes {
+            Self::flow(this, "resume_writing", true)
+        } else {
+            Ok(())
+        }
     }
 
     /// `pause_writing` or `resume_writing`; what it raises is reported and changes nothing.
     fn flow(this: &Bound<'_, Self>, method: &str, enters: bool) -> PyResult<()> {
         let py = this.py();
-        let Some((callee, _)) = this.get().callee(py)? else { return Ok(()) };
+        let Some((callee, _)) = this.get().callee(py)? else {
+            return Ok(());
+        };
         let name = pyo3::types::PyString::intern(py, method);
-        let outcome = if enters { callee.call0(&name) } else { method0(&callee.protocol, &name) };
+        let outcome = if enters {
+            callee.call0(&name)
+        } else {
+            method0(&callee.protocol, &name)
+        };
         match outcome {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
                 let scheduler = this.get().scheduler.bind(py);
                 let message = format!("protocol.{method}() failed");
-                scheduler.call_method1("_transport_failed", (this, exception(py, &error), message)).map(drop)
+                scheduler
+                    .call_method1("_transport_failed", (this, exception(py, &error), message))
+                    .map(drop)
             }
         }
     }
@@ -141,7 +172,9 @@ impl StreamTransport {
                     return Ok(());
                 }
                 let fd = state.fd;
-                let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else { break };
+                let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else {
+                    break;
+                };
                 let mut io = this.get().scheduler.get().io.get()?;
                 // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to this
                 // transport keeps; they stay put while `sending` is set.
@@ -153,7 +186,13 @@ impl StreamTransport {
                     Sent::Ready(result) => result,
                 }
             };
-            let left = this.get().state.get()?.out.len().saturating_sub(result.max(0) as usize);
+            let left = this
+                .get()
+                .state
+                .get()?
+                .out
+                .len()
+                .saturating_sub(result.max(0) as usize);
             if !Self::account(this, result)? {
                 return Ok(());
             }
@@ -162,7 +201,11 @@ impl StreamTransport {
                 break;
             }
         }
-        if this.get().state.get()?.out.is_empty() { Self::drained(this) } else { Ok(()) }
+        if this.get().state.get()?.out.is_empty() {
+            Self::drained(this)
+        } else {
+            Ok(())
+        }
     }
 
     /// The terminal completion of a send.
@@ -187,7 +230,11 @@ impl StreamTransport {
             // `resume_writing` may have written, and joined, already.
             !std::mem::replace(&mut state.in_flush, true)
         };
-        if join { this.get().scheduler.get().join_flush(this.clone().unbind()) } else { Ok(()) }
+        if join {
+            this.get().scheduler.get().join_flush(this.clone().unbind())
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes the result of a send into account; false if it ended the connection.
@@ -237,7 +284,10 @@ impl StreamTransport {
     /// Queues several pieces, which leave together.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         slf.get().check_writable()?;
-        let pieces = list_of_data.try_iter()?.map(|piece| snapshot(&piece?)).collect::<PyResult<Vec<_>>>()?;
+        let pieces = list_of_data
+            .try_iter()?
+            .map(|piece| snapshot(&piece?))
+            .collect::<PyResult<Vec<_>>>()?;
         pieces.into_iter().try_for_each(|piece| Self::queue(slf, piece))
     }
 

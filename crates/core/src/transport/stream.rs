@@ -147,7 +147,12 @@ impl StreamTransport {
     /// Tells the server, where there is one, that a connection came or went.
     pub(super) fn attach(&self, this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
         let py = this.py();
-        let server = self.state.get()?.server.as_ref().map(|server| server.clone_ref(py));
+        let server = self
+            .state
+            .get()?
+            .server
+            .as_ref()
+            .map(|server| server.clone_ref(py));
         let Some(server) = server else { return Ok(()) };
         if self.scheduler.get().server_takes_transport() {
             server.call_method1(py, method, (this,))?;
@@ -160,8 +165,13 @@ impl StreamTransport {
     /// The protocol and the context to call it in; `None` once it was told of the loss.
     pub(super) fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<(Callee<'py>, bool)>> {
         let state = self.state.get()?;
-        let Some(protocol) = &state.protocol else { return Ok(None) };
-        let callee = Callee { protocol: protocol.bind(py).clone(), context: self.context.clone_ref(py) };
+        let Some(protocol) = &state.protocol else {
+            return Ok(None);
+        };
+        let callee = Callee {
+            protocol: protocol.bind(py).clone(),
+            context: self.context.clone_ref(py),
+        };
         Ok(Some((callee, state.buffered)))
     }
 
@@ -175,7 +185,10 @@ impl StreamTransport {
             return Err(error);
         }
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1(intern!(py, "_transport_failed"), (this, exception(py, &error), message))?;
+        scheduler.call_method1(
+            intern!(py, "_transport_failed"),
+            (this, exception(py, &error), message),
+        )?;
         Self::lose(this, Some(error))
     }
 
@@ -199,7 +212,10 @@ impl StreamTransport {
         // Made only for those who ask; it shares the fd, which stays the transport's (see `release_socket`).
         let keywords = PyDict::new(py);
         keywords.set_item("fileno", fd)?;
-        let socket = py.import("socket")?.getattr("socket")?.call((), Some(&keywords))?;
+        let socket = py
+            .import("socket")?
+            .getattr("socket")?
+            .call((), Some(&keywords))?;
         transport.state.get()?.socket = Some(socket.clone().unbind());
         Ok(Some(socket))
     }
@@ -275,11 +291,21 @@ impl StreamTransport {
             return Ok(Some(value));
         }
         let value = match name {
-            "peername" => this.peer.as_ref().map(|address| address.to_python(py)).transpose()?,
-            "sockname" => this.local.as_ref().map(|address| address.to_python(py)).transpose()?,
+            "peername" => this
+                .peer
+                .as_ref()
+                .map(|address| address.to_python(py))
+                .transpose()?,
+            "sockname" => this
+                .local
+                .as_ref()
+                .map(|address| address.to_python(py))
+                .transpose()?,
             "socket" => match Self::py_socket(slf)? {
                 Some(socket) => {
-                    let view = py.import("asyncio.trsock")?.call_method1("TransportSocket", (socket,))?;
+                    let view = py
+                        .import("asyncio.trsock")?
+                        .call_method1("TransportSocket", (socket,))?;
                     this.extra.bind(py).set_item("socket", &view)?;
                     Some(view)
                 }
@@ -302,7 +328,12 @@ impl StreamTransport {
     }
 
     fn get_protocol(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.state.get()?.protocol.as_ref().map(|protocol| protocol.clone_ref(py)))
+        Ok(self
+            .state
+            .get()?
+            .protocol
+            .as_ref()
+            .map(|protocol| protocol.clone_ref(py)))
     }
 
     fn is_closing(&self) -> PyResult<bool> {
@@ -329,7 +360,9 @@ impl StreamTransport {
         let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| low.saturating_mul(4)));
         let low = low.unwrap_or(high / 4);
         if low < 0 || high < low {
-            return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));
+            return Err(PyValueError::new_err(format!(
+                "high ({high}) must be >= low ({low}) must be >= 0"
+            )));
         }
         {
             let mut state = slf.get().state.get()?;
@@ -346,7 +379,10 @@ impl StreamTransport {
     /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get().scheduler.bind(slf.py()).getattr(intern!(slf.py(), "_transport_class"))
+        slf.get()
+            .scheduler
+            .bind(slf.py())
+            .getattr(intern!(slf.py(), "_transport_class"))
     }
 
     fn __repr__(&self) -> PyResult<String> {
@@ -358,7 +394,11 @@ impl StreamTransport {
             Phase::Closed => "closed",
         };
         let reading = if state.paused { "paused" } else { "polling" };
-        Ok(format!("<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>", state.fd, state.out.len()))
+        Ok(format!(
+            "<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>",
+            state.fd,
+            state.out.len()
+        ))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -366,7 +406,10 @@ impl StreamTransport {
         visit.call(&self.context)?;
         visit.call(&self.extra)?;
         if let Some(state) = self.state.try_get() {
-            for object in [&state.protocol, &state.socket, &state.server].into_iter().flatten() {
+            for object in [&state.protocol, &state.socket, &state.server]
+                .into_iter()
+                .flatten()
+            {
                 visit.call(object)?;
             }
         }

@@ -436,8 +436,21 @@ pub fn set_buffer(socket: &impl AsRawFd, option: i32, size: i32) {
     assert_eq!(result, 0);
 }
 
-/// Writes until the file takes no more; returns how much it took.
+/// Writes until the socket takes no more; returns how much it took.
 pub fn fill(fd: RawFd) -> usize {
+    let mut total = 0;
+    // TCP takes more once its peer has acknowledged and its window has grown: full is what stays full.
+    let mut quiet = 0;
+    while quiet < 3 {
+        let count = fill_once(fd);
+        total += count;
+        quiet = if count == 0 { quiet + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    total
+}
+
+fn fill_once(fd: RawFd) -> usize {
     let block = [7u8; 4096];
     let mut total = 0;
     loop {
