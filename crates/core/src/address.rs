@@ -16,10 +16,8 @@ pub struct Address {
 impl Address {
     fn empty() -> Address {
         // SAFETY: zeros are a value of sockaddr_storage.
-        Address {
-            storage: unsafe { std::mem::zeroed() },
-            len: 0,
-        }
+        let storage = unsafe { std::mem::zeroed() };
+        Address { storage, len: 0 }
     }
 
     fn write<T>(value: T) -> Address {

@@ -4,6 +4,7 @@
 mod address;
 mod call;
 mod cell;
+mod factories;
 mod handle;
 mod io;
 mod lab;

@@ -12,12 +12,10 @@ use std::time::Duration;
 use proact_driver::{Config, Engine, Generation, Waker, explain, open};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
-use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::PyTuple;
 
 use crate::call::{current_context, exception, io_error, stops_the_loop};
 use crate::cell::LoopCell;
@@ -411,49 +409,6 @@ fn context_or_current(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> PyRe
     }
 }
 
-static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static FUTURE_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
-static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
-
-/// A class of asyncio's, looked up once.
-fn import_once<'py>(
-    py: Python<'py>,
-    known: &'static PyOnceLock<Py<PyAny>>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    let class = known.get_or_try_init(py, || py.import("asyncio")?.getattr(name).map(Bound::unbind))?;
-    Ok(class.bind(py))
-}
-
-fn intern_names<'py>(
-    py: Python<'py>,
-    known: &'static PyOnceLock<Py<PyTuple>>,
-    names: &[&str],
-) -> PyResult<&'py Bound<'py, PyTuple>> {
-    let names = known.get_or_try_init(py, || {
-        let names = names.iter().map(|name| PyString::intern(py, name));
-        PyTuple::new(py, names.collect::<Vec<_>>()).map(Bound::unbind)
-    })?;
-    Ok(names.bind(py))
-}
-
-/// `kind(*positional, **keywords)`, where the last arguments go by `names`.
-fn construct<'py>(
-    kind: &Bound<'py, PyAny>,
-    args: &[&Bound<'py, PyAny>],
-    names: &Bound<'py, PyTuple>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let pointers: [*mut ffi::PyObject; 4] =
-        std::array::from_fn(|index| args.get(index).map_or(std::ptr::null_mut(), |arg| arg.as_ptr()));
-    let positional = args.len() - names.len();
-    // SAFETY: `positional` arguments, then one for each name, all alive for the call.
-    unsafe {
-        let result = ffi::PyObject_Vectorcall(kind.as_ptr(), pointers.as_ptr(), positional, names.as_ptr());
-        Bound::from_owned_ptr_or_err(kind.py(), result)
-    }
-}
-
 #[pymethods]
 impl Scheduler {
     /// Opens an engine by its name.
@@ -605,42 +560,6 @@ impl Scheduler {
     ) -> PyResult<Py<PyAny>> {
         let when = when.ok_or_else(|| PyTypeError::new_err("when cannot be None"))?;
         Scheduler::schedule_at(slf, when, callback, args, context)
-    }
-
-    /// A future of this loop.
-    pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let kind = import_once(py, &FUTURE, "Future")?;
-        construct(kind, &[slf.as_any()], intern_names(py, &FUTURE_NAMES, &["loop"])?)
-    }
-
-    /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
-    #[pyo3(signature = (coro, *, name = None, context = None, **kwargs))]
-    fn create_task<'py>(
-        slf: &Bound<'py, Self>,
-        coro: Bound<'py, PyAny>,
-        name: Option<Bound<'py, PyAny>>,
-        context: Option<Bound<'py, PyAny>>,
-        kwargs: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        this.check_closed()?;
-        let (none_name, none_context) = (py.None().into_bound(py), py.None().into_bound(py));
-        let (name, context) = (name.unwrap_or(none_name), context.unwrap_or(none_context));
-        let plain = kwargs.is_none() && !this.is_debug();
-        if plain && slf.getattr(intern!(py, "_task_factory"))?.is_none() {
-            let kind = import_once(py, &TASK, "Task")?;
-            let names = intern_names(py, &TASK_NAMES, &["loop", "name", "context"])?;
-            return construct(kind, &[&coro, slf.as_any(), &name, &context], names);
-        }
-        let keywords = kwargs.unwrap_or_else(|| PyDict::new(py));
-        keywords.set_item("name", name)?;
-        if !context.is_none() {
-            keywords.set_item("context", context)?;
-        }
-        let base = py.import("asyncio")?.getattr("BaseEventLoop")?;
-        base.getattr("create_task")?.call((slf, coro), Some(&keywords))
     }
 
     #[pyo3(name = "_write_to_self")]

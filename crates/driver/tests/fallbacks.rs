@@ -148,7 +148,9 @@ fn files(rig: &mut Rig) {
         mode,
     });
     assert!(fd >= 0, "{fd}");
-    // SAFETY: a fresh fd; the close below is the only one.
+    // SAFETY: a fresh fd.
+    let fd = apart(unsafe { OwnedFd::from_raw_fd(fd) });
+    // SAFETY: the close below is the only one.
     let file = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
     assert_eq!(rig.run(write(&*file, bytes(b"0123456789"), 0)), 10);
     let out = vectors(&mut [bytes(b"ab"), bytes(b"c")]);

@@ -73,9 +73,7 @@ on_every_engine! {
 
     fn bad_fds(rig) {
         let memory = buffer(8);
-        // High, for other tests of this process open files meanwhile, and get the lowest numbers.
-        // SAFETY: a duplicate of a file that is open.
-        let closed = unsafe { libc::fcntl(pair().0.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 1000) };
+        let closed = apart(pair().0);
         assert_eq!(rig.run(Op::Close { fd: closed }), 0);
         for fd in [-1, closed, 1 << 30, i32::MAX] {
             let vector = vectors(&mut [buffer(1)]);

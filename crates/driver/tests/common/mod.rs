@@ -463,6 +463,22 @@ fn fill_once(fd: RawFd) -> usize {
     }
 }
 
+/// Moves a file to a number that no other test gets: tests of one process open files side by side, and a number that
+/// is closed here is theirs at once.
+pub fn apart(file: impl Into<OwnedFd>) -> RawFd {
+    static NEXT: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(600);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    // SAFETY: a duplicate of an open file.
+    let fd = unsafe { libc::fcntl(file.into().as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
+    assert!(fd == number && (fd as usize) < libc::FD_SETSIZE);
+    fd
+}
+
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: fcntl only looks the number up.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
 /// A directory that is removed when the test ends.
 pub struct Directory(pub std::path::PathBuf);
 
