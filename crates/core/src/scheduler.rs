@@ -246,7 +246,11 @@ impl Scheduler {
         let timeout = self.timeout(py, turn)?;
         let mut io = self.io.get()?;
         // What was written during the flush (by a `resume_writing`) leaves in the next turn, which must come.
-        let timeout = if io.flush.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let timeout = if io.flush.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
         if io.has_batch() {
             // A run that was interrupted left some undispatched.
             return Ok(true);
