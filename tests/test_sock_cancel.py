@@ -36,6 +36,16 @@ async def test_recv_cancelled_in_the_turn_it_starts(loop):
             assert await loop.sock_recv(near, 100) == b"x"
 
 
+@pytest.mark.not_on("asyncio", "uvloop", reason="a coroutine that nobody awaits does not begin, and warns")
+async def test_recv_that_nobody_awaits_keeps_its_bytes(loop):
+    with peers.tcp_pair() as (near, far):
+        operation = loop.sock_recv(near, 100)
+        far.send(b"kept")
+        await asyncio.sleep(0.02)
+        del operation
+        assert await loop.sock_recv(near, 100) == b"kept"
+
+
 async def test_recv_into(loop):
     with peers.tcp_pair() as (near, far):
         buffer = bytearray(100)

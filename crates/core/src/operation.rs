@@ -385,6 +385,24 @@ impl Operation {
     }
 }
 
+impl Drop for Operation {
+    /// A receive that nobody awaited to its end: its bytes stay with the socket.
+    fn drop(&mut self) {
+        let Some(mut state) = self.state.try_get() else {
+            return;
+        };
+        if self.receives.is_none() || !matches!(*state, State::Done(Ok(_))) {
+            return;
+        }
+        let done = std::mem::replace(&mut *state, State::Spent);
+        drop(state);
+        if let State::Done(Ok(value)) = done {
+            // A loop that is in use elsewhere, or closed, has no place for them any more.
+            Python::attach(|py| self.keep(py, value)).unwrap_or_default();
+        }
+    }
+}
+
 /// `sock_recv`: what was kept of a cancelled receive first, then the socket.
 pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyResult<Py<Operation>> {
     let py = scheduler.py();

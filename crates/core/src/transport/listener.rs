@@ -49,18 +49,6 @@ impl Listener {
         adopt: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Listener> {
         let fd: RawFd = sock.call_method0("fileno")?.extract()?;
-        let on: i32 = 1;
-        // Accepted sockets inherit it, which saves a call for each. Unix sockets refuse it, and need it not.
-        // SAFETY: an int and its size.
-        unsafe {
-            libc::setsockopt(
-                fd,
-                libc::IPPROTO_TCP,
-                libc::TCP_NODELAY,
-                (&raw const on).cast(),
-                size_of::<i32>() as u32,
-            )
-        };
         Ok(Listener {
             scheduler: scheduler.clone().unbind(),
             socket: sock.unbind(),
@@ -119,6 +107,22 @@ impl Listener {
     }
 }
 
+/// Each one, for a connection that was complete before we listened inherits nothing. Unix sockets refuse it.
+fn set_nodelay(fd: RawFd) {
+    let on: i32 = 1;
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: an int and its size.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+}
+
 fn close(fd: RawFd) {
     // SAFETY: a connection just accepted that nobody was given.
     unsafe { libc::close(fd) };
@@ -168,6 +172,7 @@ impl Listener {
             if let Some(adopt) = &self.adopt {
                 return adopt.call1(py, (fd, &self.factory)).map(drop);
             }
+            set_nodelay(fd);
             let protocol = match self.factory.bind(py).call0() {
                 Ok(protocol) => protocol,
                 Err(error) => {

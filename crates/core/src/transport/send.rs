@@ -77,7 +77,11 @@ impl StreamTransport {
             state.in_flush
         };
         if join {
-            transport.scheduler.get().join_flush(this.clone().unbind())?;
+            // Refused where another thread writes, which asyncio does not permit: the next write tries again.
+            if let Err(error) = transport.scheduler.get().join_flush(this.clone().unbind()) {
+                transport.state.get()?.in_flush = false;
+                return Err(error);
+            }
         }
         if pause {
             Self::maybe_pause_protocol(this)

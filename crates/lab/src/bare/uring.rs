@@ -1,20 +1,23 @@
 //! The proactor's ceiling: one io_uring, one thread, one system call a turn.
 //!
-//! What makes it fast, each measured (see `examples/measure.rs`):
+//! How it is made. (Figures: Linux 6.18, two cores that others used too, `examples/measure.rs` and variants of it.)
 //!
 //! - A connection has one multishot receive, which takes its buffers from a small shared ring; an echo is a
 //!   `send` out of that very buffer. Nothing is copied, and nothing is queued but the `send`.
 //! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run when they are submitted, so once
 //!   `io_uring_enter` has returned, a send without a completion *has* gone out whole and its buffer is free.
-//!   That halves the completions, and the turn sleeps until there is input: no turn is spent on learning
-//!   that sends have succeeded.
+//!   The turn sleeps until there is input, and none is spent on learning that sends have succeeded: with one
+//!   connection 1.0 system calls a message instead of 2.0, with 100 connections 0.12 instead of 0.18. The CPU
+//!   time with 100 connections was the same within the noise.
 //! - A send that does not go out whole is the exception. What is left is copied to the connection's own
 //!   memory, from where an ordinary send waits for room. So the shared buffers are never held across turns by
 //!   a peer that does not read.
 //! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into
 //!   large buffers, and back after a run of small ones.
-//! - Accepted sockets exist only in the ring's own table (direct descriptors): no fd, no reference counting
-//!   on it.
+//! - Accepted sockets exist only in the ring's own table (direct descriptors). No difference to plain fds was
+//!   measurable.
+//!
+//! Where it falls short: at 64 KiB and 100 connections it took about 9 % more CPU a message than `serve_epoll`.
 
 mod connection;
 mod ring;
@@ -42,11 +45,9 @@ struct Shape {
     /// completion of each send that did not go out, and a multishot receive posts what it likes.
     entries: u32,
     /// How many small buffers, of how many bytes. One holds a usual request, all together what one turn can
-    /// bring. Their number and size hardly matter: 64 to 1,024 buffers of 2 to 16 KiB differed by less than 4
-    /// % of the CPU.
+    /// bring. 64 to 1,024 buffers of 2 to 16 KiB did not differ beyond the noise at 1 KiB a message.
     small: (u16, u32),
-    /// The large ones. Few, because the ring hands them out in turn: at 64 KiB a message, eight stay in the
-    /// L2 cache.
+    /// The large ones. 8 and 32 did not differ at 64 KiB a message.
     large: (u16, u32),
     /// The best mode to ask the kernel for.
     mode: Mode,

@@ -17,6 +17,9 @@ fn load(address: SocketAddr, connections: usize, size: usize) {
     let mut spec = LoadSpec::new(address);
     (spec.connections, spec.idle, spec.size) = (connections, connections, size);
     (spec.warmup, spec.duration) = (Duration::ZERO, Duration::from_millis(100));
+    // Sockets this short of memory lose segments, and TCP's retransmission backs off to seconds: that is no stall of
+    // the server's, one of half a minute would be.
+    spec.stall_timeout = Duration::from_secs(30);
     let total = AtomicU64::new(0);
     load::run(&spec, &total, &AtomicBool::new(false)).unwrap();
     assert!(total.into_inner() > 0);
