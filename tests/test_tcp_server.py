@@ -193,7 +193,8 @@ async def test_a_port_in_use(loop):
 async def test_an_address_that_is_not_ours(loop):
     with pytest.raises(OSError, match=r"192\.0\.2\.1") as info:
         await loop.create_server(lambda: Echo(loop), "192.0.2.1", 0)
-    assert info.value.errno == errno.EADDRNOTAVAIL
+    # asyncio of 3.13 passes over such an address, and then has bound none.
+    assert info.value.errno == (None if sys.version_info >= (3, 13) else errno.EADDRNOTAVAIL)
 
 
 async def test_arguments_that_do_not_fit(loop):
