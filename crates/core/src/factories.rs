@@ -10,7 +10,7 @@ use crate::scheduler::Scheduler;
 
 static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static FUTURE_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+static LOOP_NAME: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 
 /// A class of asyncio's, looked up once.
@@ -57,7 +57,7 @@ impl Scheduler {
     pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let kind = import_once(py, &FUTURE, "Future")?;
-        construct(kind, &[slf.as_any()], intern_names(py, &FUTURE_NAMES, &["loop"])?)
+        construct(kind, &[slf.as_any()], intern_names(py, &LOOP_NAME, &["loop"])?)
     }
 
     /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
@@ -72,17 +72,24 @@ impl Scheduler {
         let py = slf.py();
         let this = slf.get();
         this.check_closed()?;
-        let (none_name, none_context) = (py.None().into_bound(py), py.None().into_bound(py));
-        let (name, context) = (name.unwrap_or(none_name), context.unwrap_or(none_context));
         let plain = kwargs.is_none() && !this.is_debug();
         if plain && slf.getattr(intern!(py, "_task_factory"))?.is_none() {
             let kind = import_once(py, &TASK, "Task")?;
+            if name.is_none() && context.is_none() {
+                return construct(
+                    kind,
+                    &[&coro, slf.as_any()],
+                    intern_names(py, &LOOP_NAME, &["loop"])?,
+                );
+            }
+            let none = py.None().into_bound(py);
+            let (name, context) = (name.as_ref().unwrap_or(&none), context.as_ref().unwrap_or(&none));
             let names = intern_names(py, &TASK_NAMES, &["loop", "name", "context"])?;
-            return construct(kind, &[&coro, slf.as_any(), &name, &context], names);
+            return construct(kind, &[&coro, slf.as_any(), name, context], names);
         }
         let keywords = kwargs.unwrap_or_else(|| PyDict::new(py));
         keywords.set_item("name", name)?;
-        if !context.is_none() {
+        if let Some(context) = context {
             keywords.set_item("context", context)?;
         }
         let base = py.import("asyncio")?.getattr("BaseEventLoop")?;

@@ -240,8 +240,15 @@ impl Scheduler {
 
     /// Lets the engine submit, wait and collect. False: there is nothing to flush, to submit or to dispatch.
     fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
-        if !self.io.get()?.flush.is_empty() {
-            self.flush_writes(py, turn)?;
+        {
+            let io = self.io.get()?;
+            if !io.flush.is_empty() {
+                drop(io);
+                self.flush_writes(py, turn)?;
+            } else if !self.ready().is_empty() && !io.has_batch() && io.driver.has_work() == Some(false) {
+                // The way of a turn that only calls back.
+                return Ok(false);
+            }
         }
         let timeout = self.timeout(py, turn)?;
         let mut io = self.io.get()?;
