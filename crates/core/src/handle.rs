@@ -1,13 +1,15 @@
 //! Handles: a callback with its arguments and context, scheduled once (`call_soon`), at a time, or per readiness.
 //!
 //! They are made and dropped once per callback, so the cycle collector does not track them: a handle that has run, or
-//! was cancelled, or whose loop was closed, holds nothing that could be a cycle. Of those that wait, the scheduler
-//! shows the collector what they hold (`Handle::traverse`).
+//! was cancelled, or whose loop was closed, holds no callback that could be a cycle. Of those that wait, the scheduler
+//! shows the collector what they hold (`Handle::traverse`). One that has run and that nobody else holds is used again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::PyTraverseError;
+use pyo3::PyTypeInfo;
+use pyo3::ffi::PyObject;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -21,60 +23,93 @@ struct Call {
     args: Py<PyTuple>,
 }
 
+/// What a handle holds: the callback until it has run or is cancelled, the context for as long as anybody may ask.
+struct Held {
+    call: Option<Call>,
+    context: Option<Py<PyAny>>,
+}
+
 /// A scheduled callback, as `asyncio.Handle`.
-#[pyclass(frozen, subclass, weakref, freelist = 512, module = "proact._core")]
+#[pyclass(frozen, subclass, weakref, module = "proact._core")]
 pub struct Handle {
-    call: LoopCell<Option<Call>>,
-    context: Py<PyAny>,
+    held: LoopCell<Held>,
     cancelled: AtomicBool,
 }
 
+/// Hides a new handle from the cycle collector (PyO3 has every class tracked).
+fn untracked<T>(handle: Py<T>) -> Py<T> {
+    // SAFETY: a live object of a type that the collector knows.
+    unsafe { pyo3::ffi::PyObject_GC_UnTrack(handle.as_ptr().cast()) };
+    handle
+}
+
 impl Handle {
+    /// As an object.
+    pub fn create(
+        py: Python<'_>,
+        callback: Py<PyAny>,
+        args: Py<PyTuple>,
+        context: Py<PyAny>,
+    ) -> PyResult<Py<Handle>> {
+        Py::new(py, Handle::new(callback, args, context)).map(untracked)
+    }
+
     pub fn new(callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) -> Handle {
         Handle {
-            call: LoopCell::new(Some(Call { callback, args })),
-            context,
+            held: LoopCell::new(Held {
+                call: Some(Call { callback, args }),
+                context: Some(context),
+            }),
             cancelled: AtomicBool::new(false),
         }
+    }
+
+    /// Empties a handle that has run or was cancelled, if nobody else can ever see it: it can be filled again.
+    pub fn recycle(handle: &Py<Handle>, py: Python<'_>) -> bool {
+        let object = handle.as_ptr();
+        // SAFETY: reads the count, the type and the list of weak references of a live object.
+        let alone = unsafe {
+            let kind = pyo3::ffi::Py_TYPE(object);
+            pyo3::ffi::Py_REFCNT(object) == 1
+                && kind == Handle::type_object_raw(py)
+                && (*object
+                    .byte_offset((*kind).tp_weaklistoffset)
+                    .cast::<*mut PyObject>())
+                .is_null()
+        };
+        let context = match handle.get().held.try_get() {
+            Some(mut held) if alone && held.call.is_none() => held.context.take(),
+            _ => return false,
+        };
+        // With the cell free: what the context holds may run any code on its way out.
+        drop(context);
+        true
+    }
+
+    /// Makes a recycled handle a new one.
+    pub fn refill(&self, callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) {
+        if let Some(mut held) = self.held.try_get() {
+            held.call = Some(Call { callback, args });
+            held.context = Some(context);
+        }
+        self.cancelled.store(false, Ordering::Relaxed);
     }
 
     /// Calls back once, unless cancelled; afterwards the handle holds no callback. An error comes with the words that
     /// describe the callback.
     #[inline]
     pub fn run(&self, py: Python<'_>) -> Result<(), Failure> {
-        match self.take() {
-            Some(call) => self.invoke(py, &call),
-            None => Ok(()),
-        }
+        let (call, context) = match self.held.try_get() {
+            Some(mut held) => (held.call.take(), held.context(py)),
+            None => return Ok(()),
+        };
+        invoke(py, call, context)
     }
 
     /// Calls back, unless cancelled, and can do so again.
     pub fn run_again(&self, py: Python<'_>) -> Result<(), Failure> {
-        let call = self
-            .call
-            .try_get()
-            .and_then(|call| call.as_ref().map(|call| call.clone_ref(py)));
-        match call {
-            Some(call) => self.invoke(py, &call),
-            None => Ok(()),
-        }
-    }
-
-    #[inline]
-    fn invoke(&self, py: Python<'_>, call: &Call) -> Result<(), Failure> {
-        let outcome = in_context(py, &self.context, || {
-            call_tuple(py, &call.callback, &call.args).map(drop)
-        });
-        outcome.map_err(|error| Failure {
-            shown: call.describe(py),
-            error,
-        })
-    }
-
-    /// The callback; the cell is free again when this returns.
-    #[inline]
-    fn take(&self) -> Option<Call> {
-        self.call.try_get().and_then(|mut call| call.take())
+        let context = self.held.try_get().and_then(|held| held.context(py));
+        invoke(py, self.call(py), context)
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -85,7 +120,8 @@ impl Handle {
     pub fn cancel_once(&self) -> bool {
         self.cancelled.store(true, Ordering::Relaxed);
         // What it held is dropped here, with the cell free: that may run any code.
-        self.take().is_some()
+        let call = self.held.try_get().and_then(|mut held| held.call.take());
+        call.is_some()
     }
 
     /// What a waiting handle holds, for the collector, if nobody but the caller holds the handle.
@@ -94,16 +130,41 @@ impl Handle {
         if unsafe { pyo3::ffi::Py_REFCNT(handle.as_ptr()) } != 1 {
             return Ok(());
         }
-        let this = handle.get();
-        visit.call(&this.context)?;
-        if let Some(call) = this.call.try_get()
-            && let Some(call) = &*call
-        {
+        let Some(held) = handle.get().held.try_get() else {
+            return Ok(());
+        };
+        visit.call(&held.context)?;
+        if let Some(call) = &held.call {
             visit.call(&call.callback)?;
             visit.call(&call.args)?;
         }
         Ok(())
     }
+
+    fn call(&self, py: Python<'_>) -> Option<Call> {
+        let held = self.held.try_get()?;
+        held.call.as_ref().map(|call| call.clone_ref(py))
+    }
+}
+
+impl Held {
+    fn context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.context.as_ref().map(|context| context.clone_ref(py))
+    }
+}
+
+#[inline]
+fn invoke(py: Python<'_>, call: Option<Call>, context: Option<Py<PyAny>>) -> Result<(), Failure> {
+    let (Some(call), Some(context)) = (call, context) else {
+        return Ok(());
+    };
+    let outcome = in_context(py, &context, || {
+        call_tuple(py, &call.callback, &call.args).map(drop)
+    });
+    outcome.map_err(|error| Failure {
+        shown: call.describe(py),
+        error,
+    })
 }
 
 /// A callback raised: what, and which callback.
@@ -150,18 +211,14 @@ impl Handle {
         self.is_cancelled()
     }
 
-    fn get_context(&self, py: Python<'_>) -> Py<PyAny> {
-        self.context.clone_ref(py)
+    fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.held.try_get().and_then(|held| held.context(py))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let name = slf.get_type().name()?;
         let this = slf.get();
-        let call = this
-            .call
-            .try_get()
-            .and_then(|call| call.as_ref().map(|call| call.clone_ref(slf.py())));
-        let state = match call {
+        let state = match this.call(slf.py()) {
             Some(call) => call.describe(slf.py()),
             None if this.is_cancelled() => "cancelled".into(),
             None => "finished".into(),
@@ -184,10 +241,8 @@ impl TimerHandle {
         handle: Handle,
         cancelled: Arc<Cancelled>,
     ) -> PyResult<Py<TimerHandle>> {
-        Py::new(
-            py,
-            PyClassInitializer::from(handle).add_subclass(TimerHandle { when, cancelled }),
-        )
+        let timer = TimerHandle { when, cancelled };
+        Py::new(py, PyClassInitializer::from(handle).add_subclass(timer)).map(untracked)
     }
 }
 

@@ -1,4 +1,6 @@
-//! What can stand in the ready queue, or wait for its time.
+//! The ready queue, and what can stand in it or wait for its time.
+
+use std::collections::VecDeque;
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -49,5 +51,29 @@ impl Ready {
             Ready::Debug(handle) => visit.call(handle),
             Ready::Watch(watch) => visit.call(watch),
         }
+    }
+}
+
+/// At most this many handles are kept for the next callbacks (some 100 bytes each).
+const SPARE: usize = 4096;
+
+/// What is due, and handles that have run and can be filled again.
+#[derive(Default)]
+pub struct Queue {
+    pub due: VecDeque<Ready>,
+    pub spare: Vec<Py<Handle>>,
+}
+
+impl Queue {
+    /// Exchanges what is due against `running`, which is empty, and keeps the handles that have run.
+    #[inline]
+    pub fn begin(&mut self, running: &mut VecDeque<Ready>, spare: &mut Vec<Py<Handle>>) {
+        std::mem::swap(running, &mut self.due);
+        self.spare.append(spare);
+    }
+
+    /// How many handles more would be kept.
+    pub fn room(&self) -> usize {
+        SPARE.saturating_sub(self.spare.len())
     }
 }

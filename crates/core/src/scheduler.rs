@@ -22,7 +22,7 @@ use crate::cell::LoopCell;
 use crate::handle::{Failure, Handle, TimerHandle};
 use crate::io::{Arrived, Closed, Io};
 use crate::readers::Readers;
-use crate::ready::Ready;
+use crate::ready::{Queue, Ready};
 use crate::slots::Target;
 use crate::timers::{Timers, nanoseconds, now};
 use crate::transport::listener::Listener;
@@ -39,6 +39,9 @@ const EARLY_FLUSH: usize = 32;
 #[derive(Default)]
 struct Turn {
     running: VecDeque<Ready>,
+    /// Handles that have run and that nobody holds any more, and how many of them are wanted.
+    spare: Vec<Py<Handle>>,
+    room: usize,
     due: Vec<Ready>,
     dead: Vec<Ready>,
     flushing: Vec<Py<StreamTransport>>,
@@ -50,7 +53,7 @@ struct Turn {
 pub struct Scheduler {
     pub(crate) io: LoopCell<Io>,
     pub(crate) readers: LoopCell<Readers>,
-    ready: Mutex<VecDeque<Ready>>,
+    ready: Mutex<Queue>,
     timers: LoopCell<Timers>,
     waker: Mutex<Waker>,
     engine: Engine,
@@ -74,7 +77,7 @@ fn engine_error(error: std::io::Error) -> PyErr {
 }
 
 impl Scheduler {
-    fn ready(&self) -> MutexGuard<'_, VecDeque<Ready>> {
+    fn ready(&self) -> MutexGuard<'_, Queue> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,24 +86,38 @@ impl Scheduler {
     }
 
     pub fn push(&self, handle: Ready) {
-        self.ready().push_back(handle);
+        self.ready().due.push_back(handle);
     }
 
     /// Schedules a native callback.
-    pub fn call_native(
+    #[inline]
+    pub fn soon(
         &self,
         py: Python<'_>,
         callback: Py<PyAny>,
         args: Py<PyTuple>,
         context: Py<PyAny>,
-    ) -> PyResult<()> {
-        self.push(Ready::Native(Py::new(py, Handle::new(callback, args, context))?));
-        Ok(())
+    ) -> PyResult<Py<Handle>> {
+        let mut ready = self.ready();
+        let handle = match ready.spare.pop() {
+            Some(handle) => {
+                handle.get().refill(callback, args, context);
+                handle
+            }
+            None => {
+                drop(ready);
+                let handle = Handle::create(py, callback, args, context)?;
+                ready = self.ready();
+                handle
+            }
+        };
+        ready.due.push_back(Ready::Native(handle.clone_ref(py)));
+        Ok(handle)
     }
 
     /// Callbacks that are ready or wait for their time.
     pub fn scheduled(&self) -> PyResult<usize> {
-        Ok(self.ready().len() + self.timers.get()?.len())
+        Ok(self.ready().due.len() + self.timers.get()?.len())
     }
 
     pub fn is_debug(&self) -> bool {
@@ -223,7 +240,7 @@ impl Scheduler {
 
     /// How long the engine may wait: `None` without end.
     fn timeout(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Duration>> {
-        if self.stopping.load(Ordering::Relaxed) || !self.ready().is_empty() {
+        if self.stopping.load(Ordering::Relaxed) || !self.ready().due.is_empty() {
             return Ok(Some(Duration::ZERO));
         }
         let next = {
@@ -245,7 +262,7 @@ impl Scheduler {
             if !io.flush.is_empty() {
                 drop(io);
                 self.flush_writes(py, turn)?;
-            } else if !self.ready().is_empty() && !io.has_batch() && io.driver.has_work() == Some(false) {
+            } else if !self.ready().due.is_empty() && !io.has_batch() && io.driver.has_work() == Some(false) {
                 // The way of a turn that only calls back.
                 return Ok(false);
             }
@@ -304,7 +321,7 @@ impl Scheduler {
             timers.due(py, now(), &mut turn.due, &mut turn.dead);
         }
         if !turn.due.is_empty() {
-            self.ready().extend(turn.due.drain(..));
+            self.ready().due.extend(turn.due.drain(..));
         }
         turn.dead.clear();
         Ok(())
@@ -313,13 +330,23 @@ impl Scheduler {
     /// Runs what is ready now; what becomes ready meanwhile waits for the next turn.
     fn run_ready(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
-        std::mem::swap(&mut turn.running, &mut *self.ready());
+        {
+            let mut ready = self.ready();
+            ready.begin(&mut turn.running, &mut turn.spare);
+            turn.room = ready.room();
+        }
         while let Some(handle) = turn.running.pop_front() {
             let outcome = match handle {
-                Ready::Native(native) => match native.get().run(py) {
-                    Ok(()) => Ok(()),
-                    Err(failure) => self.callback_failed(slf, &native, failure),
-                },
+                Ready::Native(native) => {
+                    let outcome = match native.get().run(py) {
+                        Ok(()) => Ok(()),
+                        Err(failure) => self.callback_failed(slf, &native, failure),
+                    };
+                    if turn.spare.len() < turn.room && Handle::recycle(&native, py) {
+                        turn.spare.push(native);
+                    }
+                    outcome
+                }
                 Ready::Debug(debug) => self.run_debug(slf, &debug),
                 Ready::Watch(watch) => match watch.get().current(py)? {
                     Some(Ready::Native(native)) => match native.get().run_again(py) {
@@ -333,7 +360,7 @@ impl Scheduler {
             if outcome.is_err() {
                 let mut ready = self.ready();
                 while let Some(handle) = turn.running.pop_back() {
-                    ready.push_front(handle);
+                    ready.due.push_front(handle);
                 }
                 return outcome;
             }
@@ -380,10 +407,33 @@ impl Scheduler {
         let readers = std::mem::take(&mut *self.readers.get()?);
         drop(readers);
         let ready = std::mem::take(&mut *self.ready());
-        ready.iter().for_each(Ready::discard);
+        ready.due.iter().for_each(Ready::discard);
         let timers = self.timers.get()?.drain();
         timers.iter().for_each(Ready::discard);
         Ok(())
+    }
+
+    #[inline]
+    fn schedule(
+        slf: &Bound<'_, Self>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        context: Option<Bound<'_, PyAny>>,
+        check_thread: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check_closed()?;
+        if this.is_debug() {
+            let handle = slf
+                .call_method1("_debug_handle", (callback, args, context, check_thread))?
+                .unbind();
+            this.push(Ready::Debug(handle.clone_ref(py)));
+            return Ok(handle);
+        }
+        let context = context_or_current(py, context)?;
+        let handle = this.soon(py, callback.unbind(), args.unbind(), context)?;
+        Ok(handle.into_any())
     }
 
     fn schedule_at(
@@ -506,20 +556,7 @@ impl Scheduler {
         args: Bound<'_, PyTuple>,
         context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        this.check_closed()?;
-        if this.is_debug() {
-            let handle = slf
-                .call_method1("_debug_handle", (callback, args, context, true))?
-                .unbind();
-            this.push(Ready::Debug(handle.clone_ref(py)));
-            return Ok(handle);
-        }
-        let context = context_or_current(py, context)?;
-        let handle = Py::new(py, Handle::new(callback.unbind(), args.unbind(), context))?;
-        this.push(Ready::Native(handle.clone_ref(py)));
-        Ok(handle.into_any())
+        Scheduler::schedule(slf, callback, args, context, true)
     }
 
     /// The same from any thread, waking the loop if it sleeps.
@@ -530,22 +567,8 @@ impl Scheduler {
         args: Bound<'_, PyTuple>,
         context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        this.check_closed()?;
-        let handle = if this.is_debug() {
-            let handle = slf
-                .call_method1("_debug_handle", (callback, args, context, false))?
-                .unbind();
-            this.push(Ready::Debug(handle.clone_ref(py)));
-            handle
-        } else {
-            let context = context_or_current(py, context)?;
-            let handle = Py::new(py, Handle::new(callback.unbind(), args.unbind(), context))?;
-            this.push(Ready::Native(handle.clone_ref(py)));
-            handle.into_any()
-        };
-        this.wake();
+        let handle = Scheduler::schedule(slf, callback, args, context, false)?;
+        slf.get().wake();
         Ok(handle)
     }
 
@@ -622,7 +645,7 @@ impl Scheduler {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(ready) = self.ready.try_lock() {
-            ready.iter().try_for_each(|handle| handle.traverse(visit))?;
+            ready.due.iter().try_for_each(|handle| handle.traverse(visit))?;
         }
         if let Some(timers) = self.timers.try_get() {
             timers.handles().try_for_each(|handle| handle.traverse(visit))?;

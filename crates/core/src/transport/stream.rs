@@ -431,7 +431,8 @@ impl StreamTransport {
         let callback = this.getattr(method)?.unbind();
         let scheduler = this.get().scheduler.get();
         // Not the transport's own context, which those methods enter themselves.
-        scheduler.call_native(py, callback, PyTuple::empty(py).unbind(), current_context(py)?)
+        let args = PyTuple::empty(py).unbind();
+        scheduler.soon(py, callback, args, current_context(py)?).map(drop)
     }
 }
 
