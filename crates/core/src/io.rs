@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 
 use crate::call::{bytes_memory, uninit_bytes};
 use crate::slots::{Slots, Target};
-use crate::stash::Stash;
+use crate::stash::{Buffers, Stash};
 use crate::transport::stream::StreamTransport;
 
 pub struct Io {
@@ -20,6 +20,7 @@ pub struct Io {
     /// Transports with something to send since the last flush.
     pub flush: Vec<Py<StreamTransport>>,
     pub stash: Stash,
+    pub buffers: Buffers,
     /// By fd: whether a transport owns it.
     owned: Vec<bool>,
     batch: Vec<Completion>,
@@ -40,6 +41,7 @@ impl Io {
             slots: Slots::default(),
             flush: Vec::new(),
             stash: Stash::default(),
+            buffers: Buffers::default(),
             owned: Vec::new(),
             batch: Vec::new(),
             next: 0,

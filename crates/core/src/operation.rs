@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::address::Address;
-use crate::call::{bytes_memory, method1, os_error, shorten, uninit_bytes};
+use crate::call::{bytes_memory, method1, os_error};
 use crate::cell::LoopCell;
 use crate::io::{Io, Sent};
 use crate::scheduler::Scheduler;
@@ -121,11 +121,15 @@ enum Step {
 
 impl Work {
     /// What a result means.
-    fn advance(self, py: Python<'_>, result: i32) -> Step {
+    fn advance(self, py: Python<'_>, scheduler: &Scheduler, result: i32) -> Step {
         match self {
-            Work::Receive { bytes, .. } if result >= 0 => Step::Finished(
-                shorten(bytes.into_bound(py), result as usize).map(|bytes| bytes.unbind().into_any()),
-            ),
+            Work::Receive { bytes, .. } if result >= 0 => {
+                let settled = scheduler
+                    .io
+                    .get()
+                    .and_then(|mut io| io.buffers.settle(bytes.into_bound(py), result as usize));
+                Step::Finished(settled.map(Py::into_any))
+            }
             Work::Readable { .. } if result >= 0 => Step::Try(self),
             Work::Send { fd, buffer, sent } if result >= 0 => {
                 let sent = sent + result as usize;
@@ -196,7 +200,7 @@ impl Operation {
                     return Ok(());
                 }
                 Sent::Ready(result) => {
-                    let state = match work.advance(py, result) {
+                    let state = match work.advance(py, self.scheduler.get(), result) {
                         Step::Again(next) => {
                             work = next;
                             continue;
@@ -224,7 +228,7 @@ impl Operation {
     pub fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
         let state = std::mem::replace(&mut *self.state.get()?, State::Spent);
         match state {
-            State::Pending { work, future, .. } => match work.advance(py, result) {
+            State::Pending { work, future, .. } => match work.advance(py, self.scheduler.get(), result) {
                 Step::Again(work) => self.carry_on(py, this, work, future),
                 Step::Finished(outcome) => {
                     *self.state.get()? = State::Done(outcome);
@@ -235,7 +239,7 @@ impl Operation {
                     self.wake(py, future)
                 }
             },
-            State::Abandoned { work } => match work.advance(py, result) {
+            State::Abandoned { work } => match work.advance(py, self.scheduler.get(), result) {
                 Step::Finished(Ok(value)) => self.keep(py, value),
                 _ => Ok(()),
             },
@@ -406,23 +410,16 @@ impl Drop for Operation {
 /// `sock_recv`: what was kept of a cancelled receive first, then the socket.
 pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyResult<Py<Operation>> {
     let py = scheduler.py();
-    let kept = {
-        let io = &mut *scheduler.get().io.get()?;
-        if io.stash.is_empty() {
-            None
-        } else {
-            io.stash.take(fd, len)
-        }
-    };
+    let kept = kept_of(&mut *scheduler.get().io.get()?, fd, len);
     if let Some(kept) = kept {
         return Operation::done(scheduler, Ok(PyBytes::new(py, &kept).unbind().into_any()));
     }
-    let bytes = uninit_bytes(py, len)?.unbind();
+    let bytes = scheduler.get().io.get()?.buffers.take(py, len)?;
     Operation::start(scheduler, Work::Receive { fd, bytes, len })
 }
 
-/// What was kept of a cancelled receive, into a buffer.
-pub fn kept_into(io: &mut Io, fd: RawFd, room: usize) -> Option<Vec<u8>> {
+/// What was kept of a cancelled receive.
+pub fn kept_of(io: &mut Io, fd: RawFd, room: usize) -> Option<Vec<u8>> {
     if io.stash.is_empty() {
         None
     } else {

@@ -56,7 +56,7 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
         ));
     }
     let (buf, len) = (buffer.buf_ptr().cast::<u8>(), buffer.len_bytes());
-    let kept = operation::kept_into(&mut *scheduler.get().io.get()?, fd, len);
+    let kept = operation::kept_of(&mut *scheduler.get().io.get()?, fd, len);
     if let Some(kept) = kept {
         // SAFETY: exported, writable, and `kept` is no longer than it was asked to be.
         unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), buf, kept.len()) };

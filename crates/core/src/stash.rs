@@ -1,4 +1,4 @@
-//! Bytes that arrived for a receive that was cancelled meanwhile.
+//! What `sock_recv` keeps: bytes that arrived for a receive that was cancelled meanwhile, and its buffers.
 //!
 //! A cancel can lose the race against the data. The bytes are kept for the next receive on the same socket, so that a
 //! timeout around `sock_recv` loses nothing. "The same socket" is the same fd and the same inode: the number alone may
@@ -6,6 +6,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::call::{shorten, uninit_bytes};
 
 #[derive(Default)]
 pub struct Stash(HashMap<RawFd, Kept>);
@@ -57,5 +62,45 @@ impl Stash {
             self.0.remove(&fd);
         }
         Some(bytes)
+    }
+}
+
+/// Buffers of this many bytes and more are used again, up to so many bytes of them in all.
+const WORTH_KEEPING: usize = 4096;
+const KEPT: usize = 4 << 20;
+
+/// Buffers that received little: what came was copied out, and the next receive of that size has them.
+#[derive(Default)]
+pub struct Buffers {
+    len: usize,
+    spare: Vec<Py<PyBytes>>,
+}
+
+impl Buffers {
+    /// A `bytes` of `len` bytes to receive into.
+    pub fn take(&mut self, py: Python<'_>, len: usize) -> PyResult<Py<PyBytes>> {
+        if self.len == len
+            && let Some(bytes) = self.spare.pop()
+        {
+            return Ok(bytes);
+        }
+        uninit_bytes(py, len).map(Bound::unbind)
+    }
+
+    /// The first `count` bytes of what was taken, as the object that the program gets.
+    pub fn settle(&mut self, bytes: Bound<'_, PyBytes>, count: usize) -> PyResult<Py<PyBytes>> {
+        let len = bytes.as_bytes().len();
+        if len < WORTH_KEEPING || count > len / 4 {
+            return shorten(bytes, count).map(Bound::unbind);
+        }
+        let received = PyBytes::new(bytes.py(), &bytes.as_bytes()[..count]).unbind();
+        if self.len != len {
+            self.spare.clear();
+            self.len = len;
+        }
+        if (self.spare.len() + 1) * len <= KEPT {
+            self.spare.push(bytes.unbind());
+        }
+        Ok(received)
     }
 }
