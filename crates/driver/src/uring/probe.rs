@@ -2,17 +2,19 @@
 //!
 //! Each opcode is submitted with arguments that cannot succeed (fd -1, a null path): an answer about the arguments means
 //! that the opcode works; EINVAL, EACCES, EPERM, EOPNOTSUPP or ENOSYS mean that it is missing, restricted or filtered.
+//! What the kernel hands to a worker thread before it looks at the fd is only queued behind an op that fails, which
+//! cancels it: no thread is woken for an answer.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode};
 
 use super::entry;
 use super::ring::Ring;
 use crate::driver::Config;
-use crate::op::{Op, OpKind};
+use crate::op::{Direction, Op, OpKind};
 use crate::probe::named;
 
 /// Every opcode that proact puts on a ring; the ring is restricted to these.
@@ -253,15 +255,27 @@ fn errno_text(result: i32) -> String {
     named(&io::Error::from_raw_os_error(-result))
 }
 
+/// The kinds that the kernel always gives to a worker thread.
+fn needs_worker(kind: OpKind) -> bool {
+    matches!(kind, OpKind::Fsync | OpKind::Shutdown | OpKind::Splice)
+}
+
 /// Submits entries tagged with their index and returns the results in that order.
-fn ask(io: &mut IoUring, entries: Vec<Entry>) -> io::Result<Vec<i32>> {
+fn ask(io: &mut IoUring, entries: Vec<(Option<OpKind>, Entry)>) -> io::Result<Vec<i32>> {
     let mut results = vec![-libc::ENOSYS; entries.len()];
-    for (index, entry) in entries.into_iter().enumerate() {
-        // SAFETY: the samples' memory outlives this call, and all of them complete within it.
-        let pushed = unsafe { io.submission().push(&entry.user_data(index as u64)) };
-        pushed.map_err(|_| io::Error::from_raw_os_error(libc::ENOSPC))?;
+    let mut left = 0;
+    for (index, (kind, entry)) in entries.into_iter().enumerate() {
+        let fails = entry::poll(-1, Direction::Read)
+            .flags(Flags::IO_LINK)
+            .user_data(u64::MAX - 1);
+        let before = kind.is_some_and(needs_worker).then_some(fails);
+        for entry in before.into_iter().chain([entry.user_data(index as u64)]) {
+            // SAFETY: the samples' memory outlives this call, and all of them complete within it.
+            let pushed = unsafe { io.submission().push(&entry) };
+            pushed.map_err(|_| io::Error::from_raw_os_error(libc::ENOSPC))?;
+            left += 1;
+        }
     }
-    let mut left = results.len();
     while left > 0 {
         match io.submit_and_wait(left) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -299,8 +313,11 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
     // SAFETY: all of these are C structures for which zeros are a value.
     let memory: Box<Memory> = Box::new(unsafe { std::mem::zeroed() });
     let samples = samples(&memory);
-    let mut entries: Vec<Entry> = samples.iter().map(|(_, op)| entry::build(op)).collect();
-    entries.push(opcode::AsyncCancel::new(u64::MAX).build());
+    let mut entries: Vec<_> = samples
+        .iter()
+        .map(|(kind, op)| (Some(*kind), entry::build(op)))
+        .collect();
+    entries.push((None, opcode::AsyncCancel::new(u64::MAX).build()));
     let mut results = ask(&mut io, entries)?;
     let cancel = results.pop().unwrap_or(-libc::ENOSYS);
 
