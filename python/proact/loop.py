@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import signal
 import socket
 import threading
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     class _Server(Server):
         def _attach(self, transport: asyncio.BaseTransport) -> None: ...
 
+    _UnixEventLoop = asyncio.SelectorEventLoop
+
     class _BaseEventLoop(asyncio.BaseEventLoop):
         _current_handle: events.Handle | None
 
@@ -69,8 +72,12 @@ else:
     from asyncio.base_events import _format_handle, _set_nodelay
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
+    from asyncio.unix_events import _UnixSelectorEventLoop as _UnixEventLoop
 
 __all__ = ["EventLoop"]
+
+# Seconds until a Unix server whose backlog is full is asked again.
+_BACKLOG_RETRY = 0.001
 
 # Python 3.13 and later tell a server which transport came or went; before, only that one did.
 _SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(_Server._attach).parameters
@@ -80,10 +87,15 @@ class _Transport(asyncio.Transport):
     """What `isinstance(transport, asyncio.Transport)` sees of a native stream transport."""
 
 
+class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
+    """What `isinstance` sees of a native datagram transport: both, as it does of asyncio's own."""
+
+
 class EventLoop(_core.Scheduler, _BaseEventLoop):
     """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
 
     _transport_class = _Transport
+    _datagram_class = _DatagramTransport
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
     def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:
@@ -94,6 +106,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         asyncio.BaseEventLoop.__init__(self)
         self._info = info or {"requested": engine, "engines": {}}
         self._listeners: dict[int, _core.Listener] = {}
+        # Python 3.13 and later: by the socket, the inode of the path to remove with it.
+        self._unix_server_sockets: dict[socket.socket, int] = {}
         self._signal_handlers: dict[int, events.Handle] = {}
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
 
@@ -222,6 +236,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             }
         )
 
+    def _protocol_failed(
+        self, transport: _core.DatagramTransport, error: BaseException, message: str
+    ) -> None:
+        context = {"message": message, "exception": error}
+        self.call_exception_handler(
+            {**context, "transport": transport, "protocol": transport.get_protocol()}
+        )
+
     def _accept_failed(self, error: BaseException, sock: socket.socket, retries: bool) -> None:
         message = "socket.accept() out of system resource" if retries else "Accept failed on a socket"
         from asyncio.trsock import TransportSocket
@@ -282,7 +304,31 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
             )
             _, _, _, _, address = resolved[0]
-        await self._sock_connect(sock, address)
+        while True:
+            try:
+                return await self._sock_connect(sock, address)
+            except BlockingIOError:
+                # A Unix server whose backlog is full: no poll tells when there is room.
+                await asyncio.sleep(_BACKLOG_RETRY)
+
+    def sock_recvfrom(  # type: ignore[override]  # an awaitable and a coroutine, if not a CoroutineType
+        self, sock: socket.socket, bufsize: int
+    ) -> _core.Operation[tuple[bytes, Any]]:
+        """Receive a datagram: its bytes, `bufsize` at most, and where it came from."""
+        return self._sock_when_readable(sock, lambda: sock.recvfrom(bufsize))
+
+    def sock_recvfrom_into(  # type: ignore[override]
+        self, sock: socket.socket, buf: Any, nbytes: int = 0
+    ) -> _core.Operation[tuple[int, Any]]:
+        """Receive a datagram into a buffer (`nbytes` at most; 0: its size): its length and where it came from."""
+        size = nbytes or len(buf)
+        return self._sock_when_readable(sock, lambda: sock.recvfrom_into(buf, size))
+
+    def sock_sendto(  # type: ignore[override]
+        self, sock: socket.socket, data: Any, address: Any
+    ) -> _core.Operation[int]:
+        """Send a datagram to `address`; the number of bytes."""
+        return self._sock_when_writable(sock, lambda: sock.sendto(data, address))
 
     # Connections.
 
@@ -314,6 +360,18 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     ) -> _core.StreamTransport:
         _set_nodelay(sock)
         transport = _core.StreamTransport(self, sock, protocol, extra, server)
+        self.call_soon(transport._start, waiter)
+        return transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> _core.DatagramTransport:
+        transport = _core.DatagramTransport(self, sock, protocol, address, extra)
         self.call_soon(transport._start, waiter)
         return transport
 
@@ -377,10 +435,30 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._listeners[sock.fileno()] = listener
 
     def _stop_serving(self, sock: socket.socket) -> None:
+        path = sock.getsockname() if sock in self._unix_server_sockets else None
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None and not self.is_closed():
             listener.stop()
         sock.close()
+
+        inode = self._unix_server_sockets.pop(sock, None)
+        if path is not None and inode is not None:
+            self._remove_unix_path(path, inode)
+
+    # Unix sockets. What asyncio does once a connection or a server holds for any loop.
+
+    create_unix_connection = _UnixEventLoop.create_unix_connection
+    create_unix_server = _UnixEventLoop.create_unix_server
+
+    @staticmethod
+    def _remove_unix_path(path: str, inode: int) -> None:
+        try:
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, error)
 
     # Signals.
 

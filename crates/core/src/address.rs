@@ -13,11 +13,30 @@ pub struct Address {
     pub len: libc::socklen_t,
 }
 
+impl PartialEq for Address {
+    fn eq(&self, other: &Address) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
 impl Address {
     fn empty() -> Address {
         // SAFETY: zeros are a value of sockaddr_storage.
         let storage = unsafe { std::mem::zeroed() };
         Address { storage, len: 0 }
+    }
+
+    /// Room for any address, with the size of that room.
+    pub fn room() -> Address {
+        let mut address = Address::empty();
+        address.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        address
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let len = (self.len as usize).min(size_of::<libc::sockaddr_storage>());
+        // SAFETY: plain memory of at least this length, all of it set.
+        unsafe { std::slice::from_raw_parts((&raw const self.storage).cast(), len) }
     }
 
     fn write<T>(value: T) -> Address {
@@ -89,10 +108,10 @@ impl Address {
             ))
         })?;
         let (host, port): (String, u16) = (tuple.get_item(0)?.extract()?, tuple.get_item(1)?.extract()?);
-        let host = if host.is_empty() {
-            "0.0.0.0".to_owned()
-        } else {
-            host
+        let host = match host.as_str() {
+            "" => "0.0.0.0".to_owned(),
+            "<broadcast>" if family == libc::AF_INET => "255.255.255.255".to_owned(),
+            _ => host,
         };
         let bare = host.split('%').next().unwrap_or(&host);
         let ip: IpAddr = bare
@@ -121,9 +140,29 @@ impl Address {
         }))
     }
 
+    /// The same for an address whose host may be a name, which is looked up then and there, as `socket.sendto` does.
+    ///
+    /// # Errors
+    /// As [`Address::parse`]; `OSError` for a name that is not known.
+    pub fn resolve(family: i32, address: &Bound<'_, PyAny>) -> PyResult<Address> {
+        let py = address.py();
+        match Address::parse(family, address) {
+            Err(error)
+                if error.is_instance_of::<PyValueError>(py)
+                    && matches!(family, libc::AF_INET | libc::AF_INET6) =>
+            {
+                let (host, port) = (address.get_item(0)?, address.get_item(1)?);
+                let found = py
+                    .import("_socket")?
+                    .call_method1("getaddrinfo", (host, port, family, libc::SOCK_DGRAM))?;
+                Address::parse(family, &found.get_item(0)?.get_item(4)?)
+            }
+            outcome => outcome,
+        }
+    }
+
     fn ask(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) -> Option<Address> {
-        let mut address = Address::empty();
-        address.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let mut address = Address::room();
         (call((&raw mut address.storage).cast(), &raw mut address.len) == 0).then_some(address)
     }
 
@@ -138,6 +177,10 @@ impl Address {
     }
 
     pub fn family(&self) -> i32 {
+        if self.len == 0 {
+            // A Unix socket without a name sent it.
+            return libc::AF_UNSPEC;
+        }
         i32::from(self.storage.ss_family)
     }
 

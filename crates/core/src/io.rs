@@ -11,6 +11,7 @@ use pyo3::types::PyBytes;
 use crate::call::{bytes_memory, uninit_bytes};
 use crate::slots::{Slots, Target};
 use crate::stash::{Buffers, Stash};
+use crate::transport::datagram::inbox::Inbox;
 use crate::transport::stream::StreamTransport;
 
 pub struct Io {
@@ -21,6 +22,7 @@ pub struct Io {
     pub flush: Vec<Py<StreamTransport>>,
     pub stash: Stash,
     pub buffers: Buffers,
+    pub inbox: Inbox,
     /// By fd: whether a transport owns it.
     owned: Vec<bool>,
     batch: Vec<Completion>,
@@ -42,6 +44,7 @@ impl Io {
             flush: Vec::new(),
             stash: Stash::default(),
             buffers: Buffers::default(),
+            inbox: Inbox::default(),
             owned: Vec::new(),
             batch: Vec::new(),
             next: 0,

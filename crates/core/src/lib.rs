@@ -34,6 +34,8 @@ mod _core {
     #[pymodule_export]
     use crate::stats::probe_engines;
     #[pymodule_export]
+    use crate::transport::datagram::DatagramTransport;
+    #[pymodule_export]
     use crate::transport::listener::Listener;
     #[pymodule_export]
     use crate::transport::stream::StreamTransport;

@@ -25,6 +25,7 @@ use crate::readers::Readers;
 use crate::ready::{Queue, Ready};
 use crate::slots::Target;
 use crate::timers::{Timers, nanoseconds, now};
+use crate::transport::datagram::DatagramTransport;
 use crate::transport::listener::Listener;
 use crate::transport::stream::StreamTransport;
 
@@ -222,6 +223,12 @@ impl Scheduler {
                 }
                 Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
                 Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
+                Target::DatagramReadable(transport) => {
+                    DatagramTransport::readable(transport.bind(py), &completion)?
+                }
+                Target::DatagramWritable(transport) => {
+                    DatagramTransport::writable(transport.bind(py), &completion)?
+                }
                 Target::Watch(watch) if completion.result >= 0 => {
                     self.push(Ready::Watch(watch.clone_ref(py)))
                 }
@@ -662,6 +669,9 @@ impl Scheduler {
                         visit.call(object)?;
                     }
                     Target::Accept(object) => visit.call(object)?,
+                    Target::DatagramReadable(object) | Target::DatagramWritable(object) => {
+                        visit.call(object)?;
+                    }
                     Target::Watch(object) => visit.call(object)?,
                     Target::Operation(object) => visit.call(object)?,
                     Target::Nobody => {}

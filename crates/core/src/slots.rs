@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::operation::Operation;
 use crate::readers::Watch;
+use crate::transport::datagram::DatagramTransport;
 use crate::transport::listener::Listener;
 use crate::transport::stream::StreamTransport;
 
@@ -17,6 +18,8 @@ pub enum Target {
     StreamReadable(Py<StreamTransport>),
     StreamSend(Py<StreamTransport>),
     Accept(Py<Listener>),
+    DatagramReadable(Py<DatagramTransport>),
+    DatagramWritable(Py<DatagramTransport>),
     Watch(Py<Watch>),
     Operation(Py<Operation>),
     /// Nobody waits for it (a close).
@@ -30,6 +33,8 @@ impl Target {
             Target::StreamReadable(transport) => Target::StreamReadable(transport.clone_ref(py)),
             Target::StreamSend(transport) => Target::StreamSend(transport.clone_ref(py)),
             Target::Accept(listener) => Target::Accept(listener.clone_ref(py)),
+            Target::DatagramReadable(transport) => Target::DatagramReadable(transport.clone_ref(py)),
+            Target::DatagramWritable(transport) => Target::DatagramWritable(transport.clone_ref(py)),
             Target::Watch(watch) => Target::Watch(watch.clone_ref(py)),
             Target::Operation(operation) => Target::Operation(operation.clone_ref(py)),
             Target::Nobody => Target::Nobody,

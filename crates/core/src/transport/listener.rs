@@ -33,6 +33,7 @@ pub struct Listener {
     factory: Py<PyAny>,
     server: Option<Py<PyAny>>,
     adopt: Option<Py<PyAny>>,
+    is_internet: bool,
     context: Py<PyAny>,
     state: LoopCell<State>,
 }
@@ -49,6 +50,7 @@ impl Listener {
         adopt: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Listener> {
         let fd: RawFd = sock.call_method0("fileno")?.extract()?;
+        let family: i32 = sock.getattr("family")?.extract()?;
         Ok(Listener {
             scheduler: scheduler.clone().unbind(),
             socket: sock.unbind(),
@@ -56,6 +58,7 @@ impl Listener {
             factory: factory.unbind(),
             server: server.map(Bound::unbind),
             adopt: adopt.map(Bound::unbind),
+            is_internet: matches!(family, libc::AF_INET | libc::AF_INET6),
             context: current_context(scheduler.py())?,
             state: LoopCell::new(State::default()),
         })
@@ -107,7 +110,7 @@ impl Listener {
     }
 }
 
-/// Each one, for a connection that was complete before we listened inherits nothing. Unix sockets refuse it.
+/// Each one, for a connection that was complete before we listened inherits nothing.
 fn set_nodelay(fd: RawFd) {
     let on: i32 = 1;
     let len = size_of::<i32>() as libc::socklen_t;
@@ -172,7 +175,9 @@ impl Listener {
             if let Some(adopt) = &self.adopt {
                 return adopt.call1(py, (fd, &self.factory)).map(drop);
             }
-            set_nodelay(fd);
+            if self.is_internet {
+                set_nodelay(fd);
+            }
             let protocol = match self.factory.bind(py).call0() {
                 Ok(protocol) => protocol,
                 Err(error) => {

@@ -1,8 +1,10 @@
 //! Transports: what stands between a protocol and the engine.
 //!
 //! `stream.rs` is the transport and its state; the life of its data is told in `receive.rs`, `send.rs` and `closing.rs`.
+//! `datagram.rs` is the one of datagram sockets.
 
 mod closing;
+pub mod datagram;
 pub mod listener;
 mod outbox;
 mod protocol;

@@ -40,6 +40,14 @@ impl<'py> Callee<'py> {
             .map(drop)
     }
 
+    #[inline]
+    pub fn datagram_received(&self, data: &Bound<'py, PyBytes>, from: &Bound<'py, PyAny>) -> PyResult<()> {
+        let name = intern!(self.py(), "datagram_received");
+        in_context(self.py(), &self.context, || {
+            self.protocol.call_method1(name, (data, from)).map(drop)
+        })
+    }
+
     /// A writable buffer of the protocol's; never empty.
     pub fn get_buffer(&self, hint: isize) -> PyResult<PyBuffer<u8>> {
         let hint = hint.into_pyobject(self.py())?;

@@ -16,10 +16,10 @@ use crate::slots::Target;
 /// From this many bytes on, a write is tried at once.
 const LARGE: usize = 32 * 1024;
 /// asyncio's: a program that goes on writing into a lost connection is told in the log.
-const FUTILE_WRITES: u32 = 5;
+pub(super) const FUTILE_WRITES: u32 = 5;
 
 /// The immutable bytes of what a program writes: itself if it is `bytes`, else a snapshot.
-fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub(super) fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         return Ok(bytes.clone());
     }
