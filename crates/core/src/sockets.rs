@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyBlockingIOError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::address::Address;
-use crate::call::os_error;
+use crate::call::{io_error, os_error};
 use crate::operation::{self, Operation, Work};
 use crate::scheduler::Scheduler;
 
@@ -163,14 +163,17 @@ impl Scheduler {
         let fd = socket_fd(slf, sock)?;
         let family: i32 = sock.getattr("family")?.extract()?;
         let parsed = Box::new(Address::parse(family, &address)?);
-        Operation::start(
+        let connect = Operation::start(
             slf,
             Work::Connect {
                 fd,
                 address: parsed,
                 shown: address.unbind(),
             },
-        )
+        )?;
+        // It has begun when this returns: the program may go on to wait for the connection in a call that blocks.
+        slf.get().io.get()?.driver.flush().map_err(io_error)?;
+        Ok(connect)
     }
 }
 
