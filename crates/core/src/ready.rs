@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::handle::Handle;
 use crate::readers::Watch;
+use crate::transport::datagram::DatagramTransport;
 
 /// A callback that is due: one of ours, or in debug mode one of asyncio's (which knows where it was created).
 pub enum Ready {
@@ -15,13 +16,15 @@ pub enum Ready {
     Debug(Py<PyAny>),
     /// A watched fd is ready; its callback is asked for when the turn comes to it, for it may be gone by then.
     Watch(Py<Watch>),
+    /// A datagram socket is readable: its transport takes what is there after what was scheduled before, as in asyncio.
+    Datagrams(Py<DatagramTransport>),
 }
 
 impl Ready {
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
             Ready::Native(handle) => handle.get().is_cancelled(),
-            Ready::Watch(_) => false,
+            Ready::Watch(_) | Ready::Datagrams(_) => false,
             Ready::Debug(handle) => handle
                 .bind(py)
                 .getattr("_cancelled")
@@ -42,6 +45,7 @@ impl Ready {
             Ready::Native(handle) => handle.clone_ref(py).into_any(),
             Ready::Debug(handle) => handle.clone_ref(py),
             Ready::Watch(watch) => watch.clone_ref(py).into_any(),
+            Ready::Datagrams(transport) => transport.clone_ref(py).into_any(),
         }
     }
 
@@ -50,6 +54,7 @@ impl Ready {
             Ready::Native(handle) => Handle::traverse(handle, visit),
             Ready::Debug(handle) => visit.call(handle),
             Ready::Watch(watch) => visit.call(watch),
+            Ready::Datagrams(transport) => visit.call(transport),
         }
     }
 }

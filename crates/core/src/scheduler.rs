@@ -363,6 +363,7 @@ impl Scheduler {
                     Some(Ready::Debug(debug)) => self.run_debug(slf, &debug),
                     _ => Ok(()),
                 },
+                Ready::Datagrams(transport) => DatagramTransport::take(transport.bind(py)),
             };
             if outcome.is_err() {
                 let mut ready = self.ready();

@@ -119,7 +119,8 @@ impl DatagramTransport {
         let py = this.py();
         let callback = this.getattr(method)?.unbind();
         let scheduler = this.get().scheduler.get();
-        scheduler.call_native(py, callback, PyTuple::empty(py).unbind(), current_context(py)?)
+        let args = PyTuple::empty(py).unbind();
+        scheduler.soon(py, callback, args, current_context(py)?).map(drop)
     }
 
     /// Ends the transport now; what is queued is dropped.

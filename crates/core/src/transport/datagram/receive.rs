@@ -11,6 +11,7 @@ use super::{DatagramTransport, Known};
 use crate::address::Address;
 use crate::call::os_error;
 use crate::io::Sent;
+use crate::ready::Ready;
 use crate::slots::Target;
 use crate::transport::stream::Phase;
 
@@ -58,7 +59,11 @@ impl DatagramTransport {
             state.phase == Phase::Open && !state.paused && !state.stopping
         };
         let outcome = match completion.result {
-            0.. if wanted => Self::take(this),
+            0.. if wanted => {
+                let transport = this.clone().unbind();
+                this.get().scheduler.get().push(Ready::Datagrams(transport));
+                Ok(())
+            }
             error if wanted && error < 0 => Self::read_failed(this, error),
             _ => Ok(()),
         };
@@ -74,7 +79,7 @@ impl DatagramTransport {
     }
 
     /// Receives what is there.
-    fn take(this: &Bound<'_, Self>) -> PyResult<()> {
+    pub fn take(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let transport = this.get();
         let limit = {
