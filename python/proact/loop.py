@@ -360,6 +360,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     ) -> _core.StreamTransport:
         _set_nodelay(sock)
         transport = _core.StreamTransport(self, sock, protocol, extra, server)
+        _keep_open(sock)
         self.call_soon(transport._start, waiter)
         return transport
 
@@ -372,6 +373,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         extra: dict[str, Any] | None = None,
     ) -> _core.DatagramTransport:
         transport = _core.DatagramTransport(self, sock, protocol, address, extra)
+        _keep_open(sock)
         self.call_soon(transport._start, waiter)
         return transport
 
@@ -540,6 +542,11 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
 def _is_coroutine(callback: object) -> bool:
     return asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback)
+
+
+def _keep_open(sock: Any) -> None:
+    """From now on the fd is its transport's: `sock.close()` does not free the number for another file."""
+    sock._io_refs += 1
 
 
 def _ignore_signal(number: int, frame: object) -> None:

@@ -223,3 +223,52 @@ async def facing(loop: Any, make: Callable[[], Any], **options: Any) -> AsyncIte
             if not protocol.lost.done():
                 protocol.transport.abort()
                 await protocol.lost
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Writes down every call in order, what arrived, and the errors."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.calls: list[str] = []
+        self.datagrams: list[tuple[bytes, Any]] = []
+        self.errors: list[Exception] = []
+        self.transport: Any = None
+        self.lost: asyncio.Future[BaseException | None] = loop.create_future()
+        self._more: asyncio.Future[None] | None = None
+
+    def call(self, name: str) -> None:
+        if self.calls[-1:] != [name]:
+            self.calls.append(name)
+
+    def connection_made(self, transport: Any) -> None:
+        self.call("connection_made")
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        assert type(data) is bytes
+        self.call("datagram_received")
+        self.datagrams.append((data, addr))
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    def error_received(self, exc: Exception) -> None:
+        self.call("error_received")
+        self.errors.append(exc)
+
+    def pause_writing(self) -> None:
+        self.call("pause_writing")
+
+    def resume_writing(self) -> None:
+        self.call("resume_writing")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.call("connection_lost")
+        self.lost.set_result(exc)
+
+    async def received(self, count: int = 1) -> list[tuple[bytes, Any]]:
+        """Wait until `count` datagrams have come in all."""
+        while len(self.datagrams) < count:
+            self._more = self.loop.create_future()
+            await self._more
+        return self.datagrams

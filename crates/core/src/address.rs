@@ -101,12 +101,16 @@ impl Address {
             let path = address.py().import("os")?.call_method1("fsencode", (address,))?;
             return Address::from_path(path.cast::<PyBytes>()?.as_bytes());
         }
-        let tuple = address.cast::<PyTuple>().map_err(|_| {
-            PyTypeError::new_err(format!(
-                "AF_INET address must be tuple, not {}",
-                address.get_type()
-            ))
-        })?;
+        let name = if family == libc::AF_INET6 { "AF_INET6" } else { "AF_INET" };
+        let Ok(tuple) = address.cast::<PyTuple>() else {
+            let kind = address.get_type().name()?;
+            let message = format!("{name} address must be tuple, not {kind}");
+            return Err(PyTypeError::new_err(message));
+        };
+        if tuple.len() < 2 {
+            let message = format!("{name} address must be a tuple of a host and a port");
+            return Err(PyTypeError::new_err(message));
+        }
         let (host, port): (String, u16) = (tuple.get_item(0)?.extract()?, tuple.get_item(1)?.extract()?);
         let host = match host.as_str() {
             "" => "0.0.0.0".to_owned(),

@@ -25,6 +25,8 @@ pub struct Io {
     pub inbox: Inbox,
     /// By fd: whether a transport owns it.
     owned: Vec<bool>,
+    /// By fd: the address of the object that used it last, never followed.
+    sockets: Vec<usize>,
     batch: Vec<Completion>,
     next: usize,
 }
@@ -46,6 +48,7 @@ impl Io {
             buffers: Buffers::default(),
             inbox: Inbox::default(),
             owned: Vec::new(),
+            sockets: Vec::new(),
             batch: Vec::new(),
             next: 0,
         }
@@ -88,6 +91,21 @@ impl Io {
             self.owned.resize(index + 1, false);
         }
         self.owned[index] = owns;
+    }
+
+    /// An operation begins on the fd of an object. If that was another object's before, its socket was closed behind our
+    /// back: operations that still wait under the number end, so that none of them takes what is not meant for it.
+    pub fn evict(&mut self, fd: RawFd, socket: *mut pyo3::ffi::PyObject) {
+        let Ok(index) = usize::try_from(fd) else { return };
+        if self.sockets.len() <= index {
+            self.sockets.resize(index + 1, 0);
+        }
+        if std::mem::replace(&mut self.sockets[index], socket as usize) == socket as usize {
+            return;
+        }
+        for token in self.slots.operations(|operation| operation.is_stale(fd, socket)) {
+            self.cancel(token);
+        }
     }
 
     #[inline]

@@ -72,6 +72,8 @@ enum State {
 #[pyclass(frozen, weakref, module = "proact._core")]
 pub struct Operation {
     scheduler: Py<Scheduler>,
+    /// The object whose fd is used: by it an operation is known whose fd was closed behind its back (`Io::evict`).
+    pub socket: Option<Py<PyAny>>,
     /// The socket whose bytes must not be lost when a receive is cancelled.
     receives: Option<RawFd>,
     state: LoopCell<State>,
@@ -83,6 +85,15 @@ impl Work {
             visit.call(then)
         } else {
             Ok(())
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        match self {
+            Work::Receive { fd, .. }
+            | Work::Ready { fd, .. }
+            | Work::Send { fd, .. }
+            | Work::Connect { fd, .. } => *fd,
         }
     }
 
@@ -160,11 +171,13 @@ impl Work {
 impl Operation {
     fn new(
         scheduler: &Bound<'_, Scheduler>,
+        socket: Option<&Bound<'_, PyAny>>,
         receives: Option<RawFd>,
         state: State,
     ) -> PyResult<Py<Operation>> {
         let operation = Operation {
             scheduler: scheduler.clone().unbind(),
+            socket: socket.map(|socket| socket.clone().unbind()),
             receives,
             state: LoopCell::new(state),
         };
@@ -172,17 +185,21 @@ impl Operation {
     }
 
     pub fn done(scheduler: &Bound<'_, Scheduler>, outcome: PyResult<Py<PyAny>>) -> PyResult<Py<Operation>> {
-        Operation::new(scheduler, None, State::Done(outcome))
+        Operation::new(scheduler, None, None, State::Done(outcome))
     }
 
     /// Begins the work.
-    pub fn start(scheduler: &Bound<'_, Scheduler>, work: Work) -> PyResult<Py<Operation>> {
+    pub fn start(
+        scheduler: &Bound<'_, Scheduler>,
+        socket: &Bound<'_, PyAny>,
+        work: Work,
+    ) -> PyResult<Py<Operation>> {
         let receives = if let Work::Receive { fd, .. } = work {
             Some(fd)
         } else {
             None
         };
-        let operation = Operation::new(scheduler, receives, State::Spent)?;
+        let operation = Operation::new(scheduler, Some(socket), receives, State::Spent)?;
         operation.get().carry_on(scheduler.py(), &operation, work, None)?;
         Ok(operation)
     }
@@ -230,6 +247,13 @@ impl Operation {
             Err(_) if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? => Ok(()),
             outcome => outcome.map(drop),
         }
+    }
+
+    /// Whether it uses this fd, but as another object's.
+    pub fn is_stale(&self, fd: RawFd, socket: *mut pyo3::ffi::PyObject) -> bool {
+        let other = self.socket.as_ref().is_some_and(|own| own.as_ptr() != socket);
+        let work = self.state.try_get();
+        other && matches!(work.as_deref(), Some(State::Pending { work, .. }) if work.fd() == fd)
     }
 
     /// The terminal completion.
@@ -300,6 +324,7 @@ fn spent() -> PyErr {
 impl Operation {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
+        visit.call(&self.socket)?;
         match self.state.try_get().as_deref() {
             Some(State::Pending { work, future, .. }) => {
                 visit.call(future)?;
@@ -416,7 +441,12 @@ impl Drop for Operation {
 }
 
 /// `sock_recv`: what was kept of a cancelled receive first, then the socket.
-pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyResult<Py<Operation>> {
+pub fn receive(
+    scheduler: &Bound<'_, Scheduler>,
+    socket: &Bound<'_, PyAny>,
+    fd: RawFd,
+    len: usize,
+) -> PyResult<Py<Operation>> {
     let py = scheduler.py();
     let kept = kept_of(&mut *scheduler.get().io.get()?, fd, len);
     if let Some(kept) = kept {
@@ -424,6 +454,8 @@ pub fn receive(scheduler: &Bound<'_, Scheduler>, fd: RawFd, len: usize) -> PyRes
     }
     let bytes = scheduler.get().io.get()?.buffers.take(py, len)?;
     Operation::start(scheduler, Work::Receive { fd, bytes, len })
+    let bytes = uninit_bytes(py, len)?.unbind();
+    Operation::start(scheduler, socket, Work::Receive { fd, bytes, len })
 }
 
 /// What was kept of a cancelled receive.
@@ -438,6 +470,7 @@ pub fn kept_of(io: &mut Io, fd: RawFd, room: usize) -> Option<Vec<u8>> {
 /// `sock_sendall`: tries at once, and leaves the rest to the engine.
 pub fn send_all(
     scheduler: &Bound<'_, Scheduler>,
+    socket: &Bound<'_, PyAny>,
     fd: RawFd,
     buffer: PyBuffer<u8>,
 ) -> PyResult<Py<Operation>> {
@@ -455,5 +488,5 @@ pub fn send_all(
         sent if sent as usize >= len => return Operation::done(scheduler, Ok(scheduler.py().None())),
         sent => sent as usize,
     };
-    Operation::start(scheduler, Work::Send { fd, buffer, sent })
+    Operation::start(scheduler, socket, Work::Send { fd, buffer, sent })
 }

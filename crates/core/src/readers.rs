@@ -66,10 +66,8 @@ impl Readers {
         side: Side,
         handle: Ready,
     ) -> PyResult<Option<Ready>> {
-        if let Some((_, watch)) = self.0.get(&(fd, side)) {
-            let previous = watch.get().handle.get()?.replace(handle);
-            return Ok(previous);
-        }
+        // A new poll even where there is one: the number may name another file by now, closed behind our back.
+        let previous = self.remove(io, fd, side)?;
         let watch = Py::new(
             py,
             Watch {
@@ -85,7 +83,7 @@ impl Readers {
         match unsafe { io.submit(Op::PollMulti { fd, events }, Target::Watch(watch.clone_ref(py))) } {
             Sent::Pending(token) => {
                 self.0.insert((fd, side), (token, watch));
-                Ok(None)
+                Ok(previous)
             }
             Sent::Ready(error) => Err(os_error(error)),
         }

@@ -106,6 +106,15 @@ impl Slots {
         tokens.into_iter().filter_map(|token| self.take(token)).collect()
     }
 
+    /// The tokens of the operations in flight that are as asked for.
+    pub fn operations(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Token> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, slot)| matches!(&slot.target, Some(Target::Operation(it)) if wanted(it.get())))
+            .map(|(index, slot)| u64::from(slot.generation) << 32 | index as u64)
+            .collect()
+    }
+
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.slots.iter().filter_map(|slot| slot.target.as_ref())
     }

@@ -27,6 +27,7 @@ fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyR
         return Err(os_error(-libc::EBADF));
     }
     this.check_not_a_transport(socket.py(), fd)?;
+    this.io.get()?.evict(fd, socket.as_ptr());
     Ok(fd)
 }
 
@@ -80,6 +81,7 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
 /// Tries `attempt` now, and again whenever the socket has one of `events`.
 fn when_ready(
     scheduler: &Bound<'_, Scheduler>,
+    socket: &Bound<'_, PyAny>,
     fd: RawFd,
     events: i16,
     attempt: Bound<'_, PyAny>,
@@ -87,6 +89,7 @@ fn when_ready(
     match attempt.call0() {
         Err(error) if error.is_instance_of::<PyBlockingIOError>(scheduler.py()) => Operation::start(
             scheduler,
+            socket,
             Work::Ready {
                 fd,
                 events,
@@ -103,7 +106,7 @@ impl Scheduler {
     fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<Operation>> {
         let n = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
         let fd = socket_fd(slf, sock)?;
-        operation::receive(slf, fd, n)
+        operation::receive(slf, sock, fd, n)
     }
 
     /// Receives into a buffer; the number of bytes. The buffer is not held while waiting.
@@ -118,7 +121,7 @@ impl Scheduler {
             fd,
             buffer: buf.unbind(),
         };
-        when_ready(slf, fd, libc::POLLIN, Bound::new(slf.py(), attempt)?.into_any())
+        when_ready(slf, sock, fd, libc::POLLIN, Bound::new(slf.py(), attempt)?.into_any())
     }
 
     /// Sends all of `data`.
@@ -128,7 +131,7 @@ impl Scheduler {
         data: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        operation::send_all(slf, fd, bytes_of(data)?)
+        operation::send_all(slf, sock, fd, bytes_of(data)?)
     }
 
     /// `attempt()` once the socket is readable; it raises `BlockingIOError` where it was not after all.
@@ -139,7 +142,7 @@ impl Scheduler {
         attempt: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        when_ready(slf, fd, libc::POLLIN, attempt)
+        when_ready(slf, sock, fd, libc::POLLIN, attempt)
     }
 
     /// The same once it is writable.
@@ -150,7 +153,7 @@ impl Scheduler {
         attempt: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        when_ready(slf, fd, libc::POLLOUT, attempt)
+        when_ready(slf, sock, fd, libc::POLLOUT, attempt)
     }
 
     /// Connects to an address that is resolved already.
@@ -165,6 +168,7 @@ impl Scheduler {
         let parsed = Box::new(Address::parse(family, &address)?);
         let connect = Operation::start(
             slf,
+            sock,
             Work::Connect {
                 fd,
                 address: parsed,
