@@ -299,9 +299,11 @@ async def test_flow_control(loop, tmp_path):
             await loops.turns()
             assert near.calls == ["connection_made", "pause_writing", "resume_writing"]
             assert near.transport.get_write_buffer_size() == 0
-    
 
-@pytest.mark.parametrize(("high", "low", "limits"), [(100, None, (25, 100)), (None, 10, (10, 40)), (0, 0, (0, 0))])
+
+@pytest.mark.parametrize(
+    ("high", "low", "limits"), [(100, None, (25, 100)), (None, 10, (10, 40)), (0, 0, (0, 0))]
+)
 async def test_limits(loop, high, low, limits):
     async with endpoint(loop, local_addr=ANY) as near:
         near.transport.set_write_buffer_limits(high=high, low=low)
@@ -457,7 +459,9 @@ async def test_many_datagrams_in_their_order(loop):
         assert [data for data, _ in server.datagrams] == [b"%d" % number for number in range(2000)]
 
 
-@pytest.mark.parametrize("method", ["connection_made", "datagram_received", "error_received", "connection_lost"])
+@pytest.mark.parametrize(
+    "method", ["connection_made", "datagram_received", "error_received", "connection_lost"]
+)
 async def test_what_the_protocol_raises_is_reported_once_and_ends_nothing(loop, unhandled, method):
     class Wrong(Datagrams):
         pass
@@ -559,9 +563,7 @@ async def test_wrong_arguments(loop):
     with pytest.raises(ValueError, match="unexpected address family"):
         await loop.create_datagram_endpoint(asyncio.DatagramProtocol)
     with pytest.raises(TypeError, match="string is expected"):
-        await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, family=socket.AF_UNIX, local_addr=ANY
-        )
+        await loop.create_datagram_endpoint(asyncio.DatagramProtocol, family=socket.AF_UNIX, local_addr=ANY)
     with peer() as taken, pytest.raises(OSError) as info:
         await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=taken.getsockname())
     assert info.value.errno == errno.EADDRINUSE

@@ -140,7 +140,9 @@ async def test_whether_the_path_goes_with_the_server(loop, tmp_path):
     goes, stays, moved = tmp_path / "goes", tmp_path / "stays", tmp_path / "moved"
     new = sys.version_info >= (3, 13)
     first = await loop.create_unix_server(lambda: Echo(loop), goes)
-    second = await loop.create_unix_server(lambda: Echo(loop), stays, **({"cleanup_socket": False} if new else {}))
+    second = await loop.create_unix_server(
+        lambda: Echo(loop), stays, **({"cleanup_socket": False} if new else {})
+    )
     third = await loop.create_unix_server(lambda: Echo(loop), moved)
     moved.unlink()
     moved.write_text("another's")

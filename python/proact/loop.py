@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import signal
 import socket
 import threading
 from asyncio import events, sslproto
 from asyncio.log import logger
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -240,9 +240,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self, transport: _core.DatagramTransport, error: BaseException, message: str
     ) -> None:
         context = {"message": message, "exception": error}
-        self.call_exception_handler(
-            {**context, "transport": transport, "protocol": transport.get_protocol()}
-        )
+        self.call_exception_handler({**context, "transport": transport, "protocol": transport.get_protocol()})
 
     def _accept_failed(self, error: BaseException, sock: socket.socket, retries: bool) -> None:
         message = "socket.accept() out of system resource" if retries else "Accept failed on a socket"
@@ -311,22 +309,18 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 # A Unix server whose backlog is full: no poll tells when there is room.
                 await asyncio.sleep(_BACKLOG_RETRY)
 
-    def sock_recvfrom(  # type: ignore[override]  # an awaitable and a coroutine, if not a CoroutineType
-        self, sock: socket.socket, bufsize: int
-    ) -> _core.Operation[tuple[bytes, Any]]:
+    def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> _core.Operation[tuple[bytes, Any]]:
         """Receive a datagram: its bytes, `bufsize` at most, and where it came from."""
         return self._sock_when_readable(sock, lambda: sock.recvfrom(bufsize))
 
-    def sock_recvfrom_into(  # type: ignore[override]
+    def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
     ) -> _core.Operation[tuple[int, Any]]:
-        """Receive a datagram into a buffer (`nbytes` at most; 0: its size): its length and where it came from."""
+        """Receive a datagram into a buffer, `nbytes` at most (0: its size): its length and its sender."""
         size = nbytes or len(buf)
         return self._sock_when_readable(sock, lambda: sock.recvfrom_into(buf, size))
 
-    def sock_sendto(  # type: ignore[override]
-        self, sock: socket.socket, data: Any, address: Any
-    ) -> _core.Operation[int]:
+    def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> _core.Operation[int]:
         """Send a datagram to `address`; the number of bytes."""
         return self._sock_when_writable(sock, lambda: sock.sendto(data, address))
 
@@ -455,8 +449,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     @staticmethod
     def _remove_unix_path(path: str, inode: int) -> None:
         try:
-            if os.stat(path).st_ino == inode:
-                os.unlink(path)
+            if Path(path).stat().st_ino == inode:
+                Path(path).unlink()
         except FileNotFoundError:
             pass
         except OSError as error:

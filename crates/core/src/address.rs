@@ -101,7 +101,11 @@ impl Address {
             let path = address.py().import("os")?.call_method1("fsencode", (address,))?;
             return Address::from_path(path.cast::<PyBytes>()?.as_bytes());
         }
-        let name = if family == libc::AF_INET6 { "AF_INET6" } else { "AF_INET" };
+        let name = if family == libc::AF_INET6 {
+            "AF_INET6"
+        } else {
+            "AF_INET"
+        };
         let Ok(tuple) = address.cast::<PyTuple>() else {
             let kind = address.get_type().name()?;
             let message = format!("{name} address must be tuple, not {kind}");

@@ -31,11 +31,7 @@ pub enum Work {
     },
     /// A wait until a socket is readable (`POLLIN`) or writable (`POLLOUT`). `then` makes the result once the task goes
     /// on: whatever it takes from the socket is taken by somebody who is there to have it.
-    Ready {
-        fd: RawFd,
-        events: i16,
-        then: Py<PyAny>,
-    },
+    Ready { fd: RawFd, events: i16, then: Py<PyAny> },
     /// A send of what is left of a buffer that stays exported until the end.
     Send {
         fd: RawFd,
@@ -453,8 +449,6 @@ pub fn receive(
         return Operation::done(scheduler, Ok(PyBytes::new(py, &kept).unbind().into_any()));
     }
     let bytes = scheduler.get().io.get()?.buffers.take(py, len)?;
-    Operation::start(scheduler, Work::Receive { fd, bytes, len })
-    let bytes = uninit_bytes(py, len)?.unbind();
     Operation::start(scheduler, socket, Work::Receive { fd, bytes, len })
 }
 

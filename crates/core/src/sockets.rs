@@ -121,7 +121,13 @@ impl Scheduler {
             fd,
             buffer: buf.unbind(),
         };
-        when_ready(slf, sock, fd, libc::POLLIN, Bound::new(slf.py(), attempt)?.into_any())
+        when_ready(
+            slf,
+            sock,
+            fd,
+            libc::POLLIN,
+            Bound::new(slf.py(), attempt)?.into_any(),
+        )
     }
 
     /// Sends all of `data`.
