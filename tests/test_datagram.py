@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import gc
 import os
 import socket
 import sys
@@ -595,9 +596,7 @@ def test_a_loop_closed_with_an_endpoint_open(new_loop):
     )
     near.lost.cancel()
     loop.close()
+    near.transport = None
+    del transport, near
     with pytest.warns(ResourceWarning, match="unclosed transport"):
-        near.transport = None
-        del transport, near
-        import gc
-
         gc.collect()

@@ -1,5 +1,5 @@
-"""An fd that is closed behind the loop's back, or inside its own callback: nothing hangs, and what arrives for the next
-file of that number reaches nobody else.
+"""An fd that is closed behind the loop's back, or inside its own callback: nothing hangs, and what arrives
+for the next file of that number reaches nobody else.
 
     whose fd                    what becomes of it
     a transport's               it stays open until the transport is closed: `sock.close()` only marks it
