@@ -1,6 +1,7 @@
 //! Transports: what stands between a protocol and the engine.
 //!
 //! `stream.rs` is the transport and its state; the life of its data is told in `receive.rs`, `send.rs` and `closing.rs`.
+//! `tls/` stands between a transport and the application's protocol.
 
 mod closing;
 pub mod listener;
@@ -9,3 +10,4 @@ mod protocol;
 mod receive;
 mod send;
 pub mod stream;
+pub mod tls;
