@@ -333,16 +333,21 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        transport = tls.over(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        try:
+            transport = tls.over(
+                self,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+        except BaseException:
+            # No transport will ever close it.
+            rawsock.close()
+            raise
         self._make_socket_transport(rawsock, transport, extra=extra, server=server)
         return transport
 
@@ -402,9 +407,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             def adopt(fd: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
                 connection = socket.socket(fileno=fd)
                 connection.setblocking(False)
+                try:
+                    protocol = factory()
+                except BaseException:
+                    connection.close()
+                    raise
                 self._make_ssl_transport(
                     connection,
-                    factory(),
+                    protocol,
                     sslcontext,
                     server_side=True,
                     extra={"peername": connection.getpeername()},

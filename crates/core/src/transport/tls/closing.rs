@@ -6,7 +6,6 @@ use pyo3::prelude::*;
 
 use super::{Phase, TLSTransport, Told, session};
 
-
 impl TLSTransport {
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
         let phase = {
@@ -35,6 +34,11 @@ impl TLSTransport {
     /// Reads and writes what is left, then says good-bye.
     pub(super) fn flush(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::read(this)?;
+        if this.get().phase()? == Phase::Flushing
+            && let Err(error) = Self::send_backlog(this)
+        {
+            return Self::fatal(this, error, "Fatal error on SSL protocol");
+        }
         {
             let mut state = this.get().state.get()?;
             if state.phase != Phase::Flushing {

@@ -319,7 +319,8 @@ impl TLSTransport {
             return Ok(());
         }
         let seconds = slf.get().timeouts.0.bind(slf.py()).str()?;
-        let message = format!("SSL handshake is taking longer than {seconds} seconds: aborting the connection");
+        let message =
+            format!("SSL handshake is taking longer than {seconds} seconds: aborting the connection");
         Self::fatal(
             slf,
             PyConnectionAbortedError::new_err(message),

@@ -121,10 +121,7 @@ impl TLSTransport {
                 return Ok(());
             }
             state.told = Told::Ended;
-            state
-                .protocol
-                .as_ref()
-                .map(|protocol| protocol.bind(py).clone())
+            state.protocol.as_ref().map(|protocol| protocol.bind(py).clone())
         };
         let Some(protocol) = protocol else { return Ok(()) };
         let keeps = method0(&protocol, intern!(py, "eof_received")).and_then(|keeps| keeps.is_truthy());

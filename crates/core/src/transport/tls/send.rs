@@ -57,11 +57,16 @@ impl TLSTransport {
         loop {
             let front = {
                 let state = transport.state.get()?;
+                // Better kept as it is, which costs no memory, than encrypted for a transport that is full; but what
+                // is to go out before the good-bye is encrypted before it.
+                if state.lower_writing_paused && state.undrained >= DRAIN && state.phase == Phase::Wrapped {
+                    break;
+                }
                 let front = state.backlog.front();
                 front.map(|front| (front.bind(py).clone(), state.offset))
             };
             let Some((front, offset)) = front else { break };
-            let Some(count) = transport.session.write(&front, offset)? else {
+            let Some(count) = transport.session.write(&front, offset, DRAIN)? else {
                 break;
             };
             let (sent, drain) = {
@@ -229,7 +234,18 @@ impl TLSTransport {
     }
 
     fn resume_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().state.get()?.lower_writing_paused = false;
-        Self::drain(slf)
+        let has_backlog = {
+            let mut state = slf.get().state.get()?;
+            state.lower_writing_paused = false;
+            !state.backlog.is_empty()
+        };
+        if !has_backlog {
+            return Self::drain(slf);
+        }
+        Self::pass_on(slf)?;
+        match Self::send_backlog(slf) {
+            Ok(()) => Ok(()),
+            Err(error) => Self::fatal(slf, error, "Fatal error on SSL protocol"),
+        }
     }
 }

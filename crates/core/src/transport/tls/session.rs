@@ -166,7 +166,9 @@ impl Session {
                 break Stop::Wants;
             }
         };
-        let Some(first) = first else { return Ok((None, stop)) };
+        let Some(first) = first else {
+            return Ok((None, stop));
+        };
         if all.is_empty() {
             return Ok((Some(first), stop));
         }
@@ -221,7 +223,10 @@ impl Session {
         let py = buffer.py();
         let mut filled = 0;
         // The object's own slices, so that the buffer stays exported only while it is written to.
-        let view = buffer.py().get_type::<pyo3::types::PyMemoryView>().call1((buffer,))?;
+        let view = buffer
+            .py()
+            .get_type::<pyo3::types::PyMemoryView>()
+            .call1((buffer,))?;
         while filled < size {
             let target = if filled == 0 {
                 view.clone()
@@ -244,20 +249,20 @@ impl Session {
         Ok((filled, None))
     }
 
-    /// Encrypts `data` from `offset` on, one record; `None` where the session must hear from its peer first.
+    /// Encrypts up to `most` bytes of `data` from `offset` on; `None` where the session must hear from its peer first.
     #[inline]
-    pub fn write(&self, data: &Bound<'_, PyBytes>, offset: usize) -> PyResult<Option<usize>> {
+    pub fn write(&self, data: &Bound<'_, PyBytes>, offset: usize, most: usize) -> PyResult<Option<usize>> {
         let py = data.py();
-        let written = if offset == 0 {
+        let len = data.as_bytes().len();
+        let written = if offset == 0 && len <= most {
             self.write.bind(py).call1((data,))
         } else {
             // SAFETY: a live bytes object; returns a new reference or null with an exception set.
             let view =
                 unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyMemoryView_FromObject(data.as_ptr()))? };
-            let end = data.as_bytes().len();
             self.write
                 .bind(py)
-                .call1((slice(&view, offset, end.min(offset + RECORD))?,))
+                .call1((slice(&view, offset, len.min(offset + most))?,))
         };
         match written {
             Ok(count) => Ok(Some(count.extract()?)),
