@@ -84,7 +84,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
 
     _transport_class = _Transport
-    _tls_transport_class = tls.Transport
+    _tls_transport_class = tls.SSLTransport
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
     def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 else:
     from asyncio.transports import _FlowControlMixin
 
-__all__ = ["Transport", "over"]
+__all__ = ["SSLTransport", "check", "over"]
 
 
-class Transport(_FlowControlMixin, transports.Transport):
+class SSLTransport(_FlowControlMixin, transports.Transport):
     """What `isinstance` sees of a native TLS transport."""
 
 
