@@ -14,7 +14,9 @@ class Upgradable(Recorder):
     """After start_tls the same protocol goes on, over another transport."""
 
     async def upgrade(self, server_side=False, **options):
-        context = options.pop("context", None) or (tls.server_context() if server_side else tls.client_context())
+        context = options.pop("context", None) or (
+            tls.server_context() if server_side else tls.client_context()
+        )
         if not server_side:
             options.setdefault("server_hostname", tls.NAME)
         self.plain = self.transport
@@ -88,9 +90,7 @@ class Given:
 
 
 async def test_over_unix_sockets(loop):
-    ends = [
-        await loop.create_connection(lambda: Upgradable(loop), sock=sock) for sock in socket.socketpair()
-    ]
+    ends = [await loop.create_connection(lambda: Upgradable(loop), sock=sock) for sock in socket.socketpair()]
     (_, near), (_, far) = ends
     await asyncio.gather(near.upgrade(), far.upgrade(server_side=True))
     near.transport.write(b"unix")
@@ -166,7 +166,9 @@ async def test_over_a_transport_that_is_none_of_the_loop(loop):
 
 
 test_over_a_transport_that_is_none_of_the_loop = pytest.mark.not_on(
-    "asyncio", "uvloop", reason="their TLS is a BufferedProtocol, which such a transport must know how to feed"
+    "asyncio",
+    "uvloop",
+    reason="their TLS is a BufferedProtocol, which such a transport must know how to feed",
 )(test_over_a_transport_that_is_none_of_the_loop)
 
 

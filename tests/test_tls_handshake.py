@@ -14,7 +14,11 @@ from support.protocols import Echo, Recorder, serving
 
 def connect(loop, address, context=None, hostname=tls.NAME, **options):
     return loop.create_connection(
-        lambda: Recorder(loop), *address, ssl=context or tls.client_context(), server_hostname=hostname, **options
+        lambda: Recorder(loop),
+        *address,
+        ssl=context or tls.client_context(),
+        server_hostname=hostname,
+        **options,
     )
 
 

@@ -210,7 +210,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         )
 
     def _transport_failed(
-        self, transport: _core.StreamTransport | _core.TLSTransport, error: BaseException, message: str) -> None:
+        self, transport: _core.StreamTransport | _core.TLSTransport, error: BaseException, message: str
+    ) -> None:
         if isinstance(error, OSError):
             if self.get_debug():
                 logger.debug("%r: %s", transport, message, exc_info=error)
