@@ -1,4 +1,4 @@
-"""Dependencies point one way: driver <- core <- python/proact (loop <- runner <- lab <- cli)."""
+"""Dependencies point one way: driver <- core <- python/proact (tls <- loop <- runner <- lab <- cli)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "proact"
 
 # A layer may import those before it, and itself.
-LAYERS = ["_core", "loop", "runner", "lab", "cli"]
+LAYERS = ["_core", "tls", "loop", "runner", "lab", "cli"]
 
 
 def layer_of(path: Path) -> str | None:

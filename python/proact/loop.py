@@ -12,12 +12,12 @@ import inspect
 import signal
 import socket
 import threading
-from asyncio import events, sslproto
+from asyncio import events
 from asyncio.log import logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -96,6 +96,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
+    _tls_transport_class = tls.SSLTransport
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
     def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:
@@ -222,7 +223,9 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             {"message": f"Exception in callback {shown}", "exception": error, "handle": handle}
         )
 
-    def _transport_failed(self, transport: _core.StreamTransport, error: BaseException, message: str) -> None:
+    def _transport_failed(
+        self, transport: _core.StreamTransport | _core.TLSTransport, error: BaseException, message: str
+    ) -> None:
         if isinstance(error, OSError):
             if self.get_debug():
                 logger.debug("%r: %s", transport, message, exc_info=error)
@@ -385,18 +388,62 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        ssl_protocol = sslproto.SSLProtocol(
+        try:
+            transport = tls.over(
+                self,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+        except BaseException:
+            # No transport will ever close it.
+            rawsock.close()
+            raise
+        self._make_socket_transport(rawsock, transport, extra=extra, server=server)
+        return transport
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Upgrade a connection to TLS: the transport that `protocol` is to use from now on."""
+        tls.check(transport, sslcontext)
+        waiter: asyncio.Future[None] = self.create_future()
+        upgraded = tls.over(
             self,
             protocol,
             sslcontext,
-            waiter,  # type: ignore[arg-type]  # typeshed: never None
-            server_side,
-            server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # typeshed: whole seconds
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
         )
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
-        return ssl_protocol._app_transport
+        # Nothing may arrive between the two: what the peer says next is its half of the handshake.
+        transport.pause_reading()
+        transport.set_protocol(upgraded)
+        begin = self.call_soon(upgraded.connection_made, transport)
+        resume = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            begin.cancel()
+            resume.cancel()
+            raise
+        return upgraded
 
     def _start_serving(
         self,
@@ -415,9 +462,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             def adopt(fd: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
                 connection = socket.socket(fileno=fd)
                 connection.setblocking(False)
+                try:
+                    protocol = factory()
+                except BaseException:
+                    connection.close()
+                    raise
                 self._make_ssl_transport(
                     connection,
-                    factory(),
+                    protocol,
                     sslcontext,
                     server_side=True,
                     extra={"peername": connection.getpeername()},

@@ -39,6 +39,8 @@ mod _core {
     use crate::transport::listener::Listener;
     #[pymodule_export]
     use crate::transport::stream::StreamTransport;
+    #[pymodule_export]
+    use crate::transport::tls::TLSTransport;
 
     use pyo3::prelude::*;
 

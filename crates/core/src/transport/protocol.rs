@@ -6,6 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use super::tls::TLSTransport;
 use crate::call::{in_context, method0, method1};
 
 /// A protocol with the context that its methods run in.
@@ -36,6 +37,9 @@ impl<'py> Callee<'py> {
 
     #[inline]
     pub fn data_received(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
+        if let Ok(tls) = self.protocol.cast_exact::<TLSTransport>() {
+            return in_context(self.py(), &self.context, || TLSTransport::received(tls, data));
+        }
         self.call1(intern!(self.py(), "data_received"), data.as_any())
             .map(drop)
     }

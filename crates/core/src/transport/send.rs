@@ -41,6 +41,13 @@ pub(super) fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
 }
 
 impl StreamTransport {
+    /// `write` for a transport above this one.
+    #[inline]
+    pub fn write_bytes(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        this.get().check_writable()?;
+        Self::queue(this, data)
+    }
+
     fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         if data.as_bytes().is_empty() {
             return Ok(());
@@ -280,9 +287,7 @@ impl StreamTransport {
 impl StreamTransport {
     /// Queues bytes to be sent; never blocks.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let data = snapshot(data)?;
-        slf.get().check_writable()?;
-        Self::queue(slf, data)
+        Self::write_bytes(slf, snapshot(data)?)
     }
 
     /// Queues several pieces, which leave together.

@@ -376,6 +376,12 @@ impl StreamTransport {
         true
     }
 
+    /// `start_tls` may be used over this transport.
+    #[classattr]
+    fn _start_tls_compatible() -> bool {
+        true
+    }
+
     /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

@@ -1,0 +1,455 @@
+//! The TLS transport: to the transport below it a protocol, to the application's protocol a transport.
+//!
+//! Its states and what moves them are those of asyncio's `sslproto`. The transport below is most often one of ours, which
+//! is then called without a detour through Python; it may be any other (`start_tls`), TLS included. Here are the object
+//! and its handshake; `session.rs` wraps Python's `ssl`, the rest is told in `receive.rs`, `send.rs` and `closing.rs`.
+
+mod closing;
+mod lower;
+mod receive;
+mod send;
+mod session;
+
+use std::collections::VecDeque;
+
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError, PyResourceWarning, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use self::lower::Lower;
+use self::session::Session;
+use crate::call::{exception, method1, stops_the_loop};
+use crate::cell::LoopCell;
+use crate::scheduler::Scheduler;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Before the handshake, or after everything.
+    Unwrapped,
+    Handshake,
+    Wrapped,
+    /// Closing: what was written still goes out.
+    Flushing,
+    /// Our close_notify is sent, or due.
+    Shutdown,
+}
+
+/// What the application's protocol was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Made,
+    Ended,
+    Lost,
+}
+
+struct State {
+    phase: Phase,
+    told: Told,
+    closed: bool,
+    protocol: Option<Py<PyAny>>,
+    buffered: bool,
+    lower: Option<Lower>,
+    waiter: Option<Py<PyAny>>,
+    handshake_timer: Option<Py<PyAny>>,
+    shutdown_timer: Option<Py<PyAny>>,
+    // Receiving.
+    paused: bool,
+    lower_reading_paused: bool,
+    read_high: usize,
+    read_low: usize,
+    ended: bool,
+    // Sending.
+    backlog: VecDeque<Py<PyBytes>>,
+    /// Bytes of the first chunk that are encrypted already.
+    offset: usize,
+    backlog_len: usize,
+    /// Bytes written since the session was last drained.
+    undrained: usize,
+    /// The protocol is being called with what arrived: what it writes leaves together, after it returns.
+    corked: bool,
+    lower_writing_paused: bool,
+    protocol_paused: bool,
+    high: usize,
+    low: usize,
+    /// Writes since the connection was lost.
+    futile: u32,
+}
+
+// asyncio's water marks, in bytes.
+const READ_HIGH: usize = 256 * 1024;
+const WRITE_HIGH: usize = 512 * 1024;
+
+/// A TLS transport over another transport, as `asyncio.Transport`.
+#[pyclass(frozen, weakref, module = "proact._core")]
+pub struct TLSTransport {
+    scheduler: Py<Scheduler>,
+    session: Session,
+    extra: Py<PyDict>,
+    /// In seconds, as the program gave them.
+    timeouts: (Py<PyAny>, Py<PyAny>),
+    state: LoopCell<State>,
+}
+
+impl TLSTransport {
+    fn phase(&self) -> PyResult<Phase> {
+        Ok(self.state.get()?.phase)
+    }
+
+    fn lower(&self, py: Python<'_>) -> PyResult<Option<Lower>> {
+        Ok(self.state.get()?.lower.as_ref().map(|lower| lower.clone_ref(py)))
+    }
+
+    fn protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self
+            .state
+            .get()?
+            .protocol
+            .as_ref()
+            .map(|protocol| protocol.bind(py).clone()))
+    }
+
+    /// Has a method of this transport called `delay` seconds from now.
+    fn later(this: &Bound<'_, Self>, delay: &Py<PyAny>, method: &str) -> PyResult<Py<PyAny>> {
+        let scheduler = this.get().scheduler.bind(this.py());
+        let timer = scheduler.call_method1("call_later", (delay, this.getattr(method)?))?;
+        Ok(timer.unbind())
+    }
+
+    fn cancel(py: Python<'_>, timer: Option<Py<PyAny>>) -> PyResult<()> {
+        match timer {
+            Some(timer) => timer.call_method0(py, intern!(py, "cancel")).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whoever waits for the handshake.
+    fn wake(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
+        let waiter = self.state.get()?.waiter.take();
+        let Some(waiter) = waiter else { return Ok(()) };
+        if waiter.call_method0(py, "done")?.is_truthy(py)? {
+            return Ok(());
+        }
+        let told = match error {
+            Some(error) => waiter.call_method1(py, "set_exception", (exception(py, error),)),
+            None => waiter.call_method1(py, "set_result", (py.None(),)),
+        };
+        told.map(drop)
+    }
+
+    /// An error that ends the connection: closed at once, and reported.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` pass through.
+    fn fatal(this: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
+        let py = this.py();
+        if stops_the_loop(py, &error) {
+            return Err(error);
+        }
+        if let Some(lower) = this.get().lower(py)? {
+            lower.force_close(py, Some(&error))?;
+        }
+        Self::report(this, &error, message)
+    }
+
+    fn report(this: &Bound<'_, Self>, error: &PyErr, message: &str) -> PyResult<()> {
+        let py = this.py();
+        let scheduler = this.get().scheduler.bind(py);
+        let reported = exception(py, error);
+        scheduler
+            .call_method1(intern!(py, "_transport_failed"), (this, reported, message))
+            .map(drop)
+    }
+
+    fn handshake(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        match this.get().session.handshake(py) {
+            Ok(()) => Self::handshake_done(this),
+            Err(error) if session::wants_more(py, &error)? => Self::drain(this),
+            Err(error) if session::is_ssl_error(py, &error)? => Self::handshake_failed(this, error),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn handshake_done(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let transport = this.get();
+        let timer = transport.state.get()?.handshake_timer.take();
+        Self::cancel(py, timer)?;
+        let object = transport.session.object.bind(py);
+        let certificate = match object.call_method0("getpeercert") {
+            Ok(certificate) => certificate,
+            Err(error) => return Self::handshake_failed(this, error),
+        };
+        let extra = transport.extra.bind(py);
+        extra.set_item("peercert", certificate)?;
+        extra.set_item("cipher", object.call_method0("cipher")?)?;
+        extra.set_item("compression", object.call_method0("compression")?)?;
+        extra.set_item("ssl_object", object)?;
+        let first = {
+            let mut state = transport.state.get()?;
+            state.phase = Phase::Wrapped;
+            let first = state.told == Told::Nothing;
+            if first {
+                state.told = Told::Made;
+            }
+            first
+        };
+        if first && let Some(protocol) = transport.protocol(py)? {
+            method1(&protocol, intern!(py, "connection_made"), this.as_any())?;
+        }
+        transport.wake(py, None)?;
+        Self::read(this)
+    }
+
+    fn handshake_failed(this: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {
+        let py = this.py();
+        let timer = {
+            let mut state = this.get().state.get()?;
+            state.phase = Phase::Unwrapped;
+            state.handshake_timer.take()
+        };
+        Self::cancel(py, timer)?;
+        let message = if session::is_certificate_error(py, &error)? {
+            "SSL handshake failed on verifying the certificate"
+        } else {
+            "SSL handshake failed"
+        };
+        let cause = error.clone_ref(py);
+        Self::fatal(this, error, message)?;
+        this.get().wake(py, Some(&cause))
+    }
+}
+
+/// The water marks that asyncio makes of what a program gives, `(low, high)`.
+fn water_marks(high: Option<i64>, low: Option<i64>, default: usize) -> PyResult<(usize, usize)> {
+    let high = high.unwrap_or_else(|| low.map_or(default as i64, |low| low.saturating_mul(4)));
+    let low = low.unwrap_or(high / 4);
+    if low < 0 || high < low {
+        return Err(PyValueError::new_err(format!(
+            "high ({high}) must be >= low ({low}) must be >= 0"
+        )));
+    }
+    Ok((low as usize, high as usize))
+}
+
+#[pymethods]
+impl TLSTransport {
+    /// The transport of a session (`ssl.SSLObject`) between two `ssl.MemoryBIO`s. The handshake begins once it is given
+    /// the transport below (`connection_made`), and `waiter` is told of its end. Timeouts in seconds.
+    #[new]
+    #[pyo3(signature = (scheduler, protocol, session, waiter, extra, timeouts, call_connection_made = true))]
+    fn new(
+        scheduler: &Bound<'_, Scheduler>,
+        protocol: Bound<'_, PyAny>,
+        session: (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>),
+        waiter: Option<Bound<'_, PyAny>>,
+        extra: Bound<'_, PyDict>,
+        timeouts: (Py<PyAny>, Py<PyAny>),
+        call_connection_made: bool,
+    ) -> PyResult<TLSTransport> {
+        let buffered = scheduler.get().is_buffered(&protocol)?;
+        let (object, incoming, outgoing) = session;
+        Ok(TLSTransport {
+            scheduler: scheduler.clone().unbind(),
+            session: Session::new(object, incoming, outgoing)?,
+            extra: extra.unbind(),
+            timeouts,
+            state: LoopCell::new(State {
+                phase: Phase::Unwrapped,
+                told: if call_connection_made {
+                    Told::Nothing
+                } else {
+                    Told::Made
+                },
+                closed: false,
+                protocol: Some(protocol.unbind()),
+                buffered,
+                lower: None,
+                waiter: waiter.map(Bound::unbind),
+                handshake_timer: None,
+                shutdown_timer: None,
+                paused: false,
+                lower_reading_paused: false,
+                read_high: READ_HIGH,
+                read_low: READ_HIGH / 4,
+                ended: false,
+                backlog: VecDeque::new(),
+                offset: 0,
+                backlog_len: 0,
+                undrained: 0,
+                corked: false,
+                lower_writing_paused: false,
+                protocol_paused: false,
+                high: WRITE_HIGH,
+                low: WRITE_HIGH / 4,
+                futile: 0,
+            }),
+        })
+    }
+
+    /// The transport below is there: the handshake begins.
+    fn connection_made(slf: &Bound<'_, Self>, transport: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let lower = Lower::new(transport);
+        let closed = {
+            let mut state = this.state.get()?;
+            state.lower = Some(lower.clone_ref(py));
+            if !state.closed {
+                state.phase = Phase::Handshake;
+            }
+            state.closed
+        };
+        if closed {
+            // Given up before it began.
+            return lower.force_close(py, None);
+        }
+        let timer = Self::later(slf, &this.timeouts.0, "_handshake_timed_out")?;
+        this.state.get()?.handshake_timer = Some(timer);
+        Self::handshake(slf)
+    }
+
+    #[pyo3(name = "_handshake_timed_out")]
+    fn handshake_timed_out(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().phase()? != Phase::Handshake {
+            return Ok(());
+        }
+        let seconds = slf.get().timeouts.0.bind(slf.py()).str()?;
+        let message =
+            format!("SSL handshake is taking longer than {seconds} seconds: aborting the connection");
+        Self::fatal(
+            slf,
+            PyConnectionAbortedError::new_err(message),
+            "Fatal error on transport",
+        )
+    }
+
+    #[pyo3(signature = (name, default = None))]
+    fn get_extra_info<'py>(
+        &self,
+        py: Python<'py>,
+        name: Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(value) = self.extra.bind(py).get_item(&name)? {
+            return Ok(Some(value));
+        }
+        match self.lower(py)? {
+            Some(lower) => {
+                let below = lower.bind(py);
+                below.call_method1("get_extra_info", (name, default)).map(Some)
+            }
+            None => Ok(default),
+        }
+    }
+
+    fn set_protocol(&self, py: Python<'_>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let buffered = self.scheduler.bind(py).get().is_buffered(&protocol)?;
+        let old = {
+            let mut state = self.state.get()?;
+            state.buffered = buffered;
+            state.protocol.replace(protocol.unbind())
+        };
+        drop(old);
+        Ok(())
+    }
+
+    fn get_protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.protocol(py)
+    }
+
+    /// `start_tls` may be used over this transport.
+    #[classattr]
+    fn _start_tls_compatible() -> bool {
+        true
+    }
+
+    /// A file has to be encrypted on its way: it is read and written.
+    #[getter]
+    fn _sendfile_compatible<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py()
+            .import("asyncio.constants")?
+            .getattr("_SendfileMode")?
+            .getattr("FALLBACK")
+    }
+
+    /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get()
+            .scheduler
+            .bind(slf.py())
+            .getattr(intern!(slf.py(), "_tls_transport_class"))
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        let state = self.state.get()?;
+        Ok(format!(
+            "<TLSTransport {} read={} write=<backlog={}>>",
+            match state.phase {
+                Phase::Unwrapped if state.closed => "closed",
+                Phase::Unwrapped => "new",
+                Phase::Handshake => "handshake",
+                Phase::Wrapped => "open",
+                Phase::Flushing | Phase::Shutdown => "closing",
+            },
+            if state.paused { "paused" } else { "polling" },
+            state.backlog_len
+        ))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(&self.extra)?;
+        self.session.traverse(visit)?;
+        if let Some(state) = self.state.try_get() {
+            for object in [
+                &state.protocol,
+                &state.waiter,
+                &state.handshake_timer,
+                &state.shutdown_timer,
+            ]
+            .into_iter()
+            .flatten()
+            {
+                visit.call(object)?;
+            }
+            if let Some(lower) = &state.lower {
+                lower.traverse(visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The transport below holds this one, and neither has a Python object's `__dict__` by which a cycle could be cut.
+    fn __clear__(&self) {
+        if let Some(mut state) = self.state.try_get() {
+            let held = (state.lower.take(), state.protocol.take(), state.waiter.take());
+            drop(state);
+            drop(held);
+        }
+    }
+}
+
+impl Drop for TLSTransport {
+    fn drop(&mut self) {
+        let closed = self.state.get().map_or(true, |state| state.closed);
+        if closed {
+            return;
+        }
+        Python::attach(|py| {
+            let category = py.get_type::<PyResourceWarning>();
+            if let Err(error) = PyErr::warn(py, &category, c"unclosed transport <TLSTransport>", 1) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
+fn reset() -> PyErr {
+    PyConnectionResetError::new_err(())
+}

@@ -1,0 +1,251 @@
+//! How a TLS transport sends: what is written is encrypted at once, and goes to the transport below when the program
+//! has had its say: after `data_received`, or after the write itself.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+
+use super::{Phase, TLSTransport, water_marks};
+use crate::call::{method0, stops_the_loop};
+use crate::transport::send::snapshot;
+
+/// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
+const DRAIN: usize = 64 * 1024;
+/// asyncio's: a program that goes on writing into a lost connection is told in the log.
+const FUTILE_WRITES: u32 = 5;
+
+impl TLSTransport {
+    fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        let py = this.py();
+        let size = data.as_bytes().len();
+        if size == 0 {
+            return Ok(());
+        }
+        let (phase, futile) = {
+            let mut state = this.get().state.get()?;
+            let phase = state.phase;
+            if matches!(phase, Phase::Wrapped | Phase::Handshake) {
+                state.backlog.push_back(data.unbind());
+                state.backlog_len += size;
+            } else {
+                state.futile += 1;
+            }
+            (phase, state.futile)
+        };
+        match phase {
+            Phase::Wrapped => match Self::send_backlog(this) {
+                Ok(()) => Ok(()),
+                Err(error) => Self::fatal(this, error, "Fatal error on SSL protocol"),
+            },
+            // It leaves after the handshake.
+            Phase::Handshake => Ok(()),
+            _ if futile > FUTILE_WRITES => {
+                let logger = py.import("asyncio.log")?.getattr("logger")?;
+                logger
+                    .call_method1("warning", ("SSL connection is closed",))
+                    .map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Encrypts what is queued, as far as the session takes it, and passes it on.
+    pub(super) fn send_backlog(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let transport = this.get();
+        loop {
+            let front = {
+                let state = transport.state.get()?;
+                // Better kept as it is, which costs no memory, than encrypted for a transport that is full; but what
+                // is to go out before the good-bye is encrypted before it.
+                if state.lower_writing_paused && state.undrained >= DRAIN && state.phase == Phase::Wrapped {
+                    break;
+                }
+                let front = state.backlog.front();
+                front.map(|front| (front.bind(py).clone(), state.offset))
+            };
+            let Some((front, offset)) = front else { break };
+            let Some(count) = transport.session.write(&front, offset, DRAIN)? else {
+                break;
+            };
+            let (sent, drain) = {
+                let mut state = transport.state.get()?;
+                state.undrained += count;
+                state.backlog_len = state.backlog_len.saturating_sub(count);
+                state.offset += count;
+                let whole = state.offset >= front.as_bytes().len();
+                // Unless the connection was lost in the meantime.
+                let sent = if whole { state.backlog.pop_front() } else { None };
+                if whole {
+                    state.offset = 0;
+                }
+                (sent, state.undrained >= DRAIN)
+            };
+            drop(sent);
+            if drain {
+                Self::pass_on(this)?;
+            }
+        }
+        if transport.state.get()?.corked {
+            return Ok(());
+        }
+        Self::drain(this)
+    }
+
+    /// Gives what is encrypted to the transport below, and tells the protocol whether to go on.
+    pub(super) fn drain(this: &Bound<'_, Self>) -> PyResult<()> {
+        Self::pass_on(this)?;
+        Self::control_writing(this)
+    }
+
+    fn pass_on(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let lower = {
+            let mut state = this.get().state.get()?;
+            if state.lower_writing_paused {
+                return Ok(());
+            }
+            state.undrained = 0;
+            state.lower.as_ref().map(|lower| lower.clone_ref(py))
+        };
+        let Some(lower) = lower else { return Ok(()) };
+        let data = this.get().session.drain(py)?;
+        if data.as_bytes().is_empty() {
+            return Ok(());
+        }
+        lower.write(data)
+    }
+
+    fn control_writing(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let transport = this.get();
+        let held_back = {
+            let state = transport.state.get()?;
+            if !state.lower_writing_paused
+                && !state.protocol_paused
+                && state.backlog_len == 0
+                && state.high > 0
+            {
+                // Everything has gone to the transport below.
+                return Ok(());
+            }
+            state.lower_writing_paused
+        };
+        let waiting = if held_back {
+            transport.session.undrained(py)?
+        } else {
+            0
+        };
+        let change = {
+            let mut state = transport.state.get()?;
+            let size = waiting + state.backlog_len;
+            let change = if size >= state.high && !state.protocol_paused {
+                Some("pause_writing")
+            } else if size <= state.low && state.protocol_paused {
+                Some("resume_writing")
+            } else {
+                None
+            };
+            if change.is_some() {
+                state.protocol_paused = !state.protocol_paused;
+            }
+            change
+        };
+        let (Some(method), Some(protocol)) = (change, transport.protocol(py)?) else {
+            return Ok(());
+        };
+        match method0(&protocol, &pyo3::types::PyString::intern(py, method)) {
+            Ok(_) => Ok(()),
+            Err(error) if stops_the_loop(py, &error) => Err(error),
+            Err(error) => Self::report(this, &error, &format!("protocol.{method}() failed")),
+        }
+    }
+}
+
+fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let known = data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>();
+    if !known {
+        return Err(PyTypeError::new_err(format!(
+            "data: expecting a bytes-like instance, got {}",
+            data.get_type().name()?
+        )));
+    }
+    snapshot(data)
+}
+
+#[pymethods]
+impl TLSTransport {
+    /// Encrypts bytes and queues them to be sent; never blocks.
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::queue(slf, bytes_of(data)?)
+    }
+
+    /// Sends several pieces as one, in as few records as they fit into.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let joined = PyBytes::new(slf.py(), b"").call_method1(intern!(slf.py(), "join"), (list_of_data,))?;
+        Self::queue(slf, joined.cast_into()?)
+    }
+
+    /// TLS through `ssl` can't end one side only.
+    fn write_eof(&self) -> PyResult<()> {
+        Err(pyo3::exceptions::PyNotImplementedError::new_err(()))
+    }
+
+    fn can_write_eof(&self) -> bool {
+        false
+    }
+
+    /// Bytes that wait for the transport below; what it holds itself is not counted.
+    fn get_write_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
+        let waiting = self.session.undrained(py)?;
+        Ok(waiting + self.state.get()?.backlog_len)
+    }
+
+    /// The water marks, `(low, high)`, in bytes.
+    fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
+        let state = self.state.get()?;
+        Ok((state.low, state.high))
+    }
+
+    #[pyo3(signature = (high = None, low = None))]
+    fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let (low, high) = water_marks(high, low, super::WRITE_HIGH)?;
+        {
+            let mut state = slf.get().state.get()?;
+            state.high = high;
+            state.low = low;
+        }
+        Self::control_writing(slf)
+    }
+
+    /// The event loop's name for the protocol's waiting writers.
+    #[getter(_protocol_paused)]
+    fn is_protocol_paused(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.protocol_paused)
+    }
+
+    /// The transport below has enough for now.
+    fn pause_writing(&self) -> PyResult<()> {
+        self.state.get()?.lower_writing_paused = true;
+        Ok(())
+    }
+
+    fn resume_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let has_backlog = {
+            let mut state = slf.get().state.get()?;
+            state.lower_writing_paused = false;
+            !state.backlog.is_empty()
+        };
+        if !has_backlog {
+            return Self::drain(slf);
+        }
+        Self::pass_on(slf)?;
+        match Self::send_backlog(slf) {
+            Ok(()) => Ok(()),
+            Err(error) => Self::fatal(slf, error, "Fatal error on SSL protocol"),
+        }
+    }
+}

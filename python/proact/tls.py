@@ -1,0 +1,91 @@
+"""TLS: what happens once a connection, before the native transport takes over.
+
+Checks the arguments as asyncio does, and makes the session: Python's own `ssl`, between two buffers in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import constants, transports
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import ssl
+
+    class _FlowControlMixin: ...
+
+else:
+    from asyncio.transports import _FlowControlMixin
+
+__all__ = ["SSLTransport", "check", "over"]
+
+
+class SSLTransport(_FlowControlMixin, transports.Transport):
+    """What `isinstance` sees of a native TLS transport."""
+
+
+def _seconds(name: str, given: float | None, default: float) -> float:
+    if given is None:
+        return default
+    if given <= 0:
+        raise ValueError(f"{name} should be a positive number, got {given}")
+    return given
+
+
+def _default_context(server_side: bool, server_hostname: str | None) -> ssl.SSLContext:
+    """For `ssl=True`, which only a client may say."""
+    if server_side:
+        raise ValueError("Server side SSL needs a valid SSLContext")
+    import ssl
+
+    context = ssl.create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context
+
+
+def over(
+    loop: _core.Scheduler,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: ssl.SSLContext | None,
+    waiter: asyncio.Future[None] | None,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    call_connection_made: bool = True,
+) -> _core.TLSTransport:
+    """A TLS transport for `protocol`, to be made the protocol of the transport below; timeouts in seconds.
+
+    Raises ValueError for a timeout that is not positive, and for a server without a context.
+    """
+    import ssl
+
+    handshake = _seconds("ssl_handshake_timeout", ssl_handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT)
+    shutdown = _seconds("ssl_shutdown_timeout", ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT)
+    context = sslcontext or _default_context(server_side, server_hostname)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    name = None if server_side else server_hostname or None
+    session = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=name)
+    return _core.TLSTransport(
+        loop,
+        protocol,
+        (session, incoming, outgoing),
+        waiter,
+        {"sslcontext": context},
+        (handshake, shutdown),
+        call_connection_made,
+    )
+
+
+def check(transport: Any, sslcontext: object) -> None:
+    """What `start_tls` refuses, with a TypeError."""
+    import ssl
+
+    if not isinstance(sslcontext, ssl.SSLContext):
+        raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+    if not getattr(transport, "_start_tls_compatible", False):
+        raise TypeError(f"transport {transport!r} is not supported by start_tls()")

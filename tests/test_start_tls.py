@@ -1,0 +1,239 @@
+"""start_tls: a connection that becomes a TLS connection, on either side, over any transport."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+
+import pytest
+from support import peers, tls
+from support.protocols import Echo, Recorder, connected, facing
+
+
+class Upgradable(Recorder):
+    """After start_tls the same protocol goes on, over another transport."""
+
+    async def upgrade(self, server_side=False, **options):
+        context = options.pop("context", None) or (
+            tls.server_context() if server_side else tls.client_context()
+        )
+        if not server_side:
+            options.setdefault("server_hostname", tls.NAME)
+        self.plain = self.transport
+        self.transport = await self.loop.start_tls(
+            self.transport, self, context, server_side=server_side, **options
+        )
+        return self
+
+
+@contextlib.asynccontextmanager
+async def upgraded(loop):
+    async with connected(loop, lambda: Upgradable(loop), lambda: Upgradable(loop)) as (near, far):
+        near.transport.write(b"STARTTLS\n")
+        await far.received(9)
+        far.transport.write(b"OK\n")
+        await near.received(3)
+        await asyncio.gather(near.upgrade(), far.upgrade(server_side=True))
+        yield near, far
+
+
+async def test_upgrade_after_plain_bytes(loop):
+    data = peers.payload(300_000)
+    async with upgraded(loop) as (near, far):
+        near.transport.write(data)
+        assert await far.received(len(data) + 9) == b"STARTTLS\n" + data
+        far.transport.write(data)
+        assert await near.received(len(data) + 3) == b"OK\n" + data
+        assert near.transport is not near.plain
+        assert near.transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+        assert near.transport.get_extra_info("peername") == far.transport.get_extra_info("sockname")
+        near.transport.close()
+        assert await near.lost is None
+        assert await far.lost is None
+        # connection_made is not called again.
+        assert near.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
+
+
+async def test_the_handshake_comes_with_the_plain_bytes(loop):
+    # The server pauses as it hears STARTTLS; the hello that came in the same segment is not for the protocol.
+    class Server(Upgradable):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.pause_reading()
+
+    async with facing(loop, lambda: Server(loop)) as (far, peer):
+        engine = tls.Engine()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            engine.session.do_handshake()
+        hello = engine.outgoing.read()
+        peer.sendall(b"STARTTLS\n")
+        await far.received(9)
+        peer.sendall(hello)
+        await asyncio.sleep(0.005)
+        shaking = loop.run_in_executor(None, engine.shake_hands, Given(peer))
+        await far.upgrade(server_side=True)
+        await shaking
+        assert far.data == b"STARTTLS\n"
+        peer.sendall(engine.encrypt(b"secret"))
+        assert await far.received(15) == b"STARTTLS\nsecret"
+
+
+class Given:
+    """A socket for an engine whose first words are sent already."""
+
+    def __init__(self, sock):
+        self.settimeout, self.recv, self._send = sock.settimeout, sock.recv, sock.sendall
+
+    def sendall(self, data):
+        if data:
+            self._send(data)
+
+
+async def test_over_unix_sockets(loop):
+    ends = [await loop.create_connection(lambda: Upgradable(loop), sock=sock) for sock in socket.socketpair()]
+    (_, near), (_, far) = ends
+    await asyncio.gather(near.upgrade(), far.upgrade(server_side=True))
+    near.transport.write(b"unix")
+    assert await far.received(4) == b"unix"
+    near.transport.close()
+    await near.lost
+    await far.lost
+
+
+async def test_tls_over_tls(loop):
+    data = peers.payload(100_000)
+    async with upgraded(loop) as (near, far):
+        inner = near.transport, far.transport
+        await asyncio.gather(near.upgrade(), far.upgrade(server_side=True))
+        assert (near.plain, far.plain) == inner
+        near.transport.write(data)
+        assert await far.received(len(data) + 9) == b"STARTTLS\n" + data
+        far.transport.write(data)
+        assert await near.received(len(data) + 3) == b"OK\n" + data
+        near.transport.close()
+        assert await near.lost is None
+        assert await far.lost is None
+
+
+async def test_over_a_transport_that_is_none_of_the_loop(loop):
+    # Any transport that says it is fit for it: here one in memory, which hands bytes on through the loop.
+    class Memory(asyncio.Transport):
+        _start_tls_compatible = True
+
+        def __init__(self, protocol):
+            super().__init__({"peername": "memory"})
+            self.protocol, self.other, self.held, self.paused, self.ended = protocol, None, [], False, False
+
+        def write(self, data):
+            loop.call_soon(self.other.arrive, bytes(data))
+
+        def arrive(self, data):
+            self.held.append(data)
+            while self.held and not self.paused:
+                self.protocol.data_received(self.held.pop(0))
+
+        def pause_reading(self):
+            self.paused = True
+
+        def resume_reading(self):
+            self.paused = False
+            loop.call_soon(self.arrive, b"")
+
+        def set_protocol(self, protocol):
+            self.protocol = protocol
+
+        def _force_close(self, error):
+            self.close(error)
+
+        def close(self, error=None):
+            if not self.ended:
+                self.ended = True
+                loop.call_soon(self.protocol.connection_lost, error)
+
+    near, far = Upgradable(loop), Upgradable(loop)
+    ends = Memory(near), Memory(far)
+    ends[0].other, ends[1].other = ends[1], ends[0]
+    near.connection_made(ends[0])
+    far.connection_made(ends[1])
+    await asyncio.gather(near.upgrade(), far.upgrade(server_side=True))
+    assert near.transport.get_extra_info("peername") == "memory"
+    data = peers.payload(100_000)
+    near.transport.write(data)
+    assert await far.received(len(data)) == data
+    near.transport.close()
+    assert await near.lost is None
+    assert await far.lost is None
+
+
+test_over_a_transport_that_is_none_of_the_loop = pytest.mark.not_on(
+    "asyncio",
+    "uvloop",
+    reason="their TLS is a BufferedProtocol, which such a transport must know how to feed",
+)(test_over_a_transport_that_is_none_of_the_loop)
+
+
+async def test_streams(loop):
+    async def serve(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"OK\n")
+        await writer.drain()
+        await writer.start_tls(tls.server_context())
+        writer.write(b"<%s>\n" % (await reader.readline()).strip())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, peers.LOOPBACK, 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"STARTTLS\n")
+    assert await reader.readline() == b"OK\n"
+    await writer.start_tls(tls.client_context(), server_hostname=tls.NAME)
+    writer.write(b"secret\n")
+    assert await reader.readline() == b"<secret>\n"
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0.01)
+
+
+async def test_a_peer_that_is_silent(loop):
+    async with facing(loop, lambda: Upgradable(loop)) as (near, _):
+        with pytest.raises(ConnectionAbortedError, match=r"longer than 0\.05 seconds"):
+            await near.upgrade(ssl_handshake_timeout=0.05)
+        near.lost.set_result(None)
+
+
+async def test_a_peer_that_refuses(loop):
+    async with facing(loop, lambda: Upgradable(loop)) as (near, peer):
+        peer.sendall(b"I do not know what you mean\n")
+        with pytest.raises(ssl.SSLError):
+            await near.upgrade()
+        assert isinstance(await near.lost, ssl.SSLError)
+
+
+async def test_cancelled(loop):
+    for turns in (0, 1, 3):
+        async with facing(loop, lambda: Upgradable(loop)) as (near, peer):
+            task = loop.create_task(near.upgrade())
+            for _ in range(turns + 1):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            # The connection ends with it.
+            await loop.run_in_executor(None, peers.receive_all, peer)
+            near.lost.set_result(None)
+
+
+async def test_what_is_refused(loop):
+    async with connected(loop, lambda: Recorder(loop), lambda: Echo(loop)) as (near, _):
+        with pytest.raises(TypeError, match=r"instance of ssl\.SSLContext, got None"):
+            await loop.start_tls(near.transport, near, None)
+        with pytest.raises(TypeError, match="is not supported by start_tls"):
+            await loop.start_tls(asyncio.Transport(), near, tls.client_context())
+        for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+            with pytest.raises(ValueError, match=f"{name} should be a positive number, got 0"):
+                await loop.start_tls(near.transport, near, tls.client_context(), **{name: 0})
+        near.transport.write(b"unharmed")
+        assert await near.received(8) == b"unharmed"
