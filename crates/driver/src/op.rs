@@ -123,6 +123,13 @@ pub enum Op {
     },
     /// Shut down one or both directions of a socket.
     Shutdown { fd: RawFd, how: i32 },
+    /// Wait until the child process of a pidfd changes state as `options` say (`WEXITED`, `WNOWAIT`: waitid(2)); the
+    /// state into the submitter's `info`. Result: 0.
+    WaitId {
+        pidfd: RawFd,
+        info: *mut libc::siginfo_t,
+        options: i32,
+    },
 }
 
 // SAFETY: an Op is data to hand to a kernel; whoever submits it answers for its pointers (`Driver::submit` is unsafe).
@@ -151,7 +158,7 @@ kinds! {
     AcceptMulti = "accept_multi", Accept = "accept", Connect = "connect", RecvMulti = "recv_multi", Recv = "recv",
     Send = "send", SendMsg = "sendmsg", RecvMsg = "recvmsg", Read = "read", Write = "write", Readv = "readv",
     Writev = "writev", Poll = "poll", PollMulti = "poll_multi", OpenAt = "openat", Close = "close", Fsync = "fsync",
-    Statx = "statx", Splice = "splice", Shutdown = "shutdown",
+    Statx = "statx", Splice = "splice", Shutdown = "shutdown", WaitId = "waitid",
 }
 
 /// Which way an op waits for its fd when it can't go on.
@@ -184,6 +191,7 @@ impl Op {
             Op::Statx { .. } => OpKind::Statx,
             Op::Splice { .. } => OpKind::Splice,
             Op::Shutdown { .. } => OpKind::Shutdown,
+            Op::WaitId { .. } => OpKind::WaitId,
         }
     }
 
@@ -196,7 +204,8 @@ impl Op {
             | Op::Recv { fd, .. }
             | Op::RecvMsg { fd, .. }
             | Op::Read { fd, offset: -1, .. }
-            | Op::Readv { fd, offset: -1, .. } => Some((fd, Direction::Read)),
+            | Op::Readv { fd, offset: -1, .. }
+            | Op::WaitId { pidfd: fd, .. } => Some((fd, Direction::Read)),
             Op::Connect { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendMsg { fd, .. }
@@ -230,7 +239,8 @@ impl Op {
             | Op::Poll { fd, .. }
             | Op::PollMulti { fd, .. }
             | Op::Fsync { fd, .. }
-            | Op::Shutdown { fd, .. } => [fd, -1],
+            | Op::Shutdown { fd, .. }
+            | Op::WaitId { pidfd: fd, .. } => [fd, -1],
             Op::OpenAt { dir, .. } | Op::Statx { dir, .. } => [dir, -1],
             Op::Splice { from, to, .. } => [from, if to == from { -1 } else { to }],
             Op::Close { .. } => [-1, -1],

@@ -88,6 +88,28 @@ pub(crate) fn is_transient_accept_error(error: i32) -> bool {
     )
 }
 
+/// Asks for the state of a child without waiting for it.
+///
+/// # Safety
+/// `info` may be written to.
+unsafe fn wait_id(pidfd: RawFd, info: *mut libc::siginfo_t, options: i32) -> i32 {
+    // SAFETY: the caller's contract. With WNOHANG a child that has nothing to tell is a success with a pid of 0.
+    unsafe {
+        (*info).si_signo = 0;
+        let result = check(i64::from(libc::waitid(
+            libc::P_PIDFD,
+            pidfd as libc::id_t,
+            info,
+            options | libc::WNOHANG,
+        )));
+        if result == 0 && (*info).si_signo == 0 {
+            AGAIN
+        } else {
+            result
+        }
+    }
+}
+
 fn is_regular(fd: RawFd) -> bool {
     // SAFETY: a stat of zeros is a value; fstat fills it or fails.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
@@ -223,6 +245,7 @@ pub(crate) unsafe fn attempt_counted(op: &Op, calls: &mut u64) -> i32 {
                 }
                 Op::RecvMsg { fd, msg, flags } => check(libc::recvmsg(fd, msg, flags | NOWAIT) as i64),
                 Op::Poll { fd, events } | Op::PollMulti { fd, events } => poll_now(fd, events),
+                Op::WaitId { pidfd, info, options } => wait_id(pidfd, info, options),
                 Op::Shutdown { .. } | Op::Close { .. } => block(op),
                 _ => AGAIN,
             }

@@ -34,6 +34,7 @@ pub(super) const OPCODES: &[(&str, u8)] = &[
     ("splice", opcode::Splice::CODE),
     ("statx", opcode::Statx::CODE),
     ("timeout", opcode::Timeout::CODE),
+    ("waitid", opcode::WaitId::CODE),
     ("write", opcode::Write::CODE),
     ("writev", opcode::Writev::CODE),
 ];
@@ -230,6 +231,15 @@ fn samples(memory: &Memory) -> Vec<(OpKind, Op)> {
                 how: libc::SHUT_WR,
             },
         ),
+        (
+            OpKind::WaitId,
+            Op::WaitId {
+                // Any fd below 0 is EINVAL, which would look like a kernel that lacks it (before Linux 6.7).
+                pidfd: i32::MAX,
+                info: memory.child.get(),
+                options: libc::WEXITED,
+            },
+        ),
     ]
 }
 
@@ -240,6 +250,7 @@ struct Memory {
     message: std::cell::UnsafeCell<libc::msghdr>,
     vector: std::cell::UnsafeCell<libc::iovec>,
     status: std::cell::UnsafeCell<libc::statx>,
+    child: std::cell::UnsafeCell<libc::siginfo_t>,
 }
 
 fn refused(result: i32) -> bool {
