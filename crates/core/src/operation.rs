@@ -29,9 +29,9 @@ pub enum Work {
         bytes: Py<PyBytes>,
         len: usize,
     },
-    /// A wait until a socket is readable. `then` makes the result once the task goes on: whatever it takes from the
-    /// socket is taken by somebody who is there to have it.
-    Readable { fd: RawFd, then: Py<PyAny> },
+    /// A wait until a socket is readable (`POLLIN`) or writable (`POLLOUT`). `then` makes the result once the task goes
+    /// on: whatever it takes from the socket is taken by somebody who is there to have it.
+    Ready { fd: RawFd, events: i16, then: Py<PyAny> },
     /// A send of what is left of a buffer that stays exported until the end.
     Send {
         fd: RawFd,
@@ -53,7 +53,7 @@ enum State {
         future: Option<Py<PyAny>>,
     },
     Done(PyResult<Py<PyAny>>),
-    /// The socket is readable: whoever awaits tries next.
+    /// The socket is ready: whoever awaits tries next.
     Try {
         work: Work,
     },
@@ -75,7 +75,7 @@ pub struct Operation {
 
 impl Work {
     fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Work::Readable { then, .. } = self {
+        if let Work::Ready { then, .. } = self {
             visit.call(then)
         } else {
             Ok(())
@@ -91,9 +91,9 @@ impl Work {
                 len: *len,
                 flags: 0,
             },
-            Work::Readable { fd, .. } => Op::Poll {
+            Work::Ready { fd, events, .. } => Op::Poll {
                 fd: *fd,
-                events: libc::POLLIN as u32,
+                events: *events as u32,
             },
             Work::Send { fd, buffer, sent } => Op::Send {
                 fd: *fd,
@@ -126,7 +126,7 @@ impl Work {
             Work::Receive { bytes, .. } if result >= 0 => Step::Finished(
                 shorten(bytes.into_bound(py), result as usize).map(|bytes| bytes.unbind().into_any()),
             ),
-            Work::Readable { .. } if result >= 0 => Step::Try(self),
+            Work::Ready { .. } if result >= 0 => Step::Try(self),
             Work::Send { fd, buffer, sent } if result >= 0 => {
                 let sent = sent + result as usize;
                 if sent >= buffer.len_bytes() {
@@ -319,7 +319,7 @@ impl Operation {
             State::Done(Err(error)) => Err(error),
             State::Try { work } => {
                 drop(state);
-                let Work::Readable { then, .. } = &work else {
+                let Work::Ready { then, .. } = &work else {
                     return Err(spent());
                 };
                 match then.call0(py) {

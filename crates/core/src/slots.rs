@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::operation::Operation;
 use crate::readers::Watch;
 use crate::transport::listener::Listener;
+use crate::transport::pipe::PipeTransport;
 use crate::transport::stream::StreamTransport;
 
 /// Who an op belongs to. The reference keeps its buffers and its fd alive.
@@ -16,6 +17,7 @@ pub enum Target {
     StreamReceive(Py<StreamTransport>),
     StreamReadable(Py<StreamTransport>),
     StreamSend(Py<StreamTransport>),
+    Pipe(Py<PipeTransport>),
     Accept(Py<Listener>),
     Watch(Py<Watch>),
     Operation(Py<Operation>),
@@ -29,6 +31,7 @@ impl Target {
             Target::StreamReceive(transport) => Target::StreamReceive(transport.clone_ref(py)),
             Target::StreamReadable(transport) => Target::StreamReadable(transport.clone_ref(py)),
             Target::StreamSend(transport) => Target::StreamSend(transport.clone_ref(py)),
+            Target::Pipe(pipe) => Target::Pipe(pipe.clone_ref(py)),
             Target::Accept(listener) => Target::Accept(listener.clone_ref(py)),
             Target::Watch(watch) => Target::Watch(watch.clone_ref(py)),
             Target::Operation(operation) => Target::Operation(operation.clone_ref(py)),

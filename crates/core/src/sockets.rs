@@ -77,17 +77,19 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
     }
 }
 
-/// Tries `attempt` now, and again whenever the socket is readable.
-fn when_readable(
+/// Tries `attempt` now, and again whenever the socket has one of `events`.
+fn when_ready(
     scheduler: &Bound<'_, Scheduler>,
     fd: RawFd,
+    events: i16,
     attempt: Bound<'_, PyAny>,
 ) -> PyResult<Py<Operation>> {
     match attempt.call0() {
         Err(error) if error.is_instance_of::<PyBlockingIOError>(scheduler.py()) => Operation::start(
             scheduler,
-            Work::Readable {
+            Work::Ready {
                 fd,
+                events,
                 then: attempt.unbind(),
             },
         ),
@@ -116,7 +118,7 @@ impl Scheduler {
             fd,
             buffer: buf.unbind(),
         };
-        when_readable(slf, fd, Bound::new(slf.py(), attempt)?.into_any())
+        when_ready(slf, fd, libc::POLLIN, Bound::new(slf.py(), attempt)?.into_any())
     }
 
     /// Sends all of `data`.
@@ -137,7 +139,18 @@ impl Scheduler {
         attempt: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        when_readable(slf, fd, attempt)
+        when_ready(slf, fd, libc::POLLIN, attempt)
+    }
+
+    /// The same once it is writable.
+    #[pyo3(name = "_sock_when_writable")]
+    fn sock_when_writable(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        attempt: Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
+        let fd = socket_fd(slf, sock)?;
+        when_ready(slf, fd, libc::POLLOUT, attempt)
     }
 
     /// Connects to an address that is resolved already.

@@ -123,13 +123,9 @@ pub enum Op {
     },
     /// Shut down one or both directions of a socket.
     Shutdown { fd: RawFd, how: i32 },
-    /// Wait until the child process of a pidfd changes state as `options` say (`WEXITED`, `WNOWAIT`: waitid(2)); the
-    /// state into the submitter's `info`. Result: 0.
-    WaitId {
-        pidfd: RawFd,
-        info: *mut libc::siginfo_t,
-        options: i32,
-    },
+    /// Wait until the child process of a pidfd has ended; its status stays to be collected (`WNOWAIT` of waitid(2)), so
+    /// that its pid is not reused before the program knows.
+    WaitId { pidfd: RawFd },
 }
 
 // SAFETY: an Op is data to hand to a kernel; whoever submits it answers for its pointers (`Driver::submit` is unsafe).
@@ -205,7 +201,7 @@ impl Op {
             | Op::RecvMsg { fd, .. }
             | Op::Read { fd, offset: -1, .. }
             | Op::Readv { fd, offset: -1, .. }
-            | Op::WaitId { pidfd: fd, .. } => Some((fd, Direction::Read)),
+            | Op::WaitId { pidfd: fd } => Some((fd, Direction::Read)),
             Op::Connect { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendMsg { fd, .. }
@@ -240,7 +236,7 @@ impl Op {
             | Op::PollMulti { fd, .. }
             | Op::Fsync { fd, .. }
             | Op::Shutdown { fd, .. }
-            | Op::WaitId { pidfd: fd, .. } => [fd, -1],
+            | Op::WaitId { pidfd: fd } => [fd, -1],
             Op::OpenAt { dir, .. } | Op::Statx { dir, .. } => [dir, -1],
             Op::Splice { from, to, .. } => [from, if to == from { -1 } else { to }],
             Op::Close { .. } => [-1, -1],

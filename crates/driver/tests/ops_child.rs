@@ -33,30 +33,20 @@ fn pidfd(child: &Child) -> OwnedFd {
     }
 }
 
-fn siginfo() -> &'static mut libc::siginfo_t {
-    // SAFETY: zeros are a value of it.
-    Box::leak(Box::new(unsafe { std::mem::zeroed() }))
-}
-
-fn wait_id(pidfd: &impl AsRawFd, info: &mut libc::siginfo_t) -> Op {
+fn wait_id(pidfd: &impl AsRawFd) -> Op {
     Op::WaitId {
         pidfd: pidfd.as_raw_fd(),
-        info,
-        options: libc::WEXITED | libc::WNOWAIT,
     }
 }
 
-/// A child that is waited for before it ends, whose status is told and left for its parent to collect.
+/// A child that is waited for before it ends, and whose status is left for its parent to collect.
 fn told_and_left(rig: &mut Rig) {
     let mut child = shell("read line; exit 7");
-    let (fd, info) = (pidfd(&child), siginfo());
-    let waiting = rig.submit(wait_id(&fd, info));
+    let fd = pidfd(&child);
+    let waiting = rig.submit(wait_id(&fd));
     rig.assert_pending(waiting);
     drop(child.stdin.take());
     assert_eq!(rig.result(waiting), 0);
-    // SAFETY: filled by the op.
-    assert_eq!(unsafe { (info.si_pid(), info.si_status()) }, (child.id() as i32, 7));
-    assert_eq!(info.si_code, libc::CLD_EXITED);
     assert_eq!(child.wait().unwrap().code(), Some(7));
 }
 
@@ -67,19 +57,17 @@ on_every_engine! {
 
     fn a_child_that_ended_before(rig) {
         let mut child = shell("kill -9 $$");
-        let (fd, info) = (pidfd(&child), siginfo());
-        assert_eq!(rig.run(wait_id(&fd, info)), 0);
-        // SAFETY: filled by the op.
-        assert_eq!((info.si_code, unsafe { info.si_status() }), (libc::CLD_KILLED, libc::SIGKILL));
-        assert_eq!(rig.run(wait_id(&fd, info)), 0, "it is still there to be waited for");
+        let fd = pidfd(&child);
+        assert_eq!(rig.run(wait_id(&fd)), 0);
+        assert_eq!(rig.run(wait_id(&fd)), 0, "it is still there to be waited for");
         child.wait().unwrap();
-        assert_eq!(rig.run(wait_id(&fd, info)), -libc::ECHILD);
+        assert_eq!(rig.run(wait_id(&fd)), -libc::ECHILD);
     }
 
     fn waiting_is_cancelled_at_once(rig) {
         let mut child = shell("read line");
-        let (fd, info) = (pidfd(&child), siginfo());
-        let waiting = rig.submit(wait_id(&fd, info));
+        let fd = pidfd(&child);
+        let waiting = rig.submit(wait_id(&fd));
         rig.assert_pending(waiting);
         let begun = Instant::now();
         rig.cancel(waiting, OpKind::WaitId);
@@ -92,7 +80,7 @@ on_every_engine! {
     fn closing_a_pidfd_that_is_waited_on(rig) {
         let mut child = shell("read line");
         let fd = apart(pidfd(&child));
-        let waiting = rig.submit(wait_id(&fd, siginfo()));
+        let waiting = rig.submit(Op::WaitId { pidfd: fd });
         rig.assert_pending(waiting);
         assert_eq!(rig.run(Op::Close { fd }), 0);
         assert_eq!(rig.result(waiting), CANCELED);
@@ -103,7 +91,7 @@ on_every_engine! {
 
     fn waiting_for_what_is_no_child(rig) {
         let file = File::open("/dev/null").unwrap();
-        assert_eq!(rig.run(wait_id(&file, siginfo())), -libc::EBADF);
+        assert_eq!(rig.run(wait_id(&file)), -libc::EBADF);
     }
 
     fn a_closed_fd_with_an_open_duplicate_is_forgotten(rig) {

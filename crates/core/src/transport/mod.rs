@@ -1,10 +1,13 @@
 //! Transports: what stands between a protocol and the engine.
 //!
-//! `stream.rs` is the transport and its state; the life of its data is told in `receive.rs`, `send.rs` and `closing.rs`.
+//! `stream.rs` is the transport and its state; the life of its data is told in `receive.rs`, `send.rs`, `file.rs` and
+//! `closing.rs`. `pipe.rs` is for what is no socket.
 
 mod closing;
+mod file;
 pub mod listener;
 mod outbox;
+pub mod pipe;
 mod protocol;
 mod receive;
 mod send;

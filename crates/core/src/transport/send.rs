@@ -16,10 +16,10 @@ use crate::slots::Target;
 /// From this many bytes on, a write is tried at once.
 const LARGE: usize = 32 * 1024;
 /// asyncio's: a program that goes on writing into a lost connection is told in the log.
-const FUTILE_WRITES: u32 = 5;
+pub(super) const FUTILE_WRITES: u32 = 5;
 
 /// The immutable bytes of what a program writes: itself if it is `bytes`, else a snapshot.
-fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub(super) fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         return Ok(bytes.clone());
     }
@@ -214,13 +214,18 @@ impl StreamTransport {
 
     /// The terminal completion of a send.
     pub fn sent(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
-        let lost = {
+        let (lost, polled) = {
             let mut state = this.get().state.get()?;
             state.sending = None;
-            state.phase >= Phase::Lost
+            let polled = std::mem::take(&mut state.waits_for_room);
+            (state.phase >= Phase::Lost, polled)
         };
         if lost {
             return Self::finish_if_idle(this);
+        }
+        if polled {
+            // The next piece of the file, or what was written since it was given up.
+            return Self::flush(this);
         }
         if !Self::account(this, completion.result)? {
             return Ok(());
@@ -260,7 +265,10 @@ impl StreamTransport {
     }
 
     /// Nothing is left to send: end our side if that was asked for, and finish closing.
-    fn drained(this: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn drained(this: &Bound<'_, Self>) -> PyResult<()> {
+        if Self::send_piece(this)? {
+            return Ok(());
+        }
         let (phase, eof, fd) = {
             let state = this.get().state.get()?;
             (state.phase, state.eof, state.fd)

@@ -100,10 +100,9 @@ pub(super) fn build(op: &Op) -> Entry {
             .flags(flags)
             .build(),
         Op::Shutdown { fd, how } => opcode::Shutdown::new(Fd(fd), how).build(),
-        Op::WaitId { pidfd, info, options } => {
-            opcode::WaitId::new(libc::P_PIDFD, pidfd as libc::id_t, options)
-                .infop(info)
-                .build()
+        Op::WaitId { pidfd } => {
+            let options = libc::WEXITED | libc::WNOWAIT;
+            opcode::WaitId::new(libc::P_PIDFD, pidfd as libc::id_t, options).build()
         }
     }
 }

@@ -231,15 +231,8 @@ fn samples(memory: &Memory) -> Vec<(OpKind, Op)> {
                 how: libc::SHUT_WR,
             },
         ),
-        (
-            OpKind::WaitId,
-            Op::WaitId {
-                // Any fd below 0 is EINVAL, which would look like a kernel that lacks it (before Linux 6.7).
-                pidfd: i32::MAX,
-                info: memory.child.get(),
-                options: libc::WEXITED,
-            },
-        ),
+        // An fd below 0 would be EINVAL, which looks like a kernel that lacks the opcode (before Linux 6.7).
+        (OpKind::WaitId, Op::WaitId { pidfd: i32::MAX }),
     ]
 }
 
@@ -250,7 +243,6 @@ struct Memory {
     message: std::cell::UnsafeCell<libc::msghdr>,
     vector: std::cell::UnsafeCell<libc::iovec>,
     status: std::cell::UnsafeCell<libc::statx>,
-    child: std::cell::UnsafeCell<libc::siginfo_t>,
 }
 
 fn refused(result: i32) -> bool {
