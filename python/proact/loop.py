@@ -246,9 +246,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     def _protocol_failed(self, transport: _core.PipeTransport, error: BaseException, message: str) -> None:
         context = {"message": message, "exception": error}
-        self.call_exception_handler(
-            {**context, "transport": transport, "protocol": transport.get_protocol()}
-        )
+        self.call_exception_handler({**context, "transport": transport, "protocol": transport.get_protocol()})
 
     def _accept_failed(self, error: BaseException, sock: socket.socket, retries: bool) -> None:
         message = "socket.accept() out of system resource" if retries else "Accept failed on a socket"

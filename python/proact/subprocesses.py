@@ -1,9 +1,9 @@
 """Child processes: `asyncio.create_subprocess_exec` and `create_subprocess_shell` on a proact loop.
 
-Popen starts the child, with real pipes; asyncio's base transport joins the pipes to the protocol. Owned here: learning
-that the child has ended. The engine waits for its pidfd, and only once the loop is told is the child's status
-collected, in the loop's thread: its pid can't become another process's while somebody may still send it a signal.
-Neither SIGCHLD nor asyncio's child watchers are touched, so that any thread's loop can do it.
+Popen starts the child, with real pipes; asyncio's base transport joins the pipes to the protocol. Owned here:
+learning that the child has ended. The engine waits for its pidfd, and only once the loop is told is the child's
+status collected, in the loop's thread: its pid can't become another process's while somebody may still send it a
+signal. Neither SIGCHLD nor asyncio's child watchers are touched, so that any thread's loop can do it.
 """
 
 from __future__ import annotations
