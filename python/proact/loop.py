@@ -113,6 +113,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         asyncio.BaseEventLoop.__init__(self)
         self._info = info or {"requested": engine, "engines": {}}
         self._listeners: dict[int, _core.Listener] = {}
+        self._fallbacks: set[str] = set()
         self._children: set[subprocesses.SubprocessTransport] = set()
         self._signal_handlers: dict[int, events.Handle] = {}
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
@@ -142,7 +143,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             "engines": {name: engines[name] for name in _core.ENGINES},
             "features": features,
             "opcodes": opcodes,
-            "fallbacks": stats["fallbacks"],
+            "fallbacks": [*stats["fallbacks"], *sorted(self._fallbacks)],
         }
 
     def stats(self) -> dict[str, Any]:
@@ -340,9 +341,9 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self, transp: _core.StreamTransport, file: Any, offset: int, count: int | None
     ) -> int:
         fileno = _sendable(file)
-        sent = 0
+        sending = transp._send_file(fileno, offset, count or 0)
         try:
-            await transp._send_file(fileno, offset, count or 0)
+            await sending
         except OSError as error:
             if isinstance(error, ConnectionError) or transp._stop_file():
                 raise

@@ -1,9 +1,9 @@
 """Child processes: `asyncio.create_subprocess_exec` and `create_subprocess_shell` on a proact loop.
 
-Popen starts the child, with real pipes; asyncio's base transport joins the pipes to the protocol. Owned here:
-learning that the child has ended. The engine waits for its pidfd, and only once the loop is told is the child's
-status collected, in the loop's thread: its pid can't become another process's while somebody may still send it a
-signal. Neither SIGCHLD nor asyncio's child watchers are touched, so that any thread's loop can do it.
+Popen starts the child, with real pipes; asyncio's base transport joins the pipes to the protocol. Owned
+here: learning that the child has ended. The engine waits for its pidfd, and only once the loop is told is the
+status collected, in the loop's thread: its pid can't become another process's while somebody may still signal
+it. Neither SIGCHLD nor asyncio's child watchers are touched, so that any thread's loop can do it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class SubprocessTransport(_Base):
             loop._watch_child(self._pidfd, _core.Handle(self._exited, ()))
         except (AttributeError, OSError) as error:
             # A kernel or a sandbox without pidfds, or no fd left, or one too high for select.
-            logger.debug("process %d: a thread waits for it (%s)", self._pid, error)
+            loop._fallbacks.add(f"waitid (pidfd: {error}): a thread waits for the child")
             self._close_pidfd()
             threading.Thread(
                 target=self._wait_in_thread, name=f"proact-wait-{self._pid}", daemon=True
