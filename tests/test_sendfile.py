@@ -9,7 +9,8 @@ import socket
 import pytest
 from support import loops, peers, protocols
 
-SIZE = 3 << 20
+# More than the kernel's buffers of a loopback connection hold.
+SIZE = 12 << 20
 DATA = peers.payload(SIZE)
 
 
@@ -72,6 +73,7 @@ async def test_between_writes_in_order(loop, file):
         assert peers.digest(await reader) == peers.digest(before + DATA + after + DATA[5:15])
 
 
+@pytest.mark.not_on("asyncio", reason="a second sendfile breaks the first: KeyError")
 async def test_no_write_and_no_other_file_meanwhile(loop, file):
     async with sending(loop, file) as (protocol, peer, task):
         assert not task.done()
@@ -125,6 +127,7 @@ async def test_close_lets_it_end_first(loop, file, proact):
         assert await protocol.lost is None
 
 
+@pytest.mark.not_on("asyncio", reason="moves the file's position only when the socket has room again")
 async def test_cancelling_leaves_the_connection_usable(loop, file):
     async with sending(loop, file) as (protocol, peer, task):
         task.cancel()
@@ -213,6 +216,7 @@ async def test_a_socket_and_what_is_no_file(loop):
         assert await protocols.heard(loop, far, 5) == b"bytes"
 
 
+@pytest.mark.not_on("asyncio", reason="moves the file's position only when the socket has room again")
 async def test_a_socket_and_a_cancel(loop, file):
     with peers.tcp_pair(buffer=4096) as (near, far):
         task = loop.create_task(loop.sock_sendfile(near, file))
