@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
+import os
 import signal
 import socket
 import threading
 from asyncio import events
 from asyncio.log import logger
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, tls
+from . import _core, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     class _TimerHandle(events.TimerHandle):
         _source_traceback: StackSummary | None
         _scheduled: bool
+
+    class _FlowControlMixin(asyncio.Transport): ...
 
     class _Server(Server):
         def _attach(self, transport: asyncio.BaseTransport) -> None: ...
@@ -72,6 +77,7 @@ else:
     from asyncio.base_events import _format_handle, _set_nodelay
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
+    from asyncio.transports import _FlowControlMixin
     from asyncio.unix_events import _UnixSelectorEventLoop as _UnixEventLoop
 
 __all__ = ["EventLoop"]
@@ -79,16 +85,27 @@ __all__ = ["EventLoop"]
 # Seconds until a Unix server whose backlog is full is asked again.
 _BACKLOG_RETRY = 0.001
 
+# Bytes of a file that are sent before the others have their turn.
+_FILE_PIECE = 256 * 1024
+
 # Python 3.13 and later tell a server which transport came or went; before, only that one did.
 _SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(_Server._attach).parameters
 
 
-class _Transport(asyncio.Transport):
+class _Transport(_FlowControlMixin):
     """What `isinstance(transport, asyncio.Transport)` sees of a native stream transport."""
 
 
 class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     """What `isinstance` sees of a native datagram transport: both, as it does of asyncio's own."""
+
+
+class _ReadPipe(asyncio.ReadTransport):
+    """The same of a pipe that is read."""
+
+
+class _WritePipe(_FlowControlMixin, asyncio.WriteTransport):
+    """The same of a pipe that is written to."""
 
 
 class EventLoop(_core.Scheduler, _BaseEventLoop):
@@ -97,6 +114,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
     _tls_transport_class = tls.SSLTransport
+    _read_pipe_class = _ReadPipe
+    _write_pipe_class = _WritePipe
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
     def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:
@@ -109,6 +128,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._listeners: dict[int, _core.Listener] = {}
         # Python 3.13 and later: by the socket, the inode of the path to remove with it.
         self._unix_server_sockets: dict[socket.socket, int] = {}
+        self._fallbacks: set[str] = set()
+        self._children: set[subprocesses.SubprocessTransport] = set()
         self._signal_handlers: dict[int, events.Handle] = {}
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
 
@@ -137,7 +158,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             "engines": {name: engines[name] for name in _core.ENGINES},
             "features": features,
             "opcodes": opcodes,
-            "fallbacks": stats["fallbacks"],
+            "fallbacks": [*stats["fallbacks"], *sorted(self._fallbacks)],
         }
 
     def stats(self) -> dict[str, Any]:
@@ -174,6 +195,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._close_wakeup()
         super().close()
         self._shutdown()
+        for child in list(self._children):
+            child.unwatch()
 
     # Debug mode: asyncio's own handles, which know where they were made.
 
@@ -240,7 +263,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         )
 
     def _protocol_failed(
-        self, transport: _core.DatagramTransport, error: BaseException, message: str
+        self, transport: _core.DatagramTransport | _core.PipeTransport, error: BaseException, message: str
     ) -> None:
         context = {"message": message, "exception": error}
         self.call_exception_handler({**context, "transport": transport, "protocol": transport.get_protocol()})
@@ -327,6 +350,78 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         """Send a datagram to `address`; the number of bytes."""
         return self._sock_when_writable(sock, lambda: sock.sendto(data, address))
 
+    # Files, sent without a copy through Python.
+
+    async def _sock_sendfile_native(
+        self, sock: socket.socket, file: Any, offset: int, count: int | None
+    ) -> int:
+        fileno = _sendable(file)
+        sent = 0
+        try:
+            while not count or sent < count:
+                size = min(count - sent, _FILE_PIECE) if count else _FILE_PIECE
+                attempt = partial(os.sendfile, sock.fileno(), fileno, offset + sent, size)
+                piece = await self._sock_when_writable(sock, attempt)
+                if piece == 0:
+                    break
+                sent += piece
+                # A socket that takes all at once must not keep the others waiting.
+                await asyncio.sleep(0)
+        except OSError as error:
+            if sent == 0:
+                raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
+            raise
+        finally:
+            if sent:
+                os.lseek(fileno, offset + sent, os.SEEK_SET)
+        return sent
+
+    async def _sendfile_native(
+        self, transp: _core.StreamTransport, file: Any, offset: int, count: int | None
+    ) -> int:
+        fileno = _sendable(file)
+        sending = transp._send_file(fileno, offset, count or 0)
+        try:
+            await sending
+        except OSError as error:
+            if isinstance(error, ConnectionError) or transp._stop_file():
+                raise
+            raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
+        finally:
+            sent = transp._stop_file()
+            if sent:
+                os.lseek(fileno, offset + sent, os.SEEK_SET)
+        return sent
+
+    # Pipes and child processes.
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> _core.ReadPipeTransport:
+        transport = _core.ReadPipeTransport(self, pipe, protocol, extra)
+        self.call_soon(transport._start, waiter)
+        return transport
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> _core.WritePipeTransport:
+        transport = _core.WritePipeTransport(self, pipe, protocol, extra)
+        self.call_soon(transport._start, waiter)
+        return transport
+
+    async def _make_subprocess_transport(
+        self, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
+    ) -> subprocesses.SubprocessTransport:
+        return await subprocesses.spawn(self, protocol, *args, **kwargs)
+
     # Connections.
 
     async def _create_connection_transport(
@@ -349,7 +444,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     def _make_socket_transport(
         self,
         sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
+        protocol: asyncio.BaseProtocol | _core.TLSTransport,
         waiter: asyncio.Future[None] | None = None,
         *,
         extra: dict[str, Any] | None = None,
@@ -584,6 +679,16 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 self.remove_signal_handler(number)
             else:
                 self.call_soon(handle._run)
+
+
+def _sendable(file: Any) -> int:
+    """The fd of a file that sendfile(2) may be able to send."""
+    try:
+        fileno: int = file.fileno()
+        os.fstat(fileno)
+    except (AttributeError, io.UnsupportedOperation, OSError) as error:
+        raise asyncio.SendfileNotAvailableError("not a regular file") from error
+    return fileno
 
 
 def _is_coroutine(callback: object) -> bool:

@@ -1,6 +1,6 @@
 """TLS: what happens once a connection, before the native transport takes over.
 
-Checks the arguments as asyncio does, and makes the session: Python's own `ssl`, between two buffers in memory.
+Checks the arguments as asyncio does, and makes the session: Python's own `ssl` between two memory buffers.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ mod _core {
     #[pymodule_export]
     use crate::transport::listener::Listener;
     #[pymodule_export]
+    use crate::transport::pipe::{PipeTransport, ReadPipeTransport, WritePipeTransport};
+    #[pymodule_export]
     use crate::transport::stream::StreamTransport;
     #[pymodule_export]
     use crate::transport::tls::TLSTransport;

@@ -172,6 +172,33 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Calls back once, when the child process of a pidfd has ended; until then only `_close_fd` may close it.
+    #[pyo3(name = "_watch_child")]
+    fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
+        let this = slf.get();
+        this.check_closed()?;
+        let watch = Py::new(
+            slf.py(),
+            Watch {
+                handle: LoopCell::new(Some(Ready::Native(handle))),
+            },
+        )?;
+        let target = Target::Watch(watch.clone_ref(slf.py()));
+        // SAFETY: the op points at no memory.
+        match unsafe { this.io.get()?.submit(Op::WaitId { pidfd }, target) } {
+            Sent::Ready(error) if error < 0 && error != -libc::ECHILD => return Err(os_error(error)),
+            Sent::Ready(_) => this.push(Ready::Watch(watch)),
+            Sent::Pending(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Closes an fd that the loop has watched; what waits for it ends first.
+    #[pyo3(name = "_close_fd")]
+    fn close_fd(&self, fd: RawFd) -> PyResult<()> {
+        self.io.get()?.close(fd).map_err(crate::call::io_error)
+    }
+
     #[pyo3(name = "_unwatch")]
     fn unwatch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool) -> PyResult<bool> {
         let this = slf.get();

@@ -27,6 +27,7 @@ use crate::slots::Target;
 use crate::timers::{Timers, nanoseconds, now};
 use crate::transport::datagram::DatagramTransport;
 use crate::transport::listener::Listener;
+use crate::transport::pipe::PipeTransport;
 use crate::transport::stream::StreamTransport;
 
 /// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
@@ -222,6 +223,7 @@ impl Scheduler {
                     StreamTransport::readable(transport.bind(py), &completion)?
                 }
                 Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
+                Target::Pipe(pipe) => PipeTransport::ready(pipe.bind(py), &completion)?,
                 Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
                 Target::DatagramReadable(transport) => {
                     DatagramTransport::readable(transport.bind(py), &completion)?
@@ -229,7 +231,8 @@ impl Scheduler {
                 Target::DatagramWritable(transport) => {
                     DatagramTransport::writable(transport.bind(py), &completion)?
                 }
-                Target::Watch(watch) if completion.result >= 0 => {
+                // A child that somebody else has collected (ECHILD) has ended too.
+                Target::Watch(watch) if completion.result >= 0 || completion.result == -libc::ECHILD => {
                     self.push(Ready::Watch(watch.clone_ref(py)))
                 }
                 Target::Watch(_) => {}
@@ -669,6 +672,7 @@ impl Scheduler {
                     | Target::StreamSend(object) => {
                         visit.call(object)?;
                     }
+                    Target::Pipe(object) => visit.call(object)?,
                     Target::Accept(object) => visit.call(object)?,
                     Target::DatagramReadable(object) | Target::DatagramWritable(object) => {
                         visit.call(object)?;

@@ -10,6 +10,7 @@ use crate::operation::Operation;
 use crate::readers::Watch;
 use crate::transport::datagram::DatagramTransport;
 use crate::transport::listener::Listener;
+use crate::transport::pipe::PipeTransport;
 use crate::transport::stream::StreamTransport;
 
 /// Who an op belongs to. The reference keeps its buffers and its fd alive.
@@ -17,6 +18,7 @@ pub enum Target {
     StreamReceive(Py<StreamTransport>),
     StreamReadable(Py<StreamTransport>),
     StreamSend(Py<StreamTransport>),
+    Pipe(Py<PipeTransport>),
     Accept(Py<Listener>),
     DatagramReadable(Py<DatagramTransport>),
     DatagramWritable(Py<DatagramTransport>),
@@ -32,6 +34,7 @@ impl Target {
             Target::StreamReceive(transport) => Target::StreamReceive(transport.clone_ref(py)),
             Target::StreamReadable(transport) => Target::StreamReadable(transport.clone_ref(py)),
             Target::StreamSend(transport) => Target::StreamSend(transport.clone_ref(py)),
+            Target::Pipe(pipe) => Target::Pipe(pipe.clone_ref(py)),
             Target::Accept(listener) => Target::Accept(listener.clone_ref(py)),
             Target::DatagramReadable(transport) => Target::DatagramReadable(transport.clone_ref(py)),
             Target::DatagramWritable(transport) => Target::DatagramWritable(transport.clone_ref(py)),

@@ -4,6 +4,7 @@
 //! waits, and drains every completion into a batch. Only then does the loop look at the batch.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::op::{Completion, Op, OpKind, Token};
@@ -53,6 +54,10 @@ pub trait Driver: Send {
     /// # Errors
     /// As [`Driver::wait`].
     fn flush(&mut self) -> io::Result<()>;
+
+    /// Somebody else is about to close an fd that no op in flight uses: the engine no longer watches it. Without this a
+    /// duplicate that stays open (of a terminal, of a pipe in a forked child) would go on being reported.
+    fn forget(&mut self, _fd: RawFd) {}
 
     /// Whether `wait` with no timeout would find anything: a memory load. `None`: only a system call can tell.
     fn has_work(&self) -> Option<bool>;

@@ -123,6 +123,9 @@ pub enum Op {
     },
     /// Shut down one or both directions of a socket.
     Shutdown { fd: RawFd, how: i32 },
+    /// Wait until the child process of a pidfd has ended; its status stays to be collected (`WNOWAIT` of waitid(2)), so
+    /// that its pid is not reused before the program knows.
+    WaitId { pidfd: RawFd },
 }
 
 // SAFETY: an Op is data to hand to a kernel; whoever submits it answers for its pointers (`Driver::submit` is unsafe).
@@ -151,7 +154,7 @@ kinds! {
     AcceptMulti = "accept_multi", Accept = "accept", Connect = "connect", RecvMulti = "recv_multi", Recv = "recv",
     Send = "send", SendMsg = "sendmsg", RecvMsg = "recvmsg", Read = "read", Write = "write", Readv = "readv",
     Writev = "writev", Poll = "poll", PollMulti = "poll_multi", OpenAt = "openat", Close = "close", Fsync = "fsync",
-    Statx = "statx", Splice = "splice", Shutdown = "shutdown",
+    Statx = "statx", Splice = "splice", Shutdown = "shutdown", WaitId = "waitid",
 }
 
 /// Which way an op waits for its fd when it can't go on.
@@ -184,6 +187,7 @@ impl Op {
             Op::Statx { .. } => OpKind::Statx,
             Op::Splice { .. } => OpKind::Splice,
             Op::Shutdown { .. } => OpKind::Shutdown,
+            Op::WaitId { .. } => OpKind::WaitId,
         }
     }
 
@@ -196,7 +200,8 @@ impl Op {
             | Op::Recv { fd, .. }
             | Op::RecvMsg { fd, .. }
             | Op::Read { fd, offset: -1, .. }
-            | Op::Readv { fd, offset: -1, .. } => Some((fd, Direction::Read)),
+            | Op::Readv { fd, offset: -1, .. }
+            | Op::WaitId { pidfd: fd } => Some((fd, Direction::Read)),
             Op::Connect { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendMsg { fd, .. }
@@ -230,7 +235,8 @@ impl Op {
             | Op::Poll { fd, .. }
             | Op::PollMulti { fd, .. }
             | Op::Fsync { fd, .. }
-            | Op::Shutdown { fd, .. } => [fd, -1],
+            | Op::Shutdown { fd, .. }
+            | Op::WaitId { pidfd: fd } => [fd, -1],
             Op::OpenAt { dir, .. } | Op::Statx { dir, .. } => [dir, -1],
             Op::Splice { from, to, .. } => [from, if to == from { -1 } else { to }],
             Op::Close { .. } => [-1, -1],

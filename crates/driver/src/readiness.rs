@@ -468,6 +468,12 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         self.generation.check()
     }
 
+    fn forget(&mut self, fd: RawFd) {
+        if self.generation.is_current() {
+            self.abandon(fd);
+        }
+    }
+
     fn has_work(&self) -> Option<bool> {
         if self.queued.is_empty() { None } else { Some(true) }
     }

@@ -88,6 +88,20 @@ pub(crate) fn is_transient_accept_error(error: i32) -> bool {
     )
 }
 
+/// Whether a child has ended: 0, or [`AGAIN`]. Its status stays.
+fn wait_id(pidfd: RawFd) -> i32 {
+    // SAFETY: zeros are a value of siginfo_t, and what it says of a child that has nothing to tell.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+    // SAFETY: a local structure to fill.
+    match check(i64::from(unsafe {
+        libc::waitid(libc::P_PIDFD, pidfd as libc::id_t, &raw mut info, options)
+    })) {
+        0 if info.si_signo == 0 => AGAIN,
+        result => result,
+    }
+}
+
 fn is_regular(fd: RawFd) -> bool {
     // SAFETY: a stat of zeros is a value; fstat fills it or fails.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
@@ -223,11 +237,20 @@ pub(crate) unsafe fn attempt_counted(op: &Op, calls: &mut u64) -> i32 {
                 }
                 Op::RecvMsg { fd, msg, flags } => check(libc::recvmsg(fd, msg, flags | NOWAIT) as i64),
                 Op::Poll { fd, events } | Op::PollMulti { fd, events } => poll_now(fd, events),
+                Op::WaitId { pidfd } => wait_id(pidfd),
                 Op::Shutdown { .. } | Op::Close { .. } => block(op),
                 _ => AGAIN,
             }
         })
     }
+}
+
+/// Sends a piece of a file, in non-blocking mode, without copying it here: the count, 0 at its end, or [`AGAIN`].
+pub fn send_file(socket: RawFd, file: RawFd, offset: i64, len: usize) -> i32 {
+    let mut at = offset;
+    let len = len.min(0x7fff_f000);
+    // SAFETY: a local offset.
+    retry(|| check(unsafe { libc::sendfile64(socket, file, &raw mut at, len) } as i64))
 }
 
 /// Which side a splice has to wait for: the first that is not ready; `None`: neither.

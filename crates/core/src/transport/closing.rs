@@ -20,7 +20,11 @@ impl StreamTransport {
             state.phase = Phase::Closing;
             state.held.clear();
             state.stop_receiving(&mut *this.get().scheduler.get().io.get()?);
-            if state.receiving.is_some() || state.sending.is_some() || !state.out.is_empty() {
+            if state.receiving.is_some()
+                || state.sending.is_some()
+                || !state.out.is_empty()
+                || state.file.is_some()
+            {
                 return Ok(());
             }
         }
@@ -58,7 +62,8 @@ impl StreamTransport {
             if state.phase == Phase::Lost && state.sending.is_none() {
                 state.out.clear();
             }
-            let closing = matches!(state.phase, Phase::Closing | Phase::Lost);
+            let closing =
+                state.phase == Phase::Lost || (state.phase == Phase::Closing && state.file.is_none());
             closing && state.receiving.is_none() && state.sending.is_none() && state.out.is_empty()
         };
         if idle { Self::finish(this) } else { Ok(()) }
@@ -85,6 +90,7 @@ impl StreamTransport {
     fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        Self::cut_file(slf)?;
         let (fd, error, callee) = {
             let mut state = this.state.get()?;
             if !matches!(state.phase, Phase::Closing | Phase::Lost) {

@@ -87,6 +87,27 @@ impl Outbox {
         })
     }
 
+    /// The same for an fd that is no socket.
+    pub fn write_op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
+        Some(match self.op(py, fd)? {
+            Op::Send { fd, buf, len, .. } => Op::Write {
+                fd,
+                buf,
+                len,
+                offset: -1,
+            },
+            _ => {
+                let header = &self.message.as_ref()?.header;
+                Op::Writev {
+                    fd,
+                    iov: header.msg_iov,
+                    count: header.msg_iovlen as u32,
+                    offset: -1,
+                }
+            }
+        })
+    }
+
     /// A send of `count` bytes has completed.
     pub fn sent(&mut self, py: Python<'_>, count: usize) {
         self.len = self.len.saturating_sub(count);

@@ -221,13 +221,18 @@ impl StreamTransport {
 
     /// The terminal completion of a send.
     pub fn sent(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
-        let lost = {
+        let (lost, polled) = {
             let mut state = this.get().state.get()?;
             state.sending = None;
-            state.phase >= Phase::Lost
+            let polled = std::mem::take(&mut state.waits_for_room);
+            (state.phase >= Phase::Lost, polled)
         };
         if lost {
             return Self::finish_if_idle(this);
+        }
+        if polled {
+            // The next piece of the file, or what was written since it was given up.
+            return Self::flush(this);
         }
         if !Self::account(this, completion.result)? {
             return Ok(());
@@ -267,7 +272,10 @@ impl StreamTransport {
     }
 
     /// Nothing is left to send: end our side if that was asked for, and finish closing.
-    fn drained(this: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn drained(this: &Bound<'_, Self>) -> PyResult<()> {
+        if Self::send_piece(this)? {
+            return Ok(());
+        }
         let (phase, eof, fd) = {
             let state = this.get().state.get()?;
             (state.phase, state.eof, state.fd)

@@ -14,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use super::file::Sending;
 use super::outbox::Outbox;
 use super::protocol::Callee;
 use crate::address::Address;
@@ -68,6 +69,11 @@ pub(super) struct Stream {
     pub out: Outbox,
     pub sending: Option<Token>,
     pub in_flush: bool,
+    /// A file that is being sent: nothing may be written until its end.
+    pub file: Option<Sending>,
+    pub file_sent: usize,
+    /// What is in flight as `sending` is but a poll, for the file's sake.
+    pub waits_for_room: bool,
     pub eof: bool,
     pub high: usize,
     pub low: usize,
@@ -82,7 +88,19 @@ pub(super) struct Stream {
 }
 
 /// asyncio's default high-water mark, in bytes.
-const HIGH_WATER: usize = 64 * 1024;
+pub(super) const HIGH_WATER: usize = 64 * 1024;
+
+/// What `set_write_buffer_limits` means: `(low, high)`.
+pub(super) fn water_marks(high: Option<i64>, low: Option<i64>) -> PyResult<(usize, usize)> {
+    let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| low.saturating_mul(4)));
+    let low = low.unwrap_or(high / 4);
+    if low < 0 || high < low {
+        return Err(PyValueError::new_err(format!(
+            "high ({high}) must be >= low ({low}) must be >= 0"
+        )));
+    }
+    Ok((low as usize, high as usize))
+}
 
 /// A transport of one connected stream socket, as `asyncio.Transport`.
 #[pyclass(frozen, weakref, module = "proact._core")]
@@ -121,6 +139,9 @@ impl StreamTransport {
             out: Outbox::default(),
             sending: None,
             in_flush: false,
+            file: None,
+            file_sent: 0,
+            waits_for_room: false,
             eof: false,
             high: HIGH_WATER,
             low: HIGH_WATER / 4,
@@ -357,17 +378,10 @@ impl StreamTransport {
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or(high / 4);
-        if low < 0 || high < low {
-            return Err(PyValueError::new_err(format!(
-                "high ({high}) must be >= low ({low}) must be >= 0"
-            )));
-        }
+        let (low, high) = water_marks(high, low)?;
         {
             let mut state = slf.get().state.get()?;
-            state.high = high as usize;
-            state.low = low as usize;
+            (state.low, state.high) = (low, high);
         }
         Self::maybe_pause_protocol(slf)
     }
@@ -418,6 +432,9 @@ impl StreamTransport {
             {
                 visit.call(object)?;
             }
+            if let Some(sending) = &state.file {
+                visit.call(&sending.future)?;
+            }
         }
         Ok(())
     }
@@ -425,8 +442,14 @@ impl StreamTransport {
 
 impl StreamTransport {
     pub(super) fn check_writable(&self) -> PyResult<()> {
-        if self.state.get()?.eof {
+        let state = self.state.get()?;
+        if state.eof {
             return Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"));
+        }
+        if state.file.is_some() {
+            return Err(PyRuntimeError::new_err(
+                "unable to write; sendfile is in progress",
+            ));
         }
         Ok(())
     }

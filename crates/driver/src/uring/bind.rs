@@ -16,9 +16,9 @@ use crate::op::{OpKind, TOKEN_BITS, Token};
 
 /// Whether the op can be dropped with one ring and submitted to another.
 fn is_movable(entry: &InFlight, ring: &Ring) -> bool {
-    use OpKind::{Accept, AcceptMulti, Poll, PollMulti, RecvMulti};
+    use OpKind::{Accept, AcceptMulti, Poll, PollMulti, RecvMulti, WaitId};
     match (entry.way, entry.op.kind()) {
-        (Way::Polled, _) | (_, Poll | PollMulti) => true,
+        (Way::Polled, _) | (_, Poll | PollMulti | WaitId) => true,
         // What they take after the last look at the old ring would be lost.
         (_, Accept | AcceptMulti | RecvMulti) => ring.is_inert(),
         _ => false,

@@ -100,6 +100,10 @@ pub(super) fn build(op: &Op) -> Entry {
             .flags(flags)
             .build(),
         Op::Shutdown { fd, how } => opcode::Shutdown::new(Fd(fd), how).build(),
+        Op::WaitId { pidfd } => {
+            let options = libc::WEXITED | libc::WNOWAIT;
+            opcode::WaitId::new(libc::P_PIDFD, pidfd as libc::id_t, options).build()
+        }
     }
 }
 

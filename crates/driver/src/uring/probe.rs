@@ -36,6 +36,7 @@ pub(super) const OPCODES: &[(&str, u8)] = &[
     ("splice", opcode::Splice::CODE),
     ("statx", opcode::Statx::CODE),
     ("timeout", opcode::Timeout::CODE),
+    ("waitid", opcode::WaitId::CODE),
     ("write", opcode::Write::CODE),
     ("writev", opcode::Writev::CODE),
 ];
@@ -232,6 +233,8 @@ fn samples(memory: &Memory) -> Vec<(OpKind, Op)> {
                 how: libc::SHUT_WR,
             },
         ),
+        // An fd below 0 would be EINVAL, which looks like a kernel that lacks the opcode (before Linux 6.7).
+        (OpKind::WaitId, Op::WaitId { pidfd: i32::MAX }),
     ]
 }
 

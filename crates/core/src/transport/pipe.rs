@@ -1,0 +1,723 @@
+//! Pipes, FIFOs, terminals, and sockets used as such: one transport that reads, one that writes.
+//!
+//! The engine says when the fd is ready and the call is made here. The pipe is in non-blocking mode, where a read of the
+//! ring's own gains nothing (the kernel answers EAGAIN, and a poll must follow), and a wait ends at once when it is
+//! cancelled, whatever the fd is. The pipe object is the program's: it is closed by its own `close`.
+
+use std::os::fd::RawFd;
+
+use proact_driver::{Completion, Op, Token, syscalls};
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::outbox::Outbox;
+use super::protocol::Callee;
+use super::send::{FUTILE_WRITES, snapshot};
+use super::stream::{HIGH_WATER, Phase, water_marks};
+use crate::call::{
+    bytes_memory, current_context, exception, method0, os_error, shorten, stops_the_loop, uninit_bytes,
+};
+use crate::cell::LoopCell;
+use crate::io::Sent;
+use crate::scheduler::Scheduler;
+use crate::slots::Target;
+
+/// The most that one read takes, in bytes: what a pipe holds by default.
+const READ: usize = 64 * 1024;
+
+pub(super) struct State {
+    fd: RawFd,
+    phase: Phase,
+    protocol: Option<Py<PyAny>>,
+    pipe: Option<Py<PyAny>>,
+    /// Waits for something to read; when writing, for the last reader to go.
+    polling: Option<Token>,
+    stopping: bool,
+    paused: bool,
+    out: Outbox,
+    /// Waits for room.
+    writing: Option<Token>,
+    high: usize,
+    low: usize,
+    protocol_paused: bool,
+    /// Writes since the pipe was lost.
+    futile: u32,
+    error: Option<PyErr>,
+}
+
+/// What the two have in common. With a `__dict__`, for those who hang something on a transport, or replace a method.
+#[pyclass(frozen, subclass, dict, weakref, module = "proact._core")]
+pub struct PipeTransport {
+    scheduler: Py<Scheduler>,
+    context: Py<PyAny>,
+    extra: Py<PyDict>,
+    writes: bool,
+    /// Whether the fd tells that the other end is closed: a terminal does not.
+    tells_of_peer: bool,
+    state: LoopCell<State>,
+}
+
+/// A transport that reads, as `asyncio.ReadTransport`.
+#[pyclass(frozen, extends = PipeTransport, module = "proact._core")]
+pub struct ReadPipeTransport;
+
+/// A transport that writes, as `asyncio.WriteTransport`.
+#[pyclass(frozen, extends = PipeTransport, module = "proact._core")]
+pub struct WritePipeTransport;
+
+/// The kind of file, of `st_mode`.
+fn file_type(fd: RawFd) -> PyResult<u32> {
+    // SAFETY: zeros are a value of struct stat; fstat fills it or fails.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    Ok(status.st_mode & libc::S_IFMT)
+}
+
+fn set_nonblocking(fd: RawFd) {
+    // SAFETY: the flags of an fd that is open, as fstat has said.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);
+    }
+}
+
+impl PipeTransport {
+    fn create(
+        scheduler: &Bound<'_, Scheduler>,
+        pipe: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        extra: Option<Bound<'_, PyDict>>,
+        writes: bool,
+    ) -> PyResult<PipeTransport> {
+        let py = scheduler.py();
+        let fd: RawFd = pipe.call_method0("fileno")?.extract()?;
+        let kind = file_type(fd)?;
+        if !matches!(kind, libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR) {
+            return Err(PyValueError::new_err(if writes {
+                "Pipe transport is only for pipes, sockets and character devices"
+            } else {
+                "Pipe transport is for pipes/sockets only."
+            }));
+        }
+        set_nonblocking(fd);
+        let extra = extra.unwrap_or_else(|| PyDict::new(py));
+        extra.set_item("pipe", &pipe)?;
+        Ok(PipeTransport {
+            scheduler: scheduler.clone().unbind(),
+            context: current_context(py)?,
+            extra: extra.unbind(),
+            writes,
+            tells_of_peer: kind != libc::S_IFCHR,
+            state: LoopCell::new(State {
+                fd,
+                phase: Phase::New,
+                protocol: Some(protocol.unbind()),
+                pipe: Some(pipe.unbind()),
+                polling: None,
+                stopping: false,
+                paused: false,
+                out: Outbox::default(),
+                writing: None,
+                high: HIGH_WATER,
+                low: HIGH_WATER / 4,
+                protocol_paused: false,
+                futile: 0,
+                error: None,
+            }),
+        })
+    }
+
+    fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<Callee<'py>>> {
+        let state = self.state.get()?;
+        Ok(state.protocol.as_ref().map(|protocol| Callee {
+            protocol: protocol.bind(py).clone(),
+            context: self.context.clone_ref(py),
+        }))
+    }
+
+    /// Reports what a protocol's method raised, and goes on.
+    fn report(this: &Bound<'_, Self>, outcome: PyResult<Bound<'_, PyAny>>, method: &str) -> PyResult<()> {
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => Self::failed(
+                this,
+                &error,
+                &format!("Exception in callback protocol.{method}"),
+                false,
+            ),
+        }
+    }
+
+    fn failed(this: &Bound<'_, Self>, error: &PyErr, message: &str, quiet: bool) -> PyResult<()> {
+        let py = this.py();
+        if stops_the_loop(py, error) {
+            return Err(error.clone_ref(py));
+        }
+        let hook = if quiet {
+            "_transport_failed"
+        } else {
+            "_protocol_failed"
+        };
+        let scheduler = this.get().scheduler.bind(py);
+        scheduler
+            .call_method1(hook, (this, exception(py, error), message))
+            .map(drop)
+    }
+
+    /// An error of the fd's, which ends the transport. A terminal that hangs up says EIO: no news, as asyncio has it.
+    fn fatal(this: &Bound<'_, Self>, result: i32) -> PyResult<()> {
+        let writes = this.get().writes;
+        let what = if writes { "write" } else { "read" };
+        let error = os_error(result);
+        let message = format!("Fatal {what} error on pipe transport");
+        Self::failed(this, &error, &message, writes || result == -libc::EIO)?;
+        Self::lose(this, Some(error))
+    }
+
+    /// Waits for the fd, unless it does already or has no need to.
+    fn poll(this: &Bound<'_, Self>) -> PyResult<()> {
+        let transport = this.get();
+        let refused = {
+            let mut state = transport.state.get()?;
+            let wanted = if transport.writes {
+                transport.tells_of_peer
+            } else {
+                !state.paused
+            };
+            if state.phase != Phase::Open || state.polling.is_some() || !wanted {
+                return Ok(());
+            }
+            let (fd, events) = (state.fd, libc::POLLIN as u32);
+            let op = if transport.writes {
+                Op::Poll { fd, events }
+            } else {
+                Op::PollMulti { fd, events }
+            };
+            let mut io = transport.scheduler.get().io.get()?;
+            // SAFETY: a poll points at no memory.
+            match unsafe { io.submit(op, Target::Pipe(this.clone().unbind())) } {
+                Sent::Pending(token) => {
+                    state.polling = Some(token);
+                    state.stopping = false;
+                    return Ok(());
+                }
+                Sent::Ready(result) => result,
+            }
+        };
+        Self::fatal(this, refused)
+    }
+
+    /// A completion of one of the polls.
+    pub fn ready(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
+        let transport = this.get();
+        let (room, phase, wanted) = {
+            let mut state = transport.state.get()?;
+            let room = state.writing == Some(completion.token);
+            if completion.is_terminal() {
+                *(if room {
+                    &mut state.writing
+                } else {
+                    &mut state.polling
+                }) = None;
+            } else if state.paused {
+                // Pausing costs nothing until something arrives: programs that pause often resume at once.
+                state.stop(&mut *transport.scheduler.get().io.get()?);
+            }
+            (room, state.phase, !state.paused && !state.stopping)
+        };
+        match completion.result {
+            _ if phase >= Phase::Lost => {}
+            result if result == -libc::ECANCELED => {}
+            error if error < 0 => Self::fatal(this, error)?,
+            _ if room => Self::write_now(this)?,
+            _ if transport.writes => Self::peer_is_gone(this)?,
+            _ if wanted && phase == Phase::Open => Self::read(this)?,
+            _ => {}
+        }
+        if !completion.is_terminal() {
+            return Ok(());
+        }
+        let phase = transport.state.get()?.phase;
+        match phase {
+            Phase::Open => Self::poll(this),
+            Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
+            Phase::New | Phase::Closed => Ok(()),
+        }
+    }
+
+    /// One read, straight into the object that the protocol gets.
+    fn read(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let fd = this.get().state.get()?.fd;
+        let Some(callee) = this.get().callee(py)? else {
+            return Ok(());
+        };
+        let bytes = uninit_bytes(py, READ)?;
+        let op = Op::Read {
+            fd,
+            buf: bytes_memory(&bytes),
+            len: READ,
+            offset: -1,
+        };
+        // SAFETY: a fresh object of just this length that nobody else has seen.
+        match unsafe { syscalls::attempt(&op) } {
+            syscalls::AGAIN => Ok(()),
+            0 => {
+                let outcome = callee.call0(intern!(py, "eof_received"));
+                Self::report(this, outcome, "eof_received")?;
+                Self::lose(this, None)
+            }
+            error if error < 0 => Self::fatal(this, error),
+            count => {
+                let data = shorten(bytes, count as usize)?;
+                let outcome = callee.call1(intern!(py, "data_received"), data.as_any());
+                Self::report(this, outcome, "data_received")
+            }
+        }
+    }
+
+    /// Nobody can read any more what is written.
+    fn peer_is_gone(this: &Bound<'_, Self>) -> PyResult<()> {
+        let unsent = !this.get().state.get()?.out.is_empty();
+        Self::lose(this, unsent.then(|| PyBrokenPipeError::new_err(())))
+    }
+
+    /// One attempt to write what is queued; the rest waits for room.
+    fn write_now(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let result = {
+            let mut state = this.get().state.get()?;
+            let fd = state.fd;
+            let Some(op) = state.out.write_op(py, fd) else {
+                return Ok(());
+            };
+            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+            let result = unsafe { syscalls::attempt(&op) };
+            if result >= 0 {
+                state.out.sent(py, result as usize);
+            }
+            let waits = (result >= 0 || result == syscalls::AGAIN) && !state.out.is_empty();
+            if waits && state.writing.is_none() {
+                let events = libc::POLLOUT as u32;
+                let mut io = this.get().scheduler.get().io.get()?;
+                // SAFETY: a poll points at no memory.
+                match unsafe { io.submit(Op::Poll { fd, events }, Target::Pipe(this.clone().unbind())) } {
+                    Sent::Pending(token) => {
+                        state.writing = Some(token);
+                        0
+                    }
+                    Sent::Ready(error) => error,
+                }
+            } else if waits {
+                0
+            } else {
+                result
+            }
+        };
+        if result < 0 {
+            return Self::fatal(this, result);
+        }
+        let (resumes, drained) = {
+            let mut state = this.get().state.get()?;
+            let resumes = state.protocol_paused && state.out.len() <= state.low;
+            state.protocol_paused &= !resumes;
+            (resumes, state.out.is_empty())
+        };
+        if resumes && let Some(callee) = this.get().callee(py)? {
+            let outcome = callee.call0(intern!(py, "resume_writing"));
+            Self::report(this, outcome, "resume_writing")?;
+        }
+        if drained {
+            Self::stop_and_finish(this)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
+        let pauses = {
+            let mut state = this.get().state.get()?;
+            let pauses = state.out.len() > state.high && !state.protocol_paused;
+            state.protocol_paused |= pauses;
+            pauses
+        };
+        // The caller is the program, possibly inside the transport's context already.
+        match this.get().callee(this.py())? {
+            Some(callee) if pauses => {
+                let outcome = method0(&callee.protocol, intern!(this.py(), "pause_writing"));
+                Self::report(this, outcome, "pause_writing")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the transport once everything queued is written.
+    fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Closing {
+                return Ok(());
+            }
+            state.phase = Phase::Closing;
+        }
+        Self::stop_and_finish(this)
+    }
+
+    /// Ends the transport now.
+    fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Lost {
+                return Ok(());
+            }
+            state.phase = Phase::Lost;
+            state.error = error;
+            state.out.clear();
+        }
+        Self::stop_and_finish(this)
+    }
+
+    /// With nothing left to write, ends what still waits; then, or at once, the transport is over.
+    fn stop_and_finish(this: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase < Phase::Closing || !state.out.is_empty() {
+                return Ok(());
+            }
+            state.stop(&mut *this.get().scheduler.get().io.get()?);
+            if state.polling.is_some() || state.writing.is_some() {
+                return Ok(());
+            }
+        }
+        let callback = this.getattr("_finish")?.unbind();
+        let scheduler = this.get().scheduler.get();
+        let py = this.py();
+        let args = PyTuple::empty(py).unbind();
+        scheduler.soon(py, callback, args, current_context(py)?).map(drop)
+    }
+
+    fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
+        let idle = {
+            let state = this.get().state.get()?;
+            state.polling.is_none() && state.writing.is_none() && state.out.is_empty()
+        };
+        if idle { Self::finish(this) } else { Ok(()) }
+    }
+}
+
+impl State {
+    /// Asks what is in flight to end.
+    fn stop(&mut self, io: &mut crate::io::Io) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        [self.polling, self.writing]
+            .into_iter()
+            .flatten()
+            .for_each(|token| io.cancel(token));
+    }
+}
+
+#[pymethods]
+impl PipeTransport {
+    /// Calls `connection_made`, begins to read (or to watch the reader), and tells `waiter`.
+    #[pyo3(name = "_start", signature = (waiter = None))]
+    fn start(slf: &Bound<'_, Self>, waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        {
+            let mut state = slf.get().state.get()?;
+            if state.phase == Phase::New {
+                state.phase = Phase::Open;
+            }
+        }
+        let outcome = match slf.get().callee(py)? {
+            Some(callee) => {
+                let made = callee.call1(intern!(py, "connection_made"), slf.as_any());
+                Self::report(slf, made, "connection_made")
+            }
+            None => Ok(()),
+        };
+        Self::poll(slf)?;
+        if let Some(waiter) = waiter
+            && !waiter.call_method0("done")?.is_truthy()?
+        {
+            waiter.call_method1("set_result", (py.None(),))?;
+        }
+        outcome
+    }
+
+    /// Calls `connection_lost`, closes the pipe and lets go of everything.
+    #[pyo3(name = "_finish")]
+    fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let callee = this.callee(py)?;
+        let (fd, error, pipe) = {
+            let mut state = this.state.get()?;
+            if !matches!(state.phase, Phase::Closing | Phase::Lost) {
+                return Ok(());
+            }
+            state.phase = Phase::Closed;
+            state.protocol = None;
+            (state.fd, state.error.take(), state.pipe.take())
+        };
+        let mut outcome = Ok(());
+        if let Some(callee) = callee {
+            let reason = match error {
+                Some(error) => error.into_value(py).into_bound(py).into_any(),
+                None => py.None().into_bound(py),
+            };
+            let lost = callee.call1(intern!(py, "connection_lost"), &reason);
+            outcome = Self::report(slf, lost, "connection_lost");
+        }
+        // No op uses the fd any more; the pipe object closes it.
+        this.scheduler.get().io.get()?.driver.forget(fd);
+        if let Some(pipe) = pipe {
+            let closed = pipe.into_bound(py).call_method0("close");
+            Self::report(slf, closed, "pipe.close")?;
+        }
+        outcome
+    }
+
+    #[pyo3(signature = (name, default = None))]
+    fn get_extra_info<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.extra.bind(py).get_item(name)?.or(default))
+    }
+
+    fn set_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let old = self.state.get()?.protocol.replace(protocol.unbind());
+        drop(old);
+        Ok(())
+    }
+
+    fn get_protocol(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let state = self.state.get()?;
+        Ok(state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)))
+    }
+
+    fn is_closing(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.phase >= Phase::Closing)
+    }
+
+    /// Ends the transport once everything queued is written.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::begin_close(slf)
+    }
+
+    /// The pipe object, until it is closed: asyncio's own name for it, which its users have come to know.
+    #[getter(_pipe)]
+    fn pipe(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let state = self.state.get()?;
+        Ok(state.pipe.as_ref().map(|pipe| pipe.clone_ref(py)))
+    }
+
+    #[setter(_pipe)]
+    fn set_pipe(&self, pipe: Option<Py<PyAny>>) -> PyResult<()> {
+        let old = std::mem::replace(&mut self.state.get()?.pipe, pipe);
+        drop(old);
+        Ok(())
+    }
+
+    /// What `isinstance` sees: asyncio's classes, from which a native class can't inherit.
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let scheduler = slf.get().scheduler.bind(slf.py());
+        if slf.get().writes {
+            scheduler.getattr(intern!(slf.py(), "_write_pipe_class"))
+        } else {
+            scheduler.getattr(intern!(slf.py(), "_read_pipe_class"))
+        }
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        let state = self.state.get()?;
+        let phase = match state.phase {
+            Phase::New | Phase::Open => "open",
+            Phase::Closing | Phase::Lost => "closing",
+            Phase::Closed => "closed",
+        };
+        let fd = state.fd;
+        Ok(if self.writes {
+            format!("<WritePipeTransport {phase} fd={fd} bufsize={}>", state.out.len())
+        } else {
+            let reading = if state.paused { "paused" } else { "polling" };
+            format!("<ReadPipeTransport {phase} fd={fd} {reading}>")
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(&self.context)?;
+        visit.call(&self.extra)?;
+        if let Some(state) = self.state.try_get() {
+            visit.call(&state.protocol)?;
+            visit.call(&state.pipe)?;
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl ReadPipeTransport {
+    #[new]
+    #[pyo3(signature = (scheduler, pipe, protocol, extra = None))]
+    fn new(
+        scheduler: &Bound<'_, Scheduler>,
+        pipe: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        extra: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<ReadPipeTransport>> {
+        let base = PipeTransport::create(scheduler, pipe, protocol, extra, false)?;
+        Ok(PyClassInitializer::from(base).add_subclass(ReadPipeTransport))
+    }
+
+    fn is_reading(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let state = slf.as_super().get().state.get()?;
+        Ok(state.phase < Phase::Closing && !state.paused)
+    }
+
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let mut state = slf.as_super().get().state.get()?;
+        state.paused |= state.phase < Phase::Closing;
+        Ok(())
+    }
+
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut state = slf.as_super().get().state.get()?;
+            if state.phase >= Phase::Closing || !state.paused {
+                return Ok(());
+            }
+            state.paused = false;
+        }
+        PipeTransport::poll(slf.as_super())
+    }
+}
+
+#[pymethods]
+impl WritePipeTransport {
+    #[new]
+    #[pyo3(signature = (scheduler, pipe, protocol, extra = None))]
+    fn new(
+        scheduler: &Bound<'_, Scheduler>,
+        pipe: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        extra: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<WritePipeTransport>> {
+        let base = PipeTransport::create(scheduler, pipe, protocol, extra, true)?;
+        Ok(PyClassInitializer::from(base).add_subclass(WritePipeTransport))
+    }
+
+    /// Writes what the pipe takes now and queues the rest; never blocks.
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = snapshot(data)?;
+        let this = slf.as_super();
+        if data.as_bytes().is_empty() {
+            return Ok(());
+        }
+        let idle = {
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Closing {
+                state.futile += 1;
+                let warns = state.futile > FUTILE_WRITES;
+                drop(state);
+                if warns {
+                    let logger = slf.py().import("asyncio.log")?.getattr("logger")?;
+                    let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
+                    logger.call_method1("warning", (message,))?;
+                }
+                return Ok(());
+            }
+            let idle = state.out.is_empty();
+            state.out.push(data);
+            idle
+        };
+        if idle {
+            PipeTransport::write_now(this)?;
+        }
+        PipeTransport::maybe_pause_protocol(this)
+    }
+
+    /// Writes several pieces, in their order.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let joined = slf
+            .py()
+            .import("builtins")?
+            .getattr("bytes")?
+            .call0()?
+            .call_method1("join", (list_of_data,))?;
+        Self::write(slf, &joined)
+    }
+
+    /// The same as closing: a pipe has no half.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        PipeTransport::begin_close(slf.as_super())
+    }
+
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    /// Ends the transport now; what is queued is dropped.
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        PipeTransport::lose(slf.as_super(), None)
+    }
+
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        Ok(slf.as_super().get().state.get()?.out.len())
+    }
+
+    /// The water marks, `(low, high)`, in bytes.
+    fn get_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<(usize, usize)> {
+        let state = slf.as_super().get().state.get()?;
+        Ok((state.low, state.high))
+    }
+
+    #[pyo3(signature = (high = None, low = None))]
+    fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let (low, high) = water_marks(high, low)?;
+        {
+            let mut state = slf.as_super().get().state.get()?;
+            (state.low, state.high) = (low, high);
+        }
+        PipeTransport::maybe_pause_protocol(slf.as_super())
+    }
+}
+
+impl Drop for PipeTransport {
+    /// A transport that never ended: the pipe must not stay open, and the program is told unless it had closed it.
+    fn drop(&mut self) {
+        let Ok(mut state) = self.state.get() else { return };
+        let (phase, fd, pipe) = (state.phase, state.fd, state.pipe.take());
+        drop(state);
+        let Some(pipe) = pipe else { return };
+        Python::attach(|py| {
+            let warned = if phase < Phase::Closing {
+                let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
+                let message =
+                    std::ffi::CString::new(format!("unclosed transport fd={fd}")).unwrap_or_default();
+                PyErr::warn(py, &category, &message, 1)
+            } else {
+                Ok(())
+            };
+            for outcome in [warned, pipe.call_method0(py, "close").map(drop)] {
+                if let Err(error) = outcome {
+                    error.write_unraisable(py, None);
+                }
+            }
+        });
+    }
+}
