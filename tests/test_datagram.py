@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import gc
 import os
 import socket
 import sys
@@ -596,7 +595,7 @@ def test_a_loop_closed_with_an_endpoint_open(new_loop):
     )
     near.lost.cancel()
     loop.close()
-    near.transport = None
-    del transport, near
+    held = [transport, near.transport]
+    del near.transport, transport
     with pytest.warns(ResourceWarning, match="unclosed transport"):
-        gc.collect()
+        held.clear()
