@@ -177,6 +177,16 @@ async def test_what_is_no_file_falls_back(loop):
         assert transport.get_protocol() is protocol and transport.is_reading()
 
 
+async def test_falling_back_waits_for_a_slow_peer(loop):
+    async with sending(loop, io.BytesIO(DATA)) as (protocol, peer, task):
+        while not protocol.transport.get_write_buffer_size():
+            await loops.turns()
+        await asyncio.sleep(0.02)
+        assert protocol.transport.get_write_buffer_size() < 1 << 20
+        assert peers.digest(await protocols.heard(loop, peer, SIZE)) == peers.digest(DATA)
+        assert await task == SIZE
+
+
 async def test_what_the_kernel_can_not_send_falls_back(loop):
     async with protocols.facing(loop, lambda: protocols.Recorder(loop)) as (protocol, peer):
         reader, writer = os.pipe()

@@ -172,6 +172,12 @@ impl StreamTransport {
         Ok(sent)
     }
 
+    /// Asked for by asyncio's way of sending what is no file, when it has to wait.
+    #[getter(_loop)]
+    fn event_loop(&self, py: Python<'_>) -> Py<Scheduler> {
+        self.scheduler.clone_ref(py)
+    }
+
     /// How `loop.sendfile` goes about it.
     #[getter(_sendfile_compatible)]
     fn sendfile_compatible<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
