@@ -38,14 +38,18 @@ def parse() -> argparse.Namespace:
 
 
 def chosen(case: groups.Case, patterns: list[str] | None) -> bool:
-    return not patterns or any(
-        case.group.name == pattern or fnmatch.fnmatchcase(case.id, f"*{pattern}*") for pattern in patterns
+    if not patterns:
+        return True
+    names = [group.name for group in groups.GROUPS]
+    return any(
+        case.group.name == pattern if pattern in names else fnmatch.fnmatchcase(case.id, f"*{pattern}*")
+        for pattern in patterns
     )
 
 
 def execute(args: argparse.Namespace, contender: contenders.Contender) -> outcome.Results:
     contender.become_default()
-    cases = [case for case in groups.load(contender.new_loop) if chosen(case, args.only)]
+    cases = [case for case in groups.load(contender) if chosen(case, args.only)]
     lines = outcome.applying(contender.name, contender.engine, sys.version_info[:2])
     results = outcome.Results()
     for done, result in enumerate(runner.run(cases, contender, args.jobs, args.limit), 1):

@@ -11,9 +11,13 @@ import unittest
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import takeover
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import ModuleType
+
+    from .contenders import Contender
 
 SUITE = "test.test_asyncio"
 
@@ -100,18 +104,18 @@ def installed() -> bool:
     return True
 
 
-def load(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Case]:
-    """Every test of every group that this Python has."""
+def load(contender: Contender) -> Iterator[Case]:
+    """Every test of every group that this Python has, for the loops of `contender`."""
     for group in GROUPS:
         try:
             module = importlib.import_module(f"{SUITE}.{group.module}")
         except ModuleNotFoundError:
             continue
-        _take_over_runners(module, new_loop)
+        takeover.prepare(module, contender)
         bases: tuple[type, ...] = ()
         if group.mixin is not None:
             bases = tuple(getattr(module, name) for name in group.mixin.names)
-            yield from _cases(group, _concrete(group, bases, new_loop), of_mixin=True)
+            yield from _cases(group, _concrete(group, bases, contender), of_mixin=True)
         for kind in _test_classes(module, group.classes):
             if not issubclass(kind, bases):
                 yield from _cases(group, kind, of_mixin=False)
@@ -129,7 +133,7 @@ def _test_classes(module: ModuleType, wanted: tuple[str, ...]) -> Iterator[type[
                 yield kind
 
 
-def _concrete(group: Group, bases: tuple[type, ...], new_loop: Callable) -> type[unittest.TestCase]:
+def _concrete(group: Group, bases: tuple[type, ...], contender: Contender) -> type[unittest.TestCase]:
     """The test case that CPython makes for each of its own loops, made for ours."""
     from test.test_asyncio import utils
 
@@ -144,29 +148,6 @@ def _concrete(group: Group, bases: tuple[type, ...], new_loop: Callable) -> type
 
         body["setUp"] = set_up
     else:
-        body[group.mixin.hook] = lambda self: new_loop()
+        body[group.mixin.hook] = lambda self: contender.new_loop()
     kind = type(f"{bases[0].__name__.removesuffix('Mixin')}", (*bases, base), body)
     return kind
-
-
-def _take_over_runners(module: ModuleType, new_loop: Callable) -> None:
-    """test_runners gives its runners a bare `BaseEventLoop` on a mocked selector; here they get a whole loop.
-
-    It wants to know one thing of it: that the asynchronous generators were shut down.
-    """
-    if not module.__name__.endswith(".test_runners"):
-        return
-
-    def make(self):
-        loop = new_loop()
-        loop.shutdown_ag_run = False
-        shut_down = loop.shutdown_asyncgens
-
-        async def shutdown_asyncgens():
-            loop.shutdown_ag_run = True
-            await shut_down()
-
-        loop.shutdown_asyncgens = shutdown_asyncgens
-        return loop
-
-    module.BaseTest.new_loop = make
