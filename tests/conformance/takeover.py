@@ -4,7 +4,8 @@
                   helper notes, as there, whether its asynchronous generators were shut down
     test_pep492   the same in `setUp`: here a loop under test
     test_tasks    `new_test_loop()` without a script of times is a loop under test; with a script it stays
-                  asyncio's `TestLoop`, whose clock the test moves
+                  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its private
+                  `_ready` is empty, makes a fixed number of turns
     utils         `close_loop` reads `_default_executor`; of a loop that has none it is the public
                   `shutdown_default_executor` that is called
     test_events   on rloop, no child watcher is installed around each test: rloop 0.5 can't remove the signal handler
@@ -79,6 +80,11 @@ def _tasks(module: ModuleType, new_loop: NewLoop) -> None:
         self.set_event_loop(loop)
         return loop
 
+    def run_loop(self, loop):
+        for _ in range(10):
+            utils.run_briefly(loop)
+
+    module.GatherTestsBase._run_loop = run_loop
     for kind in vars(module).values():
         if isinstance(kind, type) and issubclass(kind, utils.TestCase) and kind is not utils.TestCase:
             kind.new_test_loop = new_test_loop
