@@ -34,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="tests at the same time")
     parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="for each test")
     parser.add_argument("--quiet", action="store_true", help="no progress, and no output of failures")
+    parser.add_argument("--check", action="store_true", help="only tell whether this Python has the tests")
     return parser.parse_args()
 
 
@@ -103,6 +104,8 @@ def main() -> int:
     if not groups.installed():
         print(f"this Python ({sys.executable}) was installed without its test-suite", file=sys.stderr)
         return 3
+    if args.check:
+        return 0
     contender = contenders.Contender(args.loop, args.engine)
     begun = time.monotonic()
     results = execute(args, contender)
