@@ -31,7 +31,7 @@ def parse() -> argparse.Namespace:
         help="tests of which the id (group/Class.test) matches, or groups of that name; may be given again",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="tests at the same time")
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="tests at the same time")
     parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="for each test")
     parser.add_argument("--quiet", action="store_true", help="no progress, and no output of failures")
     parser.add_argument("--check", action="store_true", help="only tell whether this Python has the tests")
