@@ -201,11 +201,6 @@ impl Scheduler {
         outcome
     }
 
-    /// Lets the engine have what is queued now, not with the next wait.
-    pub fn hand_over(&self) -> PyResult<()> {
-        self.io.get()?.driver.flush().map_err(engine_error)
-    }
-
     fn dispatch(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
         loop {
@@ -245,7 +240,7 @@ impl Scheduler {
             }
             if written >= EARLY_FLUSH {
                 self.flush_writes(py, turn)?;
-                self.hand_over()?;
+                self.io.get()?.driver.flush().map_err(engine_error)?;
             }
         }
     }
