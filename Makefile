@@ -17,14 +17,14 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test dev format lint bench clean check check-lint
+.PHONY: help demo test conformance dev format lint bench clean check check-lint
 
 # The Python is looked for once a recipe needs it, after `check` has found that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
 setup = scripts/setup $(VENV) "$$python"
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=... names another Python (>= 3.11), VENV=... another place than .venv"
 
@@ -34,6 +34,9 @@ demo: check  ## build proact, then serve real traffic through every I/O model an
 
 test: check  ## build, then run the Rust and the Python tests on every engine and on every newer Python found
 	@$(use) scripts/test
+
+conformance: check  ## run all of CPython's own asyncio tests on every engine, peer and Python; write docs/compatibility.md
+	@$(use) scripts/conformance
 
 dev: check-lint  ## make .venv ready to work in: proact (editable), every extra, the linters, the tests, the peers
 	@$(use) $(setup) cli lab green workbench

@@ -264,6 +264,17 @@ def test_asynchronous_generators_are_finished(new_loop):
     assert seen == ["closed"]
 
 
+@pytest.mark.not_on("uvloop", reason="has no turns of its own to make")
+def test_a_turn_that_is_made_by_hand(loop):
+    seen = []
+    loop.call_soon(lambda: loop.call_soon(seen.append, "second"))
+    loop.call_soon(seen.append, "first")
+    loop._run_once()
+    assert seen == ["first"]
+    loop._run_once()
+    assert seen == ["first", "second"]
+
+
 def test_an_executor_of_ones_own(loop):
     from concurrent.futures import ThreadPoolExecutor
 

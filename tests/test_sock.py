@@ -239,6 +239,20 @@ async def test_connect_and_accept(loop):
             assert await loop.sock_recv(server, 10) == b"hello"
 
 
+@pytest.mark.not_on("uvloop", reason="connects in a later turn")
+async def test_a_connect_is_on_its_way_when_its_task_has_begun(loop):
+    with peers.listening(blocking=True) as listener, socket.socket() as client:
+        client.setblocking(False)
+        listener.settimeout(peers.PATIENCE)
+        task = loop.create_task(loop.sock_connect(client, listener.getsockname()))
+        await asyncio.sleep(0)
+        # The loop makes no turn meanwhile.
+        server, address = listener.accept()
+        with server:
+            await task
+            assert address == client.getsockname()
+
+
 async def test_accept_what_waits_already(loop):
     with peers.listening() as listener:
         clients = [socket.create_connection(listener.getsockname()) for _ in range(20)]

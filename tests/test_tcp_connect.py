@@ -66,6 +66,28 @@ async def test_on_a_socket_that_is_connected_already(loop):
         assert sock.fileno() == -1, "the transport owns the socket, and closes it"
 
 
+@pytest.mark.not_on("uvloop", reason="delivers what is there already first")
+async def test_whoever_connects_has_the_transport_before_its_first_data(loop):
+    seen = []
+
+    class Client(Recorder):
+        def data_received(self, data):
+            seen.append(data)
+            super().data_received(data)
+
+    with peers.listening(blocking=True) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    with peer:
+        # It lies there before the transport is made.
+        peer.sendall(b"early")
+        _, client = await loop.create_connection(lambda: Client(loop), sock=sock)
+        seen.append("connected")
+        await client.received(5)
+        assert seen == ["connected", b"early"]
+        await client.close()
+
+
 async def test_an_accepted_socket(loop):
     with peers.listening(blocking=True) as listener, socket.create_connection(listener.getsockname()) as peer:
         sock, _ = listener.accept()

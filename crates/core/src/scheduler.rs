@@ -535,14 +535,15 @@ impl Scheduler {
         self.engine.name()
     }
 
-    /// Turns of the loop until it is stopped.
+    /// Turns of the loop until it is stopped; a single one for who calls this outside of a run.
     #[pyo3(name = "_run_once")]
     fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().check_closed()?;
+        let single = slf.getattr(intern!(slf.py(), "_thread_id"))?.is_none();
         let mut turn = Turn::default();
         loop {
             let outcome = slf.get().turn(slf, &mut turn);
-            if outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
+            if single || outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
                 // What was written last leaves before the loop stands still.
                 let flushed = slf.get().flush_writes(slf.py(), &mut turn);
                 let mut io = slf.get().io.get()?;

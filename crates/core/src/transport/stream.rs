@@ -291,13 +291,21 @@ impl StreamTransport {
                 Ok(_) => {}
             }
         }
-        Self::receive(slf)?;
-        if let Some(waiter) = waiter
-            && !waiter.call_method0(intern!(py, "done"))?.is_truthy()?
-        {
+        let Some(waiter) = waiter else {
+            Self::receive(slf)?;
+            return outcome;
+        };
+        if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
             waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
         }
+        // Whoever waits has the transport before the protocol has its first data.
+        Self::soon(slf, "_begin_reading")?;
         outcome
+    }
+
+    #[pyo3(name = "_begin_reading")]
+    fn begin_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::receive(slf)
     }
 
     #[pyo3(signature = (name, default = None))]

@@ -1,0 +1,25 @@
+"""Owns: the tests that proact is not expected to pass, one line each, with the reason.
+
+A line is allowed only where the test reaches into private parts of the standard loop, or where it can't be had on
+this machine by any loop. Each excluded test is run all the same, and has to fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """`pattern` is a shell pattern over "group/Class.test"; empty `pythons` or `engines` mean all of them."""
+
+    pattern: str
+    reason: str
+    pythons: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ("proact",)
+
+
+TABLE: tuple[Exclusion, ...] = (
+    Exclusion("events/*.test_timeout_rounding", "counts the turns in a `_run_once` of its own, and reads `_selector`"),
+)

@@ -1,0 +1,109 @@
+"""Owns: the places where a helper of CPython's suite brings a loop of its own, or asks one for private parts.
+
+    test_runners  gives its runners a bare `BaseEventLoop` on a mocked selector: here a loop under test, of which the
+                  helper notes, as there, whether its asynchronous generators were shut down
+    test_pep492   the same in `setUp`: here a loop under test
+    test_tasks    `new_test_loop()` without a script of times is a loop under test; with a script it stays
+                  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its private
+                  `_ready` is empty, makes a fixed number of turns
+    utils         `close_loop` reads `_default_executor`; of a loop that has none it is the public
+                  `shutdown_default_executor` that is called
+    test_events   on rloop, no child watcher is installed around each test: rloop 0.5 can't remove the signal handler
+                  that one needs, and would fail all of them for that alone
+
+Assertions are left alone. Must not know any single test.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from .contenders import Contender
+
+    NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def prepare(module: ModuleType, contender: Contender) -> None:
+    """Let what `module` brings for loops be loops under test."""
+    _lenient_close()
+    match module.__name__.rpartition(".")[2]:
+        case "test_runners":
+            _runners(module, contender.new_loop)
+        case "test_pep492":
+            _pep492(module, contender.new_loop)
+        case "test_tasks":
+            _tasks(module, contender.new_loop)
+        case "test_events" if contender.name == "rloop":
+            unix, plain = module.UnixEventLoopTestsMixin, module.EventLoopTestsMixin
+            unix.setUp, unix.tearDown = plain.setUp, plain.tearDown
+
+
+def _runners(module: ModuleType, new_loop: NewLoop) -> None:
+    def make(self):
+        loop = new_loop()
+        loop.shutdown_ag_run = False
+        shut_down = loop.shutdown_asyncgens
+
+        async def shutdown_asyncgens():
+            loop.shutdown_ag_run = True
+            await shut_down()
+
+        loop.shutdown_asyncgens = shutdown_asyncgens
+        return loop
+
+    module.BaseTest.new_loop = make
+
+
+def _pep492(module: ModuleType, new_loop: NewLoop) -> None:
+    def set_up(self):
+        super(module.BaseTest, self).setUp()
+        self.loop = new_loop()
+        self.set_event_loop(self.loop)
+
+    module.BaseTest.setUp = set_up
+
+
+def _tasks(module: ModuleType, new_loop: NewLoop) -> None:
+    from test.test_asyncio import utils
+
+    scripted = utils.TestCase.new_test_loop
+
+    def new_test_loop(self, gen=None):
+        if gen is not None:
+            return scripted(self, gen)
+        loop = new_loop()
+        self.set_event_loop(loop)
+        return loop
+
+    def run_loop(self, loop):
+        for _ in range(10):
+            utils.run_briefly(loop)
+
+    module.GatherTestsBase._run_loop = run_loop
+    for kind in vars(module).values():
+        if isinstance(kind, type) and issubclass(kind, utils.TestCase) and kind is not utils.TestCase:
+            kind.new_test_loop = new_test_loop
+
+
+def _lenient_close() -> None:
+    from test.test_asyncio import utils
+
+    known = utils.TestCase.close_loop
+    if hasattr(known, "lenient"):
+        return
+
+    def close_loop(loop):
+        if hasattr(loop, "_default_executor"):
+            known(loop)
+            return
+        if not loop.is_closed():
+            loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    close_loop.lenient = True
+    utils.TestCase.close_loop = staticmethod(close_loop)
