@@ -1,0 +1,102 @@
+"""Owns: connections that idle: `python -m benchmarks.idle '{"port": ...}'` opens thousands, lets each be
+served once, and reads off what they cost the server that keeps them.
+
+Each sends one message and verifies its echo: so it is known to be served, and what a loop keeps of a
+connection after its first message is counted as well. What one connection costs is the growth of the server's
+resident memory from the first batch to the last, divided: what the server needs anyway is in both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import children
+
+BATCH = 250
+"""Opened and served at a time: less than any backlog."""
+PER_SOURCE = 5000
+"""Connections from one source address: well below the ports that one has towards a server."""
+SETTLE = 0.3
+"""Seconds between the last message and the idle window."""
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: the port is chosen by connect, which knows the other end
+
+
+def field(path: str, name: str) -> int:
+    """One figure of a file in /proc, in bytes; it is there in kB."""
+    match = re.search(rf"^{name}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
+    if not match:
+        raise OSError(f"{path} has no {name}")
+    return int(match[1]) * 1024
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process. smaps_rollup counts pages; statm's figure is approximate."""
+    return field(f"/proc/{pid}/smaps_rollup", "Rss")
+
+
+def connect(port: int, number: int) -> socket.socket:
+    """Open one connection, from one of several source addresses."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    connection.bind((f"127.0.0.{2 + number // PER_SOURCE}", 0))
+    connection.settimeout(10.0)
+    connection.connect(("127.0.0.1", port))
+    return connection
+
+
+def open_batch(port: int, first: int) -> list[socket.socket]:
+    """Open a batch, and have each connection served once. Raises OSError when an echo is wrong."""
+    batch = [connect(port, first + index) for index in range(BATCH)]
+    messages = [f"{first + index:064}".encode() for index in range(BATCH)]
+    for connection, message in zip(batch, messages, strict=True):
+        connection.sendall(message)
+    for connection, message in zip(batch, messages, strict=True):
+        if connection.recv(len(message) + 1) != message:
+            raise OSError("an echo is not what was sent")
+    return batch
+
+
+def run(settings: dict[str, Any]) -> dict[str, float]:
+    """Open them all, wait, and say what they cost, per connection, beyond the user's protocol object."""
+    pid, port, wanted = settings["pid"], settings["port"], settings["connections"]
+    held = open_batch(port, 0)
+    rss, slab = resident(pid), field("/proc/meminfo", "Slab")
+    cpu, began = children.cpu_seconds(pid), time.monotonic()
+    while len(held) < wanted:
+        held += open_batch(port, len(held))
+    opened = len(held) - BATCH
+    seconds = time.monotonic() - began
+    opening_cpu = children.cpu_seconds(pid) - cpu
+    time.sleep(SETTLE)
+    rss, slab = resident(pid) - rss, field("/proc/meminfo", "Slab") - slab
+    cpu, began = children.cpu_seconds(pid), time.monotonic()
+    time.sleep(settings["duration"])
+    idle_cpu, idle_seconds = children.cpu_seconds(pid) - cpu, time.monotonic() - began
+    return {
+        "rate": opened / seconds,
+        "cpu_us": opening_cpu / opened * 1e6,
+        "memory": rss / opened - settings["protocol_bytes"],
+        "kernel_memory": slab / opened,
+        "idle_cpu_us": idle_cpu / idle_seconds * 1e6,
+        "operations": opened,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    children.settle(children.LOAD_CORE)
+    children.say(run(settings))
+    # Closing thousands of sockets one by one is the kernel's work: the process just ends.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
