@@ -155,7 +155,11 @@ async def serve_sock(listener: socket.socket) -> None:
 
 
 def tcp_listener() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    """Its protocol is named, not 0: asyncio sets TCP_NODELAY on what was accepted only then."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    return listener
 
 
 def unix_listener() -> socket.socket:
