@@ -23,6 +23,10 @@ BATCH = 250
 """Opened and served at a time: less than any backlog."""
 PER_SOURCE = 5000
 """Connections from one source address: well below the ports that one has towards a server."""
+WARM = 40
+"""Messages on each connection of the first batch: buffers that all connections share have been used by then,
+and count as the server's own (`base_memory`), not as the connections'.
+"""
 SETTLE = 0.3
 """Seconds between the last message and the idle window."""
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: the port is chosen by connect, which knows the other end
@@ -51,15 +55,20 @@ def connect(port: int, number: int) -> socket.socket:
     return connection
 
 
-def open_batch(port: int, first: int) -> list[socket.socket]:
-    """Open a batch, and have each connection served once. Raises OSError when an echo is wrong."""
-    batch = [connect(port, first + index) for index in range(BATCH)]
-    messages = [f"{first + index:064}".encode() for index in range(BATCH)]
+def serve_once(batch: list[socket.socket], number: int) -> None:
+    """One message on each, all at once, and its echo. Raises OSError when an echo is wrong."""
+    messages = [f"{number + index:064}".encode() for index in range(len(batch))]
     for connection, message in zip(batch, messages, strict=True):
         connection.sendall(message)
     for connection, message in zip(batch, messages, strict=True):
         if connection.recv(len(message) + 1) != message:
             raise OSError("an echo is not what was sent")
+
+
+def open_batch(port: int, first: int) -> list[socket.socket]:
+    """Open a batch, and have each connection served once."""
+    batch = [connect(port, first + index) for index in range(BATCH)]
+    serve_once(batch, first)
     return batch
 
 
@@ -67,7 +76,10 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
     """Open them all, wait, and say what they cost, per connection, beyond the user's protocol object."""
     pid, port, wanted = settings["pid"], settings["port"], settings["connections"]
     held = open_batch(port, 0)
-    rss, slab = resident(pid), field("/proc/meminfo", "Slab")
+    for number in range(WARM):
+        serve_once(held, number)
+    base = resident(pid)
+    slab = field("/proc/meminfo", "Slab")
     cpu, began = children.cpu_seconds(pid), time.monotonic()
     while len(held) < wanted:
         held += open_batch(port, len(held))
@@ -75,7 +87,7 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
     seconds = time.monotonic() - began
     opening_cpu = children.cpu_seconds(pid) - cpu
     time.sleep(SETTLE)
-    rss, slab = resident(pid) - rss, field("/proc/meminfo", "Slab") - slab
+    rss, slab = resident(pid) - base, field("/proc/meminfo", "Slab") - slab
     cpu, began = children.cpu_seconds(pid), time.monotonic()
     time.sleep(settings["duration"])
     idle_cpu, idle_seconds = children.cpu_seconds(pid) - cpu, time.monotonic() - began
@@ -83,6 +95,7 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
         "rate": opened / seconds,
         "cpu_us": opening_cpu / opened * 1e6,
         "memory": rss / opened - settings["protocol_bytes"],
+        "base_memory": base,
         "kernel_memory": slab / opened,
         "idle_cpu_us": idle_cpu / idle_seconds * 1e6,
         "operations": opened,
