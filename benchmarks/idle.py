@@ -3,7 +3,8 @@ served once, and reads off what they cost the server that keeps them.
 
 Each sends one message and verifies its echo: so it is known to be served, and what a loop keeps of a
 connection after its first message is counted as well. What one connection costs is the growth of the server's
-resident memory from the first batch to the last, divided: what the server needs anyway is in both.
+resident memory over the second half of them, divided: what the server needs anyway, shared buffers too, it
+has by then. `resident` is all of it at the end.
 """
 
 from __future__ import annotations
@@ -23,10 +24,6 @@ BATCH = 250
 """Opened and served at a time: less than any backlog."""
 PER_SOURCE = 5000
 """Connections from one source address: well below the ports that one has towards a server."""
-WARM = 40
-"""Messages on each connection of the first batch: buffers that all connections share have been used by then,
-and count as the server's own (`base_memory`), not as the connections'.
-"""
 SETTLE = 0.3
 """Seconds between the last message and the idle window."""
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: the port is chosen by connect, which knows the other end
@@ -76,26 +73,26 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
     """Open them all, wait, and say what they cost, per connection, beyond the user's protocol object."""
     pid, port, wanted = settings["pid"], settings["port"], settings["connections"]
     held = open_batch(port, 0)
-    for number in range(WARM):
-        serve_once(held, number)
-    base = resident(pid)
     slab = field("/proc/meminfo", "Slab")
     cpu, began = children.cpu_seconds(pid), time.monotonic()
+    half = 0
     while len(held) < wanted:
         held += open_batch(port, len(held))
+        if not half and len(held) >= wanted // 2:
+            half, then = len(held), resident(pid)
     opened = len(held) - BATCH
     seconds = time.monotonic() - began
     opening_cpu = children.cpu_seconds(pid) - cpu
     time.sleep(SETTLE)
-    rss, slab = resident(pid) - base, field("/proc/meminfo", "Slab") - slab
+    total, slab = resident(pid), field("/proc/meminfo", "Slab") - slab
     cpu, began = children.cpu_seconds(pid), time.monotonic()
     time.sleep(settings["duration"])
     idle_cpu, idle_seconds = children.cpu_seconds(pid) - cpu, time.monotonic() - began
     return {
         "rate": opened / seconds,
         "cpu_us": opening_cpu / opened * 1e6,
-        "memory": rss / opened - settings["protocol_bytes"],
-        "base_memory": base,
+        "memory": (total - then) / (len(held) - half) - settings["protocol_bytes"],
+        "resident": total,
         "kernel_memory": slab / opened,
         "idle_cpu_us": idle_cpu / idle_seconds * 1e6,
         "operations": opened,

@@ -184,8 +184,8 @@ alike (children.warm_malloc says why).
 "load CPU" is the load's share of its own core: near 100 % the rate is the load's own, and only CPU µs
 compares. With TLS, whose load is Python (benchmarks/tls_load.py), CPU µs decides for that reason. HTTP is
 loaded by wrk. With idle connections, which have all been served once, "B each" is the growth of the
-server's resident memory over 9,750 of them, less the user's protocol object, "B with 250" its resident
-memory before that, which buffers that all share are part of, and "kernel B each" what the kernel took
+server's resident memory over the second half of them, less the user's protocol object; "B in all" is all
+of that memory at the end, shared buffers and interpreter included; "kernel B each" is what the kernel took
 beside it, both ends of the connection together. `make bench` repeats all of it.
 """
 

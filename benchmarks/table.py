@@ -58,7 +58,7 @@ def compared(head: str, key: str, ratio: str) -> tuple[Column, Column]:
 LATER = (
     *compared("B each", "memory", f"B × {BASELINE}"),
     Column("kernel B each", "kernel_memory", median),
-    Column("B with 250", "base_memory", median),
+    Column("B in all", "resident", median),
     Column("idle CPU µs/s", "idle_cpu_us", median),
     Column("p50 µs", "p50_us", median),
     Column("p99 µs", "p99_us", median),
