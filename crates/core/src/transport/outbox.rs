@@ -21,14 +21,16 @@ struct Message {
 
 #[derive(Default)]
 pub struct Outbox {
-    chunks: VecDeque<Py<PyBytes>>,
+    /// The first chunk, and those behind it: most connections never have a second, and need no queue.
+    first: Option<Py<PyBytes>>,
+    others: VecDeque<Py<PyBytes>>,
     /// Bytes of the first chunk that are sent already.
     offset: usize,
     len: usize,
     message: Option<Box<Message>>,
 }
 
-// SAFETY: the pointers in `message` name memory of `chunks`, which moves along.
+// SAFETY: the pointers in `message` name memory of the chunks, which moves along.
 unsafe impl Send for Outbox {}
 
 impl Outbox {
@@ -42,14 +44,17 @@ impl Outbox {
 
     pub fn push(&mut self, chunk: Bound<'_, PyBytes>) {
         self.len += chunk.as_bytes().len();
-        self.chunks.push_back(chunk.unbind());
+        match self.first {
+            None => self.first = Some(chunk.unbind()),
+            Some(_) => self.others.push_back(chunk.unbind()),
+        }
     }
 
     /// The op that sends what is at the front.
     pub fn op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        if self.chunks.len() == 1 {
-            let chunk = self.chunks.front()?.bind(py).as_bytes();
+        if self.others.is_empty() {
+            let chunk = self.first.as_ref()?.bind(py).as_bytes();
             let rest = &chunk[self.offset..];
             return Some(Op::Send {
                 fd,
@@ -64,7 +69,7 @@ impl Outbox {
             // SAFETY: zeros are a value of iovec and msghdr.
             Box::new(unsafe { std::mem::zeroed() })
         });
-        for (index, chunk) in self.chunks.iter().take(VECTORS).enumerate() {
+        for (index, chunk) in self.first.iter().chain(&self.others).take(VECTORS).enumerate() {
             let skip = if index == 0 { self.offset } else { 0 };
             let rest = &chunk.bind(py).as_bytes()[skip..];
             let len = rest.len().min(PIECE - total);
@@ -112,20 +117,21 @@ impl Outbox {
     pub fn sent(&mut self, py: Python<'_>, count: usize) {
         self.len = self.len.saturating_sub(count);
         let mut left = self.offset + count;
-        while let Some(chunk) = self.chunks.front() {
+        while let Some(chunk) = &self.first {
             let size = chunk.bind(py).as_bytes().len();
             if left < size {
                 break;
             }
             left -= size;
-            self.chunks.pop_front();
+            self.first = self.others.pop_front();
         }
         self.offset = left;
     }
 
     /// Forgets everything; no send may be in flight.
     pub fn clear(&mut self) {
-        self.chunks.clear();
+        self.first = None;
+        self.others.clear();
         self.offset = 0;
         self.len = 0;
     }

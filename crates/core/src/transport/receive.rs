@@ -16,9 +16,10 @@ use crate::call::{bytes_memory, os_error, shorten, stops_the_loop, uninit_bytes}
 use crate::io::{Io, Sent};
 use crate::slots::Target;
 
-/// The most that one bulk receive takes, in bytes. An object of this size stays below glibc's mmap and trim thresholds
-/// (128 KiB): with larger ones each receive gave its pages back and faulted them in again (13 faults a message).
-const BULK: usize = 64 * 1024;
+/// The most that one bulk receive takes, in bytes: 64 KiB with what TLS adds to them, and more. An object of this size
+/// stays below glibc's mmap and trim thresholds (128 KiB): with larger ones each receive gave its pages back and
+/// faulted them in again (13 faults a message).
+const BULK: usize = 96 * 1024;
 /// A bulk receive below this counts as small.
 const SMALL: usize = 4096;
 const SMALL_STREAK: u8 = 8;
