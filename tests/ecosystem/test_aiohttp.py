@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import io
 
 import aiohttp
 import pytest
@@ -77,7 +78,7 @@ async def test_server_and_client(loop, here, certificate, secure):
             async with session.get("/loop") as answer:
                 assert await answer.json() == {"loop": here}
             data = payload(3_000_000)
-            async with session.post("/digest", data=data) as answer:
+            async with session.post("/digest", data=io.BytesIO(data)) as answer:
                 assert await answer.text() == hashlib.sha256(data).hexdigest()
 
             async def fetch(size):
