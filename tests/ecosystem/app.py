@@ -82,18 +82,26 @@ def make() -> tuple[FastAPI, Seen]:
     return app, seen
 
 
-async def exercise(client, here: str, seen: Seen, megabytes: int = 2) -> None:
+async def exercise(client, here: str, seen: Seen) -> None:
     """Move data through an httpx client, prove where the server runs, leave halfway, and see the server notice."""
+    await transfer(client, here)
+    await leave(client, seen)
+    assert (await client.get("/loop")).json() == {"loop": here}
+
+
+async def transfer(client, here: str) -> None:
     assert (await client.get("/loop")).json() == {"loop": here}
     assert (await client.get("/thread")).json() == {"sum": 499_500}
 
-    data = payload(megabytes * 1_000_000)
+    data = payload(2_000_000)
     answer = (await client.post("/digest", content=data)).json()
     assert answer == {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     answers = await asyncio.gather(*(client.get(f"/payload/{size}") for size in (0, 1, 70_000, len(data))))
     for size, answer in zip((0, 1, 70_000, len(data)), answers, strict=True):
         assert answer.content == payload(size)
 
+
+async def leave(client, seen: Seen) -> None:
     read = 0
 
     async def download():
@@ -111,4 +119,3 @@ async def exercise(client, here: str, seen: Seen, megabytes: int = 2) -> None:
     assert task.cancelled()
     async with asyncio.timeout(10):
         await seen.stream_ended.wait()
-    assert (await client.get("/loop")).json() == {"loop": here}
