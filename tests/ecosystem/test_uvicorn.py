@@ -25,7 +25,8 @@ async def serving(app, **options):
         assert not task.done(), "uvicorn ended"
         await asyncio.sleep(0.005)
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        address = server.servers[0].sockets[0].getsockname()
+        yield address if isinstance(address, str) else address[1]
     finally:
         server.should_exit = True
         await task
