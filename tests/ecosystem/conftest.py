@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import ssl
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,3 +69,12 @@ def postgres(certificate):
 def here(loop) -> str:
     """What `loops.identify` says inside a program that runs on this test's loop."""
     return loops.identify(loop)
+
+
+@pytest.fixture(autouse=True)
+def idle_workers(unhandled):
+    """anyio's idle worker threads are told to end when the loop's main task does, and need a moment for it."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "AnyIO worker thread":
+            thread.join(5)

@@ -67,7 +67,7 @@ async def test_server_and_client(loop, here, certificate, secure):
 
         assert here.encode() in await fetch("/")
         data = payload(3_000_000)
-        assert await fetch("/digest", method="POST", body=data) == hashlib.sha256(data).hexdigest().encode()
+        assert await fetch("/digest", method="POST", body=data, headers={"Content-Type": "application/octet-stream"}) == hashlib.sha256(data).hexdigest().encode()
         sizes = (0, 1, 70_000, 3_000_000)
         assert await asyncio.gather(*(fetch(f"/payload/{size}") for size in sizes)) == [payload(n) for n in sizes]
         with pytest.raises(simple_httpclient.HTTPTimeoutError):

@@ -133,6 +133,7 @@ def postgres(certificate: Path | None = None, key: Path | None = None) -> Iterat
 
 
 NGINX = """
+{user}
 daemon off;
 worker_processes 1;
 pid {path}/pid;
@@ -157,6 +158,7 @@ http {{
             proxy_set_header Connection $http_connection;
             proxy_set_header X-Forwarded-For $remote_addr;
             proxy_buffering off;
+            proxy_request_buffering off;
         }}
     }}
 }}
@@ -170,6 +172,7 @@ def nginx(upstream: str) -> Iterator[int]:
     user = "www-data" if os.geteuid() == 0 else None
     with directory(user) as path:
         configuration = path / "nginx.conf"
-        configuration.write_text(NGINX.format(path=path, port=port, upstream=upstream, loopback=LOOPBACK))
+        values = {"path": path, "port": port, "upstream": upstream, "loopback": LOOPBACK}
+        configuration.write_text(NGINX.format(user=f"user {user};" if user else "", **values))
         with daemon([find("nginx"), "-e", "stderr", "-p", str(path), "-c", str(configuration)], port):
             yield port
