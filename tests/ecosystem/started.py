@@ -75,6 +75,8 @@ def running(*arguments: str | Path, engine: str, cwd: Path | None = None, **extr
     """`python ARGUMENTS` with the engine chosen and the tests' modules importable; killed at the end."""
     env = children.environment(engine, **extra)
     path = [env["PYTHONPATH"], str(HERE), str(children.TESTS)]
+    # At INFO dask logs the traceback of every connection that it closes itself.
+    env["DASK_LOGGING__DISTRIBUTED"] = "warning"
     env["PYTHONPATH"] = os.pathsep.join(path)
     with subprocess.Popen(
         [sys.executable, *map(str, arguments)],
