@@ -30,8 +30,8 @@ async def connected(tmp_path):
                     while data := await process.stdin.read(65_536):
                         process.stdout.write(data)
                         await process.stdout.drain()
-                case "sleep":
-                    await asyncio.sleep(60)
+                case "wait":
+                    await process.stdin.read()
             process.exit(0)
         finally:
             ended.set()
@@ -63,8 +63,9 @@ async def test_commands(loop, here, tmp_path):
         results = await asyncio.gather(*(client.run("cat", input=data, encoding=None) for _ in range(3)))
         assert [result.stdout for result in results] == [data] * 3
         ended.clear()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.run("sleep"), 0.1)
+        async with client.create_process("wait") as waiting:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(waiting.wait(), 0.1)
         async with asyncio.timeout(10):
             await ended.wait()
 

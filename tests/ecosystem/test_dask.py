@@ -4,16 +4,14 @@ import asyncio
 import contextlib
 import time
 
-import distributed
 import pytest
 from distributed import Client, LocalCluster
 from support import loops
 from support.peers import digest, payload
 
 
-def where():
-    loop = distributed.get_worker().loop.asyncio_loop
-    return loops.identify(loop)
+def where(dask_worker):
+    return loops.identify(dask_worker.loop.asyncio_loop)
 
 
 @contextlib.asynccontextmanager

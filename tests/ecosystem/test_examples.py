@@ -58,13 +58,11 @@ def test_server(engine, name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_program(engine, name, request):
-    extra = {}
-    if "redis" in name:
-        extra["REDIS_URL"] = f"redis://127.0.0.1:{request.getfixturevalue('redis_port')}"
-    if "pg_" in name:
-        server = request.getfixturevalue("postgres")
-        extra["DATABASE_URL"] = f"postgresql://{server.user}@127.0.0.1:{server.port}/postgres"
+def test_program(engine, name, redis_port, postgres):
+    extra = {
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}",
+        "DATABASE_URL": f"postgresql://{postgres.user}@127.0.0.1:{postgres.port}/postgres",
+    }
     with started.running(EXAMPLES / f"{name}.py", engine=engine, **extra) as child:
         text = child.end()
     runs_on(engine, text)
