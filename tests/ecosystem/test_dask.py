@@ -5,9 +5,16 @@ import contextlib
 import time
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, utils
+from distributed.client import FutureCancelledError
 from support import loops
 from support.peers import digest, payload
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once():
+    """dask keeps one thread for the life of the process."""
+    utils._offload_executor.submit(int).result()
 
 
 def where(dask_worker):
@@ -45,6 +52,6 @@ async def test_local_cluster(loop, here):
         slow = client.submit(time.sleep, 0.5)
         await asyncio.sleep(0.05)
         await slow.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(FutureCancelledError):
             await slow
         assert await client.submit(int, "7") == 7

@@ -11,8 +11,8 @@ from support.peers import payload
 @pytest.fixture
 def client(loop, redis_port):
     made = redis.Redis(host="127.0.0.1", port=redis_port)
-    yield made
     loop.run_until_complete(made.flushall())
+    yield made
     loop.run_until_complete(made.aclose())
 
 
