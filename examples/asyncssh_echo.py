@@ -21,7 +21,9 @@ async def main() -> None:
     keys = [asyncssh.generate_private_key("ssh-ed25519")]
     options = {"server_factory": Open, "server_host_keys": keys, "process_factory": greet}
     async with asyncssh.listen("127.0.0.1", 0, **options) as server:
-        async with asyncssh.connect("127.0.0.1", server.get_port(), known_hosts=None, username="me") as client:
+        async with asyncssh.connect(
+            "127.0.0.1", server.get_port(), known_hosts=None, username="me"
+        ) as client:
             print(asyncio.get_running_loop(), (await client.run("hello")).stdout)
 
 

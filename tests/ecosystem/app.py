@@ -83,13 +83,14 @@ def make() -> tuple[FastAPI, Seen]:
 
 
 async def exercise(client, here: str, seen: Seen) -> None:
-    """Move data through an httpx client, prove where the server runs, leave halfway, and see the server notice."""
+    """Move data through an httpx client, prove where the server runs, and leave halfway."""
     await transfer(client, here)
     await leave(client, seen)
     assert (await client.get("/loop")).json() == {"loop": here}
 
 
 async def transfer(client, here: str) -> None:
+    """Bodies up and down, several at once; `here` is what the server says of its loop."""
     assert (await client.get("/loop")).json() == {"loop": here}
     assert (await client.get("/thread")).json() == {"sum": 499_500}
 
@@ -102,6 +103,7 @@ async def transfer(client, here: str) -> None:
 
 
 async def leave(client, seen: Seen) -> None:
+    """Give up a download halfway; the server has to notice."""
     read = 0
 
     async def download():

@@ -1,8 +1,8 @@
 """Real programs on proact, with real peers: what their tests share.
 
-They are collected only where the dependency group `ecosystem` is installed, as `make ecosystem` does (it also
-installs the servers), so that `make test` stays small; there, on io_uring and on epoll (PROACT_TEST_ENGINES says
-otherwise). Every test also stands under the watch of tests/conftest.py: no fd, task, op or thread is left, no
+They are collected only where the dependency group `ecosystem` is installed, as `make ecosystem` does (it
+installs the servers too), so that `make test` stays small; there, on io_uring and on epoll, unless
+PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task, op or thread is left, no
 error is unseen, no warning is given. With PROACT_TEST_LOOP=asyncio they show what the program does by itself.
 """
 
@@ -73,7 +73,7 @@ def here(loop) -> str:
 
 @pytest.fixture(autouse=True)
 def idle_workers(unhandled):
-    """anyio's idle worker threads are told to end when the loop's main task does, and need a moment for it."""
+    """anyio tells its idle threads to end when the loop's main task does; that takes a moment."""
     yield
     for thread in threading.enumerate():
         if thread.name == "AnyIO worker thread":

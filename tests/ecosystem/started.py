@@ -51,7 +51,7 @@ class Child:
                     return text
 
     def end(self, signal: int | None = None) -> str:
-        """Wait for its end, sending a signal first if one is given; it has to end well. What it has printed."""
+        """Wait for its end, after a signal if one is given; it has to end well. What it printed."""
         if signal is not None:
             self.process.send_signal(signal)
         code = self.process.wait(PATIENCE)

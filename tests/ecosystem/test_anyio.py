@@ -1,4 +1,4 @@
-"""anyio and Starlette: told by a backend option; TCP, TLS, UDP, Unix sockets, processes, threads, cancel scopes."""
+"""anyio and Starlette, told by a backend option: TCP, TLS, UDP, Unix sockets, processes, threads."""
 
 import asyncio
 import sys

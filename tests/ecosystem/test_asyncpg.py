@@ -1,4 +1,4 @@
-"""asyncpg against a real PostgreSQL: rows, a pool, COPY, notifications, a query cancelled; TCP, TLS, Unix socket."""
+"""asyncpg against a real PostgreSQL, over TCP, TLS and a Unix socket: rows, COPY, a pool, a cancelled query."""
 
 import asyncio
 import contextlib

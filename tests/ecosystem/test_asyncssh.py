@@ -48,7 +48,13 @@ async def connected(tmp_path):
     )
     try:
         async with asyncssh.connect(
-            "127.0.0.1", server.get_port(), known_hosts=None, config=None, client_keys=None, agent_path=None, username="me"
+            "127.0.0.1",
+            server.get_port(),
+            known_hosts=None,
+            config=None,
+            client_keys=None,
+            agent_path=None,
+            username="me",
         ) as client:
             yield client, ended
     finally:

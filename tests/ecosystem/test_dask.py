@@ -1,4 +1,4 @@
-"""dask.distributed: a LocalCluster whose scheduler, workers and client run on proact, over TCP in one process."""
+"""dask.distributed: a LocalCluster whose scheduler, workers and client run on proact, over TCP."""
 
 import asyncio
 import contextlib

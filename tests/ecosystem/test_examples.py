@@ -1,4 +1,4 @@
-"""Every file of examples/ runs, on proact: the clients to their end, the servers until they are told to stop."""
+"""Every file of examples/ runs, on proact: clients to their end, servers until they are told to stop."""
 
 import signal
 import time
@@ -76,7 +76,15 @@ def test_dask_workers_too(engine):
 
 def test_gunicorn(engine):
     port = daemons.free_port()
-    options = ("-k", "gunicorn_uvicorn.ProactWorker", "-w", "2", "-b", f"127.0.0.1:{port}", "--no-control-socket")
+    options = (
+        "-k",
+        "gunicorn_uvicorn.ProactWorker",
+        "-w",
+        "2",
+        "-b",
+        f"127.0.0.1:{port}",
+        "--no-control-socket",
+    )
     with started.running(
         "-m", "gunicorn", "gunicorn_uvicorn:app", *options, engine=engine, cwd=EXAMPLES
     ) as child:
@@ -89,7 +97,13 @@ def test_pytest_asyncio(engine):
     """The hook of examples/conftest.py; in a pytest of its own, as this one runs without the plugin."""
     options = ("-p", "no:cacheprovider", "-c", "/dev/null", f"--rootdir={EXAMPLES}", "-W", "error")
     with started.running(
-        "-m", "pytest", *options, "-o", "asyncio_default_fixture_loop_scope=function", EXAMPLES,
-        engine=engine, PYTEST_ADDOPTS="",
+        "-m",
+        "pytest",
+        *options,
+        "-o",
+        "asyncio_default_fixture_loop_scope=function",
+        EXAMPLES,
+        engine=engine,
+        PYTEST_ADDOPTS="",
     ) as child:
         assert "1 passed" in child.end()

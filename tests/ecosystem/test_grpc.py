@@ -70,7 +70,9 @@ async def calls_and_streams(here):
             call = channel.unary_unary("/proact/unary")
             for size in (0, 1, 16_384, 3_000_000):
                 assert await call(payload(size)) == payload(size)[::-1]
-            assert await asyncio.gather(*(call(b"%d" % n) for n in range(10))) == [b"%d" % n for n in range(10)]
+            assert await asyncio.gather(*(call(b"%d" % n) for n in range(10))) == [
+                b"%d" % n for n in range(10)
+            ]
 
             both = channel.stream_stream("/proact/stream")()
             for size in (1, 1000, 100_000) * 5:

@@ -1,4 +1,4 @@
-"""What docs/guide/programs.md says of programs that can't be told; its other lines are held by test_examples.py."""
+"""What docs/guide/programs.md says of any program; its other lines are held by test_examples.py."""
 
 import re
 import sys
@@ -25,7 +25,9 @@ def test_proact_run(engine, tmp_path):
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are deprecated from 3.14 on")
 def test_policy(engine, tmp_path):
-    (block,) = [text for text in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if "Policy" in text]
+    (block,) = [
+        text for text in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "Policy" in text
+    ]
     path = tmp_path / "program.py"
     path.write_text(f"import asyncio, proact\n{block}\n{PROGRAM}")
     with started.running(path, engine=engine) as child:

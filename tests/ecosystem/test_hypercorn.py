@@ -7,7 +7,6 @@ import socket
 
 import app as web
 import httpx
-import pytest
 import websockets
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
@@ -20,7 +19,9 @@ async def serving(app, **options):
     # It takes the socket, so that the port is known, and closes it.
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    config = Config.from_mapping(bind=[f"fd://{sock.detach()}"], errorlog=logging.getLogger("hypercorn"), **options)
+    config = Config.from_mapping(
+        bind=[f"fd://{sock.detach()}"], errorlog=logging.getLogger("hypercorn"), **options
+    )
     end = asyncio.Event()
     task = asyncio.create_task(serve(app, config, shutdown_trigger=end.wait))
     try:

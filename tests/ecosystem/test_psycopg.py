@@ -12,7 +12,11 @@ from support.peers import payload
 @pytest.fixture(params=["tcp", "tls", "unix"])
 def conninfo(request, postgres, certificate):
     host = postgres.directory if request.param == "unix" else "127.0.0.1"
-    tls = f"sslmode=verify-full sslrootcert={certificate.authority}" if request.param == "tls" else "sslmode=disable"
+    tls = (
+        f"sslmode=verify-full sslrootcert={certificate.authority}"
+        if request.param == "tls"
+        else "sslmode=disable"
+    )
     return f"host={host} port={postgres.port} user={postgres.user} dbname=postgres connect_timeout=10 {tls}"
 
 

@@ -53,7 +53,13 @@ async def test_server_and_client(loop, here, certificate, secure):
             slow.append(asyncio.current_task())
 
     app = web.Application(
-        [(r"/", Where), (r"/digest", Digest), (r"/payload/(\d+)", Payload), (r"/slow", Remembered), (r"/echo", Echo)]
+        [
+            (r"/", Where),
+            (r"/digest", Digest),
+            (r"/payload/(\d+)", Payload),
+            (r"/slow", Remembered),
+            (r"/echo", Echo),
+        ]
     )
     server = httpserver.HTTPServer(app, ssl_options=certificate.server() if secure else None)
     server.add_socket(sock)
@@ -67,9 +73,16 @@ async def test_server_and_client(loop, here, certificate, secure):
 
         assert here.encode() in await fetch("/")
         data = payload(3_000_000)
-        assert await fetch("/digest", method="POST", body=data, headers={"Content-Type": "application/octet-stream"}) == hashlib.sha256(data).hexdigest().encode()
+        assert (
+            await fetch(
+                "/digest", method="POST", body=data, headers={"Content-Type": "application/octet-stream"}
+            )
+            == hashlib.sha256(data).hexdigest().encode()
+        )
         sizes = (0, 1, 70_000, 3_000_000)
-        assert await asyncio.gather(*(fetch(f"/payload/{size}") for size in sizes)) == [payload(n) for n in sizes]
+        assert await asyncio.gather(*(fetch(f"/payload/{size}") for size in sizes)) == [
+            payload(n) for n in sizes
+        ]
         with pytest.raises(simple_httpclient.HTTPTimeoutError):
             await fetch("/slow", request_timeout=0.1)
         async with asyncio.timeout(10):

@@ -6,7 +6,6 @@ import re
 import signal
 
 import app as web
-
 import httpx
 import pytest
 import started

@@ -1,8 +1,8 @@
 """Real servers for real clients: Redis, PostgreSQL and nginx, started here and ended here.
 
-Each is a child of this process, on loopback, on a free port, with its files in a temporary directory; no service
-of the system is touched. It dies with the tests, however those end: the kernel is asked for that (PR_SET_PDEATHSIG,
-through setpriv).
+Each is a child of this process, on loopback, on a free port, with its files in a temporary directory; no
+service of the system is touched. It dies with the tests, however those end: the kernel is asked for that
+(PR_SET_PDEATHSIG, through setpriv).
 """
 
 from __future__ import annotations

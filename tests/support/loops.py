@@ -57,7 +57,7 @@ def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 def identify(loop: Any | None = None) -> str:
-    """Class and engine of a loop, of the running one by default: what a program is asked to prove where it runs."""
+    """Class and engine of a loop, by default of the one that runs: how a program proves where it is."""
     loop = loop or asyncio.get_running_loop()
     return f"{type(loop).__module__}.{type(loop).__name__} {getattr(loop, 'engine', '-')}"
 
