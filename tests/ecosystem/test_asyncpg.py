@@ -1,4 +1,4 @@
-"""asyncpg against a real PostgreSQL, over TCP, TLS and a Unix socket: rows, COPY, a pool, a cancelled query."""
+"""asyncpg against a real PostgreSQL, over TCP, TLS and Unix sockets: rows, COPY, a pool, a cancel."""
 
 import asyncio
 import contextlib
