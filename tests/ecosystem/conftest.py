@@ -1,9 +1,9 @@
 """Real programs on proact, with real peers: what their tests share.
 
 They are collected only where the dependency group `ecosystem` is installed, as `make ecosystem` does (it
-installs the servers too), so that `make test` stays small; there, on io_uring and on epoll, unless
-PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task, op
-or thread is left, no error is unseen, no warning is given. With PROACT_TEST_LOOP=asyncio they show what the
+installs the servers too), so that `make test` stays small; there, on io_uring and epoll, unless
+PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task,
+op or thread is left, no error is unseen, no warning is given. With PROACT_TEST_LOOP=asyncio they show what the
 program does by itself.
 """
 
