@@ -2,9 +2,9 @@
 
 They are collected only where the dependency group `ecosystem` is installed, as `make ecosystem` does (it
 installs the servers too), so that `make test` stays small; there, on io_uring and epoll, unless
-PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task,
-op or thread is left, no error is unseen, no warning is given. With PROACT_TEST_LOOP=asyncio they show what the
-program does by itself.
+PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task
+or thread is left, no op in flight, no error is unseen, no warning is given. With
+PROACT_TEST_LOOP=asyncio they show what the program does by itself.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def here(loop) -> str:
 
 @pytest.fixture(autouse=True)
 def idle_workers(unhandled):
-    """anyio tells its idle threads to end when the loop's main task does; that takes a moment."""
+    """anyio's idle workers and dask's profilers are told to end, not waited for; that takes a moment."""
     yield
     for thread in threading.enumerate():
-        if thread.name == "AnyIO worker thread":
+        if thread.name in ("AnyIO worker thread", "Profile"):
             thread.join(5)
