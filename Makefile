@@ -55,8 +55,9 @@ lint: check-lint  ## rustfmt, clippy, ruff, mypy --strict, stubtest: everything 
 	@$(use) $(setup) cli lab green workbench
 	@scripts/lint
 
-bench: check  ## measure proact against its peers, interleaved (about 10 minutes), and write docs/performance.md
-	@$(use) $(setup) peers
+bench: check  ## measure proact against its peers, interleaved (about 15 minutes), and write docs/performance.md
+	@$(use) $(setup) peers bench
+	@scripts/wrk
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 	@$(VENV)/bin/python -m benchmarks.report
 

@@ -130,7 +130,8 @@ def main() -> None:
         "absent": absent,
         "cases": [],
     }
-    progress = runner.Progress(settings.rounds * sum(len(names) for _, names in plan))
+    runs = settings.rounds * sum(len(names) for case, names in plan if not case.missing())
+    progress = runner.Progress(runs)
     try:
         for case, names in plan:
             results["cases"].append(runner.run_case(case, names, settings, progress))

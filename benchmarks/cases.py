@@ -1,14 +1,15 @@
 """Owns: what is measured: the cases, their names, and which of them each mode runs.
 
 A case's name is its path in `--only`, in the results and in docs/performance.md: `echo/protocol/1KiB/100`,
-`loop/call_soon_chain`.
+`http/uvicorn/10KiB`, `loop/call_soon_chain`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks.contenders import BARE, LOOPS
+from benchmarks import web, wrk
+from benchmarks.contenders import BARE, CORE, LOOPS
 from benchmarks.micro import BENCHES
 
 STYLES = ("protocol", "buffered", "streams", "sock")
@@ -16,13 +17,18 @@ SIZES = {"1KiB": 1024, "64KiB": 65536}
 CONNECTIONS = (1, 100, 1000)
 FD_SETSIZE = 1024
 """select(2) can watch no file descriptor from this number on."""
+UNITS = {"echo": "messages", "http": "requests", "idle": "connections"}
+PRIMARY = {"idle": "memory"}
+TITLES = {"tls": "TLS", "unix": "Unix socket", "udp": "UDP"}
 
 
 @dataclass(frozen=True)
 class Case:
     """One thing to measure.
 
-    `kind` is "echo" (server and load, two processes) or "loop" (one process, no network).
+    `kind` is "echo" (server and load, two processes), "http" (a real HTTP server under wrk), "idle" (a server
+    that keeps connections) or "loop" (one process, no network). `churn`: each message has a connection of its
+    own. `loops`: who takes part, if they can.
     """
 
     name: str
@@ -31,32 +37,51 @@ class Case:
     size: int = 0
     connections: int = 0
     idle: int = 0
+    churn: bool = False
+    body: str = ""
+    loops: tuple[str, ...] = LOOPS
 
     @property
     def unit(self) -> str:
         """What its rate counts."""
-        return "messages" if self.kind == "echo" else BENCHES[self.name.removeprefix("loop/")].unit
+        return UNITS.get(self.kind) or BENCHES[self.name.removeprefix("loop/")].unit
+
+    @property
+    def primary(self) -> str:
+        """The figure that decides: the rate, but where the load may be what limits it, the CPU time."""
+        return "cpu_us" if self.style == "tls" else PRIMARY.get(self.kind, "rate")
 
     @property
     def title(self) -> str:
         """One line for a person."""
         if self.kind == "loop":
             return BENCHES[self.name.removeprefix("loop/")].title
-        size = f"{self.size // 1024} KiB"
+        if self.kind == "idle":
+            return f"{self.idle:,} idle connections"
         connections = f"{self.connections:,} connection{'s' if self.connections > 1 else ''}"
+        if self.kind == "http":
+            return f"{self.style}, {self.body.replace('KiB', ' KiB')}, {connections}"
+        if self.churn:
+            return f"connect, echo {self.size // 1024} KiB once, close, {connections} at a time"
         idle = f" beside {self.idle:,} idle ones" if self.idle else ""
-        return f"echo, {self.style}, {size}, {connections}{idle}"
+        return f"echo, {TITLES.get(self.style, self.style)}, {self.size // 1024} KiB, {connections}{idle}"
 
     def contenders(self) -> tuple[str, ...]:
         """Who can run this case.
 
         The bare servers have no styles: they stand beside `protocol`, the nearest.
         """
-        if self.kind == "loop":
-            return LOOPS
         fits_select = self.connections + self.idle < FD_SETSIZE - 16
-        loops = tuple(name for name in LOOPS if fits_select or name != "proact-select")
-        return loops + BARE if self.style == "protocol" else loops
+        loops = tuple(name for name in self.loops if fits_select or name != "proact-select")
+        return loops + BARE if self.style == "protocol" and not self.churn else loops
+
+    def missing(self) -> str:
+        """What this machine lacks for it and how to install that; nothing, mostly."""
+        if self.kind != "http":
+            return ""
+        if packages := web.missing(self.style):
+            return f"not installed here: {', '.join(packages)}; make bench installs what it needs"
+        return wrk.INSTALL if wrk.missing() else ""
 
 
 def echo(style: str, size: str, connections: int, idle: int = 0) -> Case:
@@ -65,23 +90,53 @@ def echo(style: str, size: str, connections: int, idle: int = 0) -> Case:
     return Case(name, "echo", style, SIZES[size], connections, idle)
 
 
+def http(server: str, body: str) -> Case:
+    """An HTTP case: 64 connections that are kept alive."""
+    return Case(f"http/{server}/{body}", "http", server, connections=64, body=body)
+
+
+def core(case: Case) -> Case:
+    """The same without poll and select."""
+    return replace(case, loops=CORE)
+
+
 LOOP_CASES = tuple(Case(f"loop/{name}", "loop") for name in BENCHES)
+
+# What carries bytes otherwise than TCP does, real servers, and what connections cost.
+WIDER = (
+    echo("tls", "1KiB", 100),
+    echo("tls", "64KiB", 10),
+    echo("unix", "1KiB", 100),
+    echo("udp", "1KiB", 50),
+    Case("churn/1KiB/50", "echo", "protocol", 1024, 50, churn=True),
+    http("uvicorn", "plaintext"),
+    http("uvicorn", "10KiB"),
+    http("aiohttp", "plaintext"),
+    Case("idle/10000", "idle", "slim", idle=10_000),
+)
 
 FULL = (
     *(echo(style, size, n) for style in STYLES for size in SIZES for n in CONNECTIONS),
     echo("protocol", "1KiB", 50, idle=10_000),
+    *WIDER,
     *LOOP_CASES,
 )
 
-# What `make bench` runs in about ten minutes on two cores: every style at the middle of the range, and both
-# of its ends for `protocol`.
+# What `make bench` runs in about fifteen minutes on two cores: every style at the middle of the range, and
+# both of its ends for `protocol`; every engine where the case is about engines.
 DEFAULT = (
     echo("protocol", "1KiB", 1),
     echo("protocol", "1KiB", 100),
     echo("protocol", "1KiB", 1000),
-    echo("protocol", "64KiB", 100),
-    echo("buffered", "64KiB", 100),
-    echo("streams", "1KiB", 100),
-    echo("sock", "1KiB", 100),
-    *LOOP_CASES,
+    *map(
+        core,
+        (
+            echo("protocol", "64KiB", 100),
+            echo("buffered", "64KiB", 100),
+            echo("streams", "1KiB", 100),
+            echo("sock", "1KiB", 100),
+            *WIDER,
+            *LOOP_CASES,
+        ),
+    ),
 )

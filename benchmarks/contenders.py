@@ -1,7 +1,7 @@
 """Owns: who is measured, and how a loop of each is made. Knows nothing of what is measured.
 
 A contender is a name. Those that are loops run every case; the bare servers are Rust without Python, and
-only echo: they are the ceiling that a Python loop can approach and not pass.
+only echo over TCP: they are the ceiling that a Python loop can approach and not pass.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ BASELINE = "uvloop"
 
 ENGINES = ("io_uring", "epoll", "poll", "select")
 LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloop")
+CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop")
+"""Who runs every case in every mode. poll and select add little where the case is not about the engine."""
 BARE = ("bare-epoll", "bare-io_uring")
 ALL = (*LOOPS, *BARE)
 PEERS = ("uvloop", "rloop", "asyncio")

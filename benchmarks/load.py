@@ -1,8 +1,8 @@
 """Owns: the load on one server, in a process of its own: `python -m benchmarks.load '{"port": ...}'`.
 
-The load itself is Rust (`proact._core.echo_load`), the same for every contender. What is added here is the
-server's CPU time over exactly the load's timed window: a thread notes the server's CPU clock every few
-milliseconds, and the two ends of the window are read off between the notes.
+The load itself is Rust (`proact._core.echo_load`), the same for every contender; only TLS has another, in
+tls_load.py. What is added here is the server's CPU time over exactly the load's timed window: a thread notes
+the server's CPU clock every few milliseconds, and the two ends of the window are read off between the notes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from benchmarks import children
+from benchmarks import children, tls_load
 
 INTERVAL = 0.004
 """Seconds between two notes. Each costs a few microseconds on the load's core, for all contenders alike."""
@@ -61,19 +61,23 @@ class CpuNotes:
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """Load the server, and say what it did: echo_load's report with `server_cpu_seconds`."""
+    if settings["style"] == "tls":
+        return tls_load.run(settings)
     from proact import _core
 
     with CpuNotes(settings["pid"]) as notes:
         called = time.monotonic()
         report = _core.echo_load(
-            "127.0.0.1",
-            settings["port"],
+            settings.get("path", "127.0.0.1"),
+            settings.get("port", 0),
             connections=settings["connections"],
             size=settings["size"],
             warmup=settings["warmup"],
             duration=settings["duration"],
             idle=settings["idle"],
             stall_timeout=10.0,
+            transport=settings["style"] if settings["style"] in ("unix", "udp") else "tcp",
+            churn=settings["churn"],
         )
     # The window opens when all are connected and warm, at the end of a turn of the load: at most one turn
     # later than this, in which the server was as busy. (When echo_load returns says less: it awaits the

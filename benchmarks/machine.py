@@ -62,7 +62,9 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "python_build": " ".join(platform.python_build()),
         "rustc": _output("rustc", "--version"),
-        "versions": {name: _version(name) for name in ("proact", "uvloop", "rloop")},
+        "versions": {
+            name: _version(name) for name in ("proact", "uvloop", "rloop", "uvicorn", "httptools", "aiohttp")
+        },
         "commit": _output("git", "rev-parse", "HEAD") or None,
         "dirty": bool(
             _output("git", "status", "--porcelain", "--", "crates", "python", "benchmarks", "Cargo.toml")

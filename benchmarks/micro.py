@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCH = 10_000
 SLEEPS = 20_000
+SPAWNS = 20
 
 
 def nothing() -> None:
@@ -104,6 +105,25 @@ async def tasks() -> int:
     return BATCH
 
 
+async def spawn() -> int:
+    """The smallest program, started and awaited, one after another."""
+    for _ in range(SPAWNS):
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        if await process.wait() != 0:
+            raise RuntimeError("/bin/true failed")
+    return SPAWNS
+
+
+async def spawn_pipe() -> int:
+    """As above, with its output through a pipe."""
+    for _ in range(SPAWNS):
+        process = await asyncio.create_subprocess_exec("/bin/echo", "hello", stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+        if output != b"hello\n":
+            raise RuntimeError(f"/bin/echo said {output!r}")
+    return SPAWNS
+
+
 @dataclass(frozen=True)
 class Bench:
     """One bench: a pass of it, what its operations are, and a title for a person."""
@@ -122,6 +142,8 @@ BENCHES = {
     "timers_cancelled": Bench(timers_cancelled, "timers", "call_later and cancel"),
     "sleeps": Bench(sleeps, "sleeps", f"asyncio.sleep, {SLEEPS:,} at once"),
     "tasks": Bench(tasks, "tasks", "create_task of a trivial coroutine"),
+    "spawn": Bench(spawn, "processes", "create_subprocess_exec of /bin/true and wait"),
+    "spawn_pipe": Bench(spawn_pipe, "processes", "create_subprocess_exec of /bin/echo, its output read"),
 }
 
 

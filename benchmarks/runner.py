@@ -35,12 +35,13 @@ def run_echo(case: Case, contender: str, settings: Settings) -> dict[str, float]
     """One server under one load."""
     served = {"contender": contender, "style": case.style, "cold_malloc": settings.cold_malloc}
     with children.child("benchmarks.servers", served) as server:
-        port = children.hear(server, START_TIMEOUT)["port"]
+        where = children.hear(server, START_TIMEOUT)
         # Thousands of idle connections take their time to open; the timed window does not begin before.
         warmup = settings.warmup + case.connections / 5000
-        request = {
+        request = where | {
             "pid": server.pid,
-            "port": port,
+            "style": case.style,
+            "churn": case.churn,
             "connections": case.connections,
             "size": case.size,
             "idle": case.idle,
@@ -51,6 +52,11 @@ def run_echo(case: Case, contender: str, settings: Settings) -> dict[str, float]
             report = children.hear(load, START_TIMEOUT + warmup + settings.duration + 60)
         if server.poll() is not None:
             raise children.ChildError(f"the server ended with code {server.returncode}")
+    return figures(report)
+
+
+def figures(report: dict[str, Any]) -> dict[str, float]:
+    """What is kept of a load's report."""
     messages, seconds = report["messages"], report["seconds"]
     if not messages:
         raise children.ChildError("no message came back within the window")
@@ -66,6 +72,36 @@ def run_echo(case: Case, contender: str, settings: Settings) -> dict[str, float]
         "server_busy": report["server_cpu_seconds"] / seconds,
         "load_busy": report["cpu_seconds"] / seconds,
     }
+
+
+def run_http(case: Case, contender: str, settings: Settings) -> dict[str, float]:
+    """One HTTP server under wrk."""
+    served = {"contender": contender, "server": case.style, "body": case.body}
+    with children.child("benchmarks.web", served | {"cold_malloc": settings.cold_malloc}) as server:
+        request = children.hear(server, START_TIMEOUT) | {
+            "pid": server.pid,
+            "body": case.body,
+            "connections": case.connections,
+            "warmup": settings.warmup,
+            "duration": settings.duration,
+        }
+        with children.child("benchmarks.wrk", request) as load:
+            report = children.hear(load, START_TIMEOUT + settings.duration + 60)
+    return figures(report)
+
+
+def run_idle(case: Case, contender: str, settings: Settings) -> dict[str, float]:
+    """One server with thousands of connections on which nothing happens."""
+    served = {"contender": contender, "style": case.style, "cold_malloc": settings.cold_malloc}
+    with children.child("benchmarks.servers", served) as server:
+        request = children.hear(server, START_TIMEOUT) | {
+            "pid": server.pid,
+            "connections": case.idle,
+            "duration": settings.duration,
+        }
+        with children.child("benchmarks.idle", request) as load:
+            report: dict[str, float] = children.hear(load, START_TIMEOUT + settings.duration + 60)
+    return report
 
 
 def run_loop(case: Case, contender: str, settings: Settings) -> dict[str, float]:
@@ -85,6 +121,9 @@ def run_loop(case: Case, contender: str, settings: Settings) -> dict[str, float]
         "operations": operations,
         "seconds": seconds,
     }
+
+
+MEASURES = {"echo": run_echo, "http": run_http, "idle": run_idle, "loop": run_loop}
 
 
 class Progress:
@@ -132,8 +171,11 @@ class Progress:
 def run_case(case: Case, names: list[str], settings: Settings, progress: Progress) -> dict[str, Any]:
     """All rounds of one case: what is kept of it in the results."""
     runs: list[Run] = []
+    kept = asdict(case) | {"title": case.title, "unit": case.unit, "primary": case.primary, "runs": runs}
+    if missing := case.missing():
+        return kept | {"missing": missing}
     failures = dict.fromkeys(names, 0)
-    measure = run_echo if case.kind == "echo" else run_loop
+    measure = MEASURES[case.kind]
     for number in range(settings.rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -150,4 +192,4 @@ def run_case(case: Case, names: list[str], settings: Settings, progress: Progres
                 run["error"] = str(error)
             runs.append(run)
             progress.after(what, run)
-    return asdict(case) | {"title": case.title, "unit": case.unit, "runs": runs}
+    return kept

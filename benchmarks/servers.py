@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks import children, contenders
+from benchmarks import children, contenders, tls_load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -33,6 +35,34 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+
+
+class SlimEcho(asyncio.Protocol):
+    """`slim`: what `protocol` does, in an object of known size, for counting memory."""
+
+    __slots__ = ("transport",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+SLIM_BYTES = -(-sys.getsizeof(SlimEcho()) // 16) * 16
+"""What one takes of the heap, the collector's header included: pymalloc gives multiples of 16 bytes."""
+
+
+class DatagramEcho(asyncio.DatagramProtocol):
+    """`udp`: one callback a datagram."""
+
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self.transport.sendto(data, addr)
 
 
 class BufferedEcho(asyncio.BufferedProtocol):
@@ -83,6 +113,24 @@ async def serve_protocol(listener: socket.socket) -> None:
     await asyncio.get_running_loop().create_server(Echo, sock=listener, backlog=BACKLOG)
 
 
+async def serve_slim(listener: socket.socket) -> None:
+    await asyncio.get_running_loop().create_server(SlimEcho, sock=listener, backlog=BACKLOG)
+
+
+async def serve_tls(listener: socket.socket) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls_load.CERTIFICATES / "server.pem")
+    await asyncio.get_running_loop().create_server(Echo, sock=listener, backlog=BACKLOG, ssl=context)
+
+
+async def serve_unix(listener: socket.socket) -> None:
+    await asyncio.get_running_loop().create_unix_server(Echo, sock=listener, backlog=BACKLOG)
+
+
+async def serve_udp(sock: socket.socket) -> None:
+    await asyncio.get_running_loop().create_datagram_endpoint(DatagramEcho, sock=sock)
+
+
 async def serve_buffered(listener: socket.socket) -> None:
     await asyncio.get_running_loop().create_server(BufferedEcho, sock=listener, backlog=BACKLOG)
 
@@ -106,25 +154,63 @@ async def serve_sock(listener: socket.socket) -> None:
     tasks.add(loop.create_task(accept()))
 
 
+def tcp_listener() -> socket.socket:
+    """Its protocol is named, not 0: asyncio sets TCP_NODELAY on what was accepted only then."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    return listener
+
+
+def unix_listener() -> socket.socket:
+    """Under an abstract name: nothing is left in the file system when the server is killed."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0proact-benchmarks-{os.getpid()}")
+    listener.listen(BACKLOG)
+    return listener
+
+
+def udp_socket() -> socket.socket:
+    """With room for a datagram of every client: none is sent again when it is lost."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    return sock
+
+
+def address(listener: socket.socket) -> dict[str, Any]:
+    """Where the load finds it: a port, or a Unix socket's name."""
+    name = listener.getsockname()
+    return {"path": name.decode()} if listener.family == socket.AF_UNIX else {"port": name[1]}
+
+
+LISTENERS = {"unix": unix_listener, "udp": udp_socket}
+"""What a style serves on; the others, a TCP socket."""
+
 STYLES: dict[str, Callable[[socket.socket], Coroutine[Any, Any, None]]] = {
     "protocol": serve_protocol,
+    "slim": serve_slim,
+    "tls": serve_tls,
+    "unix": serve_unix,
+    "udp": serve_udp,
     "buffered": serve_buffered,
     "streams": serve_streams,
     "sock": serve_sock,
 }
 
 
-def serve_on_loop(contender: str, start: Callable[[socket.socket], Awaitable[None]]) -> None:
+def serve_on_loop(
+    contender: str, listener: socket.socket, start: Callable[[socket.socket], Awaitable[None]]
+) -> None:
     """Serve on this contender's loop for ever."""
     loop = contenders.new_loop(contender)
     asyncio.set_event_loop(loop)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     listener.setblocking(False)
-    port = listener.getsockname()[1]  # some loops take the socket over: it has no address afterwards
+    where = address(listener)  # some loops take the socket over: it has no address afterwards
 
     async def serve() -> None:
         await start(listener)
-        children.say({"port": port})
+        children.say(where | {"protocol_bytes": SLIM_BYTES})
         await loop.create_future()
 
     loop.run_until_complete(serve())
@@ -134,8 +220,8 @@ def serve_bare(contender: str) -> None:
     """Serve without Python: the ceiling."""
     from proact import _core
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    children.say({"port": listener.getsockname()[1]})
+    listener = tcp_listener()
+    children.say(address(listener))
     _core.bare_echo_server(contender.removeprefix("bare-"), listener.fileno())
 
 
@@ -147,7 +233,8 @@ def main() -> None:
     if settings["contender"] in contenders.BARE:
         serve_bare(settings["contender"])
     else:
-        serve_on_loop(settings["contender"], STYLES[settings["style"]])
+        listener = LISTENERS.get(settings["style"], tcp_listener)()
+        serve_on_loop(settings["contender"], listener, STYLES[settings["style"]])
 
 
 if __name__ == "__main__":

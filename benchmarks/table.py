@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import stats
 from benchmarks.contenders import ALL, BASELINE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def quantity(value: float) -> str:
@@ -24,38 +29,80 @@ def times(spread: stats.Spread | None) -> str:
     return "—" if spread is None else f"{spread.median:.2f} [{spread.low:.2f}–{spread.high:.2f}]"
 
 
+@dataclass(frozen=True)
+class Column:
+    """One figure of every contender: of its runs' `key`, as it is or as a ratio to the baseline's."""
+
+    head: str
+    key: str
+    show: Callable[[stats.Spread], str]
+    of_baseline: bool = False
+
+    def cell(self, runs: list[stats.Run], name: str) -> str:
+        """What stands in this column for one contender."""
+        if self.of_baseline:
+            return times(stats.ratio(runs, name, BASELINE, self.key))
+        found = stats.figure(runs, name, self.key)
+        return self.show(found) if found else "—"
+
+
+def median(spread: stats.Spread) -> str:
+    return quantity(spread.median)
+
+
+def compared(head: str, key: str, ratio: str) -> tuple[Column, Column]:
+    """A figure, and beside it how it compares."""
+    return Column(head, key, median), Column(ratio, key, median, of_baseline=True)
+
+
+LATER = (
+    *compared("B each", "memory", f"B × {BASELINE}"),
+    Column("kernel B each", "kernel_memory", median),
+    Column("B in all", "resident", median),
+    Column("idle CPU µs/s", "idle_cpu_us", median),
+    Column("p50 µs", "p50_us", median),
+    Column("p99 µs", "p99_us", median),
+    Column("load CPU", "load_busy", lambda spread: f"{spread.median:.0%}"),
+)
+"""What not every kind of case has."""
+
+
+def columns(case: dict[str, Any]) -> list[Column]:
+    """The columns of a case's table: those that any of its runs has a figure for."""
+    rate, relative = compared(f"{case['unit']}/s", "rate", f"× {BASELINE}")
+    least = Column("least–most", "rate", lambda spread: f"{quantity(spread.low)}–{quantity(spread.high)}")
+    found = {key for run in case["runs"] for key in run}
+    return [
+        rate,
+        least,
+        relative,
+        *compared("CPU µs", "cpu_us", f"CPU × {BASELINE}"),
+        *(column for column in LATER if column.key in found),
+    ]
+
+
 def rows(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of a case's table, the fastest contender first, those that failed last."""
-    runs = case["runs"]
-    echo = case["kind"] == "echo"
-    head = ["", f"{case['unit']}/s", "least–most", f"× {BASELINE}", "CPU µs", f"CPU × {BASELINE}"]
-    if echo:
-        head += ["p50 µs", "p99 µs"]
+    """Head and body of a case's table, the best contender first, those that failed last."""
+    runs, primary = case["runs"], case.get("primary", "rate")
+    shown = columns(case)
+    head = ["", *(column.head for column in shown)]
     body: list[tuple[float, list[str]]] = []
     for name in stats.present(runs, ALL):
-        rate, cpu = stats.figure(runs, name, "rate"), stats.figure(runs, name, "cpu_us")
-        if rate is None or cpu is None:
+        deciding = stats.figure(runs, name, primary)
+        if deciding is None:
             failed = stats.errors(runs, name)
-            body.append((-1, [name, "failed: " + "; ".join(failed)] + [""] * (len(head) - 2)))
+            body.append((math.inf, [name, "failed: " + "; ".join(failed)] + [""] * (len(head) - 2)))
             continue
-        row = [
-            name,
-            quantity(rate.median),
-            f"{quantity(rate.low)}–{quantity(rate.high)}",
-            times(stats.ratio(runs, name, BASELINE, "rate")),
-            quantity(cpu.median),
-            times(stats.ratio(runs, name, BASELINE, "cpu_us")),
-        ]
-        for key in ("p50_us", "p99_us") if echo else ():
-            latency = stats.figure(runs, name, key)
-            row.append(quantity(latency.median) if latency else "—")
-        body.append((rate.median, row))
-    body.sort(key=lambda pair: -pair[0])
+        place = -deciding.median if primary == "rate" else deciding.median
+        body.append((place, [name, *(column.cell(runs, name) for column in shown)]))
+    body.sort(key=lambda pair: pair[0])
     return head, [row for _, row in body]
 
 
 def as_text(case: dict[str, Any]) -> str:
     """The table for a terminal."""
+    if "missing" in case:
+        return f"{case['title']}  ({case['name']})\n  not measured: {case['missing']}"
     head, body = rows(case)
     # A failure's message may be long: it has its line to itself and widens no column.
     sound = [row for row in body if row[2]]
@@ -75,6 +122,8 @@ def as_text(case: dict[str, Any]) -> str:
 
 def as_markdown(case: dict[str, Any]) -> str:
     """The table for a page."""
+    if "missing" in case:
+        return f"Not measured: {case['missing']}."
     head, body = rows(case)
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in body:

@@ -290,5 +290,7 @@ def echo_load(
     idle: int = 0,
     stall_timeout: float = 5.0,
     progress: Callable[[int], object] | None = None,
+    transport: str = "tcp",
+    churn: bool = False,
 ) -> dict[str, Any]: ...
 def probe_engines() -> dict[str, tuple[str, int | None, bool] | None]: ...

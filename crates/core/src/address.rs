@@ -13,6 +13,44 @@ pub struct Address {
     pub len: libc::socklen_t,
 }
 
+/// What a connection remembers of its two ends, in the room that an IP address needs.
+pub enum Name {
+    Ip { len: u8, bytes: [u8; IP_LEN] },
+    Other(Box<Address>),
+}
+
+const IP_LEN: usize = size_of::<libc::sockaddr_in6>();
+
+impl From<Address> for Name {
+    fn from(address: Address) -> Name {
+        let mut bytes = [0; IP_LEN];
+        match bytes.get_mut(..address.len as usize) {
+            Some(room) => {
+                room.copy_from_slice(address.bytes());
+                Name::Ip {
+                    len: address.len as u8,
+                    bytes,
+                }
+            }
+            None => Name::Other(Box::new(address)),
+        }
+    }
+}
+
+impl Name {
+    /// As [`Address::to_python`].
+    pub fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Name::Ip { len, bytes } => {
+                let mut address = Address::write(*bytes);
+                address.len = (*len).into();
+                address.to_python(py)
+            }
+            Name::Other(address) => address.to_python(py),
+        }
+    }
+}
+
 impl PartialEq for Address {
     fn eq(&self, other: &Address) -> bool {
         self.bytes() == other.bytes()

@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use proact_lab::{LoadError, LoadReport, LoadSpec, bare, load};
+use proact_lab::{LoadError, LoadReport, LoadSpec, Target, bare, load};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -52,14 +52,33 @@ fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py,
     Ok(dict)
 }
 
+fn target(transport: &str, host: &str, port: u16) -> PyResult<Target> {
+    let make = match transport {
+        "unix" => return Ok(Target::Unix(host.into())),
+        "tcp" => Target::Tcp,
+        "udp" => Target::Udp,
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "no transport is named {transport:?}"
+            )));
+        }
+    };
+    (host, port)
+        .to_socket_addrs()?
+        .next()
+        .map(make)
+        .ok_or_else(|| PyOSError::new_err(format!("no address for {host:?}")))
+}
+
 /// Loads an echo server: `connections` at once on one thread, each with one message of `size` bytes under way, every
 /// byte of every echo verified. Times in seconds; latencies in nanoseconds. `progress` is called with the messages
-/// so far about ten times a second.
+/// so far about ten times a second. `transport`: "tcp", "udp", or "unix", whose `host` is the path and whose `port`
+/// means nothing. `churn`: each message has a connection of its own.
 ///
 /// Raises ValueError (settings), ConnectionError (refused, reset, closed), TimeoutError (nothing moves for
 /// `stall_timeout`), OSError (files, ports), RuntimeError (an echo that is not what was sent).
 #[pyfunction]
-#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None))]
+#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None, transport = "tcp", churn = false))]
 #[expect(clippy::too_many_arguments, reason = "keywords of a Python function")]
 pub fn echo_load<'py>(
     py: Python<'py>,
@@ -72,11 +91,10 @@ pub fn echo_load<'py>(
     idle: usize,
     stall_timeout: f64,
     progress: Option<Bound<'py, PyAny>>,
+    transport: &str,
+    churn: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let addr = (host, port)
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| PyOSError::new_err(format!("no address for {host:?}")))?;
+    let target = target(transport, host, port)?;
     let spec = LoadSpec {
         connections,
         size,
@@ -84,7 +102,8 @@ pub fn echo_load<'py>(
         warmup: seconds("warmup", warmup)?,
         duration: seconds("duration", duration)?,
         stall_timeout: seconds("stall_timeout", stall_timeout)?,
-        ..LoadSpec::new(addr)
+        churn,
+        ..LoadSpec::new(target)
     };
     let (messages, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let caller = std::thread::current();

@@ -33,13 +33,14 @@ const BULK: usize = 256 * 1024;
 /// # Errors
 /// What `socket(2)`, `bind(2)` (`EADDRINUSE`, ...) and `listen(2)` report.
 pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
-    let listener = sockets::tcp_socket(&address, 0)?;
+    let address = RawAddress::new(&address);
+    let listener = sockets::socket(&address, libc::SOCK_STREAM, 0)?;
     let fd = listener.as_raw_fd();
     sockets::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     // Before anyone can connect: what is accepted inherits what the listening socket had when the handshake
     // ended.
     sockets::set_nodelay(fd)?;
-    sockets::bind(fd, &RawAddress::new(&address))?;
+    sockets::bind(fd, &address)?;
     // SAFETY: listen(2) takes no pointers.
     check(unsafe { libc::listen(fd, 4096) })?;
     Ok(listener)

@@ -15,5 +15,5 @@ pub mod load;
 mod sockets;
 pub mod syscalls;
 
-pub use load::{LoadError, LoadReport, LoadSpec};
+pub use load::{LoadError, LoadReport, LoadSpec, Target};
 pub use syscalls::SyscallCounter;

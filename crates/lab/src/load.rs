@@ -1,9 +1,11 @@
-//! The load: many TCP connections on one thread, closed loop, every byte verified.
+//! The load: many connections (TCP, Unix or UDP) on one thread, closed loop, every byte verified.
 //!
 //! Each connection sends one message, reads its echo back, checks it byte by byte, notes the round trip and
 //! sends the next. *Closed loop* means that the server sets the pace: latencies are those of a server which
 //! is as busy as it can be with so many clients, and say nothing about a given arrival rate ("coordinated
 //! omission": a slow answer also delays the question after it).
+//!
+//! With `churn` each message has a connection of its own, and a round trip includes connecting.
 //!
 //! One file, one thing: `spec` the settings, the report and the errors; `connect` opening; `payload` what is
 //! sent; `connection` one connection's steps; here the turn and the clock: warm-up, window, and the last
@@ -24,10 +26,11 @@ use hdrhistogram::Histogram;
 
 use crate::cpu;
 use crate::sockets::Epoll;
+use connect::Opener;
 use connection::{Connection, Step};
 use payload::Payload;
 
-pub use spec::{Latency, LoadError, LoadReport, LoadSpec, MAX_SIZE};
+pub use spec::{Latency, LoadError, LoadReport, LoadSpec, MAX_DATAGRAM, MAX_SIZE, Target};
 
 /// How often a load that waits looks at the clock and at `stop`.
 const TICK_MS: libc::c_int = 10;
@@ -62,6 +65,7 @@ pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<L
     }
     let mut load = Load {
         spec,
+        opener: Opener::new(&spec.target).map_err(LoadError::io("the server's address"))?,
         progress,
         epoll,
         payload: Payload::new(spec.size),
@@ -90,6 +94,7 @@ enum Phase {
 
 struct Load<'a> {
     spec: &'a LoadSpec,
+    opener: Opener,
     progress: &'a AtomicU64,
     epoll: Epoll,
     payload: Payload,
@@ -154,10 +159,29 @@ impl Load<'_> {
 
     /// Sends the first part of the current message, which is nearly always all of it.
     fn begin(&mut self, id: usize) -> Result<(), LoadError> {
+        self.connections[id].began = Instant::now();
+        if self.spec.churn && self.connections[id].message > 0 {
+            self.reopen(id)?;
+        }
         let connection = &mut self.connections[id];
-        connection.began = Instant::now();
         let step = connection.send(&self.payload)?;
         self.set_writing(id, step != Step::Complete)
+    }
+
+    /// Closes the connection and begins another in its place. What cannot be sent before it is established
+    /// waits for EPOLLOUT, as after any other short `send`.
+    fn reopen(&mut self, id: usize) -> Result<(), LoadError> {
+        let wanted = self.spec.connections;
+        let (socket, _) = self
+            .opener
+            .open()
+            .map_err(|error| connect::failure(error, self.spec, wanted, wanted))?;
+        let connection = &mut self.connections[id];
+        connection.socket = socket;
+        connection.writing = false;
+        self.epoll
+            .add(connection.fd(), libc::EPOLLIN, id as u64)
+            .map_err(LoadError::io("epoll_ctl"))
     }
 
     /// Registers or drops interest in writing, if that is a change.

@@ -6,6 +6,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Turns the -1 of a libc call into the `errno` it left behind.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -125,20 +127,41 @@ impl RawAddress {
         }
     }
 
+    /// The address of a Unix socket. An abstract name begins with a NUL and ends where its length says, a path
+    /// with the NUL after it.
+    pub(crate) fn unix(path: &Path) -> io::Result<Self> {
+        let bytes = path.as_os_str().as_bytes();
+        // SAFETY: all zeroes is a valid sockaddr_un.
+        let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        if bytes.is_empty() || bytes.len() >= raw.sun_path.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
+        raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
+            *to = from.cast_signed() as libc::c_char;
+        }
+        let end = usize::from(bytes[0] != 0);
+        let len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + end;
+        // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        // SAFETY: sockaddr_storage is large enough and aligned for every sockaddr type.
+        unsafe { (&raw mut storage).cast::<libc::sockaddr_un>().write(raw) };
+        Ok(Self {
+            storage,
+            len: len as libc::socklen_t,
+        })
+    }
+
     fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
 }
 
-/// A TCP socket for `address`'s family, close-on-exec, with `flags` added to its type.
-pub(crate) fn tcp_socket(address: &SocketAddr, flags: libc::c_int) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+/// A socket of `address`'s family and of this type (`SOCK_STREAM`, ...), close-on-exec, with `flags` added.
+pub(crate) fn socket(address: &RawAddress, kind: libc::c_int, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let family = libc::c_int::from(address.storage.ss_family);
     // SAFETY: socket(2) takes no pointers.
-    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) })?;
+    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC | flags, 0) })?;
     // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -371,7 +371,7 @@ fn nobody_listening_is_refused() {
     let address = client.local_addr().unwrap();
     let error = run(&short(address, 10, 100)).unwrap_err();
     assert!(
-        matches!(error, LoadError::Refused(refused) if refused == address),
+        matches!(&error, LoadError::Refused(refused) if *refused == address.into()),
         "{error:?}"
     );
 }

@@ -39,7 +39,7 @@ impl StreamTransport {
                 return Ok(());
             }
             state.phase = Phase::Lost;
-            state.error = error;
+            state.error = error.map(Box::new);
             state.held.clear();
             let mut io = this.get().scheduler.get().io.get()?;
             state.stop_receiving(&mut io);

@@ -109,7 +109,7 @@ impl StreamTransport {
     fn file_ended(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let py = this.py();
         let ended = this.get().state.get()?.file.take();
-        let Some(Sending { future, .. }) = ended else {
+        let Some(future) = ended.map(|sending| sending.future) else {
             return Ok(());
         };
         if future.call_method0(py, "done")?.is_truthy(py)? {
@@ -144,12 +144,12 @@ impl StreamTransport {
                 return Err(PyRuntimeError::new_err("Transport is closing"));
             }
             state.file_sent = 0;
-            state.file = Some(Sending {
+            state.file = Some(Box::new(Sending {
                 file,
                 offset,
                 left: if count == 0 { usize::MAX } else { count },
                 future: future.clone().unbind(),
-            });
+            }));
         }
         Self::send_piece(slf)?;
         Ok(future.unbind())

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
+use std::sync::OnceLock;
 
 use proact_driver::Token;
 use pyo3::PyTraverseError;
@@ -17,7 +18,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use super::file::Sending;
 use super::outbox::Outbox;
 use super::protocol::Callee;
-use crate::address::Address;
+use crate::address::{Address, Name};
 use crate::call::{current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
@@ -70,7 +71,7 @@ pub(super) struct Stream {
     pub sending: Option<Token>,
     pub in_flush: bool,
     /// A file that is being sent: nothing may be written until its end.
-    pub file: Option<Sending>,
+    pub file: Option<Box<Sending>>,
     pub file_sent: usize,
     /// What is in flight as `sending` is but a poll, for the file's sake.
     pub waits_for_room: bool,
@@ -81,7 +82,7 @@ pub(super) struct Stream {
     /// Writes since the connection was lost.
     pub futile: u32,
     /// Why the connection is lost.
-    pub error: Option<PyErr>,
+    pub error: Option<Box<PyErr>>,
     // What the program may ask for.
     socket: Option<Py<PyAny>>,
     pub server: Option<Py<PyAny>>,
@@ -107,9 +108,10 @@ pub(super) fn water_marks(high: Option<i64>, low: Option<i64>) -> PyResult<(usiz
 pub struct StreamTransport {
     pub(super) scheduler: Py<Scheduler>,
     pub(super) context: Py<PyAny>,
-    extra: Py<PyDict>,
-    peer: Option<Address>,
-    local: Option<Address>,
+    /// Made for those who have something to put there.
+    extra: OnceLock<Py<PyDict>>,
+    peer: Option<Name>,
+    local: Option<Name>,
     pub(super) state: LoopCell<Stream>,
 }
 
@@ -154,9 +156,9 @@ impl StreamTransport {
         let transport = StreamTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
-            extra: extra.unwrap_or_else(|| PyDict::new(py)).unbind(),
-            peer: Address::of_peer(fd),
-            local: Address::of_socket(fd),
+            extra: extra.map_or_else(OnceLock::new, |extra| OnceLock::from(extra.unbind())),
+            peer: Address::of_peer(fd).map(Name::from),
+            local: Address::of_socket(fd).map(Name::from),
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
@@ -316,7 +318,9 @@ impl StreamTransport {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
         let this = slf.get();
-        if let Some(value) = this.extra.bind(py).get_item(name)? {
+        if let Some(extra) = this.extra.get()
+            && let Some(value) = extra.bind(py).get_item(name)?
+        {
             return Ok(Some(value));
         }
         let value = match name {
@@ -335,7 +339,8 @@ impl StreamTransport {
                     let view = py
                         .import("asyncio.trsock")?
                         .call_method1("TransportSocket", (socket,))?;
-                    this.extra.bind(py).set_item("socket", &view)?;
+                    let extra = this.extra.get_or_init(|| PyDict::new(py).unbind());
+                    extra.bind(py).set_item("socket", &view)?;
                     Some(view)
                 }
                 None => None,
@@ -432,7 +437,7 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
-        visit.call(&self.extra)?;
+        visit.call(self.extra.get())?;
         if let Some(state) = self.state.try_get() {
             for object in [&state.protocol, &state.socket, &state.server]
                 .into_iter()

@@ -6,6 +6,8 @@
 
 use std::os::fd::RawFd;
 
+use smallvec::SmallVec;
+
 use crate::op::{Op, Token};
 use crate::tokens::TokenMap;
 
@@ -29,9 +31,12 @@ pub(super) struct InFlight {
     pub(super) armed: bool,
 }
 
+/// A connection has two ops in flight at most: one each way.
+pub(super) type Uses = SmallVec<[Token; 2]>;
+
 #[derive(Default)]
 struct FdUse {
-    tokens: Vec<Token>,
+    tokens: Uses,
     /// A close that waits for them.
     closing: Option<Token>,
 }
@@ -96,7 +101,7 @@ impl Table {
     }
 
     /// The ops that use an fd.
-    pub(super) fn users(&mut self, fd: RawFd) -> Vec<Token> {
+    pub(super) fn users(&mut self, fd: RawFd) -> Uses {
         self.fd(fd).map(|uses| uses.tokens.clone()).unwrap_or_default()
     }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{LoadError, LoadSpec, TICK_MS};
+use super::{LoadError, LoadSpec, TICK_MS, Target};
 use crate::sockets::{self, Epoll, RawAddress};
 
 /// Handshakes under way at once. Fewer than the smallest usual backlog (asyncio's is 100): a handshake that
@@ -16,31 +16,70 @@ const AT_ONCE: usize = 64;
 /// Descriptors that the rest of the process may need meanwhile.
 const SPARE: usize = 16;
 
+/// How a connection to the target is begun.
+pub(crate) struct Opener {
+    address: RawAddress,
+    kind: libc::c_int,
+    nodelay: bool,
+}
+
+impl Opener {
+    pub(crate) fn new(target: &Target) -> io::Result<Self> {
+        let (address, kind) = match target {
+            Target::Tcp(addr) => (RawAddress::new(addr), libc::SOCK_STREAM),
+            Target::Udp(addr) => (RawAddress::new(addr), libc::SOCK_DGRAM),
+            Target::Unix(path) => (RawAddress::unix(path)?, libc::SOCK_STREAM),
+        };
+        let nodelay = matches!(target, Target::Tcp(_));
+        Ok(Self {
+            address,
+            kind,
+            nodelay,
+        })
+    }
+
+    /// A socket whose connecting has begun, and whether that is still under way.
+    pub(crate) fn open(&self) -> io::Result<(OwnedFd, bool)> {
+        let socket = sockets::socket(&self.address, self.kind, libc::SOCK_NONBLOCK)?;
+        let fd = socket.as_raw_fd();
+        if self.nodelay {
+            sockets::set_nodelay(fd)?;
+        }
+        match sockets::connect(fd, &self.address) {
+            Ok(()) => Ok((socket, false)),
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok((socket, true)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Opens `spec.connections + spec.idle` connections, in order. They are not registered with any epoll that
 /// lives on.
 pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<OwnedFd>, LoadError> {
     let wanted = spec.connections.saturating_add(spec.idle);
     check_limit(wanted)?;
-    let address = RawAddress::new(&spec.addr);
+    let opener = Opener::new(&spec.target).map_err(LoadError::io("the server's address"))?;
     let deadline = Instant::now() + spec.connect_timeout;
     let mut epoll = Epoll::new(AT_ONCE).map_err(LoadError::io("epoll_create1"))?;
     let mut connected = Vec::with_capacity(wanted);
     let mut waiting: HashMap<u64, OwnedFd> = HashMap::with_capacity(AT_ONCE);
     while connected.len() < wanted {
         while waiting.len() < AT_ONCE && connected.len() + waiting.len() < wanted {
-            let fail = |error| failure(error, spec, connected.len(), wanted);
-            let socket = sockets::tcp_socket(&spec.addr, libc::SOCK_NONBLOCK).map_err(fail)?;
-            let fd = socket.as_raw_fd();
-            sockets::set_nodelay(fd).map_err(LoadError::io("TCP_NODELAY"))?;
-            match sockets::connect(fd, &address) {
-                Ok(()) => connected.push(socket),
-                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+            match opener.open() {
+                Ok((socket, false)) => connected.push(socket),
+                Ok((socket, true)) => {
+                    let fd = socket.as_raw_fd();
                     epoll
                         .add(fd, libc::EPOLLOUT | libc::EPOLLONESHOT, fd as u64)
                         .map_err(LoadError::io("epoll_ctl"))?;
                     waiting.insert(fd as u64, socket);
                 }
-                Err(error) => return Err(fail(error)),
+                // The backlog of a Unix socket is full, and there is nothing to wait on.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    break;
+                }
+                Err(error) => return Err(failure(error, spec, connected.len(), wanted)),
             }
         }
         if stop.load(Ordering::Relaxed) {
@@ -70,9 +109,9 @@ pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<Owne
     Ok(connected)
 }
 
-fn failure(error: io::Error, spec: &LoadSpec, connected: usize, wanted: usize) -> LoadError {
+pub(crate) fn failure(error: io::Error, spec: &LoadSpec, connected: usize, wanted: usize) -> LoadError {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => LoadError::Refused(spec.addr),
+        Some(libc::ECONNREFUSED) => LoadError::Refused(spec.target.clone()),
         Some(libc::EADDRNOTAVAIL) => LoadError::NoPorts { connected, wanted },
         Some(libc::EMFILE | libc::ENFILE) => LoadError::TooManyFiles {
             wanted,

@@ -4,22 +4,53 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The largest message: 16 MiB.
 pub const MAX_SIZE: usize = 16 * 1024 * 1024;
 
+/// The largest message that UDP over IPv4 carries: 65,535 bytes less the headers of IP and UDP.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// Where the echo server is, and what carries the messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Tcp(SocketAddr),
+    /// One datagram a message. Nothing is sent again: a datagram that is lost is a stall.
+    Udp(SocketAddr),
+    /// A stream socket at this path; one that begins with a NUL is an abstract name (unix(7)).
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Tcp(addr)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) | Self::Udp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "{path:?}"),
+        }
+    }
+}
+
 /// One load run. Build it with [`LoadSpec::new`] and change what differs.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
     /// The echo server.
-    pub addr: SocketAddr,
+    pub target: Target,
     /// Connections that send: each always has exactly one message under way.
     pub connections: usize,
     /// Connections that are opened and then send nothing.
     pub idle: usize,
-    /// Bytes of one message, 1 to [`MAX_SIZE`].
+    /// Bytes of one message, 1 to [`MAX_SIZE`], over UDP to [`MAX_DATAGRAM`].
     pub size: usize,
+    /// Each message has a connection of its own, closed when the echo has come back.
+    pub churn: bool,
     /// Load without measuring, before the window.
     pub warmup: Duration,
     /// The measured window.
@@ -34,12 +65,13 @@ pub struct LoadSpec {
 impl LoadSpec {
     /// One connection, 1 KiB, 0.2 s of warm-up, a window of 1 s, 10 s to connect, 5 s without progress.
     #[must_use]
-    pub fn new(addr: SocketAddr) -> Self {
+    pub fn new(target: impl Into<Target>) -> Self {
         Self {
-            addr,
+            target: target.into(),
             connections: 1,
             idle: 0,
             size: 1024,
+            churn: false,
             warmup: Duration::from_millis(200),
             duration: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
@@ -53,6 +85,9 @@ impl LoadSpec {
         }
         if self.size == 0 || self.size > MAX_SIZE {
             return Err(LoadError::Invalid("size must be from 1 byte to 16 MiB"));
+        }
+        if matches!(self.target, Target::Udp(_)) && self.size > MAX_DATAGRAM {
+            return Err(LoadError::Invalid("a datagram holds at most 65507 bytes"));
         }
         if self.duration.is_zero() {
             return Err(LoadError::Invalid("duration must be longer than zero"));
@@ -113,7 +148,7 @@ pub enum LoadError {
     /// The settings make no sense.
     Invalid(&'static str),
     /// Nobody listens there.
-    Refused(SocketAddr),
+    Refused(Target),
     /// Not every connection was there after `connect_timeout`.
     ConnectTimeout { connected: usize, wanted: usize },
     /// The limit on open files (`ulimit -n`) does not allow that many connections.
@@ -160,7 +195,7 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(what) => f.write_str(what),
-            Self::Refused(addr) => write!(f, "connection to {addr} refused: nobody listens there"),
+            Self::Refused(target) => write!(f, "connection to {target} refused: nobody listens there"),
             Self::ConnectTimeout { connected, wanted } => {
                 write!(
                     f,
