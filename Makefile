@@ -17,7 +17,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance dev format lint bench clean check check-lint
+.PHONY: help demo test conformance ecosystem dev format lint bench clean check check-lint
 
 # The Python is looked for once a recipe needs it, after `check` has found that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -37,6 +37,9 @@ test: check  ## build, then run the Rust and the Python tests on every engine an
 
 conformance: check  ## run all of CPython's own asyncio tests on every engine, peer and Python; write docs/compatibility.md
 	@$(use) scripts/conformance
+
+ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask and others on proact, installing what is needed
+	@$(use) scripts/ecosystem
 
 dev: check-lint  ## make .venv ready to work in: proact (editable), every extra, the linters, the tests, the peers
 	@$(use) $(setup) cli lab green workbench
@@ -59,7 +62,7 @@ bench: check  ## measure proact against its peers, interleaved (about 15 minutes
 	@$(VENV)/bin/python -m benchmarks.report
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
-	rm -rf .venv .venv-[0-9]* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target
+	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target
 	rm -f python/proact/_core.*.so
 
 check:

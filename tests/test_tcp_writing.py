@@ -249,6 +249,31 @@ async def test_a_fast_writer_is_paused_and_resumed(loop):
         assert sizes[1][1] <= 20_000
 
 
+async def test_resumed_also_when_a_later_write_of_the_same_turn_could_send_it_all(loop):
+    # writelines() of a large piece and a small one, to a peer who has made room in between.
+    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
+        count = (8 << 20) + 500_000
+        client.transport.write(bytes(count))
+        assert client.calls[1:] == ["pause_writing"]
+        peer.settimeout(0.02)
+        received = 0
+        for _ in range(20):
+            if not client.transport.get_write_buffer_size():
+                break
+            try:
+                while piece := peer.recv(1 << 20):
+                    received += len(piece)
+            except TimeoutError:
+                pass
+            client.transport.write(b"x")
+            count += 1
+        peer.settimeout(peers.PATIENCE)
+        await heard(loop, peer, count - received)
+        await drained(client.transport)
+        await loops.turns()
+        assert client.calls[1:] == ["pause_writing", "resume_writing"]
+
+
 async def test_pausing_and_resuming_alternate(loop):
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.set_write_buffer_limits(high=10_000)

@@ -56,6 +56,12 @@ def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
     return proact.new_event_loop(engine=name)
 
 
+def identify(loop: Any | None = None) -> str:
+    """Class and engine of a loop, by default of the one that runs: how a program proves where it is."""
+    loop = loop or asyncio.get_running_loop()
+    return f"{type(loop).__module__}.{type(loop).__name__} {getattr(loop, 'engine', '-')}"
+
+
 def in_flight(loop: Any) -> int | None:
     """How many ops the loop has in flight; None for a reference loop, which can't tell."""
     return None if REFERENCE else loop.stats()["in_flight"]

@@ -184,6 +184,9 @@ impl StreamTransport {
                 }
                 let fd = state.fd;
                 let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else {
+                    // Where a later write, tried at once, has sent what paused the protocol, nothing else resumes it.
+                    drop(state);
+                    Self::maybe_resume_protocol(this)?;
                     break;
                 };
                 let mut io = this.get().scheduler.get().io.get()?;

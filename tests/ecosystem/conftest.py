@@ -1,0 +1,81 @@
+"""Real programs on proact, with real peers: what their tests share.
+
+They are collected only where the dependency group `ecosystem` is installed, as `make ecosystem` does (it
+installs the servers too), so that `make test` stays small; there, on io_uring and epoll, unless
+PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task
+or thread is left, no op in flight, no error is unseen, no warning is given. With
+PROACT_TEST_LOOP=asyncio they show what the program does by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import ssl
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+if importlib.util.find_spec("fastapi") is None:
+    collect_ignore_glob = ["*"]
+else:
+    import trustme
+    from support import daemons, loops
+
+    if not os.environ.get("PROACT_TEST_ENGINES"):
+        os.environ["PROACT_TEST_ENGINES"] = "io_uring,epoll"
+
+
+class Certificate(NamedTuple):
+    chain: Path  # of the server, PEM
+    key: Path
+    authority: Path
+
+    def server(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.chain, self.key)
+        return context
+
+    def client(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.authority)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> Certificate:
+    """For 127.0.0.1 and localhost."""
+    files = Certificate(*(tmp_path_factory.mktemp("tls") / name for name in ("chain", "key", "authority")))
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    files.chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(files.key)
+    authority.cert_pem.write_to_path(files.authority)
+    return files
+
+
+@pytest.fixture(scope="session")
+def redis_port():
+    with daemons.redis() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def postgres(certificate):
+    with daemons.postgres(certificate.chain, certificate.key) as server:
+        yield server
+
+
+@pytest.fixture
+def here(loop) -> str:
+    """What `loops.identify` says inside a program that runs on this test's loop."""
+    return loops.identify(loop)
+
+
+@pytest.fixture(autouse=True)
+def idle_workers(unhandled):
+    """anyio's idle workers and dask's profilers are told to end, not waited for; that takes a moment."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name in ("AnyIO worker thread", "Profile"):
+            thread.join(5)

@@ -1,0 +1,34 @@
+"""What docs/guide/programs.md says of any program; its other lines are held by test_examples.py."""
+
+import re
+import sys
+
+import pytest
+import started
+
+GUIDE = started.ROOT / "docs" / "guide" / "programs.md"
+PROGRAM = "import asyncio\nasync def main(): print(asyncio.get_running_loop())\nasyncio.run(main())\n"
+
+
+def test_the_examples_that_it_names_exist():
+    named = set(re.findall(r"`(\w+\.py)`", GUIDE.read_text()))
+    assert named >= {"uvicorn_fastapi.py", "conftest.py"}
+    assert not {name for name in named if not (started.ROOT / "examples" / name).exists()}
+
+
+def test_proact_run(engine, tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    with started.running("-m", "proact", "run", path, engine=engine) as child:
+        assert f"<EventLoop engine={engine} running=True" in child.end()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are deprecated from 3.14 on")
+def test_policy(engine, tmp_path):
+    (block,) = [
+        text for text in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "Policy" in text
+    ]
+    path = tmp_path / "program.py"
+    path.write_text(f"import asyncio, proact\n{block}\n{PROGRAM}")
+    with started.running(path, engine=engine) as child:
+        assert f"<EventLoop engine={engine} running=True" in child.end()
