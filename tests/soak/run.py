@@ -20,7 +20,7 @@ from . import gauges
 from .activities import TABLE
 from .world import World
 
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds after which a round counts as stalled, and a calm as never coming."""
 CANCELLED = 0.15
 """The share of rounds that are cancelled halfway."""
@@ -86,6 +86,8 @@ class Soak:
                 seeds = (f"{self.seed}/{phase}/{number}" for number in range(self.width))
                 await asyncio.gather(*(self._work(world, table, random.Random(s), until) for s in seeds))
                 await self._calm(loop, began, phase)
+                if self.problems:
+                    break
         # What the first phase warmed up is where memory begins.
         self.problems += gauges.trends(self.samples[1:])
 
@@ -109,7 +111,7 @@ class Soak:
 
     async def _work(self, world: World, table: Any, rng: random.Random, until: float) -> None:
         names, shares = list(table), [share for share, _ in table.values()]
-        while world.loop.time() < until and len(self.problems) < 20:
+        while world.loop.time() < until and not self.problems:
             (name,) = rng.choices(names, shares)
             round_ = random.Random(rng.random())
             task = world.loop.create_task(table[name][1](world, round_))

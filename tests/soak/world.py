@@ -55,9 +55,13 @@ class Upgrading(Echo):
     def __init__(self, world: World) -> None:
         self.world = world
         self.upgrading: asyncio.Task[None] | None = None
+        # What comes through TLS before `start_tls` has returned the transport to answer by.
+        self.early: list[bytes] | None = []
 
     def data_received(self, data: bytes) -> None:
-        if self.upgrading is None:
+        if self.upgrading is not None and self.early is not None:
+            self.early.append(data)
+        elif self.upgrading is None:
             self.upgrading = asyncio.get_running_loop().create_task(self.upgrade(self.transport))
             self.transport.write(b"go")
         else:
@@ -72,6 +76,8 @@ class Upgrading(Echo):
             if upgraded is None:
                 return
             self.transport = upgraded
+            early, self.early = self.early or [], None
+            upgraded.writelines(early)
 
 
 class DatagramEcho(asyncio.DatagramProtocol):
