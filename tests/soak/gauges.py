@@ -34,7 +34,7 @@ def counts(loop: Any) -> dict[str, int]:
     }
     if hasattr(loop, "stats"):
         stats = loop.stats()
-        found |= {"in flight": stats["in_flight"], "readers": stats["readers"], "handles": stats["handles"]}
+        found |= {"in flight": stats["in_flight"], "readers": stats["readers"]}
     return found
 
 
