@@ -28,7 +28,9 @@ class Wrong(AssertionError):
 def compare(got: bytes | bytearray, sent: bytes) -> None:
     if got == sent:
         return
-    at = next((i for i, (a, b) in enumerate(zip(got, sent, strict=False)) if a != b), min(len(got), len(sent)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(got, sent, strict=False)) if a != b), min(len(got), len(sent))
+    )
     raise Wrong(f"{len(got)} bytes came back of {len(sent)}; they differ from byte {at} on")
 
 

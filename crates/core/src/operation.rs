@@ -288,7 +288,7 @@ impl Operation {
             },
             State::Abandoned { work } => {
                 if let Step::Finished(Ok(value)) = work.advance(py, self.scheduler.get(), result) {
-                    self.keep(py, value)?;
+                    self.keep(py, value, false)?;
                 }
                 let Some(fd) = self.receives else { return Ok(()) };
                 let heirs = self.scheduler.get().io.get()?.leaving.end(fd);
@@ -329,19 +329,28 @@ impl Operation {
     }
 
     /// Puts received bytes that nobody takes back in front of the socket.
-    fn keep(&self, py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
+    fn keep(&self, py: Python<'_>, value: Py<PyAny>, first: bool) -> PyResult<()> {
         if let (Some(fd), Ok(bytes)) = (self.receives, value.bind(py).cast::<PyBytes>())
             && !bytes.as_bytes().is_empty()
             && self.still_has(py, fd)
         {
-            self.scheduler.get().io.get()?.stash.keep(fd, bytes.as_bytes());
+            self.scheduler
+                .get()
+                .io
+                .get()?
+                .stash
+                .keep(fd, bytes.as_bytes(), first);
         }
         Ok(())
     }
 
     /// Whether the fd is still that of the socket that the operation is about: closed since, it may be another's by now.
     fn still_has(&self, py: Python<'_>, fd: RawFd) -> bool {
-        let number = |socket: &Py<PyAny>| socket.call_method0(py, intern!(py, "fileno"))?.extract::<RawFd>(py);
+        let number = |socket: &Py<PyAny>| {
+            socket
+                .call_method0(py, intern!(py, "fileno"))?
+                .extract::<RawFd>(py)
+        };
         self.socket
             .as_ref()
             .is_some_and(|socket| number(socket).is_ok_and(|number| number == fd))
@@ -367,7 +376,7 @@ impl Operation {
             }
             State::Done(Ok(value)) => {
                 drop(state);
-                self.keep(py, value)
+                self.keep(py, value, true)
             }
             _ => Ok(()),
         }
@@ -505,7 +514,7 @@ impl Drop for Operation {
         drop(state);
         if let State::Done(Ok(value)) = done {
             // A loop that is in use elsewhere, or closed, has no place for them any more.
-            Python::attach(|py| self.keep(py, value)).unwrap_or_default();
+            Python::attach(|py| self.keep(py, value, true)).unwrap_or_default();
         }
     }
 }

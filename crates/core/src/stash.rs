@@ -65,7 +65,7 @@ impl Stash {
         self.0.is_empty()
     }
 
-    pub fn keep(&mut self, fd: RawFd, bytes: &[u8]) {
+    pub fn keep(&mut self, fd: RawFd, bytes: &[u8], first: bool) {
         let Some(inode) = inode(fd) else { return };
         let kept = self.0.entry(fd).or_insert_with(|| Kept {
             inode,
@@ -77,7 +77,12 @@ impl Stash {
                 bytes: VecDeque::new(),
             };
         }
-        kept.bytes.extend(bytes);
+        if first {
+            // Taken from here, or from the socket, before all that is here now.
+            bytes.iter().rev().for_each(|byte| kept.bytes.push_front(*byte));
+        } else {
+            kept.bytes.extend(bytes);
+        }
     }
 
     /// At most `len` bytes that are kept for this socket, oldest first.
