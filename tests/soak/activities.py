@@ -346,9 +346,14 @@ async def upgrades(world: World, rng: random.Random) -> None:
     try:
         transport.write(b"tls?")
         await protocol.received(2)
-        transport = await world.loop.start_tls(
-            transport, protocol, world.client_tls, server_hostname=tls.NAME
-        )
+        try:
+            transport = await world.loop.start_tls(
+                transport, protocol, world.client_tls, server_hostname=tls.NAME
+            )
+        except BaseException:
+            # Given up halfway: the protocol belongs to neither transport, and hears of no loss (asyncio's too).
+            protocol.lost.set()
+            raise
         protocol.transport = transport
         data = material(rng)
         protocol.got.clear()

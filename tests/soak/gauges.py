@@ -61,7 +61,7 @@ def memory() -> dict[str, int]:
 def growth(samples: list[int]) -> tuple[float, float]:
     """How much the samples rise from the first to the last, and how steadily (0.5: not at all).
 
-    The rise is Theil's: the median of the slopes between all pairs of samples, which a few outliers do not move.
+    The rise is Theil's: the median of the slopes between all pairs of samples, unmoved by a few outliers.
     """
     pairs = list(itertools.combinations(enumerate(samples), 2))
     slopes = [(later - sooner) / (j - i) for (i, sooner), (j, later) in pairs]

@@ -1,4 +1,4 @@
-"""The servers that the soak's rounds talk to; they all send back what they get, and never take more than they can."""
+"""The servers that the soak's rounds talk to; all send back what they get, no faster than they can."""
 
 from __future__ import annotations
 
