@@ -1,4 +1,4 @@
-"""The soak: everything the loop does at once, for minutes, with every byte verified and nothing left at the end.
+"""The soak: all that the loop does at once, for minutes; every byte verified, nothing left at the end.
 
     activities.py   what is done, a round at a time
     world.py        the servers that the rounds talk to

@@ -1,4 +1,4 @@
-"""`make soak`: each engine a share of the time, in a process of its own; the exit code says whether all was well."""
+"""`make soak`: each engine a share of the time, in its own process; the exit code says if all was well."""
 
 from __future__ import annotations
 

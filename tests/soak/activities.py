@@ -1,6 +1,6 @@
 """What the soak does: each activity is one round of something, which verifies what it got and leaves nothing.
 
-Any of them can be cancelled at any await. What a round leaves is a failure of the soak, whoever's fault it is.
+Any of them can be cancelled at any await. What a round leaves is a failure of the soak.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ async def sockets(world: World, rng: random.Random) -> None:
         sock.setblocking(False)
         await loop.sock_connect(sock, world.at["tcp"])
         data = material(rng)
-        # Cancelled in the middle of a send the socket is of no use: here nothing is cancelled but the whole round.
+        # Cancelled in the middle of a send a socket is of no use: only the whole round ever is.
         sending = loop.create_task(_send(loop, sock, data))
         try:
             got = bytearray()
@@ -237,9 +237,11 @@ async def hasty(world: World, rng: random.Random) -> None:
 
 async def servers(world: World, rng: random.Random) -> None:
     """A server that comes and goes, with a connection to it."""
-    server = await world.loop.create_server(asyncio.Protocol, peers.LOOPBACK, 0)
+    # Started apart: whoever cancels a create_server that serves already leaves a server that nobody has.
+    server = await world.loop.create_server(asyncio.Protocol, peers.LOOPBACK, 0, start_serving=False)
     protocol = Client(world.loop)
     try:
+        await server.start_serving()
         await world.loop.create_connection(lambda: protocol, *server.sockets[0].getsockname())
         protocol.transport.write(b"to whom it may concern")
         await asyncio.sleep(rng.choice((0, 0.001)))
@@ -351,7 +353,7 @@ async def upgrades(world: World, rng: random.Random) -> None:
                 transport, protocol, world.client_tls, server_hostname=tls.NAME
             )
         except BaseException:
-            # Given up halfway: the protocol belongs to neither transport, and hears of no loss (asyncio's too).
+            # Given up halfway: the protocol belongs to neither transport, and hears of no loss.
             protocol.lost.set()
             raise
         protocol.transport = transport

@@ -50,7 +50,7 @@ def resident() -> int:
 
 
 def memory() -> dict[str, int]:
-    """What should not rise: measured when all that is garbage is gone, and malloc has given back what is free."""
+    """What should not rise; measured without garbage, and with what malloc has free given back."""
     gc.collect()
     gc.collect()
     found = {"objects": len(gc.get_objects()), "blocks": sys.getallocatedblocks()}
