@@ -10,6 +10,7 @@ PYTHON ?=
 VENV ?= .venv
 DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.6
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 export PYTHON VENV
 
@@ -17,7 +18,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem dev format lint bench clean check check-lint
+.PHONY: help demo test conformance ecosystem dev format lint bench soak clean check check-lint
 
 # The Python is looked for once a recipe needs it, after `check` has found that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -60,6 +61,10 @@ bench: check  ## measure proact against its peers, interleaved (about 15 minutes
 	@scripts/wrk
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 	@$(VENV)/bin/python -m benchmarks.report
+
+soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='--minutes 1 --engine epoll --seed 7'
+	@$(use) $(setup) test
+	@PYTHONPATH=tests $(VENV)/bin/python -m soak $(SOAK_ARGS)
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
 	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target

@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 
 use crate::call::{bytes_memory, uninit_bytes};
 use crate::slots::{Slots, Target};
-use crate::stash::{Buffers, Stash};
+use crate::stash::{Buffers, Leaving, Stash};
 use crate::transport::datagram::inbox::Inbox;
 use crate::transport::stream::StreamTransport;
 
@@ -21,6 +21,7 @@ pub struct Io {
     /// Transports with something to send since the last flush.
     pub flush: Vec<Py<StreamTransport>>,
     pub stash: Stash,
+    pub leaving: Leaving,
     pub buffers: Buffers,
     pub inbox: Inbox,
     /// By fd: whether a transport owns it.
@@ -45,6 +46,7 @@ impl Io {
             slots: Slots::default(),
             flush: Vec::new(),
             stash: Stash::default(),
+            leaving: Leaving::default(),
             buffers: Buffers::default(),
             inbox: Inbox::default(),
             owned: Vec::new(),

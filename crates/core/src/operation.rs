@@ -52,6 +52,11 @@ enum State {
         work: Work,
         future: Option<Py<PyAny>>,
     },
+    /// A receive that waits until a cancelled one on the same socket has gone.
+    Queued {
+        work: Work,
+        future: Option<Py<PyAny>>,
+    },
     Done(PyResult<Py<PyAny>>),
     /// The socket is ready: whoever awaits tries next.
     Try {
@@ -196,6 +201,13 @@ impl Operation {
             None
         };
         let operation = Operation::new(scheduler, Some(socket), receives, State::Spent)?;
+        if let Some(fd) = receives
+            && let Some(heirs) = scheduler.get().io.get()?.leaving.heirs(fd)
+        {
+            heirs.push(operation.clone_ref(scheduler.py()));
+            *operation.get().state.get()? = State::Queued { work, future: None };
+            return Ok(operation);
+        }
         operation.get().carry_on(scheduler.py(), &operation, work, None)?;
         Ok(operation)
     }
@@ -236,6 +248,13 @@ impl Operation {
         }
     }
 
+    /// What the task that awaits is to wait for.
+    fn new_future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let future = Scheduler::create_future(self.scheduler.bind(py))?;
+        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        Ok(future.unbind())
+    }
+
     fn wake(&self, py: Python<'_>, future: Option<Py<PyAny>>) -> PyResult<()> {
         let Some(future) = future else { return Ok(()) };
         match method1(future.bind(py), intern!(py, "set_result"), py.None().bind(py)) {
@@ -267,10 +286,41 @@ impl Operation {
                     self.wake(py, future)
                 }
             },
-            State::Abandoned { work } => match work.advance(py, self.scheduler.get(), result) {
-                Step::Finished(Ok(value)) => self.keep(py, value),
-                _ => Ok(()),
-            },
+            State::Abandoned { work } => {
+                if let Step::Finished(Ok(value)) = work.advance(py, self.scheduler.get(), result) {
+                    self.keep(py, value, false)?;
+                }
+                let Some(fd) = self.receives else { return Ok(()) };
+                let heirs = self.scheduler.get().io.get()?.leaving.end(fd);
+                heirs
+                    .into_iter()
+                    .try_for_each(|heir| heir.get().proceed(py, &heir))
+            }
+            other => {
+                *self.state.get()? = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// The cancelled receive that this one waited for has gone: what it left comes first.
+    fn proceed(&self, py: Python<'_>, this: &Py<Operation>) -> PyResult<()> {
+        let state = std::mem::replace(&mut *self.state.get()?, State::Spent);
+        match state {
+            State::Queued { work, future } => {
+                let Work::Receive { fd, len, .. } = &work else {
+                    return self.carry_on(py, this, work, future);
+                };
+                let kept = kept_of(&mut *self.scheduler.get().io.get()?, *fd, *len);
+                match kept {
+                    Some(kept) => {
+                        let bytes = PyBytes::new(py, &kept).unbind().into_any();
+                        *self.state.get()? = State::Done(Ok(bytes));
+                        self.wake(py, future)
+                    }
+                    None => self.carry_on(py, this, work, future),
+                }
+            }
             other => {
                 *self.state.get()? = other;
                 Ok(())
@@ -279,13 +329,31 @@ impl Operation {
     }
 
     /// Puts received bytes that nobody takes back in front of the socket.
-    fn keep(&self, py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
+    fn keep(&self, py: Python<'_>, value: Py<PyAny>, first: bool) -> PyResult<()> {
         if let (Some(fd), Ok(bytes)) = (self.receives, value.bind(py).cast::<PyBytes>())
             && !bytes.as_bytes().is_empty()
+            && self.still_has(py, fd)
         {
-            self.scheduler.get().io.get()?.stash.keep(fd, bytes.as_bytes());
+            self.scheduler
+                .get()
+                .io
+                .get()?
+                .stash
+                .keep(fd, bytes.as_bytes(), first);
         }
         Ok(())
+    }
+
+    /// Whether the fd is still that of the socket that the operation is about: closed since, it may be another's by now.
+    fn still_has(&self, py: Python<'_>, fd: RawFd) -> bool {
+        let number = |socket: &Py<PyAny>| {
+            socket
+                .call_method0(py, intern!(py, "fileno"))?
+                .extract::<RawFd>(py)
+        };
+        self.socket
+            .as_ref()
+            .is_some_and(|socket| number(socket).is_ok_and(|number| number == fd))
     }
 
     /// Nobody waits for it any more: ask the engine to end it.
@@ -295,8 +363,11 @@ impl Operation {
             State::Pending { token, work, .. } => {
                 *state = State::Abandoned { work };
                 drop(state);
-                let scheduler = self.scheduler.get();
-                scheduler.io.get()?.cancel(token);
+                let mut io = self.scheduler.get().io.get()?;
+                io.cancel(token);
+                if let Some(fd) = self.receives {
+                    io.leaving.begin(fd);
+                }
                 Ok(())
             }
             State::Abandoned { work } => {
@@ -305,7 +376,7 @@ impl Operation {
             }
             State::Done(Ok(value)) => {
                 drop(state);
-                self.keep(py, value)
+                self.keep(py, value, true)
             }
             _ => Ok(()),
         }
@@ -322,7 +393,7 @@ impl Operation {
         visit.call(&self.scheduler)?;
         visit.call(&self.socket)?;
         match self.state.try_get().as_deref() {
-            Some(State::Pending { work, future, .. }) => {
+            Some(State::Pending { work, future, .. } | State::Queued { work, future }) => {
                 visit.call(future)?;
                 work.traverse(visit)
             }
@@ -376,12 +447,24 @@ impl Operation {
                 if future.is_some() {
                     return Err(PyRuntimeError::new_err("the operation is awaited already"));
                 }
-                let future = Scheduler::create_future(this.scheduler.bind(py))?;
-                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+                let future = this.new_future(py)?;
                 if let State::Pending { future: slot, .. } = &mut *this.state.get()? {
-                    *slot = Some(future.clone().unbind());
+                    *slot = Some(future.clone_ref(py));
                 }
-                Ok(future.unbind())
+                Ok(future)
+            }
+            State::Queued { work, future } => {
+                let waits = future.is_some();
+                *state = State::Queued { work, future };
+                drop(state);
+                if waits {
+                    return Err(PyRuntimeError::new_err("the operation is awaited already"));
+                }
+                let future = this.new_future(py)?;
+                if let State::Queued { future: slot, .. } = &mut *this.state.get()? {
+                    *slot = Some(future.clone_ref(py));
+                }
+                Ok(future)
             }
             State::Abandoned { work } => {
                 *state = State::Abandoned { work };
@@ -431,7 +514,7 @@ impl Drop for Operation {
         drop(state);
         if let State::Done(Ok(value)) = done {
             // A loop that is in use elsewhere, or closed, has no place for them any more.
-            Python::attach(|py| self.keep(py, value)).unwrap_or_default();
+            Python::attach(|py| self.keep(py, value, true)).unwrap_or_default();
         }
     }
 }

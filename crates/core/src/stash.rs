@@ -11,9 +11,40 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::call::{shorten, uninit_bytes};
+use crate::operation::Operation;
 
 #[derive(Default)]
 pub struct Stash(HashMap<RawFd, Kept>);
+
+/// Cancelled receives whose terminal completion is still to come, by fd, and the receives that wait for it: what such a
+/// one may yet have taken from the socket comes before whatever the next would take.
+#[derive(Default)]
+pub struct Leaving(HashMap<RawFd, (usize, Vec<Py<Operation>>)>);
+
+impl Leaving {
+    pub fn begin(&mut self, fd: RawFd) {
+        self.0.entry(fd).or_default().0 += 1;
+    }
+
+    /// Whoever waited, when the last has gone.
+    pub fn end(&mut self, fd: RawFd) -> Vec<Py<Operation>> {
+        match self.0.get_mut(&fd) {
+            Some((count, _)) if *count > 1 => *count -= 1,
+            Some(_) => return self.0.remove(&fd).map(|(_, heirs)| heirs).unwrap_or_default(),
+            None => {}
+        }
+        Vec::new()
+    }
+
+    /// The list to wait in, if there is somebody to wait for.
+    #[inline]
+    pub fn heirs(&mut self, fd: RawFd) -> Option<&mut Vec<Py<Operation>>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get_mut(&fd).map(|(_, heirs)| heirs)
+    }
+}
 
 struct Kept {
     inode: u64,
@@ -34,7 +65,7 @@ impl Stash {
         self.0.is_empty()
     }
 
-    pub fn keep(&mut self, fd: RawFd, bytes: &[u8]) {
+    pub fn keep(&mut self, fd: RawFd, bytes: &[u8], first: bool) {
         let Some(inode) = inode(fd) else { return };
         let kept = self.0.entry(fd).or_insert_with(|| Kept {
             inode,
@@ -46,7 +77,12 @@ impl Stash {
                 bytes: VecDeque::new(),
             };
         }
-        kept.bytes.extend(bytes);
+        if first {
+            // Taken from here, or from the socket, before all that is here now.
+            bytes.iter().rev().for_each(|byte| kept.bytes.push_front(*byte));
+        } else {
+            kept.bytes.extend(bytes);
+        }
     }
 
     /// At most `len` bytes that are kept for this socket, oldest first.

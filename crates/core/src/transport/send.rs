@@ -216,6 +216,10 @@ impl StreamTransport {
             }
         }
         if this.get().state.get()?.out.is_empty() {
+            // A write that was sent at once has left nothing to be sent here, and told nobody.
+            Self::maybe_resume_protocol(this)?;
+        }
+        if this.get().state.get()?.out.is_empty() {
             Self::drained(this)
         } else {
             Ok(())

@@ -1,0 +1,82 @@
+"""What must be where it began. Knows neither what the soak does nor which loop runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import itertools
+import os
+import statistics
+import sys
+import threading
+from typing import Any
+
+from support import leaks
+
+# What may grow between the first measurement and the last, before a steady rise is a leak: caches fill up
+# (specialised code, interned strings, malloc's own).
+OBJECTS = 250
+BLOCKS = 3000
+BYTES = 6 << 20
+# Of all pairs of samples, how many must rise for growth to be a trend and not an accident.
+STEADY = 0.75
+
+_LIBC = ctypes.CDLL(None)
+
+
+def counts(loop: Any) -> dict[str, int]:
+    """What has to be exactly what it was, each time it is quiet."""
+    found = {
+        "fds": len(leaks.open_fds()),
+        "tasks": len(asyncio.all_tasks(loop)),
+        "children": len(_children()),
+    }
+    if hasattr(loop, "stats"):
+        stats = loop.stats()
+        found |= {"in flight": stats["in_flight"], "readers": stats["readers"]}
+    return found
+
+
+def _children() -> list[str]:
+    with open(f"/proc/self/task/{threading.get_native_id()}/children") as file:
+        return file.read().split()
+
+
+def resident() -> int:
+    """Bytes of memory that the process has in use."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def memory() -> dict[str, int]:
+    """What should not rise; measured without garbage, and with what malloc has free given back."""
+    gc.collect()
+    gc.collect()
+    found = {"objects": len(gc.get_objects()), "blocks": sys.getallocatedblocks()}
+    _LIBC.malloc_trim(0)
+    return found | {"bytes": resident()}
+
+
+def growth(samples: list[int]) -> tuple[float, float]:
+    """How much the samples rise from the first to the last, and how steadily (0.5: not at all).
+
+    The rise is Theil's: the median of the slopes between all pairs of samples, unmoved by a few outliers.
+    """
+    pairs = list(itertools.combinations(enumerate(samples), 2))
+    slopes = [(later - sooner) / (j - i) for (i, sooner), (j, later) in pairs]
+    rising = sum(1 if slope > 0 else 0.5 if slope == 0 else 0 for slope in slopes) / len(slopes)
+    return statistics.median(slopes) * (len(samples) - 1), rising
+
+
+def trends(samples: list[dict[str, int]]) -> list[str]:
+    """The kinds of memory that have grown. Fewer than four samples show nothing."""
+    if len(samples) < 4:
+        return []
+    grown = []
+    for kind, limit in {"objects": OBJECTS, "blocks": BLOCKS, "bytes": BYTES}.items():
+        values = [sample[kind] for sample in samples]
+        rise, steady = growth(values)
+        if rise > limit and steady >= STEADY:
+            grown.append(f"memory: {kind} grew by {rise:.0f}: {values}")
+    return grown
