@@ -78,6 +78,7 @@ async def test_an_error_that_ends_the_connection(loop, unhandled, method, kind, 
 
 
 @pytest.mark.parametrize("kind", [Recorder, Buffered])
+@pytest.mark.parametrize("error", [Oops, ConnectionResetError])
 @pytest.mark.parametrize("method", ["connection_made", "connection_lost"])
 @pytest.mark.not_on("uvloop", reason="closes the connection")
 async def test_an_error_that_changes_nothing(loop, unhandled, method, kind):
@@ -90,13 +91,14 @@ async def test_an_error_that_changes_nothing(loop, unhandled, method, kind):
         assert await protocol.lost is None
         await asyncio.sleep(0.002)
         problem = unhandled.take_one()
-        assert isinstance(problem.exception, Oops)
+        assert isinstance(problem.exception, error)
         assert protocol.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
 
 
+@pytest.mark.parametrize("error", [Oops, ConnectionResetError])
 @pytest.mark.parametrize("method", ["pause_writing", "resume_writing"])
-async def test_an_error_in_flow_control(loop, unhandled, method):
-    made = raising(Recorder, method)
+async def test_an_error_in_flow_control(loop, unhandled, method, error):
+    made = raising(Recorder, method, error)
     data = peers.payload(8 << 20)
     async with facing(loop, lambda: made(loop)) as (client, peer):
         client.transport.write(data)
@@ -105,7 +107,7 @@ async def test_an_error_in_flow_control(loop, unhandled, method):
         while "resume_writing" not in client.calls:
             await asyncio.sleep(0.001)
         problem = unhandled.take_one()
-        assert isinstance(problem.exception, Oops)
+        assert isinstance(problem.exception, error)
         assert f"protocol.{method}() failed" in problem.message
         # The connection is whole.
         peer.sendall(b"back")

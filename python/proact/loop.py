@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     _Ts = TypeVarTuple("_Ts")
 
+    _Native = _core.StreamTransport | _core.TLSTransport | _core.DatagramTransport | _core.PipeTransport
+
     # The private half of asyncio on which this file builds, and which typeshed leaves out.
 
     def _format_handle(handle: events.Handle) -> str: ...
@@ -246,25 +248,13 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             {"message": f"Exception in callback {shown}", "exception": error, "handle": handle}
         )
 
-    def _transport_failed(
-        self, transport: _core.StreamTransport | _core.TLSTransport, error: BaseException, message: str
-    ) -> None:
-        if isinstance(error, OSError):
-            if self.get_debug():
-                logger.debug("%r: %s", transport, message, exc_info=error)
-            return
-        self.call_exception_handler(
-            {
-                "message": message,
-                "exception": error,
-                "transport": transport,
-                "protocol": transport.get_protocol(),
-            }
-        )
+    def _transport_failed(self, transport: _Native, error: BaseException, message: str) -> None:
+        if not isinstance(error, OSError):
+            self._protocol_failed(transport, error, message)
+        elif self.get_debug():
+            logger.debug("%r: %s", transport, message, exc_info=error)
 
-    def _protocol_failed(
-        self, transport: _core.DatagramTransport | _core.PipeTransport, error: BaseException, message: str
-    ) -> None:
+    def _protocol_failed(self, transport: _Native, error: BaseException, message: str) -> None:
         context = {"message": message, "exception": error}
         self.call_exception_handler({**context, "transport": transport, "protocol": transport.get_protocol()})
 

@@ -130,7 +130,7 @@ impl StreamTransport {
                 let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
                 scheduler
-                    .call_method1("_transport_failed", (slf, exception(py, &error), message))
+                    .call_method1("_protocol_failed", (slf, exception(py, &error), message))
                     .map(drop)
             }
             outcome => outcome,

@@ -166,7 +166,7 @@ impl StreamTransport {
                 let scheduler = this.get().scheduler.bind(py);
                 let message = format!("protocol.{method}() failed");
                 scheduler
-                    .call_method1("_transport_failed", (this, exception(py, &error), message))
+                    .call_method1("_protocol_failed", (this, exception(py, &error), message))
                     .map(drop)
             }
         }
@@ -184,9 +184,6 @@ impl StreamTransport {
                 }
                 let fd = state.fd;
                 let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else {
-                    // Where a later write, tried at once, has sent what paused the protocol, nothing else resumes it.
-                    drop(state);
-                    Self::maybe_resume_protocol(this)?;
                     break;
                 };
                 let mut io = this.get().scheduler.get().io.get()?;

@@ -288,7 +288,7 @@ impl StreamTransport {
                 Err(error) => {
                     let scheduler = this.scheduler.bind(py);
                     let message = "Exception in callback protocol.connection_made";
-                    scheduler.call_method1("_transport_failed", (slf, exception(py, &error), message))?;
+                    scheduler.call_method1("_protocol_failed", (slf, exception(py, &error), message))?;
                 }
                 Ok(_) => {}
             }

@@ -152,15 +152,14 @@ impl TLSTransport {
         if let Some(lower) = this.get().lower(py)? {
             lower.force_close(py, Some(&error))?;
         }
-        Self::report(this, &error, message)
+        Self::report(this, "_transport_failed", &error, message)
     }
 
-    fn report(this: &Bound<'_, Self>, error: &PyErr, message: &str) -> PyResult<()> {
+    fn report(this: &Bound<'_, Self>, hook: &str, error: &PyErr, message: &str) -> PyResult<()> {
         let py = this.py();
         let scheduler = this.get().scheduler.bind(py);
-        let reported = exception(py, error);
         scheduler
-            .call_method1(intern!(py, "_transport_failed"), (this, reported, message))
+            .call_method1(hook, (this, exception(py, error), message))
             .map(drop)
     }
 

@@ -122,11 +122,7 @@ impl TLSTransport {
         let transport = this.get();
         let held_back = {
             let state = transport.state.get()?;
-            if !state.lower_writing_paused
-                && !state.protocol_paused
-                && state.backlog_len == 0
-                && state.high > 0
-            {
+            if !state.lower_writing_paused && !state.protocol_paused && state.backlog_len == 0 {
                 // Everything has gone to the transport below.
                 return Ok(());
             }
@@ -140,7 +136,8 @@ impl TLSTransport {
         let change = {
             let mut state = transport.state.get()?;
             let size = waiting + state.backlog_len;
-            let change = if size >= state.high && !state.protocol_paused {
+            // With nothing held back there would be nobody to resume it, whatever the mark.
+            let change = if size > 0 && size >= state.high && !state.protocol_paused {
                 Some("pause_writing")
             } else if size <= state.low && state.protocol_paused {
                 Some("resume_writing")
@@ -158,7 +155,10 @@ impl TLSTransport {
         match method0(&protocol, &pyo3::types::PyString::intern(py, method)) {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
-            Err(error) => Self::report(this, &error, &format!("protocol.{method}() failed")),
+            Err(error) => {
+                let message = format!("protocol.{method}() failed");
+                Self::report(this, "_protocol_failed", &error, &message)
+            }
         }
     }
 }
