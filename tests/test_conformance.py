@@ -43,7 +43,9 @@ def test_what_is_about_the_loop(engine):
 
 def test_what_stands_on_a_loop(engine):
     if engine in ("poll", "select"):
-        pytest.skip("it does no I/O of its own that the other tests leave out; make conformance runs it here too")
+        pytest.skip(
+            "it does no I/O of its own that the other tests leave out; make conformance runs it here too"
+        )
     conform(engine, *ON_A_LOOP)
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import contenders, groups, outcome, runner
+from . import contenders, exclusions, groups, outcome, runner
 
 SCHEMA = 1
 
@@ -53,7 +53,9 @@ def execute(args: argparse.Namespace, contender: contenders.Contender) -> outcom
     cases = [case for case in groups.load(contender) if chosen(case, args.only)]
     lines = outcome.applying(contender.name, contender.engine, sys.version_info[:2])
     results = outcome.Results()
-    for done, result in enumerate(runner.run(cases, contender, args.jobs, args.limit), 1):
+    short = min(args.limit, exclusions.LIMIT)
+    limited = [(case, short if outcome.exclusion_of(case.id, lines) else args.limit) for case in cases]
+    for done, result in enumerate(runner.run(limited, contender, args.jobs), 1):
         result.exclusion = outcome.exclusion_of(result.id, lines)
         results.outcomes.append(result)
         if not args.quiet:

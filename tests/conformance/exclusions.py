@@ -21,5 +21,16 @@ class Exclusion:
 
 
 TABLE: tuple[Exclusion, ...] = (
-    Exclusion("events/*.test_timeout_rounding", "counts the turns in a `_run_once` of its own, and reads `_selector`"),
+    Exclusion(
+        "events/*.test_timeout_rounding",
+        "counts the turns in a `_run_once` of its own, and reads `_selector`",
+    ),
+    Exclusion("ssl/*.test_flush_before_shutdown", "pauses the transport's private `_ssl_protocol`"),
+    Exclusion(
+        "ssl/*.test_remote_shutdown_receives_trailing_data",
+        "fills the backlog with asyncio's private `_test__append_write_backlog`",
+    ),
 )
+
+LIMIT = 10.0
+"""Seconds that an excluded test is given: enough to pass, and some of them would wait for minutes."""

@@ -128,7 +128,11 @@ def _cases(group: Group, kind: type[unittest.TestCase], of_mixin: bool) -> Itera
 
 def _test_classes(module: ModuleType, wanted: tuple[str, ...]) -> Iterator[type[unittest.TestCase]]:
     for name, kind in vars(module).items():
-        if isinstance(kind, type) and issubclass(kind, unittest.TestCase) and kind.__module__ == module.__name__:
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, unittest.TestCase)
+            and kind.__module__ == module.__name__
+        ):
             if wanted == ("*",) or name in wanted:
                 yield kind
 

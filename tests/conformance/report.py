@@ -95,10 +95,15 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
 
 def summary(pythons: dict[str, dict[tuple[str, str], Run]]) -> list[str]:
     present = [column for column in COLUMNS if any(column in runs for runs in pythons.values())]
-    newest = {column: next(runs[column] for runs in reversed(pythons.values()) if column in runs) for column in present}
+    newest = {
+        column: next(runs[column] for runs in reversed(pythons.values()) if column in runs)
+        for column in present
+    }
     lines = head("CPython", *(name_of(column, newest[column]) for column in present))
     for minor, runs in pythons.items():
-        lines.append(line(minor, *(fraction(total(runs[column])) if column in runs else "–" for column in present)))
+        lines.append(
+            line(minor, *(fraction(total(runs[column])) if column in runs else "–" for column in present))
+        )
     return [*lines, ""]
 
 
