@@ -1,7 +1,8 @@
 """Owns: a process for each test, with a directory, an output and a time limit of its own.
 
-The modules are imported once, in the process that forks; it has no threads and never makes a loop. A child that
-outlives its limit is made to show where each of its threads stands, then killed with all that it has started.
+The modules are imported once, in the process that forks; it has no threads and never makes a loop. A child
+that outlives its limit is made to show where each of its threads stands, then killed with all that it has
+started.
 Must not know what an outcome means.
 """
 
