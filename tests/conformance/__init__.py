@@ -15,6 +15,9 @@ one that passes without (it takes mocks, or makes `TestLoop`, a `BaseEventLoop` 
 nothing about the loop: it is listed as "not about the loop", in a column of its own, never among the passed.
 One that fails counts as a failure whatever ran.
 
+Up to five failures are run once more with nothing beside them, since many of these tests look for a free port
+or measure time; what passes then is passed, and named in the results.
+
 An exclusion (exclusions.py) is still run. It has to fail: the day it passes, or no test has its name any
 more, the run fails until its line is gone.
 

@@ -54,6 +54,8 @@ class Results:
     outcomes: list[Outcome] = field(default_factory=list)
     stale: list[exclusions.Exclusion] = field(default_factory=list)
     """Exclusions of which no test bears the name."""
+    again: list[Outcome] = field(default_factory=list)
+    """The failures of tests that passed when they were run again."""
 
     @property
     def unexpected(self) -> list[Outcome]:
@@ -78,6 +80,7 @@ class Results:
         return {
             "groups": self.count(),
             "failed": shown([o for o in self.outcomes if o.bad and not o.excluded]),
+            "again": shown(self.again),
             "excluded": shown([o for o in self.outcomes if o.bad and o.excluded]),
             "excluded_but_passed": shown([o for o in self.outcomes if o.excluded and not o.bad]),
             "exclusions_without_test": [exclusion.pattern for exclusion in self.stale],

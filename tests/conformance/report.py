@@ -27,7 +27,8 @@ How it is made: `make conformance` imports the tests that each CPython was insta
 process of its own, with a time limit. † are mixins that CPython wrote to be given a loop; they get the loop
 under test. The others run as they are, with the loop under test as asyncio's default. Where a helper of the
 suite brings a loop of its own, `tests/conformance/takeover.py` says what it gets instead; no assertion is
-changed. A test is counted only if a loop of the class under test was made (†) or ran in its process, which is
+changed. Up to five failures of a run are run once more with nothing beside them, and named below if they pass
+then. A test is counted only if a loop of the class under test was made (†) or ran in its process, which is
 counted there; one that passes without one (it uses mocks, or a loop with a simulated clock) is *not about the
 loop*. An excluded test counts as run, is run, and has to fail. What is in **bold** did not pass all the rest.
 For uvloop and rloop nothing is excluded, though they fail some tests only for private parts of asyncio's
@@ -92,6 +93,14 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
     if skipped:
         lines += ["", "Skipped by the tests themselves, on proact:", ""]
         lines += [f"- `{test}`: {why}" for test, why in skipped.items()]
+    again = {
+        (f"{loop} {engine}".strip(), test["id"]): test["why"]
+        for (loop, engine), run in runs.items()
+        for test in run.get("again", [])
+    }
+    if again:
+        lines += ["", "Passed only when run again, with nothing beside it:", ""]
+        lines += [f"- `{test}` on {loop}: {why}" for (loop, test), why in again.items()]
     failures: dict[tuple[str, str], list[str]] = {}
     for (loop, engine), run in runs.items():
         if loop == "proact":
