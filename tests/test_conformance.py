@@ -1,6 +1,6 @@
 """CPython's own asyncio tests: those about the loop on every engine, those of what stands on a loop on two.
 
-`make conformance` runs all of them, on the other loops too; tests/conformance/__init__.py says what is run, and how.
+`make conformance` runs all of them, on the other loops too; tests/conformance/__init__.py says what is run.
 """
 
 import os
@@ -43,7 +43,7 @@ def test_what_is_about_the_loop(engine):
 
 def test_what_stands_on_a_loop(engine):
     if engine in ("poll", "select"):
-        pytest.skip("it does no I/O of its own that the other tests leave out; make conformance runs it here too")
+        pytest.skip("what it asks of an engine is asked above already; make conformance runs it here too")
     conform(engine, *ON_A_LOOP)
 
 

@@ -42,6 +42,24 @@ def test_a_slow_step_of_a_task_names_the_task(loop, caplog):
     assert "dawdle" in message
 
 
+async def test_a_slow_protocol_is_told_of_too(loop, caplog):
+    class Dawdler(asyncio.Protocol):
+        def data_received(self, data):
+            time.sleep(0.03)
+            heard.set_result(data)
+
+    heard = loop.create_future()
+    loop.slow_callback_duration = 0.02
+    with peers.pair() as (near, far):
+        transport, _ = await loop.create_connection(Dawdler, sock=near)
+        far.send(b"data")
+        assert await heard == b"data"
+        transport.close()
+        await asyncio.sleep(0)
+    (message,) = [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
+    assert "transport" in message.lower()
+
+
 def test_without_debug_nobody_is_told(loop, caplog):
     loop.set_debug(False)
     loop.slow_callback_duration = 0.001

@@ -237,9 +237,12 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             handle._run()
             took = self.time() - begun
             if took >= self.slow_callback_duration:
-                logger.warning("Executing %s took %.3f seconds", _format_handle(handle), took)
+                self._slow(_format_handle(handle), took)
         finally:
             self._current_handle = None
+
+    def _slow(self, what: object, seconds: float) -> None:
+        logger.warning("Executing %s took %.3f seconds", what, seconds)
 
     # What the native side reports.
 

@@ -128,9 +128,10 @@ def _cases(group: Group, kind: type[unittest.TestCase], of_mixin: bool) -> Itera
 
 def _test_classes(module: ModuleType, wanted: tuple[str, ...]) -> Iterator[type[unittest.TestCase]]:
     for name, kind in vars(module).items():
-        if isinstance(kind, type) and issubclass(kind, unittest.TestCase) and kind.__module__ == module.__name__:
-            if wanted == ("*",) or name in wanted:
-                yield kind
+        if not isinstance(kind, type) or not issubclass(kind, unittest.TestCase):
+            continue
+        if kind.__module__ == module.__name__ and (wanted == ("*",) or name in wanted):
+            yield kind
 
 
 def _concrete(group: Group, bases: tuple[type, ...], contender: Contender) -> type[unittest.TestCase]:

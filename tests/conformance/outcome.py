@@ -54,6 +54,8 @@ class Results:
     outcomes: list[Outcome] = field(default_factory=list)
     stale: list[exclusions.Exclusion] = field(default_factory=list)
     """Exclusions of which no test bears the name."""
+    again: list[Outcome] = field(default_factory=list)
+    """The failures of tests that passed when they were run again."""
 
     @property
     def unexpected(self) -> list[Outcome]:
@@ -78,11 +80,12 @@ class Results:
         return {
             "groups": self.count(),
             "failed": shown([o for o in self.outcomes if o.bad and not o.excluded]),
+            "again": shown(self.again),
             "excluded": shown([o for o in self.outcomes if o.bad and o.excluded]),
             "excluded_but_passed": shown([o for o in self.outcomes if o.excluded and not o.bad]),
             "exclusions_without_test": [exclusion.pattern for exclusion in self.stale],
             "skipped": shown([o for o in self.outcomes if o.word == SKIPPED]),
-            "apart": [o.id for o in self.outcomes if o.word == APART],
+            "apart": Counter(o.id.rpartition(".")[0] for o in self.outcomes if o.word == APART),
         }
 
 
@@ -92,7 +95,7 @@ def applying(loop: str, engine: str, python: tuple[int, int]) -> list[exclusions
     return [
         line
         for line in exclusions.TABLE
-        if loop in line.loops
+        if loop == "proact"
         and (not line.engines or engine in line.engines)
         and (not line.pythons or minor in line.pythons)
     ]

@@ -22,6 +22,19 @@ COLUMNS = [*(("proact", engine) for engine in ENGINES), ("asyncio", ""), ("uvloo
 
 Run = dict[str, Any]
 
+HOW = """\
+How it is made: `make conformance` imports the tests that each CPython was installed with and runs each in a
+process of its own, with a time limit. † are mixins that CPython wrote to be given a loop; they get the loop
+under test. The others run as they are, with the loop under test as asyncio's default. Where a helper of the
+suite brings a loop of its own, `tests/conformance/takeover.py` says what it gets instead; no assertion is
+changed. Up to five failures of a run are run once more with nothing beside them, and named below if they pass
+then. A test is counted only if a loop of the class under test was made (†) or ran in its process, which is
+counted there; one that passes without one (it uses mocks, or a loop with a simulated clock) is *not about the
+loop*. An excluded test counts as run, is run, and has to fail. What is in **bold** did not pass all the rest.
+For uvloop and rloop nothing is excluded, though they fail some tests only for private parts of asyncio's
+loop.
+"""
+
 
 def read() -> dict[str, dict[tuple[str, str], Run]]:
     """The runs of each minor version of Python, by loop and engine."""
@@ -80,6 +93,14 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
     if skipped:
         lines += ["", "Skipped by the tests themselves, on proact:", ""]
         lines += [f"- `{test}`: {why}" for test, why in skipped.items()]
+    again = {
+        (f"{loop} {engine}".strip(), test["id"]): test["why"]
+        for (loop, engine), run in runs.items()
+        for test in run.get("again", [])
+    }
+    if again:
+        lines += ["", "Passed only when run again, with nothing beside it:", ""]
+        lines += [f"- `{test}` on {loop}: {why}" for (loop, test), why in again.items()]
     failures: dict[tuple[str, str], list[str]] = {}
     for (loop, engine), run in runs.items():
         if loop == "proact":
@@ -95,25 +116,19 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
 
 def summary(pythons: dict[str, dict[tuple[str, str], Run]]) -> list[str]:
     present = [column for column in COLUMNS if any(column in runs for runs in pythons.values())]
-    newest = {column: next(runs[column] for runs in reversed(pythons.values()) if column in runs) for column in present}
+    newest = {column: run for runs in pythons.values() for column, run in runs.items()}
     lines = head("CPython", *(name_of(column, newest[column]) for column in present))
     for minor, runs in pythons.items():
-        lines.append(line(minor, *(fraction(total(runs[column])) if column in runs else "–" for column in present)))
+        cells = (fraction(total(runs[column])) if column in runs else "–" for column in present)
+        lines.append(line(minor, *cells))
     return [*lines, ""]
 
 
 def exclusions() -> list[str]:
     lines = [line("test", "Python", "engines", "why"), line("---", "---", "---", "---")]
     for item in TABLE:
-        if "proact" in item.loops:
-            lines.append(
-                line(
-                    f"`{item.pattern}`",
-                    ", ".join(item.pythons) or "all",
-                    ", ".join(item.engines) or "all",
-                    item.reason,
-                )
-            )
+        pythons, engines = ", ".join(item.pythons) or "all", ", ".join(item.engines) or "all"
+        lines.append(line(f"`{item.pattern}`", pythons, engines, item.reason))
     return [*lines, ""]
 
 
@@ -129,15 +144,7 @@ def page(pythons: dict[str, dict[tuple[str, str], Run]]) -> str:
         f"CPython's own asyncio tests (`{SUITE}`), on proact's engines and on other loops: passed / run.",
         "",
         *summary(pythons),
-        "How it is made: `make conformance` imports the tests that each CPython was installed with, changes none of",
-        "them, and runs each in a process of its own with a time limit. † are mixins that CPython wrote to be given a",
-        "loop; they get the loop under test. The others run as they are, with the loop under test as asyncio's default.",
-        "A test is counted only if a loop of the class under test was made (†) or ran in its process, which is counted",
-        "there; one that passes without one (it uses mocks, or a loop with a simulated clock) is *not about the loop*.",
-        "An excluded test counts as run, is run, and has to fail. What is in **bold** did not pass all the rest. For",
-        "uvloop and rloop nothing is excluded, though they fail some tests only for private parts of asyncio's loop.",
-        "`tests/conformance/takeover.py` names the helpers that bring a loop of their own, and what they get instead.",
-        "",
+        HOW,
         "## Excluded on proact",
         "",
         *exclusions(),

@@ -1,7 +1,8 @@
 """Owns: a process for each test, with a directory, an output and a time limit of its own.
 
-The modules are imported once, in the process that forks; it has no threads and never makes a loop. A child that
-outlives its limit is made to show where each of its threads stands, then killed with all that it has started.
+The modules are imported once, in the process that forks; it has no threads and never makes a loop. A child
+that outlives its limit is made to show where each of its threads stands, then killed with all that it has
+started.
 Must not know what an outcome means.
 """
 
@@ -44,6 +45,7 @@ class _Child:
     fd: int
     place: Path
     begun: float
+    limit: float
     asked: bool = False
 
     @property
@@ -51,8 +53,8 @@ class _Child:
         return time.monotonic() - self.begun
 
 
-def run(cases: Iterable[Case], contender: Contender, jobs: int, limit: float) -> Iterator[Outcome]:
-    """Run every case in a process of its own, `jobs` at a time, each for at most `limit` seconds."""
+def run(cases: Iterable[tuple[Case, float]], contender: Contender, jobs: int) -> Iterator[Outcome]:
+    """Run every case in a process of its own, `jobs` at a time, each for at most so many seconds."""
     gc.collect()
     gc.freeze()
     waiting = iter(cases)
@@ -60,24 +62,24 @@ def run(cases: Iterable[Case], contender: Contender, jobs: int, limit: float) ->
     poll = select.poll()
     try:
         while True:
-            while len(children) < jobs and (case := next(waiting, None)) is not None:
-                child = _start(case, contender)
+            while len(children) < jobs and (following := next(waiting, None)) is not None:
+                child = _start(*following, contender)
                 children[child.fd] = child
                 poll.register(child.fd, select.POLLIN)
             if not children:
                 return
             for fd, _ in poll.poll(200):
                 poll.unregister(fd)
-                yield _finish(children.pop(fd), limit)
+                yield _finish(children.pop(fd))
             for child in children.values():
-                _hurry(child, limit)
+                _hurry(child)
     finally:
         for child in children.values():
             _kill(child.pid, signal.SIGKILL)
-            _finish(child, limit)
+            _finish(child)
 
 
-def _start(case: Case, contender: Contender) -> _Child:
+def _start(case: Case, limit: float, contender: Contender) -> _Child:
     place = Path(tempfile.mkdtemp(prefix="conformance-"))
     begun = time.monotonic()
     pid = os.fork()
@@ -86,14 +88,14 @@ def _start(case: Case, contender: Contender) -> _Child:
             _run_here(case, contender, place)
         finally:
             os._exit(70)
-    return _Child(case, pid, os.pidfd_open(pid), place, begun)
+    return _Child(case, pid, os.pidfd_open(pid), place, begun, limit)
 
 
-def _hurry(child: _Child, limit: float) -> None:
-    if child.seconds > limit and not child.asked:
+def _hurry(child: _Child) -> None:
+    if child.seconds > child.limit and not child.asked:
         child.asked = True
         os.kill(child.pid, signal.SIGABRT)
-    elif child.seconds > limit + GRACE:
+    elif child.seconds > child.limit + GRACE:
         _kill(child.pid, signal.SIGKILL)
 
 
@@ -102,7 +104,7 @@ def _kill(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def _finish(child: _Child, limit: float) -> Outcome:
+def _finish(child: _Child) -> Outcome:
     _, status = os.waitpid(child.pid, 0)
     os.close(child.fd)
     # What the test has started and left behind.
@@ -110,7 +112,7 @@ def _finish(child: _Child, limit: float) -> Outcome:
     output = (child.place / "output").read_text(errors="replace") if (child.place / "output").exists() else ""
     outcome = Outcome(child.case.id, "crashed", output=output, seconds=child.seconds)
     if child.asked:
-        outcome.word, outcome.why = "timeout", f"not done after {limit:g} s"
+        outcome.word, outcome.why = "timeout", f"not done after {child.limit:g} s"
     elif (child.place / "report").exists():
         report = json.loads((child.place / "report").read_text())
         outcome.word, outcome.why = report["word"], report["why"]

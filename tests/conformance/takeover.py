@@ -1,15 +1,15 @@
 """Owns: the places where a helper of CPython's suite brings a loop of its own, or asks one for private parts.
 
-    test_runners  gives its runners a bare `BaseEventLoop` on a mocked selector: here a loop under test, of which the
-                  helper notes, as there, whether its asynchronous generators were shut down
+    test_runners  gives its runners a bare `BaseEventLoop` on a mocked selector: here a loop under test, of
+                  which the helper notes, as there, whether its asynchronous generators were shut down
     test_pep492   the same in `setUp`: here a loop under test
     test_tasks    `new_test_loop()` without a script of times is a loop under test; with a script it stays
-                  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its private
-                  `_ready` is empty, makes a fixed number of turns
+                  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its
+                  private `_ready` is empty, makes a fixed number of turns
     utils         `close_loop` reads `_default_executor`; of a loop that has none it is the public
                   `shutdown_default_executor` that is called
-    test_events   on rloop, no child watcher is installed around each test: rloop 0.5 can't remove the signal handler
-                  that one needs, and would fail all of them for that alone
+    test_events   on rloop, no child watcher is installed around each test: rloop 0.5 can't remove the signal
+                  handler that one needs, and would fail all of them for that alone
 
 Assertions are left alone. Must not know any single test.
 """

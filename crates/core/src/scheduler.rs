@@ -215,6 +215,7 @@ impl Scheduler {
                 target,
                 data,
             } = arrived;
+            let begun = self.is_debug().then(now);
             match &target {
                 Target::StreamReceive(transport) => {
                     StreamTransport::received(transport.bind(py), &completion, data)?;
@@ -240,6 +241,15 @@ impl Scheduler {
                     operation.get().completed(py, operation, completion.result)?
                 }
                 Target::Nobody => {}
+            }
+            if let Some(begun) = begun
+                && let Some(owner) = target.owner(py)
+            {
+                let took = now().saturating_sub(begun) as f64 / 1e9;
+                let limit: f64 = slf.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
+                if took >= limit {
+                    slf.call_method1(intern!(py, "_slow"), (owner, took))?;
+                }
             }
             if written >= EARLY_FLUSH {
                 self.flush_writes(py, turn)?;

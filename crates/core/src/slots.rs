@@ -29,6 +29,21 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whose code a completion may run here and now, not as a callback of its own.
+    pub fn owner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match self {
+            Target::StreamReceive(transport)
+            | Target::StreamReadable(transport)
+            | Target::StreamSend(transport) => Some(transport.bind(py).clone().into_any()),
+            Target::Pipe(pipe) => Some(pipe.bind(py).clone().into_any()),
+            Target::Accept(listener) => Some(listener.bind(py).clone().into_any()),
+            Target::DatagramReadable(transport) | Target::DatagramWritable(transport) => {
+                Some(transport.bind(py).clone().into_any())
+            }
+            Target::Watch(_) | Target::Operation(_) | Target::Nobody => None,
+        }
+    }
+
     pub fn clone_ref(&self, py: Python<'_>) -> Target {
         match self {
             Target::StreamReceive(transport) => Target::StreamReceive(transport.clone_ref(py)),
