@@ -81,8 +81,8 @@ async def test_an_error_that_ends_the_connection(loop, unhandled, method, kind, 
 @pytest.mark.parametrize("error", [Oops, ConnectionResetError])
 @pytest.mark.parametrize("method", ["connection_made", "connection_lost"])
 @pytest.mark.not_on("uvloop", reason="closes the connection")
-async def test_an_error_that_changes_nothing(loop, unhandled, method, kind):
-    made = raising(kind, method)
+async def test_an_error_that_changes_nothing(loop, unhandled, method, kind, error):
+    made = raising(kind, method, error)
     async with serving(loop, lambda: made(loop)) as server:
         with socket.create_connection(server.address) as sock:
             sock.sendall(b"data")

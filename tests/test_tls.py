@@ -116,7 +116,7 @@ class Flow(Recorder):
 
 
 async def test_a_slow_reader_pauses_the_writer(loop):
-    # The reader's program pauses; the kernel's buffers, the reader's and the writer's fill up in turn, and no more.
+    # The reader's program pauses; the kernel's, the reader's and the writer's buffers fill up in turn.
     async with tls.connected(loop, lambda: Flow(loop), lambda: Recorder(loop)) as (near, far):
         far.transport.pause_reading()
         assert not far.transport.is_reading()

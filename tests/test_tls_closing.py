@@ -1,4 +1,4 @@
-"""How a TLS connection ends: in good order, half-way, abruptly, or not at all were it not for its time limit."""
+"""How a TLS connection ends: in good order, half-way, abruptly, or only by its time limit."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from support.protocols import Echo, HalfOpen, Recorder, serving
 
 @contextlib.asynccontextmanager
 async def handheld(loop, make, **options):
-    """The loop's server side, its plain socket peer and the TLS engine behind that: (protocol, socket, engine)."""
+    """The loop's server side, its plain socket peer, the TLS engine behind: (protocol, socket, engine)."""
     async with serving(loop, make, ssl=tls.server_context(), **options) as server:
         engine = tls.Engine()
         with socket.create_connection(server.address) as sock:

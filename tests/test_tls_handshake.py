@@ -1,4 +1,4 @@
-"""The TLS handshake: whom a client believes, whom a server admits, and everything that can go wrong on the way."""
+"""The TLS handshake: whom a client believes, whom a server admits, and what can go wrong on the way."""
 
 import asyncio
 import contextlib
