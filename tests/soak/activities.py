@@ -394,6 +394,8 @@ async def subprocesses(world: World, rng: random.Random) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            # asyncio tells of the exit when the pipes have ended too, and a full one is not read by itself.
+            await process.stdout.read()
             await process.wait()
             process._transport.close()
 
