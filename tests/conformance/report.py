@@ -6,6 +6,7 @@ Nothing on the page is written by hand.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ PAGE = HERE.parent.parent / "docs" / "compatibility.md"
 COLUMNS = [*(("proact", engine) for engine in ENGINES), ("asyncio", ""), ("uvloop", ""), ("rloop", "")]
 
 Run = dict[str, Any]
+
+COMMON = 20
+"""From so many failures on, a cause is named."""
 
 HOW = """\
 How it is made: `make conformance` imports the tests that each CPython was installed with and runs each in a
@@ -93,14 +97,14 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
     if skipped:
         lines += ["", "Skipped by the tests themselves, on proact:", ""]
         lines += [f"- `{test}`: {why}" for test, why in skipped.items()]
-    again = {
-        (f"{loop} {engine}".strip(), test["id"]): test["why"]
-        for (loop, engine), run in runs.items()
+    again = [
+        (" ".join(filter(None, column)), test)
+        for column, run in runs.items()
         for test in run.get("again", [])
-    }
+    ]
     if again:
         lines += ["", "Passed only when run again, with nothing beside it:", ""]
-        lines += [f"- `{test}` on {loop}: {why}" for (loop, test), why in again.items()]
+        lines += [f"- `{test['id']}` on {loop}: {test['why']}" for loop, test in again]
     failures: dict[tuple[str, str], list[str]] = {}
     for (loop, engine), run in runs.items():
         if loop == "proact":
@@ -111,7 +115,18 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
         for (test, why), engines in sorted(failures.items()):
             where = "every engine" if len(engines) == len(ENGINES) else ", ".join(sorted(engines))
             lines.append(f"- `{test}` on {where}: {why}")
+    lines += common_causes(runs)
     return [*lines, ""]
+
+
+def common_causes(runs: dict[tuple[str, str], Run]) -> list[str]:
+    """What fails many tests of a loop at once: a count of tests says little then."""
+    lines = []
+    for (loop, _), run in runs.items():
+        for why, count in Counter(test["why"] for test in run["failed"]).most_common():
+            if count >= COMMON:
+                lines.append(f"- {count} of the failures on {loop} end with `{why}`")
+    return ["", "One cause for many failures:", "", *lines] if lines else []
 
 
 def summary(pythons: dict[str, dict[tuple[str, str], Run]]) -> list[str]:
