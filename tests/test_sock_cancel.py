@@ -1,6 +1,7 @@
 """Cancelling sock_ operations: proven pending first, and afterwards no byte and no connection is lost."""
 
 import asyncio
+import random
 import socket
 import threading
 import time
@@ -263,3 +264,38 @@ def test_closing_the_loop_with_operations_pending(new_loop):
         # Tell asyncio that this task's end is no surprise.
         task._log_destroy_pending = False
         del task
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["sock_recv", "mixed_with_sock_recv_into"])
+@pytest.mark.not_on()
+@pytest.mark.not_on("uvloop", reason="loses bytes of a cancelled receive")
+async def test_receives_under_timeouts_keep_the_order_of_the_bytes(loop, into):
+    data = peers.payload(200_000)
+    got = bytearray()
+    generator = random.Random(7)
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+
+    async def send():
+        view = memoryview(data)
+        while view:
+            count = generator.randrange(1, 800)
+            await loop.sock_sendall(far, view[:count])
+            view = view[count:]
+            await asyncio.sleep(generator.choice((0, 0, 1e-5, 1e-4)))
+
+    with near, far:
+        sender = loop.create_task(send())
+        room = bytearray(300)
+        while len(got) < len(data):
+            try:
+                async with asyncio.timeout(generator.choice((1, 1e-5, 5e-5, 1e-4))):
+                    if into and generator.random() < 0.5:
+                        got += room[: await loop.sock_recv_into(near, room)]
+                    else:
+                        got += await loop.sock_recv(near, generator.randrange(1, 1000))
+            except TimeoutError:
+                pass
+        await sender
+    assert peers.digest(got) == peers.digest(data)

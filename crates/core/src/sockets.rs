@@ -57,7 +57,14 @@ fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, 
         ));
     }
     let (buf, len) = (buffer.buf_ptr().cast::<u8>(), buffer.len_bytes());
-    let kept = operation::kept_of(&mut *scheduler.get().io.get()?, fd, len);
+    let (kept, leaving) = {
+        let io = &mut *scheduler.get().io.get()?;
+        (operation::kept_of(io, fd, len), io.leaving.heirs(fd).is_some())
+    };
+    if leaving {
+        // A cancelled receive may yet have taken what comes first.
+        return Err(PyBlockingIOError::new_err((libc::EAGAIN, "not ready")));
+    }
     if let Some(kept) = kept {
         // SAFETY: exported, writable, and `kept` is no longer than it was asked to be.
         unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), buf, kept.len()) };

@@ -2,7 +2,9 @@
 //!
 //! The engine says when the fd is ready and the call is made here. The pipe is in non-blocking mode, where a read of the
 //! ring's own gains nothing (the kernel answers EAGAIN, and a poll must follow), and a wait ends at once when it is
-//! cancelled, whatever the fd is. The pipe object is the program's: it is closed by its own `close`.
+//! cancelled, whatever the fd is. The pipe object is the program's: it is closed by its own `close`. Writing: `pipe/write.rs`.
+
+mod write;
 
 use std::os::fd::RawFd;
 
@@ -16,10 +18,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::outbox::Outbox;
 use super::protocol::Callee;
-use super::send::{FUTILE_WRITES, snapshot};
-use super::stream::{HIGH_WATER, Phase, water_marks};
+use super::stream::{HIGH_WATER, Phase};
 use crate::call::{
-    bytes_memory, current_context, exception, method0, os_error, shorten, stops_the_loop, uninit_bytes,
+    bytes_memory, current_context, exception, os_error, shorten, stops_the_loop, uninit_bytes,
 };
 use crate::cell::LoopCell;
 use crate::io::Sent;
@@ -289,75 +290,6 @@ impl PipeTransport {
         Self::lose(this, unsent.then(|| PyBrokenPipeError::new_err(())))
     }
 
-    /// One attempt to write what is queued; the rest waits for room.
-    fn write_now(this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let result = {
-            let mut state = this.get().state.get()?;
-            let fd = state.fd;
-            let Some(op) = state.out.write_op(py, fd) else {
-                return Ok(());
-            };
-            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            let result = unsafe { syscalls::attempt(&op) };
-            if result >= 0 {
-                state.out.sent(py, result as usize);
-            }
-            let waits = (result >= 0 || result == syscalls::AGAIN) && !state.out.is_empty();
-            if waits && state.writing.is_none() {
-                let events = libc::POLLOUT as u32;
-                let mut io = this.get().scheduler.get().io.get()?;
-                // SAFETY: a poll points at no memory.
-                match unsafe { io.submit(Op::Poll { fd, events }, Target::Pipe(this.clone().unbind())) } {
-                    Sent::Pending(token) => {
-                        state.writing = Some(token);
-                        0
-                    }
-                    Sent::Ready(error) => error,
-                }
-            } else if waits {
-                0
-            } else {
-                result
-            }
-        };
-        if result < 0 {
-            return Self::fatal(this, result);
-        }
-        let (resumes, drained) = {
-            let mut state = this.get().state.get()?;
-            let resumes = state.protocol_paused && state.out.len() <= state.low;
-            state.protocol_paused &= !resumes;
-            (resumes, state.out.is_empty())
-        };
-        if resumes && let Some(callee) = this.get().callee(py)? {
-            let outcome = callee.call0(intern!(py, "resume_writing"));
-            Self::report(this, outcome, "resume_writing")?;
-        }
-        if drained {
-            Self::stop_and_finish(this)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
-        let pauses = {
-            let mut state = this.get().state.get()?;
-            let pauses = state.out.len() > state.high && !state.protocol_paused;
-            state.protocol_paused |= pauses;
-            pauses
-        };
-        // The caller is the program, possibly inside the transport's context already.
-        match this.get().callee(this.py())? {
-            Some(callee) if pauses => {
-                let outcome = method0(&callee.protocol, intern!(this.py(), "pause_writing"));
-                Self::report(this, outcome, "pause_writing")
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Ends the transport once everything queued is written.
     fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
         {
@@ -604,96 +536,6 @@ impl ReadPipeTransport {
             state.paused = false;
         }
         PipeTransport::poll(slf.as_super())
-    }
-}
-
-#[pymethods]
-impl WritePipeTransport {
-    #[new]
-    #[pyo3(signature = (scheduler, pipe, protocol, extra = None))]
-    fn new(
-        scheduler: &Bound<'_, Scheduler>,
-        pipe: Bound<'_, PyAny>,
-        protocol: Bound<'_, PyAny>,
-        extra: Option<Bound<'_, PyDict>>,
-    ) -> PyResult<PyClassInitializer<WritePipeTransport>> {
-        let base = PipeTransport::create(scheduler, pipe, protocol, extra, true)?;
-        Ok(PyClassInitializer::from(base).add_subclass(WritePipeTransport))
-    }
-
-    /// Writes what the pipe takes now and queues the rest; never blocks.
-    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let data = snapshot(data)?;
-        let this = slf.as_super();
-        if data.as_bytes().is_empty() {
-            return Ok(());
-        }
-        let idle = {
-            let mut state = this.get().state.get()?;
-            if state.phase >= Phase::Closing {
-                state.futile += 1;
-                let warns = state.futile > FUTILE_WRITES;
-                drop(state);
-                if warns {
-                    let logger = slf.py().import("asyncio.log")?.getattr("logger")?;
-                    let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
-                    logger.call_method1("warning", (message,))?;
-                }
-                return Ok(());
-            }
-            let idle = state.out.is_empty();
-            state.out.push(data);
-            idle
-        };
-        if idle {
-            PipeTransport::write_now(this)?;
-        }
-        PipeTransport::maybe_pause_protocol(this)
-    }
-
-    /// Writes several pieces, in their order.
-    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let joined = slf
-            .py()
-            .import("builtins")?
-            .getattr("bytes")?
-            .call0()?
-            .call_method1("join", (list_of_data,))?;
-        Self::write(slf, &joined)
-    }
-
-    /// The same as closing: a pipe has no half.
-    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
-        PipeTransport::begin_close(slf.as_super())
-    }
-
-    fn can_write_eof(&self) -> bool {
-        true
-    }
-
-    /// Ends the transport now; what is queued is dropped.
-    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        PipeTransport::lose(slf.as_super(), None)
-    }
-
-    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        Ok(slf.as_super().get().state.get()?.out.len())
-    }
-
-    /// The water marks, `(low, high)`, in bytes.
-    fn get_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<(usize, usize)> {
-        let state = slf.as_super().get().state.get()?;
-        Ok((state.low, state.high))
-    }
-
-    #[pyo3(signature = (high = None, low = None))]
-    fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let (low, high) = water_marks(high, low)?;
-        {
-            let mut state = slf.as_super().get().state.get()?;
-            (state.low, state.high) = (low, high);
-        }
-        PipeTransport::maybe_pause_protocol(slf.as_super())
     }
 }
 
