@@ -270,7 +270,7 @@ def test_closing_the_loop_with_operations_pending(new_loop):
 @pytest.mark.not_on()
 @pytest.mark.not_on("uvloop", reason="loses bytes of a cancelled receive")
 async def test_receives_under_timeouts_keep_the_order_of_the_bytes(loop, into):
-    data = peers.payload(200_000)
+    data = peers.payload(1_000_000)
     got = bytearray()
     generator = random.Random(7)
     near, far = socket.socketpair()
