@@ -267,7 +267,7 @@ def test_closing_the_loop_with_operations_pending(new_loop):
 
 
 @pytest.mark.parametrize("into", [False, True], ids=["sock_recv", "mixed_with_sock_recv_into"])
-@pytest.mark.not_on()
+@pytest.mark.not_on
 @pytest.mark.not_on("uvloop", reason="loses bytes of a cancelled receive")
 async def test_receives_under_timeouts_keep_the_order_of_the_bytes(loop, into):
     data = peers.payload(1_000_000)
