@@ -91,7 +91,7 @@ async def test_wait_by_many_and_again(loop):
     [
         (lambda child: child.kill(), signal.SIGKILL),
         (lambda child: child.terminate(), signal.SIGTERM),
-        (lambda child: child.send_signal(signal.SIGHUP), signal.SIGHUP),
+        (lambda child: child.send_signal(signal.SIGUSR1), signal.SIGUSR1),
     ],
     ids=["kill", "terminate", "send_signal"],
 )
