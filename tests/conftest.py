@@ -19,6 +19,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import sys
 import threading
 
@@ -28,6 +29,10 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 from support import leaks, loops
+
+# A shell that starts the tests in the background has this ignored, and each child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 failed = pytest.StashKey[bool]()
 
