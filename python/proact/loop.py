@@ -11,16 +11,14 @@ import asyncio
 import inspect
 import io
 import os
-import signal
 import socket
-import threading
 from asyncio import events
 from asyncio.log import logger
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, subprocesses, tls
+from . import _core, signals, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -132,8 +130,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._fallbacks: set[str] = set()
         self._children: set[subprocesses.SubprocessTransport] = set()
-        self._signal_handlers: dict[int, events.Handle] = {}
-        self._wakeup: tuple[socket.socket, socket.socket] | None = None
+        self._signals = signals.Signals(self)
 
     def __repr__(self) -> str:
         state = f"running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}"
@@ -172,7 +169,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         The loop's own wake-up socket is not counted as in flight.
         """
         stats: dict[str, Any] = super()._stats()
-        own = int(self._wakeup is not None)
+        own = int(self._signals.is_open())
         stats["in_flight"] -= own
         stats["readers"] -= own
         return stats
@@ -183,7 +180,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         """Run until `stop` is called."""
         self._check_closed()
         self._check_running()
-        with _SignalWakeup(self):
+        with self._signals:
             super().run_forever()
 
     def close(self) -> None:
@@ -192,9 +189,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        for number in list(self._signal_handlers):
-            self.remove_signal_handler(number)
-        self._close_wakeup()
+        self._signals.close()
         super().close()
         self._shutdown()
         for child in list(self._children):
@@ -549,22 +544,20 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
             def adopt(fd: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
                 connection = socket.socket(fileno=fd)
-                connection.setblocking(False)
                 try:
-                    protocol = factory()
+                    connection.setblocking(False)
+                    self._make_ssl_transport(
+                        connection,
+                        factory(),
+                        sslcontext,
+                        server_side=True,
+                        server=server,
+                        ssl_handshake_timeout=ssl_handshake_timeout,
+                        ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    )
                 except BaseException:
                     connection.close()
                     raise
-                self._make_ssl_transport(
-                    connection,
-                    protocol,
-                    sslcontext,
-                    server_side=True,
-                    extra={"peername": connection.getpeername()},
-                    server=server,
-                    ssl_handshake_timeout=ssl_handshake_timeout,
-                    ssl_shutdown_timeout=ssl_shutdown_timeout,
-                )
 
         listener = _core.Listener(self, sock, protocol_factory, server, adopt)
         listener.start()
@@ -602,76 +595,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         """Call back in the loop when the signal comes. Main thread only."""
         if _is_coroutine(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
-        self._check_signal(sig)
+        signals.check(sig)
         self._check_closed()
-        if threading.current_thread() is not threading.main_thread():
-            raise ValueError("add_signal_handler() can only be called from the main thread")
-        wakeup = self._open_wakeup()
-        previous = signal.set_wakeup_fd(wakeup[1].fileno(), warn_on_full_buffer=False)
-        if previous not in (-1, wakeup[1].fileno()) and not self.is_running():
-            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
-        handle = events.Handle(callback, args, self, None)
-        self._signal_handlers[sig] = handle
-        try:
-            # Python runs this handler, which does nothing; the number comes through the wake-up socket.
-            signal.signal(sig, _ignore_signal)
-            signal.siginterrupt(sig, False)
-        except OSError as error:
-            del self._signal_handlers[sig]
-            if error.errno == 22:
-                raise RuntimeError(f"sig {sig} cannot be caught") from None
-            raise
+        self._signals.add(sig, events.Handle(callback, args, self, None))
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore the default behaviour; whether there was a handler."""
-        self._check_signal(sig)
-        if self._signal_handlers.pop(sig, None) is None:
-            return False
-        signal.signal(sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL)
-        return True
-
-    @staticmethod
-    def _check_signal(sig: int) -> None:
-        if not isinstance(sig, int):
-            raise TypeError(f"sig must be an int, not {sig!r}")
-        if sig not in signal.valid_signals():
-            raise ValueError(f"invalid signal number {sig}")
-
-    def _open_wakeup(self) -> tuple[socket.socket, socket.socket]:
-        """The socket pair through which Python's signal handler wakes the loop."""
-        if self._wakeup is None:
-            self._wakeup = receiver, sender = socket.socketpair()
-            receiver.setblocking(False)
-            sender.setblocking(False)
-            self._watch(receiver, False, _core.Handle(self._read_signals, ()))
-        return self._wakeup
-
-    def _close_wakeup(self) -> None:
-        if self._wakeup is not None:
-            if threading.current_thread() is threading.main_thread():
-                current = signal.set_wakeup_fd(-1)
-                if current not in (-1, self._wakeup[1].fileno()):
-                    signal.set_wakeup_fd(current, warn_on_full_buffer=False)
-            self._unwatch(self._wakeup[0], False)
-            for end in self._wakeup:
-                end.close()
-            self._wakeup = None
-
-    def _read_signals(self) -> None:
-        if self._wakeup is None:
-            return
-        try:
-            numbers = self._wakeup[0].recv(4096)
-        except (BlockingIOError, InterruptedError):
-            return
-        for number in numbers:
-            handle = self._signal_handlers.get(number)
-            if handle is None:
-                continue
-            if handle.cancelled():
-                self.remove_signal_handler(number)
-            else:
-                self.call_soon(handle._run)
+        signals.check(sig)
+        return self._signals.remove(sig)
 
 
 def _sendable(file: Any) -> int:
@@ -691,30 +622,3 @@ def _is_coroutine(callback: object) -> bool:
 def _keep_open(sock: Any) -> None:
     """From now on the fd is its transport's: `sock.close()` does not free the number for another file."""
     sock._io_refs += 1
-
-
-def _ignore_signal(number: int, frame: object) -> None:
-    """Only so that Python's C handler writes to the wake-up fd."""
-
-
-class _SignalWakeup:
-    """While the loop runs in the main thread, signals wake it through its socket pair."""
-
-    def __init__(self, loop: EventLoop) -> None:
-        self._loop = loop
-        self._previous: int | None = None
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        _, sender = self._loop._open_wakeup()
-        self._previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is None or self._loop._wakeup is None:
-            return
-        ours = self._loop._wakeup[1].fileno()
-        previous = -1 if self._previous == ours else self._previous
-        # With handlers of its own the loop keeps the fd, so that a signal between two runs is not lost.
-        if not self._loop._signal_handlers:
-            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
