@@ -45,7 +45,7 @@ class Signals:
         return self._pair is not None
 
     def add(self, number: int, handle: events.Handle) -> None:
-        """Set a handler. ValueError outside of the main thread, RuntimeError for a signal that can't be caught."""
+        """Set a handler. ValueError outside of the main thread, RuntimeError if it can't be caught."""
         if not _in_main_thread():
             raise ValueError("add_signal_handler() can only be called from the main thread")
         ours = self._open().fileno()
