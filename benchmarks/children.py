@@ -69,6 +69,15 @@ def warm_malloc() -> None:
     bytes(16 << 20)
 
 
+def begin(core: int) -> dict[str, Any]:
+    """The first thing that a child does: settle on its core, as its settings say; they are its argument."""
+    settings: dict[str, Any] = json.loads(sys.argv[1])
+    settle(core)
+    if not settings.get("cold_malloc", True):
+        warm_malloc()
+    return settings
+
+
 def cpu_clock(pid: int) -> int:
     """The id of the clock that counts the CPU time of a process, all of its threads together.
 

@@ -9,11 +9,9 @@ has by then. `resident` is all of it at the end.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -101,8 +99,7 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    children.settle(children.LOAD_CORE)
+    settings = children.begin(children.LOAD_CORE)
     children.say(run(settings))
     # Closing thousands of sockets one by one is the kernel's work: the process just ends.
     os._exit(0)

@@ -8,8 +8,6 @@ the server's CPU clock every few milliseconds, and the two ends of the window ar
 from __future__ import annotations
 
 import bisect
-import json
-import sys
 import threading
 import time
 from typing import Any
@@ -88,8 +86,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    children.settle(children.LOAD_CORE)
+    settings = children.begin(children.LOAD_CORE)
     children.say(run(settings))
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -169,10 +167,7 @@ def run(contender: str, bench: str, duration: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    children.settle(children.SERVER_CORE)
-    if not settings["cold_malloc"]:
-        children.warm_malloc()
+    settings = children.begin(children.SERVER_CORE)
     children.say(run(settings["contender"], settings["bench"], settings["duration"]))
 
 

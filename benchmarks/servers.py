@@ -8,7 +8,6 @@ on standard output and then serves until it is killed.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import ssl
@@ -226,10 +225,7 @@ def serve_bare(contender: str) -> None:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    children.settle(children.SERVER_CORE)
-    if not settings["cold_malloc"]:
-        children.warm_malloc()
+    settings = children.begin(children.SERVER_CORE)
     if settings["contender"] in contenders.BARE:
         serve_bare(settings["contender"])
     else:

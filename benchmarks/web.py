@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import children
@@ -81,10 +79,7 @@ SERVERS: dict[str, Callable[[bytes, socket.socket], Coroutine[Any, Any, None]]] 
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    children.settle(children.SERVER_CORE)
-    if not settings["cold_malloc"]:
-        children.warm_malloc()
+    settings = children.begin(children.SERVER_CORE)
     serve, body = SERVERS[settings["server"]], BODIES[settings["body"]]
     serve_on_loop(settings["contender"], tcp_listener(), lambda listener: serve(body, listener))
 

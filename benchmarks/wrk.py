@@ -12,7 +12,6 @@ import json
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -69,8 +68,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
-    children.settle(children.LOAD_CORE)
+    settings = children.begin(children.LOAD_CORE)
     children.say(run(settings))
 
 

@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
     from traceback import StackSummary
-    from typing import Self, TypeVarTuple
+    from typing import Self, TypeVar, TypeVarTuple
 
     from _typeshed import FileDescriptorLike
 
     _Ts = TypeVarTuple("_Ts")
 
+    _T = TypeVar(
+        "_T",
+        _core.StreamTransport,
+        _core.DatagramTransport,
+        _core.ReadPipeTransport,
+        _core.WritePipeTransport,
+    )
     _Native = _core.StreamTransport | _core.TLSTransport | _core.DatagramTransport | _core.PipeTransport
 
     # The private half of asyncio on which this file builds, and which typeshed leaves out.
@@ -381,6 +388,12 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 os.lseek(fileno, offset + sent, os.SEEK_SET)
         return sent
 
+    # Transports begin in the next turn: whoever made them has them by then.
+
+    def _begin(self, transport: _T, waiter: asyncio.Future[None] | None) -> _T:
+        self.call_soon(transport._start, waiter)
+        return transport
+
     # Pipes and child processes.
 
     def _make_read_pipe_transport(
@@ -390,9 +403,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> _core.ReadPipeTransport:
-        transport = _core.ReadPipeTransport(self, pipe, protocol, extra)
-        self.call_soon(transport._start, waiter)
-        return transport
+        return self._begin(_core.ReadPipeTransport(self, pipe, protocol, extra), waiter)
 
     def _make_write_pipe_transport(
         self,
@@ -401,9 +412,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> _core.WritePipeTransport:
-        transport = _core.WritePipeTransport(self, pipe, protocol, extra)
-        self.call_soon(transport._start, waiter)
-        return transport
+        return self._begin(_core.WritePipeTransport(self, pipe, protocol, extra), waiter)
 
     async def _make_subprocess_transport(
         self, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
@@ -441,8 +450,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         _set_nodelay(sock)
         transport = _core.StreamTransport(self, sock, protocol, extra, server)
         _keep_open(sock)
-        self.call_soon(transport._start, waiter)
-        return transport
+        return self._begin(transport, waiter)
 
     def _make_datagram_transport(
         self,
@@ -454,8 +462,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     ) -> _core.DatagramTransport:
         transport = _core.DatagramTransport(self, sock, protocol, address, extra)
         _keep_open(sock)
-        self.call_soon(transport._start, waiter)
-        return transport
+        return self._begin(transport, waiter)
 
     def _make_ssl_transport(
         self,

@@ -86,6 +86,16 @@ impl Io {
         self.driver.flush()
     }
 
+    /// A transport has ended: its fd is closed, unless it is no longer the transport's to close.
+    pub fn give_up(&mut self, fd: RawFd, ours: bool) -> std::io::Result<()> {
+        self.own(fd, false);
+        if ours {
+            return self.close(fd);
+        }
+        self.driver.forget(fd);
+        Ok(())
+    }
+
     /// A transport takes an fd over, or gives it up.
     pub fn own(&mut self, fd: RawFd, owns: bool) {
         let Ok(index) = usize::try_from(fd) else { return };

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::io::{Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,26 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{run, short};
 use proact_lab::bare::{listen, serve_epoll, serve_threads, serve_uring};
-use proact_lab::{LoadError, LoadReport, LoadSpec, load};
+use proact_lab::{LoadError, load};
 
 type Serve = fn(OwnedFd, &AtomicBool) -> std::io::Result<()>;
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-fn short(addr: SocketAddr, connections: usize, size: usize) -> LoadSpec {
-    let mut spec = LoadSpec::new(addr);
-    spec.connections = connections;
-    spec.size = size;
-    spec.warmup = Duration::from_millis(20);
-    spec.duration = Duration::from_millis(200);
-    spec
-}
-
-fn run(spec: &LoadSpec) -> Result<LoadReport, LoadError> {
-    load::run(spec, &AtomicU64::new(0), &AtomicBool::new(false))
 }
 
 /// Runs `body` against a server, which has to end well and soon after it is told to.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
@@ -12,20 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use proact_lab::{LoadError, LoadReport, LoadSpec, Target, load};
-
-fn short(target: impl Into<Target>, connections: usize, size: usize) -> LoadSpec {
-    let mut spec = LoadSpec::new(target);
-    spec.connections = connections;
-    spec.size = size;
-    spec.warmup = Duration::from_millis(20);
-    spec.duration = Duration::from_millis(200);
-    spec
-}
-
-fn run(spec: &LoadSpec) -> Result<LoadReport, LoadError> {
-    load::run(spec, &AtomicU64::new(0), &AtomicBool::new(false))
-}
+use common::{run, short};
+use proact_lab::{LoadError, Target, load};
 
 fn echo(mut peer: impl std::io::Read + std::io::Write) {
     let mut buffer = vec![0; 65_536];

@@ -117,12 +117,13 @@ impl StreamTransport {
             }
             None => Ok(()),
         };
-        this.release_socket(py)?;
-        {
-            let mut io = this.scheduler.get().io.get()?;
-            io.own(fd, false);
-            io.close(fd).map_err(io_error)?;
-        }
+        let ours = this.release_socket(py)?;
+        this.scheduler
+            .get()
+            .io
+            .get()?
+            .give_up(fd, ours)
+            .map_err(io_error)?;
         this.attach(slf, "_detach")?;
         this.state.get()?.server = None;
         match outcome {

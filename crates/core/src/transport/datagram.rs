@@ -14,13 +14,13 @@ use std::os::fd::RawFd;
 
 use proact_driver::Token;
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 
 use self::send::Datagram;
+use super::flow::{Flow, HIGH_WATER};
 use super::protocol::Callee;
 use super::stream::Phase;
 use crate::address::Address;
@@ -28,9 +28,6 @@ use crate::call::{current_context, exception, io_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Io;
 use crate::scheduler::Scheduler;
-
-/// asyncio's default high-water mark, in bytes.
-const HIGH_WATER: usize = 64 * 1024;
 
 /// An address as the kernel has it, and as Python shows it.
 struct Known {
@@ -59,9 +56,7 @@ struct Datagrams {
     queued: usize,
     writing: Option<Token>,
     retrying: bool,
-    high: usize,
-    low: usize,
-    protocol_paused: bool,
+    flow: Flow,
     futile: u32,
 }
 
@@ -116,11 +111,7 @@ impl DatagramTransport {
 
     /// Schedules a method of this transport for the next turn.
     fn soon(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
-        let py = this.py();
-        let callback = this.getattr(method)?.unbind();
-        let scheduler = this.get().scheduler.get();
-        let args = PyTuple::empty(py).unbind();
-        scheduler.soon(py, callback, args, current_context(py)?).map(drop)
+        this.get().scheduler.get().method_soon(this.as_any(), method)
     }
 
     /// Ends the transport now; what is queued is dropped.
@@ -218,9 +209,7 @@ impl DatagramTransport {
                 queued: 0,
                 writing: None,
                 retrying: false,
-                high: HIGH_WATER,
-                low: HIGH_WATER / 4,
-                protocol_paused: false,
+                flow: Flow::new(HIGH_WATER),
                 futile: 0,
             }),
         };
@@ -302,24 +291,12 @@ impl DatagramTransport {
 
     /// The water marks, `(low, high)`, in bytes.
     fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        let state = self.state.get()?;
-        Ok((state.low, state.high))
+        Ok(self.state.get()?.flow.limits())
     }
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or(high / 4);
-        if low < 0 || high < low {
-            return Err(PyValueError::new_err(format!(
-                "high ({high}) must be >= low ({low}) must be >= 0"
-            )));
-        }
-        {
-            let mut state = slf.get().state.get()?;
-            state.high = high as usize;
-            state.low = low as usize;
-        }
+        slf.get().state.get()?.flow.set_limits(high, low, HIGH_WATER)?;
         Self::maybe_pause_protocol(slf)
     }
 
@@ -370,13 +347,12 @@ impl DatagramTransport {
             None => Ok(()),
         };
         let ours = this.release_socket(py)?;
-        {
-            let mut io = this.scheduler.get().io.get()?;
-            io.own(fd, false);
-            if ours {
-                io.close(fd).map_err(io_error)?;
-            }
-        }
+        this.scheduler
+            .get()
+            .io
+            .get()?
+            .give_up(fd, ours)
+            .map_err(io_error)?;
         let message = "Exception in callback protocol.connection_lost";
         outcome.or_else(|error| Self::protocol_failed(slf, error, message))
     }
@@ -389,12 +365,7 @@ impl DatagramTransport {
 
     fn __repr__(&self) -> PyResult<String> {
         let state = self.state.get()?;
-        let phase = match state.phase {
-            Phase::New => "new",
-            Phase::Open => "open",
-            Phase::Closing | Phase::Lost => "closing",
-            Phase::Closed => "closed",
-        };
+        let phase = state.phase.name();
         let reading = if state.paused { "paused" } else { "polling" };
         Ok(format!(
             "<DatagramTransport {phase} fd={} read={reading} write=<bufsize={}>>",
@@ -428,11 +399,7 @@ impl Drop for DatagramTransport {
                 // SAFETY: the transport's own fd, and nothing uses it any more.
                 unsafe { libc::close(fd) };
             }
-            let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-            let message = std::ffi::CString::new(format!("unclosed transport fd={fd}")).unwrap_or_default();
-            if let Err(error) = PyErr::warn(py, &category, &message, 1) {
-                error.write_unraisable(py, None);
-            }
+            super::warn_unclosed(py, &format!("fd={fd}"));
         });
     }
 }

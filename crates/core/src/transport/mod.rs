@@ -7,6 +7,7 @@
 mod closing;
 pub mod datagram;
 mod file;
+mod flow;
 pub mod listener;
 mod outbox;
 pub mod pipe;
@@ -15,3 +16,14 @@ mod receive;
 mod send;
 pub mod stream;
 pub mod tls;
+
+use pyo3::exceptions::PyResourceWarning;
+use pyo3::prelude::*;
+
+/// Tells of a transport that nobody closed; `which` says more of it.
+fn warn_unclosed(py: Python<'_>, which: &str) {
+    let message = std::ffi::CString::new(format!("unclosed transport {which}")).unwrap_or_default();
+    if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1) {
+        error.write_unraisable(py, None);
+    }
+}

@@ -14,13 +14,14 @@ use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 
+use super::flow::{Flow, HIGH_WATER};
 use super::outbox::Outbox;
 use super::protocol::Callee;
-use super::stream::{HIGH_WATER, Phase};
+use super::stream::Phase;
 use crate::call::{
-    bytes_memory, current_context, exception, os_error, shorten, stops_the_loop, uninit_bytes,
+    bytes_memory, current_context, exception, io_error, os_error, shorten, stops_the_loop, uninit_bytes,
 };
 use crate::cell::LoopCell;
 use crate::io::Sent;
@@ -42,9 +43,7 @@ pub(super) struct State {
     out: Outbox,
     /// Waits for room.
     writing: Option<Token>,
-    high: usize,
-    low: usize,
-    protocol_paused: bool,
+    flow: Flow,
     /// Writes since the pipe was lost.
     futile: u32,
     error: Option<PyErr>,
@@ -76,7 +75,7 @@ fn file_type(fd: RawFd) -> PyResult<u32> {
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
-        return Err(std::io::Error::last_os_error().into());
+        return Err(io_error(std::io::Error::last_os_error()));
     }
     Ok(status.st_mode & libc::S_IFMT)
 }
@@ -126,9 +125,7 @@ impl PipeTransport {
                 paused: false,
                 out: Outbox::default(),
                 writing: None,
-                high: HIGH_WATER,
-                low: HIGH_WATER / 4,
-                protocol_paused: false,
+                flow: Flow::new(HIGH_WATER),
                 futile: 0,
                 error: None,
             }),
@@ -328,11 +325,7 @@ impl PipeTransport {
                 return Ok(());
             }
         }
-        let callback = this.getattr("_finish")?.unbind();
-        let scheduler = this.get().scheduler.get();
-        let py = this.py();
-        let args = PyTuple::empty(py).unbind();
-        scheduler.soon(py, callback, args, current_context(py)?).map(drop)
+        this.get().scheduler.get().method_soon(this.as_any(), "_finish")
     }
 
     fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -547,18 +540,11 @@ impl Drop for PipeTransport {
         drop(state);
         let Some(pipe) = pipe else { return };
         Python::attach(|py| {
-            let warned = if phase < Phase::Closing {
-                let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-                let message =
-                    std::ffi::CString::new(format!("unclosed transport fd={fd}")).unwrap_or_default();
-                PyErr::warn(py, &category, &message, 1)
-            } else {
-                Ok(())
-            };
-            for outcome in [warned, pipe.call_method0(py, "close").map(drop)] {
-                if let Err(error) = outcome {
-                    error.write_unraisable(py, None);
-                }
+            if phase < Phase::Closing {
+                super::warn_unclosed(py, &format!("fd={fd}"));
+            }
+            if let Err(error) = pipe.call_method0(py, "close") {
+                error.write_unraisable(py, None);
             }
         });
     }

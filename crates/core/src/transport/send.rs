@@ -70,17 +70,13 @@ impl StreamTransport {
             let join = !state.in_flush && state.sending.is_none();
             state.in_flush |= join;
             let large = state.out.len() >= LARGE && state.sending.is_none();
-            (
-                join,
-                state.out.len() > state.high && !state.protocol_paused,
-                large,
-            )
+            (join, state.flow.would_pause(state.out.len()), large)
         };
         let pause = if large { Self::send_now(this)? } else { pause };
         let join = join && {
             let mut state = transport.state.get()?;
             state.in_flush =
-                state.phase < Phase::Lost && (!state.out.is_empty() || state.protocol_paused || state.eof);
+                state.phase < Phase::Lost && (!state.out.is_empty() || state.flow.paused || state.eof);
             state.in_flush
         };
         if join {
@@ -111,7 +107,7 @@ impl StreamTransport {
                 state.out.sent(this.py(), result as usize);
             }
             if result >= 0 || result == syscalls::AGAIN {
-                return Ok(state.out.len() > state.high && !state.protocol_paused);
+                return Ok(state.flow.would_pause(state.out.len()));
             }
             result
         };
@@ -121,9 +117,8 @@ impl StreamTransport {
     pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
         let pauses = {
             let mut state = this.get().state.get()?;
-            let pauses = state.out.len() > state.high && !state.protocol_paused;
-            state.protocol_paused |= pauses;
-            pauses
+            let size = state.out.len();
+            state.flow.pauses(size)
         };
         // The caller is the program, possibly inside the transport's context already: it is called in whatever it has.
         if pauses {
@@ -136,9 +131,8 @@ impl StreamTransport {
     fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
         let resumes = {
             let mut state = this.get().state.get()?;
-            let resumes = state.protocol_paused && state.out.len() <= state.low;
-            state.protocol_paused &= !resumes;
-            resumes
+            let size = state.out.len();
+            state.flow.resumes(size)
         };
         if resumes {
             Self::flow(this, "resume_writing", true)
@@ -267,7 +261,7 @@ impl StreamTransport {
         let paused = {
             let mut state = this.get().state.get()?;
             state.out.sent(this.py(), result as usize);
-            state.protocol_paused
+            state.flow.paused
         };
         if paused {
             Self::maybe_resume_protocol(this)?;
@@ -328,6 +322,6 @@ impl StreamTransport {
     /// The event loop's name for the protocol's waiting writers.
     #[getter(_protocol_paused)]
     fn is_protocol_paused(&self) -> PyResult<bool> {
-        Ok(self.state.get()?.protocol_paused)
+        Ok(self.state.get()?.flow.paused)
     }
 }

@@ -9,13 +9,14 @@ use std::sync::OnceLock;
 
 use proact_driver::Token;
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict};
 
 use super::file::Sending;
+use super::flow::{Flow, HIGH_WATER};
 use super::outbox::Outbox;
 use super::protocol::Callee;
 use crate::address::{Address, Name};
@@ -43,6 +44,18 @@ pub(super) enum Phase {
     Lost,
     /// `connection_lost` was called and the fd is closed.
     Closed,
+}
+
+impl Phase {
+    /// As a repr shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::New => "new",
+            Phase::Open => "open",
+            Phase::Closing | Phase::Lost => "closing",
+            Phase::Closed => "closed",
+        }
+    }
 }
 
 /// Something that arrived while reading was paused.
@@ -76,9 +89,7 @@ pub(super) struct Stream {
     /// What is in flight as `sending` is but a poll, for the file's sake.
     pub waits_for_room: bool,
     pub eof: bool,
-    pub high: usize,
-    pub low: usize,
-    pub protocol_paused: bool,
+    pub flow: Flow,
     /// Writes since the connection was lost.
     pub futile: u32,
     /// Why the connection is lost.
@@ -86,21 +97,6 @@ pub(super) struct Stream {
     // What the program may ask for.
     socket: Option<Py<PyAny>>,
     pub server: Option<Py<PyAny>>,
-}
-
-/// asyncio's default high-water mark, in bytes.
-pub(super) const HIGH_WATER: usize = 64 * 1024;
-
-/// What `set_write_buffer_limits` means: `(low, high)`.
-pub(super) fn water_marks(high: Option<i64>, low: Option<i64>) -> PyResult<(usize, usize)> {
-    let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| low.saturating_mul(4)));
-    let low = low.unwrap_or(high / 4);
-    if low < 0 || high < low {
-        return Err(PyValueError::new_err(format!(
-            "high ({high}) must be >= low ({low}) must be >= 0"
-        )));
-    }
-    Ok((low as usize, high as usize))
 }
 
 /// A transport of one connected stream socket, as `asyncio.Transport`.
@@ -145,9 +141,7 @@ impl StreamTransport {
             file_sent: 0,
             waits_for_room: false,
             eof: false,
-            high: HIGH_WATER,
-            low: HIGH_WATER / 4,
-            protocol_paused: false,
+            flow: Flow::new(HIGH_WATER),
             futile: 0,
             error: None,
             socket,
@@ -243,12 +237,12 @@ impl StreamTransport {
         Ok(Some(socket))
     }
 
-    /// Takes the fd away from the Python socket that shares it, so that only the transport closes it.
-    pub(super) fn release_socket(&self, py: Python<'_>) -> PyResult<()> {
+    /// Takes the fd away from the Python socket that shares it; whether it was still there, and so is ours to close.
+    pub(super) fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
         let socket = self.state.get()?.socket.take();
         match socket {
-            Some(socket) => socket.call_method0(py, "detach").map(drop),
-            None => Ok(()),
+            Some(socket) => Ok(socket.call_method0(py, "detach")?.extract::<RawFd>(py)? >= 0),
+            None => Ok(true),
         }
     }
 }
@@ -385,17 +379,12 @@ impl StreamTransport {
 
     /// The water marks, `(low, high)`, in bytes.
     fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        let state = self.state.get()?;
-        Ok((state.low, state.high))
+        Ok(self.state.get()?.flow.limits())
     }
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let (low, high) = water_marks(high, low)?;
-        {
-            let mut state = slf.get().state.get()?;
-            (state.low, state.high) = (low, high);
-        }
+        slf.get().state.get()?.flow.set_limits(high, low, HIGH_WATER)?;
         Self::maybe_pause_protocol(slf)
     }
 
@@ -420,12 +409,7 @@ impl StreamTransport {
 
     fn __repr__(&self) -> PyResult<String> {
         let state = self.state.get()?;
-        let phase = match state.phase {
-            Phase::New => "new",
-            Phase::Open => "open",
-            Phase::Closing | Phase::Lost => "closing",
-            Phase::Closed => "closed",
-        };
+        let phase = state.phase.name();
         let reading = if state.paused { "paused" } else { "polling" };
         Ok(format!(
             "<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>",
@@ -469,12 +453,8 @@ impl StreamTransport {
 
     /// Schedules a method of this transport for the next turn.
     pub(super) fn soon(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
-        let py = this.py();
-        let callback = this.getattr(method)?.unbind();
-        let scheduler = this.get().scheduler.get();
         // Not the transport's own context, which those methods enter themselves.
-        let args = PyTuple::empty(py).unbind();
-        scheduler.soon(py, callback, args, current_context(py)?).map(drop)
+        this.get().scheduler.get().method_soon(this.as_any(), method)
     }
 }
 
@@ -488,16 +468,11 @@ impl Drop for StreamTransport {
             return;
         }
         Python::attach(|py| {
-            if self.release_socket(py).is_err() {
-                return;
+            if let Ok(true) = self.release_socket(py) {
+                // SAFETY: the transport's own fd, and nothing uses it any more.
+                unsafe { libc::close(fd) };
             }
-            let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-            let message = std::ffi::CString::new(format!("unclosed transport fd={fd}")).unwrap_or_default();
-            if let Err(error) = PyErr::warn(py, &category, &message, 1) {
-                error.write_unraisable(py, None);
-            }
+            super::warn_unclosed(py, &format!("fd={fd}"));
         });
-        // SAFETY: the transport's own fd, and nothing uses it any more.
-        unsafe { libc::close(fd) };
     }
 }

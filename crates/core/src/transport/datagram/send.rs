@@ -189,9 +189,8 @@ impl DatagramTransport {
         let py = this.py();
         let pauses = {
             let mut state = this.get().state.get()?;
-            let pauses = state.queued > state.high && !state.protocol_paused;
-            state.protocol_paused |= pauses;
-            pauses
+            let size = state.queued;
+            state.flow.pauses(size)
         };
         match this.get().callee(py)? {
             // The caller is the program: it is called in the context that it has.
@@ -207,9 +206,8 @@ impl DatagramTransport {
         let py = this.py();
         let resumes = {
             let mut state = this.get().state.get()?;
-            let resumes = state.protocol_paused && state.queued <= state.low;
-            state.protocol_paused &= !resumes;
-            resumes
+            let size = state.queued;
+            state.flow.resumes(size)
         };
         match this.get().callee(py)? {
             Some(callee) if resumes => {

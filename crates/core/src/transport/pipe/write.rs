@@ -10,8 +10,9 @@ use crate::call::method0;
 use crate::io::Sent;
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
+use crate::transport::flow::HIGH_WATER;
 use crate::transport::send::{FUTILE_WRITES, snapshot};
-use crate::transport::stream::{Phase, water_marks};
+use crate::transport::stream::Phase;
 
 impl PipeTransport {
     /// One attempt to write what is queued; the rest waits for room.
@@ -51,9 +52,8 @@ impl PipeTransport {
         }
         let (resumes, drained) = {
             let mut state = this.get().state.get()?;
-            let resumes = state.protocol_paused && state.out.len() <= state.low;
-            state.protocol_paused &= !resumes;
-            (resumes, state.out.is_empty())
+            let size = state.out.len();
+            (state.flow.resumes(size), size == 0)
         };
         if resumes && let Some(callee) = this.get().callee(py)? {
             let outcome = callee.call0(intern!(py, "resume_writing"));
@@ -69,9 +69,8 @@ impl PipeTransport {
     fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
         let pauses = {
             let mut state = this.get().state.get()?;
-            let pauses = state.out.len() > state.high && !state.protocol_paused;
-            state.protocol_paused |= pauses;
-            pauses
+            let size = state.out.len();
+            state.flow.pauses(size)
         };
         // The caller is the program, possibly inside the transport's context already.
         match this.get().callee(this.py())? {
@@ -159,17 +158,14 @@ impl WritePipeTransport {
 
     /// The water marks, `(low, high)`, in bytes.
     fn get_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<(usize, usize)> {
-        let state = slf.as_super().get().state.get()?;
-        Ok((state.low, state.high))
+        Ok(slf.as_super().get().state.get()?.flow.limits())
     }
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let (low, high) = water_marks(high, low)?;
-        {
-            let mut state = slf.as_super().get().state.get()?;
-            (state.low, state.high) = (low, high);
-        }
+        let mut state = slf.as_super().get().state.get()?;
+        state.flow.set_limits(high, low, HIGH_WATER)?;
+        drop(state);
         PipeTransport::maybe_pause_protocol(slf.as_super())
     }
 }

@@ -13,7 +13,7 @@ mod session;
 use std::collections::VecDeque;
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError, PyResourceWarning, PyValueError};
+use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -24,6 +24,7 @@ use self::session::Session;
 use crate::call::{exception, method1, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
+use crate::transport::flow::Flow;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -58,9 +59,8 @@ struct State {
     shutdown_timer: Option<Py<PyAny>>,
     // Receiving.
     paused: bool,
-    lower_reading_paused: bool,
-    read_high: usize,
-    read_low: usize,
+    /// How many encrypted bytes may wait until the transport below is paused.
+    reading: Flow,
     ended: bool,
     // Sending.
     backlog: VecDeque<Py<PyBytes>>,
@@ -72,9 +72,7 @@ struct State {
     /// The protocol is being called with what arrived: what it writes leaves together, after it returns.
     corked: bool,
     lower_writing_paused: bool,
-    protocol_paused: bool,
-    high: usize,
-    low: usize,
+    writing: Flow,
     /// Writes since the connection was lost.
     futile: u32,
 }
@@ -223,18 +221,6 @@ impl TLSTransport {
     }
 }
 
-/// The water marks that asyncio makes of what a program gives, `(low, high)`.
-fn water_marks(high: Option<i64>, low: Option<i64>, default: usize) -> PyResult<(usize, usize)> {
-    let high = high.unwrap_or_else(|| low.map_or(default as i64, |low| low.saturating_mul(4)));
-    let low = low.unwrap_or(high / 4);
-    if low < 0 || high < low {
-        return Err(PyValueError::new_err(format!(
-            "high ({high}) must be >= low ({low}) must be >= 0"
-        )));
-    }
-    Ok((low as usize, high as usize))
-}
-
 #[pymethods]
 impl TLSTransport {
     /// The transport of a session (`ssl.SSLObject`) between two `ssl.MemoryBIO`s. The handshake begins once it is given
@@ -272,9 +258,7 @@ impl TLSTransport {
                 handshake_timer: None,
                 shutdown_timer: None,
                 paused: false,
-                lower_reading_paused: false,
-                read_high: READ_HIGH,
-                read_low: READ_HIGH / 4,
+                reading: Flow::new(READ_HIGH),
                 ended: false,
                 backlog: VecDeque::new(),
                 offset: 0,
@@ -282,9 +266,7 @@ impl TLSTransport {
                 undrained: 0,
                 corked: false,
                 lower_writing_paused: false,
-                protocol_paused: false,
-                high: WRITE_HIGH,
-                low: WRITE_HIGH / 4,
+                writing: Flow::new(WRITE_HIGH),
                 futile: 0,
             }),
         })
@@ -440,12 +422,7 @@ impl Drop for TLSTransport {
         if closed {
             return;
         }
-        Python::attach(|py| {
-            let category = py.get_type::<PyResourceWarning>();
-            if let Err(error) = PyErr::warn(py, &category, c"unclosed transport <TLSTransport>", 1) {
-                error.write_unraisable(py, None);
-            }
-        });
+        Python::attach(|py| crate::transport::warn_unclosed(py, "<TLSTransport>"));
     }
 }
 

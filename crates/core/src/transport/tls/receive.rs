@@ -5,7 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::session::Stop;
-use super::{Phase, TLSTransport, Told, reset, water_marks};
+use super::{Phase, READ_HIGH, TLSTransport, Told, reset};
 use crate::call::{method0, method1, stops_the_loop};
 
 impl TLSTransport {
@@ -143,7 +143,7 @@ impl TLSTransport {
         let transport = this.get();
         {
             let state = transport.state.get()?;
-            if !state.paused && !state.lower_reading_paused {
+            if !state.paused && !state.reading.paused {
                 // All is read that could be.
                 return Ok(());
             }
@@ -151,15 +151,15 @@ impl TLSTransport {
         let unread = transport.session.unread(py)?;
         let change = {
             let mut state = transport.state.get()?;
-            let change = if unread >= state.read_high && !state.lower_reading_paused {
+            let change = if unread >= state.reading.high && !state.reading.paused {
                 Some(true)
-            } else if unread <= state.read_low && state.lower_reading_paused {
+            } else if unread <= state.reading.low && state.reading.paused {
                 Some(false)
             } else {
                 None
             };
             if let Some(pause) = change {
-                state.lower_reading_paused = pause;
+                state.reading.paused = pause;
             }
             change
         };
@@ -247,18 +247,12 @@ impl TLSTransport {
     /// The marks, in encrypted bytes, at which the transport below is paused and resumed.
     #[pyo3(signature = (high = None, low = None))]
     fn set_read_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let (low, high) = water_marks(high, low, super::READ_HIGH)?;
-        {
-            let mut state = slf.get().state.get()?;
-            state.read_high = high;
-            state.read_low = low;
-        }
+        slf.get().state.get()?.reading.set_limits(high, low, READ_HIGH)?;
         Self::control_reading(slf)
     }
 
     fn get_read_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        let state = self.state.get()?;
-        Ok((state.read_low, state.read_high))
+        Ok(self.state.get()?.reading.limits())
     }
 
     fn get_read_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {

@@ -6,14 +6,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use super::{Phase, TLSTransport, water_marks};
+use super::{Phase, TLSTransport, WRITE_HIGH};
 use crate::call::{method0, stops_the_loop};
-use crate::transport::send::snapshot;
+use crate::transport::send::{FUTILE_WRITES, snapshot};
 
 /// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
 const DRAIN: usize = 64 * 1024;
-/// asyncio's: a program that goes on writing into a lost connection is told in the log.
-const FUTILE_WRITES: u32 = 5;
 
 impl TLSTransport {
     fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
@@ -122,7 +120,7 @@ impl TLSTransport {
         let transport = this.get();
         let held_back = {
             let state = transport.state.get()?;
-            if !state.lower_writing_paused && !state.protocol_paused && state.backlog_len == 0 {
+            if !state.lower_writing_paused && !state.writing.paused && state.backlog_len == 0 {
                 // Everything has gone to the transport below.
                 return Ok(());
             }
@@ -137,15 +135,15 @@ impl TLSTransport {
             let mut state = transport.state.get()?;
             let size = waiting + state.backlog_len;
             // With nothing held back there would be nobody to resume it, whatever the mark.
-            let change = if size > 0 && size >= state.high && !state.protocol_paused {
+            let change = if size > 0 && size >= state.writing.high && !state.writing.paused {
                 Some("pause_writing")
-            } else if size <= state.low && state.protocol_paused {
+            } else if size <= state.writing.low && state.writing.paused {
                 Some("resume_writing")
             } else {
                 None
             };
             if change.is_some() {
-                state.protocol_paused = !state.protocol_paused;
+                state.writing.paused = !state.writing.paused;
             }
             change
         };
@@ -206,25 +204,19 @@ impl TLSTransport {
 
     /// The water marks, `(low, high)`, in bytes.
     fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        let state = self.state.get()?;
-        Ok((state.low, state.high))
+        Ok(self.state.get()?.writing.limits())
     }
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let (low, high) = water_marks(high, low, super::WRITE_HIGH)?;
-        {
-            let mut state = slf.get().state.get()?;
-            state.high = high;
-            state.low = low;
-        }
+        slf.get().state.get()?.writing.set_limits(high, low, WRITE_HIGH)?;
         Self::control_writing(slf)
     }
 
     /// The event loop's name for the protocol's waiting writers.
     #[getter(_protocol_paused)]
     fn is_protocol_paused(&self) -> PyResult<bool> {
-        Ok(self.state.get()?.protocol_paused)
+        Ok(self.state.get()?.writing.paused)
     }
 
     /// The transport below has enough for now.

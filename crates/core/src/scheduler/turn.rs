@@ -1,0 +1,280 @@
+//! One turn of the loop: flush what was written, let the engine wait (its only system call, and the only place that
+//! releases the GIL), dispatch every completion, move due timers to the ready queue, run what is ready. Exceptions of
+//! callbacks go to the loop's exception handler; `SystemExit` and `KeyboardInterrupt` end the run with everything left
+//! in its place.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::{Scheduler, engine_error};
+use crate::call::{exception, stops_the_loop};
+use crate::handle::{Failure, Handle};
+use crate::io::Arrived;
+use crate::ready::Ready;
+use crate::slots::Target;
+use crate::timers::now;
+use crate::transport::datagram::DatagramTransport;
+use crate::transport::listener::Listener;
+use crate::transport::pipe::PipeTransport;
+use crate::transport::stream::StreamTransport;
+
+/// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
+const POLL_INTERVAL: u64 = 20_000;
+/// Transports in the flush list after which a long dispatch hands them over before it goes on.
+const EARLY_FLUSH: usize = 32;
+
+/// What a run works through, kept from turn to turn for its memory.
+#[derive(Default)]
+struct Turn {
+    running: VecDeque<Ready>,
+    /// Handles that have run and that nobody holds any more, and how many of them are wanted.
+    spare: Vec<Py<Handle>>,
+    room: usize,
+    due: Vec<Ready>,
+    dead: Vec<Ready>,
+    flushing: Vec<Py<StreamTransport>>,
+    last_poll: u64,
+}
+
+impl Scheduler {
+    /// Sends what was written since the last flush.
+    fn flush_writes(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
+        std::mem::swap(&mut self.io.get()?.flush, &mut turn.flushing);
+        let mut outcome = Ok(());
+        for transport in turn.flushing.drain(..) {
+            let flushed = StreamTransport::flush(transport.bind(py));
+            // One that stops the loop does not keep the others' writes back.
+            outcome = outcome.and(flushed);
+        }
+        outcome
+    }
+
+    fn dispatch(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+        let py = slf.py();
+        loop {
+            let (arrived, written) = {
+                let mut io = self.io.get()?;
+                let Some(arrived) = io.pop(py)? else { return Ok(()) };
+                (arrived, io.flush.len())
+            };
+            let Arrived {
+                completion,
+                target,
+                data,
+            } = arrived;
+            let begun = self.is_debug().then(now);
+            match &target {
+                Target::StreamReceive(transport) => {
+                    StreamTransport::received(transport.bind(py), &completion, data)?;
+                }
+                Target::StreamReadable(transport) => {
+                    StreamTransport::readable(transport.bind(py), &completion)?
+                }
+                Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
+                Target::Pipe(pipe) => PipeTransport::ready(pipe.bind(py), &completion)?,
+                Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
+                Target::DatagramReadable(transport) => {
+                    DatagramTransport::readable(transport.bind(py), &completion)?
+                }
+                Target::DatagramWritable(transport) => {
+                    DatagramTransport::writable(transport.bind(py), &completion)?
+                }
+                // A child that somebody else has collected (ECHILD) has ended too.
+                Target::Watch(watch) if completion.result >= 0 || completion.result == -libc::ECHILD => {
+                    self.push(Ready::Watch(watch.clone_ref(py)))
+                }
+                Target::Watch(_) => {}
+                Target::Operation(operation) => {
+                    operation.get().completed(py, operation, completion.result)?
+                }
+                Target::Nobody => {}
+            }
+            if let Some(begun) = begun
+                && let Some(owner) = target.owner(py)
+            {
+                let took = now().saturating_sub(begun) as f64 / 1e9;
+                let limit: f64 = slf.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
+                if took >= limit {
+                    slf.call_method1(intern!(py, "_slow"), (owner, took))?;
+                }
+            }
+            if written >= EARLY_FLUSH {
+                self.flush_writes(py, turn)?;
+                self.io.get()?.driver.flush().map_err(engine_error)?;
+            }
+        }
+    }
+
+    /// How long the engine may wait: `None` without end.
+    fn timeout(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Duration>> {
+        if self.stopping.load(Ordering::Relaxed) || !self.ready().due.is_empty() {
+            return Ok(Some(Duration::ZERO));
+        }
+        let next = {
+            let mut timers = self.timers.get()?;
+            if timers.is_empty() {
+                None
+            } else {
+                timers.next(py, &mut turn.dead)
+            }
+        };
+        turn.dead.clear();
+        Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
+    }
+
+    /// Lets the engine submit, wait and collect. False: there is nothing to flush, to submit or to dispatch.
+    fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
+        {
+            let io = self.io.get()?;
+            if !io.flush.is_empty() {
+                drop(io);
+                self.flush_writes(py, turn)?;
+            } else if !self.ready().due.is_empty() && !io.has_batch() && io.driver.has_work() == Some(false) {
+                // The way of a turn that only calls back.
+                return Ok(false);
+            }
+        }
+        let timeout = self.timeout(py, turn)?;
+        let mut io = self.io.get()?;
+        // What was written during the flush (by a `resume_writing`) leaves in the next turn, which must come.
+        let timeout = if io.flush.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        if io.has_batch() {
+            // A run that was interrupted left some undispatched.
+            return Ok(true);
+        }
+        if timeout == Some(Duration::ZERO) {
+            match io.driver.has_work() {
+                Some(false) => return Ok(false),
+                Some(true) => {}
+                None => {
+                    let time = now();
+                    if time < turn.last_poll + POLL_INTERVAL && !self.stopping.load(Ordering::Relaxed) {
+                        return Ok(false);
+                    }
+                    turn.last_poll = time;
+                }
+            }
+            return io.wait(timeout).map(|()| true).map_err(engine_error);
+        }
+        let outcome = {
+            let io = &mut *io;
+            py.detach(|| io.wait(timeout))
+        };
+        drop(io);
+        outcome.map_err(engine_error)?;
+        py.check_signals()?;
+        Ok(true)
+    }
+
+    fn turn(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+        let py = slf.py();
+        if self.wait(py, turn)? {
+            self.dispatch(slf, turn)?;
+        }
+        self.move_due_timers(py, turn)?;
+        self.run_ready(slf, turn)
+    }
+
+    fn move_due_timers(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
+        {
+            let mut timers = self.timers.get()?;
+            if timers.is_empty() {
+                return Ok(());
+            }
+            timers.due(py, now(), &mut turn.due, &mut turn.dead);
+        }
+        if !turn.due.is_empty() {
+            self.ready().due.extend(turn.due.drain(..));
+        }
+        turn.dead.clear();
+        Ok(())
+    }
+
+    /// Runs what is ready now; what becomes ready meanwhile waits for the next turn.
+    fn run_ready(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+        let py = slf.py();
+        {
+            let mut ready = self.ready();
+            ready.begin(&mut turn.running, &mut turn.spare);
+            turn.room = ready.room();
+        }
+        while let Some(handle) = turn.running.pop_front() {
+            let outcome = match handle {
+                Ready::Native(native) => {
+                    let outcome = match native.get().run(py) {
+                        Ok(()) => Ok(()),
+                        Err(failure) => self.callback_failed(slf, &native, failure),
+                    };
+                    if turn.spare.len() < turn.room && Handle::recycle(&native, py) {
+                        turn.spare.push(native);
+                    }
+                    outcome
+                }
+                Ready::Debug(debug) => self.run_debug(slf, &debug),
+                Ready::Watch(watch) => match watch.get().current(py)? {
+                    Some(Ready::Native(native)) => match native.get().run_again(py) {
+                        Ok(()) => Ok(()),
+                        Err(failure) => self.callback_failed(slf, &native, failure),
+                    },
+                    Some(Ready::Debug(debug)) => self.run_debug(slf, &debug),
+                    _ => Ok(()),
+                },
+                Ready::Datagrams(transport) => DatagramTransport::take(transport.bind(py)),
+            };
+            if outcome.is_err() {
+                let mut ready = self.ready();
+                while let Some(handle) = turn.running.pop_back() {
+                    ready.due.push_front(handle);
+                }
+                return outcome;
+            }
+        }
+        Ok(())
+    }
+
+    fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
+        slf.call_method1(intern!(slf.py(), "_run_debug"), (handle,))
+            .map(drop)
+    }
+
+    fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, failure: Failure) -> PyResult<()> {
+        let py = slf.py();
+        let Failure { error, shown } = failure;
+        if stops_the_loop(py, &error) {
+            return Err(error);
+        }
+        slf.call_method1("_callback_failed", (shown, exception(py, &error), handle))
+            .map(drop)
+    }
+}
+
+#[pymethods]
+impl Scheduler {
+    /// Turns of the loop until it is stopped; a single one for who calls this outside of a run.
+    #[pyo3(name = "_run_once")]
+    fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().check_closed()?;
+        let single = slf.getattr(intern!(slf.py(), "_thread_id"))?.is_none();
+        let mut turn = Turn::default();
+        loop {
+            let outcome = slf.get().turn(slf, &mut turn);
+            if single || outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
+                // What was written last leaves before the loop stands still.
+                let flushed = slf.get().flush_writes(slf.py(), &mut turn);
+                let mut io = slf.get().io.get()?;
+                let handed_over = io.driver.flush().map_err(engine_error);
+                // The next run may be another thread's.
+                io.driver.unbind();
+                return outcome.and(flushed).and(handed_over);
+            }
+        }
+    }
+}
