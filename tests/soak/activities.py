@@ -430,26 +430,26 @@ async def pipes(world: World, rng: random.Random) -> None:
 
 Activity = Callable[[World, random.Random], Awaitable[None]]
 
-# name: (what it needs the loop to offer, its share of the rounds, the activity)
-TABLE: dict[str, tuple[str | None, int, Activity]] = {
-    "tcp echo": (None, 12, echo("tcp")),
-    "buffered echo": (None, 8, echo("buffered")),
-    "unix echo": ("unix", 8, echo("unix")),
-    "tls echo": ("tls", 6, echo("tls")),
-    "start_tls": ("start_tls", 3, upgrades),
-    "streams": (None, 8, streams),
-    "sockets": (None, 8, sockets),
-    "resets": (None, 6, resets),
-    "stalls": (None, 3, stalls),
-    "refused": (None, 3, refused),
-    "hasty": (None, 4, hasty),
-    "servers": (None, 3, servers),
-    "timers": (None, 5, timers),
-    "executor": (None, 4, executor),
-    "threads": (None, 3, threads),
-    "watches": (None, 6, watches),
-    "datagrams": ("udp", 6, datagrams),
-    "sendfile": ("sendfile", 3, files),
-    "subprocesses": ("subprocess", 1, subprocesses),
-    "pipes": ("pipes", 3, pipes),
+# name: (its share of the rounds, the activity)
+TABLE: dict[str, tuple[int, Activity]] = {
+    "tcp echo": (12, echo("tcp")),
+    "buffered echo": (8, echo("buffered")),
+    "unix echo": (8, echo("unix")),
+    "tls echo": (6, echo("tls")),
+    "start_tls": (3, upgrades),
+    "streams": (8, streams),
+    "sockets": (8, sockets),
+    "resets": (6, resets),
+    "stalls": (3, stalls),
+    "refused": (3, refused),
+    "hasty": (4, hasty),
+    "servers": (3, servers),
+    "timers": (5, timers),
+    "executor": (4, executor),
+    "threads": (3, threads),
+    "watches": (6, watches),
+    "datagrams": (6, datagrams),
+    "sendfile": (3, files),
+    "subprocesses": (1, subprocesses),
+    "pipes": (3, pipes),
 }

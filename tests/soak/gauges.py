@@ -26,7 +26,10 @@ _LIBC = ctypes.CDLL(None)
 
 
 def counts(loop: Any) -> dict[str, int]:
-    """What has to be exactly what it was, each time it is quiet."""
+    """What has to be exactly what it was, each time it is quiet.
+
+    Not the loop's count of handles: a cancelled timer stays in the heap until its time or the next sweep.
+    """
     found = {
         "fds": len(leaks.open_fds()),
         "tasks": len(asyncio.all_tasks(loop)),

@@ -42,7 +42,6 @@ class Soak:
     cancelled: int = 0
     in_flight_max: int = 0
     problems: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
     samples: list[dict[str, int]] = field(default_factory=list)
 
     def run(self) -> Soak:
@@ -77,8 +76,10 @@ class Soak:
 
     async def _main(self, loop: Any) -> None:
         async with World(loop) as world, self._telling(loop):
-            self.refused = world.refused
-            table = await self._offered(world)
+            table = {name: row for name, row in TABLE.items() if self.only in name}
+            # Each once: what is imported or made once and for all is there before anything is counted.
+            for _, activity in table.values():
+                await activity(world, random.Random(self.seed))
             await loop.run_in_executor(None, time.sleep, 0)
             began = gauges.counts(loop)
             for phase in range(self.phases):
@@ -90,24 +91,6 @@ class Soak:
                     break
         # What the first phase warmed up is where memory begins.
         self.problems += gauges.trends(self.samples[1:])
-
-    async def _offered(self, world: World) -> dict[str, tuple[int, Any]]:
-        """The activities that this loop offers, each tried once."""
-        offered = {}
-        for name, (needs, share, activity) in TABLE.items():
-            if self.only not in name or needs in world.refused:
-                continue
-            try:
-                if needs in ("tls", "start_tls") and needs not in world.at:
-                    raise NotImplementedError
-                await activity(world, random.Random(self.seed))
-            except (NotImplementedError, RuntimeError) as error:
-                if not isinstance(error, NotImplementedError) and "not supported" not in str(error):
-                    raise
-                self.refused.append(name)
-            else:
-                offered[name] = (share, activity)
-        return offered
 
     async def _work(self, world: World, table: Any, rng: random.Random, until: float) -> None:
         names, shares = list(table), [share for share, _ in table.values()]
@@ -189,7 +172,6 @@ class Soak:
             "rounds": dict(sorted(self.rounds.items())),
             "cancelled": self.cancelled,
             "in_flight_max": self.in_flight_max,
-            "not_offered": self.refused,
             "memory": self.samples,
             "problems": self.problems,
         }

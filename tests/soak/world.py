@@ -10,12 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from support import peers
-
-try:
-    from support import tls
-except ImportError:
-    tls = None
+from support import peers, tls
 
 
 class Echo(asyncio.Protocol):
@@ -99,16 +94,15 @@ async def stream_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 class World(contextlib.AsyncExitStack):
-    """Opens what the loop offers; `refused` names what it does not."""
+    """Opens a server of each kind; `at` says where."""
 
     def __init__(self, loop: Any) -> None:
         super().__init__()
         self.loop = loop
         self.at: dict[str, Any] = {}
-        self.refused: list[str] = []
         self.processes = asyncio.Semaphore(3)
-        self.server_tls: Any = tls and tls.server_context()
-        self.client_tls: Any = tls and tls.client_context()
+        self.server_tls: Any = tls.server_context()
+        self.client_tls: Any = tls.client_context()
 
     async def __aenter__(self) -> World:
         loop = self.loop
@@ -122,23 +116,15 @@ class World(contextlib.AsyncExitStack):
         await self.serve("buffered", loop.create_server(BufferedEcho, *local))
         await self.serve("streams", asyncio.start_server(stream_echo, *local))
         await self.serve("unix", loop.create_unix_server(Echo, unix))
-        if tls is not None:
-            await self.serve("tls", loop.create_server(Echo, *local, ssl=self.server_tls))
-            await self.serve("start_tls", loop.create_server(lambda: Upgrading(self), *local))
-        try:
-            transport, _ = await loop.create_datagram_endpoint(DatagramEcho, local_addr=local)
-            self.at["udp"] = transport.get_extra_info("sockname")
-            self.callback(transport.close)
-        except NotImplementedError:
-            self.refused.append("udp")
+        await self.serve("tls", loop.create_server(Echo, *local, ssl=self.server_tls))
+        await self.serve("start_tls", loop.create_server(lambda: Upgrading(self), *local))
+        transport, _ = await loop.create_datagram_endpoint(DatagramEcho, local_addr=local)
+        self.at["udp"] = transport.get_extra_info("sockname")
+        self.callback(transport.close)
         return self
 
     async def serve(self, name: str, starting: Any) -> None:
-        try:
-            server = await starting
-        except NotImplementedError:
-            self.refused.append(name)
-            return
+        server = await starting
         self.at[name] = server.sockets[0].getsockname()
         self.push_async_callback(self.stop, server)
 
