@@ -1,6 +1,6 @@
 //! What the loop and its engine tell about themselves, as dictionaries.
 
-use proact_driver::{Config, Engine, OpKind, engine_report};
+use proact_driver::{Config, Engine, engine_report};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -27,6 +27,7 @@ impl Scheduler {
         dict.set_item("in_flight_max", stats.in_flight_max)?;
         dict.set_item("syscalls", stats.syscalls)?;
         dict.set_item("wait_seconds", stats.wait_ns as f64 / 1e9)?;
+        dict.set_item("buffers", stats.buffers)?;
         dict.set_item("buffer_exhaustions", stats.buffer_exhaustions)?;
         dict.set_item("overflows", stats.overflows)?;
         dict.set_item("fallbacks", &stats.fallbacks)?;
@@ -47,7 +48,6 @@ impl Scheduler {
             for (name, allowed) in &features.opcodes {
                 opcodes.set_item(name, allowed)?;
             }
-            flags.set_item("multishot_recv", features.native(OpKind::RecvMulti))?;
         }
         Ok((flags, opcodes))
     }

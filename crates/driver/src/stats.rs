@@ -16,7 +16,9 @@ pub struct Stats {
     /// Ops in flight now, the engine's own excepted.
     pub in_flight: usize,
     pub in_flight_max: usize,
-    /// Times the buffer ring was dry.
+    /// Buffers lent to the ring.
+    pub buffers: u64,
+    /// Receives that found the buffer ring dry.
     pub buffer_exhaustions: u64,
     /// Times the completion queue overflowed (nothing is lost: the kernel keeps a backlog).
     pub overflows: u64,

@@ -70,6 +70,40 @@ fn more_connections_than_buffers() {
 }
 
 #[test]
+fn a_burst_lends_no_more_buffers_than_it_needs() {
+    let config = Config {
+        max_buffers: 1024,
+        ..few(&[])
+    };
+    let Some(mut rig) = Rig::with(Engine::IoUring, &config) else {
+        return;
+    };
+    if rig.driver.stats().buffers == 0 {
+        return;
+    }
+    let mut pairs: Vec<_> = (0..40).map(|_| pair()).collect();
+    let tokens: Vec<_> = pairs.iter().map(|(_, b)| rig.submit(recv_multi(b))).collect();
+    rig.turn(Some(Duration::ZERO));
+    for (a, _) in &mut pairs {
+        a.write_all(b"burst").unwrap();
+    }
+    for token in &tokens {
+        assert_eq!(rig.bytes(*token, 5), b"burst");
+    }
+    let stats = rig.driver.stats();
+    assert!(
+        stats.buffer_exhaustions > 0,
+        "the buffers were enough, this proves nothing"
+    );
+    assert!(stats.buffers <= 64, "{} buffers for 40 receives", stats.buffers);
+    let readers: Vec<_> = pairs.into_iter().map(|(_, b)| b).collect();
+    for token in tokens {
+        assert_eq!(rig.result(token), 0);
+    }
+    drop(readers);
+}
+
+#[test]
 fn held_bytes_stay_while_waits_go_on() {
     for (mut rig, name) in rigs() {
         rig.holds = true;

@@ -143,11 +143,18 @@ impl Buffers {
         self.lent = self.lent.max(up_to);
     }
 
-    /// The ring ran dry: doubles what is lent, up to the limit. False: every buffer is held by somebody, and only a
-    /// release helps.
-    pub(super) fn grow(&mut self) -> bool {
+    /// The ring ran dry: doubles what is lent, up to the limit.
+    pub(super) fn grow(&mut self) {
         self.lend(self.lent.saturating_mul(2).min(self.max));
-        self.held_count < self.lent
+    }
+
+    /// Every buffer is held by somebody: only a release helps a receive that finds none.
+    pub(super) fn are_all_held(&self) -> bool {
+        self.held_count >= self.lent
+    }
+
+    pub(super) fn lent(&self) -> u16 {
+        self.lent
     }
 
     fn address(&self, buffer: u16) -> *mut u8 {

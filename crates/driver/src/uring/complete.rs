@@ -17,6 +17,7 @@ const RESTARTS: std::ops::RangeInclusive<i32> = -516..=-512;
 impl UringDriver {
     /// Moves all that has completed into the batch.
     pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
+        self.grew = false;
         let mut reaped = std::mem::take(&mut self.reaped);
         loop {
             self.ring.reap(&mut reaped);
@@ -75,12 +76,16 @@ impl UringDriver {
         }
     }
 
-    /// A receive found no buffer: more of them are lent, or it waits until one is given back.
+    /// A receive found no buffer: more of them are lent, or it waits until one is given back. The others that the same
+    /// wait tells of found none before there were more: they say nothing of how many are needed.
     fn out_of_buffers(&mut self, token: Token, batch: &mut Vec<Completion>) {
         self.stats.buffer_exhaustions += 1;
-        let helped = self.buffers.grow();
+        if !std::mem::replace(&mut self.grew, true) {
+            self.buffers.grow();
+            self.stats.buffers = self.buffers.lent().into();
+        }
         self.again(token, batch);
-        if !helped && self.rearm.last() == Some(&token) {
+        if self.buffers.are_all_held() && self.rearm.last() == Some(&token) {
             self.rearm.pop();
             self.starved.push(token);
         }

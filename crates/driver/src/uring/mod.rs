@@ -60,6 +60,8 @@ pub struct UringDriver {
     rearm: Vec<Token>,
     /// Receives that found every buffer held by somebody: a release lets them go on.
     starved: Vec<Token>,
+    /// Whether this wait has found the buffers too few already.
+    grew: bool,
     /// Entries for the next wait to hand over.
     backlog: VecDeque<Entry>,
     queued: VecDeque<Completion>,
@@ -86,6 +88,8 @@ impl UringDriver {
         }
         fallbacks.extend(features.fallbacks());
         let waker = Waker::new()?;
+        let mut stats = Stats::new(fallbacks);
+        stats.buffers = buffers.lent().into();
         Ok(UringDriver {
             ring,
             buffers,
@@ -94,6 +98,7 @@ impl UringDriver {
             table: Table::default(),
             rearm: Vec::new(),
             starved: Vec::new(),
+            grew: false,
             backlog: VecDeque::new(),
             queued: VecDeque::new(),
             reaped: Vec::with_capacity(256),
@@ -102,7 +107,7 @@ impl UringDriver {
             waker,
             wake_armed: false,
             discards: false,
-            stats: Stats::new(fallbacks),
+            stats,
             generation: Generation::current(),
         })
     }
