@@ -12,6 +12,7 @@ pub mod listener;
 mod outbox;
 pub mod pipe;
 mod protocol;
+mod rare;
 mod receive;
 mod send;
 pub mod stream;

@@ -3,11 +3,11 @@
 //! While a send is in flight the kernel reads the chunks at the front through `message`: they are neither dropped nor
 //! moved until its completion (`sent`). The vector lives on the heap, not on a stack that greenlets may swap.
 
-use std::collections::VecDeque;
-
 use proact_driver::Op;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+
+use super::rare::Rare;
 
 /// Chunks that one send carries.
 const VECTORS: usize = 64;
@@ -23,7 +23,7 @@ struct Message {
 pub struct Outbox {
     /// The first chunk, and those behind it: most connections never have a second, and need no queue.
     first: Option<Py<PyBytes>>,
-    others: VecDeque<Py<PyBytes>>,
+    others: Rare<Py<PyBytes>>,
     /// Bytes of the first chunk that are sent already.
     offset: usize,
     len: usize,
@@ -69,7 +69,13 @@ impl Outbox {
             // SAFETY: zeros are a value of iovec and msghdr.
             Box::new(unsafe { std::mem::zeroed() })
         });
-        for (index, chunk) in self.first.iter().chain(&self.others).take(VECTORS).enumerate() {
+        for (index, chunk) in self
+            .first
+            .iter()
+            .chain(self.others.iter())
+            .take(VECTORS)
+            .enumerate()
+        {
             let skip = if index == 0 { self.offset } else { 0 };
             let rest = &chunk.bind(py).as_bytes()[skip..];
             let len = rest.len().min(PIECE - total);

@@ -3,7 +3,6 @@
 //! Owns the fd from the first op to the close. Its state is behind a cell that is never held across a call into Python:
 //! each method takes what it needs, lets go, and then calls.
 
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
@@ -19,6 +18,7 @@ use super::file::Sending;
 use super::flow::{Flow, HIGH_WATER};
 use super::outbox::Outbox;
 use super::protocol::Callee;
+use super::rare::Rare;
 use crate::address::{Address, Name};
 use crate::call::{current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
@@ -75,7 +75,7 @@ pub(super) struct Stream {
     /// The receive in flight was asked to end.
     pub stopping: bool,
     pub paused: bool,
-    pub held: VecDeque<Held>,
+    pub held: Rare<Held>,
     pub ended: bool,
     /// Small receives in a row, in bulk mode.
     pub small: u8,
@@ -131,7 +131,7 @@ impl StreamTransport {
             receiving: None,
             stopping: false,
             paused: false,
-            held: VecDeque::new(),
+            held: Rare::default(),
             ended: false,
             small: 0,
             out: Outbox::default(),
