@@ -21,7 +21,7 @@ def layer_of(path: Path) -> str | None:
 
 
 def imported(path: Path) -> set[str]:
-    """The layers that a file imports when it runs, however it spells them; what is for types does not count."""
+    """The layers that a file imports when it runs, however spelled; what is for types does not count."""
     package = ("proact", *path.relative_to(PACKAGE).parts[:-1])
     found = set()
     tree = ast.parse(path.read_text())

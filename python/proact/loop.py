@@ -171,8 +171,9 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         """Counters of the engine since the loop was made.
 
         Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls`
-        (made by the engine), `wait_seconds` (in the waiting call), `buffers` (that a ring receives into), `buffer_exhaustions`, `overflows`,
-        `fallbacks` (lines), `readers` (fds watched for the program), `handles` (callbacks ready or timed).
+        (made by the engine), `wait_seconds` (in the waiting call), `buffers` (that a ring receives into),
+        `buffer_exhaustions`, `overflows`, `fallbacks` (lines), `readers` (fds watched for the program),
+        `handles` (callbacks ready or timed).
         The loop's own wake-up socket is not counted as in flight.
         """
         stats: dict[str, Any] = super()._stats()
