@@ -174,7 +174,7 @@ def test_nothing_is_left_running(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "epoll,kqueue"], "unknown model 'kqueue': choose from threads, nonblocking, "),
+        (["--models", "epoll,kqueue"], "unknown model 'kqueue': choose from blocking, threads, "),
         (["--models", ""], "unknown model ''"),
         (["--connections", "0"], "--connections has '0'"),
         (["--connections", "1,x"], "--connections has 'x'"),
@@ -207,6 +207,6 @@ def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
 def test_a_refused_json_file_is_found_out_before_the_run_and_leaves_no_file(tmp_path: Path) -> None:
     done = echo("--json", str(tmp_path / "x.json"), "--models", "epoll,oops")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("proact: unknown model 'oops': choose from threads, ")
+    assert done.stderr.startswith("proact: unknown model 'oops': choose from blocking, ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ def stand_in(tmp_path: Path, code: str) -> tuple[str, ...]:
     path = tmp_path / "server.py"
     path.write_text(
         "import json, os, socket, sys, time\n"
-        "fd = int(sys.argv[sys.argv.index('--fd') + 1])\n"
+        "fd = int(next(word for word in sys.argv if word.startswith('--fd='))[5:])\n"
         "listener = socket.socket(fileno=fd)\n"
         "def ready(): print(json.dumps({'port': listener.getsockname()[1]}), flush=True)\n"
         + textwrap.dedent(code)
@@ -47,7 +47,7 @@ def stand_in(tmp_path: Path, code: str) -> tuple[str, ...]:
 
 def test_leaving_the_context_ends_the_server() -> None:
     with ServerProcess("threads") as server:
-        server.check_echo(100)
+        server.check(100)
         pid = server.pid
     assert gone(pid, 0.1)
 
@@ -113,8 +113,11 @@ def test_one_that_does_not_start_says_why(tmp_path: Path, code: str, reason: str
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("ready(); time.sleep(60)", "no echo of 10 bytes within 0.3 s"),
-        ("ready(); c = listener.accept()[0]; c.recv(99); c.close(); time.sleep(60)", "echoed 0 of 10 bytes"),
+        ("ready(); time.sleep(60)", "no answer to 10 bytes within 0.3 s"),
+        (
+            "ready(); c = listener.accept()[0]; c.recv(99); c.close(); time.sleep(60)",
+            "answered 0 of 10 bytes",
+        ),
         ("ready(); c = listener.accept()[0]; c.sendall(bytes(10)); time.sleep(60)", "or other bytes"),
         ("ready(); c = listener.accept()[0]; c.recv(99); raise ValueError('fd')", "code 1: ValueError: fd"),
     ],
@@ -122,13 +125,13 @@ def test_one_that_does_not_start_says_why(tmp_path: Path, code: str, reason: str
 def test_one_that_does_not_echo_says_so(tmp_path: Path, code: str, reason: str) -> None:
     with ServerProcess("broken", command=stand_in(tmp_path, code)) as server:
         with pytest.raises(ServerError, match=reason):
-            server.check_echo(10, timeout=0.3)
+            server.check(10, timeout=0.3)
 
 
 def test_cpu_time_is_the_servers() -> None:
     with ServerProcess("nonblocking") as busy, ServerProcess("poll") as idle:
-        busy.check_echo(1)
-        idle.check_echo(1)
+        busy.check(1)
+        idle.check(1)
         before = busy.cpu_seconds(), idle.cpu_seconds(), time.monotonic()
         time.sleep(0.3)
         busy_used, idle_used = busy.cpu_seconds() - before[0], idle.cpu_seconds() - before[1]
@@ -139,7 +142,7 @@ def test_cpu_time_is_the_servers() -> None:
 
 def test_threads_and_memory_are_counted() -> None:
     with ServerProcess("threads") as server:
-        server.check_echo(1)
+        server.check(1)
         memory = server.resident_bytes()
         with contextlib.ExitStack() as stack:
             for _ in range(20):

@@ -119,7 +119,7 @@ class Bench:
     def measure(self, cell: Cell) -> Measured:
         """Measure one cell. Raises ServerError or LoadError, with the reason for people."""
         with ServerProcess(cell.model, cpu=self.server_cpu) as server:
-            server.check_echo(cell.size)
+            server.check(cell.size)
             resident_before = server.resident_bytes()
             try:
                 measured = self._timed(server, cell)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from proact.lab.workloads import WORKLOADS
+
 if TYPE_CHECKING:
     import socket
 
@@ -40,7 +42,7 @@ SELECT_LIMIT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One way to serve: ``module`` of ``proact.lab.models``, called as ``serve(listener, *arguments)``."""
+    """One way to serve: ``module`` of ``proact.lab.models``, ``serve(listener, sessions, *arguments)``."""
 
     name: str
     kind: Kind
@@ -50,21 +52,28 @@ class Model:
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
+    workloads: tuple[str, ...] = tuple(WORKLOADS)  #: what it serves
 
-    def missing(self, connections: int = 1) -> str | None:
+    def missing(self, connections: int = 1, workload: str = "echo") -> str | None:
         """Why it cannot be measured here with so many connections, and what would help; None if it can."""
+        if workload not in self.workloads:
+            return f"serves {', '.join(self.workloads)} only"
         if self.connection_limit is not None and connections > self.connection_limit:
-            return f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
+            return (
+                "serves one connection after the other, so one at a time"
+                if self.connection_limit == 1
+                else f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
+            )
         if self.package is not None and importlib.util.find_spec(self.package) is None:
             return f"not installed: pip install {self.package}"
         if self.engine is not None:
             return missing_engine(self.engine)
         return None
 
-    def serve(self, listener: socket.socket) -> NoReturn:
-        """Serve on ``listener`` in this process for ever."""
+    def serve(self, listener: socket.socket, workload: str) -> NoReturn:
+        """Serve ``workload`` on ``listener`` in this process for ever."""
         module: Any = importlib.import_module(f"proact.lab.models.{self.module}")
-        module.serve(listener, *self.arguments)
+        module.serve(listener, WORKLOADS[workload].sessions(), *self.arguments)
         raise RuntimeError(f"{self.name} stopped by itself")
 
 
@@ -94,10 +103,11 @@ def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
 
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
-    return Model(f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine)
+    return Model(f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo",))
 
 
 _ALL: Final = (
+    _plain("blocking", Kind.BLOCKING, "blocking", 1),
     _plain("threads", Kind.BLOCKING, "threads"),
     _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),

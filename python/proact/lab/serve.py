@@ -16,12 +16,14 @@ from typing import NoReturn
 from proact.lab.lifetime import die_with_parent, pin_to
 from proact.lab.models import BACKLOG
 from proact.lab.registry import MODELS
+from proact.lab.workloads import WORKLOADS
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line of a server process."""
     parser = argparse.ArgumentParser(prog="python -m proact.lab.serve", description=__doc__)
     parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--workload", choices=WORKLOADS, default="echo", help="what to serve")
     parser.add_argument("--fd", type=int, help="an inherited listening TCP socket")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     parser.add_argument("--cpu", type=int, help="run on this core only")
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> NoReturn:
         pin_to(options.cpu)  # before any thread starts, so that all of them inherit it
     listener = listen(options.fd)
     print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
-    MODELS[options.model].serve(listener)
+    MODELS[options.model].serve(listener, options.workload)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Final, Self
 
 from proact.lab.environment import process_cpu_seconds
 from proact.lab.models import BACKLOG
+from proact.lab.workloads import WORKLOADS, Exchange
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,18 +30,29 @@ START_TIMEOUT: Final = 20.0
 
 
 class ServerError(Exception):
-    """The server did not start, ended by itself, or does not echo."""
+    """The server did not start, ended by itself, or answers wrongly."""
 
 
 class ServerProcess:
     """A server of one model on a free port of 127.0.0.1, as a context manager.
 
     ``with ServerProcess("epoll") as server:`` raises ServerError if it does not start; on leaving, the
-    process has ended, whatever happened. ``cpu`` is the core that it may run on (None: all).
+    process has ended, whatever happened. ``cpu`` is the core that it may run on (None: all). ``probe``: an fd
+    for the record of its calls (``proact._core.Probe``), which it fills from the first call that it makes.
     """
 
-    def __init__(self, model: str, *, cpu: int | None = None, command: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        workload: str = "echo",
+        *,
+        cpu: int | None = None,
+        probe: int | None = None,
+        command: tuple[str, ...] | None = None,
+    ) -> None:
         self.model = model
+        self.workload = workload
+        self._probe = probe
         self.port = 0
         self._cpu = cpu
         self._command = command or (sys.executable, "-m", "proact.lab.serve")
@@ -75,19 +87,22 @@ class ServerProcess:
             command = [
                 *self._command,
                 self.model,
-                "--fd",
-                str(listener.fileno()),
-                "--parent",
-                str(os.getpid()),
+                f"--workload={self.workload}",
+                f"--fd={listener.fileno()}",
+                f"--parent={os.getpid()}",
             ]
+            inherited = [listener.fileno()]
             if self._cpu is not None:
-                command += ["--cpu", str(self._cpu)]
+                command.append(f"--cpu={self._cpu}")
+            if self._probe is not None:
+                command.append(f"--probe={self._probe}")
+                inherited.append(self._probe)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                pass_fds=(listener.fileno(),),
+                pass_fds=inherited,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for us; we end the server
                 env=child_environment(),
@@ -148,25 +163,29 @@ class ServerProcess:
         lines = self._errors.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
-    def check_echo(self, size: int, timeout: float = 5.0) -> None:
-        """One message of ``size`` bytes there and back. Raises ServerError if it does not come back equal.
+    def check(self, size: int, timeout: float = 5.0) -> None:
+        """One exchange of ``size`` bytes of content. Raises ServerError if the answer is not the right one.
 
         It also makes the server allocate what it needs once and not per connection, before memory is read.
         """
-        message = os.urandom(size)
+        exchanged = WORKLOADS[self.workload].exchange(size)
+        if exchanged is None:
+            payload = os.urandom(size)
+            exchanged = Exchange(payload, payload)
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                returned = exchange(connection, message, timeout)
+                returned = exchange(connection, exchanged, timeout)
         except TimeoutError:
             raise ServerError(
-                self.ended(grace=0.2) or f"no echo of {size} bytes within {timeout:g} s"
+                self.ended(grace=0.2) or f"no answer to {size} bytes within {timeout:g} s"
             ) from None
         except OSError as error:
-            raise ServerError(self.ended(grace=0.2) or f"no echo: {error}") from None
-        if returned != message:
+            raise ServerError(self.ended(grace=0.2) or f"no answer: {error}") from None
+        if returned != exchanged.response:
+            expected = len(exchanged.response)
             raise ServerError(
-                self.ended(grace=0.2) or f"echoed {len(returned)} of {size} bytes, or other bytes"
+                self.ended(grace=0.2) or f"answered {len(returned)} of {expected} bytes, or other bytes"
             )
 
     def cpu_seconds(self) -> float:
@@ -198,15 +217,15 @@ class ServerProcess:
             raise ServerError(self.ended(grace=0.2) or str(error)) from None
 
 
-def exchange(connection: socket.socket, message: bytes, timeout: float) -> bytes:
-    """Send ``message`` and receive as many bytes, both at once: a server that waits to write must be read.
+def exchange(connection: socket.socket, exchanged: Exchange, timeout: float) -> bytes:
+    """Send the request and receive the answer, both at once: a server that waits to write must be read.
 
-    Returns what came back, less than was sent if the peer closed. Raises TimeoutError after ``timeout``
+    Returns what came back, less than was expected if the peer closed. Raises TimeoutError after ``timeout``
     seconds without progress.
     """
     connection.setblocking(False)
-    unsent, returned = memoryview(message), bytearray()
-    while len(returned) < len(message):
+    unsent, returned = memoryview(exchanged.request), bytearray()
+    while len(returned) < len(exchanged.response):
         readable, writable, _ = select.select([connection], [connection] if unsent else [], [], timeout)
         if not readable and not writable:
             raise TimeoutError(f"nothing moved for {timeout:g} s")

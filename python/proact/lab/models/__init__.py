@@ -1,10 +1,11 @@
-"""One echo server for each I/O model, each the smallest honest one, in one file.
+"""One server for each I/O model, each the smallest honest one, in one file.
 
 What every model keeps to, so that their numbers can be compared:
 
-- ``serve(listener, ...)`` takes a bound, listening TCP socket and never returns;
-- bytes go back in order and unchanged, in whatever pieces they arrive;
-- at most one chunk per connection waits to be sent: whoever cannot write stops reading, so memory stays
+- ``serve(listener, sessions, ...)`` takes a bound, listening TCP socket and what makes the session of a new
+  connection (``proact.lab.workloads``), and never returns;
+- a session is fed what arrives, in order, in whatever pieces, and what it answers is sent, in order;
+- at most one answer per connection waits to be sent: whoever cannot write stops reading, so memory stays
   bounded, and no peer can hold up another (except where that *is* the model: one blocked thread each);
 - a reset ends its connection, not the server;
 - ``TCP_NODELAY`` is on.

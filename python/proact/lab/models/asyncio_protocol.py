@@ -1,7 +1,7 @@
 """The same asyncio protocol on every event loop: asyncio's own, uvloop, rloop, and proact on each engine.
 
-What runs here per message is the loop's transport and the three lines of ``data_received``; the rest is the
-loop, which is what is compared.
+What runs here per message is the loop's transport, ``data_received`` and the session; the rest is the loop,
+which is what is compared.
 """
 
 from __future__ import annotations
@@ -9,15 +9,24 @@ from __future__ import annotations
 import asyncio
 import importlib
 import socket
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from proact.lab.models import BACKLOG
 
+if TYPE_CHECKING:
+    from proact.lab.workloads import Sessions
+    from proact.lab.workloads.session import Session
 
-class Echo(asyncio.Protocol):
-    """Writes back what it receives; stops reading while the peer does not take what was written."""
+
+class Peer(asyncio.Protocol):
+    """Answers what it receives; stops reading while the peer does not take what was written."""
 
     transport: asyncio.Transport
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.reading_file: asyncio.Future[int] | None = None
+        self.writing = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not isinstance: uvloop's and rloop's transports are not asyncio's, but act as theirs.
@@ -25,13 +34,40 @@ class Echo(asyncio.Protocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
+        self.reply(self.session.feed(data))
+
+    def reply(self, data: bytes) -> None:
+        """Send ``data``; then read what the session wants, end with it, or go on."""
+        if data:
+            self.transport.write(data)
+        if (wanted := self.session.wanted) is not None:
+            # A loop that waits for readiness cannot read a file without blocking: asyncio's way is a thread.
+            if self.reading_file is None:
+                self.transport.pause_reading()
+            self.reading_file = asyncio.get_running_loop().run_in_executor(None, wanted.read)
+            self.reading_file.add_done_callback(self.file_read)
+            return
+        if self.session.over:
+            self.transport.close()
+
+    def file_read(self, done: asyncio.Future[int]) -> None:
+        """A thread has read the piece that was wanted."""
+        if self.transport.is_closing():
+            return
+        self.reply(self.session.supply(done.result()))
+        if self.reading_file is done:  # it was the last piece
+            self.reading_file = None
+            if self.writing and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def pause_writing(self) -> None:
+        self.writing = False
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.transport.resume_reading()
+        self.writing = True
+        if self.reading_file is None:
+            self.transport.resume_reading()
 
 
 def new_loop(package: str, engine: str | None) -> Any:
@@ -40,11 +76,13 @@ def new_loop(package: str, engine: str | None) -> Any:
     return factory() if engine is None else factory(engine=engine)
 
 
-def serve(listener: socket.socket, package: str, engine: str | None = None) -> NoReturn:
+def serve(listener: socket.socket, sessions: Sessions, package: str, engine: str | None = None) -> NoReturn:
     """Serve on a loop of ``package`` until the process is killed."""
     listener.setblocking(False)
     loop = new_loop(package, engine)
     asyncio.set_event_loop(loop)
-    server = loop.run_until_complete(loop.create_server(Echo, sock=listener, backlog=BACKLOG))
+    server = loop.run_until_complete(
+        loop.create_server(lambda: Peer(sessions()), sock=listener, backlog=BACKLOG)
+    )
     loop.run_forever()
     raise RuntimeError(f"the loop stopped by itself, with {server!r}")

@@ -14,8 +14,41 @@ from proact.lab.models import CHUNK
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proact.lab.workloads import Sessions
+    from proact.lab.workloads.session import Session
 
-def accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
+
+class Peer:
+    """One connection: its socket, its session, and what it could not send yet."""
+
+    __slots__ = ("connection", "rest", "session")
+
+    def __init__(self, connection: socket.socket, session: Session) -> None:
+        self.connection = connection
+        self.session = session
+        self.rest = memoryview(b"")
+
+    def attempt(self) -> bool:
+        """Send the rest, or if there is none receive a chunk and send its answer; neither call waits.
+
+        Returns False when the connection has ended. Else ``rest`` is what is still to be sent.
+        """
+        try:
+            if not self.rest:
+                data = self.connection.recv(CHUNK)
+                if not data:
+                    return False
+                self.rest = memoryview(self.session.answer(data))
+            if self.rest:
+                self.rest = self.rest[self.connection.send(self.rest) :]
+        except BlockingIOError:
+            return True
+        except OSError:  # a reset, a timeout: the end of this connection only
+            return False
+        return bool(self.rest) or not self.session.over
+
+
+def accept_waiting(listener: socket.socket, sessions: Sessions) -> Iterator[Peer]:
     """Each connection that waits in the backlog now, made non-blocking."""
     while True:
         try:
@@ -26,21 +59,4 @@ def accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
             continue
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield connection
-
-
-def attempt(connection: socket.socket, rest: memoryview | None) -> memoryview | None:
-    """Send ``rest``, or if there is none receive a chunk and send that; neither call waits.
-
-    Returns what is still to be sent (empty: nothing, receive next), or None when the connection has ended.
-    """
-    try:
-        if not rest:
-            rest = memoryview(connection.recv(CHUNK))
-            if not rest:
-                return None
-        return rest[connection.send(rest) :]
-    except BlockingIOError:
-        return memoryview(b"") if rest is None else rest
-    except OSError:  # a reset, a timeout: the end of this connection only
-        return None
+        yield Peer(connection, sessions())

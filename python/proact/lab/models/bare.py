@@ -12,8 +12,10 @@ from proact import _core
 if TYPE_CHECKING:
     import socket
 
+    from proact.lab.workloads import Sessions
 
-def serve(listener: socket.socket, model: str) -> NoReturn:
+
+def serve(listener: socket.socket, _sessions: Sessions, model: str) -> NoReturn:
     """Hand the listening socket to the Rust server called ``model`` until the process is killed."""
     _core.bare_echo_server(model, listener.detach())  # it closes the fd when it ends
     raise RuntimeError(f"the bare {model} server stopped by itself")

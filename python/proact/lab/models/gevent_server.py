@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import importlib
 import socket
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from proact.lab.models import CHUNK
+from proact.lab.models.blocking import converse
+
+if TYPE_CHECKING:
+    from proact.lab.workloads import Sessions
 
 
-def serve(listener: socket.socket) -> NoReturn:
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Serve with gevent's StreamServer until the process is killed."""
     # By name, because gevent is optional and the type checker may not have it.
     gevent_socket: Any = importlib.import_module("gevent.socket")
     stream_server: Any = importlib.import_module("gevent.server").StreamServer
-    stream_server(gevent_socket.socket(fileno=listener.detach()), echo).serve_forever()
-    raise RuntimeError("gevent's server stopped by itself")
 
-
-def echo(connection: Any, _address: object) -> None:
-    """Send back what one peer sends, until it closes or resets."""
-    try:
+    def handle(connection: Any, _address: object) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while data := connection.recv(CHUNK):
-            connection.sendall(data)
-    except ConnectionError:
-        pass
+        converse(connection, sessions())
+
+    stream_server(gevent_socket.socket(fileno=listener.detach()), handle).serve_forever()
+    raise RuntimeError("gevent's server stopped by itself")

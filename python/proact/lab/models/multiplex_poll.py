@@ -9,33 +9,31 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.attempt import accept_waiting, attempt
+from proact.lab.models.attempt import Peer, accept_waiting
 
 if TYPE_CHECKING:
     import socket
 
+    from proact.lab.workloads import Sessions
 
-def serve(listener: socket.socket) -> NoReturn:
+
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Wait with ``poll`` for ever. A connection is watched for reading; for writing while it has a rest."""
     listener.setblocking(False)
     poll = select.poll()
     poll.register(listener, select.POLLIN)
-    connections: dict[int, socket.socket] = {}
-    unsent: dict[int, memoryview] = {}
+    peers: dict[int, Peer] = {}
     while True:
         for fd, _ in poll.poll():
             if fd == listener.fileno():
-                for connection in accept_waiting(listener):
-                    connections[connection.fileno()] = connection
-                    poll.register(connection, select.POLLIN)
+                for peer in accept_waiting(listener, sessions):
+                    peers[peer.connection.fileno()] = peer
+                    poll.register(peer.connection, select.POLLIN)
                 continue
-            waited = unsent.pop(fd, None)
-            rest = attempt(connections[fd], waited)
-            if rest is None:
+            peer = peers[fd]
+            waited = bool(peer.rest)
+            if not peer.attempt():
                 poll.unregister(fd)
-                connections.pop(fd).close()
-                continue
-            if rest:
-                unsent[fd] = rest
-            if bool(rest) != bool(waited):  # change what is watched only when it changes
-                poll.modify(fd, select.POLLOUT if rest else select.POLLIN)
+                peers.pop(fd).connection.close()
+            elif bool(peer.rest) != waited:  # change what is watched only when it changes
+                poll.modify(fd, select.POLLOUT if peer.rest else select.POLLIN)

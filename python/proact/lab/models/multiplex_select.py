@@ -10,29 +10,33 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.attempt import accept_waiting, attempt
+from proact.lab.models.attempt import Peer, accept_waiting
 
 if TYPE_CHECKING:
     import socket
 
+    from proact.lab.workloads import Sessions
 
-def serve(listener: socket.socket) -> NoReturn:
+
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Wait with ``select`` for ever. A connection is watched to read; to write while it has a rest."""
     listener.setblocking(False)
-    reading = {listener}
-    unsent: dict[socket.socket, memoryview] = {}
+    reading: set[socket.socket] = {listener}
+    writing: set[socket.socket] = set()
+    peers: dict[socket.socket, Peer] = {}
     while True:
-        readable, writable, _ = select.select(reading, unsent, [])
+        readable, writable, _ = select.select(reading, writing, [])
         for connection in readable + writable:
             if connection is listener:
-                reading.update(accept_waiting(listener))
+                accepted = {peer.connection: peer for peer in accept_waiting(listener, sessions)}
+                peers.update(accepted)
+                reading.update(accepted)
                 continue
-            rest = attempt(connection, unsent.pop(connection, None))
-            if rest is None:
+            peer = peers[connection]
+            if not peer.attempt():
                 reading.discard(connection)
-                connection.close()
-            elif rest:
-                reading.discard(connection)
-                unsent[connection] = rest
-            else:
-                reading.add(connection)
+                writing.discard(connection)
+                peers.pop(connection).connection.close()
+            elif bool(peer.rest) != (connection in writing):  # change what is watched only when it changes
+                reading ^= {connection}
+                writing ^= {connection}

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.attempt import accept_waiting, attempt
+from proact.lab.models.attempt import Peer, accept_waiting
 
 if TYPE_CHECKING:
     import socket
 
+    from proact.lab.workloads import Sessions
 
-def serve(listener: socket.socket) -> NoReturn:
+
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Go round all connections for ever, with one attempt at each."""
     listener.setblocking(False)
-    unsent: dict[socket.socket, memoryview | None] = {}  # every connection, and what it could not send yet
+    peers: set[Peer] = set()
     while True:
-        unsent.update(dict.fromkeys(accept_waiting(listener)))
-        for connection, rest in list(unsent.items()):
-            rest = attempt(connection, rest)
-            if rest is None:
-                del unsent[connection]
-                connection.close()
-            else:
-                unsent[connection] = rest
+        peers.update(accept_waiting(listener, sessions))
+        for peer in list(peers):
+            if not peer.attempt():
+                peers.discard(peer)
+                peer.connection.close()

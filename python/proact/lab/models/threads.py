@@ -6,30 +6,20 @@ to read and one to write per message; the price is a thread, its stack and the s
 
 from __future__ import annotations
 
-import socket
 import threading
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models import CHUNK
+from proact.lab.models.blocking import accept, converse
+
+if TYPE_CHECKING:
+    import socket
+
+    from proact.lab.workloads import Sessions
 
 
-def serve(listener: socket.socket) -> NoReturn:
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Accept for ever; each connection gets a thread that lives as long as it does."""
     listener.setblocking(True)
     while True:
-        try:
-            connection, _ = listener.accept()
-        except ConnectionError:  # the peer gave up while it waited in the backlog
-            continue
-        threading.Thread(target=echo, args=(connection,), daemon=True).start()
-
-
-def echo(connection: socket.socket) -> None:
-    """Send back what one peer sends, until it closes or resets."""
-    with connection:
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while data := connection.recv(CHUNK):
-                connection.sendall(data)
-        except ConnectionError:
-            pass
+        if (connection := accept(listener)) is not None:
+            threading.Thread(target=converse, args=(connection, sessions()), daemon=True).start()

@@ -1,0 +1,44 @@
+"""Blocking I/O (Stevens, fig. 6.1), one connection after the other.
+
+The process sleeps in ``recv`` until its one peer says something; whoever else connects waits in the backlog
+until that peer has gone. One system call to read and one to write per message, and no concurrency at all.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+from proact.lab.models import CHUNK
+
+if TYPE_CHECKING:
+    from proact.lab.workloads import Sessions
+    from proact.lab.workloads.session import Session
+
+
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
+    """Serve one connection to its end, then the next, for ever."""
+    listener.setblocking(True)
+    while True:
+        if (connection := accept(listener)) is not None:
+            converse(connection, sessions())
+
+
+def accept(listener: socket.socket) -> socket.socket | None:
+    """Wait for a connection; None if the peer gave up while it waited in the backlog."""
+    try:
+        connection, _ = listener.accept()
+    except ConnectionError:
+        return None
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def converse(connection: socket.socket, session: Session) -> None:
+    """Answer what one peer sends, until it closes or resets, or the session is over."""
+    with connection:
+        try:
+            while not session.over and (data := connection.recv(CHUNK)):
+                connection.sendall(session.answer(data))
+        except ConnectionError:
+            pass
