@@ -1,8 +1,8 @@
 """What the models serve: each workload is one conversation, the same bytes through every model.
 
 A workload has two ends. The server's is a ``Session`` for each connection: it is handed what arrived and says
-what to send, and never touches a socket (sans-I/O), so that a model is nothing but its way of waiting and moving
-bytes. The load's end is an ``Exchange``: what a client sends and the bytes that must come back.
+what to send, and never touches a socket (sans-I/O), so that a model is nothing but its way of waiting and
+moving bytes. The load's end is an ``Exchange``: what a client sends and the bytes that must come back.
 
 To add a workload: its session in a file here, one entry in ``WORKLOADS``.
 """

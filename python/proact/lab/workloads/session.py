@@ -22,10 +22,10 @@ class Extent:
 class Session:
     """What is served to one peer.
 
-    A model hands over what arrived with ``feed`` and sends what that returns. While ``wanted`` is not None
-    the answer needs a piece of a file: the model reads it in its own way, and ``supply`` takes how many bytes came
-    and returns more to send. Nothing may be fed meanwhile. When ``over`` is True the connection is closed once
-    everything has been sent.
+    A model hands over what arrived with ``feed`` and sends what that returns. While ``wanted`` is not
+    None the answer needs a piece of a file: the model reads it in its own way, and ``supply`` takes how
+    many bytes came and returns more to send. Nothing may be fed meanwhile. When ``over`` is True the
+    connection is closed once everything has been sent.
     """
 
     __slots__ = ()
