@@ -115,6 +115,23 @@ class _WritePipe(_FlowControlMixin, asyncio.WriteTransport):
     """The same of a pipe that is written to."""
 
 
+class _Late:
+    """A protocol that is made once there is a socket to be closed should making it fail."""
+
+    def __init__(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._factory = factory
+        self.protocol: asyncio.BaseProtocol | None = None
+
+    def make(self, sock: socket.socket) -> asyncio.BaseProtocol:
+        try:
+            self.protocol = self._factory()
+        except BaseException:
+            # No transport will ever close it.
+            sock.close()
+            raise
+        return self.protocol
+
+
 class EventLoop(_core.Scheduler, _BaseEventLoop):
     """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
 
@@ -453,14 +470,25 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         _keep_open(sock)
         return self._begin(transport, waiter)
 
+    async def create_datagram_endpoint(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
+    ) -> Any:
+        """A datagram transport and its protocol; arguments as asyncio's."""
+        # asyncio calls the factory where it can't close the socket if that fails: `_make_datagram_transport` does it.
+        late = _Late(protocol_factory)
+        transport, _ = await super().create_datagram_endpoint(lambda: late, *args, **kwargs)  # type: ignore[arg-type, return-value]
+        return transport, late.protocol
+
     def _make_datagram_transport(
         self,
         sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
+        protocol: asyncio.BaseProtocol | _Late,
         address: Any = None,
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> _core.DatagramTransport:
+        if isinstance(protocol, _Late):
+            protocol = protocol.make(sock)
         transport = _core.DatagramTransport(self, sock, protocol, address, extra)
         _keep_open(sock)
         return self._begin(transport, waiter)

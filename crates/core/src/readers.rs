@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use proact_driver::{Op, Token};
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
@@ -108,6 +108,19 @@ impl Readers {
     }
 }
 
+/// What `fileno` raises is its own, unless it says that this is no file.
+fn invalid(object: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    let py = object.py();
+    let known = error.is_instance_of::<PyAttributeError>(py)
+        || error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py);
+    if known {
+        PyValueError::new_err(format!("Invalid file object: {object:?}"))
+    } else {
+        error
+    }
+}
+
 /// The fd that an argument of `add_reader` and its like names.
 pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let fd: RawFd = match object.extract() {
@@ -115,14 +128,10 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
         Err(_) => object
             .call_method0("fileno")
             .and_then(|fd| fd.extract())
-            .map_err(|_| {
-                pyo3::exceptions::PyValueError::new_err(format!("Invalid file object: {object:?}"))
-            })?,
+            .map_err(|error| invalid(object, error))?,
     };
     if fd < 0 {
-        return Err(pyo3::exceptions::PyValueError::new_err(format!(
-            "Invalid file descriptor: {fd}"
-        )));
+        return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
     }
     Ok(fd)
 }

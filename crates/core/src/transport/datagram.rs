@@ -105,8 +105,9 @@ impl DatagramTransport {
             return Err(error);
         }
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1("_transport_failed", (this, exception(py, &error), message))?;
-        Self::lose(this, Some(error))
+        let told = scheduler.call_method1("_transport_failed", (this, exception(py, &error), message));
+        Self::lose(this, Some(error))?;
+        told.map(drop)
     }
 
     /// Schedules a method of this transport for the next turn.

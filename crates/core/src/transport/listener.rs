@@ -157,13 +157,13 @@ impl Listener {
             let scheduler = listener.scheduler.bind(py);
             let retries = is_exhaustion(result);
             let start = this.getattr(intern!(py, "start"))?;
+            if retries {
+                scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
+            }
             scheduler.call_method1(
                 "_accept_failed",
                 (exception(py, &error), &listener.socket, retries),
             )?;
-            if retries {
-                scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
-            }
         }
         Ok(())
     }

@@ -175,8 +175,8 @@ impl PipeTransport {
         let what = if writes { "write" } else { "read" };
         let error = os_error(result);
         let message = format!("Fatal {what} error on pipe transport");
-        Self::failed(this, &error, &message, writes || result == -libc::EIO)?;
-        Self::lose(this, Some(error))
+        let told = Self::failed(this, &error, &message, writes || result == -libc::EIO);
+        Self::lose(this, Some(error)).and(told)
     }
 
     /// Waits for the fd, unless it does already or has no need to.
@@ -230,24 +230,26 @@ impl PipeTransport {
             }
             (room, state.phase, !state.paused && !state.stopping)
         };
-        match completion.result {
-            _ if phase >= Phase::Lost => {}
-            result if result == -libc::ECANCELED => {}
-            error if error < 0 => Self::fatal(this, error)?,
-            _ if room => Self::write_now(this)?,
-            _ if transport.writes => Self::peer_is_gone(this)?,
-            _ if wanted && phase == Phase::Open => Self::read(this)?,
-            _ => {}
-        }
+        let outcome = match completion.result {
+            _ if phase >= Phase::Lost => Ok(()),
+            result if result == -libc::ECANCELED => Ok(()),
+            error if error < 0 => Self::fatal(this, error),
+            _ if room => Self::write_now(this),
+            _ if transport.writes => Self::peer_is_gone(this),
+            _ if wanted && phase == Phase::Open => Self::read(this),
+            _ => Ok(()),
+        };
         if !completion.is_terminal() {
-            return Ok(());
+            return outcome;
         }
+        // Also when the protocol stops the loop: the next run goes on from here.
         let phase = transport.state.get()?.phase;
-        match phase {
+        let settled = match phase {
             Phase::Open => Self::poll(this),
             Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
             Phase::New | Phase::Closed => Ok(()),
-        }
+        };
+        outcome.and(settled)
     }
 
     /// One read, straight into the object that the protocol gets.
@@ -269,8 +271,8 @@ impl PipeTransport {
             syscalls::AGAIN => Ok(()),
             0 => {
                 let outcome = callee.call0(intern!(py, "eof_received"));
-                Self::report(this, outcome, "eof_received")?;
-                Self::lose(this, None)
+                let told = Self::report(this, outcome, "eof_received");
+                Self::lose(this, None).and(told)
             }
             error if error < 0 => Self::fatal(this, error),
             count => {

@@ -20,6 +20,10 @@ impl<T> Rare<T> {
         self.0.get_or_insert_default().push_back(item);
     }
 
+    pub fn push_front(&mut self, item: T) {
+        self.0.get_or_insert_default().push_front(item);
+    }
+
     pub fn pop_front(&mut self) -> Option<T> {
         self.0.as_mut()?.pop_front()
     }

@@ -96,16 +96,12 @@ impl StreamTransport {
             }
             state.phase == Phase::Open
         };
-        match data {
-            Some(data) if deliver => Self::deliver(this, Held::Data(data.unbind()))?,
-            None if deliver => Self::receive_ended(this, completion.result)?,
-            _ => {}
-        }
-        if completion.is_terminal() {
-            Self::settle(this)
-        } else {
-            Ok(())
-        }
+        let outcome = match data {
+            Some(data) if deliver => Self::deliver(this, Held::Data(data.unbind())),
+            None if deliver => Self::receive_ended(this, completion.result),
+            _ => Ok(()),
+        };
+        Self::settle_after(this, completion, outcome)
     }
 
     /// The socket is readable, in bulk mode.
@@ -123,16 +119,12 @@ impl StreamTransport {
                 state.phase == Phase::Open && !state.paused && !state.ended && !state.stopping,
             )
         };
-        if wanted && completion.result >= 0 {
-            Self::receive_bulk(this, fd)?;
-        } else if wanted {
-            Self::receive_ended(this, completion.result)?;
-        }
-        if completion.is_terminal() {
-            Self::settle(this)
-        } else {
-            Ok(())
-        }
+        let outcome = match completion.result {
+            0.. if wanted => Self::receive_bulk(this, fd),
+            error if wanted => Self::receive_ended(this, error),
+            _ => Ok(()),
+        };
+        Self::settle_after(this, completion, outcome)
     }
 
     /// One large receive into the object that the protocol gets.
@@ -248,6 +240,7 @@ impl StreamTransport {
             let buffer = match callee.get_buffer(rest.len() as isize) {
                 Ok(buffer) => buffer,
                 Err(error) => {
+                    Self::keep(this, &error, rest)?;
                     return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed.");
                 }
             };
@@ -255,13 +248,33 @@ impl StreamTransport {
             // SAFETY: the buffer is exported, writable, contiguous and no shorter than the piece.
             unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), buffer.buf_ptr().cast(), piece.len()) };
             drop(buffer);
-            Self::updated(this, callee, piece.len())?;
+            if let Err(error) = Self::updated(this, callee, piece.len()) {
+                Self::keep(this, &error, left)?;
+                return Err(error);
+            }
             if this.get().state.get()?.phase != Phase::Open {
                 break;
             }
             rest = left;
         }
         Ok(())
+    }
+
+    /// What was not handed over when a protocol stopped the loop comes in the next run, as it would out of the socket.
+    fn keep(this: &Bound<'_, Self>, error: &PyErr, rest: &[u8]) -> PyResult<()> {
+        if rest.is_empty() || !stops_the_loop(this.py(), error) {
+            return Ok(());
+        }
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase != Phase::Open {
+                return Ok(());
+            }
+            state
+                .held
+                .push_front(Held::Data(PyBytes::new(this.py(), rest).unbind()));
+        }
+        Self::soon(this, "_deliver_held")
     }
 
     fn updated(this: &Bound<'_, Self>, callee: &Callee<'_>, count: usize) -> PyResult<()> {
@@ -285,8 +298,18 @@ impl StreamTransport {
                 Ok(())
             }
             Ok(false) => Self::begin_close(this),
-            Err(error) if stops_the_loop(this.py(), &error) => Err(error),
+            // It has heard of the end, and is not asked again.
+            Err(error) if stops_the_loop(this.py(), &error) => Self::begin_close(this).and(Err(error)),
             Err(error) => Self::fatal(this, error, "Fatal error: protocol.eof_received() call failed."),
+        }
+    }
+
+    /// Goes on after a completion that was terminal, whatever the protocol has raised: the next run finds all in its place.
+    fn settle_after(this: &Bound<'_, Self>, completion: &Completion, outcome: PyResult<()>) -> PyResult<()> {
+        if completion.is_terminal() {
+            outcome.and(Self::settle(this))
+        } else {
+            outcome
         }
     }
 
@@ -346,9 +369,13 @@ impl StreamTransport {
             let Some((callee, buffered)) = slf.get().callee(slf.py())? else {
                 return Ok(());
             };
-            match held {
-                Held::Data(data) => Self::deliver_to(slf, &callee, buffered, data.bind(slf.py()))?,
-                Held::End => Self::deliver_end(slf, &callee)?,
+            let outcome = match held {
+                Held::Data(data) => Self::deliver_to(slf, &callee, buffered, data.bind(slf.py())),
+                Held::End => Self::deliver_end(slf, &callee),
+            };
+            if outcome.is_err() {
+                // What is behind it comes in the next run.
+                return Self::soon(slf, "_deliver_held").and(outcome);
             }
         }
     }

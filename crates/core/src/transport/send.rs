@@ -198,23 +198,37 @@ impl StreamTransport {
                 .out
                 .len()
                 .saturating_sub(result.max(0) as usize);
-            if !Self::account(this, result)? {
-                return Ok(());
+            match Self::account(this, result) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return Self::flush_later(this).and(Err(error)),
             }
             if left == 0 {
                 // What `resume_writing` wrote meanwhile has joined the next flush: a turn ends.
                 break;
             }
         }
+        let mut told = Ok(());
         if this.get().state.get()?.out.is_empty() {
             // A write that was sent at once has left nothing to be sent here, and told nobody.
-            Self::maybe_resume_protocol(this)?;
+            told = Self::maybe_resume_protocol(this);
         }
         if this.get().state.get()?.out.is_empty() {
-            Self::drained(this)
-        } else {
-            Ok(())
+            Self::drained(this)?;
         }
+        told
+    }
+
+    /// Has the next turn send what is left, or finish: a `resume_writing` has stopped the loop.
+    fn flush_later(this: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut state = this.get().state.get()?;
+            // Whoever wrote may have joined already.
+            if state.phase >= Phase::Lost || std::mem::replace(&mut state.in_flush, true) {
+                return Ok(());
+            }
+        }
+        this.get().scheduler.get().join_flush(this.clone().unbind())
     }
 
     /// The terminal completion of a send.
@@ -232,8 +246,10 @@ impl StreamTransport {
             // The next piece of the file, or what was written since it was given up.
             return Self::flush(this);
         }
-        if !Self::account(this, completion.result)? {
-            return Ok(());
+        match Self::account(this, completion.result) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => return Self::flush_later(this).and(Err(error)),
         }
         let join = {
             let mut state = this.get().state.get()?;

@@ -202,11 +202,13 @@ impl StreamTransport {
             return Err(error);
         }
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1(
+        let told = scheduler.call_method1(
             intern!(py, "_transport_failed"),
             (this, exception(py, &error), message),
-        )?;
-        Self::lose(this, Some(error))
+        );
+        // Whatever an exception handler raises: the connection ends.
+        Self::lose(this, Some(error))?;
+        told.map(drop)
     }
 
     pub fn fd(&self) -> PyResult<RawFd> {
@@ -282,7 +284,9 @@ impl StreamTransport {
                 Err(error) => {
                     let scheduler = this.scheduler.bind(py);
                     let message = "Exception in callback protocol.connection_made";
-                    scheduler.call_method1("_protocol_failed", (slf, exception(py, &error), message))?;
+                    outcome = scheduler
+                        .call_method1("_protocol_failed", (slf, exception(py, &error), message))
+                        .map(drop);
                 }
                 Ok(_) => {}
             }

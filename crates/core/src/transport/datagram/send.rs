@@ -106,16 +106,17 @@ impl DatagramTransport {
         let transport = this.get();
         let mut count = transport.state.get()?.queue.len();
         let mut went = count == 0;
-        while count > 0 {
+        let mut outcome = Ok(());
+        while count > 0 && outcome.is_ok() {
             count -= 1;
             let sent = transport.state.get()?.send_first(py, transport.header);
             let Some((result, _)) = sent else { break };
             went = true;
-            if result < 0 {
-                Self::error_received(this, result)?;
+            outcome = if result < 0 {
+                Self::error_received(this, result)
             } else {
-                Self::maybe_resume_protocol(this)?;
-            }
+                Self::maybe_resume_protocol(this)
+            };
         }
         let lost = {
             let state = transport.state.get()?;
@@ -124,7 +125,7 @@ impl DatagramTransport {
         if lost {
             Self::lose(this, None)?;
         }
-        Ok(went)
+        outcome.map(|()| went)
     }
 
     /// Watches for room, if there is something to send.

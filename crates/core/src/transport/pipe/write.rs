@@ -55,15 +55,17 @@ impl PipeTransport {
             let size = state.out.len();
             (state.flow.resumes(size), size == 0)
         };
-        if resumes && let Some(callee) = this.get().callee(py)? {
-            let outcome = callee.call0(intern!(py, "resume_writing"));
-            Self::report(this, outcome, "resume_writing")?;
-        }
+        let told = match this.get().callee(py)? {
+            Some(callee) if resumes => {
+                let outcome = callee.call0(intern!(py, "resume_writing"));
+                Self::report(this, outcome, "resume_writing")
+            }
+            _ => Ok(()),
+        };
         if drained {
-            Self::stop_and_finish(this)
-        } else {
-            Ok(())
+            Self::stop_and_finish(this)?;
         }
+        told
     }
 
     fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {

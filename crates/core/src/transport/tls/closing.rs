@@ -63,15 +63,16 @@ impl TLSTransport {
                 Err(error) => return Err(error),
             }
         }
-        Self::drain(this)?;
-        Self::deliver_end(this)?;
+        // The protocol may stop the loop, and the connection is closed all the same.
+        let told = Self::drain(this).and(Self::deliver_end(this));
         Self::cancel_shutdown_timer(this)?;
         let Some(lower) = this.get().lower(py)? else {
-            return Ok(());
+            return told;
         };
         let close = lower.bind(py).getattr(intern!(py, "close"))?;
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1("call_soon", (close,)).map(drop)
+        scheduler.call_method1("call_soon", (close,))?;
+        told
     }
 
     fn cancel_shutdown_timer(this: &Bound<'_, Self>) -> PyResult<()> {

@@ -195,11 +195,24 @@ impl TLSTransport {
             }
             first
         };
-        if first && let Some(protocol) = transport.protocol(py)? {
-            method1(&protocol, intern!(py, "connection_made"), this.as_any())?;
+        let told = match transport.protocol(py)? {
+            Some(protocol) if first => {
+                method1(&protocol, intern!(py, "connection_made"), this.as_any()).map(drop)
+            }
+            _ => Ok(()),
+        };
+        match told {
+            Ok(()) => {
+                transport.wake(py, None)?;
+                Self::read(this)
+            }
+            // What stops the loop leaves a connection that goes on in the next run.
+            Err(error) if stops_the_loop(py, &error) => {
+                transport.wake(py, None)?;
+                Self::resume_soon(this).and(Err(error))
+            }
+            Err(error) => Err(error),
         }
-        transport.wake(py, None)?;
-        Self::read(this)
     }
 
     fn handshake_failed(this: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {

@@ -47,8 +47,14 @@ impl TLSTransport {
         };
         match outcome.and_then(|()| Self::control_reading(this)) {
             Ok(()) => Ok(()),
+            Err(error) if stops_the_loop(this.py(), &error) => Self::resume_soon(this).and(Err(error)),
             Err(error) => Self::fatal(this, error, "Fatal error on SSL protocol"),
         }
+    }
+
+    /// Has the next turn go on where this one stops.
+    pub(super) fn resume_soon(this: &Bound<'_, Self>) -> PyResult<()> {
+        this.get().scheduler.get().method_soon(this.as_any(), "_resumed")
     }
 
     fn read_joined(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -106,8 +112,8 @@ impl TLSTransport {
             Stop::Wants => Ok(()),
             Stop::Failed(error) => Err(error),
             Stop::Closed => {
-                Self::deliver_end(this)?;
-                Self::begin_close(this)
+                let told = Self::deliver_end(this);
+                Self::begin_close(this).and(told)
             }
         }
     }
@@ -228,10 +234,7 @@ impl TLSTransport {
             return Ok(());
         }
         // Not from here: the caller does not expect to be called back.
-        let scheduler = slf.get().scheduler.bind(slf.py());
-        scheduler
-            .call_method1("call_soon", (slf.getattr("_resumed")?,))
-            .map(drop)
+        Self::resume_soon(slf)
     }
 
     #[pyo3(name = "_resumed")]
