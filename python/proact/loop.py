@@ -122,7 +122,12 @@ class _Late:
         self._factory = factory
         self.protocol: asyncio.BaseProtocol | None = None
 
+    def itself(self) -> Any:
+        """What asyncio gets instead of a protocol."""
+        return self
+
     def make(self, sock: socket.socket) -> asyncio.BaseProtocol:
+        """The protocol that will own ``sock``."""
         try:
             self.protocol = self._factory()
         except BaseException:
@@ -474,9 +479,10 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> Any:
         """A datagram transport and its protocol; arguments as asyncio's."""
-        # asyncio calls the factory where it can't close the socket if that fails: `_make_datagram_transport` does it.
+        # asyncio calls the factory where it can't close the socket should that fail; ours is called by
+        # `_make_datagram_transport`.
         late = _Late(protocol_factory)
-        transport, _ = await super().create_datagram_endpoint(lambda: late, *args, **kwargs)  # type: ignore[arg-type, return-value]
+        transport, _ = await super().create_datagram_endpoint(late.itself, *args, **kwargs)
         return transport, late.protocol
 
     def _make_datagram_transport(
