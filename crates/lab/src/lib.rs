@@ -5,6 +5,7 @@
 //! | [`load`] | the load: many connections on one thread, closed loop, every byte verified |
 //! | [`bare`] | the ceilings: echo servers with nothing but Linux under them |
 //! | [`syscalls`] | how many system calls another process makes |
+//! | [`probe`] | what each I/O call of a process costs it |
 //! | [`cpu`] | the CPU time of the calling thread |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -12,6 +13,7 @@
 pub mod bare;
 pub mod cpu;
 pub mod load;
+pub mod probe;
 mod sockets;
 pub mod syscalls;
 

@@ -1,0 +1,211 @@
+//! Which of libc's functions are accounted for, and the wrapper of each.
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use libc::{
+    aiocb, epoll_event, fd_set, iovec, mmsghdr, msghdr, off_t, pollfd, sigset_t, size_t, sockaddr, socklen_t,
+    timespec, timeval,
+};
+
+use super::record::record;
+
+/// What a call is to the one who waits for data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// No call: the time between two.
+    Between,
+    /// It moves data: its CPU time is the copy and the protocol's path.
+    Moves,
+    /// It asks or tells something, and perhaps waits for the answer; it moves nothing.
+    Asks,
+    /// io_uring_enter(2): hands operations over, runs what they have to do in the process, waits for completions.
+    Ring,
+}
+
+impl Role {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Between => "between",
+            Role::Moves => "moves",
+            Role::Asks => "asks",
+            Role::Ring => "ring",
+        }
+    }
+}
+
+macro_rules! calls {
+    ($($call:ident $symbol:literal $role:ident [$fd:expr] ($($arg:ident: $type:ty),*) -> $result:ty;)+) => {
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub(super) enum Call { Between, $($call,)+ RingEnter }
+
+        impl Call {
+            pub const ALL: &'static [Call] = &[Call::Between, $(Call::$call,)+ Call::RingEnter];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    Call::Between => "between",
+                    $(Call::$call => $symbol,)+
+                    Call::RingEnter => "io_uring_enter",
+                }
+            }
+
+            pub fn role(self) -> Role {
+                match self {
+                    Call::Between => Role::Between,
+                    $(Call::$call => Role::$role,)+
+                    Call::RingEnter => Role::Ring,
+                }
+            }
+        }
+
+        #[allow(non_snake_case, reason = "named as the calls are")]
+        mod wrappers {
+            use super::*;
+            $(pub unsafe extern "C" fn $call($($arg: $type),*) -> $result {
+                type Function = unsafe extern "C" fn($($type),*) -> $result;
+                // SAFETY: the address of the function of this name, of which this is the type.
+                let call: Function = unsafe { std::mem::transmute(original(Call::$call)) };
+                // SAFETY: the caller's arguments, as they came.
+                record(Call::$call, $fd, || unsafe { call($($arg),*) })
+            })+
+        }
+
+        /// The wrapper that stands in for a symbol. For symbols that libc does not have here there is none.
+        pub(super) fn wrapper(symbol: &CStr) -> Option<usize> {
+            let (call, address) = match symbol.to_bytes() {
+                $(name if name == $symbol.as_bytes() => (Call::$call, wrappers::$call as *const () as usize),)+
+                b"syscall" => (Call::RingEnter, syscall as *const () as usize),
+                b"dlopen" => return Some(super::got::dlopen as *const () as usize),
+                b"dlsym" => return Some(super::got::dlsym as *const () as usize),
+                _ => return None,
+            };
+            (original(call) != 0).then_some(address)
+        }
+
+        static ORIGINALS: [AtomicUsize; KINDS] = [const { AtomicUsize::new(0) }; KINDS];
+
+        pub(super) fn find_originals() {
+            let find = |call: Call, name: &CStr| {
+                // SAFETY: a string with its NUL.
+                let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+                ORIGINALS[call as usize].store(address as usize, Relaxed);
+            };
+            $(if let Ok(name) = CStr::from_bytes_with_nul(concat!($symbol, "\0").as_bytes()) {
+                find(Call::$call, name);
+            })+
+            find(Call::RingEnter, c"syscall");
+        }
+    };
+}
+
+calls! {
+    Recv "recv" Moves [fd] (fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> isize;
+    RecvFrom "recvfrom" Moves [fd]
+        (fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, from: *mut sockaddr, size: *mut socklen_t) -> isize;
+    RecvMsg "recvmsg" Moves [fd] (fd: c_int, msg: *mut msghdr, flags: c_int) -> isize;
+    RecvMmsg "recvmmsg" Moves [fd]
+        (fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int;
+    Read "read" Moves [fd] (fd: c_int, buf: *mut c_void, len: size_t) -> isize;
+    Readv "readv" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int) -> isize;
+    Pread "pread" Moves [fd] (fd: c_int, buf: *mut c_void, len: size_t, offset: off_t) -> isize;
+    Pread64 "pread64" Moves [fd] (fd: c_int, buf: *mut c_void, len: size_t, offset: off_t) -> isize;
+    Preadv "preadv" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> isize;
+    Preadv64 "preadv64" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> isize;
+    Preadv2 "preadv2" Moves [fd]
+        (fd: c_int, iov: *const iovec, count: c_int, offset: off_t, flags: c_int) -> isize;
+    Preadv64v2 "preadv64v2" Moves [fd]
+        (fd: c_int, iov: *const iovec, count: c_int, offset: off_t, flags: c_int) -> isize;
+    Send "send" Moves [fd] (fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> isize;
+    SendTo "sendto" Moves [fd]
+        (fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: *const sockaddr, size: socklen_t) -> isize;
+    SendMsg "sendmsg" Moves [fd] (fd: c_int, msg: *const msghdr, flags: c_int) -> isize;
+    SendMmsg "sendmmsg" Moves [fd] (fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
+    Write "write" Moves [fd] (fd: c_int, buf: *const c_void, len: size_t) -> isize;
+    Writev "writev" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int) -> isize;
+    Pwrite "pwrite" Moves [fd] (fd: c_int, buf: *const c_void, len: size_t, offset: off_t) -> isize;
+    Pwrite64 "pwrite64" Moves [fd] (fd: c_int, buf: *const c_void, len: size_t, offset: off_t) -> isize;
+    Pwritev "pwritev" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> isize;
+    Pwritev64 "pwritev64" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> isize;
+    SendFile "sendfile" Moves [to] (to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> isize;
+    SendFile64 "sendfile64" Moves [to] (to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> isize;
+    // glibc's checked forms, which distributions' interpreters are built with.
+    RecvChk "__recv_chk" Moves [fd]
+        (fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> isize;
+    ReadChk "__read_chk" Moves [fd] (fd: c_int, buf: *mut c_void, len: size_t, room: size_t) -> isize;
+    PollChk "__poll_chk" Asks [-1] (fds: *mut pollfd, count: libc::nfds_t, timeout: c_int, room: size_t) -> c_int;
+    Select "select" Asks [-1]
+        (count: c_int, read: *mut fd_set, write: *mut fd_set, error: *mut fd_set, timeout: *mut timeval) -> c_int;
+    Pselect "pselect" Asks [-1]
+        (count: c_int, read: *mut fd_set, write: *mut fd_set, error: *mut fd_set, timeout: *const timespec,
+         mask: *const sigset_t) -> c_int;
+    Poll "poll" Asks [-1] (fds: *mut pollfd, count: libc::nfds_t, timeout: c_int) -> c_int;
+    Ppoll "ppoll" Asks [-1]
+        (fds: *mut pollfd, count: libc::nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int;
+    EpollWait "epoll_wait" Asks [fd] (fd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int) -> c_int;
+    EpollPwait "epoll_pwait" Asks [fd]
+        (fd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int, mask: *const sigset_t) -> c_int;
+    EpollPwait2 "epoll_pwait2" Asks [fd]
+        (fd: c_int, events: *mut epoll_event, room: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int;
+    EpollCtl "epoll_ctl" Asks [of] (fd: c_int, op: c_int, of: c_int, event: *mut epoll_event) -> c_int;
+    SigWaitInfo "sigwaitinfo" Asks [-1] (set: *const sigset_t, info: *mut libc::siginfo_t) -> c_int;
+    SigTimedWait "sigtimedwait" Asks [-1]
+        (set: *const sigset_t, info: *mut libc::siginfo_t, timeout: *const timespec) -> c_int;
+    AioRead "aio_read" Asks [-1] (block: *mut aiocb) -> c_int;
+    AioRead64 "aio_read64" Asks [-1] (block: *mut aiocb) -> c_int;
+    AioWrite "aio_write" Asks [-1] (block: *mut aiocb) -> c_int;
+    AioWrite64 "aio_write64" Asks [-1] (block: *mut aiocb) -> c_int;
+    AioFsync "aio_fsync" Asks [-1] (op: c_int, block: *mut aiocb) -> c_int;
+    AioError "aio_error" Asks [-1] (block: *const aiocb) -> c_int;
+    AioReturn "aio_return" Asks [-1] (block: *mut aiocb) -> isize;
+    AioSuspend "aio_suspend" Asks [-1] (list: *const *const aiocb, count: c_int, timeout: *const timespec) -> c_int;
+    Accept "accept" Asks [fd] (fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int;
+    Accept4 "accept4" Asks [fd] (fd: c_int, address: *mut sockaddr, size: *mut socklen_t, flags: c_int) -> c_int;
+    Fsync "fsync" Asks [fd] (fd: c_int) -> c_int;
+    Fdatasync "fdatasync" Asks [fd] (fd: c_int) -> c_int;
+    Close "close" Asks [fd] (fd: c_int) -> c_int;
+    SetSockOpt "setsockopt" Asks [fd]
+        (fd: c_int, level: c_int, name: c_int, value: *const c_void, size: socklen_t) -> c_int;
+}
+
+pub(super) const KINDS: usize = Call::RingEnter as usize + 1;
+
+/// Where libc's own function is; 0 if it has none of this name.
+pub(super) fn original(call: Call) -> usize {
+    ORIGINALS[call as usize].load(Relaxed)
+}
+
+/// `syscall(2)`, through which rings are entered: there is no function for it. Every call has room for six arguments,
+/// so that those which were not given are handed on as they happened to be, and the kernel does not look at them.
+unsafe extern "C" fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
+    type Syscall = unsafe extern "C" fn(c_long, ...) -> c_long;
+    // SAFETY: the address of libc's syscall, of which this is the type.
+    let call: Syscall = unsafe { std::mem::transmute(original(Call::RingEnter)) };
+    // SAFETY: the caller's arguments, as they came.
+    let run = || unsafe { call(number, a, b, c, d, e, f) } as isize;
+    if number == libc::SYS_io_uring_enter {
+        record(Call::RingEnter, a as c_int, run) as c_long
+    } else {
+        run() as c_long
+    }
+}
+
+/// For `got::dlsym`.
+pub(super) fn is_original(symbol: *const c_char, address: usize) -> Option<usize> {
+    // SAFETY: what a caller of dlsym has given, a string with its NUL.
+    let symbol = unsafe { CStr::from_ptr(symbol) };
+    let known = Call::ALL
+        .iter()
+        .find(|call| call.name().as_bytes() == symbol.to_bytes())?;
+    (original(*known) == address).then(|| wrapper(symbol)).flatten()
+}

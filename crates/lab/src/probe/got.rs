@@ -1,0 +1,192 @@
+//! Redirecting calls: every loaded object reaches libc through addresses in its global offset table, which the dynamic
+//! linker has filled in. They are filled in again, with the wrappers'.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io;
+
+use super::calls::{is_original, wrapper};
+
+#[repr(C)]
+struct Dyn {
+    tag: i64,
+    value: usize,
+}
+
+#[repr(C)]
+struct Rela {
+    offset: usize,
+    info: u64,
+    addend: i64,
+}
+
+#[repr(C)]
+struct Sym {
+    name: u32,
+    info: u8,
+    other: u8,
+    section: u16,
+    value: u64,
+    size: u64,
+}
+
+const DT_PLTRELSZ: i64 = 2;
+const DT_STRTAB: i64 = 5;
+const DT_SYMTAB: i64 = 6;
+const DT_RELA: i64 = 7;
+const DT_RELASZ: i64 = 8;
+const DT_JMPREL: i64 = 23;
+
+/// The relocations that are nothing but a function's address (R_*_GLOB_DAT, R_*_JUMP_SLOT).
+#[cfg(target_arch = "x86_64")]
+const ADDRESSES: [u32; 2] = [6, 7];
+#[cfg(target_arch = "aarch64")]
+const ADDRESSES: [u32; 2] = [1025, 1026];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ADDRESSES: [u32; 0] = [];
+
+/// Puts the wrappers in, wherever they are not yet.
+pub(super) fn redirect() -> io::Result<()> {
+    let mut outcome: io::Result<()> = if ADDRESSES.is_empty() {
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    } else {
+        Ok(())
+    };
+    // SAFETY: the callback gets `outcome`, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(object), (&raw mut outcome).cast()) };
+    outcome
+}
+
+unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, _size: usize, outcome: *mut c_void) -> c_int {
+    // SAFETY: what the dynamic linker hands over is valid during the call.
+    let info = unsafe { &*info };
+    // SAFETY: `redirect`'s.
+    let outcome = unsafe { &mut *outcome.cast::<io::Result<()>>() };
+    let name = if info.dlpi_name.is_null() {
+        c""
+    } else {
+        // SAFETY: a string with its NUL.
+        unsafe { CStr::from_ptr(info.dlpi_name) }
+    };
+    let name = name.to_string_lossy();
+    // libc's calls to itself stay as they are; the kernel's own object has no table.
+    let file = name.rsplit('/').next().unwrap_or_default();
+    if outcome.is_ok()
+        && !["libc.so", "ld-", "linux-vdso", "libdl."]
+            .iter()
+            .any(|own| file.starts_with(own))
+    {
+        // SAFETY: as above.
+        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        if let Some(header) = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC) {
+            let base = info.dlpi_addr as usize;
+            // SAFETY: the dynamic section of a loaded object.
+            *outcome = unsafe { patch(base, (base + header.p_vaddr as usize) as *const Dyn) };
+        }
+    }
+    0
+}
+
+/// # Safety
+/// `dynamic` is the dynamic section of the object loaded at `base`.
+unsafe fn patch(base: usize, mut dynamic: *const Dyn) -> io::Result<()> {
+    let (mut strings, mut symbols) = (0, 0);
+    let (mut plt, mut plt_size, mut rela, mut rela_size) = (0, 0, 0, 0);
+    // glibc has made the addresses in it absolute, for all but a few objects.
+    let absolute = |value: usize| if value < base { base + value } else { value };
+    loop {
+        // SAFETY: the section ends with a zero tag.
+        let entry = unsafe { &*dynamic };
+        match entry.tag {
+            0 => break,
+            DT_STRTAB => strings = absolute(entry.value),
+            DT_SYMTAB => symbols = absolute(entry.value),
+            DT_JMPREL => plt = absolute(entry.value),
+            DT_PLTRELSZ => plt_size = entry.value,
+            DT_RELA => rela = absolute(entry.value),
+            DT_RELASZ => rela_size = entry.value,
+            _ => {}
+        }
+        dynamic = dynamic.wrapping_add(1);
+    }
+    if strings == 0 || symbols == 0 {
+        return Ok(());
+    }
+    for (table, size) in [(plt, plt_size), (rela, rela_size)] {
+        if table == 0 {
+            continue;
+        }
+        // SAFETY: the object's own statement of where its relocations are and how many.
+        let entries = unsafe { std::slice::from_raw_parts(table as *const Rela, size / size_of::<Rela>()) };
+        for entry in entries {
+            if !ADDRESSES.contains(&(entry.info as u32)) {
+                continue;
+            }
+            let index = (entry.info >> 32) as usize;
+            // SAFETY: the index is the object's own, and so is the name's offset.
+            let name = unsafe {
+                let symbol = &*(symbols as *const Sym).add(index);
+                CStr::from_ptr((strings + symbol.name as usize) as *const c_char)
+            };
+            if let Some(address) = wrapper(name) {
+                write(base + entry.offset, address)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores an address in a table that may have been made read-only once it was filled in (RELRO).
+fn write(slot: usize, address: usize) -> io::Result<()> {
+    // SAFETY: an entry of a loaded object's table.
+    if unsafe { *(slot as *const usize) } == address {
+        return Ok(());
+    }
+    // SAFETY: sysconf takes no pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let start = slot & !(page - 1);
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a page of data, which stays readable; an entry does not cross pages, for it is aligned.
+    if unsafe { libc::mprotect(start as *mut c_void, page, protection) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above, and writable now. Other threads see either address, and both do the call.
+    unsafe { std::ptr::write_volatile(slot as *mut usize, address) };
+    Ok(())
+}
+
+/// `dlopen(3)`: what it loads is redirected as well.
+pub(super) unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
+    // SAFETY: the caller's arguments.
+    let handle = unsafe { real_dlopen()(file, flags) };
+    // What can't be redirected is not accounted for; the program itself is not to be disturbed.
+    let _ = redirect();
+    handle
+}
+
+/// `dlsym(3)`: those who look a function up get its wrapper, too (ctypes).
+pub(super) unsafe extern "C" fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void {
+    // SAFETY: the caller's arguments.
+    let address = unsafe { real_dlsym()(handle, symbol) };
+    if address.is_null() {
+        return address;
+    }
+    is_original(symbol, address as usize).map_or(address, |wrapper| wrapper as *mut c_void)
+}
+
+type Dlopen = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
+type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+
+static REAL: std::sync::OnceLock<(Dlopen, Dlsym)> = std::sync::OnceLock::new();
+
+/// Remembers libc's own two, before this object's table is changed.
+pub(super) fn remember() {
+    REAL.get_or_init(|| (libc::dlopen as Dlopen, libc::dlsym as Dlsym));
+}
+
+fn real_dlopen() -> Dlopen {
+    REAL.get().map_or(libc::dlopen, |real| real.0)
+}
+
+fn real_dlsym() -> Dlsym {
+    REAL.get().map_or(libc::dlsym, |real| real.1)
+}

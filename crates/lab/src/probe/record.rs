@@ -1,0 +1,264 @@
+//! Around one call: the clocks, and the accounts of the thread that makes it.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
+
+use super::calls::{Call, Role, original};
+use super::table::{Slot, Table, add};
+
+/// A thread that was off the CPU for less is taken not to have been; two reads of the clocks differ by so much, in ns.
+const ON_CPU: u64 = 2_000;
+/// schedstat files are kept open from this number on, out of the way of what the process itself opens and selects.
+const HIGH_FD: c_int = 4_096;
+
+static TABLE: OnceLock<Table> = OnceLock::new();
+/// A forked child leaves its parent's accounts alone.
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+struct Local {
+    slot: Cell<Option<&'static Slot>>,
+    /// Inside a wrapper: a signal handler's calls are not accounted for, they belong to the call that they interrupt.
+    inside: Cell<bool>,
+    /// No slot was left for it.
+    lost: Cell<bool>,
+    schedstat: Cell<c_int>,
+}
+
+thread_local! {
+    // Without a destructor, so that calls may come at any time of a thread's life.
+    static LOCAL: Local = const {
+        Local { slot: Cell::new(None), inside: Cell::new(false), lost: Cell::new(false), schedstat: Cell::new(-1) }
+    };
+}
+
+fn clock(id: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: it writes to `time` only; both clocks always exist.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+pub(super) fn monotonic_ns() -> u64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+fn thread_cpu_ns() -> u64 {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// What a wrapped function returns.
+pub(super) trait Outcome: Copy {
+    fn value(self) -> i64;
+}
+
+impl Outcome for isize {
+    fn value(self) -> i64 {
+        self as i64
+    }
+}
+
+impl Outcome for c_int {
+    fn value(self) -> i64 {
+        i64::from(self)
+    }
+}
+
+extern "C" fn forked() {
+    ACTIVE.store(false, Relaxed);
+}
+
+pub(super) fn begin(table: Table) -> io::Result<()> {
+    TABLE
+        .set(table)
+        .map_err(|_| io::Error::from_raw_os_error(libc::EEXIST))?;
+    // SAFETY: the handler only stores to a static.
+    unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    ACTIVE.store(true, Release);
+    Ok(())
+}
+
+/// Runs one call between two looks at the clocks. Keeps errno as the call left it.
+pub(super) fn record<R: Outcome>(call: Call, fd: c_int, run: impl FnOnce() -> R) -> R {
+    LOCAL.with(|local| match slot(local) {
+        Some((table, slot)) if !local.inside.replace(true) => {
+            let result = account(local, table, slot, call, fd, run);
+            local.inside.set(false);
+            result
+        }
+        _ => run(),
+    })
+}
+
+fn slot(local: &Local) -> Option<(&'static Table, &'static Slot)> {
+    if !ACTIVE.load(Relaxed) || local.lost.get() {
+        return None;
+    }
+    let table = TABLE.get()?;
+    let slot = local.slot.get().or_else(|| {
+        let slot = table.claim();
+        local.lost.set(slot.is_none());
+        if let Some(slot) = slot {
+            slot.change(|| {
+                // SAFETY: gettid has no arguments.
+                slot.thread.store(unsafe { libc::gettid() } as u64, Relaxed);
+                slot.cpu_seen.store(thread_cpu_ns(), Relaxed);
+                slot.since.store(monotonic_ns(), Relaxed);
+            });
+            local.slot.set(Some(slot));
+        }
+        slot
+    })?;
+    Some((table, slot))
+}
+
+fn account<R: Outcome>(
+    local: &Local,
+    table: &Table,
+    slot: &Slot,
+    call: Call,
+    fd: c_int,
+    run: impl FnOnce() -> R,
+) -> R {
+    // The CPU clock is read outside of the other, so that what is not on the CPU is not made longer.
+    let cpu_before = thread_cpu_ns();
+    let start = monotonic_ns();
+    slot.change(|| {
+        phase(local, slot, Call::Between, start, cpu_before);
+        slot.state.store(call as u64, Relaxed);
+    });
+    let result = run();
+    // SAFETY: errno's address is valid in any thread.
+    let errno = unsafe { *libc::__errno_location() };
+    let end = monotonic_ns();
+    let cpu_after = thread_cpu_ns();
+    let value = result.value();
+    let mut spent = (0, 0);
+    slot.change(|| {
+        spent = phase(local, slot, call, end, cpu_after);
+        let row = &slot.rows[call as usize];
+        match call.role() {
+            Role::Ring if value > 0 => add(&slot.ring_ops, value as u64),
+            Role::Moves if value > 0 => add(&row.bytes, value as u64),
+            _ => {}
+        }
+        if value == -1 && errno == libc::EAGAIN {
+            add(&row.empty, 1);
+        }
+        slot.state.store(0, Relaxed);
+    });
+    if let Some(event) = table.event() {
+        event.thread.store(slot.thread.load(Relaxed), Relaxed);
+        event.call.store(call as u64, Relaxed);
+        event.fd.store(i64::from(fd), Relaxed);
+        event.start.store(start, Relaxed);
+        event.end.store(end, Relaxed);
+        event.cpu.store(spent.0, Relaxed);
+        event.run_queue.store(spent.1, Relaxed);
+        event
+            .result
+            .store(if value >= 0 { value + 1 } else { value }, Release);
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+    result
+}
+
+/// Ends the phase that began when the last one ended; its CPU time and its time in the run queue.
+fn phase(local: &Local, slot: &Slot, call: Call, now: u64, cpu: u64) -> (u64, u64) {
+    let wall = now.saturating_sub(slot.since.swap(now, Relaxed));
+    let cpu = cpu.saturating_sub(slot.cpu_seen.swap(cpu, Relaxed)).min(wall);
+    let off = wall - cpu;
+    let run_queue = if off > ON_CPU {
+        let seen = run_queue_ns(local);
+        seen.saturating_sub(slot.run_queue_seen.swap(seen, Relaxed))
+            .min(off)
+    } else {
+        0
+    };
+    let row = &slot.rows[call as usize];
+    add(&row.count, 1);
+    add(&row.wall, wall);
+    add(&row.cpu, cpu);
+    add(&row.run_queue, run_queue);
+    (cpu, run_queue)
+}
+
+/// How long this thread has been runnable without running: the second number of schedstat (proc_pid_schedstat(5)).
+fn run_queue_ns(local: &Local) -> u64 {
+    let mut fd = local.schedstat.get();
+    if fd < 0 {
+        // SAFETY: a string with its NUL.
+        let opened = unsafe {
+            libc::open(
+                c"/proc/thread-self/schedstat".as_ptr(),
+                libc::O_RDONLY | libc::O_CLOEXEC,
+            )
+        };
+        // SAFETY: takes no pointers; a failure is looked at below.
+        fd = unsafe { libc::fcntl(opened, libc::F_DUPFD_CLOEXEC, HIGH_FD) };
+        if fd < 0 {
+            fd = opened; // the limit of open files is lower: it stays where it is
+        } else {
+            close(opened);
+        }
+        local.schedstat.set(fd);
+    }
+    let mut text = [0_u8; 64];
+    let read: unsafe extern "C" fn(c_int, *mut u8, usize, libc::off_t) -> isize =
+        // SAFETY: the address of libc's pread, of which this is the type.
+        unsafe { std::mem::transmute(original(Call::Pread)) };
+    // SAFETY: it writes to `text` only, and no more than fits.
+    let got = unsafe { read(fd, text.as_mut_ptr(), text.len(), 0) };
+    let text = std::str::from_utf8(&text[..got.max(0) as usize]).unwrap_or_default();
+    text.split(' ')
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}
+
+fn close(fd: c_int) {
+    // SAFETY: our own fd. Not through libc's function, which is wrapped.
+    unsafe { libc::syscall(libc::SYS_close, fd) };
+}
+
+/// Measures what a wrapper adds to a call: a receive on an empty socket, with and without it.
+pub(super) fn measure_overhead() {
+    const CALLS: u64 = 5_000;
+    let mut pair = [0; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: it writes two fds to `pair`.
+    if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) } < 0 {
+        return;
+    }
+    let receive: unsafe extern "C" fn(c_int, *mut u8, usize, c_int) -> isize =
+        // SAFETY: the address of libc's recv, of which this is the type.
+        unsafe { std::mem::transmute(original(Call::Recv)) };
+    let mut byte = 0;
+    // SAFETY: it writes to `byte` only.
+    let mut plain = || unsafe { receive(pair[0], &mut byte, 1, 0) };
+    let timed = |body: &mut dyn FnMut() -> isize| {
+        let start = monotonic_ns();
+        for _ in 0..CALLS {
+            body();
+        }
+        monotonic_ns() - start
+    };
+    timed(&mut || record(Call::Recv, -1, &mut plain)); // warm
+    let (mut least, mut wrapped) = (u64::MAX, u64::MAX);
+    for _ in 0..3 {
+        least = least.min(timed(&mut plain));
+        wrapped = wrapped.min(timed(&mut || record(Call::Recv, -1, &mut plain)));
+    }
+    close(pair[0]);
+    close(pair[1]);
+    if let Some(table) = TABLE.get() {
+        let overhead = wrapped.saturating_sub(least) / CALLS;
+        table.header().overhead.store(overhead, Relaxed);
+    }
+}

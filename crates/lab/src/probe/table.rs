@@ -1,0 +1,343 @@
+//! The table in shared memory: a slot for each thread with a row for each kind of call, and the events of a trace.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+use super::calls::{Call, KINDS, Role};
+use super::record::monotonic_ns;
+use crate::sockets::check;
+
+/// Threads that are accounted for; later ones are counted as lost.
+const SLOTS: usize = 12_000;
+/// Calls that a trace holds; later ones are not recorded.
+const EVENTS: usize = 65_536;
+const MAGIC: u64 = 0x7072_6f61_6374_0001;
+
+#[repr(C)]
+pub(super) struct Header {
+    magic: AtomicU64,
+    pub slots: AtomicU64,
+    pub tracing: AtomicU64,
+    pub events: AtomicU64,
+    /// What a wrapper adds to a call, in nanoseconds.
+    pub overhead: AtomicU64,
+}
+
+/// Totals of one kind of call of one thread; times in nanoseconds.
+#[repr(C)]
+pub(super) struct Row {
+    pub count: AtomicU64,
+    pub wall: AtomicU64,
+    pub cpu: AtomicU64,
+    pub run_queue: AtomicU64,
+    pub bytes: AtomicU64,
+    pub empty: AtomicU64,
+}
+
+/// Written by its thread only. `version` is odd while it is being changed.
+#[repr(C)]
+pub(super) struct Slot {
+    pub version: AtomicU64,
+    pub thread: AtomicU64,
+    /// The kind of call that it is in (0: none), and since when: what is under way belongs to a snapshot too.
+    pub state: AtomicU64,
+    pub since: AtomicU64,
+    pub cpu_seen: AtomicU64,
+    pub run_queue_seen: AtomicU64,
+    pub ring_ops: AtomicU64,
+    pub rows: [Row; KINDS],
+}
+
+#[repr(C)]
+pub(super) struct Record {
+    pub thread: AtomicU64,
+    pub call: AtomicU64,
+    pub fd: AtomicI64,
+    pub start: AtomicU64,
+    pub end: AtomicU64,
+    pub cpu: AtomicU64,
+    pub run_queue: AtomicU64,
+    /// Written last, with one added to it where it is 0 or more: 0 is an event that is not complete.
+    pub result: AtomicI64,
+}
+
+#[repr(C)]
+struct Layout {
+    header: Header,
+    slots: [Slot; SLOTS],
+    events: [Record; EVENTS],
+}
+
+/// A mapping of the table. It stays mapped in the process that is accounted for.
+pub(super) struct Table(*const Layout);
+
+// SAFETY: everything in it is atomic.
+unsafe impl Send for Table {}
+// SAFETY: everything in it is atomic.
+unsafe impl Sync for Table {}
+
+impl Table {
+    pub fn map(fd: &OwnedFd) -> io::Result<Table> {
+        // SAFETY: zeros are a value of stat; fstat only writes to it.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
+        if stat.st_size as usize != size_of::<Layout>() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a file of exactly this size.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Layout>(),
+                protection,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let table = Table(address.cast());
+        if table.header().magic.load(Relaxed) != MAGIC {
+            table.unmap();
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(table)
+    }
+
+    fn layout(&self) -> &Layout {
+        // SAFETY: mapped, as large as a Layout, and any bytes are values of its atomics.
+        unsafe { &*self.0 }
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.layout().header
+    }
+
+    /// A slot for a new thread.
+    pub fn claim(&self) -> Option<&Slot> {
+        let index = self.header().slots.fetch_add(1, Relaxed) as usize;
+        self.layout().slots.get(index)
+    }
+
+    /// Room for an event, if a trace is running and has any.
+    pub fn event(&self) -> Option<&Record> {
+        if self.header().tracing.load(Relaxed) == 0 {
+            return None;
+        }
+        let index = self.header().events.fetch_add(1, Relaxed) as usize;
+        self.layout().events.get(index)
+    }
+
+    fn unmap(&self) {
+        // SAFETY: our mapping, and nobody uses it any more.
+        unsafe { libc::munmap(self.0.cast_mut().cast(), size_of::<Layout>()) };
+    }
+}
+
+/// Totals of one kind of call of all threads. Times in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallTimes {
+    pub count: u64,
+    /// From entry to return.
+    pub wall: u64,
+    /// Of that, on a CPU.
+    pub cpu: u64,
+    /// Of that, runnable but not running.
+    pub run_queue: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Returns with `EAGAIN`.
+    pub empty: u64,
+}
+
+/// The totals at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When, in nanoseconds of the monotonic clock.
+    pub at: u64,
+    pub threads: Vec<u64>,
+    /// Threads that had no slot left.
+    pub lost: u64,
+    pub ring_ops: u64,
+    pub overhead: u64,
+    /// Name, role and totals; the first is the time between calls.
+    pub calls: Vec<(&'static str, Role, CallTimes)>,
+}
+
+/// One call in a trace. Times in nanoseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    pub thread: u64,
+    pub call: &'static str,
+    pub fd: i64,
+    pub start: u64,
+    pub end: u64,
+    pub cpu: u64,
+    pub run_queue: u64,
+    /// As the function returned it.
+    pub result: i64,
+}
+
+/// The measuring process's side: makes the table, and reads it while the other process fills it.
+pub struct Reader {
+    fd: OwnedFd,
+    table: Table,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.table.unmap();
+    }
+}
+
+impl Reader {
+    /// # Errors
+    /// What memfd_create(2), ftruncate(2) and mmap(2) report.
+    pub fn new() -> io::Result<Reader> {
+        // SAFETY: a string with its NUL.
+        let fd = check(unsafe { libc::memfd_create(c"proact-probe".as_ptr(), libc::MFD_CLOEXEC) })?;
+        // SAFETY: a new fd, owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: ftruncate takes no pointers.
+        check(unsafe { libc::ftruncate(fd.as_raw_fd(), size_of::<Layout>() as libc::off_t) })?;
+        let magic = MAGIC.to_ne_bytes();
+        // SAFETY: the magic goes to the file's start, where the header begins.
+        let written = unsafe { libc::pwrite(fd.as_raw_fd(), magic.as_ptr().cast(), magic.len(), 0) };
+        if written != size_of::<u64>() as isize {
+            return Err(io::Error::last_os_error());
+        }
+        let table = Table::map(&fd)?;
+        Ok(Reader { fd, table })
+    }
+
+    /// What the process that is to be accounted for hands to [`super::install`].
+    #[must_use]
+    pub fn fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    /// The totals now, with what is under way counted as far as it has come.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let header = self.table.header();
+        let claimed = header.slots.load(Relaxed) as usize;
+        let mut totals = [CallTimes::default(); KINDS];
+        let (mut threads, mut ring_ops) = (Vec::new(), 0);
+        let at = monotonic_ns();
+        for slot in &self.table.layout().slots[..claimed.min(SLOTS)] {
+            let (copy, ops) = slot.read(at);
+            for (total, row) in totals.iter_mut().zip(copy) {
+                total.count += row.count;
+                total.wall += row.wall;
+                total.cpu += row.cpu;
+                total.run_queue += row.run_queue;
+                total.bytes += row.bytes;
+                total.empty += row.empty;
+            }
+            ring_ops += ops;
+            threads.push(slot.thread.load(Relaxed));
+        }
+        let calls = Call::ALL
+            .iter()
+            .map(|call| (call.name(), call.role(), totals[*call as usize]));
+        Snapshot {
+            at,
+            threads,
+            lost: claimed.saturating_sub(SLOTS) as u64,
+            ring_ops,
+            overhead: header.overhead.load(Relaxed),
+            calls: calls.collect(),
+        }
+    }
+
+    /// Begins a trace, without the events of the last, or ends it.
+    pub fn trace(&self, on: bool) {
+        let header = self.table.header();
+        if on {
+            let used = (header.events.load(Relaxed) as usize).min(EVENTS);
+            for event in &self.table.layout().events[..used] {
+                event.result.store(0, Relaxed);
+            }
+            header.events.store(0, Relaxed);
+        }
+        header.tracing.store(u64::from(on), Relaxed);
+    }
+
+    /// The calls of the trace that have returned, in the order in which they did.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        let used = (self.table.header().events.load(Relaxed) as usize).min(EVENTS);
+        let events = self.table.layout().events[..used].iter();
+        events.filter_map(Record::read).collect()
+    }
+}
+
+impl Slot {
+    fn read(&self, at: u64) -> ([CallTimes; KINDS], u64) {
+        loop {
+            let version = self.version.load(Acquire);
+            let mut rows = [CallTimes::default(); KINDS];
+            for (copy, row) in rows.iter_mut().zip(&self.rows) {
+                *copy = row.read();
+            }
+            let under_way = &mut rows[(self.state.load(Relaxed) as usize).min(KINDS - 1)];
+            under_way.wall += at.saturating_sub(self.since.load(Relaxed));
+            let ops = self.ring_ops.load(Relaxed);
+            std::sync::atomic::fence(Acquire);
+            if version.is_multiple_of(2) && self.version.load(Relaxed) == version {
+                return (rows, ops);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Changes it as one for readers.
+    pub fn change(&self, body: impl FnOnce()) {
+        let version = self.version.load(Relaxed);
+        self.version.store(version + 1, Relaxed);
+        std::sync::atomic::fence(Release);
+        body();
+        self.version.store(version + 2, Release);
+    }
+}
+
+impl Row {
+    fn read(&self) -> CallTimes {
+        CallTimes {
+            count: self.count.load(Relaxed),
+            wall: self.wall.load(Relaxed),
+            cpu: self.cpu.load(Relaxed),
+            run_queue: self.run_queue.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            empty: self.empty.load(Relaxed),
+        }
+    }
+}
+
+/// Adds to what only one thread writes.
+pub(super) fn add(total: &AtomicU64, more: u64) {
+    total.store(total.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+impl Record {
+    fn read(&self) -> Option<Event> {
+        let result = self.result.load(Acquire);
+        let call = Call::ALL.get(self.call.load(Relaxed) as usize)?;
+        (result != 0).then(|| Event {
+            thread: self.thread.load(Relaxed),
+            call: call.name(),
+            fd: self.fd.load(Relaxed),
+            start: self.start.load(Relaxed),
+            end: self.end.load(Relaxed),
+            cpu: self.cpu.load(Relaxed),
+            run_queue: self.run_queue.load(Relaxed),
+            result: if result > 0 { result - 1 } else { result },
+        })
+    }
+}
