@@ -40,6 +40,7 @@ fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py,
     latency.set_item("p90", report.latency.p90)?;
     latency.set_item("p99", report.latency.p99)?;
     latency.set_item("p99.9", report.latency.p999)?;
+    latency.set_item("p99.99", report.latency.p9999)?;
     latency.set_item("max", report.latency.max)?;
     latency.set_item("mean", report.latency.mean)?;
     let dict = PyDict::new(py);
@@ -49,6 +50,7 @@ fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py,
     dict.set_item("cpu_seconds", report.cpu_seconds)?;
     dict.set_item("connect_seconds", report.connect_seconds)?;
     dict.set_item("latency_ns", latency)?;
+    dict.set_item("histogram", &report.histogram)?;
     Ok(dict)
 }
 
@@ -71,8 +73,9 @@ fn target(transport: &str, host: &str, port: u16) -> PyResult<Target> {
 }
 
 /// Loads an echo server: `connections` at once on one thread, each with one message of `size` bytes under way, every
-/// byte of every echo verified. Times in seconds; latencies in nanoseconds. `progress` is called with the messages
-/// so far about ten times a second. `transport`: "tcp", "udp", or "unix", whose `host` is the path and whose `port`
+/// byte of every echo verified. Times in seconds; latencies in nanoseconds, their `histogram` a list of (upper end of a
+/// step, messages in it), ascending, three significant digits. `progress` is called with the messages so far about ten
+/// times a second. `transport`: "tcp", "udp", or "unix", whose `host` is the path and whose `port`
 /// means nothing. `churn`: each message has a connection of its own.
 ///
 /// Raises ValueError (settings), ConnectionError (refused, reset, closed), TimeoutError (nothing moves for

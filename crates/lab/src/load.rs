@@ -267,6 +267,7 @@ impl Load<'_> {
                 p90: quantile(0.9),
                 p99: quantile(0.99),
                 p999: quantile(0.999),
+                p9999: quantile(0.9999),
                 max: self.histogram.max(),
                 mean: self.histogram.mean(),
             },
