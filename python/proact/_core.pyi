@@ -292,5 +292,8 @@ def echo_load(
     progress: Callable[[int], object] | None = None,
     transport: str = "tcp",
     churn: bool = False,
+    rate: float | None = None,
+    exchange: tuple[bytes, bytes] | None = None,
+    slow: tuple[int, bytes, bytes] | None = None,
 ) -> dict[str, Any]: ...
 def probe_engines() -> dict[str, tuple[str, int | None, bool] | None]: ...

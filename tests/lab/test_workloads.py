@@ -88,8 +88,7 @@ def test_what_is_no_http_is_refused_and_closed(server: ServerProcess) -> None:
 def test_the_slow_file_is_read(server: ServerProcess) -> None:
     if server.workload != "mixed":
         pytest.skip("the slow file belongs to the mixed workload")
-    slow = WORKLOADS["mixed"].exchange(0)
-    quick = WORKLOADS["web"].exchange(5)
+    slow, quick = WORKLOADS["mixed"].slow(), WORKLOADS["mixed"].exchange(5)
     assert slow is not None
     assert quick is not None
     for number in range(disk_workload.PIECES):

@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use proact_lab::{LoadError, LoadReport, LoadSpec, Target, bare, load};
+use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec, Target, bare, load};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -34,23 +34,35 @@ fn seconds(name: &str, value: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("{name} must be 0 or more seconds")))
 }
 
+fn latency_dict<'py>(py: Python<'py>, latency: &load::Latency) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("p50", latency.p50)?;
+    dict.set_item("p90", latency.p90)?;
+    dict.set_item("p99", latency.p99)?;
+    dict.set_item("p99.9", latency.p999)?;
+    dict.set_item("p99.99", latency.p9999)?;
+    dict.set_item("max", latency.max)?;
+    dict.set_item("mean", latency.mean)?;
+    Ok(dict)
+}
+
 fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDict>> {
-    let latency = PyDict::new(py);
-    latency.set_item("p50", report.latency.p50)?;
-    latency.set_item("p90", report.latency.p90)?;
-    latency.set_item("p99", report.latency.p99)?;
-    latency.set_item("p99.9", report.latency.p999)?;
-    latency.set_item("p99.99", report.latency.p9999)?;
-    latency.set_item("max", report.latency.max)?;
-    latency.set_item("mean", report.latency.mean)?;
     let dict = PyDict::new(py);
     dict.set_item("messages", report.messages)?;
     dict.set_item("bytes", report.bytes)?;
     dict.set_item("seconds", report.seconds)?;
     dict.set_item("cpu_seconds", report.cpu_seconds)?;
     dict.set_item("connect_seconds", report.connect_seconds)?;
-    dict.set_item("latency_ns", latency)?;
+    dict.set_item("unsent", report.unsent)?;
+    dict.set_item("latency_ns", latency_dict(py, &report.latency)?)?;
     dict.set_item("histogram", &report.histogram)?;
+    if let Some(slow) = &report.slow {
+        let apart = PyDict::new(py);
+        apart.set_item("messages", slow.messages)?;
+        apart.set_item("latency_ns", latency_dict(py, &slow.latency)?)?;
+        apart.set_item("histogram", &slow.histogram)?;
+        dict.set_item("slow", apart)?;
+    }
     Ok(dict)
 }
 
@@ -72,16 +84,22 @@ fn target(transport: &str, host: &str, port: u16) -> PyResult<Target> {
         .ok_or_else(|| PyOSError::new_err(format!("no address for {host:?}")))
 }
 
-/// Loads an echo server: `connections` at once on one thread, each with one message of `size` bytes under way, every
+/// Loads a server with echoes: `connections` at once on one thread, each with one message of `size` bytes under way, every
 /// byte of every echo verified. Times in seconds; latencies in nanoseconds, their `histogram` a list of (upper end of a
 /// step, messages in it), ascending, three significant digits. `progress` is called with the messages so far about ten
 /// times a second. `transport`: "tcp", "udp", or "unix", whose `host` is the path and whose `port`
-/// means nothing. `churn`: each message has a connection of its own.
+/// means nothing. `churn`: each message has a connection of its own. `idle`: so many connections beside the others say
+/// nothing.
+///
+/// `exchange`: a request and its only right response, in place of an echo of `size` bytes. `rate`: messages per second
+/// over all connections, at fixed times (open loop): latencies count from when a message was intended, and `unsent` of
+/// the result are those that no connection was free to send. `slow`: (connections, request, response), so many more
+/// connections with an exchange of their own, told apart as `slow` in the result.
 ///
 /// Raises ValueError (settings), ConnectionError (refused, reset, closed), TimeoutError (nothing moves for
-/// `stall_timeout`), OSError (files, ports), RuntimeError (an echo that is not what was sent).
+/// `stall_timeout`), OSError (files, ports), RuntimeError (an answer that is not the right one).
 #[pyfunction]
-#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None, transport = "tcp", churn = false))]
+#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None, transport = "tcp", churn = false, rate = None, exchange = None, slow = None))]
 #[expect(clippy::too_many_arguments, reason = "keywords of a Python function")]
 pub fn echo_load<'py>(
     py: Python<'py>,
@@ -96,9 +114,19 @@ pub fn echo_load<'py>(
     progress: Option<Bound<'py, PyAny>>,
     transport: &str,
     churn: bool,
+    rate: Option<f64>,
+    exchange: Option<(Vec<u8>, Vec<u8>)>,
+    slow: Option<(usize, Vec<u8>, Vec<u8>)>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let target = target(transport, host, port)?;
+    let pair = |request: Vec<u8>, response: Vec<u8>| Exchange {
+        request: request.into(),
+        response: response.into(),
+    };
     let spec = LoadSpec {
+        rate,
+        exchange: exchange.map(|(request, response)| pair(request, response)),
+        slow: slow.map(|(connections, request, response)| (connections, pair(request, response))),
         connections,
         size,
         idle,

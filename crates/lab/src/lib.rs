@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`load`] | the load: many connections on one thread, closed loop, every byte verified |
+//! | [`load`] | the load: many connections on one thread, closed or open loop, every byte verified |
 //! | [`bare`] | the ceilings: echo servers with nothing but Linux under them |
 //! | [`syscalls`] | how many system calls another process makes |
 //! | [`probe`] | what each I/O call of a process costs it |
@@ -17,5 +17,5 @@ pub mod probe;
 mod sockets;
 pub mod syscalls;
 
-pub use load::{LoadError, LoadReport, LoadSpec, Target};
+pub use load::{Exchange, LoadError, LoadReport, LoadSpec, Target};
 pub use syscalls::SyscallCounter;

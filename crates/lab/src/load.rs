@@ -1,9 +1,10 @@
-//! The load: many connections (TCP, Unix or UDP) on one thread, closed loop, every byte verified.
+//! The load: many connections (TCP, Unix or UDP) on one thread, every byte verified.
 //!
-//! Each connection sends one message, reads its echo back, checks it byte by byte, notes the round trip and
-//! sends the next. *Closed loop* means that the server sets the pace: latencies are those of a server which
-//! is as busy as it can be with so many clients, and say nothing about a given arrival rate ("coordinated
-//! omission": a slow answer also delays the question after it).
+//! Each connection sends one message, reads its echo (or the answer of an [`Exchange`]) back, checks it byte by byte,
+//! notes the round trip and sends the next. *Closed loop* means that the server sets the pace: latencies are those of
+//! a server which is as busy as it can be with so many clients, and say nothing about a given arrival rate
+//! ("coordinated omission": a slow answer also delays the question after it). *Open loop* (`rate`) means that
+//! messages fall due at fixed times, whatever the server does, and latencies count from then.
 //!
 //! With `churn` each message has a connection of its own, and a round trip includes connecting.
 //!
@@ -19,6 +20,7 @@ mod connection;
 mod payload;
 mod spec;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,9 +30,11 @@ use crate::cpu;
 use crate::sockets::Epoll;
 use connect::Opener;
 use connection::{Connection, Step};
-use payload::Payload;
+use payload::{Payload, Script};
 
-pub use spec::{Latency, LoadError, LoadReport, LoadSpec, MAX_DATAGRAM, MAX_SIZE, Target};
+pub use spec::{
+    Exchange, Latency, LoadError, LoadReport, LoadSpec, MAX_DATAGRAM, MAX_RATE, MAX_SIZE, SlowReport, Target,
+};
 
 /// How often a load that waits looks at the clock and at `stop`.
 const TICK_MS: libc::c_int = 10;
@@ -56,11 +60,10 @@ pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<L
     let now = Instant::now();
     let mut connections = Vec::with_capacity(sockets.len());
     for (id, socket) in sockets.into_iter().enumerate() {
-        let mut connection = Connection::new(socket, id, now);
+        let connection = Connection::new(socket, id, now);
         epoll
             .add(connection.fd(), libc::EPOLLIN, id as u64)
             .map_err(LoadError::io("epoll_ctl"))?;
-        connection.finished = id >= spec.connections;
         connections.push(connection);
     }
     let mut load = Load {
@@ -68,19 +71,64 @@ pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<L
         opener: Opener::new(&spec.target).map_err(LoadError::io("the server's address"))?,
         progress,
         epoll,
-        payload: Payload::new(spec.size),
+        script: match &spec.exchange {
+            Some(exchange) => Script::Fixed(exchange.clone()),
+            None => Script::Echo(Payload::new(spec.size)),
+        },
+        slow_script: spec
+            .slow
+            .as_ref()
+            .map(|(_, exchange)| Script::Fixed(exchange.clone())),
         connections,
         buffer: vec![0; BUFFER].into_boxed_slice(),
-        active: spec.connections,
+        busy: 0,
+        schedule: spec.rate.map(|rate| Schedule::new(rate, spec.connections, now)),
         total: 0,
         phase: Phase::Warmup,
-        histogram: Histogram::new_with_bounds(1, LONGEST_NS, 3)
-            .map_err(|_| LoadError::Invalid("the histogram's bounds are wrong"))?,
+        histogram: histogram()?,
+        slow_histogram: histogram()?,
         swept: now,
     };
     let mut report = load.drive(stop)?;
     report.connect_seconds = connect_seconds;
     Ok(report)
+}
+
+fn histogram() -> Result<Histogram<u64>, LoadError> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3)
+        .map_err(|_| LoadError::Invalid("the histogram's bounds are wrong"))
+}
+
+/// When messages fall due in an open loop, and who can send them.
+struct Schedule {
+    from: Instant,
+    rate: f64,
+    /// Number of the message that falls due next.
+    next: u64,
+    /// Connections without a message, the one that has been free for longest first.
+    free: VecDeque<usize>,
+}
+
+impl Schedule {
+    fn new(rate: f64, connections: usize, from: Instant) -> Self {
+        Self {
+            from,
+            rate,
+            next: 0,
+            free: (0..connections).collect(),
+        }
+    }
+
+    /// When the next message falls due.
+    fn due(&self) -> Instant {
+        self.from + Duration::from_secs_f64(self.next as f64 / self.rate)
+    }
+
+    /// How many messages have fallen due and have not been sent.
+    fn unsent(&self, now: Instant) -> u64 {
+        let fallen_due = ((now - self.from).as_secs_f64() * self.rate) as u64 + 1;
+        fallen_due.saturating_sub(self.next)
+    }
 }
 
 /// Where the run is in time.
@@ -97,15 +145,18 @@ struct Load<'a> {
     opener: Opener,
     progress: &'a AtomicU64,
     epoll: Epoll,
-    payload: Payload,
+    script: Script,
+    slow_script: Option<Script>,
     connections: Vec<Connection>,
     buffer: Box<[u8]>,
     /// Connections with a message under way.
-    active: usize,
+    busy: usize,
+    schedule: Option<Schedule>,
     /// Verified messages, warm-up and drain included.
     total: u64,
     phase: Phase,
     histogram: Histogram<u64>,
+    slow_histogram: Histogram<u64>,
     /// When stalled connections were last looked for.
     swept: Instant,
 }
@@ -114,11 +165,16 @@ impl Load<'_> {
     fn drive(&mut self, stop: &AtomicBool) -> Result<LoadReport, LoadError> {
         let opens = Instant::now() + self.spec.warmup;
         let mut closes = opens + self.spec.duration;
-        for id in 0..self.spec.connections {
-            self.begin(id)?;
+        let closed_loop = if self.schedule.is_some() {
+            self.spec.connections
+        } else {
+            0
+        };
+        for id in closed_loop..self.spec.talking() {
+            self.begin(id, Instant::now())?;
         }
         loop {
-            let ready = self.epoll.wait(TICK_MS).map_err(LoadError::io("epoll_wait"))?;
+            let ready = self.wait().map_err(LoadError::io("epoll_wait"))?;
             let now = Instant::now();
             let stopped = stop.load(Ordering::Relaxed);
             match &mut self.phase {
@@ -131,11 +187,11 @@ impl Load<'_> {
                 Phase::Window(since, cpu_then) if stopped || now >= closes => {
                     let (since, cpu_then) = (*since, *cpu_then);
                     closes = now;
-                    self.phase = Phase::Drain(self.report(now - since, cpu::thread_time() - cpu_then));
+                    self.phase = Phase::Drain(self.report(now, now - since, cpu::thread_time() - cpu_then));
                 }
                 Phase::Drain(report) => {
                     let late = now >= closes + self.spec.stall_timeout;
-                    if self.active == 0 || stopped || late {
+                    if self.busy == 0 || stopped || late {
                         let report = std::mem::take(report);
                         if late && !stopped {
                             self.find_stalled(now)?;
@@ -149,6 +205,7 @@ impl Load<'_> {
                 let (token, events) = self.epoll.event(index);
                 self.step(token as usize, events, now)?;
             }
+            self.send_due()?;
             self.progress.store(self.total, Ordering::Relaxed);
             if now - self.swept >= (self.spec.stall_timeout / 8).min(Duration::from_millis(250)) {
                 self.swept = now;
@@ -157,15 +214,55 @@ impl Load<'_> {
         }
     }
 
-    /// Sends the first part of the current message, which is nearly always all of it.
-    fn begin(&mut self, id: usize) -> Result<(), LoadError> {
-        self.connections[id].began = Instant::now();
+    /// Waits for events, for the next message that falls due, or for a tick.
+    fn wait(&mut self) -> std::io::Result<usize> {
+        match &self.schedule {
+            Some(schedule) if !schedule.free.is_empty() && !matches!(self.phase, Phase::Drain(_)) => {
+                let left = schedule.due().saturating_duration_since(Instant::now());
+                self.epoll
+                    .wait_precisely(left.min(Duration::from_millis(TICK_MS.unsigned_abs().into())))
+            }
+            _ => self.epoll.wait(TICK_MS),
+        }
+    }
+
+    /// Open loop: sends what has fallen due, as far as connections are free.
+    fn send_due(&mut self) -> Result<(), LoadError> {
+        if matches!(self.phase, Phase::Drain(_)) {
+            return Ok(());
+        }
+        while let Some(schedule) = &mut self.schedule {
+            let due = schedule.due();
+            if due > Instant::now() {
+                break;
+            }
+            let Some(id) = schedule.free.pop_front() else {
+                break;
+            };
+            schedule.next += 1;
+            self.begin(id, due)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the first part of the current message, which is nearly always all of it. Its latency counts from `intended`.
+    fn begin(&mut self, id: usize, intended: Instant) -> Result<(), LoadError> {
+        let connection = &mut self.connections[id];
+        connection.began = intended;
+        connection.moved = Instant::now();
+        connection.busy = true;
+        self.busy += 1;
         if self.spec.churn && self.connections[id].message > 0 {
             self.reopen(id)?;
         }
-        let connection = &mut self.connections[id];
-        let step = connection.send(&self.payload)?;
+        let step = self.send(id)?;
         self.set_writing(id, step != Step::Complete)
+    }
+
+    /// One `send` of what is left of the connection's message.
+    fn send(&mut self, id: usize) -> Result<Step, LoadError> {
+        let script = script(&self.script, self.slow_script.as_ref(), self.spec, id);
+        self.connections[id].send(script)
     }
 
     /// Closes the connection and begins another in its place. What cannot be sent before it is established
@@ -203,81 +300,112 @@ impl Load<'_> {
 
     /// One event: at most one `recv` and one `send` of this message, and the first `send` of the next.
     fn step(&mut self, id: usize, events: libc::c_int, now: Instant) -> Result<(), LoadError> {
-        let connection = &mut self.connections[id];
         let mut received = Step::Blocked;
         if events & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLERR) != 0 {
-            received = connection.receive(&self.payload, &mut self.buffer)?;
+            let script = script(&self.script, self.slow_script.as_ref(), self.spec, id);
+            received = self.connections[id].receive(script, &mut self.buffer)?;
             if received != Step::Blocked {
-                connection.moved = now;
+                self.connections[id].moved = now;
             }
         }
         if received == Step::Complete {
             return self.complete(id);
         }
-        let connection = &mut self.connections[id];
-        if connection.writing && events & libc::EPOLLOUT != 0 {
-            match connection.send(&self.payload)? {
-                Step::Blocked => {}
-                Step::Moved => connection.moved = now,
-                Step::Complete => {
-                    connection.moved = now;
-                    self.set_writing(id, false)?;
-                }
+        if self.connections[id].writing && events & libc::EPOLLOUT != 0 {
+            let step = self.send(id)?;
+            if step != Step::Blocked {
+                self.connections[id].moved = now;
+            }
+            if step == Step::Complete {
+                self.set_writing(id, false)?;
             }
         }
         Ok(())
     }
 
-    /// A verified echo: note it, send the next message.
+    /// A verified answer: note it, send the next message if it is this connection's turn.
     fn complete(&mut self, id: usize) -> Result<(), LoadError> {
         let connection = &mut self.connections[id];
         self.total += 1;
+        self.busy -= 1;
+        connection.busy = false;
+        let slow = id >= self.spec.connections;
         if let Phase::Window(..) = self.phase {
             let nanos = u64::try_from(connection.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.histogram.saturating_record(nanos);
-        }
-        if let Phase::Drain(_) = self.phase {
-            connection.finished = true;
-            self.active -= 1;
-            return self.set_writing(id, false);
+            let histogram = if slow {
+                &mut self.slow_histogram
+            } else {
+                &mut self.histogram
+            };
+            histogram.saturating_record(nanos);
         }
         connection.next();
-        self.begin(id)
+        if let Phase::Drain(_) = self.phase {
+            return self.set_writing(id, false);
+        }
+        match &mut self.schedule {
+            Some(schedule) if !slow => {
+                schedule.free.push_back(id);
+                self.set_writing(id, false)
+            }
+            _ => self.begin(id, Instant::now()),
+        }
     }
 
     fn find_stalled(&self, now: Instant) -> Result<(), LoadError> {
         let stalled = |connection: &&Connection| {
-            !connection.finished && now.saturating_duration_since(connection.moved) >= self.spec.stall_timeout
+            connection.busy && now.saturating_duration_since(connection.moved) >= self.spec.stall_timeout
         };
-        match self.connections[..self.spec.connections].iter().find(stalled) {
+        match self.connections.iter().find(stalled) {
             Some(connection) => Err(connection.stalled()),
             None => Ok(()),
         }
     }
 
-    fn report(&self, window: Duration, cpu: Duration) -> LoadReport {
+    fn report(&self, now: Instant, window: Duration, cpu: Duration) -> LoadReport {
         let messages = self.histogram.len();
-        let quantile = |q| self.histogram.value_at_quantile(q);
         LoadReport {
             messages,
-            bytes: messages * self.spec.size as u64,
+            bytes: messages * self.script.size() as u64,
+            unsent: self.schedule.as_ref().map_or(0, |schedule| schedule.unsent(now)),
             seconds: window.as_secs_f64(),
-            latency: Latency {
-                p50: quantile(0.5),
-                p90: quantile(0.9),
-                p99: quantile(0.99),
-                p999: quantile(0.999),
-                p9999: quantile(0.9999),
-                max: self.histogram.max(),
-                mean: self.histogram.mean(),
-            },
+            latency: latency(&self.histogram),
             cpu_seconds: cpu.as_secs_f64(),
             connect_seconds: 0.0,
-            histogram: self
-                .histogram
-                .iter_recorded()
-                .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
-                .collect(),
+            histogram: steps(&self.histogram),
+            slow: self.slow_script.as_ref().map(|_| SlowReport {
+                messages: self.slow_histogram.len(),
+                latency: latency(&self.slow_histogram),
+                histogram: steps(&self.slow_histogram),
+            }),
         }
     }
+}
+
+/// What connection `id` says and hears.
+fn script<'a>(usual: &'a Script, slow: Option<&'a Script>, spec: &LoadSpec, id: usize) -> &'a Script {
+    match slow {
+        Some(script) if id >= spec.connections => script,
+        _ => usual,
+    }
+}
+
+fn latency(histogram: &Histogram<u64>) -> Latency {
+    let quantile = |q| histogram.value_at_quantile(q);
+    Latency {
+        p50: quantile(0.5),
+        p90: quantile(0.9),
+        p99: quantile(0.99),
+        p999: quantile(0.999),
+        p9999: quantile(0.9999),
+        max: histogram.max(),
+        mean: histogram.mean(),
+    }
+}
+
+fn steps(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    histogram
+        .iter_recorded()
+        .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+        .collect()
 }

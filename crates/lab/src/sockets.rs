@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Turns the -1 of a libc call into the `errno` it left behind.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -231,6 +232,36 @@ impl Epoll {
 
     pub(crate) fn modify(&self, fd: RawFd, interest: libc::c_int, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, interest, token)
+    }
+
+    /// Waits at most `timeout`, to the microsecond where the kernel can (epoll_pwait2, Linux 5.11), else to the
+    /// millisecond below. An interrupting signal counts as an empty answer.
+    pub(crate) fn wait_precisely(&mut self, timeout: Duration) -> io::Result<usize> {
+        let time = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+        };
+        // SAFETY: the pointer and the length describe `events`, which is borrowed mutably for the call; `time` is
+        // read only; no signal mask.
+        let ready = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as libc::c_int,
+                &raw const time,
+                std::ptr::null::<libc::sigset_t>(),
+                0_usize,
+            )
+        };
+        match check(ready as libc::c_int) {
+            Ok(count) => Ok(count.unsigned_abs() as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                self.wait(libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits at most `timeout_ms`; an interrupting signal counts as an empty answer.

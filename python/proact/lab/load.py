@@ -1,9 +1,10 @@
 """The load process of a measurement: ``python -m proact.lab.load``.
 
 It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or
-each argument), with the keyword arguments of ``proact._core.echo_load``. For each it answers with one line
-of JSON on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It
-lives for a whole run, so that no cell waits for an interpreter to start.
+each argument), with the keyword arguments of ``proact._core.echo_load``; ``workload`` names what is asked for,
+and ``slow`` how many connections ask for the more expensive thing. For each it answers with one line of JSON
+on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It lives for
+a whole run, so that no cell waits for an interpreter to start.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from proact import _core
 from proact.lab.lifetime import die_with_parent, pin_to
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 def apply(spec: dict[str, Any]) -> dict[str, Any]:
     """One pass of load. A failure comes back as ``error``, not as an exception."""
+    workload = WORKLOADS[spec.pop("workload", "echo")]
+    exchange, slow = workload.exchange(spec["size"]), workload.slow()
+    if exchange is not None:
+        spec["exchange"] = (exchange.request, exchange.response)
+    if slow is not None and spec.get("slow"):
+        spec["slow"] = (spec["slow"], slow.request, slow.response)
     begun = time.monotonic()
     try:
         result = _core.echo_load(**spec)

@@ -53,10 +53,10 @@ impl Opener {
     }
 }
 
-/// Opens `spec.connections + spec.idle` connections, in order. They are not registered with any epoll that
+/// Opens all connections, in order: those that send, the slow ones, the idle ones. They are not registered with any epoll that
 /// lives on.
 pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<OwnedFd>, LoadError> {
-    let wanted = spec.connections.saturating_add(spec.idle);
+    let wanted = spec.opened();
     check_limit(wanted)?;
     let opener = Opener::new(&spec.target).map_err(LoadError::io("the server's address"))?;
     let deadline = Instant::now() + spec.connect_timeout;

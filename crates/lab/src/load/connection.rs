@@ -1,6 +1,6 @@
-//! One connection of the load: a message out, its echo back, byte by byte what was sent.
+//! One connection of the load: a message out, its answer back, byte by byte the right one.
 //!
-//! Knows sockets and payload; does not know time windows, histograms or other connections. One system call
+//! Knows sockets and scripts; does not know time windows, histograms or other connections. One system call
 //! for each step, so that with many connections none keeps the thread to itself; epoll is level-triggered and
 //! comes back for the rest.
 
@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use super::LoadError;
-use super::payload::Payload;
+use super::payload::Script;
 use crate::sockets;
 
 /// What a step on a connection led to.
@@ -36,8 +36,8 @@ pub(crate) struct Connection {
     pub(crate) moved: Instant,
     /// Interest in writing is registered with epoll.
     pub(crate) writing: bool,
-    /// The echo of the last message has come and none is to follow.
-    pub(crate) finished: bool,
+    /// A message is under way.
+    pub(crate) busy: bool,
 }
 
 impl Connection {
@@ -51,7 +51,7 @@ impl Connection {
             began: now,
             moved: now,
             writing: false,
-            finished: false,
+            busy: false,
         }
     }
 
@@ -67,8 +67,8 @@ impl Connection {
     }
 
     /// One `send` of what is left of the message.
-    pub(crate) fn send(&mut self, payload: &Payload) -> Result<Step, LoadError> {
-        let rest = &payload.message(self.id, self.message)[self.sent..];
+    pub(crate) fn send(&mut self, script: &Script) -> Result<Step, LoadError> {
+        let rest = &script.request(self.id, self.message)[self.sent..];
         match sockets::send(self.fd(), rest) {
             Ok(count) => {
                 self.sent += count;
@@ -84,7 +84,7 @@ impl Connection {
 
     /// One `recv`, verified against the message. It asks for more than is due, so that bytes which nobody
     /// sent are caught too.
-    pub(crate) fn receive(&mut self, payload: &Payload, buffer: &mut [u8]) -> Result<Step, LoadError> {
+    pub(crate) fn receive(&mut self, script: &Script, buffer: &mut [u8]) -> Result<Step, LoadError> {
         let count = match sockets::recv(self.fd(), buffer) {
             Ok(0) => {
                 let (connection, message, offset) = (self.id, self.message, self.received);
@@ -97,31 +97,32 @@ impl Connection {
             Ok(count) => count,
             Err(error) => return self.failed(error, "recv"),
         };
-        self.verify(payload, &buffer[..count])?;
+        self.verify(script, &buffer[..count])?;
         self.received += count;
-        Ok(if self.received == payload.size() {
+        Ok(if self.received == script.size() {
             Step::Complete
         } else {
             Step::Moved
         })
     }
 
-    /// What comes back has to continue the echo, and cannot be ahead of what went out.
-    fn verify(&self, payload: &Payload, got: &[u8]) -> Result<(), LoadError> {
-        let sent = &payload.message(self.id, self.message)[self.received..self.sent];
-        if sent.get(..got.len()) == Some(got) {
+    /// What comes back has to continue the answer, and cannot be ahead of what went out.
+    fn verify(&self, script: &Script, got: &[u8]) -> Result<(), LoadError> {
+        let request = script.request(self.id, self.message);
+        let due = &script.response(request)[self.received..script.due(self.sent)];
+        if due.get(..got.len()) == Some(got) {
             return Ok(());
         }
         let at = got
             .iter()
-            .zip(sent)
+            .zip(due)
             .position(|(got, sent)| got != sent)
-            .unwrap_or(sent.len().min(got.len()));
+            .unwrap_or(due.len().min(got.len()));
         Err(LoadError::Mismatch {
             connection: self.id,
             message: self.message,
             offset: self.received + at,
-            expected: sent.get(at).copied(),
+            expected: due.get(at).copied(),
             got: got.get(at).copied().unwrap_or_default(),
         })
     }

@@ -5,9 +5,52 @@
 //! connection or to another message does not match), sending costs nothing before the system call, and
 //! verifying is one `memcmp`.
 
+use super::spec::Exchange;
+
 /// Places at which a message can begin. A prime, so that the steps below visit all of them; small, so that
 /// what is sent over and over at 1 KiB stays in the L2 cache.
 const PLACES: u64 = 65_521;
+
+/// What a connection says and what it has to hear.
+pub(crate) enum Script {
+    /// Bytes of the table, which come back.
+    Echo(Payload),
+    Fixed(Exchange),
+}
+
+impl Script {
+    pub(crate) fn request(&self, connection: usize, number: u64) -> &[u8] {
+        match self {
+            Self::Echo(payload) => payload.message(connection, number),
+            Self::Fixed(exchange) => &exchange.request,
+        }
+    }
+
+    /// The right answer to `request`.
+    pub(crate) fn response<'a>(&'a self, request: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Echo(_) => request,
+            Self::Fixed(exchange) => &exchange.response,
+        }
+    }
+
+    /// How much of the answer may have come once `sent` bytes have gone out.
+    pub(crate) fn due(&self, sent: usize) -> usize {
+        match self {
+            Self::Echo(_) => sent,
+            Self::Fixed(exchange) if sent == exchange.request.len() => exchange.response.len(),
+            Self::Fixed(_) => 0,
+        }
+    }
+
+    /// Bytes of one answer.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Echo(payload) => payload.size,
+            Self::Fixed(exchange) => exchange.response.len(),
+        }
+    }
+}
 
 pub(crate) struct Payload {
     table: Box<[u8]>,
@@ -29,10 +72,6 @@ impl Payload {
             table: table.into_boxed_slice(),
             size,
         }
-    }
-
-    pub(crate) fn size(&self) -> usize {
-        self.size
     }
 
     /// Message `number` of connection `connection`.

@@ -5,10 +5,14 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest message: 16 MiB.
 pub const MAX_SIZE: usize = 16 * 1024 * 1024;
+
+/// The highest rate, in messages per second.
+pub const MAX_RATE: f64 = 10e6;
 
 /// The largest message that UDP over IPv4 carries: 65,535 bytes less the headers of IP and UDP.
 pub const MAX_DATAGRAM: usize = 65_507;
@@ -38,13 +42,36 @@ impl fmt::Display for Target {
     }
 }
 
+/// A request and its only right response, the same each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    pub request: Arc<[u8]>,
+    pub response: Arc<[u8]>,
+}
+
+impl Exchange {
+    fn check(&self) -> Result<(), LoadError> {
+        if self.request.is_empty() || self.response.is_empty() {
+            return Err(LoadError::Invalid("an exchange needs a request and a response"));
+        }
+        Ok(())
+    }
+}
+
 /// One load run. Build it with [`LoadSpec::new`] and change what differs.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
-    /// The echo server.
+    /// The server.
     pub target: Target,
-    /// Connections that send: each always has exactly one message under way.
+    /// Connections that send: closed loop, each always has exactly one message under way; with a `rate` at most one.
     pub connections: usize,
+    /// Messages intended per second over all connections (open loop). The next one goes to the connection that has been
+    /// free for longest; while none is free it waits, and its latency counts from when it was intended.
+    pub rate: Option<f64>,
+    /// What is said and heard in place of an echo.
+    pub exchange: Option<Exchange>,
+    /// So many connections beside the others, closed loop, have an exchange of their own; it is reported apart.
+    pub slow: Option<(usize, Exchange)>,
     /// Connections that are opened and then send nothing.
     pub idle: usize,
     /// Bytes of one message, 1 to [`MAX_SIZE`], over UDP to [`MAX_DATAGRAM`].
@@ -69,6 +96,9 @@ impl LoadSpec {
         Self {
             target: target.into(),
             connections: 1,
+            rate: None,
+            exchange: None,
+            slow: None,
             idle: 0,
             size: 1024,
             churn: false,
@@ -77,6 +107,17 @@ impl LoadSpec {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(5),
         }
+    }
+
+    /// Connections that are opened: all kinds together.
+    pub(crate) fn opened(&self) -> usize {
+        self.talking().saturating_add(self.idle)
+    }
+
+    /// Connections that send, the slow ones included: the first to be opened.
+    pub(crate) fn talking(&self) -> usize {
+        let slow = self.slow.as_ref().map_or(0, |(connections, _)| *connections);
+        self.connections.saturating_add(slow)
     }
 
     pub(crate) fn check(&self) -> Result<(), LoadError> {
@@ -89,6 +130,20 @@ impl LoadSpec {
         if matches!(self.target, Target::Udp(_)) && self.size > MAX_DATAGRAM {
             return Err(LoadError::Invalid("a datagram holds at most 65507 bytes"));
         }
+        if self
+            .rate
+            .is_some_and(|rate| !rate.is_finite() || rate <= 0.0 || rate > MAX_RATE)
+        {
+            return Err(LoadError::Invalid(
+                "rate must be above 0, to 10 million messages per second",
+            ));
+        }
+        if let Some(exchange) = &self.exchange {
+            exchange.check()?;
+        }
+        if let Some((_, exchange)) = &self.slow {
+            exchange.check()?;
+        }
         if self.duration.is_zero() {
             return Err(LoadError::Invalid("duration must be longer than zero"));
         }
@@ -99,8 +154,8 @@ impl LoadSpec {
     }
 }
 
-/// Round trips, in nanoseconds, from before the first `send` of a message to after the last `recv` of its
-/// echo. Three significant digits (`HdrHistogram`).
+/// Round trips, in nanoseconds, from before the first `send` of a message (with a rate: from when it was intended) to
+/// after the last `recv` of its answer. Three significant digits (`HdrHistogram`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
     pub p50: u64,
@@ -115,10 +170,12 @@ pub struct Latency {
 /// What one load run measured. Everything but `connect_seconds` is of the measured window only.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReport {
-    /// Echoes that came back complete and verified.
+    /// Answers that came back complete and verified.
     pub messages: u64,
-    /// Payload of these messages, one way.
+    /// What these answers hold, one way.
     pub bytes: u64,
+    /// Messages whose intended time had come when the window closed, and that no connection was free to send.
+    pub unsent: u64,
     /// Length of the window.
     pub seconds: f64,
     pub latency: Latency,
@@ -127,6 +184,16 @@ pub struct LoadReport {
     /// From the first `connect` to the last connection that was there.
     pub connect_seconds: f64,
     /// Recorded latencies as (nanoseconds, count), ascending: raw data, which can be merged with other runs'.
+    pub histogram: Vec<(u64, u64)>,
+    /// The slow connections' answers, if there are such connections.
+    pub slow: Option<SlowReport>,
+}
+
+/// What the slow connections measured, in the same window.
+#[derive(Clone, Debug, Default)]
+pub struct SlowReport {
+    pub messages: u64,
+    pub latency: Latency,
     pub histogram: Vec<(u64, u64)>,
 }
 
@@ -165,7 +232,7 @@ pub enum LoadError {
         message: u64,
         offset: usize,
     },
-    /// The echo is not what was sent. `expected` is `None` when bytes came that nobody sent.
+    /// The answer is not the right one. `expected` is `None` when bytes came that nobody asked for.
     Mismatch {
         connection: usize,
         message: u64,
@@ -235,7 +302,7 @@ impl fmt::Display for LoadError {
                 got,
             } => write!(
                 f,
-                "connection {connection}, message {message}, byte {offset}: sent {expected:#04x}, got {got:#04x} back"
+                "connection {connection}, message {message}, byte {offset}: expected {expected:#04x}, got {got:#04x}"
             ),
             Self::Mismatch {
                 connection,
@@ -245,7 +312,7 @@ impl fmt::Display for LoadError {
                 got,
             } => write!(
                 f,
-                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past what was sent"
+                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past what was asked for"
             ),
             Self::Stall {
                 connection,

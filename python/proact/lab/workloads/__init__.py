@@ -30,7 +30,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A kind of work: ``module`` of ``proact.lab.workloads`` has ``sessions()`` and ``exchange(size)``."""
+    """A kind of work: ``module`` of ``proact.lab.workloads`` has ``sessions()`` and ``exchange(size)``.
+
+    One in which some ask for more than others also has ``slow()``.
+    """
 
     name: str
     about: str
@@ -43,6 +46,11 @@ class Workload:
     def exchange(self, size: int) -> Exchange | None:
         """What a client says and hears, with ``size`` bytes of content; None: any bytes, which come back."""
         return self._module().exchange(size)  # type: ignore[no-any-return]
+
+    def slow(self) -> Exchange | None:
+        """What those say and hear who ask for more than the others; None if all ask for the same."""
+        found = getattr(self._module(), "slow", None)
+        return None if found is None else found()  # type: ignore[no-any-return]
 
     def _module(self) -> Any:
         return importlib.import_module(f"proact.lab.workloads.{self.module}")

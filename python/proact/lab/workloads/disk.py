@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from proact.lab.workloads import Exchange
 from proact.lab.workloads.session import Extent
-from proact.lab.workloads.web import Web, request, response
+from proact.lab.workloads.web import Web, exchange, request, response
 
 if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
+
+__all__ = ("exchange", "sessions", "slow")
 
 #: One read, in bytes, and how many of them one answer takes.
 PIECE: Final = 1 << 20
@@ -90,7 +92,7 @@ def sessions() -> Sessions:
     return lambda: Disk(fd)
 
 
-def exchange(size: int) -> Exchange:
-    """The slow request; ``size`` means nothing to it."""
+def slow() -> Exchange:
+    """The request that reads the disk."""
     shown = b"".join(map(block, range(PIECES)))
     return Exchange(request("/disk"), response(200, shown, keep=True))
