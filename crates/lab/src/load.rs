@@ -124,9 +124,9 @@ impl Schedule {
         self.from + Duration::from_secs_f64(self.next as f64 / self.rate)
     }
 
-    /// How many messages have fallen due and have not been sent.
+    /// How many messages have fallen due and have not been sent; the one that falls due right now is in time.
     fn unsent(&self, now: Instant) -> u64 {
-        let fallen_due = ((now - self.from).as_secs_f64() * self.rate) as u64 + 1;
+        let fallen_due = ((now - self.from).as_secs_f64() * self.rate) as u64;
         fallen_due.saturating_sub(self.next)
     }
 }

@@ -1,8 +1,8 @@
 """The load process of a measurement: ``python -m proact.lab.load``.
 
 It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or
-each argument), with the keyword arguments of ``proact._core.echo_load``; ``workload`` names what is asked for,
-and ``slow`` how many connections ask for the more expensive thing. For each it answers with one line of JSON
+each argument), with the keyword arguments of ``proact._core.echo_load``; ``workload`` names what is asked
+for, and ``slow`` how many connections ask for the more expensive thing. For each it answers with one line of JSON
 on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It lives for
 a whole run, so that no cell waits for an interpreter to start.
 """
