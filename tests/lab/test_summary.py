@@ -13,7 +13,21 @@ from proact.lab.registry import MODELS
 from proact.lab.table import amount, bar, number, render
 
 if TYPE_CHECKING:
-    from proact.lab.results import CellResult, Document, Measured
+    from proact.lab.results import CellResult, Document, Latency, Measured
+
+
+def latency(p50: float, p90: float, p99: float, p999: float, most: float) -> Latency:
+    """Percentiles in ns; nothing here looks at the histogram."""
+    percentiles = {
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
+        "p99.9": p999,
+        "p99.99": most,
+        "max": most,
+        "mean": p50,
+    }
+    return {"percentiles": percentiles, "histogram": []}
 
 
 def measured(rate: float, cpu_us: float = 10.0, load: float = 0.5, **changes: object) -> Measured:
@@ -23,13 +37,23 @@ def measured(rate: float, cpu_us: float = 10.0, load: float = 0.5, **changes: ob
         "bytes": int(rate) * 1024,
         "seconds": 1.0,
         "connect_seconds": 0.01,
-        "latency_ns": {"p50": 1e5, "p90": 2e5, "p99": 3e5, "p99.9": 4e6, "max": 5e6, "mean": 1e5},
+        "latency": latency(1e5, 2e5, 3e5, 4e6, 5e6),
+        "unsent": 0,
+        "slow": None,
         "load_cpu_seconds": load,
-        "server_cpu_seconds": rate * cpu_us / 1e6,
+        "server_user_seconds": rate * cpu_us / 4e6,
+        "server_system_seconds": rate * cpu_us * 3 / 4e6,
+        "switches_voluntary": rate / 2,
+        "switches_involuntary": rate / 4,
         "others_cpu": 0.01,
         "counted": {"method": "perf", "calls": 6200.0, "messages": 3000},
         "uncounted": None,
-        "occupied": {"threads": 1, "resident_before": 1000, "resident": 1000 + 10 * 4096},
+        "occupied": {
+            "threads": 1,
+            "kernel_threads": 0,
+            "resident_before": 1000,
+            "resident": 1000 + 10 * 4096,
+        },
     }
     return values | changes  # type: ignore[return-value,operator]
 
@@ -39,9 +63,12 @@ def cell(model: str, repeat: int, got: Measured | str) -> CellResult:
     reason = got if isinstance(got, str) else None
     status = "ok" if reason is None else "not measured" if "not installed" in reason else "failed"
     return {
+        "workload": "echo",
         "model": model,
         "connections": 10,
+        "active": 10,
         "size": 1024,
+        "rate": None,
         "repeat": repeat,
         "order": 0,
         "status": status,  # type: ignore[typeddict-item]
@@ -54,13 +81,10 @@ def document(cells: dict[str, list[Measured | str]]) -> Document:
     """A run with one load."""
     repeat = max(map(len, cells.values()))
     return {
-        "schema": 1,
-        "workload": "echo",
+        "schema": 2,
         "started": "2025-01-01T00:00:00+00:00",
         "seed": 7,
         "settings": {
-            "sizes": (1024,),
-            "connections": (10,),
             "duration": 1.0,
             "warmup": 0.2,
             "repeat": repeat,
@@ -83,7 +107,9 @@ def test_a_row_has_medians_and_per_message_values() -> None:
     assert (row.p50, row.p99, row.p999) == (100, 300, 4000)
     assert row.cpu_us.median == pytest.approx(10.0)
     assert row.calls == pytest.approx(6200 / 3000)
-    assert (row.threads, row.memory) == (1, 4096)
+    assert (row.threads, row.kernel_threads, row.memory) == (1, 0, 4096)
+    assert (row.system, row.switches) == pytest.approx((0.75, 0.75))
+    assert (row.p9999, row.unsent, row.slow) == (5000, 0, None)
     assert not row.load_bound
 
 
@@ -135,6 +161,47 @@ def test_with_repeats_ranges_that_overlap_are_level() -> None:
     assert lines[0] == "Fastest: epoll, 2,100 messages/s (level with poll)."
 
 
+def test_an_interval_is_of_the_median() -> None:
+    """By the binomial: of 6 the range is a 96.9 % interval, of 9 one value fewer at each end a 96.1 % one."""
+    for count, left_out in ((1, 0), (3, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (20, 5), (50, 17)):
+        spread = summary.Spread.of(list(range(count, 0, -1)))
+        assert (spread.low, spread.high) == (1 + left_out, count - left_out), count
+        assert spread.median == (count + 1) / 2
+
+
+def test_who_wins_when_is_read_from_the_data() -> None:
+    run = document(
+        {"epoll": [measured(2000, 30)], "asyncio": [measured(1000, 20)], "bare-epoll": [measured(9000)]}
+    )
+    small = run["cells"]
+    big: list[CellResult] = [{**each, "size": 4096} for each in small]
+    for each, (rate, cpu_us) in zip(big, ((1000, 20), (990, 40), (9000, 1)), strict=True):
+        each["measured"] = measured(rate, cpu_us)
+    fixed: list[CellResult] = [{**each, "rate": 100.0} for each in small]
+    run["cells"] = big + small + fixed
+    found = summary.winners(summary.blocks(run))
+    assert [(each.load.size, each.load.rate) for each in found] == [(1024, None), (1024, 100.0), (4096, None)]
+    assert [each.fastest for each in found] == [("epoll",), (), ("epoll", "asyncio")]
+    assert [each.thriftiest for each in found] == [("asyncio",), ("asyncio",), ("epoll",)]
+    assert [each.gain for each in found] == [2.0, None, None]
+    text = draw(run, 100)
+    assert text.count("echo: 10 connections x 4 KiB") == 2
+    assert "2.00x" in text
+
+
+def test_slow_requests_and_what_was_not_sent_have_columns() -> None:
+    got = measured(1000, unsent=1000, slow={"messages": 3, "latency": latency(5e6, 5e6, 5e6, 5e6, 5e6)})
+    (row,) = block(epoll=[got]).rows
+    assert (row.slow, row.unsent) == (5000, 0.5)
+    for repeats in (1, 3):
+        text = draw(document({"epoll": [got] * repeats}), 100)
+        assert "slow ms" in text
+        assert "unsent" in text
+        assert "50.0%" in text
+        assert max(map(len, text.splitlines())) <= 100
+        assert "…" not in text
+
+
 def test_nothing_is_concluded_from_one_model() -> None:
     assert summary.verdict(block(epoll=[measured(1)], bare__epoll=[measured(2)])) == []
 
@@ -154,8 +221,8 @@ def test_a_table_fits_and_cuts_no_number(repeats: int, width: int) -> None:
         12_345.6,
         load=1.0,
         others_cpu=1.25,
-        latency_ns={"p50": 1e8, "p90": 1e8, "p99": 9.99e8, "p99.9": 1.2e9, "max": 1e9, "mean": 1e8},
-        occupied={"threads": 1001, "resident_before": 0, "resident": 10 * 9_999 * 1024},
+        latency=latency(1e8, 1e8, 9.99e8, 1.2e9, 1.2e9),
+        occupied={"threads": 1001, "kernel_threads": 2, "resident_before": 0, "resident": 10 * 9_999 * 1024},
         counted={"method": "perf", "calls": 1e6, "messages": 1000},
     )
     cells: dict[str, list[Measured | str]] = {name: [slow] * repeats for name in MODELS}

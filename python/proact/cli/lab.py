@@ -12,48 +12,135 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from proact.cli.error import CommandError
-from proact.lab.echo import Settings, run
-from proact.lab.limits import TooManyConnectionsError, allow_connections
+from proact.lab.export import as_objects, differences, to_csv
+from proact.lab.limits import refusal
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
+from proact.lab.results import ResultsError, load
+from proact.lab.run import Settings
+from proact.lab.run import run as run_cells
 from proact.lab.summary import failed
-from proact.lab.table import console, render
+from proact.lab.table import console, render, render_differences
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from proact.lab.results import Document
+
+#: Messages per second that the load generator takes as a rate.
+MAX_RATE: Final = 10_000_000
 
 #: The load generator keeps a message of each connection in memory.
 MAX_SIZE: Final = 16 << 20
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+#: How few of many connections send in the workload ``idle``, unless ``--active`` says otherwise.
+IDLE_ACTIVE: Final = (1,)
+IDLE_CONNECTIONS: Final = "10,100,1000,10000"
+
+# What the commands share.
+Connections = Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")]
+Size = Annotated[str, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work.")]
+Duration = Annotated[float, typer.Option(help="Seconds each cell is timed.")]
+Warmup = Annotated[float, typer.Option(help="Seconds of load before that.")]
+Repeat = Annotated[int, typer.Option(help="How often each cell is measured.")]
+Models = Annotated[str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(MODELS)}.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table.")
+]
+Csv = Annotated[
+    str | None,
+    typer.Option("--csv", metavar="FILE", help="Write a line per cell; - is stdout, no table."),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the random order of the cells.")]
+Results = Annotated[str, typer.Argument(metavar="FILE", help="Results, as --json wrote them.")]
+
 
 @app.callback()
 def lab() -> None:
     """\b
     Examples:
-      proact lab echo                   every I/O model under the same load
-      proact lab echo --help            how to choose models and loads
+      proact lab run                    every I/O model under the same load
+      proact lab run --workload idle    many connections of which one is active
+      proact lab report old.json        the tables of an earlier run
+      proact lab compare a.json b.json  two machines, or two versions
 
     The laboratory: what each I/O model costs on this machine.
     """
 
 
-@app.command(short_help="Echo through every I/O model: speed, latency, CPU, system calls, memory.")
-def echo(
-    connections: Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")] = "1,10,100",
-    size: Annotated[
-        str, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work.")
-    ] = "1024",
-    duration: Annotated[float, typer.Option(help="Seconds each cell is timed.")] = 1.0,
-    warmup: Annotated[float, typer.Option(help="Seconds of load before that.")] = 0.2,
-    repeat: Annotated[int, typer.Option(help="How often each cell is measured.")] = 1,
-    models: Annotated[str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(MODELS)}.")] = "all",
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table."),
+@app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")
+def run(
+    workload: Annotated[
+        str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(WORKLOADS)}, idle.")
+    ] = "echo",
+    connections: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Connections at once (default: 1,10,100).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the random order of the cells.")] = None,
+    active: Annotated[
+        str | None, typer.Option(metavar="N,...", help="How many of them send (default: all).")
+    ] = None,
+    size: Size = "1024",
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Messages per second, at fixed times (default: closed loop)."),
+    ] = None,
+    duration: Duration = 1.0,
+    warmup: Warmup = 0.2,
+    repeat: Repeat = 1,
+    models: Models = "all",
+    json_file: Json = None,
+    csv_file: Csv = None,
+    seed: Seed = None,
+) -> int:
+    """\b
+    Examples:
+      proact lab run
+      proact lab run --workload echo,web --connections 1,100,1000 --repeat 5 --json web.json
+      proact lab run --workload idle --models select,poll,epoll,proact-io_uring
+      proact lab run --workload mixed --connections 10 --rate 500
+      proact lab run --models asyncio,uvloop,proact-io_uring --size 64,1K,64K --csv -
+
+    The same work through every I/O model: a fresh server process for each cell (model x workload x
+    connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
+    echo; web (HTTP with keep-alive); mixed (web, while one connection has the server read a slow disk); idle
+    (echo over many connections of which few send). With --rate latencies count from when a message was
+    intended (open loop), so that a stall is not hidden. Exit code 1 if a model failed.
+    """
+    names = chosen("workload", workload, (*WORKLOADS, "idle"))
+    if "idle" in names and len(names) > 1:
+        raise CommandError("idle has connections of its own: run it by itself")
+    idle = names == ("idle",)
+    return measure(
+        Settings(
+            workloads=("echo",) if idle else names,
+            connections=numbers("--connections", connections or (IDLE_CONNECTIONS if idle else "1,10,100")),
+            active=(IDLE_ACTIVE if idle else (None,)) if active is None else numbers("--active", active),
+            sizes=numbers("--size", size, most=MAX_SIZE),
+            rates=(None,) if rate is None else tuple(map(float, numbers("--rate", rate, most=MAX_RATE))),
+            duration=duration,
+            warmup=warmup,
+            repeat=repeat,
+            models=chosen("model", models, MODELS),
+            **({} if seed is None else {"seed": seed}),
+        ),
+        json_file,
+        csv_file,
+    )
+
+
+@app.command(short_help="Echo through every I/O model: `run` with its usual workload.")
+def echo(
+    connections: Connections = "1,10,100",
+    size: Size = "1024",
+    duration: Duration = 1.0,
+    warmup: Warmup = 0.2,
+    repeat: Repeat = 1,
+    models: Models = "all",
+    json_file: Json = None,
+    seed: Seed = None,
 ) -> int:
     """\b
     Examples:
@@ -61,61 +148,122 @@ def echo(
       proact lab echo --models asyncio,uvloop,proact-io_uring --connections 100 --repeat 5
       proact lab echo --size 64,1K,64K --json echo.json
 
-    Echo over loopback through every I/O model: a fresh server process for each cell (model x connections x
-    size x repeat), in random order, with a load that verifies every byte. Exit code 1 if a model failed.
+    Echo over loopback through every I/O model, closed loop; a fresh server process for each cell (model x
+    connections x size x repeat). `proact lab run` has the other workloads and loads. Exit code 1 if a model
+    failed.
     """
-    settings = Settings(
-        models=chosen_models(models),
-        connections=numbers("--connections", connections, most=1_000_000),
-        sizes=numbers("--size", size, most=MAX_SIZE),
-        duration=seconds("--duration", duration, least=0.01),
-        warmup=seconds("--warmup", warmup, least=0.0),
+    return run(
+        connections=connections,
+        size=size,
+        duration=duration,
+        warmup=warmup,
         repeat=repeat,
-        **({} if seed is None else {"seed": seed}),
+        models=models,
+        json_file=json_file,
+        seed=seed,
     )
-    if repeat < 1:
-        raise CommandError(f"--repeat is {repeat}: it must be 1 or more")
-    try:
-        allow_connections(max(settings.connections))
-    except TooManyConnectionsError as error:
-        raise CommandError(str(error)) from None
-    if json_file not in (None, "-"):
-        check_writable(json_file)
-    os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    try:
-        with watch() as progress:
-            document = run(settings, progress)
-    except KeyboardInterrupt:
-        raise CommandError("interrupted", exit_code=130) from None
-    show(document, json_file)
+
+
+@app.command(short_help="Draw the tables of earlier results again.")
+def report(file: Results, csv_file: Csv = None) -> int:
+    """\b
+    Examples:
+      proact lab report old.json
+      proact lab report old.json --csv old.csv
+
+    Exit code 1 if a model had failed in that run.
+    """
+    document = read_results(file)
+    check_writable(csv_file)
+    show(document, None, csv_file)
     return 1 if failed(document) else 0
 
 
-def show(document: Document, json_file: str | None) -> None:
-    """The tables on stdout, and the raw results where they were asked for."""
-    text = json.dumps(document, indent=1) + "\n"
-    if json_file == "-":
-        sys.stdout.write(text)
-        return
+@app.command(short_help="Two results side by side: two machines, or two versions.")
+def compare(
+    first: Results,
+    second: Results,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, no table.")] = False,
+) -> int:
+    """\b
+    Examples:
+      proact lab compare before.json after.json
+      proact lab compare laptop.json server.json --json
+
+    Ratios of the second to the first, for each model and load that both have. "level" means that the
+    intervals of the messages per second overlap; "unknown" that one of the runs had a single repeat.
+    """
+    documents = read_results(first), read_results(second)
+    found = differences(*documents)
+    if not found:
+        raise CommandError("the two runs have no model with numbers under the same load in common")
+    if as_json:
+        json.dump(as_objects(found), sys.stdout, indent=1)
+        print()
+        return 0
     out = console()
-    out.print(render(document, out.width))
-    if json_file is not None:
-        Path(json_file).write_text(text)
-        print(f"proact: raw results in {json_file}", file=sys.stderr)
+    out.print(render_differences(documents, found))
+    return 0
 
 
-def chosen_models(text: str) -> tuple[str, ...]:
-    """The models named in a comma list, each once. Raises CommandError for one that does not exist."""
+def measure(settings: Settings, json_file: str | None, csv_file: str | None) -> int:
+    """Check what the types don't, run, and show the results; the exit code."""
+    seconds("--duration", settings.duration, least=0.01)
+    seconds("--warmup", settings.warmup, least=0.0)
+    if settings.repeat < 1:
+        raise CommandError(f"--repeat is {settings.repeat}: it must be 1 or more")
+    if json_file == csv_file == "-":
+        raise CommandError("--json and --csv can't both go to stdout")
+    reasons = [refusal(connections) for connections in settings.connections]
+    if all(reasons):  # else the other cells are measured
+        raise CommandError(str(reasons[0]))
+    check_writable(json_file)
+    check_writable(csv_file)
+    os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
+    try:
+        with watch() as progress:
+            document = run_cells(settings, progress)
+    except KeyboardInterrupt:
+        raise CommandError("interrupted", exit_code=130) from None
+    show(document, json_file, csv_file)
+    return 1 if failed(document) else 0
+
+
+def show(document: Document, json_file: str | None, csv_file: str | None) -> None:
+    """The tables on stdout, and the raw results where they were asked for."""
+    if "-" not in (json_file, csv_file):
+        out = console()
+        out.print(render(document, out.width))
+    for file, text in ((json_file, json.dumps(document) + "\n"), (csv_file, to_csv(document))):
+        if file == "-":
+            sys.stdout.write(text)
+        elif file is not None:
+            Path(file).write_text(text)
+            print(f"proact: raw results in {file}", file=sys.stderr)
+
+
+def read_results(path: str) -> Document:
+    """The results in a file. Raises CommandError."""
+    try:
+        return load(path)
+    except ResultsError as error:
+        raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(f"can't read {path!r}: {error.strerror}") from None
+
+
+def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The names in a comma list, each once. Raises CommandError for one that does not exist."""
     if text.strip() == "all":
-        return tuple(MODELS)
+        return tuple(known)
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in MODELS:
-            raise CommandError(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
+        if name not in known:
+            raise CommandError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
     return names
 
 
-def numbers(option: str, text: str, most: int) -> tuple[int, ...]:
+def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
     """A comma list of whole numbers from 1 to ``most``, each once; K and M count in 1024s."""
     found = []
     for part in (part.strip() for part in text.split(",")):
@@ -136,8 +284,10 @@ def seconds(option: str, value: float, least: float) -> float:
     return value
 
 
-def check_writable(path: str) -> None:
+def check_writable(path: str | None) -> None:
     """Raise CommandError if ``path`` cannot be written; before the run, not after minutes of it."""
+    if path in (None, "-"):
+        return
     existed = Path(path).exists()
     try:
         with Path(path).open("a"):

@@ -11,27 +11,24 @@ from proact.lab.environment import read
 _SPARE_FILES: Final = 64
 
 
-class TooManyConnectionsError(ValueError):
-    """More connections than file descriptors or ports allow."""
+def refusal(wanted: int) -> str | None:
+    """Make room for ``wanted`` connections per process; why there is none, if the machine does not allow it.
 
-
-def allow_connections(wanted: int) -> None:
-    """Make room for ``wanted`` connections per process: raises the soft limit of open files as far as needed.
-
-    Children inherit it. Raises TooManyConnectionsError if the hard limit or the local ports are fewer.
+    The soft limit of open files is raised as far as needed, and children inherit it.
     """
     needed = wanted + _SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
-        raise TooManyConnectionsError(
+        return (
             f"{wanted} connections need {needed} open files in one process, "
             f"and the hard limit is {hard} (ulimit -Hn)"
         )
     ports = local_ports()
     if wanted > ports:
-        raise TooManyConnectionsError(f"{wanted} connections need as many local ports, and there are {ports}")
+        return f"{wanted} connections need as many local ports, and there are {ports}"
     if soft != resource.RLIM_INFINITY and needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return None
 
 
 def local_ports() -> int:

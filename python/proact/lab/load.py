@@ -2,9 +2,9 @@
 
 It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or
 each argument), with the keyword arguments of ``proact._core.echo_load``; ``workload`` names what is asked
-for, and ``slow`` how many connections ask for the more expensive thing. For each it answers with one line of JSON
-on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It lives for
-a whole run, so that no cell waits for an interpreter to start.
+for, and ``slow`` how many connections ask for the more expensive thing. For each it answers with one line of
+JSON on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It
+lives for a whole run, so that no cell waits for an interpreter to start.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def apply(spec: dict[str, Any]) -> dict[str, Any]:
     """One pass of load. A failure comes back as ``error``, not as an exception."""
     workload = WORKLOADS[spec.pop("workload", "echo")]
-    exchange, slow = workload.exchange(spec["size"]), workload.slow()
+    exchange, slow, slow_connections = workload.exchange(spec["size"]), workload.slow(), spec.pop("slow", 0)
     if exchange is not None:
         spec["exchange"] = (exchange.request, exchange.response)
-    if slow is not None and spec.get("slow"):
-        spec["slow"] = (spec["slow"], slow.request, slow.response)
+    if slow is not None and slow_connections:
+        spec["slow"] = (slow_connections, slow.request, slow.response)
     begun = time.monotonic()
     try:
         result = _core.echo_load(**spec)

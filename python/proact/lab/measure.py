@@ -19,11 +19,18 @@ from proact.lab.server_process import ServerError, ServerProcess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proact.lab.results import Counted, Measured, Occupied
+    from proact.lab.results import Counted, Latency, Measured, Occupied
 
 #: The counting pass, in seconds: long enough for thousands of messages, short enough for a demo.
 COUNT_WARMUP: Final = 0.05
 COUNT_DURATION: Final = 0.25
+
+#: Connections that ask for the slow thing, where a workload has one.
+SLOW: Final = 1
+
+#: Reading the context switches of all threads takes so small a part of the time.
+SWITCHES_PERIOD: Final = 0.1
+SWITCHES_SHARE: Final = 0.05
 
 #: How often memory is read during the counting pass, in seconds.
 MEMORY_PERIOD: Final = 0.05
@@ -34,8 +41,11 @@ class Cell:
     """What is measured at once."""
 
     model: str
-    connections: int
-    size: int  # bytes per message
+    workload: str
+    connections: int  # open
+    active: int  # of these, that send
+    size: int  # bytes of content per message
+    rate: float | None  # messages per second intended; None: closed loop
     repeat: int  # from 0
 
 
@@ -72,6 +82,48 @@ class Sampled:
         return v0 + (v1 - v0) * (when - t0) / (t1 - t0)
 
 
+class Seldom:
+    """Reads something as often as is cheap: every ``SWITCHES_PERIOD`` seconds, seldomer if it is dear."""
+
+    def __init__(self, take: Callable[[], None]) -> None:
+        self._take = take
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        """Take it, if it is time."""
+        begun = time.monotonic()
+        if begun >= self._next:
+            self._take()
+            ended = time.monotonic()
+            self._next = ended + max(SWITCHES_PERIOD, (ended - begun) / SWITCHES_SHARE)
+
+
+class Switches:
+    """Context switches of a process; threads that have ended count with what was last read of them."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._voluntary = Sampled(self._read)
+        self._involuntary = Sampled(self._involuntary_so_far)
+
+    def _read(self) -> float:
+        self._seen.update(self._server.switches())
+        return sum(voluntary for voluntary, _ in self._seen.values())
+
+    def _involuntary_so_far(self) -> float:
+        return sum(involuntary for _, involuntary in self._seen.values())
+
+    def take(self) -> None:
+        """Read them once more."""
+        self._voluntary.take()
+        self._involuntary.take()
+
+    def growth(self, start: float, end: float) -> tuple[float, float]:
+        """Voluntary and involuntary switches from ``start`` to ``end`` (monotonic seconds)."""
+        return self._voluntary.growth(start, end), self._involuntary.growth(start, end)
+
+
 class Others:
     """What the rest of the machine does meanwhile: a comparison is only fair if that is little."""
 
@@ -95,14 +147,21 @@ class Occupancy:
         self._server = server
         # Not at once: what served the timed pass may still be ending.
         self._next = time.monotonic() + MEMORY_PERIOD
-        self.seen: Occupied = {"threads": 0, "resident_before": resident_before, "resident": 0}
+        self.seen: Occupied = {
+            "threads": 0,
+            "kernel_threads": 0,
+            "resident_before": resident_before,
+            "resident": 0,
+        }
 
     def look(self) -> None:
         """Read threads and memory, if it is time."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + MEMORY_PERIOD
-        self.seen["threads"] = max(self.seen["threads"], self._server.threads())
+        threads, kernel_threads = self._server.threads()
+        self.seen["threads"] = max(self.seen["threads"], threads)
+        self.seen["kernel_threads"] = max(self.seen["kernel_threads"], kernel_threads)
         self.seen["resident"] = max(self.seen["resident"], self._server.resident_bytes())
 
 
@@ -118,7 +177,7 @@ class Bench:
 
     def measure(self, cell: Cell) -> Measured:
         """Measure one cell. Raises ServerError or LoadError, with the reason for people."""
-        with ServerProcess(cell.model, cpu=self.server_cpu) as server:
+        with ServerProcess(cell.model, cell.workload, cpu=self.server_cpu) as server:
             server.check(cell.size)
             resident_before = server.resident_bytes()
             try:
@@ -136,46 +195,58 @@ class Bench:
         cell: Cell,
         warmup: float,
         duration: float,
-        sampled: Sampled | None,
-        *also: Any,
-    ) -> tuple[dict[str, Any], float]:
-        """One pass of load; the result, and the growth of ``sampled`` within the load's window."""
+        *watching: Callable[[], None],
+    ) -> tuple[dict[str, Any], tuple[float, float]]:
+        """One pass of load; the result, and from when to when the load's window was."""
 
         def tick() -> None:
-            if sampled is not None:
-                sampled.take()
-            for each in also:
+            for each in watching:
                 each()
             self.tick()
 
         spec = {
             "host": "127.0.0.1",
             "port": server.port,
-            "connections": cell.connections,
+            "workload": cell.workload,
+            "connections": cell.active,
+            "idle": cell.connections - cell.active,
+            "slow": SLOW,
             "size": cell.size,
+            "rate": cell.rate,
             "warmup": warmup,
             "duration": duration,
         }
         answer = self.load.apply(spec, tick)
         result = answer["result"]
         start = answer["begun"] + result["connect_seconds"] + warmup
-        growth = sampled.growth(start, start + result["seconds"]) if sampled is not None else 0.0
-        return result, growth
+        return result, (start, start + result["seconds"])
 
     def _timed(self, server: ServerProcess, cell: Cell) -> Measured:
         others = Others(server, self.load)
-        clock = Sampled(server.cpu_seconds)
-        result, cpu = self._pass(server, cell, self.warmup, self.duration, clock)
+        clock, switches = Sampled(server.cpu_seconds), Switches(server)
+        user, system = Sampled(lambda: server.ticks()[0]), Sampled(lambda: server.ticks()[1])
+        watching = clock.take, user.take, system.take, Seldom(switches.take)
+        result, window = self._pass(server, cell, self.warmup, self.duration, *watching)
         if not result["messages"]:
             raise LoadError(f"no message of {cell.size} bytes came back within {self.duration:g} s")
+        slow = result.get("slow")
+        cpu, in_user, in_system = (each.growth(*window) for each in (clock, user, system))
+        share = in_system / (in_user + in_system) if in_user + in_system else 0.0
+        voluntary, involuntary = switches.growth(*window)
         return {
             "messages": result["messages"],
             "bytes": result["bytes"],
+            "unsent": result["unsent"],
             "seconds": result["seconds"],
             "connect_seconds": result["connect_seconds"],
-            "latency_ns": result["latency_ns"],
+            "latency": _latency(result),
+            "slow": None if slow is None else {"messages": slow["messages"], "latency": _latency(slow)},
             "load_cpu_seconds": result["cpu_seconds"],
-            "server_cpu_seconds": cpu,
+            # The clock is exact; how it is divided is known in ticks of 10 ms only.
+            "server_user_seconds": cpu * (1 - share),
+            "server_system_seconds": cpu * share,
+            "switches_voluntary": voluntary,
+            "switches_involuntary": involuntary,
             "others_cpu": others.cores(),
             "counted": None,
             "uncounted": None,
@@ -191,21 +262,26 @@ class Bench:
             counter = SyscallCounter(server.pid)
         except OSError as error:
             measured["uncounted"] = str(error)
-            self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, None, occupancy.look)
+            self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, occupancy.look)
         else:
             sampled, method = Sampled(counter.read), counter.method
             try:
                 # Closed before anything waits for the server: a ptrace counter's stops would be taken away.
                 with closing(counter):
-                    result, calls = self._pass(
-                        server, cell, COUNT_WARMUP, COUNT_DURATION, sampled, occupancy.look
-                    )
+                    watching = sampled.take, occupancy.look
+                    result, window = self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, *watching)
             except LoadError as error:
                 if server.ended(grace=0.2) is not None:
                     raise
                 # The timed pass stands: a server may be too slow to load only while it is traced.
                 measured["uncounted"] = f"while its calls were counted: {error}"
                 return
-            counted: Counted = {"method": method, "calls": calls, "messages": result["messages"]}
+            # The slow ones' calls are the server's as well, and can't be told from the others'.
+            messages = result["messages"] + result.get("slow", {"messages": 0})["messages"]
+            counted: Counted = {"method": method, "calls": sampled.growth(*window), "messages": messages}
             measured["counted"] = counted
         measured["occupied"] = occupancy.seen
+
+
+def _latency(result: dict[str, Any]) -> Latency:
+    return {"percentiles": result["latency_ns"], "histogram": result["histogram"]}

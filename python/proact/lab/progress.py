@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from proact.lab.table import amount
+from proact.lab.summary import Load
+from proact.lab.table import describe
 
 if TYPE_CHECKING:
-    from proact.lab.echo import Settings
     from proact.lab.measure import Cell
     from proact.lab.results import CellResult
+    from proact.lab.run import Settings
 
 #: Drawing costs some milliseconds on the load's core, so it is done seldom, and by no thread of its own.
 _REFRESH: Final = 0.5
-
-
-def describe(model: str, connections: int, size: int) -> str:
-    """A cell in a few words."""
-    return f"{model}, {connections} x {amount(size)}"
 
 
 def outcome(result: CellResult) -> str:
@@ -58,7 +54,7 @@ class PlainProgress:
 
     def finished(self, result: CellResult) -> None:
         self.done += 1
-        what = describe(result["model"], result["connections"], result["size"])
+        what = f"{result['model']}, {describe(Load.of(result))}"
         self.say(f"[{self.done}/{self.cells}] {what}: {outcome(result)}")
 
     def say(self, line: str) -> None:
@@ -99,7 +95,8 @@ class LiveProgress(PlainProgress):
 
     def started(self, cell: Cell, done: int) -> None:
         super().started(cell, done)
-        what = describe(cell.model, cell.connections, cell.size)
+        load = Load(cell.workload, cell.connections, cell.active, cell.size, cell.rate)
+        what = f"{cell.model}, {describe(load)}"
         self.progress.update(self.task, description=what, completed=done)
         self.draw()
 

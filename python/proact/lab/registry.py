@@ -64,8 +64,9 @@ class Model:
                 if self.connection_limit == 1
                 else f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
             )
-        if self.package is not None and importlib.util.find_spec(self.package) is None:
-            return f"not installed: pip install {self.package}"
+        for package in (self.package, WORKLOADS[workload].package):
+            if package is not None and importlib.util.find_spec(package) is None:
+                return f"not installed: pip install {package}"
         if self.engine is not None:
             return missing_engine(self.engine)
         return None

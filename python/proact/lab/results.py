@@ -6,9 +6,11 @@ would misunderstand raises ``SCHEMA``.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypedDict
+import json
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict, cast
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 #: A missing optional package or a refused engine is "not measured": nothing is wrong with the model.
 Status = Literal["ok", "failed", "not measured"]
@@ -25,21 +27,41 @@ class Counted(TypedDict):
 class Occupied(TypedDict):
     """What the server's process holds while all connections are open, read during the counting pass."""
 
-    threads: int
+    threads: int  # its own and the kernel's for it
+    kernel_threads: int  # of these, the kernel's (iou-wrk, iou-sqp)
     resident_before: int  # bytes, after one connection has been served and closed
     resident: int  # bytes, the most that was seen
+
+
+class Latency(TypedDict):
+    """Answers by how long they took, in nanoseconds; from the intended start where the rate is fixed."""
+
+    percentiles: dict[str, float]  # p50, p90, p99, p99.9, p99.99, max, mean
+    histogram: list[list[int]]  # [upper end of a step in ns, answers in it], ascending
+
+
+class Slow(TypedDict):
+    """The slow requests of the mixed workload, beside which the others are measured."""
+
+    messages: int
+    latency: Latency
 
 
 class Measured(TypedDict):
     """The timed pass of one cell. Times in seconds unless the name says otherwise."""
 
-    messages: int
-    bytes: int
+    messages: int  # answers, verified
+    bytes: int  # that these answers hold
+    unsent: int  # with a rate: messages that no connection was free to send when the window closed
     seconds: float
     connect_seconds: float
-    latency_ns: dict[str, float]  # p50, p90, p99, p99.9, max, mean
+    latency: Latency
+    slow: Slow | None
     load_cpu_seconds: float
-    server_cpu_seconds: float  # user and system, of the whole process, within the same window
+    server_user_seconds: float  # of the whole process, within the same window
+    server_system_seconds: float
+    switches_voluntary: float  # context switches of all its threads, within the same window
+    switches_involuntary: float
     others_cpu: float  # cores kept busy by anything but server and load meanwhile, the hypervisor included
     counted: Counted | None  # None in all but the first repeat, or with ``uncounted`` saying why
     uncounted: str | None
@@ -49,9 +71,12 @@ class Measured(TypedDict):
 class CellResult(TypedDict):
     """One model, one load, one repeat."""
 
+    workload: str
     model: str
-    connections: int
-    size: int  # bytes per message
+    connections: int  # open
+    active: int  # of these, that send; the others are idle
+    size: int  # bytes of content per message
+    rate: float | None  # messages per second intended (open loop); None: closed loop
     repeat: int  # from 0
     order: int  # when in the run it was its turn, from 0
     status: Status
@@ -63,10 +88,29 @@ class Document(TypedDict):
     """A whole run."""
 
     schema: int
-    workload: str
     started: str  # ISO 8601, with offset
     seed: int
     settings: dict[str, Any]
     environment: dict[str, Any]
     models: dict[str, dict[str, str]]  # name -> kind, family
     cells: list[CellResult]
+
+
+class ResultsError(ValueError):
+    """A file that holds no results, or those of another version."""
+
+
+def load(path: str | Path) -> Document:
+    """The results in a file. Raises ResultsError, or OSError if it cannot be read."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultsError(f"{path} is no JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("schema"), int):
+        raise ResultsError(f"{path} holds no results of `proact lab`")
+    if found["schema"] != SCHEMA:
+        raise ResultsError(f"{path} is of version {found['schema']}; this proact reads version {SCHEMA}")
+    missing = Document.__required_keys__ - found.keys()
+    if missing:
+        raise ResultsError(f"{path} lacks {', '.join(sorted(missing))}")
+    return cast("Document", found)

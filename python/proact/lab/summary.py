@@ -1,13 +1,16 @@
-"""From raw cells to rows and a verdict: medians over the repeats, their spread, and who was best.
+"""From raw cells to rows and a verdict: medians over the repeats, their intervals, and who was best.
 
-Nothing is concluded that the data does not hold: models whose ranges overlap are called level.
+Nothing is concluded that the data does not hold: models whose intervals overlap are called level.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 from statistics import median
 from typing import TYPE_CHECKING, Final
+
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,9 +27,18 @@ LOAD_BOUND: Final = 0.97
 QUIET: Final = 0.15
 
 
+#: How sure an interval is of holding the true median, where there are enough repeats for that.
+CONFIDENCE: Final = 0.95
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median with the range of the repeats."""
+    """A median with its confidence interval; with fewer than six repeats the interval is their range.
+
+    The interval lies between two of the values, as many from either end as ``CONFIDENCE`` allows (the sign
+    test turned round: each value is above the true median with a chance of a half), so nothing is assumed
+    about how they are distributed. The range of five is a 94 % interval, of three 75 %.
+    """
 
     median: float
     low: float
@@ -35,11 +47,18 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
-        return cls(median(values), min(values), max(values))
+        ordered, count, outside, left_out = sorted(values), len(values), 0.0, 0
+        while left_out < (count - 1) // 2:
+            # The chance that the true median lies beyond one more value, at either end.
+            outside += 2 * comb(count, left_out) / 2**count
+            if outside + 2 * comb(count, left_out + 1) / 2**count > 1 - CONFIDENCE:
+                break
+            left_out += 1
+        return cls(median(values), ordered[left_out], ordered[-1 - left_out])
 
     @property
     def half_range(self) -> float:
-        """Half the range relative to the median: 0.03 reads "± 3 %"."""
+        """Half the interval relative to the median: 0.03 reads "± 3 %"."""
         return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
 
@@ -55,9 +74,15 @@ class Row:
     p50: float
     p99: float
     p999: float
+    p9999: float
     cpu_us: Spread  # CPU time of the server per message, µs
+    system: float  # of that, the part in the kernel: 0 to 1
+    switches: float  # context switches of the server per message
     calls: float | None  # system calls of the server per message
     threads: int | None
+    kernel_threads: int | None  # of these, the kernel's
+    unsent: float  # of the messages that were intended, the part that was not sent in time: 0 to 1
+    slow: float | None  # p50 of the slow requests, µs
     memory: float | None  # bytes per connection
     load_bound: bool  # the load's core was used up, so the server may be capable of more
     failures: tuple[str, ...]  # repeats that failed nevertheless
@@ -73,11 +98,26 @@ class Absent:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """All models under one load, the fastest first."""
+class Load:
+    """What all models are put under alike."""
 
+    workload: str
     connections: int
+    active: int
     size: int
+    rate: float | None
+
+    @classmethod
+    def of(cls, cell: CellResult) -> Load:
+        """The load of one cell."""
+        return cls(cell["workload"], cell["connections"], cell["active"], cell["size"], cell["rate"])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """All models under one load, the fastest first; with a rate, the one with the lowest p99 first."""
+
+    load: Load
     rows: tuple[Row, ...]
     absent: tuple[Absent, ...]
     uncounted: str | None  # why system calls are missing, if they are
@@ -86,13 +126,16 @@ class Block:
 
 
 def blocks(document: Document) -> list[Block]:
-    """One block for each load, in the order of the settings."""
-    settings = document["settings"]
-    return [
-        _block(document, connections, size)
-        for size in settings["sizes"]
-        for connections in settings["connections"]
-    ]
+    """One block for each load: workloads in their order, then by size, rate and connections."""
+    loads = dict.fromkeys(Load.of(cell) for cell in document["cells"])
+    workloads = list(dict.fromkeys(load.workload for load in loads))
+    known = [name for name in WORKLOADS if name in workloads]
+
+    def place(load: Load) -> tuple[float, ...]:
+        at = known.index(load.workload) if load.workload in known else len(known)
+        return (at, load.size, load.rate or 0.0, load.connections, load.active)
+
+    return [_block(document, load) for load in sorted(loads, key=place)]
 
 
 def failed(document: Document) -> bool:
@@ -100,18 +143,14 @@ def failed(document: Document) -> bool:
     return any(cell["status"] == "failed" for cell in document["cells"])
 
 
-def _block(document: Document, connections: int, size: int) -> Block:
+def _block(document: Document, load: Load) -> Block:
     rows: list[Row] = []
     absent: list[Absent] = []
     uncounted: list[str] = []
     methods: set[str] = set()
     others: list[float] = []
     for name, facts in document["models"].items():
-        cells = [
-            cell
-            for cell in document["cells"]
-            if (cell["model"], cell["connections"], cell["size"]) == (name, connections, size)
-        ]
+        cells = [cell for cell in document["cells"] if cell["model"] == name and Load.of(cell) == load]
         measured = [cell["measured"] for cell in cells if cell["measured"] is not None]
         if measured:
             rows.append(_row(name, facts, measured, cells))
@@ -121,10 +160,9 @@ def _block(document: Document, connections: int, size: int) -> Block:
         elif cells:
             reason = cells[0]["reason"] or "no reason given"
             absent.append(Absent(name, cells[0]["status"] == "failed", reason))
-    rows.sort(key=lambda row: row.rate.median, reverse=True)
+    rows.sort(key=lambda row: row.p99 if load.rate else -row.rate.median)
     return Block(
-        connections=connections,
-        size=size,
+        load=load,
         rows=tuple(rows),
         absent=tuple(absent),
         uncounted=uncounted[0] if uncounted else None,
@@ -135,11 +173,12 @@ def _block(document: Document, connections: int, size: int) -> Block:
 
 def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iterable[CellResult]) -> Row:
     def latency(key: str) -> float:
-        return median(each["latency_ns"][key] for each in measured) / 1e3
+        return median(each["latency"]["percentiles"][key] for each in measured) / 1e3
 
     counted = [each["counted"] for each in measured if each["counted"] and each["counted"]["messages"]]
     occupied = [each["occupied"] for each in measured if each["occupied"] and each["occupied"]["threads"]]
     connections = next(iter(cells))["connections"]
+    slow = [each["slow"]["latency"]["percentiles"]["p50"] for each in measured if each["slow"]]
     return Row(
         model=name,
         kind=facts["kind"],
@@ -149,9 +188,18 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         p50=latency("p50"),
         p99=latency("p99"),
         p999=latency("p99.9"),
-        cpu_us=Spread.of([each["server_cpu_seconds"] * 1e6 / each["messages"] for each in measured]),
+        p9999=latency("p99.99"),
+        cpu_us=Spread.of([cpu_seconds(each) * 1e6 / each["messages"] for each in measured]),
+        system=median(each["server_system_seconds"] / (cpu_seconds(each) or 1.0) for each in measured),
+        switches=median(
+            (each["switches_voluntary"] + each["switches_involuntary"]) / each["messages"]
+            for each in measured
+        ),
         calls=median(each["calls"] / each["messages"] for each in counted) if counted else None,
         threads=max(each["threads"] for each in occupied) if occupied else None,
+        kernel_threads=max(each["kernel_threads"] for each in occupied) if occupied else None,
+        unsent=median(each["unsent"] / (each["messages"] + each["unsent"]) for each in measured),
+        slow=median(slow) / 1e3 if slow else None,
         memory=(
             max(median((each["resident"] - each["resident_before"]) / connections for each in occupied), 0.0)
             if occupied
@@ -162,29 +210,76 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
     )
 
 
+def cpu_seconds(measured: Measured) -> float:
+    """CPU time of the server's process, user and system."""
+    return measured["server_user_seconds"] + measured["server_system_seconds"]
+
+
 def verdict(block: Block) -> list[str]:
     """What this block's data says, in a few short sentences; nothing with fewer than two models."""
     rows = [row for row in block.rows if row.family != "ceiling"]
     if len(rows) < 2:
         return []
-    fastest = max(rows, key=lambda row: row.rate.median)
-    level = _level(rows, fastest, lambda row: row.rate, higher_is_better=True)
-    lines = [f"Fastest: {fastest.model}, {fastest.rate.median:,.0f} messages/s{_also(level)}."]
-    thrifty = min(rows, key=lambda row: row.cpu_us.median)
-    level = _level(rows, thrifty, lambda row: row.cpu_us, higher_is_better=False)
+    fastest, level = _fastest(rows)
+    lines = []
+    if block.load.rate is None:
+        lines.append(f"Fastest: {fastest.model}, {fastest.rate.median:,.0f} messages/s{_also(level)}.")
+    thrifty, level = _thriftiest(rows)
     lines.append(f"Least CPU: {thrifty.model}, {thrifty.cpu_us.median:.1f} µs per message{_also(level)}.")
     ceilings = [row for row in block.rows if row.family == "ceiling"]
-    if ceilings:
+    if ceilings and block.load.rate is None:
         top = max(ceilings, key=lambda row: row.rate.median)
         share = fastest.rate.median / top.rate.median
         lines.append(f"{fastest.model} reaches {share:.2f} of {top.model}, which has no Python in it.")
     return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """Who was best under one load, each with those that cannot be told from it. Ceilings do not take part."""
+
+    load: Load
+    fastest: tuple[str, ...]  # most messages per second; nobody where the rate is fixed
+    thriftiest: tuple[str, ...]  # least CPU time per message
+    gain: float | None  # the fastest against the best that is not level with it
+
+
+def winners(found: Sequence[Block]) -> list[Winner]:
+    """When each wins, for the loads that at least two models were measured under."""
+    listed = []
+    for block in found:
+        rows = [row for row in block.rows if row.family != "ceiling"]
+        if len(rows) < 2:
+            continue
+        best, level = _fastest(rows)
+        thrifty, level_thrifty = _thriftiest(rows)
+        behind = [row.rate.median for row in rows if row is not best and row.model not in level]
+        fixed = block.load.rate is not None
+        listed.append(
+            Winner(
+                load=block.load,
+                fastest=() if fixed else (best.model, *level),
+                thriftiest=(thrifty.model, *level_thrifty),
+                gain=None if fixed or not behind else best.rate.median / max(behind),
+            )
+        )
+    return listed
+
+
+def _fastest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+    best = max(rows, key=lambda row: row.rate.median)
+    return best, _level(rows, best, lambda row: row.rate, higher_is_better=True)
+
+
+def _thriftiest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+    best = min(rows, key=lambda row: row.cpu_us.median)
+    return best, _level(rows, best, lambda row: row.cpu_us, higher_is_better=False)
+
+
 def _level(
     rows: Iterable[Row], best: Row, value: Callable[[Row], Spread], *, higher_is_better: bool
 ) -> list[str]:
-    """The models that cannot be told from the best: their ranges overlap, or one run differs too little."""
+    """The models that can't be told from the best: their intervals overlap, or one run differs too little."""
 
     def reaches(row: Row) -> bool:
         mine, theirs = value(row), value(best)

@@ -10,16 +10,16 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proact.lab.summary import QUIET, Absent, Block, Row, blocks, verdict
+from proact.lab.summary import QUIET, Absent, Block, Load, Row, Winner, blocks, verdict, winners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proact.lab.export import Difference
     from proact.lab.results import Document
 
 WIDTH: Final = 100
 _NARROW: Final = 96  # below this many columns, the bar and the kind give way to the numbers
-_BAR: Final = 8
 _NAME: Final = 15
 
 _STYLES: Final = {"proact": "bold", "ceiling": "dim italic"}
@@ -38,8 +38,10 @@ def console() -> Console:
 def render(document: Document, width: int = WIDTH) -> RenderableType:
     """All of a run: its machine, a table and a verdict for each load, and what was not measured."""
     parts: list[RenderableType] = [_heading(document)]
-    for block in blocks(document):
-        parts += ["", _title(block), _table(block, width, document["settings"]["repeat"])]
+    found = blocks(document)
+    for block in found:
+        title = Text(describe(block.load), style="bold")
+        parts += ["", title, _table(block, width, document["settings"]["repeat"])]
         if block.absent:
             parts.append(_absent(block.absent))
         parts += [
@@ -57,6 +59,8 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             busy = f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile."
             parts.append(Text(busy, style="yellow"))
         parts += [Text(line) for line in verdict(block)]
+    if len(found) > 1 and (best := winners(found)):
+        parts += ["", Text("When each wins", style="bold"), _winners(best)]
     parts += ["", Text(_LEGEND, style="dim")]
     return Group(*parts)
 
@@ -64,7 +68,7 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
 _LEGEND: Final = (
     "CPU µs and calls (system calls; counted in a pass of their own) are the server's per message. KiB/c: "
     "growth of its resident memory under load, per connection, without the kernel's socket buffers. "
-    "Italic: ceilings in Rust, no Python."
+    "Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
 )
 
 _SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
@@ -77,15 +81,34 @@ def _heading(document: Document) -> Text:
     where = "on a core each" if settings["pinned"] else "not pinned to cores"
     lines = (
         f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
-        f"Echo over loopback, closed loop; server and load {where}; seed {document['seed']}",
+        f"Over loopback, every byte verified; server and load {where}; seed {document['seed']}",
         f"{settings['repeat']} x {settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up",
     )
     return Text("\n".join(lines), style="dim")
 
 
-def _title(block: Block) -> Text:
-    plural = "s" if block.connections > 1 else ""
-    return Text(f"{block.connections:,} connection{plural} x {amount(block.size)}", style="bold")
+def describe(load: Load) -> str:
+    """A load in a few words: ``echo: 1,000 connections, 10 active x 1 KiB, 500 messages/s``."""
+    plural = "s" if load.connections > 1 else ""
+    active = f", {load.active:,} active" if load.active != load.connections else ""
+    rate = f", {load.rate:,.6g} messages/s" if load.rate is not None else ""
+    return f"{load.workload}: {load.connections:,} connection{plural}{active} x {amount(load.size)}{rate}"
+
+
+def _winners(listed: list[Winner]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("load", overflow="fold", ratio=4)
+    table.add_column("fastest", overflow="fold", ratio=3)
+    table.add_column("ahead", justify="right", no_wrap=True)
+    table.add_column("least CPU", overflow="fold", ratio=3)
+    for winner in listed:
+        table.add_row(
+            describe(winner.load),
+            ", ".join(winner.fastest) or "-",
+            "-" if winner.gain is None else f"{winner.gain:.2f}x",
+            ", ".join(winner.thriftiest),
+        )
+    return table
 
 
 def _table(block: Block, width: int, repeats: int) -> Table:
@@ -101,23 +124,57 @@ def _table(block: Block, width: int, repeats: int) -> Table:
     ]
     if repeats > 1:
         columns.insert(1, ("±", 4, lambda row: f"{row.rate.half_range:.0%}"))
+    if any(row.slow is not None for row in block.rows):
+        columns.append(("slow ms", 7, lambda row: "-" if row.slow is None else number(row.slow / 1e3)))
+    if any(row.unsent > 0 for row in block.rows):
+        columns.append(("unsent", 6, lambda row: f"{row.unsent:.1%}"))
+    length = WIDTH - _NAME - 1 - 13 - sum(size + 1 for _, size, _ in columns) - 1
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
-    roomy = width >= _NARROW
+    roomy = width >= _NARROW and length >= 0
     if roomy:
         table.add_column("I/O model", width=12, no_wrap=True)
-        table.add_column("", width=_BAR - (5 if repeats > 1 else 0), no_wrap=True)
+        if length > 0:
+            table.add_column("", width=length, no_wrap=True)
     for heading, size, _ in columns:
         table.add_column(heading, width=size, justify="right", no_wrap=True)
     best = max((row.rate.median for row in block.rows), default=1.0)
     for row in block.rows:
         cells: list[str | Text] = [row.model]
         if roomy:
-            length = _BAR - (5 if repeats > 1 else 0)
-            cells += [row.kind, Text(bar(row.rate.median / best, length), style="cyan")]
+            cells.append(row.kind)
+            if length > 0:
+                cells.append(Text(bar(row.rate.median / best, length), style="cyan"))
         cells += [cell(row) for _, _, cell in columns]
         table.add_row(*cells, style=_STYLES.get(row.family, ""))
     return table
+
+
+def render_differences(documents: tuple[Document, Document], found: list[Difference]) -> RenderableType:
+    """Two runs side by side."""
+    machines = [
+        Text(
+            f"{name}: {document['started']}, {facts['cpu']}, {facts['cores']} cores, "
+            f"Linux {facts['kernel']}, {facts['python']}, proact {facts['packages']['proact']}",
+            style="dim",
+        )
+        for name, document in zip(("first ", "second"), documents, strict=True)
+        for facts in (document["environment"],)
+    ]
+    parts: list[RenderableType] = [*machines]
+    for shown in dict.fromkeys(each.load for each in found):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("model", width=_NAME, no_wrap=True)
+        for heading in ("first/s", "second/s", "ratio", "CPU", "p99"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("second is", no_wrap=True)
+        for each in (each for each in found if each.load == shown):
+            ratios = (f"{value:.2f}x" for value in (each.rate, each.cpu, each.p99))
+            style = {"faster": "green", "slower": "red"}.get(each.verdict, "")
+            rates = (f"{value:,.0f}" for value in (each.before, each.after))
+            table.add_row(each.model, *rates, *ratios, Text(each.verdict, style=style))
+        parts += ["", Text(describe(shown), style="bold"), table]
+    return Group(*parts)
 
 
 def _absent(models: tuple[Absent, ...]) -> Table:

@@ -38,6 +38,7 @@ class Workload:
     name: str
     about: str
     module: str
+    package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
 
     def sessions(self) -> Sessions:
         """What the server process calls once: it may open files. Returns the factory of sessions."""
@@ -50,7 +51,7 @@ class Workload:
     def slow(self) -> Exchange | None:
         """What those say and hear who ask for more than the others; None if all ask for the same."""
         found = getattr(self._module(), "slow", None)
-        return None if found is None else found()  # type: ignore[no-any-return]
+        return None if found is None else found()
 
     def _module(self) -> Any:
         return importlib.import_module(f"proact.lab.workloads.{self.module}")
@@ -58,8 +59,8 @@ class Workload:
 
 _ALL: Final = (
     Workload("echo", "bytes come back as they were sent", "echo"),
-    Workload("web", "HTTP/1.1 with keep-alive, answers of a given size", "web"),
-    Workload("mixed", "the same web server, which must also read a slow disk", "disk"),
+    Workload("web", "HTTP/1.1 with keep-alive, answers of a given size", "web", "httptools"),
+    Workload("mixed", "the same web server, which must also read a slow disk", "disk", "httptools"),
 )
 
 #: Every workload of connections by its name.

@@ -1,4 +1,4 @@
-"""The runner behind ``proact lab echo``: every model under the same load, cell after cell in random order.
+"""The runner behind ``proact lab run``: every model under the same loads, cell after cell in random order.
 
 A cell that fails says why and the others go on. Whatever ends the run, Ctrl-C included, nothing is left
 running: each process is a context manager here, and asks the kernel to be killed should this process die.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from proact.lab import environment
 from proact.lab.lifetime import pinned, separate_cores
+from proact.lab.limits import refusal
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.measure import COUNT_DURATION, COUNT_WARMUP, Bench, Cell
 from proact.lab.registry import MODELS
@@ -31,8 +32,11 @@ class Settings:
     """What to measure. Sizes in bytes per message, times in seconds per cell."""
 
     models: tuple[str, ...] = tuple(MODELS)
+    workloads: tuple[str, ...] = ("echo",)
     connections: tuple[int, ...] = (1, 10, 100)
+    active: tuple[int | None, ...] = (None,)  #: how many of the connections send; None: all
     sizes: tuple[int, ...] = (1024,)
+    rates: tuple[float | None, ...] = (None,)  #: messages per second, intended; None: closed loop
     duration: float = 1.0
     warmup: float = 0.2
     repeat: int = 1
@@ -41,14 +45,26 @@ class Settings:
     def cells(self) -> list[Cell]:
         """Every cell once, in this seed's random order, so that a drift of the machine favours no model."""
         cells = [
-            Cell(model, connections, size, repeat)
+            Cell(model, *load, repeat)
             for repeat in range(self.repeat)
-            for size in self.sizes
-            for connections in self.connections
+            for load in self.loads()
             for model in self.models
         ]
         random.Random(self.seed).shuffle(cells)
         return cells
+
+    def loads(self) -> list[tuple[str, int, int, int, float | None]]:
+        """Every load once: workload, connections, how many of them send, size, rate."""
+        return list(
+            dict.fromkeys(
+                (workload, connections, min(active or connections, connections), size, rate)
+                for workload in self.workloads
+                for size in self.sizes
+                for connections in self.connections
+                for active in self.active
+                for rate in self.rates
+            )
+        )
 
     def seconds(self, cell: Cell) -> float:
         """About how long one cell takes."""
@@ -77,15 +93,23 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     cells = settings.cells()
     missing = {
-        (model, connections): MODELS[model].missing(connections)
+        (model, workload, connections): MODELS[model].missing(connections, workload)
         for model in settings.models
+        for workload in settings.workloads
         for connections in settings.connections
     }
-    unmeasured = {cell: reason for cell in cells if (reason := missing[cell.model, cell.connections])}
-    measurable = [cell for cell in cells if cell not in unmeasured]
+    refused = {connections: refusal(connections) for connections in settings.connections}
+    results: list[CellResult] = []
+    measurable: list[Cell] = []
+    for cell in cells:
+        if reason := refused[cell.connections]:
+            results.append(_result(cell, "failed", reason))
+        elif reason := missing[cell.model, cell.workload, cell.connections]:
+            results.append(_result(cell, "not measured", reason))
+        else:
+            measurable.append(cell)
     observer.planned(settings, len(measurable), sum(map(settings.seconds, measurable)))
     server_cpu, load_cpu = separate_cores() or (None, None)
-    results = [_result(cell, "not measured", reason) for cell, reason in unmeasured.items()]
     # We read clocks while the load works, so we share its core and leave the server's alone.
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load:
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick)
@@ -94,7 +118,6 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
             results.append(result)
     return {
         "schema": SCHEMA,
-        "workload": "echo",
         "started": started,
         "seed": settings.seed,
         "settings": asdict(settings) | {"pinned": server_cpu is not None},
@@ -128,9 +151,12 @@ def _result(
     order: int = -1,
 ) -> CellResult:
     return {
+        "workload": cell.workload,
         "model": cell.model,
         "connections": cell.connections,
+        "active": cell.active,
         "size": cell.size,
+        "rate": cell.rate,
         "repeat": cell.repeat,
         "order": order,
         "status": status,

@@ -1,7 +1,8 @@
-"""The runner and ``proact lab echo``: real servers, the real load, and what happens when something breaks."""
+"""The runner and ``proact lab run``: real servers, the real load, and what happens when something breaks."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -15,8 +16,8 @@ import pytest
 
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
-from proact.lab.echo import Settings, run
 from proact.lab.registry import MODELS
+from proact.lab.run import Settings, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,7 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
     document = json.loads(out.read_text())
-    assert (document["schema"], document["workload"], document["seed"]) == (1, "echo", 5)
+    assert (document["schema"], document["seed"]) == (2, 5)
     assert document["environment"]["kernel"] == os.uname().release
     cells = document["cells"]
     assert sorted(cell["order"] for cell in cells) == list(range(4))
@@ -81,9 +82,14 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
         assert got["messages"] > 0
         assert got["bytes"] == got["messages"] * cell["size"]
         assert 0.29 < got["seconds"] < 0.9
-        assert 0 < got["server_cpu_seconds"] < 2 * got["seconds"]
+        assert (cell["workload"], cell["active"], cell["rate"]) == ("echo", 2, None)
+        assert 0 < got["server_user_seconds"] + got["server_system_seconds"] < 2 * got["seconds"]
+        assert got["switches_voluntary"] > 0  # it waits
+        assert (got["unsent"], got["slow"]) == (0, None)
+        assert sum(count for _, count in got["latency"]["histogram"]) == got["messages"]
         assert 0 <= got["others_cpu"] <= (os.cpu_count() or 1)
-        assert 0 < got["latency_ns"]["p50"] <= got["latency_ns"]["p99"] <= got["latency_ns"]["max"]
+        latency = got["latency"]["percentiles"]
+        assert 0 < latency["p50"] <= latency["p99"] <= latency["p99.99"] <= latency["max"]
         assert got["occupied"]["threads"] == (1 + cell["connections"] if cell["model"] == "threads" else 1)
         assert (got["counted"] is None) == (got["uncounted"] is not None)
 
@@ -105,7 +111,7 @@ def test_the_order_is_random_and_of_the_seed() -> None:
 
 
 def test_repeats_are_all_kept_and_counted_once() -> None:
-    settings = Settings(("epoll",), (2,), (64,), duration=0.3, warmup=0.0, repeat=3, seed=1)
+    settings = Settings(("epoll",), connections=(2,), sizes=(64,), duration=0.3, warmup=0.0, repeat=3, seed=1)
     cells = run(settings, Watcher())["cells"]
     assert sorted(cell["repeat"] for cell in cells) == [0, 1, 2]
     for cell in cells:
@@ -129,7 +135,9 @@ def test_a_model_that_breaks_fails_alone(
             os.kill(server, blow)
 
     watcher = Watcher(strike)
-    settings = Settings(("epoll", "poll", "select"), (2,), (64,), duration=0.5, warmup=0.0, seed=1)
+    settings = Settings(
+        ("epoll", "poll", "select"), connections=(2,), sizes=(64,), duration=0.5, warmup=0.0, seed=1
+    )
     before = os.sched_getaffinity(0)
     cells = {cell["model"]: cell for cell in run(settings, watcher)["cells"]}
     assert {name: cell["status"] for name, cell in cells.items()} == {
@@ -145,7 +153,7 @@ def test_a_model_that_breaks_fails_alone(
 
 
 def test_what_a_model_cannot_do_is_not_its_failure() -> None:
-    settings = Settings(("select",), (2000,), (64,), duration=0.05, warmup=0.0, seed=1)
+    settings = Settings(("select",), connections=(2000,), sizes=(64,), duration=0.05, warmup=0.0, seed=1)
     watcher = Watcher()
     (cell,) = run(settings, watcher)["cells"]
     assert (cell["status"], watcher.cells, watcher.plan) == ("not measured", [], (0, 0))
@@ -169,6 +177,29 @@ def test_nothing_is_left_running(
     if blow == signal.SIGINT:
         assert said.splitlines()[-1] == "proact: interrupted"
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--workload", "echo,tea"], "unknown workload 'tea': choose from echo, web, mixed, idle"),
+        (["run", "--workload", "echo,idle"], "idle has connections of its own"),
+        (["run", "--active", "0"], "--active has '0'"),
+        (["run", "--rate", "0"], "--rate has '0'"),
+        (["run", "--rate", "1e9"], "--rate has '1e9'"),
+        (["run", "--json", "-", "--csv", "-"], "can't both go to stdout"),
+        (["report", "/nowhere.json"], "can't read '/nowhere.json': No such file or directory"),
+        (["report", __file__], "is no JSON"),
+        (["compare", "/nowhere.json", "/nowhere.json"], "can't read '/nowhere.json'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_of_the_others_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        dispatch(["lab", *arguments])
+    assert caught.value.exit_code == 2
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -210,3 +241,79 @@ def test_a_refused_json_file_is_found_out_before_the_run_and_leaves_no_file(tmp_
     assert done.stderr.startswith("proact: unknown model 'oops': choose from blocking, ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "proact", "lab", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+
+def test_every_kind_of_load_from_run_to_compare(tmp_path: Path) -> None:
+    file, sheet = str(tmp_path / "run.json"), str(tmp_path / "run.csv")
+    loads = ("--workload", "echo,mixed", "--connections", "3", "--active", "1,3", "--rate", "200")
+    done = lab("run", "--models", "epoll,asyncio,bare-epoll", *loads, *QUICK, "--json", file, "--csv", sheet)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "echo: 3 connections, 1 active x 1 KiB, 200 messages/s" in done.stdout
+    assert "When each wins" in done.stdout
+    cells = json.loads((tmp_path / "run.json").read_text())["cells"]
+    assert len(cells) == 2 * 2 * 3
+    for cell in cells:
+        if (cell["model"], cell["workload"]) == ("bare-epoll", "mixed"):
+            assert (cell["status"], cell["reason"]) == ("not measured", "serves echo only")
+            continue
+        got = cell["measured"]
+        intended = 200 * got["seconds"]
+        assert 0.5 * intended <= got["messages"] + got["unsent"] <= 1.2 * intended + 3, cell
+        assert (got["slow"] is not None) == (cell["workload"] == "mixed")
+        if got["slow"]:
+            assert got["slow"]["messages"] > 0
+
+    lines = list(csv.DictReader((tmp_path / "run.csv").open()))
+    assert [line["model"] for line in lines] == [cell["model"] for cell in cells]
+    for line, cell in zip(lines, cells, strict=True):
+        expected = cell["measured"]["messages"] if cell["measured"] else ""
+        assert line["messages"] == str(expected)
+
+    again = lab("report", file)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert lab("report", file, "--csv", "-").stdout == (tmp_path / "run.csv").read_text()
+    found = json.loads(lab("compare", file, file, "--json").stdout)
+    assert len(found) == 10
+    assert {(each["rate"], each["verdict"]) for each in found} == {(1.0, "unknown")}
+    assert "echo: 3 connections x 1 KiB, 200 messages/s" in lab("compare", file, file).stdout
+
+
+def test_results_of_another_version_or_of_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "old.json"
+    for text, said in (
+        ('{"schema": 1}', "is of version 1; this proact reads version 2"),
+        ('{"schema": 2}', "lacks cells, environment"),
+        ("[]", "holds no results"),
+    ):
+        file.write_text(text)
+        with pytest.raises(CommandError, match=said):
+            dispatch(["lab", "report", str(file)])
+
+
+def test_cells_that_the_machine_refuses_fail_and_the_others_go_on() -> None:
+    settings = Settings(("epoll",), connections=(2, 900_000), duration=0.1, warmup=0.0, seed=1)
+    cells = {cell["connections"]: cell for cell in run(settings, Watcher())["cells"]}
+    assert {number: cell["status"] for number, cell in cells.items()} == {2: "ok", 900_000: "failed"}
+    assert (cells[900_000]["reason"] or "").startswith("900000 connections need ")
+
+
+def test_a_load_that_dies_fails_its_cell_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "load.py"
+    script.write_text(
+        "import json, sys\nfrom proact.lab import load\n"
+        "apply = load.apply\n"
+        "load.apply = lambda spec: sys.exit(7) if spec['size'] == 65 else apply(spec)\n"
+        "load.main(sys.argv[1:])\n"
+    )
+    settings = Settings(("epoll",), connections=(1,), sizes=(64, 65, 66), duration=0.1, warmup=0.0, seed=3)
+    cells = run(settings, Watcher(), load_command=(sys.executable, str(script)))["cells"]
+    assert {cell["size"]: cell["status"] for cell in cells} == {64: "ok", 65: "failed", 66: "ok"}
+    assert [cell["reason"] for cell in cells if cell["size"] == 65] == [
+        "the load process ended with exit code 7"
+    ]
