@@ -150,7 +150,8 @@ def test_threads_and_memory_are_counted() -> None:
                 stack.enter_context(connection)
                 connection.send(b"x")
                 assert connection.recv(1) == b"x"
-            assert server.threads() == 1 + 20
+            assert server.threads() == (1 + 20, 0)
+            assert len(server.switches()) == 1 + 20
             assert 20 * 4096 < server.resident_bytes() - memory < 20 * 1024 * 1024
     with pytest.raises(ServerError):
         server.threads()

@@ -47,7 +47,7 @@ def proact(
     Examples:
       proact doctor                     which engine this machine gets, and why
       proact run server.py --port 80    any asyncio program, on proact's loop
-      proact lab echo                   what each I/O model costs on this machine
+      proact lab run                    what each I/O model costs on this machine
 
     Every Unix I/O model behind one interface; on Linux, asynchronous I/O on io_uring.
     """

@@ -8,7 +8,8 @@ This package names things only; the command line reaches it as ``proact lab``.
 - ``server_process.py``  starting a server and reading what it costs
 - ``load_process.py``    starting the load and asking it for one pass
 - ``measure.py``         one cell: a fresh server, a timed pass, a counting pass
-- ``echo.py``            the runner: all cells, in random order
+- ``run.py``             the runner: all cells, in random order
+- ``results.py``         the shape of raw results
 - ``environment.py``     the machine that the numbers belong to
-- ``summary.py``, ``table.py``   medians and conclusions; how they are drawn
+- ``summary.py``, ``table.py``, ``export.py``   medians and conclusions; how they are drawn; CSV, comparisons
 """
