@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 pub use calls::Role;
-pub use table::{CallTimes, Event, Reader, Snapshot};
+pub use table::{CallTimes, Event, Reader, Snapshot, ThreadTimes};
 
 /// Accounts every I/O call of this process from now on into the table that `fd` is, made by [`Reader::new`]. Once a
 /// process, before it has other threads.

@@ -4,13 +4,31 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proact_lab::probe::{self, CallTimes, Reader, Snapshot};
 
+/// This thread's totals of one kind of call.
 fn call(snapshot: &Snapshot, name: &str) -> CallTimes {
-    let found = snapshot.calls.iter().find(|(each, _, _)| *each == name);
-    found.map(|(_, _, times)| *times).unwrap_or_default()
+    // SAFETY: gettid has no arguments.
+    let me = unsafe { libc::gettid() } as u64;
+    let mine = snapshot.threads.iter().find(|each| each.thread == me);
+    let found = mine.and_then(|mine| mine.calls().find(|(each, _, _)| *each == name));
+    found.map(|(_, _, times)| times).unwrap_or_default()
+}
+
+/// The growth of what a thread's time was spent on: on a CPU between calls, and all of it.
+fn spent(before: &Snapshot, after: &Snapshot) -> (u64, u64) {
+    // SAFETY: gettid has no arguments.
+    let me = unsafe { libc::gettid() } as u64;
+    let all = |snapshot: &Snapshot| {
+        let mine = snapshot.threads.iter().find(|each| each.thread == me);
+        mine.map_or(0, |mine| {
+            mine.calls().map(|(_, _, times)| times.wall).sum::<u64>()
+        })
+    };
+    let user = call(after, "between").cpu - call(before, "between").cpu;
+    (user, all(after) - all(before))
 }
 
 #[test]
@@ -64,13 +82,39 @@ fn what_waits_and_what_copies() {
         near.read_exact(&mut byte).expect("read");
     }
     let after = reader.snapshot();
-    let total = |snapshot: &Snapshot| snapshot.calls.iter().map(|(_, _, times)| times.wall).sum::<u64>();
-    let threads = after.threads.len() as u64;
-    let (sum, wall) = (total(&after) - total(&before), (after.at - before.at) * threads);
-    assert!(
-        sum.abs_diff(wall) * 50 <= wall,
-        "{sum} of {wall} ns in {threads} threads"
-    );
+    let wall = after.at - before.at;
+    let (_, sum) = spent(&before, &after);
+    assert!(sum.abs_diff(wall) * 50 <= wall, "{sum} of {wall} ns");
+
+    // A thread that spins across a snapshot was on a CPU, not stalled, although no call has told so.
+    let spin = || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(100) {}
+    };
+    spin();
+    let before = reader.snapshot();
+    spin();
+    let after = reader.snapshot();
+    let (user, sum) = spent(&before, &after);
+    let wall = after.at - before.at;
+    assert!(sum.abs_diff(wall) * 50 <= wall, "{sum} of {wall} ns");
+    assert!(user * 10 >= wall * 6 && user <= wall, "{user} of {wall} ns"); // others may want the CPU
+
+    // A thread that has ended stays as it was.
+    let ended = thread::spawn(move || {
+        far.write_all(b"last").expect("written");
+        // SAFETY: gettid has no arguments.
+        unsafe { libc::gettid() as u64 }
+    });
+    let ended = ended.join().expect("joined");
+    let total = |snapshot: &Snapshot| {
+        let found = snapshot.threads.iter().rev().find(|each| each.thread == ended);
+        found.map(|found| found.calls().map(|(_, _, times)| times.wall).sum::<u64>())
+    };
+    let before = total(&reader.snapshot()).expect("it made a call");
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(total(&reader.snapshot()), Some(before));
+
     assert!(
         after.overhead > 0 && after.overhead < 100_000,
         "{} ns",

@@ -140,7 +140,7 @@ impl Table {
     }
 }
 
-/// Totals of one kind of call of all threads. Times in nanoseconds.
+/// Totals of one kind of call of one thread. Times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CallTimes {
     pub count: u64,
@@ -161,13 +161,31 @@ pub struct CallTimes {
 pub struct Snapshot {
     /// When, in nanoseconds of the monotonic clock.
     pub at: u64,
-    pub threads: Vec<u64>,
+    /// Every thread that has made a call, those that have ended included.
+    pub threads: Vec<ThreadTimes>,
     /// Threads that had no slot left.
     pub lost: u64,
-    pub ring_ops: u64,
     pub overhead: u64,
-    /// Name, role and totals; the first is the time between calls.
-    pub calls: Vec<(&'static str, Role, CallTimes)>,
+}
+
+/// The totals of one thread at one moment.
+#[derive(Clone, Debug)]
+pub struct ThreadTimes {
+    /// Its slot: unlike its id it belongs to no other thread later.
+    pub slot: usize,
+    pub thread: u64,
+    pub ring_ops: u64,
+    totals: [CallTimes; KINDS],
+}
+
+impl ThreadTimes {
+    /// Name, role and totals of each kind of call that it has made; the first is the time between calls.
+    pub fn calls(&self) -> impl Iterator<Item = (&'static str, Role, CallTimes)> {
+        let totals = Call::ALL.iter().zip(&self.totals);
+        totals
+            .filter(|(_, times)| times.count > 0 || times.wall > 0)
+            .map(|(call, times)| (call.name(), call.role(), *times))
+    }
 }
 
 /// One call in a trace. Times in nanoseconds of the monotonic clock.
@@ -227,32 +245,13 @@ impl Reader {
     pub fn snapshot(&self) -> Snapshot {
         let header = self.table.header();
         let claimed = header.slots.load(Relaxed) as usize;
-        let mut totals = [CallTimes::default(); KINDS];
-        let (mut threads, mut ring_ops) = (Vec::new(), 0);
         let at = monotonic_ns();
-        for slot in &self.table.layout().slots[..claimed.min(SLOTS)] {
-            let (copy, ops) = slot.read(at);
-            for (total, row) in totals.iter_mut().zip(copy) {
-                total.count += row.count;
-                total.wall += row.wall;
-                total.cpu += row.cpu;
-                total.run_queue += row.run_queue;
-                total.bytes += row.bytes;
-                total.empty += row.empty;
-            }
-            ring_ops += ops;
-            threads.push(slot.thread.load(Relaxed));
-        }
-        let calls = Call::ALL
-            .iter()
-            .map(|call| (call.name(), call.role(), totals[*call as usize]));
+        let slots = self.table.layout().slots[..claimed.min(SLOTS)].iter().enumerate();
         Snapshot {
             at,
-            threads,
+            threads: slots.map(|(index, slot)| slot.read(index, at)).collect(),
             lost: claimed.saturating_sub(SLOTS) as u64,
-            ring_ops,
             overhead: header.overhead.load(Relaxed),
-            calls: calls.collect(),
         }
     }
 
@@ -279,19 +278,38 @@ impl Reader {
 }
 
 impl Slot {
-    fn read(&self, at: u64) -> ([CallTimes; KINDS], u64) {
+    fn read(&self, slot: usize, at: u64) -> ThreadTimes {
+        let thread = self.thread.load(Acquire);
+        // Before the accounts are looked at: where a process reads its own, reading this file changes them.
+        let kernel = schedstat(thread);
         loop {
             let version = self.version.load(Acquire);
-            let mut rows = [CallTimes::default(); KINDS];
-            for (copy, row) in rows.iter_mut().zip(&self.rows) {
+            let mut totals = [CallTimes::default(); KINDS];
+            for (copy, row) in totals.iter_mut().zip(&self.rows) {
                 *copy = row.read();
             }
-            let under_way = &mut rows[(self.state.load(Relaxed) as usize).min(KINDS - 1)];
-            under_way.wall += at.saturating_sub(self.since.load(Relaxed));
-            let ops = self.ring_ops.load(Relaxed);
+            // What is under way, as far as the kernel's accounts have come (to about a tick). A thread that has ended
+            // has nothing under way.
+            if let Some((cpu, run_queue)) = kernel {
+                let under_way = &mut totals[(self.state.load(Relaxed) as usize).min(KINDS - 1)];
+                let wall = at.saturating_sub(self.since.load(Relaxed));
+                let cpu = cpu.saturating_sub(self.cpu_seen.load(Relaxed)).min(wall);
+                let run_queue = run_queue
+                    .saturating_sub(self.run_queue_seen.load(Relaxed))
+                    .min(wall - cpu);
+                under_way.wall += wall;
+                under_way.cpu += cpu;
+                under_way.run_queue += run_queue;
+            }
+            let ring_ops = self.ring_ops.load(Relaxed);
             std::sync::atomic::fence(Acquire);
             if version.is_multiple_of(2) && self.version.load(Relaxed) == version {
-                return (rows, ops);
+                return ThreadTimes {
+                    slot,
+                    thread,
+                    ring_ops,
+                    totals,
+                };
             }
             std::hint::spin_loop();
         }
@@ -305,6 +323,13 @@ impl Slot {
         body();
         self.version.store(version + 2, Release);
     }
+}
+
+/// A thread's time on a CPU and in the run queue so far, in nanoseconds; None once it has ended.
+fn schedstat(thread: u64) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 impl Row {
