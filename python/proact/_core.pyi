@@ -17,6 +17,7 @@ __all__ = [
     "Listener",
     "Operation",
     "PipeTransport",
+    "Probe",
     "ReadPipeTransport",
     "Scheduler",
     "StreamTransport",
@@ -26,6 +27,7 @@ __all__ = [
     "WritePipeTransport",
     "bare_echo_server",
     "echo_load",
+    "install_probe",
     "probe_engines",
 ]
 
@@ -278,6 +280,15 @@ class SyscallCounter:
     def method(self) -> str: ...
     def close(self) -> None: ...
 
+@final
+class Probe:
+    def __new__(cls) -> Probe: ...
+    def fileno(self) -> int: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def trace(self, on: bool) -> None: ...
+    def events(self) -> list[tuple[int, str, int, int, int, int, int, int]]: ...
+
+def install_probe(fd: int) -> None: ...
 def bare_echo_server(model: str, listener_fd: int) -> None: ...
 def echo_load(
     host: str,

@@ -258,6 +258,7 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "echo: 3 connections, 1 active x 1 KiB, 200 messages/s" in done.stdout
     assert "When each wins" in done.stdout
+    assert done.stdout.count("Where the server's threads were") == 4
     cells = json.loads((tmp_path / "run.json").read_text())["cells"]
     assert len(cells) == 2 * 2 * 3
     for cell in cells:
@@ -268,6 +269,9 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path) -> None:
         intended = 200 * got["seconds"]
         assert 0.5 * intended <= got["messages"] + got["unsent"] <= 1.2 * intended + 3, cell
         assert (got["slow"] is not None) == (cell["workload"] == "mixed")
+        assert got["unsplit"] is None
+        parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled")
+        assert sum(got["split"][part] for part in parts) == pytest.approx(got["split"]["wall"], rel=0.001)
         if got["slow"]:
             assert got["slow"]["messages"] > 0
 

@@ -54,6 +54,8 @@ def measured(rate: float, cpu_us: float = 10.0, load: float = 0.5, **changes: ob
             "resident_before": 1000,
             "resident": 1000 + 10 * 4096,
         },
+        "split": None,
+        "unsplit": None,
     }
     return values | changes  # type: ignore[return-value,operator]
 

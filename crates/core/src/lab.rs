@@ -1,10 +1,12 @@
-//! The laboratory's native parts, as Python sees them: the load generator, the bare servers, the system call counter.
+//! The laboratory's native parts, as Python sees them: the load generator, the bare servers, the system call counter,
+//! the probe.
 
 use std::net::ToSocketAddrs;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use proact_lab::probe::{self, CallTimes};
 use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec, Target, bare, load};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
@@ -232,5 +234,91 @@ impl SyscallCounter {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .take();
         py.detach(|| drop(counter));
+    }
+}
+
+/// Accounts every I/O call of this process from now on into the table that `fd` is a part of (`Probe.fileno()` of the
+/// measuring process). Once a process, before it has other threads. Raises OSError.
+#[pyfunction]
+pub fn install_probe(fd: RawFd) -> PyResult<()> {
+    // SAFETY: F_DUPFD_CLOEXEC only looks the fd up.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io_error(std::io::Error::last_os_error()));
+    }
+    // SAFETY: the kernel has just made it for us.
+    probe::install(unsafe { OwnedFd::from_raw_fd(copy) }).map_err(io_error)
+}
+
+/// The measuring process's side of a probe: the table of another process's I/O calls.
+#[pyclass(frozen, module = "proact._core")]
+pub struct Probe(probe::Reader);
+
+#[pymethods]
+impl Probe {
+    /// Makes the table. Raises OSError.
+    #[new]
+    fn new() -> PyResult<Probe> {
+        probe::Reader::new().map(Probe).map_err(io_error)
+    }
+
+    /// The fd to hand to the process that calls `install_probe`.
+    fn fileno(&self) -> RawFd {
+        self.0.fd()
+    }
+
+    /// The totals now, what is under way included: `at` (ns of the monotonic clock), `lost` (threads that had no room),
+    /// `overhead` (ns that the probe adds to a call; 0 before it is installed), and `threads`, a list of
+    /// (slot, thread id, ring operations, {call: (role, count, wall, cpu, run queue, bytes, empty)}), times in ns.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let snapshot = py.detach(|| self.0.snapshot());
+        let mut threads = Vec::with_capacity(snapshot.threads.len());
+        for each in &snapshot.threads {
+            let calls = PyDict::new(py);
+            for (name, role, times) in each.calls() {
+                let CallTimes {
+                    count,
+                    wall,
+                    cpu,
+                    run_queue,
+                    bytes,
+                    empty,
+                } = times;
+                calls.set_item(name, (role.name(), count, wall, cpu, run_queue, bytes, empty))?;
+            }
+            threads.push((each.slot, each.thread, each.ring_ops, calls));
+        }
+        let dict = PyDict::new(py);
+        dict.set_item("at", snapshot.at)?;
+        dict.set_item("lost", snapshot.lost)?;
+        dict.set_item("overhead", snapshot.overhead)?;
+        dict.set_item("threads", threads)?;
+        Ok(dict)
+    }
+
+    /// Begins a trace of single calls, without those of the last, or ends it.
+    fn trace(&self, on: bool) {
+        self.0.trace(on);
+    }
+
+    /// The calls of the trace that have returned, in that order: (thread id, call, fd, start, end, cpu, run queue,
+    /// result), times in ns of the monotonic clock.
+    fn events(&self) -> Vec<(u64, &'static str, i64, u64, u64, u64, u64, i64)> {
+        let events = self.0.events().into_iter();
+        events
+            .map(|each| {
+                let probe::Event {
+                    thread,
+                    call,
+                    fd,
+                    start,
+                    end,
+                    cpu,
+                    run_queue,
+                    result,
+                } = each;
+                (thread, call, fd, start, end, cpu, run_queue, result)
+            })
+            .collect()
     }
 }

@@ -91,6 +91,7 @@ def run(
     warmup: Warmup = 0.2,
     repeat: Repeat = 1,
     models: Models = "all",
+    split: Annotated[bool, typer.Option(help="Measure where the time goes, in a pass of its own.")] = True,
     json_file: Json = None,
     csv_file: Csv = None,
     seed: Seed = None,
@@ -123,6 +124,7 @@ def run(
             duration=duration,
             warmup=warmup,
             repeat=repeat,
+            split=split,
             models=chosen("model", models, MODELS),
             **({} if seed is None else {"seed": seed}),
         ),
@@ -159,6 +161,7 @@ def echo(
         warmup=warmup,
         repeat=repeat,
         models=models,
+        split=False,
         json_file=json_file,
         seed=seed,
     )

@@ -8,6 +8,7 @@ This package names things only; the command line reaches it as ``proact lab``.
 - ``server_process.py``  starting a server and reading what it costs
 - ``load_process.py``    starting the load and asking it for one pass
 - ``measure.py``         one cell: a fresh server, a timed pass, a counting pass
+- ``probe.py``           where a server's time goes: waiting, copying, asking, running its program
 - ``run.py``             the runner: all cells, in random order
 - ``results.py``         the shape of raw results
 - ``environment.py``     the machine that the numbers belong to

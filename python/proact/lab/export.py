@@ -61,6 +61,8 @@ def _flat(cell: CellResult) -> dict[str, Any]:
     if (slow := measured["slow"]) is not None:
         line["slow_messages"] = slow["messages"]
         line |= {f"slow_{name}_ns": slow["latency"]["percentiles"][name] for name in _PERCENTILES}
+    if (split := measured["split"]) is not None:
+        line |= {f"split_{name}": value for name, value in split.items() if name != "calls"}
     if (counted := measured["counted"]) is not None:
         line |= {f"counted_{name}": value for name, value in counted.items()}
     if (occupied := measured["occupied"]) is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.environment import busy_seconds
 from proact.lab.load_process import LoadError, LoadProcess
+from proact.lab.probe import Readings
 from proact.lab.server_process import ServerError, ServerProcess
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 #: The counting pass, in seconds: long enough for thousands of messages, short enough for a demo.
 COUNT_WARMUP: Final = 0.05
 COUNT_DURATION: Final = 0.25
+
+#: The probing pass, in seconds.
+SPLIT_WARMUP: Final = 0.1
+SPLIT_DURATION: Final = 0.4
 
 #: Connections that ask for the slow thing, where a workload has one.
 SLOW: Final = 1
@@ -174,6 +179,7 @@ class Bench:
     warmup: float
     duration: float
     tick: Callable[[], None]
+    split: bool = False  #: with a probing pass
 
     def measure(self, cell: Cell) -> Measured:
         """Measure one cell. Raises ServerError or LoadError, with the reason for people."""
@@ -187,7 +193,27 @@ class Bench:
             except LoadError as error:
                 # A server that has ended is the cause of what the load saw.
                 raise ServerError(server.ended(grace=0.2) or str(error)) from None
-            return measured
+        if self.split and cell.repeat == 0:
+            self._split(cell, measured)
+        return measured
+
+    def _split(self, cell: Cell, measured: Measured) -> None:
+        """The probing pass, on a server of its own: fills in ``split``, or why not."""
+        from proact._core import Probe
+
+        try:
+            probe = Probe()
+            probed = ServerProcess(cell.model, cell.workload, cpu=self.server_cpu, probe=probe.fileno())
+            with probed as server:
+                server.check(cell.size)
+                readings = Readings(probe, server.cpu_seconds)
+                result, window = self._pass(server, cell, SPLIT_WARMUP, SPLIT_DURATION, readings.take)
+                measured["split"] = readings.split(*window, result["messages"] / result["seconds"])
+            if measured["split"] is None:
+                measured["unsplit"] = "too few readings fell into the window"
+        except (OSError, ServerError, LoadError) as error:
+            # The timed pass stands.
+            measured["unsplit"] = f"while it was probed: {error}"
 
     def _pass(
         self,
@@ -251,6 +277,8 @@ class Bench:
             "counted": None,
             "uncounted": None,
             "occupied": None,
+            "split": None,
+            "unsplit": None,
         }
 
     def _count(self, server: ServerProcess, cell: Cell, measured: Measured, resident_before: int) -> None:

@@ -33,6 +33,39 @@ class Occupied(TypedDict):
     resident: int  # bytes, the most that was seen
 
 
+class CallTimes(TypedDict):
+    """One kind of call of the server in the window of the probing pass. Times in seconds."""
+
+    count: float
+    wall: float  # from entry to return
+    cpu: float  # of that, on a CPU: in the kernel, copying or asking
+    run_queue: float  # of that, runnable but not running
+    bytes: float  # that it moved
+    empty: float  # returns with EAGAIN: it was asked too early
+
+
+class Split(TypedDict):
+    """Where the server's threads were in the window of the probing pass, a pass of its own. Times in seconds.
+
+    ``wall`` is the sum over the threads that make calls of how long they lived in the window. The six parts
+    after ``messages`` add up to it.
+    """
+
+    seconds: float  # the window
+    wall: float
+    messages: float
+    waiting: float  # asleep in a call: for data, for room, for the disk
+    copying: float  # on a CPU inside the calls that move data: the copy and the protocol's path
+    asking: float  # on a CPU inside the calls that only ask (select, epoll_ctl, accept, ...)
+    run_queue: float  # runnable, but another had the CPU
+    user: float  # on a CPU outside of calls: the program and its interpreter
+    stalled: float  # outside of calls and off the CPU: waiting for a lock, such as the interpreter's
+    others: float  # beside ``wall``: CPU time of threads that make no calls (kernel workers, AIO's helpers)
+    ring_ops: float  # operations handed over by io_uring_enter
+    calls: dict[str, CallTimes]
+    probe_ns: float  # what the probe itself adds to one call, in nanoseconds; within the parts above
+
+
 class Latency(TypedDict):
     """Answers by how long they took, in nanoseconds; from the intended start where the rate is fixed."""
 
@@ -66,6 +99,8 @@ class Measured(TypedDict):
     counted: Counted | None  # None in all but the first repeat, or with ``uncounted`` saying why
     uncounted: str | None
     occupied: Occupied | None
+    split: Split | None  # None in all but the first repeat, if not asked for, or with ``unsplit`` saying why
+    unsplit: str | None
 
 
 class CellResult(TypedDict):

@@ -15,7 +15,14 @@ from proact.lab import environment
 from proact.lab.lifetime import pinned, separate_cores
 from proact.lab.limits import refusal
 from proact.lab.load_process import LoadError, LoadProcess
-from proact.lab.measure import COUNT_DURATION, COUNT_WARMUP, Bench, Cell
+from proact.lab.measure import (
+    COUNT_DURATION,
+    COUNT_WARMUP,
+    SPLIT_DURATION,
+    SPLIT_WARMUP,
+    Bench,
+    Cell,
+)
 from proact.lab.registry import MODELS
 from proact.lab.results import SCHEMA, CellResult, Document, Measured, Status
 from proact.lab.server_process import ServerError
@@ -40,6 +47,7 @@ class Settings:
     duration: float = 1.0
     warmup: float = 0.2
     repeat: int = 1
+    split: bool = False  #: measure where the time goes, in a pass of its own
     seed: int = field(default_factory=lambda: random.SystemRandom().randrange(1_000_000))
 
     def cells(self) -> list[Cell]:
@@ -69,7 +77,10 @@ class Settings:
     def seconds(self, cell: Cell) -> float:
         """About how long one cell takes."""
         counting = COUNT_WARMUP + COUNT_DURATION if cell.repeat == 0 else 0.0
-        return _OVERHEAD + self.warmup + self.duration + counting
+        splitting = 0.0
+        if self.split and cell.repeat == 0:
+            splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION
+        return _OVERHEAD + self.warmup + self.duration + counting + splitting
 
 
 class Observer(Protocol):
@@ -112,7 +123,7 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
     server_cpu, load_cpu = separate_cores() or (None, None)
     # We read clocks while the load works, so we share its core and leave the server's alone.
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load:
-        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick)
+        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, settings.split)
         for result in _measure_all(bench, measurable, observer.started):
             observer.finished(result)
             results.append(result)

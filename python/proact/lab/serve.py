@@ -13,6 +13,7 @@ import socket
 import sys
 from typing import NoReturn
 
+from proact._core import install_probe
 from proact.lab.lifetime import die_with_parent, pin_to
 from proact.lab.models import BACKLOG
 from proact.lab.registry import MODELS
@@ -26,6 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workload", choices=WORKLOADS, default="echo", help="what to serve")
     parser.add_argument("--fd", type=int, help="an inherited listening TCP socket")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
+    parser.add_argument("--probe", type=int, help="an inherited fd for the record of its I/O calls")
     parser.add_argument("--cpu", type=int, help="run on this core only")
     return parser.parse_args(arguments)
 
@@ -45,6 +47,9 @@ def main(arguments: list[str]) -> NoReturn:
     if options.cpu is not None:
         pin_to(options.cpu)  # before any thread starts, so that all of them inherit it
     listener = listen(options.fd)
+    if options.probe is not None:
+        # Before the model is imported: what it loads is accounted for as well.
+        install_probe(options.probe)
     print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
     MODELS[options.model].serve(listener, options.workload)
 

@@ -15,7 +15,7 @@ from proact.lab.workloads import WORKLOADS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from proact.lab.results import CellResult, Document, Measured
+    from proact.lab.results import CellResult, Document, Measured, Split
 
 #: With a single repeat there is no spread to judge by; runs of this instrument differ by less than this.
 SINGLE_RUN_NOISE: Final = 0.05
@@ -83,6 +83,7 @@ class Row:
     kernel_threads: int | None  # of these, the kernel's
     unsent: float  # of the messages that were intended, the part that was not sent in time: 0 to 1
     slow: float | None  # p50 of the slow requests, µs
+    split: Split | None  # where the time went, in a pass of its own
     memory: float | None  # bytes per connection
     load_bound: bool  # the load's core was used up, so the server may be capable of more
     failures: tuple[str, ...]  # repeats that failed nevertheless
@@ -200,6 +201,7 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         kernel_threads=max(each["kernel_threads"] for each in occupied) if occupied else None,
         unsent=median(each["unsent"] / (each["messages"] + each["unsent"]) for each in measured),
         slow=median(slow) / 1e3 if slow else None,
+        split=next((each["split"] for each in measured if each["split"]), None),
         memory=(
             max(median((each["resident"] - each["resident_before"]) / connections for each in occupied), 0.0)
             if occupied

@@ -42,6 +42,8 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
     for block in found:
         title = Text(describe(block.load), style="bold")
         parts += ["", title, _table(block, width, document["settings"]["repeat"])]
+        if any(row.split for row in block.rows):
+            parts += ["", Text(_SPLIT_TITLE, style="dim"), _splits(block.rows)]
         if block.absent:
             parts.append(_absent(block.absent))
         parts += [
@@ -71,6 +73,11 @@ _LEGEND: Final = (
     "Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
 )
 
+_SPLIT_TITLE: Final = (
+    "Where the server's threads were, µs per message (a pass of its own, with a probe in the server; copying "
+    "is the copy and the protocol's path; others: kernel workers and helper threads, beside the sum):"
+)
+
 _SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
 
 _TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
@@ -85,6 +92,21 @@ def _heading(document: Document) -> Text:
         f"{settings['repeat']} x {settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up",
     )
     return Text("\n".join(lines), style="dim")
+
+
+def _splits(rows: tuple[Row, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("model", width=_NAME, no_wrap=True)
+    parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "wall", "others")
+    for part in parts:
+        heading = {"run_queue": "run queue", "wall": "sum"}.get(part, part)
+        table.add_column(heading, width=9, justify="right", no_wrap=True)
+    for row in rows:
+        if (split := row.split) is None or not split["messages"]:
+            continue
+        spent = [number(split[part] * 1e6 / split["messages"]) for part in parts]  # type: ignore[literal-required]
+        table.add_row(row.model, *spent, style=_STYLES.get(row.family, ""))
+    return table
 
 
 def describe(load: Load) -> str:
