@@ -159,7 +159,7 @@ pub struct CallTimes {
 /// The totals at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When, in nanoseconds of the monotonic clock.
+    /// When the last of the threads was read, in nanoseconds of the monotonic clock.
     pub at: u64,
     /// Every thread that has made a call, those that have ended included.
     pub threads: Vec<ThreadTimes>,
@@ -245,11 +245,17 @@ impl Reader {
     pub fn snapshot(&self) -> Snapshot {
         let header = self.table.header();
         let claimed = header.slots.load(Relaxed) as usize;
-        let at = monotonic_ns();
+        let mut at = monotonic_ns();
         let slots = self.table.layout().slots[..claimed.min(SLOTS)].iter().enumerate();
+        let threads = slots.map(|(index, slot)| {
+            let read = slot.read(index);
+            at = read.0;
+            read.1
+        });
+        let threads = threads.collect();
         Snapshot {
             at,
-            threads: slots.map(|(index, slot)| slot.read(index, at)).collect(),
+            threads,
             lost: claimed.saturating_sub(SLOTS) as u64,
             overhead: header.overhead.load(Relaxed),
         }
@@ -278,12 +284,14 @@ impl Reader {
 }
 
 impl Slot {
-    fn read(&self, slot: usize, at: u64) -> ThreadTimes {
+    /// Its totals and of when they are: a moment at which nothing of it was being changed.
+    fn read(&self, slot: usize) -> (u64, ThreadTimes) {
         let thread = self.thread.load(Acquire);
         // Before the accounts are looked at: where a process reads its own, reading this file changes them.
         let kernel = schedstat(thread);
         loop {
             let version = self.version.load(Acquire);
+            let at = monotonic_ns();
             let mut totals = [CallTimes::default(); KINDS];
             for (copy, row) in totals.iter_mut().zip(&self.rows) {
                 *copy = row.read();
@@ -304,12 +312,13 @@ impl Slot {
             let ring_ops = self.ring_ops.load(Relaxed);
             std::sync::atomic::fence(Acquire);
             if version.is_multiple_of(2) && self.version.load(Relaxed) == version {
-                return ThreadTimes {
+                let times = ThreadTimes {
                     slot,
                     thread,
                     ring_ops,
                     totals,
                 };
+                return (at, times);
             }
             std::hint::spin_loop();
         }
