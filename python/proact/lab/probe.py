@@ -57,8 +57,9 @@ def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_
         ring_ops += ops - ops_then
         for name, (role, *now) in times.items():
             then = times_then.get(name, (role, 0, 0, 0, 0, 0, 0))[1:]
-            roles[name] = role
-            total = calls.setdefault(name, [0.0] * len(now))
+            plain = name.removeprefix("__").removesuffix("_chk")  # glibc's checked forms are the same calls
+            roles[plain] = role
+            total = calls.setdefault(plain, [0.0] * len(now))
             for index, (value, old) in enumerate(zip(now, then, strict=True)):
                 total[index] += value - old
     seconds = {name: _seconds(total) for name, total in calls.items()}
