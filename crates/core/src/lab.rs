@@ -250,6 +250,9 @@ pub fn install_probe(fd: RawFd) -> PyResult<()> {
     probe::install(unsafe { OwnedFd::from_raw_fd(copy) }).map_err(io_error)
 }
 
+/// A traced call as Python has it: see `Probe::events`.
+type EventTuple = (u64, &'static str, i64, u64, u64, u64, u64, i64);
+
 /// The measuring process's side of a probe: the table of another process's I/O calls.
 #[pyclass(frozen, module = "proact._core")]
 pub struct Probe(probe::Reader);
@@ -303,7 +306,7 @@ impl Probe {
 
     /// The calls of the trace that have returned, in that order: (thread id, call, fd, start, end, cpu, run queue,
     /// result), times in ns of the monotonic clock.
-    fn events(&self) -> Vec<(u64, &'static str, i64, u64, u64, u64, u64, i64)> {
+    fn events(&self) -> Vec<EventTuple> {
         let events = self.0.events().into_iter();
         events
             .map(|each| {
