@@ -75,7 +75,8 @@ _LEGEND: Final = (
 
 _SPLIT_TITLE: Final = (
     "Where the server's threads were, µs per message (a pass of its own, with a probe in the server; copying "
-    "is the copy and the protocol's path; others: kernel workers and helper threads, beside the sum):"
+    "is the copy and the protocol's path; queue: runnable, not running; others: kernel workers and helper "
+    "threads, beside the sum; ring ops: operations given to io_uring_enter, per message):"
 )
 
 _SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
@@ -99,13 +100,15 @@ def _splits(rows: tuple[Row, ...]) -> Table:
     table.add_column("model", width=_NAME, no_wrap=True)
     parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "wall", "others")
     for part in parts:
-        heading = {"run_queue": "run queue", "wall": "sum"}.get(part, part)
-        table.add_column(heading, width=9, justify="right", no_wrap=True)
+        heading = {"run_queue": "queue", "wall": "sum"}.get(part, part)
+        table.add_column(heading, width=8, justify="right", no_wrap=True)
+    table.add_column("ring ops", width=8, justify="right", no_wrap=True)
     for row in rows:
         if (split := row.split) is None or not split["messages"]:
             continue
         spent = [number(split[part] * 1e6 / split["messages"]) for part in parts]  # type: ignore[literal-required]
-        table.add_row(row.model, *spent, style=_STYLES.get(row.family, ""))
+        ring = number(split["ring_ops"] / split["messages"]) if split["ring_ops"] else "-"
+        table.add_row(row.model, *spent, ring, style=_STYLES.get(row.family, ""))
     return table
 
 
