@@ -74,7 +74,7 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
     document = json.loads(out.read_text())
-    assert (document["schema"], document["seed"]) == (2, 5)
+    assert (document["schema"], document["seed"]) == (3, 5)
     assert document["environment"]["kernel"] == os.uname().release
     cells = document["cells"]
     assert sorted(cell["order"] for cell in cells) == list(range(4))
@@ -293,8 +293,8 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path) -> None:
 def test_results_of_another_version_or_of_something_else(tmp_path: Path) -> None:
     file = tmp_path / "old.json"
     for text, said in (
-        ('{"schema": 1}', "is of version 1; this proact reads version 2"),
-        ('{"schema": 2}', "lacks cells, environment"),
+        ('{"schema": 1}', "is of version 1; this proact reads version 3"),
+        ('{"schema": 3}', "lacks cells, claims, environment"),
         ("[]", "holds no results"),
     ):
         file.write_text(text)

@@ -83,7 +83,7 @@ def document(cells: dict[str, list[Measured | str]]) -> Document:
     """A run with one load."""
     repeat = max(map(len, cells.values()))
     return {
-        "schema": 2,
+        "schema": 3,
         "started": "2025-01-01T00:00:00+00:00",
         "seed": 7,
         "settings": {
@@ -95,6 +95,8 @@ def document(cells: dict[str, list[Measured | str]]) -> Document:
         "environment": {"cpu": "A Processor", "cores": 2, "kernel": "6.1", "python": "CPython 3.13"},
         "models": {name: {"kind": MODELS[name].kind, "family": MODELS[name].family} for name in cells},
         "cells": [cell(name, i, got) for name, all_of_it in cells.items() for i, got in enumerate(all_of_it)],
+        "timelines": [],
+        "claims": [],
     }
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, cast
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 #: A missing optional package or a refused engine is "not measured": nothing is wrong with the model.
 Status = Literal["ok", "failed", "not measured"]
@@ -119,8 +119,49 @@ class CellResult(TypedDict):
     measured: Measured | None
 
 
+class Event(TypedDict):
+    """One call in a timeline. Times in microseconds from the timeline's origin."""
+
+    thread: int  # from 0, in the order of their first call
+    call: str
+    fd: int
+    start: float
+    end: float
+    cpu: float  # on a CPU between the two
+    run_queue: float  # runnable between the two, but not running
+    result: int  # what the call returned; -1 is an error
+    role: str  # "moves", "asks", "ring" or "waits": what the call is for
+
+
+class Timeline(TypedDict):
+    """One request through one model, as its process's calls saw it. Times in microseconds."""
+
+    model: str
+    kind: str
+    workload: str
+    size: int  # bytes of content
+    sent: float  # when the client sent the request: 0, the origin
+    answered: float  # when the client had the whole answer
+    events: list[Event]  # by their start
+    others: float  # CPU time of threads that make no calls (kernel workers, AIO's helpers) meanwhile
+
+
+Verdict = Literal["supported", "contradicted", "depends", "not measured"]
+
+
+class Claim(TypedDict):
+    """A textbook's claim, tested on this machine."""
+
+    name: str
+    text: str
+    source: str
+    verdict: Verdict
+    because: str  # one sentence with the numbers, made from ``evidence``
+    evidence: dict[str, Any]  # the numbers
+
+
 class Document(TypedDict):
-    """A whole run."""
+    """A whole run. A run of one kind leaves the lists of the others empty."""
 
     schema: int
     started: str  # ISO 8601, with offset
@@ -129,6 +170,8 @@ class Document(TypedDict):
     environment: dict[str, Any]
     models: dict[str, dict[str, str]]  # name -> kind, family
     cells: list[CellResult]
+    timelines: list[Timeline]
+    claims: list[Claim]
 
 
 class ResultsError(ValueError):

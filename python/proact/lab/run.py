@@ -137,6 +137,8 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
             name: {"kind": MODELS[name].kind, "family": MODELS[name].family} for name in settings.models
         },
         "cells": results,
+        "timelines": [],
+        "claims": [],
     }
 
 
