@@ -48,6 +48,22 @@ impl<T> LoopCell<T> {
     }
 }
 
+impl<T> LoopCell<T> {
+    /// The value, without asking.
+    ///
+    /// # Safety
+    /// Nobody else can reach the cell for as long as the reference lives.
+    #[inline]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "what the caller promises is what `&mut self` would say"
+    )]
+    pub unsafe fn alone(&self) -> &mut T {
+        // SAFETY: as the caller promises.
+        unsafe { &mut *self.value.get() }
+    }
+}
+
 pub struct Guard<'a, T>(&'a LoopCell<T>);
 
 impl<T> Deref for Guard<'_, T> {

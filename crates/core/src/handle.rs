@@ -77,21 +77,29 @@ impl Handle {
                     .cast::<*mut PyObject>())
                 .is_null()
         };
-        let context = match handle.get().held.try_get() {
-            Some(mut held) if alone && held.call.is_none() => held.context.take(),
-            _ => return false,
-        };
-        // With the cell free: what the context holds may run any code on its way out.
+        if !alone {
+            return false;
+        }
+        // SAFETY: ours is the only reference, strong or weak, and none can come into being while we don't call Python.
+        let held = unsafe { handle.get().held.alone() };
+        if held.call.is_some() {
+            return false;
+        }
+        let context = held.context.take();
+        // What the context holds may run any code on its way out.
         drop(context);
         true
     }
 
     /// Makes a recycled handle a new one.
-    pub fn refill(&self, callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) {
-        if let Some(mut held) = self.held.try_get() {
-            held.call = Some(Call { callback, args });
-            held.context = Some(context);
-        }
+    ///
+    /// # Safety
+    /// Nobody else has a reference.
+    pub unsafe fn refill(&self, callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) {
+        // SAFETY: as the caller promises. A recycled handle holds nothing, so nothing is dropped here.
+        let held = unsafe { self.held.alone() };
+        held.call = Some(Call { callback, args });
+        held.context = Some(context);
         self.cancelled.store(false, Ordering::Relaxed);
     }
 

@@ -14,6 +14,7 @@ mod ready;
 mod scheduler;
 mod slots;
 mod sockets;
+mod soon;
 mod stash;
 mod stats;
 mod timers;
@@ -48,6 +49,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::soon::install(module.py())?;
         module.add(
             "ENGINES",
             pyo3::types::PyTuple::new(module.py(), crate::stats::engine_names())?,

@@ -1,6 +1,8 @@
 //! The ready queue, and what can stand in it or wait for its time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -62,23 +64,92 @@ impl Ready {
 /// At most this many handles are kept for the next callbacks (some 100 bytes each).
 const SPARE: usize = 4096;
 
-/// What is due, and handles that have run and can be filled again.
+/// What is due, and handles that have run and can be filled again. Any thread may add to it.
 #[derive(Default)]
 pub struct Queue {
-    pub due: VecDeque<Ready>,
-    pub spare: Vec<Py<Handle>>,
+    held: Mutex<Held>,
+    /// Whether anything is due: written with `held` locked, read without.
+    waiting: AtomicBool,
+}
+
+#[derive(Default)]
+struct Held {
+    due: VecDeque<Ready>,
+    spare: Vec<Py<Handle>>,
+}
+
+/// The queue, for as long as the lock is held: never across a call into Python.
+pub struct Locked<'a> {
+    held: MutexGuard<'a, Held>,
+    waiting: &'a AtomicBool,
 }
 
 impl Queue {
-    /// Exchanges what is due against `running`, which is empty, and keeps the handles that have run.
     #[inline]
-    pub fn begin(&mut self, running: &mut VecDeque<Ready>, spare: &mut Vec<Py<Handle>>) {
-        std::mem::swap(running, &mut self.due);
-        self.spare.append(spare);
+    pub fn lock(&self) -> Locked<'_> {
+        Locked {
+            held: self.held.lock().unwrap_or_else(PoisonError::into_inner),
+            waiting: &self.waiting,
+        }
     }
 
-    /// How many handles more would be kept.
-    pub fn room(&self) -> usize {
-        SPARE.saturating_sub(self.spare.len())
+    /// True if something is due. What another thread adds at this moment may be missed; with the lock it is not.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.held.try_lock() {
+            Ok(held) => held.due.iter().try_for_each(|handle| handle.traverse(visit)),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Locked<'_> {
+    #[inline]
+    pub fn push(&mut self, handle: Ready) {
+        self.held.due.push_back(handle);
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    pub fn extend(&mut self, handles: impl Iterator<Item = Ready>) {
+        handles.for_each(|handle| self.push(handle));
+    }
+
+    /// What did not come to its turn goes before all else.
+    pub fn put_back(&mut self, running: &mut VecDeque<Ready>) {
+        while let Some(handle) = running.pop_back() {
+            self.held.due.push_front(handle);
+            self.waiting.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.held.due.len()
+    }
+
+    /// A handle that can be filled.
+    #[inline]
+    pub fn spare(&mut self) -> Option<Py<Handle>> {
+        self.held.spare.pop()
+    }
+
+    /// Exchanges what is due against `running`, which is empty, and keeps the handles that have run. Returns how many
+    /// more would be kept.
+    #[inline]
+    pub fn begin(&mut self, running: &mut VecDeque<Ready>, spare: &mut Vec<Py<Handle>>) -> usize {
+        std::mem::swap(running, &mut self.held.due);
+        self.waiting.store(false, Ordering::Relaxed);
+        self.held.spare.append(spare);
+        SPARE.saturating_sub(self.held.spare.len())
+    }
+
+    /// Everything that is due, for a loop that closes.
+    pub fn take(&mut self) -> VecDeque<Ready> {
+        self.waiting.store(false, Ordering::Relaxed);
+        self.held.spare.clear();
+        std::mem::take(&mut self.held.due)
     }
 }

@@ -3,8 +3,8 @@
 
 mod turn;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use proact_driver::{Config, Engine, Generation, Waker, explain, open};
@@ -32,9 +32,11 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 pub struct Scheduler {
     pub(crate) io: LoopCell<Io>,
     pub(crate) readers: LoopCell<Readers>,
-    ready: Mutex<Queue>,
+    ready: Queue,
     timers: LoopCell<Timers>,
-    waker: Mutex<Waker>,
+    /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
+    timed: AtomicBool,
+    waker: Waker,
     engine: Engine,
     generation: Generation,
     stopping: AtomicBool,
@@ -56,16 +58,15 @@ fn engine_error(error: std::io::Error) -> PyErr {
 }
 
 impl Scheduler {
-    fn ready(&self) -> MutexGuard<'_, Queue> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake(&self) {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).wake();
-    }
-
     pub fn push(&self, handle: Ready) {
-        self.ready().due.push_back(handle);
+        self.ready.lock().push(handle);
+    }
+
+    fn push_timer(&self, when: f64, handle: Ready) -> PyResult<()> {
+        let mut timers = self.timers.get()?;
+        timers.push(nanoseconds(when), handle);
+        self.timed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Schedules a native callback.
@@ -77,20 +78,21 @@ impl Scheduler {
         args: Py<PyTuple>,
         context: Py<PyAny>,
     ) -> PyResult<Py<Handle>> {
-        let mut ready = self.ready();
-        let handle = match ready.spare.pop() {
+        let mut ready = self.ready.lock();
+        let handle = match ready.spare() {
             Some(handle) => {
-                handle.get().refill(callback, args, context);
+                // SAFETY: a recycled handle, which nobody else has seen yet.
+                unsafe { handle.get().refill(callback, args, context) };
                 handle
             }
             None => {
                 drop(ready);
                 let handle = Handle::create(py, callback, args, context)?;
-                ready = self.ready();
+                ready = self.ready.lock();
                 handle
             }
         };
-        ready.due.push_back(Ready::Native(handle.clone_ref(py)));
+        ready.push(Ready::Native(handle.clone_ref(py)));
         Ok(handle)
     }
 
@@ -104,7 +106,7 @@ impl Scheduler {
 
     /// Callbacks that are ready or wait for their time.
     pub fn scheduled(&self) -> PyResult<usize> {
-        Ok(self.ready().due.len() + self.timers.get()?.len())
+        Ok(self.ready.lock().len() + self.timers.get()?.len())
     }
 
     pub fn is_debug(&self) -> bool {
@@ -188,7 +190,7 @@ impl Scheduler {
             // The engine's fds go now, whoever still holds the loop.
             let closed = Box::new(Closed::after(&*io.driver));
             io.driver = closed;
-            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Waker::detached();
+            self.waker.detach();
             (left, io.slots.drain(), std::mem::take(&mut io.flush))
         };
         if left > 0 {
@@ -198,34 +200,40 @@ impl Scheduler {
         drop(flush);
         let readers = std::mem::take(&mut *self.readers.get()?);
         drop(readers);
-        let ready = std::mem::take(&mut *self.ready());
-        ready.due.iter().for_each(Ready::discard);
+        let ready = self.ready.lock().take();
+        ready.iter().for_each(Ready::discard);
         let timers = self.timers.get()?.drain();
         timers.iter().for_each(Ready::discard);
         Ok(())
     }
 
+    /// Schedules a callback for the next turn; `threadsafe` from any thread, waking the loop if it sleeps.
     #[inline]
-    fn schedule(
+    pub fn call_soon(
         slf: &Bound<'_, Self>,
         callback: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
         context: Option<Bound<'_, PyAny>>,
-        check_thread: bool,
+        threadsafe: bool,
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
         this.check_closed()?;
-        if this.is_debug() {
+        let handle = if this.is_debug() {
             let handle = slf
-                .call_method1("_debug_handle", (callback, args, context, check_thread))?
+                .call_method1("_debug_handle", (callback, args, context, !threadsafe))?
                 .unbind();
             this.push(Ready::Debug(handle.clone_ref(py)));
-            return Ok(handle);
+            handle
+        } else {
+            let context = context_or_current(py, context)?;
+            this.soon(py, callback.unbind(), args.unbind(), context)?
+                .into_any()
+        };
+        if threadsafe {
+            this.waker.wake();
         }
-        let context = context_or_current(py, context)?;
-        let handle = this.soon(py, callback.unbind(), args.unbind(), context)?;
-        Ok(handle.into_any())
+        Ok(handle)
     }
 
     fn schedule_at(
@@ -242,9 +250,7 @@ impl Scheduler {
             let handle = slf
                 .call_method1("_debug_timer", (when, callback, args, context))?
                 .unbind();
-            this.timers
-                .get()?
-                .push(nanoseconds(when), Ready::Debug(handle.clone_ref(py)));
+            this.push_timer(when, Ready::Debug(handle.clone_ref(py)))?;
             return Ok(handle);
         }
         let context = context_or_current(py, context)?;
@@ -252,7 +258,7 @@ impl Scheduler {
         let cancelled = this.timers.get()?.cancelled.clone();
         let timer = TimerHandle::create(py, when, handle, cancelled)?;
         let base = timer.bind(py).as_super().clone().unbind();
-        this.timers.get()?.push(nanoseconds(when), Ready::Native(base));
+        this.push_timer(when, Ready::Native(base))?;
         Ok(timer.into_any())
     }
 }
@@ -281,11 +287,12 @@ impl Scheduler {
             PyOSError::new_err((error.raw_os_error().unwrap_or(libc::ENOSYS), message))
         })?;
         Ok(Scheduler {
-            waker: Mutex::new(driver.waker()),
+            waker: driver.waker(),
             io: LoopCell::new(Io::new(driver)),
             readers: LoopCell::new(Readers::default()),
-            ready: Mutex::default(),
+            ready: Queue::default(),
             timers: LoopCell::new(Timers::default()),
+            timed: AtomicBool::new(false),
             engine,
             generation: Generation::current(),
             stopping: AtomicBool::new(false),
@@ -321,30 +328,6 @@ impl Scheduler {
         now() as f64 / 1e9
     }
 
-    /// Schedules a callback for the next turn.
-    #[pyo3(signature = (callback, *args, context = None))]
-    fn call_soon(
-        slf: &Bound<'_, Self>,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        context: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        Scheduler::schedule(slf, callback, args, context, true)
-    }
-
-    /// The same from any thread, waking the loop if it sleeps.
-    #[pyo3(signature = (callback, *args, context = None))]
-    fn call_soon_threadsafe(
-        slf: &Bound<'_, Self>,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        context: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let handle = Scheduler::schedule(slf, callback, args, context, false)?;
-        slf.get().wake();
-        Ok(handle)
-    }
-
     /// Schedules a callback `delay` seconds from now.
     #[pyo3(signature = (delay, callback, *args, context = None))]
     fn call_later(
@@ -373,7 +356,7 @@ impl Scheduler {
 
     #[pyo3(name = "_write_to_self")]
     fn write_to_self(&self) {
-        self.wake();
+        self.waker.wake();
     }
 
     #[getter(_stopping)]
@@ -417,9 +400,7 @@ impl Scheduler {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Ok(ready) = self.ready.try_lock() {
-            ready.due.iter().try_for_each(|handle| handle.traverse(visit))?;
-        }
+        self.ready.traverse(visit)?;
         if let Some(timers) = self.timers.try_get() {
             timers.handles().try_for_each(|handle| handle.traverse(visit))?;
         }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const RUNNING: u8 = 0;
 const ASLEEP: u8 = 1;
@@ -12,8 +12,10 @@ const NOTIFIED: u8 = 2;
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,
-    /// `None`: wakes nobody.
-    event: Option<OwnedFd>,
+    /// `None`: wakes nobody. Locked to write to a sleeper and to be closed.
+    event: Mutex<Option<OwnedFd>>,
+    /// The event's number, good for as long as the engine lives.
+    fd: RawFd,
 }
 
 /// A handle to wake an engine; cheap to clone, good on any thread, harmless after the engine is gone.
@@ -31,29 +33,43 @@ impl Waker {
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Waker(Arc::new(Shared {
             state: AtomicU8::new(RUNNING),
-            event: Some(event),
+            event: Mutex::new(Some(event)),
+            fd,
         })))
     }
 
-    /// A waker that wakes nobody: what an engine's owner holds once the engine is gone.
+    /// A waker that wakes nobody.
     pub fn detached() -> Waker {
         Waker(Arc::new(Shared {
             state: AtomicU8::new(RUNNING),
-            event: None,
+            event: Mutex::new(None),
+            fd: -1,
         }))
     }
 
+    /// Closes the event, once the engine is gone: from now on this waker and its clones wake nobody.
+    pub fn detach(&self) {
+        *self.event() = None;
+    }
+
+    fn event(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.0.event.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn fd(&self) -> RawFd {
-        self.0.event.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.0.fd
     }
 
     /// Ends the engine's wait, or makes its next one return at once. What was published before this call is seen by
     /// the loop after that wait.
     pub fn wake(&self) {
-        if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP {
+        if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP
+            && let Some(event) = &*self.event()
+        {
             let one = 1u64;
-            // SAFETY: eight readable bytes. It can only fail when the counter is full, which wakes just as well.
-            unsafe { libc::write(self.fd(), (&raw const one).cast(), 8) };
+            // SAFETY: eight readable bytes, an fd that is open while the lock is held. It can only fail when the counter is
+            // full, which wakes just as well.
+            unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
         }
     }
 
@@ -72,7 +88,7 @@ impl Waker {
 
     pub(crate) fn drain(&self) {
         let mut count = 0u64;
-        // SAFETY: eight writable bytes; EAGAIN when there is nothing, which is fine.
+        // SAFETY: eight writable bytes; EAGAIN when there is nothing, which is fine. The engine that drains still has its fd.
         unsafe { libc::read(self.fd(), (&raw mut count).cast(), 8) };
     }
 }

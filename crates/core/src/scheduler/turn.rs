@@ -111,7 +111,7 @@ impl Scheduler {
 
     /// How long the engine may wait: `None` without end.
     fn timeout(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Duration>> {
-        if self.stopping.load(Ordering::Relaxed) || !self.ready().due.is_empty() {
+        if self.stopping.load(Ordering::Relaxed) || self.ready.lock().len() > 0 {
             return Ok(Some(Duration::ZERO));
         }
         let next = {
@@ -133,7 +133,7 @@ impl Scheduler {
             if !io.flush.is_empty() {
                 drop(io);
                 self.flush_writes(py, turn)?;
-            } else if !self.ready().due.is_empty() && !io.has_batch() && io.driver.has_work() == Some(false) {
+            } else if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
                 // The way of a turn that only calls back.
                 return Ok(false);
             }
@@ -184,15 +184,16 @@ impl Scheduler {
     }
 
     fn move_due_timers(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
+        if !self.timed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         {
             let mut timers = self.timers.get()?;
-            if timers.is_empty() {
-                return Ok(());
-            }
             timers.due(py, now(), &mut turn.due, &mut turn.dead);
+            self.timed.store(!timers.is_empty(), Ordering::Relaxed);
         }
         if !turn.due.is_empty() {
-            self.ready().due.extend(turn.due.drain(..));
+            self.ready.lock().extend(turn.due.drain(..));
         }
         turn.dead.clear();
         Ok(())
@@ -201,11 +202,7 @@ impl Scheduler {
     /// Runs what is ready now; what becomes ready meanwhile waits for the next turn.
     fn run_ready(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
-        {
-            let mut ready = self.ready();
-            ready.begin(&mut turn.running, &mut turn.spare);
-            turn.room = ready.room();
-        }
+        turn.room = self.ready.lock().begin(&mut turn.running, &mut turn.spare);
         while let Some(handle) = turn.running.pop_front() {
             let outcome = match handle {
                 Ready::Native(native) => {
@@ -230,10 +227,7 @@ impl Scheduler {
                 Ready::Datagrams(transport) => DatagramTransport::take(transport.bind(py)),
             };
             if outcome.is_err() {
-                let mut ready = self.ready();
-                while let Some(handle) = turn.running.pop_back() {
-                    ready.due.push_front(handle);
-                }
+                self.ready.lock().put_back(&mut turn.running);
                 return outcome;
             }
         }
