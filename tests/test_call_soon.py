@@ -36,6 +36,35 @@ def test_takes_no_keyword_arguments_for_the_callback(loop):
         loop.call_soon(print, end="")
 
 
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+def test_callback_and_context_may_go_by_name(loop, method):
+    seen = []
+    context = contextvars.copy_context()
+    context.run(variable.set, "given")
+    getattr(loop, method)(callback=lambda: seen.append(variable.get()), context=context)
+    getattr(loop, method)(lambda: seen.append(variable.get()), context=None)
+    one_turn(loop)
+    assert seen == ["given", "unset"]
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+def test_wrong_arguments_are_a_type_error_and_schedule_nothing(loop, method):
+    seen = []
+    schedule = getattr(loop, method)
+    for args, keywords in [
+        ((), {}),
+        ((), {"context": None}),
+        ((seen.append,), {"callback": seen.append}),
+        ((seen.append, 1), {"other": 2}),
+    ]:
+        with pytest.raises(TypeError):
+            schedule(*args, **keywords)
+    with pytest.raises((TypeError, AttributeError)):
+        getattr(type(loop), method)(object(), seen.append, 1)
+    one_turn(loop)
+    assert seen == []
+
+
 @pytest.mark.not_on("uvloop", reason="stop() takes effect a turn later")
 def test_a_call_made_by_a_callback_waits_for_the_next_turn(loop):
     seen = []
