@@ -13,40 +13,40 @@ pub struct Address {
     pub len: libc::socklen_t,
 }
 
-/// What a connection remembers of its two ends, in the room that an IP address needs.
-pub enum Name {
-    Ip { len: u8, bytes: [u8; IP_LEN] },
-    Other(Box<Address>),
+/// What a connection remembers of its two ends, in little room.
+pub enum Ends {
+    V4 {
+        local: SocketAddrV4,
+        peer: SocketAddrV4,
+    },
+    /// The bytes of the kernel's structures, each as long as it is: IPv6 takes half of what two of `Address` would.
+    Other(Box<[Option<Box<[u8]>>; 2]>),
 }
 
-const IP_LEN: usize = size_of::<libc::sockaddr_in6>();
+impl Ends {
+    pub fn of(fd: i32) -> Ends {
+        let ends = [Address::of_socket(fd), Address::of_peer(fd)];
+        if let [Some(local), Some(peer)] = ends.each_ref().map(|end| end.as_ref().and_then(Address::v4)) {
+            return Ends::V4 { local, peer };
+        }
+        Ends::Other(Box::new(
+            ends.map(|end| end.map(|address| address.bytes().into())),
+        ))
+    }
 
-impl From<Address> for Name {
-    fn from(address: Address) -> Name {
-        let mut bytes = [0; IP_LEN];
-        match bytes.get_mut(..address.len as usize) {
-            Some(room) => {
-                room.copy_from_slice(address.bytes());
-                Name::Ip {
-                    len: address.len as u8,
-                    bytes,
-                }
-            }
-            None => Name::Other(Box::new(address)),
+    /// Our address; `None` if the socket had none to tell.
+    pub fn local(&self) -> Option<Address> {
+        match self {
+            Ends::V4 { local, .. } => Some(Address::from_socket(SocketAddr::V4(*local))),
+            Ends::Other(ends) => ends[0].as_deref().map(Address::from_bytes),
         }
     }
-}
 
-impl Name {
-    /// As [`Address::to_python`].
-    pub fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The peer's address; `None` if the socket was not connected any more.
+    pub fn peer(&self) -> Option<Address> {
         match self {
-            Name::Ip { len, bytes } => {
-                let mut address = Address::write(*bytes);
-                address.len = (*len).into();
-                address.to_python(py)
-            }
-            Name::Other(address) => address.to_python(py),
+            Ends::V4 { peer, .. } => Some(Address::from_socket(SocketAddr::V4(*peer))),
+            Ends::Other(ends) => ends[1].as_deref().map(Address::from_bytes),
         }
     }
 }
@@ -84,6 +84,24 @@ impl Address {
         unsafe { (&raw mut address.storage).cast::<T>().write(value) };
         address.len = size_of::<T>() as libc::socklen_t;
         address
+    }
+
+    /// Of bytes that were an address's.
+    fn from_bytes(bytes: &[u8]) -> Address {
+        let mut address = Address::empty();
+        let len = bytes.len().min(size_of::<libc::sockaddr_storage>());
+        // SAFETY: the storage is at least as long, and any bytes are a value of it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut address.storage).cast(), len) };
+        address.len = len as libc::socklen_t;
+        address
+    }
+
+    fn v4(&self) -> Option<SocketAddrV4> {
+        (self.family() == libc::AF_INET).then(|| {
+            // SAFETY: the family says so.
+            let v4 = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
+            SocketAddrV4::new(v4.sin_addr.s_addr.to_ne_bytes().into(), u16::from_be(v4.sin_port))
+        })
     }
 
     fn from_socket(address: SocketAddr) -> Address {
@@ -232,16 +250,11 @@ impl Address {
 
     /// As Python's `socket` shows it: a tuple, or for Unix sockets a path.
     pub fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(v4) = self.v4() {
+            return Ok((v4.ip().to_string(), v4.port()).into_pyobject(py)?.into_any());
+        }
         let storage = &raw const self.storage;
         match self.family() {
-            libc::AF_INET => {
-                // SAFETY: the family says so.
-                let v4 = unsafe { &*storage.cast::<libc::sockaddr_in>() };
-                let ip = std::net::Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-                Ok((ip.to_string(), u16::from_be(v4.sin_port))
-                    .into_pyobject(py)?
-                    .into_any())
-            }
             libc::AF_INET6 => {
                 // SAFETY: the family says so.
                 let v6 = unsafe { &*storage.cast::<libc::sockaddr_in6>() };

@@ -72,13 +72,14 @@ pub struct Slots {
     free: Vec<u32>,
 }
 
+/// Generations begin at 1, so that no token is 0 and an optional one takes no more room (`NonZero`).
 const GENERATION_MASK: u32 = 0x00FF_FFFF;
 
 impl Slots {
     pub fn insert(&mut self, kind: OpKind, target: Target) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
-                generation: 0,
+                generation: 1,
                 kind,
                 target: None,
             });
@@ -111,7 +112,7 @@ impl Slots {
     pub fn take(&mut self, token: Token) -> Option<Target> {
         let slot = self.slot(token)?;
         let target = slot.target.take();
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.generation = ((slot.generation + 1) & GENERATION_MASK).max(1);
         self.free.push(token as u32);
         target
     }

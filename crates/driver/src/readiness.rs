@@ -35,9 +35,14 @@ struct FdState {
     watched: Interest,
     read: VecDeque<Waiter>,
     write: VecDeque<Waiter>,
-    /// Ops of this fd that are with the pool.
-    pooled: Vec<Token>,
-    /// A close that waits for those.
+    /// While ops of this fd are with the pool; sockets never have any, and need no more than a word for it.
+    pooled: Option<Box<Pooled>>,
+}
+
+#[derive(Default)]
+struct Pooled {
+    tokens: Vec<Token>,
+    /// A close that waits for them.
     closing: Option<Token>,
 }
 
@@ -49,6 +54,21 @@ impl FdState {
         }
     }
 
+    fn push(&mut self, direction: Direction, waiter: Waiter) {
+        let queue = self.queue(direction);
+        if queue.capacity() == 0 {
+            // Most fds never have a second one waiting each way.
+            queue.reserve_exact(1);
+        }
+        queue.push_back(waiter);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.pooled
+            .as_ref()
+            .is_some_and(|pooled| pooled.closing.is_some())
+    }
+
     fn wanted(&self) -> Interest {
         Interest {
             read: !self.read.is_empty(),
@@ -57,11 +77,16 @@ impl FdState {
     }
 }
 
+/// An op that a pool thread carries out.
+struct InPool {
+    op: Op,
+    cancelled: bool,
+}
+
 /// Where an op in flight is.
-#[derive(Clone, Copy)]
 enum Place {
     Waiting(RawFd, Direction),
-    Pool { op: Op, cancelled: bool },
+    Pool(Box<InPool>),
     Closing,
 }
 
@@ -133,10 +158,10 @@ impl<S: Selector> ReadinessDriver<S> {
     fn delegate(&mut self, token: Token, op: Op) {
         for fd in op.uses() {
             if let Some(state) = self.state(fd) {
-                state.pooled.push(token);
+                state.pooled.get_or_insert_default().tokens.push(token);
             }
         }
-        let place = Place::Pool { op, cancelled: false };
+        let place = Place::Pool(Box::new(InPool { op, cancelled: false }));
         self.places.insert(token, place);
         let waker = &self.waker;
         let pool = self.pool.get_or_insert_with(|| Pool::new(waker.clone()));
@@ -150,9 +175,10 @@ impl<S: Selector> ReadinessDriver<S> {
             let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
                 continue;
             };
-            state.pooled.retain(|pooled| *pooled != token);
-            if state.pooled.is_empty()
-                && let Some(close) = state.closing.take()
+            let Some(pooled) = &mut state.pooled else { continue };
+            pooled.tokens.retain(|pooled| *pooled != token);
+            if pooled.tokens.is_empty()
+                && let Some(close) = state.pooled.take().and_then(|pooled| pooled.closing)
             {
                 let result = self.close(fd);
                 self.end(close, OpKind::Close, result);
@@ -183,10 +209,10 @@ impl<S: Selector> ReadinessDriver<S> {
         let Some(state) = self.state(fd) else {
             return Err(libc::EBADF);
         };
-        if state.closing.is_some() {
+        if state.is_closing() {
             return Err(libc::EBADF);
         }
-        state.queue(direction).push_back(Waiter { token, op });
+        state.push(direction, Waiter { token, op });
         let watched = state.watched;
         let wanted = if S::WATCH_IS_SYSCALL {
             union(watched, state.wanted())
@@ -234,8 +260,8 @@ impl<S: Selector> ReadinessDriver<S> {
         if self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) {
             self.end(token, op.kind(), -libc::ECANCELED);
             self.undelegate(token, &op);
-        } else if let Some(Place::Pool { cancelled, .. }) = self.places.get_mut(&token) {
-            *cancelled = true;
+        } else if let Some(Place::Pool(pooled)) = self.places.get_mut(&token) {
+            pooled.cancelled = true;
         }
     }
 
@@ -250,7 +276,12 @@ impl<S: Selector> ReadinessDriver<S> {
             .iter()
             .chain(&state.write)
             .map(|waiter| waiter.token)
-            .chain(state.pooled.iter().copied())
+            .chain(
+                state
+                    .pooled
+                    .iter()
+                    .flat_map(|pooled| pooled.tokens.iter().copied()),
+            )
             .collect();
         // epoll forgets a closed file by itself, unless a duplicate keeps it open.
         if !watched.is_empty() {
@@ -265,11 +296,11 @@ impl<S: Selector> ReadinessDriver<S> {
     fn submit_close(&mut self, token: Token, fd: RawFd) -> Submitted {
         self.abandon(fd);
         if let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) {
-            if state.closing.is_some() {
+            if state.is_closing() {
                 return self.done(&Op::Close { fd }, -libc::EBADF);
             }
-            if !state.pooled.is_empty() {
-                state.closing = Some(token);
+            if let Some(pooled) = &mut state.pooled {
+                pooled.closing = Some(token);
                 self.places.insert(token, Place::Closing);
                 self.stats.submit(OpKind::Close);
                 return Submitted::Pending;
@@ -302,9 +333,10 @@ impl<S: Selector> ReadinessDriver<S> {
             let mut finished = std::mem::take(&mut self.finished);
             pool.finished(&mut finished);
             for (token, result) in finished.drain(..) {
-                let Some(&Place::Pool { op, cancelled }) = self.places.get(&token) else {
+                let Some(Place::Pool(pooled)) = self.places.get(&token) else {
                     continue;
                 };
+                let InPool { op, cancelled } = **pooled;
                 self.stats.syscalls += 1;
                 if result == AGAIN && matches!(op, Op::Splice { .. }) {
                     if cancelled {
@@ -422,7 +454,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
                     self.settle(fd, Interest::default());
                 }
             }
-            Some(&Place::Pool { op, .. }) => self.cancel_pooled(token, op),
+            Some(Place::Pool(pooled)) => self.cancel_pooled(token, pooled.op),
             // A close is carried out whatever happens, or the fd would leak.
             Some(Place::Closing) | None => {}
         }

@@ -1,6 +1,7 @@
 //! How a stream transport sends a file: after what was written before, in bounded pieces by sendfile(2), each once the
 //! socket has room, so that other connections have their turn in between. Meanwhile the transport takes no writes.
 
+use std::num::NonZero;
 use std::os::fd::RawFd;
 
 use proact_driver::{Op, syscalls};
@@ -79,7 +80,7 @@ impl StreamTransport {
                     // SAFETY: a poll points at no memory.
                     match unsafe { io.submit(Op::Poll { fd, events }, target) } {
                         Sent::Pending(token) => {
-                            state.sending = Some(token);
+                            state.sending = NonZero::new(token);
                             state.waits_for_room = true;
                             return Ok(true);
                         }
@@ -164,7 +165,7 @@ impl StreamTransport {
             if state.waits_for_room
                 && let Some(token) = state.sending
             {
-                slf.get().scheduler.get().io.get()?.cancel(token);
+                slf.get().scheduler.get().io.get()?.cancel(token.get());
             }
             (stopped, state.file_sent)
         };

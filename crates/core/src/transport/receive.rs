@@ -5,6 +5,8 @@
 //! for readability and receives up to `BULK` bytes at once, straight into the object that the protocol is given.
 //! After `SMALL_STREAK` small receives it returns to pieces.
 
+use std::num::NonZero;
+
 use proact_driver::{Completion, Flags, Op, syscalls};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -35,7 +37,7 @@ impl Stream {
             && !self.stopping
         {
             self.stopping = true;
-            io.cancel(token);
+            io.cancel(token.get());
         }
     }
 }
@@ -63,7 +65,7 @@ impl StreamTransport {
             // SAFETY: neither op points at memory.
             match unsafe { io.submit(op, target) } {
                 Sent::Pending(token) => {
-                    state.receiving = Some(token);
+                    state.receiving = NonZero::new(token);
                     state.stopping = false;
                     None
                 }

@@ -3,6 +3,8 @@
 //! instead: its bytes are still in the cache, and their memory is free again before the next receive needs some
 //! (docs/decisions/0003-large-writes.md).
 
+use std::num::NonZero;
+
 use proact_driver::{Completion, syscalls};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -185,7 +187,7 @@ impl StreamTransport {
                 // transport keeps; they stay put while `sending` is set.
                 match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
                     Sent::Pending(token) => {
-                        state.sending = Some(token);
+                        state.sending = NonZero::new(token);
                         return Ok(());
                     }
                     Sent::Ready(result) => result,

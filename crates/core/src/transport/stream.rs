@@ -3,8 +3,8 @@
 //! Owns the fd from the first op to the close. Its state is behind a cell that is never held across a call into Python:
 //! each method takes what it needs, lets go, and then calls.
 
+use std::num::NonZero;
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
 
 use proact_driver::Token;
 use pyo3::PyTraverseError;
@@ -19,7 +19,7 @@ use super::flow::{Flow, HIGH_WATER};
 use super::outbox::Outbox;
 use super::protocol::Callee;
 use super::rare::Rare;
-use crate::address::{Address, Name};
+use crate::address::Ends;
 use crate::call::{current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
@@ -71,7 +71,7 @@ pub(super) struct Stream {
     pub buffered: bool,
     // Receiving.
     pub mode: Mode,
-    pub receiving: Option<Token>,
+    pub receiving: Option<NonZero<Token>>,
     /// The receive in flight was asked to end.
     pub stopping: bool,
     pub paused: bool,
@@ -81,7 +81,7 @@ pub(super) struct Stream {
     pub small: u8,
     // Sending.
     pub out: Outbox,
-    pub sending: Option<Token>,
+    pub sending: Option<NonZero<Token>>,
     pub in_flush: bool,
     /// A file that is being sent: nothing may be written until its end.
     pub file: Option<Box<Sending>>,
@@ -94,7 +94,8 @@ pub(super) struct Stream {
     pub futile: u32,
     /// Why the connection is lost.
     pub error: Option<Box<PyErr>>,
-    // What the program may ask for.
+    // What the program may ask for; `extra` is made for those who have something to put there.
+    extra: Option<Py<PyDict>>,
     socket: Option<Py<PyAny>>,
     pub server: Option<Py<PyAny>>,
 }
@@ -104,10 +105,7 @@ pub(super) struct Stream {
 pub struct StreamTransport {
     pub(super) scheduler: Py<Scheduler>,
     pub(super) context: Py<PyAny>,
-    /// Made for those who have something to put there.
-    extra: OnceLock<Py<PyDict>>,
-    peer: Option<Name>,
-    local: Option<Name>,
+    ends: Ends,
     pub(super) state: LoopCell<Stream>,
 }
 
@@ -136,6 +134,7 @@ impl StreamTransport {
             small: 0,
             out: Outbox::default(),
             sending: None,
+            extra: extra.map(Bound::unbind),
             in_flush: false,
             file: None,
             file_sent: 0,
@@ -150,9 +149,7 @@ impl StreamTransport {
         let transport = StreamTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
-            extra: extra.map_or_else(OnceLock::new, |extra| OnceLock::from(extra.unbind())),
-            peer: Address::of_peer(fd).map(Name::from),
-            local: Address::of_socket(fd).map(Name::from),
+            ends: Ends::of(fd),
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
@@ -316,28 +313,27 @@ impl StreamTransport {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
         let this = slf.get();
-        if let Some(extra) = this.extra.get()
+        let extra = this.state.get()?.extra.as_ref().map(|extra| extra.clone_ref(py));
+        if let Some(extra) = extra
             && let Some(value) = extra.bind(py).get_item(name)?
         {
             return Ok(Some(value));
         }
         let value = match name {
-            "peername" => this
-                .peer
-                .as_ref()
-                .map(|address| address.to_python(py))
-                .transpose()?,
-            "sockname" => this
-                .local
-                .as_ref()
-                .map(|address| address.to_python(py))
-                .transpose()?,
+            "peername" => this.ends.peer().map(|end| end.to_python(py)).transpose()?,
+            "sockname" => this.ends.local().map(|end| end.to_python(py)).transpose()?,
             "socket" => match Self::py_socket(slf)? {
                 Some(socket) => {
                     let view = py
                         .import("asyncio.trsock")?
                         .call_method1("TransportSocket", (socket,))?;
-                    let extra = this.extra.get_or_init(|| PyDict::new(py).unbind());
+                    let extra = {
+                        let mut state = this.state.get()?;
+                        state
+                            .extra
+                            .get_or_insert_with(|| PyDict::new(py).unbind())
+                            .clone_ref(py)
+                    };
                     extra.bind(py).set_item("socket", &view)?;
                     Some(view)
                 }
@@ -425,7 +421,6 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
-        visit.call(self.extra.get())?;
         if let Some(state) = self.state.try_get() {
             for object in [&state.protocol, &state.socket, &state.server]
                 .into_iter()
@@ -433,6 +428,7 @@ impl StreamTransport {
             {
                 visit.call(object)?;
             }
+            visit.call(&state.extra)?;
             if let Some(sending) = &state.file {
                 visit.call(&sending.future)?;
             }

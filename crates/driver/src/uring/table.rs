@@ -4,6 +4,7 @@
 //! another thread that takes the ring over), and closing an fd must find what still uses it. A close waits here until
 //! its fd is used by nothing, so that no number is reused under an op.
 
+use std::collections::HashMap;
 use std::os::fd::RawFd;
 
 use smallvec::SmallVec;
@@ -35,22 +36,18 @@ pub(super) struct InFlight {
 pub(super) type Uses = SmallVec<[Token; 2]>;
 
 #[derive(Default)]
-struct FdUse {
-    tokens: Uses,
-    /// A close that waits for them.
-    closing: Option<Token>,
-}
-
-#[derive(Default)]
 pub(super) struct Table {
     ops: TokenMap<InFlight>,
-    fds: Vec<FdUse>,
+    /// The ops that use an fd, by its number.
+    fds: Vec<Uses>,
+    /// Closes that wait for the ops of their fd.
+    closing: HashMap<RawFd, Token>,
     /// Closes whose fds are used no longer.
     pub(super) closable: Vec<(Token, RawFd)>,
 }
 
 impl Table {
-    fn fd(&mut self, fd: RawFd) -> Option<&mut FdUse> {
+    fn fd(&mut self, fd: RawFd) -> Option<&mut Uses> {
         self.fds.get_mut(usize::try_from(fd).ok()?)
     }
 
@@ -62,9 +59,9 @@ impl Table {
                 if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                     continue;
                 }
-                self.fds.resize_with(index + 1, FdUse::default);
+                self.fds.resize_with(index + 1, Uses::default);
             }
-            self.fds[index].tokens.push(token);
+            self.fds[index].push(token);
         }
         let entry = InFlight {
             op,
@@ -88,11 +85,12 @@ impl Table {
         let removed = self.ops.remove(&token)?;
         for fd in removed.op.uses() {
             let Some(uses) = self.fd(fd) else { continue };
-            if let Some(index) = uses.tokens.iter().position(|used| *used == token) {
-                uses.tokens.swap_remove(index);
+            if let Some(index) = uses.iter().position(|used| *used == token) {
+                uses.swap_remove(index);
             }
-            if uses.tokens.is_empty()
-                && let Some(close) = uses.closing.take()
+            if uses.is_empty()
+                && !self.closing.is_empty()
+                && let Some(close) = self.closing.remove(&fd)
             {
                 self.closable.push((close, fd));
             }
@@ -102,31 +100,23 @@ impl Table {
 
     /// The ops that use an fd.
     pub(super) fn users(&mut self, fd: RawFd) -> Uses {
-        self.fd(fd).map(|uses| uses.tokens.clone()).unwrap_or_default()
+        self.fd(fd).cloned().unwrap_or_default()
     }
 
     /// Whether a close of this fd waits already: it is as good as closed.
-    pub(super) fn is_closing(&mut self, fd: RawFd) -> bool {
-        self.fd(fd).is_some_and(|uses| uses.closing.is_some())
+    pub(super) fn is_closing(&self, fd: RawFd) -> bool {
+        self.closing.contains_key(&fd)
     }
 
     /// The close waits until nothing uses its fd.
     pub(super) fn close_later(&mut self, token: Token, fd: RawFd) {
-        if let Some(uses) = self.fd(fd) {
-            uses.closing = Some(token);
-        }
+        self.closing.insert(fd, token);
     }
 
     /// Whether the token is that of a close which waits.
     pub(super) fn is_deferred(&self, token: Token) -> bool {
         self.ops.get(&token).is_some_and(|entry| match entry.op {
-            Op::Close { fd } => {
-                let waits = usize::try_from(fd)
-                    .ok()
-                    .and_then(|index| self.fds.get(index))
-                    .is_some_and(|uses| uses.closing == Some(token));
-                waits || self.closable.contains(&(token, fd))
-            }
+            Op::Close { fd } => self.closing.get(&fd) == Some(&token) || self.closable.contains(&(token, fd)),
             _ => false,
         })
     }
