@@ -1,6 +1,5 @@
 """The native half of proact."""
 
-from _typeshed import FileDescriptorLike
 from asyncio import BaseProtocol, Future
 from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
@@ -9,6 +8,7 @@ from ssl import MemoryBIO, SSLObject
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final
 
+from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [

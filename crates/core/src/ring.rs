@@ -288,7 +288,10 @@ impl Ring {
 
     /// Reads into a writable buffer at an offset in bytes; -1: at the current position, as pipes and terminals need it.
     /// Result: bytes, perhaps fewer than asked for; 0 is the end of the file.
-    #[pyo3(signature = (fd, buffer, offset = -1, *, data = None))]
+    #[pyo3(
+        signature = (fd, buffer, offset = -1, *, data = None),
+        text_signature = "($self, fd, buffer, offset=-1, *, data=None)"
+    )]
     fn read(
         &self,
         fd: Bound<'_, PyAny>,
@@ -303,7 +306,10 @@ impl Ring {
     }
 
     /// Writes a buffer at an offset, as in `read`. Result: bytes, perhaps fewer than there are.
-    #[pyo3(signature = (fd, buffer, offset = -1, *, data = None))]
+    #[pyo3(
+        signature = (fd, buffer, offset = -1, *, data = None),
+        text_signature = "($self, fd, buffer, offset=-1, *, data=None)"
+    )]
     fn write(
         &self,
         fd: Bound<'_, PyAny>,
