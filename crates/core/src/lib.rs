@@ -5,6 +5,7 @@ mod address;
 mod call;
 mod cell;
 mod factories;
+mod files;
 mod handle;
 mod io;
 mod lab;
