@@ -114,6 +114,7 @@ _ALL: Final = (
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
+    Model("io_uring", Kind.ASYNCHRONOUS, Family.PLAIN, "completion_io_uring", engine="io_uring"),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),
