@@ -2,8 +2,8 @@
 
 Nothing is ever asked whether it is ready. Each connection has one operation in flight, which the kernel
 carries out whole: it receives into the connection's buffer, sends, or reads a file, and says when that is
-*done*. Whom to tell goes with the operation and comes back with its completion (a proactor). A buffer is bound
-while its operation waits, so an idle connection holds one too: the price of completion.
+*done*. Whom to tell goes with the operation and comes back with its completion (a proactor). A buffer is
+bound while its operation waits, so an idle connection holds one too: the price of completion.
 """
 
 from __future__ import annotations
