@@ -28,7 +28,7 @@ __all__ = [
     "TLSTransport",
     "TimerHandle",
     "WritePipeTransport",
-    "bare_echo_server",
+    "bare_server",
     "echo_load",
     "install_probe",
     "probe_engines",
@@ -327,7 +327,7 @@ class Probe:
     def events(self) -> list[tuple[int, str, int, int, int, int, int, int]]: ...
 
 def install_probe(fd: int) -> None: ...
-def bare_echo_server(model: str, listener_fd: int) -> None: ...
+def bare_server(model: str, listener_fd: int, workload: str = "echo") -> None: ...
 def echo_load(
     host: str,
     port: int,

@@ -28,7 +28,7 @@ mod _core {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
-    use crate::lab::{Probe, SyscallCounter, bare_echo_server, echo_load, install_probe};
+    use crate::lab::{Probe, SyscallCounter, bare_server, echo_load, install_probe};
     #[pymodule_export]
     use crate::operation::Operation;
     #[pymodule_export]

@@ -104,7 +104,9 @@ def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
 
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
-    return Model(f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo",))
+    return Model(
+        f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo", "web")
+    )
 
 
 _ALL: Final = (
