@@ -1,7 +1,10 @@
 //! `proact.Ring`: io_uring without a loop around it. Operations are handed over, completions come back.
 //!
 //! Owns one io_uring engine and what its ops in flight keep alive: a slot holds the file and the exported buffer of an
-//! op until its terminal completion is here. Knows nothing of tasks, callbacks or other engines.
+//! op until its terminal completion is here. Knows nothing of tasks, callbacks or other engines. What can be asked of a ring
+//! is in `ring/operations.rs`.
+
+mod operations;
 
 use std::os::fd::RawFd;
 use std::thread::ThreadId;
@@ -22,7 +25,6 @@ use crate::io::open_engine;
 use crate::readers::descriptor;
 use crate::scheduler::SHUTDOWN_LIMIT;
 use crate::slots::Slots;
-use crate::sockets::{bytes_of, room_of};
 
 /// The most entries that a kernel gives a ring (IORING_MAX_ENTRIES).
 const MOST_ENTRIES: u32 = 32_768;
@@ -163,14 +165,22 @@ impl Ring {
         }
     }
 
-    fn queue(
+    /// Queues an op on `file`: `op` makes it of the fd and the buffer's address and length.
+    ///
+    /// # Safety
+    /// The op points at nothing but that buffer.
+    unsafe fn queue(
         &self,
         file: Bound<'_, PyAny>,
         buffer: Option<PyBuffer<u8>>,
         data: Option<Py<PyAny>>,
-        op: impl FnOnce(RawFd) -> Op,
+        op: impl FnOnce(RawFd, *mut u8, usize) -> Op,
     ) -> PyResult<Token> {
-        let op = op(descriptor(&file)?);
+        let (address, len) = match &buffer {
+            Some(buffer) => (buffer.buf_ptr().cast(), buffer.len_bytes()),
+            None => (std::ptr::null_mut(), 0),
+        };
+        let op = op(descriptor(&file)?, address, len);
         let held = Held {
             file: file.unbind(),
             _buffer: buffer,
@@ -178,8 +188,7 @@ impl Ring {
         };
         self.with(|inner| {
             let token = inner.slots.insert(op.kind(), held);
-            // SAFETY: the op points at nothing or into the buffer, which is exported, and which the slot holds until the
-            // terminal completion.
+            // SAFETY: the buffer is exported, and the slot holds it until the terminal completion.
             if let Submitted::Ready(result) = unsafe { inner.driver.submit(token, op) } {
                 inner.done.push(Completed::terminal(token, result));
             }
@@ -200,15 +209,6 @@ impl Ring {
         };
         inner.let_go(left);
     }
-}
-
-fn checked_offset(offset: i64) -> PyResult<i64> {
-    if offset < -1 {
-        return Err(PyValueError::new_err(
-            "offset must be 0 or more, or -1 for the current position",
-        ));
-    }
-    Ok(offset)
 }
 
 #[pymethods]
@@ -241,104 +241,6 @@ impl Ring {
             owner: std::thread::current().id(),
             generation: Generation::current(),
         })
-    }
-
-    /// Accepts one connection of a listening socket. Result: its fd, close-on-exec and non-blocking, which is the
-    /// caller's to close.
-    #[pyo3(signature = (fd, *, data = None))]
-    fn accept(&self, fd: Bound<'_, PyAny>, data: Option<Py<PyAny>>) -> PyResult<Token> {
-        self.queue(fd, None, data, |fd| Op::Accept { fd })
-    }
-
-    /// Receives once into a writable buffer. Result: bytes; 0 is the end of the stream.
-    #[pyo3(signature = (fd, buffer, *, data = None))]
-    fn recv(
-        &self,
-        fd: Bound<'_, PyAny>,
-        buffer: &Bound<'_, PyAny>,
-        data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
-        let buffer = room_of(buffer)?;
-        let (buf, len) = (buffer.buf_ptr().cast(), buffer.len_bytes());
-        self.queue(fd, Some(buffer), data, |fd| Op::Recv {
-            fd,
-            buf,
-            len,
-            flags: 0,
-        })
-    }
-
-    /// Sends once from a buffer. Result: bytes, perhaps fewer than there are. Never raises SIGPIPE.
-    #[pyo3(signature = (fd, buffer, *, data = None))]
-    fn send(
-        &self,
-        fd: Bound<'_, PyAny>,
-        buffer: &Bound<'_, PyAny>,
-        data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
-        let buffer = bytes_of(buffer)?;
-        let (buf, len) = (buffer.buf_ptr().cast::<u8>().cast_const(), buffer.len_bytes());
-        self.queue(fd, Some(buffer), data, |fd| Op::Send {
-            fd,
-            buf,
-            len,
-            flags: 0,
-        })
-    }
-
-    /// Reads into a writable buffer at an offset in bytes; -1: at the current position, as pipes and terminals need it.
-    /// Result: bytes, perhaps fewer than asked for; 0 is the end of the file.
-    #[pyo3(
-        signature = (fd, buffer, offset = -1, *, data = None),
-        text_signature = "($self, fd, buffer, offset=-1, *, data=None)"
-    )]
-    fn read(
-        &self,
-        fd: Bound<'_, PyAny>,
-        buffer: &Bound<'_, PyAny>,
-        offset: i64,
-        data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
-        let offset = checked_offset(offset)?;
-        let buffer = room_of(buffer)?;
-        let (buf, len) = (buffer.buf_ptr().cast(), buffer.len_bytes());
-        self.queue(fd, Some(buffer), data, |fd| Op::Read { fd, buf, len, offset })
-    }
-
-    /// Writes a buffer at an offset, as in `read`. Result: bytes, perhaps fewer than there are.
-    #[pyo3(
-        signature = (fd, buffer, offset = -1, *, data = None),
-        text_signature = "($self, fd, buffer, offset=-1, *, data=None)"
-    )]
-    fn write(
-        &self,
-        fd: Bound<'_, PyAny>,
-        buffer: &Bound<'_, PyAny>,
-        offset: i64,
-        data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
-        let offset = checked_offset(offset)?;
-        let buffer = bytes_of(buffer)?;
-        let (buf, len) = (buffer.buf_ptr().cast::<u8>().cast_const(), buffer.len_bytes());
-        self.queue(fd, Some(buffer), data, |fd| Op::Write { fd, buf, len, offset })
-    }
-
-    /// Flushes a file to storage; with `data_only` not its times (fdatasync). Result: 0. Says nothing of writes in
-    /// flight: wait for them first.
-    #[pyo3(signature = (fd, *, data_only = false, data = None))]
-    fn fsync(&self, fd: Bound<'_, PyAny>, data_only: bool, data: Option<Py<PyAny>>) -> PyResult<Token> {
-        self.queue(fd, None, data, |fd| Op::Fsync { fd, data_only })
-    }
-
-    /// Waits once until the fd is readable (`select.POLLIN`) or writable (`select.POLLOUT`), one of the two. Result: the
-    /// events, POLLERR and POLLHUP perhaps among them or instead.
-    #[pyo3(signature = (fd, mask, *, data = None))]
-    fn poll(&self, fd: Bound<'_, PyAny>, mask: i16, data: Option<Py<PyAny>>) -> PyResult<Token> {
-        if mask != libc::POLLIN && mask != libc::POLLOUT {
-            return Err(PyValueError::new_err("mask must be POLLIN or POLLOUT"));
-        }
-        let events = mask as u32;
-        self.queue(fd, None, data, |fd| Op::Poll { fd, events })
     }
 
     /// Asks for an operation to end. Its completion follows in any case: with -ECANCELED, or with what it did before
