@@ -221,7 +221,7 @@ def serve_bare(contender: str) -> None:
 
     listener = tcp_listener()
     children.say(address(listener))
-    _core.bare_echo_server(contender.removeprefix("bare-"), listener.fileno())
+    _core.bare_server(contender.removeprefix("bare-"), listener.fileno())
 
 
 def main() -> None:

@@ -1,9 +1,18 @@
 """proact: every Unix I/O model behind one interface; by default true asynchronous I/O on io_uring."""
 
-from ._core import ENGINES
+from ._core import ENGINES, Completion, Ring
 from .loop import EventLoop
 from .runner import engine_report, new_event_loop, run
 
-__all__ = ["ENGINES", "EventLoop", "__version__", "engine_report", "new_event_loop", "run"]
+__all__ = [
+    "ENGINES",
+    "Completion",
+    "EventLoop",
+    "Ring",
+    "__version__",
+    "engine_report",
+    "new_event_loop",
+    "run",
+]
 
 __version__ = "0.1.0"

@@ -263,7 +263,7 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path) -> None:
     assert len(cells) == 2 * 2 * 3
     for cell in cells:
         if (cell["model"], cell["workload"]) == ("bare-epoll", "mixed"):
-            assert (cell["status"], cell["reason"]) == ("not measured", "serves echo only")
+            assert (cell["status"], cell["reason"]) == ("not measured", "serves echo, web only")
             continue
         got = cell["measured"]
         intended = 200 * got["seconds"]

@@ -4,7 +4,10 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use proact_driver::{Completion, Driver, Engine, Flags, Op, OpKind, Stats, Submitted, Token, Waker};
+use proact_driver::{
+    Completion, Config, Driver, Engine, Flags, Op, OpKind, Stats, Submitted, Token, Waker, explain, open,
+};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -17,7 +20,7 @@ use crate::transport::stream::StreamTransport;
 pub struct Io {
     // The engine goes first: what the slots own must outlive it.
     pub driver: Box<dyn Driver>,
-    pub slots: Slots,
+    pub slots: Slots<Target>,
     /// Transports with something to send since the last flush.
     pub flush: Vec<Py<StreamTransport>>,
     pub stash: Stash,
@@ -30,6 +33,21 @@ pub struct Io {
     sockets: Vec<usize>,
     batch: Vec<Completion>,
     next: usize,
+}
+
+/// Opens an engine.
+///
+/// # Errors
+/// `OSError`, which says in one line why it can't be had.
+pub fn open_engine(engine: Engine, config: &Config) -> PyResult<Box<dyn Driver>> {
+    open(engine, config).map_err(|error| {
+        let message = format!(
+            "the {} engine can't be had here: {}",
+            engine.name(),
+            explain(engine, &error)
+        );
+        PyOSError::new_err((error.raw_os_error().unwrap_or(libc::ENOSYS), message))
+    })
 }
 
 /// What became of an op.

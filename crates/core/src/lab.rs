@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use proact_lab::bare::{Echo, Web};
 use proact_lab::probe::{self, CallTimes};
 use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec, Target, bare, load};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
@@ -167,17 +168,21 @@ pub fn echo_load<'py>(
     report_dict(py, &outcome)
 }
 
-/// Serves echo without Python on a listening socket, which it takes over, until the process is killed.
-/// `model`: "epoll", "io_uring" or "threads".
+/// Serves without Python on a listening socket, which it takes over, until the process is killed.
+/// `model`: "epoll", "io_uring" or "threads"; `workload`: "echo" or "web".
 #[pyfunction]
-pub fn bare_echo_server(py: Python<'_>, model: &str, listener_fd: RawFd) -> PyResult<()> {
-    let serve = match model {
-        "epoll" => bare::serve_epoll,
-        "io_uring" => bare::serve_uring,
-        "threads" => bare::serve_threads,
+#[pyo3(signature = (model, listener_fd, workload = "echo"))]
+pub fn bare_server(py: Python<'_>, model: &str, listener_fd: RawFd, workload: &str) -> PyResult<()> {
+    let serve = match (model, workload) {
+        ("epoll", "echo") => bare::serve_epoll::<Echo>,
+        ("epoll", "web") => bare::serve_epoll::<Web>,
+        ("io_uring", "echo") => bare::serve_uring::<Echo>,
+        ("io_uring", "web") => bare::serve_uring::<Web>,
+        ("threads", "echo") => bare::serve_threads::<Echo>,
+        ("threads", "web") => bare::serve_threads::<Web>,
         _ => {
             return Err(PyValueError::new_err(format!(
-                "no bare server is named {model:?}"
+                "no bare server of {workload:?} is named {model:?}"
             )));
         }
     };

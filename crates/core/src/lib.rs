@@ -1,16 +1,18 @@
 //! `proact._core`: the native half of proact. Begin with `scheduler.rs` (one turn of the loop), then
-//! `transport/stream.rs` (a connection) or `operation.rs` (an awaitable operation).
+//! `transport/stream.rs` (a connection) or `operation.rs` (an awaitable operation). `ring.rs` is a ring without a loop.
 
 mod address;
 mod call;
 mod cell;
 mod factories;
+mod files;
 mod handle;
 mod io;
 mod lab;
 mod operation;
 mod readers;
 mod ready;
+mod ring;
 mod scheduler;
 mod slots;
 mod sockets;
@@ -27,9 +29,11 @@ mod _core {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
-    use crate::lab::{Probe, SyscallCounter, bare_echo_server, echo_load, install_probe};
+    use crate::lab::{Probe, SyscallCounter, bare_server, echo_load, install_probe};
     #[pymodule_export]
     use crate::operation::Operation;
+    #[pymodule_export]
+    use crate::ring::{Completion, Ring};
     #[pymodule_export]
     use crate::scheduler::Scheduler;
     #[pymodule_export]

@@ -6,6 +6,7 @@
 use std::os::fd::RawFd;
 
 use proact_driver::{Op, Token, syscalls};
+use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError, PyStopIteration};
@@ -17,6 +18,7 @@ use pyo3::types::PyBytes;
 use crate::address::Address;
 use crate::call::{bytes_memory, method1, os_error};
 use crate::cell::LoopCell;
+use crate::files::FileWork;
 use crate::io::{Io, Sent};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
@@ -31,7 +33,11 @@ pub enum Work {
     },
     /// A wait until a socket is readable (`POLLIN`) or writable (`POLLOUT`). `then` makes the result once the task goes
     /// on: whatever it takes from the socket is taken by somebody who is there to have it.
-    Ready { fd: RawFd, events: i16, then: Py<PyAny> },
+    Ready {
+        fd: RawFd,
+        events: i16,
+        then: Py<PyAny>,
+    },
     /// A send of what is left of a buffer that stays exported until the end.
     Send {
         fd: RawFd,
@@ -42,6 +48,10 @@ pub enum Work {
         fd: RawFd,
         address: Box<Address>,
         shown: Py<PyAny>,
+    },
+    File {
+        fd: RawFd,
+        work: FileWork,
     },
 }
 
@@ -69,7 +79,7 @@ enum State {
     Spent,
 }
 
-/// An awaitable socket operation.
+/// An awaitable operation on a socket or a file.
 #[pyclass(frozen, weakref, module = "proact._core")]
 pub struct Operation {
     scheduler: Py<Scheduler>,
@@ -94,7 +104,8 @@ impl Work {
             Work::Receive { fd, .. }
             | Work::Ready { fd, .. }
             | Work::Send { fd, .. }
-            | Work::Connect { fd, .. } => *fd,
+            | Work::Connect { fd, .. }
+            | Work::File { fd, .. } => *fd,
         }
     }
 
@@ -122,6 +133,7 @@ impl Work {
                 addr: (&raw const address.storage).cast(),
                 len: address.len,
             },
+            Work::File { fd, work } => work.op(*fd),
         }
     }
 }
@@ -155,7 +167,12 @@ impl Work {
                     Step::Again(Work::Send { fd, buffer, sent })
                 }
             }
-            Work::Connect { .. } if result >= 0 => Step::Finished(Ok(py.None())),
+            Work::Connect { .. }
+            | Work::File {
+                work: FileWork::Sync { .. },
+                ..
+            } if result >= 0 => Step::Finished(Ok(py.None())),
+            Work::File { .. } if result >= 0 => Step::Finished(result.into_py_any(py)),
             // A Unix socket's connect answers at once.
             Work::Connect { address, .. } if address.family() == libc::AF_UNIX => {
                 Step::Finished(Err(os_error(result)))

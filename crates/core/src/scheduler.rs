@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use proact_driver::{Config, Engine, Generation, Waker, explain, open};
+use proact_driver::{Config, Engine, Generation, Waker};
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -17,7 +17,7 @@ use pyo3::types::PyTuple;
 use crate::call::{current_context, io_error};
 use crate::cell::LoopCell;
 use crate::handle::{Handle, TimerHandle};
-use crate::io::{Closed, Io};
+use crate::io::{Closed, Io, open_engine};
 use crate::readers::Readers;
 use crate::ready::{Queue, Ready};
 use crate::slots::Target;
@@ -25,7 +25,7 @@ use crate::timers::{Timers, nanoseconds, now};
 use crate::transport::stream::StreamTransport;
 
 /// How long closing waits for the kernel to let go of memory.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// The native half of `proact.EventLoop`.
 #[pyclass(frozen, subclass, module = "proact._core")]
@@ -278,14 +278,7 @@ impl Scheduler {
     fn new(engine: &str) -> PyResult<Scheduler> {
         let engine = Engine::from_name(engine)
             .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
-        let driver = open(engine, &Config::default()).map_err(|error| {
-            let message = format!(
-                "the {} engine can't be had here: {}",
-                engine.name(),
-                explain(engine, &error)
-            );
-            PyOSError::new_err((error.raw_os_error().unwrap_or(libc::ENOSYS), message))
-        })?;
+        let driver = open_engine(engine, &Config::default())?;
         Ok(Scheduler {
             waker: driver.waker(),
             io: LoopCell::new(Io::new(driver)),

@@ -1,4 +1,4 @@
-//! The slab of ops in flight: who is to be told of a completion, and what must live until it comes.
+//! The slab of ops in flight, the loop's and a bare ring's: who is to be told of a completion, and what must live until it comes.
 //!
 //! A token is an index and a generation, so that a late completion can't reach a slot's next tenant. A slot is freed
 //! by the terminal completion and by nothing else.
@@ -60,23 +60,32 @@ impl Target {
     }
 }
 
-struct Slot {
+struct Slot<T> {
     generation: u32,
     kind: OpKind,
-    target: Option<Target>,
+    target: Option<T>,
 }
 
-#[derive(Default)]
-pub struct Slots {
-    slots: Vec<Slot>,
+/// `T`: who a completion is for, with what must live until it comes.
+pub struct Slots<T> {
+    slots: Vec<Slot<T>>,
     free: Vec<u32>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
 }
 
 /// Generations begin at 1, so that no token is 0 and an optional one takes no more room (`NonZero`).
 const GENERATION_MASK: u32 = 0x00FF_FFFF;
 
-impl Slots {
-    pub fn insert(&mut self, kind: OpKind, target: Target) -> Token {
+impl<T> Slots<T> {
+    pub fn insert(&mut self, kind: OpKind, target: T) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 1,
@@ -91,7 +100,7 @@ impl Slots {
         u64::from(slot.generation) << 32 | u64::from(index)
     }
 
-    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+    fn slot(&mut self, token: Token) -> Option<&mut Slot<T>> {
         let slot = self.slots.get_mut(token as u32 as usize)?;
         (u64::from(slot.generation) == token >> 32 && slot.target.is_some()).then_some(slot)
     }
@@ -100,16 +109,8 @@ impl Slots {
         self.slot(token).map(|slot| slot.kind)
     }
 
-    /// Who an op belongs to, while more completions follow.
-    pub fn peek(&mut self, py: Python<'_>, token: Token) -> Option<Target> {
-        self.slot(token)?
-            .target
-            .as_ref()
-            .map(|target| target.clone_ref(py))
-    }
-
     /// Frees the slot of an op that is over.
-    pub fn take(&mut self, token: Token) -> Option<Target> {
+    pub fn take(&mut self, token: Token) -> Option<T> {
         let slot = self.slot(token)?;
         let target = slot.target.take();
         slot.generation = ((slot.generation + 1) & GENERATION_MASK).max(1);
@@ -118,11 +119,30 @@ impl Slots {
     }
 
     /// Everything still in flight, for a loop that closes.
-    pub fn drain(&mut self) -> Vec<Target> {
+    pub fn drain(&mut self) -> Vec<T> {
         let tokens: Vec<Token> = (0..self.slots.len() as u32)
             .map(|index| u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
             .collect();
         tokens.into_iter().filter_map(|token| self.take(token)).collect()
+    }
+
+    pub fn targets(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.target.as_ref())
+    }
+
+    /// How many ops are in flight.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+impl Slots<Target> {
+    /// Who an op belongs to, while more completions follow.
+    pub fn peek(&mut self, py: Python<'_>, token: Token) -> Option<Target> {
+        self.slot(token)?
+            .target
+            .as_ref()
+            .map(|target| target.clone_ref(py))
     }
 
     /// The tokens of the operations in flight that are as asked for.
@@ -132,9 +152,5 @@ impl Slots {
             .filter(|(_, slot)| matches!(&slot.target, Some(Target::Operation(it)) if wanted(it.get())))
             .map(|(index, slot)| u64::from(slot.generation) << 32 | index as u64)
             .collect()
-    }
-
-    pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.slots.iter().filter_map(|slot| slot.target.as_ref())
     }
 }

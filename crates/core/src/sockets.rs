@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use proact_driver::{Op, syscalls};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyBlockingIOError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::address::Address;
@@ -32,7 +32,7 @@ fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyR
 }
 
 /// A bytes-like object's memory, as bytes.
-fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
+pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
     if let Ok(buffer) = PyBuffer::<u8>::get(data)
         && buffer.is_c_contiguous()
     {
@@ -48,14 +48,21 @@ fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
     )
 }
 
-/// One attempt at a receive into a buffer that is exported only while it lasts.
-fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+/// The same of one that may be written to.
+///
+/// # Errors
+/// `TypeError` where it may not.
+pub fn room_of(buffer: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
     let buffer = bytes_of(buffer)?;
     if buffer.readonly() {
-        return Err(pyo3::exceptions::PyTypeError::new_err(
-            "a read-write bytes-like object is required",
-        ));
+        return Err(PyTypeError::new_err("a read-write bytes-like object is required"));
     }
+    Ok(buffer)
+}
+
+/// One attempt at a receive into a buffer that is exported only while it lasts.
+fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let buffer = room_of(buffer)?;
     let (buf, len) = (buffer.buf_ptr().cast::<u8>(), buffer.len_bytes());
     let (kept, leaving) = {
         let io = &mut *scheduler.get().io.get()?;

@@ -280,7 +280,8 @@ pub struct Completion {
 }
 
 impl Completion {
-    pub(crate) fn terminal(token: Token, result: i32) -> Completion {
+    /// That of an op which is over, without bytes.
+    pub fn terminal(token: Token, result: i32) -> Completion {
         Completion {
             token,
             result,

@@ -22,13 +22,13 @@ struct State {
     done: Vec<(Token, i32)>,
     idle: usize,
     threads: usize,
-    closed: bool,
+    /// Whom to tell; `None` once the pool is gone, so that a thread on its way out keeps no fd open.
+    waker: Option<Waker>,
 }
 
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
-    waker: Waker,
 }
 
 impl Shared {
@@ -38,11 +38,12 @@ impl Shared {
     }
 
     fn deliver(&self, state: &mut State, token: Token, op: &Op, result: i32) {
-        if state.closed {
-            discard(op, result);
-        } else {
-            state.done.push((token, result));
-            self.waker.wake();
+        match &state.waker {
+            None => discard(op, result),
+            Some(waker) => {
+                state.done.push((token, result));
+                waker.wake();
+            }
         }
     }
 }
@@ -64,9 +65,11 @@ impl Pool {
     pub(crate) fn new(waker: Waker) -> Pool {
         Pool {
             shared: Arc::new(Shared {
-                state: Mutex::default(),
+                state: Mutex::new(State {
+                    waker: Some(waker),
+                    ..State::default()
+                }),
                 work: Condvar::new(),
-                waker,
             }),
             generation: Generation::current(),
         }
@@ -136,7 +139,7 @@ fn work(shared: &Shared) {
             continue;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if state.closed || left.is_zero() {
+        if state.waker.is_none() || left.is_zero() {
             break;
         }
         state.idle += 1;
@@ -167,7 +170,7 @@ impl Drop for Pool {
             return;
         }
         let mut state = self.shared.lock();
-        state.closed = true;
+        state.waker = None;
         state.queue.clear();
         drop(state);
         self.shared.work.notify_all();

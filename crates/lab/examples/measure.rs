@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use proact_lab::bare::{listen, serve_epoll, serve_threads, serve_uring};
+use proact_lab::bare::{Echo, listen, serve_epoll, serve_threads, serve_uring};
 use proact_lab::{LoadSpec, cpu, load};
 
 type Serve = fn(OwnedFd, &AtomicBool) -> std::io::Result<()>;
@@ -77,9 +77,9 @@ fn main() -> Result<(), Error> {
     let rounds: usize = args.next().map_or(Ok(5), |text| text.parse())?;
     let seconds: f64 = args.next().map_or(Ok(1.0), |text| text.parse())?;
     let servers: [(&str, Serve); 3] = [
-        ("epoll", serve_epoll),
-        ("io_uring", serve_uring),
-        ("threads", serve_threads),
+        ("epoll", serve_epoll::<Echo>),
+        ("io_uring", serve_uring::<Echo>),
+        ("threads", serve_threads::<Echo>),
     ];
     println!("size    conns  server    msgs/s   server us/msg   load us/msg   p50 us   p99 us");
     for (size, connections) in [

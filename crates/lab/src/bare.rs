@@ -1,11 +1,12 @@
-//! The ceilings: the smallest honest echo servers with nothing but Linux under them.
+//! The ceilings: the smallest honest servers, of echo and of HTTP, with nothing but Linux under them.
 //!
 //! proact's loop is measured against these. Each serves the listening socket it is given on the calling
-//! thread until `stop` is set (looked at twenty times a second at least), echoes every byte in order, and
+//! thread until `stop` is set (looked at twenty times a second at least), answers every byte in order, and
 //! holds a bounded amount of memory for a connection that sends without reading. They differ in the I/O
 //! model, and in nothing else that could be the same.
 
 mod epoll;
+mod session;
 mod threads;
 mod uring;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::sockets::{self, RawAddress, check};
 
 pub use epoll::serve_epoll;
+pub use session::{Echo, Session, Web};
 pub use threads::serve_threads;
 pub use uring::serve_uring;
 

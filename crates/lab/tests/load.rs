@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{run, short};
-use proact_lab::bare::{listen, serve_epoll, serve_threads, serve_uring};
+use proact_lab::bare::{Echo, listen, serve_epoll, serve_threads, serve_uring};
 use proact_lab::{LoadError, load};
 
 type Serve = fn(OwnedFd, &AtomicBool) -> std::io::Result<()>;
@@ -77,20 +77,20 @@ fn all_sizes_and_counts(serve: Serve) {
 
 #[test]
 fn epoll_echoes_everything() {
-    all_sizes_and_counts(serve_epoll);
+    all_sizes_and_counts(serve_epoll::<Echo>);
 }
 
 #[test]
 fn uring_echoes_everything() {
-    all_sizes_and_counts(serve_uring);
+    all_sizes_and_counts(serve_uring::<Echo>);
 }
 
 #[test]
 fn threads_echo_everything() {
-    all_sizes_and_counts(serve_threads);
+    all_sizes_and_counts(serve_threads::<Echo>);
 }
 
-const ALL: [Serve; 3] = [serve_epoll, serve_uring, serve_threads];
+const ALL: [Serve; 3] = [serve_epoll::<Echo>, serve_uring::<Echo>, serve_threads::<Echo>];
 
 #[test]
 fn the_largest_message_passes() {
@@ -138,7 +138,7 @@ fn a_slow_reader_gets_everything_in_order() {
 /// have no fd to look at: its own tests show it by the time that passes.)
 #[test]
 fn an_early_connection_has_nodelay() {
-    for serve in [serve_epoll as Serve, serve_threads] {
+    for serve in [serve_epoll::<Echo> as Serve, serve_threads::<Echo>] {
         let listener = TcpListener::bind(loopback()).unwrap();
         let mut early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stop = AtomicBool::new(false);
@@ -185,7 +185,7 @@ fn peers_that_reset_do_no_harm() {
 
 #[test]
 fn a_thousand_connections_and_idle_ones() {
-    for serve in [serve_epoll as Serve, serve_uring] {
+    for serve in [serve_epoll::<Echo> as Serve, serve_uring::<Echo>] {
         with_server(serve, |address| {
             let mut spec = short(address, 1000, 4096);
             spec.idle = 1000;
@@ -405,7 +405,7 @@ fn settings_without_sense() {
 
 #[test]
 fn stopping_ends_the_run_with_what_there_is() {
-    with_server(serve_epoll, |address| {
+    with_server(serve_epoll::<Echo>, |address| {
         let mut spec = short(address, 4, 1024);
         spec.duration = Duration::from_secs(60);
         let (progress, stop) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use proact_lab::SyscallCounter;
-use proact_lab::bare::{listen, serve_uring};
+use proact_lab::bare::{Echo, listen, serve_uring};
 
 const ROUNDS: u64 = 1000;
 
@@ -21,7 +21,7 @@ fn one_call_a_message_when_there_is_one_message_a_turn() {
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let server = scope.spawn(|| serve_uring(listener.into(), &stop));
+        let server = scope.spawn(|| serve_uring::<Echo>(listener.into(), &stop));
         let mut round = || client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
         // The first one waits until the server is there.
         let outcome = round().and_then(|()| {

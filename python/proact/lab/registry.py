@@ -104,7 +104,9 @@ def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
 
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
-    return Model(f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo",))
+    return Model(
+        f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo", "web")
+    )
 
 
 _ALL: Final = (
@@ -114,6 +116,7 @@ _ALL: Final = (
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
+    Model("io_uring", Kind.ASYNCHRONOUS, Family.PLAIN, "completion_io_uring", engine="io_uring"),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),

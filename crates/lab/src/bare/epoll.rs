@@ -9,39 +9,42 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{BULK, TICK};
+use super::{BULK, Session, TICK};
 use crate::sockets::{self, Epoll};
 
 /// The token of the listening socket; the others are their own fd.
 const LISTENER: u64 = u64::MAX;
 
-struct Server {
+struct Server<S> {
     epoll: Epoll,
     listener: OwnedFd,
     /// Accepting has stopped for want of descriptors, until a connection ends.
     paused: bool,
     connections: HashMap<RawFd, OwnedFd>,
+    /// By fd.
+    sessions: Vec<S>,
     /// What `send` did not take, and how much of it has gone since. Only for connections that wait to write.
     unsent: HashMap<RawFd, (Vec<u8>, usize)>,
     buffer: Box<[u8]>,
 }
 
-/// Serves echo on `listener` with epoll, on the calling thread, until `stop` is set.
+/// Serves `S` on `listener` with epoll, on the calling thread, until `stop` is set.
 ///
 /// # Errors
 /// When epoll itself fails or the listening socket breaks; what happens to one connection only closes that
 /// connection.
-pub fn serve_epoll(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
+pub fn serve_epoll<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     let fd = listener.as_raw_fd();
     sockets::set_nonblocking(fd, true)?;
     sockets::set_nodelay(fd)?;
     let epoll = Epoll::new(1024)?;
     epoll.add(fd, libc::EPOLLIN, LISTENER)?;
-    let mut server = Server {
+    let mut server = Server::<S> {
         epoll,
         listener,
         paused: false,
         connections: HashMap::new(),
+        sessions: Vec::new(),
         unsent: HashMap::new(),
         buffer: vec![0; BULK].into_boxed_slice(),
     };
@@ -60,7 +63,7 @@ pub fn serve_epoll(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-impl Server {
+impl<S: Session> Server<S> {
     fn accept(&mut self) -> io::Result<()> {
         loop {
             let connection = match sockets::accept(self.listener.as_raw_fd(), libc::SOCK_NONBLOCK) {
@@ -81,6 +84,10 @@ impl Server {
             drop(sockets::set_nodelay(fd));
             self.epoll.add(fd, libc::EPOLLIN, fd as u64)?;
             self.connections.insert(fd, connection);
+            if self.sessions.len() <= fd as usize {
+                self.sessions.resize_with(fd as usize + 1, S::default);
+            }
+            self.sessions[fd as usize] = S::default();
         }
     }
 
@@ -100,13 +107,14 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        let data = &self.buffer[..received];
-        let sent = sent_now(fd, data)?;
-        if sent < received {
-            self.unsent.insert(fd, (data[sent..].to_vec(), 0));
-            self.epoll.modify(fd, libc::EPOLLOUT, fd as u64)?;
+        let session = &mut self.sessions[fd as usize];
+        let reply = session.feed(&self.buffer[..received]);
+        let sent = if reply.is_empty() { 0 } else { sent_now(fd, reply)? };
+        if sent < reply.len() {
+            self.unsent.insert(fd, (reply[sent..].to_vec(), 0));
+            return self.epoll.modify(fd, libc::EPOLLOUT, fd as u64);
         }
-        Ok(())
+        self.go_on(fd)
     }
 
     /// Sends more of what was left over; once all has gone the connection is read again.
@@ -118,6 +126,15 @@ impl Server {
         if *done == data.len() {
             self.unsent.remove(&fd);
             self.epoll.modify(fd, libc::EPOLLIN, fd as u64)?;
+            return self.go_on(fd);
+        }
+        Ok(())
+    }
+
+    /// Everything has been sent: an error if that was the end.
+    fn go_on(&self, fd: RawFd) -> io::Result<()> {
+        if self.sessions[fd as usize].is_over() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
     }

@@ -10,18 +10,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{BULK, TICK};
+use super::{BULK, Session, TICK};
 use crate::sockets;
 
 /// The servers' threads need the buffer on the heap and little else.
 const STACK: usize = 64 * 1024;
 
-/// Serves echo on `listener` with blocking calls and a thread for each connection, until `stop` is set.
+/// Serves `S` on `listener` with blocking calls and a thread for each connection, until `stop` is set.
 /// Returns when every thread has ended, which takes one tick (50 ms).
 ///
 /// # Errors
 /// When the listening socket breaks; what happens to one connection only closes that connection.
-pub fn serve_threads(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
+pub fn serve_threads<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     // Non-blocking, so that a peer which is gone again between poll and accept cannot hold us; what is
     // accepted still blocks.
     sockets::set_nonblocking(listener.as_raw_fd(), true)?;
@@ -43,7 +43,7 @@ pub fn serve_threads(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
                             .stack_size(STACK)
                             .spawn_scoped(scope, move || {
                                 // How one connection ends is its peer's affair.
-                                let _ = serve(&connection, stop);
+                                let _ = serve::<S>(&connection, stop);
                             }),
                     );
                 }
@@ -73,12 +73,13 @@ fn readable(listener: &TcpListener) -> io::Result<bool> {
     Ok(sockets::check(unsafe { libc::poll(&mut entry, 1, timeout) })? > 0)
 }
 
-fn serve(connection: &TcpStream, stop: &AtomicBool) -> io::Result<()> {
+fn serve<S: Session>(connection: &TcpStream, stop: &AtomicBool) -> io::Result<()> {
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(TICK))?;
     connection.set_write_timeout(Some(TICK))?;
     let fd = connection.as_raw_fd();
     let mut buffer = vec![0; BULK];
+    let mut session = S::default();
     while !stop.load(Ordering::Relaxed) {
         let received = match sockets::recv(fd, &mut buffer) {
             Ok(0) => return Ok(()),
@@ -86,13 +87,17 @@ fn serve(connection: &TcpStream, stop: &AtomicBool) -> io::Result<()> {
             Err(error) if is_timeout(&error) => continue,
             Err(error) => return Err(error),
         };
+        let reply = session.feed(&buffer[..received]);
         let mut sent = 0;
-        while sent < received && !stop.load(Ordering::Relaxed) {
-            match sockets::send(fd, &buffer[sent..received]) {
+        while sent < reply.len() && !stop.load(Ordering::Relaxed) {
+            match sockets::send(fd, &reply[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if session.is_over() {
+            return Ok(());
         }
     }
     Ok(())

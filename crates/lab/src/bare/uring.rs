@@ -14,6 +14,7 @@
 //!   a peer that does not read.
 //! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into
 //!   large buffers, and back after a run of small ones.
+//! - An answer that is not an echo goes the way of what is left of a send: it is in the connection's memory anyway.
 //! - Accepted sockets exist only in the ring's own table (direct descriptors). No difference to plain fds was
 //!   measurable.
 //!
@@ -33,7 +34,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, Timespec};
 use io_uring::{SubmissionQueue, Submitter, cqueue, opcode};
 
-use super::{BULK, TICK};
+use super::{BULK, Session, TICK};
 use crate::sockets;
 use connection::{Chunk, Connection, KINDS, Kind, user_data};
 use ring::{Buffers, Mode};
@@ -65,13 +66,13 @@ const SMALL_RUN: u8 = 32;
 /// What a connection may have unsent before its multishot receive is cancelled.
 const BACKLOG: usize = 64 * 1024;
 
-struct Server<'a> {
+struct Server<'a, S> {
     submitter: Submitter<'a>,
     sq: SubmissionQueue<'a>,
     listener: OwnedFd,
     small: &'a mut Buffers,
     large: &'a mut Buffers,
-    connections: &'a mut Vec<Connection>,
+    connections: &'a mut Vec<Connection<S>>,
     /// Something can go on as soon as this turn's sends have been submitted: do not sleep.
     hurry: bool,
     /// Who has a send that does not wait in this turn's submission.
@@ -82,17 +83,17 @@ struct Server<'a> {
     interval: Box<Timespec>,
 }
 
-/// Serves echo on `listener` with io_uring, on the calling thread, until `stop` is set. Needs Linux 6.0
+/// Serves `S` on `listener` with io_uring, on the calling thread, until `stop` is set. Needs Linux 6.0
 /// (multishot receive).
 ///
 /// # Errors
 /// When the ring cannot be had (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), or the ring or the listening
 /// socket breaks; what happens to one connection only closes that connection.
-pub fn serve_uring(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
-    serve(listener, stop, SHAPE)
+pub fn serve_uring<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
+    serve::<S>(listener, stop, SHAPE)
 }
 
-fn serve(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
+fn serve<S: Session>(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
     sockets::set_nodelay(listener.as_raw_fd())?;
     sockets::set_nonblocking(listener.as_raw_fd(), false)?;
     // In this order, because the last one declared is dropped first: the ring goes before what the kernel may
@@ -104,7 +105,7 @@ fn serve(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
     small = Buffers::register(&ring.submitter(), 0, shape.small.0, shape.small.1)?;
     large = Buffers::register(&ring.submitter(), 1, shape.large.0, shape.large.1)?;
     let (submitter, sq, mut cq) = ring.split();
-    let mut server = Server {
+    let mut server = Server::<S> {
         submitter,
         sq,
         listener,
@@ -138,7 +139,7 @@ fn serve(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
     outcome
 }
 
-impl Server<'_> {
+impl<S: Session> Server<'_, S> {
     /// The turn's system call: submits what has been queued and waits for a completion. False when the kernel
     /// did not take all of it, because it has completions for us that must be fetched first.
     fn enter(&mut self) -> io::Result<bool> {
@@ -324,16 +325,42 @@ impl Server<'_> {
             id: buffer,
             len: result.unsigned_abs(),
         };
+        if !S::ECHOES {
+            self.answer(id, chunk);
+            if self.connections[id as usize].ended {
+                return self.end(id);
+            }
+        }
         let connection = &mut self.connections[id as usize];
         if connection.waiting {
-            self.spill(id, chunk, 0);
+            if S::ECHOES {
+                self.spill(id, chunk, 0);
+            }
             if self.connections[id as usize].next.len() > BACKLOG {
                 self.leave(id)?;
             }
             return Ok(());
         }
-        connection.out.push_back(chunk);
+        if S::ECHOES {
+            connection.out.push_back(chunk);
+        }
         self.go_on(id)
+    }
+
+    /// What the session says to a chunk is left to be sent, and the buffer is handed back.
+    fn answer(&mut self, id: u32, chunk: Chunk) {
+        let buffers = if chunk.large {
+            &mut *self.large
+        } else {
+            &mut *self.small
+        };
+        let connection = &mut self.connections[id as usize];
+        if !connection.ended {
+            let reply = connection.session.feed(buffers.data(chunk.id, chunk.len));
+            connection.next.extend_from_slice(reply);
+            connection.ended = connection.session.is_over();
+        }
+        buffers.give_back(chunk.id);
     }
 
     /// Ends the multishot receive; what it has received until then still comes.
@@ -451,8 +478,14 @@ impl Server<'_> {
 
     /// Nothing more can be sent, so nothing more is received.
     fn break_off(&mut self, id: u32) -> io::Result<()> {
+        self.connections[id as usize].broken = true;
+        self.end(id)
+    }
+
+    /// Nothing more is received; what is left to be sent still goes.
+    fn end(&mut self, id: u32) -> io::Result<()> {
         let connection = &mut self.connections[id as usize];
-        (connection.ended, connection.broken) = (true, true);
+        connection.ended = true;
         if connection.armed {
             let cancel = opcode::AsyncCancel::new(user_data(Kind::Receive, id)).build();
             self.push(&cancel.user_data(user_data(Kind::Ignored, id)))?;

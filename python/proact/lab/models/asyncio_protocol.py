@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from proact.lab.models import BACKLOG
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proact import EventLoop
     from proact.lab.workloads import Sessions
-    from proact.lab.workloads.session import Session
+    from proact.lab.workloads.session import Extent, Session
+
+    #: Begins to read a piece of a file; its result will be how many bytes came.
+    Read = Callable[[Extent], asyncio.Future[int]]
 
 
 class Peer(asyncio.Protocol):
@@ -23,8 +29,9 @@ class Peer(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, read: Read) -> None:
         self.session = session
+        self.read = read
         self.reading_file: asyncio.Future[int] | None = None
         self.writing = True
 
@@ -41,17 +48,16 @@ class Peer(asyncio.Protocol):
         if data:
             self.transport.write(data)
         if (wanted := self.session.wanted) is not None:
-            # A loop that waits for readiness cannot read a file without blocking: asyncio's way is a thread.
             if self.reading_file is None:
                 self.transport.pause_reading()
-            self.reading_file = asyncio.get_running_loop().run_in_executor(None, wanted.read)
+            self.reading_file = self.read(wanted)
             self.reading_file.add_done_callback(self.file_read)
             return
         if self.session.over:
             self.transport.close()
 
     def file_read(self, done: asyncio.Future[int]) -> None:
-        """A thread has read the piece that was wanted."""
+        """The piece that was wanted has been read."""
         if self.transport.is_closing():
             return
         self.reply(self.session.supply(done.result()))
@@ -70,6 +76,18 @@ class Peer(asyncio.Protocol):
             self.transport.resume_reading()
 
 
+def read_in_thread(wanted: Extent) -> asyncio.Future[int]:
+    """asyncio has no files: its way is a thread."""
+    return asyncio.get_running_loop().run_in_executor(None, wanted.read)
+
+
+def read_on_loop(wanted: Extent) -> asyncio.Future[int]:
+    """proact's loop reads it itself: an operation of the ring, or of a native thread where there is none."""
+    loop = cast("EventLoop", asyncio.get_running_loop())
+    reading = loop._read_at(wanted.fd, wanted.buffer, wanted.offset)
+    return cast("asyncio.Future[int]", loop.create_task(reading))
+
+
 def new_loop(package: str, engine: str | None) -> Any:
     """An event loop of ``package``; ``engine`` names proact's engine (None for the others)."""
     factory = importlib.import_module(package).new_event_loop
@@ -81,8 +99,9 @@ def serve(listener: socket.socket, sessions: Sessions, package: str, engine: str
     listener.setblocking(False)
     loop = new_loop(package, engine)
     asyncio.set_event_loop(loop)
+    read = read_in_thread if engine is None else read_on_loop
     server = loop.run_until_complete(
-        loop.create_server(lambda: Peer(sessions()), sock=listener, backlog=BACKLOG)
+        loop.create_server(lambda: Peer(sessions(), read), sock=listener, backlog=BACKLOG)
     )
     loop.run_forever()
     raise RuntimeError(f"the loop stopped by itself, with {server!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from proact import _core
+from proact.lab.workloads.echo import Echo
 
 if TYPE_CHECKING:
     import socket
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
 
 
-def serve(listener: socket.socket, _sessions: Sessions, model: str) -> NoReturn:
+def serve(listener: socket.socket, sessions: Sessions, model: str) -> NoReturn:
     """Hand the listening socket to the Rust server called ``model`` until the process is killed."""
-    _core.bare_echo_server(model, listener.detach())  # it closes the fd when it ends
+    workload = "echo" if isinstance(sessions(), Echo) else "web"  # a server in Rust has sessions of its own
+    _core.bare_server(model, listener.detach(), workload)  # it closes the fd when it ends
     raise RuntimeError(f"the bare {model} server stopped by itself")

@@ -42,7 +42,8 @@ pub(super) struct Chunk {
 }
 
 #[derive(Default)]
-pub(super) struct Connection {
+pub(super) struct Connection<S> {
+    pub(super) session: S,
     pub(super) open: bool,
     /// A receive is with the kernel.
     pub(super) armed: bool,

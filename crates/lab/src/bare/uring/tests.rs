@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ring::Mode;
 use super::{Shape, serve};
-use crate::bare::listen;
+use crate::bare::{Echo, listen};
 use crate::load::{self, LoadSpec};
 
 fn load(address: SocketAddr, connections: usize, size: usize) {
@@ -59,7 +59,7 @@ fn nothing_is_lost_when_everything_is_short() {
         let address = listener.local_addr().unwrap();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            let server = scope.spawn(|| serve(listener.into(), &stop, shape));
+            let server = scope.spawn(|| serve::<Echo>(listener.into(), &stop, shape));
             let client = scope.spawn(|| {
                 for (connections, size) in [
                     (1, 1),
@@ -98,7 +98,7 @@ fn an_early_connection_is_not_delayed() {
     early.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let server = scope.spawn(|| serve(listener.into(), &stop, shape));
+        let server = scope.spawn(|| serve::<Echo>(listener.into(), &stop, shape));
         let mut echo = [0; 16_000];
         let mut rounds = || -> std::io::Result<Duration> {
             let began = Instant::now();
