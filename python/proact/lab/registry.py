@@ -6,12 +6,14 @@ entry here.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from proact.lab.models import libevent
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Model:
     module: str
     arguments: tuple[str, ...] = ()
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
+    library: tuple[str, str] | None = None  #: a shared library that must load, and Debian's package of it
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
     workloads: tuple[str, ...] = tuple(WORKLOADS)  #: what it serves
@@ -67,6 +70,8 @@ class Model:
         for package in (self.package, WORKLOADS[workload].package):
             if package is not None and importlib.util.find_spec(package) is None:
                 return f"not installed: pip install {package}"
+        if self.library is not None and (reason := missing_library(*self.library)):
+            return reason
         if self.engine is not None:
             return missing_engine(self.engine)
         return None
@@ -76,6 +81,15 @@ class Model:
         module: Any = importlib.import_module(f"proact.lab.models.{self.module}")
         module.serve(listener, WORKLOADS[workload].sessions(), *self.arguments)
         raise RuntimeError(f"{self.name} stopped by itself")
+
+
+def missing_library(name: str, package: str) -> str | None:
+    """Why the shared library ``name`` can't be used, and what would help; None if it can."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return f"{name} is not installed: apt install {package}"
+    return None
 
 
 def missing_engine(engine: str) -> str | None:
@@ -118,6 +132,7 @@ _ALL: Final = (
     _loop("uvloop"),
     _loop("rloop"),
     Model("gevent", Kind.MULTIPLEXING, Family.LIBRARY, "gevent_server", package="gevent"),
+    Model("libevent", Kind.MULTIPLEXING, Family.LIBRARY, "libevent", library=libevent.LIBRARY),
     _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),
     _proact("poll", Kind.MULTIPLEXING),
     _proact("epoll", Kind.MULTIPLEXING),
