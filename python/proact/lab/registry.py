@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import platform
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """The I/O models of Stevens, *UNP* ch. 6, as far as they are here."""
+    """The I/O models of Stevens, *UNP* ch. 6."""
 
     BLOCKING = "blocking"
     NONBLOCKING = "non-blocking"
     MULTIPLEXING = "multiplexing"
+    SIGNAL_DRIVEN = "signal-driven"
     ASYNCHRONOUS = "asynchronous"
 
 
@@ -53,6 +56,7 @@ class Model:
     arguments: tuple[str, ...] = ()
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
     library: tuple[str, str] | None = None  #: a shared library that must load, and Debian's package of it
+    layout: str | None = None  #: a C structure of which only 64-bit glibc's layout is known here
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
     workloads: tuple[str, ...] = tuple(WORKLOADS)  #: what it serves
@@ -72,6 +76,8 @@ class Model:
                 return f"not installed: pip install {package}"
         if self.library is not None and (reason := missing_library(*self.library)):
             return reason
+        if self.layout is not None and not (sys.maxsize > 1 << 32 and platform.libc_ver()[0] == "glibc"):
+            return f"layout of {self.layout} known for 64-bit glibc only"
         if self.engine is not None:
             return missing_engine(self.engine)
         return None
@@ -128,6 +134,7 @@ _ALL: Final = (
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
+    Model("sigio", Kind.SIGNAL_DRIVEN, Family.PLAIN, "sigio", layout="siginfo_t"),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),

@@ -153,12 +153,12 @@ def _table(block: Block, width: int, repeats: int) -> Table:
         columns.append(("slow ms", 7, lambda row: "-" if row.slow is None else number(row.slow / 1e3)))
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", 6, lambda row: f"{row.unsent:.1%}"))
-    length = WIDTH - _NAME - 1 - 13 - sum(size + 1 for _, size, _ in columns) - 1
+    length = WIDTH - _NAME - 1 - 14 - sum(size + 1 for _, size, _ in columns) - 1
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
     roomy = width >= _NARROW and length >= 0
     if roomy:
-        table.add_column("I/O model", width=12, no_wrap=True)
+        table.add_column("I/O model", width=13, no_wrap=True)
         if length > 0:
             table.add_column("", width=length, no_wrap=True)
     for heading, size, _ in columns:
