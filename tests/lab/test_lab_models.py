@@ -152,6 +152,18 @@ def test_more_signals_than_the_queue_takes() -> None:
             connection.close()
 
 
+def test_aio_ends_rather_than_lose_a_completion() -> None:
+    if reason := MODELS["aio"].missing():
+        pytest.skip(reason)
+    with ServerProcess("aio") as server:
+        resource.prlimit(server.pid, resource.RLIMIT_SIGPENDING, (2, 2))
+        for connection in [connect(server) for _ in range(3)]:
+            connection.close()
+        said = server.ended(grace=5)
+    assert said is not None
+    assert said.endswith("RuntimeError: 3 operations at once, and only 2 signals fit (ulimit -i)")
+
+
 def test_what_a_model_lacks_is_said() -> None:
     unknown = replace(MODELS["libevent"], library=("libnosuch.so.7", "libnosuch7"))
     assert unknown.missing() == "libnosuch.so.7 is not installed: apt install libnosuch7"

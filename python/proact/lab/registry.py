@@ -135,6 +135,7 @@ _ALL: Final = (
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
     Model("sigio", Kind.SIGNAL_DRIVEN, Family.PLAIN, "sigio", layout="siginfo_t"),
+    Model("aio", Kind.ASYNCHRONOUS, Family.PLAIN, "aio", layout="struct aiocb"),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),
