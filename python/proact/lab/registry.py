@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from proact.lab.files import FILES
 from proact.lab.models import libevent
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     import socket
+
+    from proact.lab.files.work import Work
 
 
 class Kind(StrEnum):
@@ -60,18 +63,20 @@ class Model:
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
     workloads: tuple[str, ...] = tuple(WORKLOADS)  #: what it serves
+    files: tuple[str, ...] = ()  #: how it works on files: a module with ``run(work, *arguments)``, and these
 
     def missing(self, connections: int = 1, workload: str = "echo") -> str | None:
         """Why it cannot be measured here with so many connections, and what would help; None if it can."""
-        if workload not in self.workloads:
+        on_files = workload in FILES
+        if not (self.files if on_files else workload in self.workloads):
             return f"serves {', '.join(self.workloads)} only"
-        if self.connection_limit is not None and connections > self.connection_limit:
+        if not on_files and self.connection_limit is not None and connections > self.connection_limit:
             return (
                 "serves one connection after the other, so one at a time"
                 if self.connection_limit == 1
                 else f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
             )
-        for package in (self.package, WORKLOADS[workload].package):
+        for package in (self.package, None if on_files else WORKLOADS[workload].package):
             if package is not None and importlib.util.find_spec(package) is None:
                 return f"not installed: pip install {package}"
         if self.library is not None and (reason := missing_library(*self.library)):
@@ -87,6 +92,12 @@ class Model:
         module: Any = importlib.import_module(f"proact.lab.models.{self.module}")
         module.serve(listener, WORKLOADS[workload].sessions(), *self.arguments)
         raise RuntimeError(f"{self.name} stopped by itself")
+
+    def work(self, work: Work) -> None:
+        """Do all rounds of ``work`` in this process."""
+        name, *arguments = self.files
+        module: Any = importlib.import_module(f"proact.lab.models.{name}")
+        module.run(work, *arguments)
 
 
 def missing_library(name: str, package: str) -> str | None:
@@ -109,18 +120,31 @@ def missing_engine(engine: str) -> str | None:
     return None if state["available"] else f"engine {engine} is not available: {state['reason']}"
 
 
-def _plain(name: str, kind: Kind, module: str, limit: int | None = None) -> Model:
-    return Model(name, kind, Family.PLAIN, module, connection_limit=limit)
+def _plain(name: str, kind: Kind, module: str, limit: int | None = None, **more: Any) -> Model:
+    """A model that does not help with files: it blocks for them."""
+    more = {"family": Family.PLAIN, "files": ("files_readiness", name)} | more
+    return Model(name, kind, module=module, connection_limit=limit, **more)
 
 
 def _loop(package: str, installed: bool = False) -> Model:
-    needs = None if installed else package
-    return Model(package, Kind.MULTIPLEXING, Family.LIBRARY, "asyncio_protocol", (package,), package=needs)
+    needs, files = None if installed else package, ("files_loop", package)
+    return Model(
+        package, Kind.MULTIPLEXING, Family.LIBRARY, "asyncio_protocol", (package,), package=needs, files=files
+    )
 
 
 def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
-    name, module = f"proact-{engine}", "asyncio_protocol"
-    return Model(name, kind, Family.PROACT, module, ("proact", engine), engine=engine, connection_limit=limit)
+    name, module, arguments = f"proact-{engine}", "asyncio_protocol", ("proact", engine)
+    return Model(
+        name,
+        kind,
+        Family.PROACT,
+        module,
+        arguments,
+        engine=engine,
+        connection_limit=limit,
+        files=("files_loop", *arguments),
+    )
 
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
@@ -129,18 +153,25 @@ def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
 
 _ALL: Final = (
     _plain("blocking", Kind.BLOCKING, "blocking", 1),
-    _plain("threads", Kind.BLOCKING, "threads"),
+    _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",)),
     _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
-    Model("sigio", Kind.SIGNAL_DRIVEN, Family.PLAIN, "sigio", layout="siginfo_t"),
-    Model("aio", Kind.ASYNCHRONOUS, Family.PLAIN, "aio", layout="struct aiocb"),
+    _plain("sigio", Kind.SIGNAL_DRIVEN, "sigio", layout="siginfo_t"),
+    _plain("aio", Kind.ASYNCHRONOUS, "aio", layout="struct aiocb", files=("files_aio",)),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),
-    Model("gevent", Kind.MULTIPLEXING, Family.LIBRARY, "gevent_server", package="gevent"),
-    Model("libevent", Kind.MULTIPLEXING, Family.LIBRARY, "libevent", library=libevent.LIBRARY),
+    Model(
+        "gevent",
+        Kind.MULTIPLEXING,
+        Family.LIBRARY,
+        "gevent_server",
+        package="gevent",
+        files=("files_gevent",),
+    ),
+    _plain("libevent", Kind.MULTIPLEXING, "libevent", family=Family.LIBRARY, library=libevent.LIBRARY),
     _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),
     _proact("poll", Kind.MULTIPLEXING),
     _proact("epoll", Kind.MULTIPLEXING),
