@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import signal
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,32 +20,22 @@ from proact.lab.files.calls import perform
 from proact.lab.models import libevent, sigio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from proact.lab.files.calls import Lane
     from proact.lab.files.work import Work
 
 
 def run(work: Work, model: str) -> None:
-    """Do the first operation of each lane, then the second of each, and so on, without meanwhile."""
+    """Do the first operation of each lane, then the second of each, and so on."""
     work.how = f"blocking calls, one after the other{tried(model, work.files.large)}"
     for lanes in work:
-        while lanes:
-            lanes = [lane for lane in lanes if advance(lane)]
-
-
-def advance(lane: Lane) -> bool:
-    """Perform the next operation of a lane. False at its end."""
-    operation = next(lane, None)
-    if operation is not None:
-        perform(operation)
-    return operation is not None
+        for at_once in zip_longest(*lanes):
+            for operation in filter(None, at_once):  # a lane may be shorter than the others
+                perform(operation)
 
 
 def tried(model: str, path: str) -> str:
     """What comes of it when ``model`` is asked to tell of a file."""
-    if model not in TRIALS:
-        return ""
+    if model == "blocking":
+        return ""  # it asks nobody
     with Path(path).open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         state = "in memory" if in_memory(file.fileno()) else "not in memory"
@@ -69,20 +60,18 @@ def try_nonblocking(fd: int) -> str:
 
 
 def try_select(fd: int) -> str:
-    readable, writable, _ = select.select([fd], [fd], [], 0)
-    return f"select reports {len(readable) + len(writable)} of 2 states ready at once"
+    ready = select.select([fd], [fd], [], 0)
+    return f"select reports {len(ready[0] + ready[1])} of 2 states ready at once"
 
 
 def try_poll(fd: int) -> str:
     poll = select.poll()
     poll.register(fd, select.POLLIN | select.POLLOUT)
-    events = poll.poll(0)
-    return f"poll reports {events[0][1].bit_count() if events else 0} of 2 states ready at once"
+    return f"poll reports {sum(states.bit_count() for _, states in poll.poll(0))} of 2 states ready at once"
 
 
 def try_epoll(fd: int) -> str:
-    with select.epoll() as epoll:
-        epoll.register(fd, select.EPOLLIN)
+    select.epoll().register(fd, select.EPOLLIN)
     return "epoll takes it"
 
 
@@ -94,15 +83,13 @@ def try_libevent(fd: int) -> str:
 
 
 def try_sigio(fd: int) -> str:
-    signals = {sigio.CHANGED, sigio.OVERFLOW}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {sigio.CHANGED})
     sigio.arm(fd)
     os.pread(fd, 512, 512)
-    told = signal.sigtimedwait(signals, 0.02)
-    return f"O_ASYNC brings {'no' if told is None else 'a'} signal"
+    return f"O_ASYNC brings {'a' if signal.sigtimedwait({sigio.CHANGED}, 0.02) else 'no'} signal"
 
 
-TRIALS: Final[dict[str, Callable[[int], str]]] = {
+TRIALS: Final = {
     "nonblocking": try_nonblocking,
     "select": try_select,
     "poll": try_poll,
