@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def children_of(parent: int) -> dict[str, int]:
-    """The lab's processes of ``parent`` that have not ended: ``serve`` and ``load``, with their pids."""
+    """The lab's processes of ``parent`` that have not ended: by name, with their pids."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -21,7 +21,7 @@ def children_of(parent: int) -> dict[str, int]:
         except OSError:
             continue  # it has just ended
         if str(parent).encode() in words or f"--parent={parent}".encode() in words:
-            for name in ("serve", "load"):
+            for name in ("serve", "load", "files"):
                 if f"proact.lab.{name}".encode() in words:
                     found[name] = int(path.parent.name)
     return found

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
+import signal
 import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -125,3 +128,47 @@ def test_an_idle_server_sleeps(server: ServerProcess) -> None:
         assert used > 0.02  # busy polling burns a core, also when nothing happens
     else:
         assert used < 0.02
+
+
+def test_more_signals_than_the_queue_takes() -> None:
+    """The kernel sends a plain SIGIO then, and nobody's message may be left lying."""
+    if reason := MODELS["sigio"].missing():
+        pytest.skip(reason)
+    with ServerProcess("sigio") as server:
+        resource.prlimit(server.pid, resource.RLIMIT_SIGPENDING, (2, 2))
+        connections = [connect(server) for _ in range(20)]
+        for connection in connections:
+            assert echoed(connection, b"accepted") == b"accepted"
+        os.kill(server.pid, signal.SIGSTOP)
+        for number, connection in enumerate(connections):
+            connection.settimeout(5)
+            connection.send(bytes([number]))
+        late = connect(server)
+        late.send(b"late")
+        os.kill(server.pid, signal.SIGCONT)
+        assert [connection.recv(2) for connection in connections] == [bytes([n]) for n in range(20)]
+        assert late.recv(5) == b"late"
+        for connection in (*connections, late):
+            connection.close()
+
+
+def test_aio_ends_rather_than_lose_a_completion() -> None:
+    if reason := MODELS["aio"].missing():
+        pytest.skip(reason)
+    with ServerProcess("aio") as server:
+        resource.prlimit(server.pid, resource.RLIMIT_SIGPENDING, (2, 2))
+        for connection in [connect(server) for _ in range(3)]:
+            connection.close()
+        said = server.ended(grace=5)
+    assert said is not None
+    assert said.endswith("RuntimeError: 3 operations at once, and only 2 signals fit (ulimit -i)")
+
+
+def test_what_a_model_lacks_is_said() -> None:
+    unknown = replace(MODELS["libevent"], library=("libnosuch.so.7", "libnosuch7"))
+    assert unknown.missing() == "libnosuch.so.7 is not installed: apt install libnosuch7"
+
+
+def test_a_layout_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.maxsize", 2**31 - 1)
+    assert MODELS["sigio"].missing() == "layout of siginfo_t known for 64-bit glibc only"

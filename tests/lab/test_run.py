@@ -184,8 +184,13 @@ def test_nothing_is_left_running(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--workload", "echo,tea"], "unknown workload 'tea': choose from echo, web, mixed, idle"),
+        (["run", "--workload", "echo,tea"], "unknown workload 'tea': choose from echo, web, mixed, files, "),
         (["run", "--workload", "echo,idle"], "idle has connections of its own"),
+        (["run", "--workload", "files,idle"], "idle has connections of its own"),
+        (["run", "--workload", "files", "--connections", "0"], "--connections has '0'"),
+        (["run", "--workload", "files", "--models", "epoll,tea"], "unknown model 'tea'"),
+        (["run", "--workload", "files", "--rate", "9"], "files have no --active, no --rate and no --size"),
+        (["run", "--workload", "files-append", "--size", "9"], "files have no --active, no --rate and no"),
         (["run", "--active", "0"], "--active has '0'"),
         (["run", "--rate", "0"], "--rate has '0'"),
         (["run", "--rate", "1e9"], "--rate has '1e9'"),

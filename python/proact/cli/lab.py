@@ -13,6 +13,7 @@ import typer
 
 from proact.cli.error import CommandError
 from proact.lab.export import as_objects, differences, to_csv
+from proact.lab.files import FILES
 from proact.lab.limits import refusal
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
@@ -36,9 +37,14 @@ MAX_SIZE: Final = 16 << 20
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+SIZE_DEFAULT: Final = "1024"
+
 #: How few of many connections send in the workload ``idle``, unless ``--active`` says otherwise.
 IDLE_ACTIVE: Final = (1,)
 IDLE_CONNECTIONS: Final = "10,100,1000,10000"
+
+#: Operations on files at once, unless ``--connections`` says otherwise.
+FILES_AT_ONCE: Final = "1,16"
 
 # What the commands share.
 Connections = Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")]
@@ -74,7 +80,7 @@ def lab() -> None:
 @app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")
 def run(
     workload: Annotated[
-        str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(WORKLOADS)}, idle.")
+        str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(WORKLOADS)}, files, idle.")
     ] = "echo",
     connections: Annotated[
         str | None, typer.Option(metavar="N,...", help="Connections at once (default: 1,10,100).")
@@ -82,7 +88,7 @@ def run(
     active: Annotated[
         str | None, typer.Option(metavar="N,...", help="How many of them send (default: all).")
     ] = None,
-    size: Size = "1024",
+    size: Size = SIZE_DEFAULT,
     rate: Annotated[
         str | None,
         typer.Option(metavar="N,...", help="Messages per second, at fixed times (default: closed loop)."),
@@ -102,18 +108,25 @@ def run(
       proact lab run --workload echo,web --connections 1,100,1000 --repeat 5 --json web.json
       proact lab run --workload idle --models select,poll,epoll,proact-io_uring
       proact lab run --workload mixed --connections 10 --rate 500
+      proact lab run --workload files --models threads,epoll,aio,proact-io_uring
       proact lab run --models asyncio,uvloop,proact-io_uring --size 64,1K,64K --csv -
 
     The same work through every I/O model: a fresh server process for each cell (model x workload x
     connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
     echo; web (HTTP with keep-alive); mixed (web, while one connection has the server read a slow disk); idle
-    (echo over many connections of which few send). With --rate latencies count from when a message was
+    (echo over many connections of which few send); files (many small files, and reads and appends of large
+    ones: files-small, files-random, files-direct and files-append, with so many operations at once as
+    --connections says; default: 1,16). With --rate latencies count from when a message was
     intended (open loop), so that a stall is not hidden. Exit code 1 if a model failed.
     """
-    names = chosen("workload", workload, (*WORKLOADS, "idle"))
+    names = expanded(chosen("workload", workload, (*WORKLOADS, "files", *FILES, "idle")))
     if "idle" in names and len(names) > 1:
         raise CommandError("idle has connections of its own: run it by itself")
     idle = names == ("idle",)
+    if set(names) <= FILES.keys():
+        if active or rate or size != SIZE_DEFAULT:
+            raise CommandError("files have no --active, no --rate and no --size: an operation moves 4 KiB")
+        connections = connections or FILES_AT_ONCE
     return measure(
         Settings(
             workloads=("echo",) if idle else names,
@@ -264,6 +277,11 @@ def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
         if name not in known:
             raise CommandError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
     return names
+
+
+def expanded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same with ``files`` replaced by its kinds, each once."""
+    return tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
 
 
 def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:

@@ -58,6 +58,8 @@ def _flat(cell: CellResult) -> dict[str, Any]:
         return line
     line |= {name: measured[name] for name in _TIMED}
     line |= {f"latency_{name}_ns": measured["latency"]["percentiles"][name] for name in _PERCENTILES}
+    if "how" in measured:
+        line["how"] = measured["how"]
     if (slow := measured["slow"]) is not None:
         line["slow_messages"] = slow["messages"]
         line |= {f"slow_{name}_ns": slow["latency"]["percentiles"][name] for name in _PERCENTILES}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proact.lab.environment import busy_seconds
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.probe import Readings
-from proact.lab.server_process import ServerError, ServerProcess
+from proact.lab.server_process import ModelProcess, ServerError, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,13 +132,13 @@ class Switches:
 class Others:
     """What the rest of the machine does meanwhile: a comparison is only fair if that is little."""
 
-    def __init__(self, server: ServerProcess, load: LoadProcess) -> None:
+    def __init__(self, server: ModelProcess, load: LoadProcess | None = None) -> None:
         self._server, self._load = server, load
         self._begun, self._before = time.monotonic(), self._seconds()
 
     def _seconds(self) -> float:
-        ours = self._server.cpu_seconds() + self._load.cpu_seconds() + time.process_time()
-        return busy_seconds() - ours
+        load = self._load.cpu_seconds() if self._load is not None else 0.0
+        return busy_seconds() - (self._server.cpu_seconds() + load + time.process_time())
 
     def cores(self) -> float:
         """How many cores were busy since the beginning with neither server nor load nor this process."""
@@ -148,7 +148,7 @@ class Others:
 class Occupancy:
     """The most threads and memory seen, looked at every ``MEMORY_PERIOD`` seconds at most."""
 
-    def __init__(self, server: ServerProcess, resident_before: int) -> None:
+    def __init__(self, server: ModelProcess, resident_before: int) -> None:
         self._server = server
         # Not at once: what served the timed pass may still be ending.
         self._next = time.monotonic() + MEMORY_PERIOD

@@ -26,7 +26,7 @@ def outcome(result: CellResult) -> str:
     measured = result["measured"]
     if measured is None:
         return f"{result['status'].upper()}: {result['reason']}"
-    return f"{measured['messages'] / measured['seconds']:,.0f} messages/s"
+    return f"{measured['messages'] / measured['seconds']:,.0f} {Load.of(result).unit}s/s"
 
 
 class PlainProgress:

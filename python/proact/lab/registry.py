@@ -6,24 +6,32 @@ entry here.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
+import platform
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from proact.lab.files import FILES
+from proact.lab.models import libevent
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     import socket
 
+    from proact.lab.files.work import Work
+
 
 class Kind(StrEnum):
-    """The I/O models of Stevens, *UNP* ch. 6, as far as they are here."""
+    """The I/O models of Stevens, *UNP* ch. 6."""
 
     BLOCKING = "blocking"
     NONBLOCKING = "non-blocking"
     MULTIPLEXING = "multiplexing"
+    SIGNAL_DRIVEN = "signal-driven"
     ASYNCHRONOUS = "asynchronous"
 
 
@@ -50,23 +58,31 @@ class Model:
     module: str
     arguments: tuple[str, ...] = ()
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
+    library: tuple[str, str] | None = None  #: a shared library that must load, and Debian's package of it
+    layout: str | None = None  #: a C structure of which only 64-bit glibc's layout is known here
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
     workloads: tuple[str, ...] = tuple(WORKLOADS)  #: what it serves
+    files: tuple[str, ...] = ()  #: how it works on files: a module with ``run(work, *arguments)``, and these
 
     def missing(self, connections: int = 1, workload: str = "echo") -> str | None:
         """Why it cannot be measured here with so many connections, and what would help; None if it can."""
-        if workload not in self.workloads:
+        on_files = workload in FILES
+        if not (self.files if on_files else workload in self.workloads):
             return f"serves {', '.join(self.workloads)} only"
-        if self.connection_limit is not None and connections > self.connection_limit:
+        if not on_files and self.connection_limit is not None and connections > self.connection_limit:
             return (
                 "serves one connection after the other, so one at a time"
                 if self.connection_limit == 1
                 else f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
             )
-        for package in (self.package, WORKLOADS[workload].package):
+        for package in (self.package, None if on_files else WORKLOADS[workload].package):
             if package is not None and importlib.util.find_spec(package) is None:
                 return f"not installed: pip install {package}"
+        if self.library is not None and (reason := missing_library(*self.library)):
+            return reason
+        if self.layout is not None and not (sys.maxsize > 1 << 32 and platform.libc_ver()[0] == "glibc"):
+            return f"layout of {self.layout} known for 64-bit glibc only"
         if self.engine is not None:
             return missing_engine(self.engine)
         return None
@@ -76,6 +92,21 @@ class Model:
         module: Any = importlib.import_module(f"proact.lab.models.{self.module}")
         module.serve(listener, WORKLOADS[workload].sessions(), *self.arguments)
         raise RuntimeError(f"{self.name} stopped by itself")
+
+    def work(self, work: Work) -> None:
+        """Do all rounds of ``work`` in this process."""
+        name, *arguments = self.files
+        module: Any = importlib.import_module(f"proact.lab.models.{name}")
+        module.run(work, *arguments)
+
+
+def missing_library(name: str, package: str) -> str | None:
+    """Why the shared library ``name`` can't be used, and what would help; None if it can."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return f"{name} is not installed: apt install {package}"
+    return None
 
 
 def missing_engine(engine: str) -> str | None:
@@ -89,18 +120,31 @@ def missing_engine(engine: str) -> str | None:
     return None if state["available"] else f"engine {engine} is not available: {state['reason']}"
 
 
-def _plain(name: str, kind: Kind, module: str, limit: int | None = None) -> Model:
-    return Model(name, kind, Family.PLAIN, module, connection_limit=limit)
+def _plain(name: str, kind: Kind, module: str, limit: int | None = None, **more: Any) -> Model:
+    """A model that does not help with files: it blocks for them."""
+    more = {"family": Family.PLAIN, "files": ("files_readiness", name)} | more
+    return Model(name, kind, module=module, connection_limit=limit, **more)
 
 
 def _loop(package: str, installed: bool = False) -> Model:
-    needs = None if installed else package
-    return Model(package, Kind.MULTIPLEXING, Family.LIBRARY, "asyncio_protocol", (package,), package=needs)
+    needs, files = None if installed else package, ("files_loop", package)
+    return Model(
+        package, Kind.MULTIPLEXING, Family.LIBRARY, "asyncio_protocol", (package,), package=needs, files=files
+    )
 
 
 def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
-    name, module = f"proact-{engine}", "asyncio_protocol"
-    return Model(name, kind, Family.PROACT, module, ("proact", engine), engine=engine, connection_limit=limit)
+    name, module, arguments = f"proact-{engine}", "asyncio_protocol", ("proact", engine)
+    return Model(
+        name,
+        kind,
+        Family.PROACT,
+        module,
+        arguments,
+        engine=engine,
+        connection_limit=limit,
+        files=("files_loop", *arguments),
+    )
 
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
@@ -111,16 +155,26 @@ def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
 
 _ALL: Final = (
     _plain("blocking", Kind.BLOCKING, "blocking", 1),
-    _plain("threads", Kind.BLOCKING, "threads"),
+    _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",)),
     _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
+    _plain("sigio", Kind.SIGNAL_DRIVEN, "sigio", layout="siginfo_t"),
+    _plain("aio", Kind.ASYNCHRONOUS, "aio", layout="struct aiocb", files=("files_aio",)),
     Model("io_uring", Kind.ASYNCHRONOUS, Family.PLAIN, "completion_io_uring", engine="io_uring"),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),
-    Model("gevent", Kind.MULTIPLEXING, Family.LIBRARY, "gevent_server", package="gevent"),
+    Model(
+        "gevent",
+        Kind.MULTIPLEXING,
+        Family.LIBRARY,
+        "gevent_server",
+        package="gevent",
+        files=("files_gevent",),
+    ),
+    _plain("libevent", Kind.MULTIPLEXING, "libevent", family=Family.LIBRARY, library=libevent.LIBRARY),
     _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),
     _proact("poll", Kind.MULTIPLEXING),
     _proact("epoll", Kind.MULTIPLEXING),

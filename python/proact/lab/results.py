@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 SCHEMA: Final = 3
 
@@ -101,6 +101,7 @@ class Measured(TypedDict):
     occupied: Occupied | None
     split: Split | None  # None in all but the first repeat, if not asked for, or with ``unsplit`` saying why
     unsplit: str | None
+    how: NotRequired[str]  # on files: how the model goes about it, and what came of trying its own way
 
 
 class CellResult(TypedDict):
@@ -108,9 +109,9 @@ class CellResult(TypedDict):
 
     workload: str
     model: str
-    connections: int  # open
+    connections: int  # open; on files: operations at once
     active: int  # of these, that send; the others are idle
-    size: int  # bytes of content per message
+    size: int  # bytes of content per message; on files, where a message is an operation: that it moves
     rate: float | None  # messages per second intended (open loop); None: closed loop
     repeat: int  # from 0
     order: int  # when in the run it was its turn, from 0

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proact.lab import environment
+from proact.lab.files import FILES, SIZE
+from proact.lab.files.bench import FileBench, UnmeasurableError
 from proact.lab.lifetime import pinned, separate_cores
 from proact.lab.limits import refusal
 from proact.lab.load_process import LoadError, LoadProcess
@@ -36,7 +38,10 @@ _OVERHEAD: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to measure. Sizes in bytes per message, times in seconds per cell."""
+    """What to measure. Sizes in bytes per message, times in seconds per cell.
+
+    On files ``connections`` are the operations at once, and ``active``, ``sizes`` and ``rates`` mean nothing.
+    """
 
     models: tuple[str, ...] = tuple(MODELS)
     workloads: tuple[str, ...] = ("echo",)
@@ -67,10 +72,10 @@ class Settings:
             dict.fromkeys(
                 (workload, connections, min(active or connections, connections), size, rate)
                 for workload in self.workloads
-                for size in self.sizes
+                for size in ((SIZE,) if workload in FILES else self.sizes)
                 for connections in self.connections
-                for active in self.active
-                for rate in self.rates
+                for active in ((None,) if workload in FILES else self.active)
+                for rate in ((None,) if workload in FILES else self.rates)
             )
         )
 
@@ -122,9 +127,17 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
     observer.planned(settings, len(measurable), sum(map(settings.seconds, measurable)))
     server_cpu, load_cpu = separate_cores() or (None, None)
     # We read clocks while the load works, so we share its core and leave the server's alone.
-    with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load:
+    on_files = FileBench(
+        seed=settings.seed,
+        cpu=server_cpu,
+        warmup=settings.warmup,
+        duration=settings.duration,
+        tick=observer.tick,
+        split=settings.split,
+    )
+    with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, settings.split)
-        for result in _measure_all(bench, measurable, observer.started):
+        for result in _measure_all(bench, on_files, measurable, observer.started):
             observer.finished(result)
             results.append(result)
     return {
@@ -143,12 +156,14 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
 
 
 def _measure_all(
-    bench: Bench, cells: list[Cell], started: Callable[[Cell, int], None]
+    bench: Bench, on_files: FileBench, cells: list[Cell], started: Callable[[Cell, int], None]
 ) -> Iterator[CellResult]:
     for order, cell in enumerate(cells):
         started(cell, order)
         try:
-            measured = bench.measure(cell)
+            measured = (on_files if cell.workload in FILES else bench).measure(cell)
+        except UnmeasurableError as error:
+            yield _result(cell, "not measured", str(error), order=order)
         except (ServerError, LoadError) as error:
             yield _result(cell, "failed", str(error), order=order)
         else:

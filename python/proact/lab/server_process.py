@@ -1,4 +1,4 @@
-"""A server in a process of its own: started, checked, read from outside, and always ended.
+"""A model in a process of its own: started, checked, read from outside, and always ended.
 
 All that is read comes from the kernel's accounts of the process, so that measuring adds nothing to the
 server.
@@ -40,29 +40,28 @@ class ServerError(Exception):
     """The server did not start, ended by itself, or answers wrongly."""
 
 
-class ServerProcess:
-    """A server of one model on a free port of 127.0.0.1, as a context manager.
+class ModelProcess:
+    """A process of one model, as a context manager.
 
-    ``with ServerProcess("epoll") as server:`` raises ServerError if it does not start; on leaving, the
-    process has ended, whatever happened. ``cpu`` is the core that it may run on (None: all). ``probe``: an fd
-    for the record of its calls (``proact._core.Probe``), which it fills from the first call that it makes.
+    Entering raises ServerError if it does not start; on leaving, the process has ended, whatever happened.
+    ``cpu`` is the core that it may run on (None: all). ``probe``: an fd for the record of its calls
+    (``proact._core.Probe``), which it fills from the first call that it makes.
     """
 
     def __init__(
         self,
         model: str,
-        workload: str = "echo",
+        workload: str,
         *,
+        command: tuple[str, ...],
         cpu: int | None = None,
         probe: int | None = None,
-        command: tuple[str, ...] | None = None,
     ) -> None:
         self.model = model
         self.workload = workload
         self._probe = probe
-        self.port = 0
         self._cpu = cpu
-        self._command = command or (sys.executable, "-m", "proact.lab.serve")
+        self._command = command
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -87,47 +86,31 @@ class ServerProcess:
         return self._process.pid
 
     def _start(self) -> None:
+        raise NotImplementedError
+
+    def _spawn(
+        self, *arguments: str, inherited: tuple[int, ...] = (), stdin: int = subprocess.DEVNULL
+    ) -> None:
+        """Start it with its model, ``arguments`` and what every model's process is told."""
         # stderr goes to a file: a pipe would have to be drained, and would block a talkative server.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
-        with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
-            self.port = listener.getsockname()[1]
-            command = [
-                *self._command,
-                self.model,
-                f"--workload={self.workload}",
-                f"--fd={listener.fileno()}",
-                f"--parent={os.getpid()}",
-            ]
-            inherited = [listener.fileno()]
-            if self._cpu is not None:
-                command.append(f"--cpu={self._cpu}")
-            if self._probe is not None:
-                command.append(f"--probe={self._probe}")
-                inherited.append(self._probe)
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                pass_fds=inherited,
-                text=True,
-                start_new_session=True,  # Ctrl-C is for us; we end the server
-                env=child_environment(),
-            )
-        self._wait_until_ready()
-
-    def _wait_until_ready(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        with self._process.stdout as output:
-            if not select.select([output], [], [], START_TIMEOUT)[0]:
-                raise ServerError(f"did not start within {START_TIMEOUT:.0f} s")
-            line = output.readline()
-        if not line:
-            self._process.wait()
-            raise ServerError(self.ended(grace=0.2) or "ended before it served")
-        if json.loads(line)["port"] != self.port:
-            raise ServerError("serves on another port than it was given")
+        command = [*self._command, self.model, f"--workload={self.workload}", *arguments]
+        command.append(f"--parent={os.getpid()}")
+        if self._cpu is not None:
+            command.append(f"--cpu={self._cpu}")
+        if self._probe is not None:
+            command.append(f"--probe={self._probe}")
+            inherited += (self._probe,)
+        self._process = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            pass_fds=inherited,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for us; we end the server
+            env=child_environment(),
+        )
 
     def stop(self) -> None:
         """End the server and wait until it has ended: SIGTERM first, SIGKILL after a second."""
@@ -141,8 +124,10 @@ class ServerProcess:
             finally:
                 if self._process.returncode is None:
                     self._process.kill()  # interrupted while we waited
-                if self._process.stdout is not None:
-                    self._process.stdout.close()
+                for pipe in (self._process.stdin, self._process.stdout):
+                    if pipe is not None:
+                        with contextlib.suppress(BrokenPipeError):  # what it did not read
+                            pipe.close()
         if self._errors is not None:
             self._errors.close()
             self._errors = None
@@ -169,31 +154,6 @@ class ServerProcess:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-    def check(self, size: int, timeout: float = 5.0) -> None:
-        """One exchange of ``size`` bytes of content. Raises ServerError if the answer is not the right one.
-
-        It also makes the server allocate what it needs once and not per connection, before memory is read.
-        """
-        exchanged = WORKLOADS[self.workload].exchange(size)
-        if exchanged is None:
-            payload = os.urandom(size)
-            exchanged = Exchange(payload, payload)
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                returned = exchange(connection, exchanged, timeout)
-        except TimeoutError:
-            raise ServerError(
-                self.ended(grace=0.2) or f"no answer to {size} bytes within {timeout:g} s"
-            ) from None
-        except OSError as error:
-            raise ServerError(self.ended(grace=0.2) or f"no answer: {error}") from None
-        if returned != exchanged.response:
-            expected = len(exchanged.response)
-            raise ServerError(
-                self.ended(grace=0.2) or f"answered {len(returned)} of {expected} bytes, or other bytes"
-            )
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far, user and system, in seconds."""
@@ -248,6 +208,67 @@ class ServerProcess:
             return Path(f"/proc/{self.pid}/{name}").read_text()
         except OSError as error:
             raise ServerError(self.ended(grace=0.2) or str(error)) from None
+
+
+class ServerProcess(ModelProcess):
+    """A server of one model on a free port of 127.0.0.1: ``with ServerProcess("epoll") as server:``."""
+
+    def __init__(
+        self,
+        model: str,
+        workload: str = "echo",
+        *,
+        cpu: int | None = None,
+        probe: int | None = None,
+        command: tuple[str, ...] | None = None,
+    ) -> None:
+        command = command or (sys.executable, "-m", "proact.lab.serve")
+        super().__init__(model, workload, command=command, cpu=cpu, probe=probe)
+        self.port = 0
+
+    def _start(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+            self.port = listener.getsockname()[1]
+            self._spawn(f"--fd={listener.fileno()}", inherited=(listener.fileno(),))
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            if not select.select([output], [], [], START_TIMEOUT)[0]:
+                raise ServerError(f"did not start within {START_TIMEOUT:.0f} s")
+            line = output.readline()
+        if not line:
+            self._process.wait()
+            raise ServerError(self.ended(grace=0.2) or "ended before it served")
+        if json.loads(line)["port"] != self.port:
+            raise ServerError("serves on another port than it was given")
+
+    def check(self, size: int, timeout: float = 5.0) -> None:
+        """One exchange of ``size`` bytes of content. Raises ServerError if the answer is not the right one.
+
+        It also makes the server allocate what it needs once and not per connection, before memory is read.
+        """
+        exchanged = WORKLOADS[self.workload].exchange(size)
+        if exchanged is None:
+            payload = os.urandom(size)
+            exchanged = Exchange(payload, payload)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                returned = exchange(connection, exchanged, timeout)
+        except TimeoutError:
+            raise ServerError(
+                self.ended(grace=0.2) or f"no answer to {size} bytes within {timeout:g} s"
+            ) from None
+        except OSError as error:
+            raise ServerError(self.ended(grace=0.2) or f"no answer: {error}") from None
+        if returned != exchanged.response:
+            expected = len(exchanged.response)
+            raise ServerError(
+                self.ended(grace=0.2) or f"answered {len(returned)} of {expected} bytes, or other bytes"
+            )
 
 
 def exchange(connection: socket.socket, exchanged: Exchange, timeout: float) -> bytes:

@@ -10,6 +10,7 @@ from math import comb
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from proact.lab.files import FILES
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Row:
     unsent: float  # of the messages that were intended, the part that was not sent in time: 0 to 1
     slow: float | None  # p50 of the slow requests, µs
     split: Split | None  # where the time went, in a pass of its own
-    memory: float | None  # bytes per connection
+    how: str | None  # on files: how the model goes about it
+    memory: float | None  # bytes per connection; on files it would be those of the operations' data
     load_bound: bool  # the load's core was used up, so the server may be capable of more
     failures: tuple[str, ...]  # repeats that failed nevertheless
 
@@ -113,6 +115,11 @@ class Load:
         """The load of one cell."""
         return cls(cell["workload"], cell["connections"], cell["active"], cell["size"], cell["rate"])
 
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "operation" if self.workload in FILES else "message"
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -130,7 +137,7 @@ def blocks(document: Document) -> list[Block]:
     """One block for each load: workloads in their order, then by size, rate and connections."""
     loads = dict.fromkeys(Load.of(cell) for cell in document["cells"])
     workloads = list(dict.fromkeys(load.workload for load in loads))
-    known = [name for name in WORKLOADS if name in workloads]
+    known = [name for name in (*WORKLOADS, *FILES) if name in workloads]
 
     def place(load: Load) -> tuple[float, ...]:
         at = known.index(load.workload) if load.workload in known else len(known)
@@ -202,9 +209,10 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         unsent=median(each["unsent"] / (each["messages"] + each["unsent"]) for each in measured),
         slow=median(slow) / 1e3 if slow else None,
         split=next((each["split"] for each in measured if each["split"]), None),
+        how=measured[0].get("how"),
         memory=(
             max(median((each["resident"] - each["resident_before"]) / connections for each in occupied), 0.0)
-            if occupied
+            if occupied and next(iter(cells))["workload"] not in FILES
             else None
         ),
         load_bound=median(each["load_cpu_seconds"] / each["seconds"] for each in measured) > LOAD_BOUND,
@@ -223,11 +231,11 @@ def verdict(block: Block) -> list[str]:
     if len(rows) < 2:
         return []
     fastest, level = _fastest(rows)
-    lines = []
+    lines, unit = [], block.load.unit
     if block.load.rate is None:
-        lines.append(f"Fastest: {fastest.model}, {fastest.rate.median:,.0f} messages/s{_also(level)}.")
+        lines.append(f"Fastest: {fastest.model}, {fastest.rate.median:,.0f} {unit}s/s{_also(level)}.")
     thrifty, level = _thriftiest(rows)
-    lines.append(f"Least CPU: {thrifty.model}, {thrifty.cpu_us.median:.1f} µs per message{_also(level)}.")
+    lines.append(f"Least CPU: {thrifty.model}, {thrifty.cpu_us.median:.1f} µs per {unit}{_also(level)}.")
     ceilings = [row for row in block.rows if row.family == "ceiling"]
     if ceilings and block.load.rate is None:
         top = max(ceilings, key=lambda row: row.rate.median)

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proact.lab.files import FILES
 from proact.lab.summary import QUIET, Absent, Block, Load, Row, Winner, blocks, verdict, winners
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         title = Text(describe(block.load), style="bold")
         parts += ["", title, _table(block, width, document["settings"]["repeat"])]
         if any(row.split for row in block.rows):
-            parts += ["", Text(_SPLIT_TITLE, style="dim"), _splits(block.rows)]
+            heading = _SPLIT_TITLE.replace("message", block.load.unit)
+            parts += ["", Text(heading, style="dim"), _splits(block.rows)]
         if block.absent:
             parts.append(_absent(block.absent))
         parts += [
@@ -51,6 +53,7 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             for row in block.rows
             if row.failures
         ]
+        parts += [Text(line, style="dim") for line in _ways(block.rows)]
         if block.uncounted:
             parts.append(Text(f"System calls were not counted: {block.uncounted}", style="dim"))
         if block.traced:
@@ -68,9 +71,9 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
 
 
 _LEGEND: Final = (
-    "CPU µs and calls (system calls; counted in a pass of their own) are the server's per message. KiB/c: "
-    "growth of its resident memory under load, per connection, without the kernel's socket buffers. "
-    "Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
+    "CPU µs and calls (system calls; counted in a pass of their own) are the server's per message or "
+    "operation. KiB/c: growth of its resident memory under load, per connection, without the kernel's socket "
+    "buffers. Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
 )
 
 _SPLIT_TITLE: Final = (
@@ -95,6 +98,15 @@ def _heading(document: Document) -> Text:
     return Text("\n".join(lines), style="dim")
 
 
+def _ways(rows: tuple[Row, ...]) -> list[str]:
+    """How the models went about it, where they have said so; those together that do the same."""
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        if row.how:
+            models.setdefault(row.how, []).append(row.model)
+    return [f"{', '.join(names)}: {how}." for how, names in models.items()]
+
+
 def _splits(rows: tuple[Row, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
@@ -114,6 +126,8 @@ def _splits(rows: tuple[Row, ...]) -> Table:
 
 def describe(load: Load) -> str:
     """A load in a few words: ``echo: 1,000 connections, 10 active x 1 KiB, 500 messages/s``."""
+    if load.workload in FILES:
+        return f"{load.workload}: {load.connections:,} at once x {amount(load.size)}"
     plural = "s" if load.connections > 1 else ""
     active = f", {load.active:,} active" if load.active != load.connections else ""
     rate = f", {load.rate:,.6g} messages/s" if load.rate is not None else ""
@@ -138,7 +152,11 @@ def _winners(listed: list[Winner]) -> Table:
 
 def _table(block: Block, width: int, repeats: int) -> Table:
     columns: list[tuple[str, int, Callable[[Row], str | Text]]] = [
-        ("msgs/s", 10, lambda row: f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}"),
+        (
+            "ops/s" if block.load.workload in FILES else "msgs/s",
+            10,
+            lambda row: f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}",
+        ),
         ("p50 µs", 7, lambda row: number(row.p50)),
         ("p99", 7, lambda row: number(row.p99)),
         ("p99.9", 7, lambda row: number(row.p999)),
@@ -153,12 +171,12 @@ def _table(block: Block, width: int, repeats: int) -> Table:
         columns.append(("slow ms", 7, lambda row: "-" if row.slow is None else number(row.slow / 1e3)))
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", 6, lambda row: f"{row.unsent:.1%}"))
-    length = WIDTH - _NAME - 1 - 13 - sum(size + 1 for _, size, _ in columns) - 1
+    length = WIDTH - _NAME - 1 - 14 - sum(size + 1 for _, size, _ in columns) - 1
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
     roomy = width >= _NARROW and length >= 0
     if roomy:
-        table.add_column("I/O model", width=12, no_wrap=True)
+        table.add_column("I/O model", width=13, no_wrap=True)
         if length > 0:
             table.add_column("", width=length, no_wrap=True)
     for heading, size, _ in columns:

@@ -1,7 +1,8 @@
 """What the readiness servers share: accepting, and one attempt at one connection.
 
-``nonblocking``, ``select``, ``poll`` and ``epoll`` move the data with these same non-blocking calls. They
-differ only in how they learn which connection to try next, and that is what a comparison of them should show.
+``nonblocking``, ``select``, ``poll``, ``epoll``, ``libevent`` and ``sigio`` move the data with these same
+non-blocking calls. They differ only in how they learn which connection to try next, and that is what a
+comparison of them should show.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 class Peer:
     """One connection: its socket, its session, and what it could not send yet."""
 
-    __slots__ = ("connection", "rest", "session")
+    __slots__ = ("blocked", "connection", "rest", "session")
 
     def __init__(self, connection: socket.socket, session: Session) -> None:
         self.connection = connection
         self.session = session
         self.rest = memoryview(b"")
+        self.blocked = False
 
     def attempt(self) -> bool:
         """Send the rest, or if there is none receive a chunk and send its answer; neither call waits.
@@ -42,10 +44,19 @@ class Peer:
             if self.rest:
                 self.rest = self.rest[self.connection.send(self.rest) :]
         except BlockingIOError:
+            self.blocked = True
             return True
         except OSError:  # a reset, a timeout: the end of this connection only
             return False
         return bool(self.rest) or not self.session.over
+
+    def exhaust(self) -> bool:
+        """Attempts until one would wait, for those who are told of changes only. False as of ``attempt``."""
+        self.blocked = False
+        while not self.blocked:
+            if not self.attempt():
+                return False
+        return True
 
 
 def accept_waiting(listener: socket.socket, sessions: Sessions) -> Iterator[Peer]:

@@ -1,0 +1,89 @@
+"""The calls that an operation on files is made of. Each can be made on the spot, which blocks.
+
+An operation is a generator: it yields a call and is sent its result. So a model decides how calls are made:
+on the spot, by a thread, or handed to what does them meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open a file for reading."""
+
+    path: str
+
+    def make(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read into all of ``buffer``, which is aligned as O_DIRECT wants it."""
+
+    fd: int
+    offset: int
+    buffer: memoryview
+
+    def make(self) -> int:
+        return os.preadv(self.fd, [self.buffer], self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write to a file that is open with O_APPEND."""
+
+    fd: int
+    data: bytes
+
+    def make(self) -> int:
+        return os.write(self.fd, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """fsync."""
+
+    fd: int
+
+    def make(self) -> int:
+        os.fsync(self.fd)
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close a file."""
+
+    fd: int
+
+    def make(self) -> int:
+        os.close(self.fd)
+        return 0
+
+
+Call = Open | Read | Append | Sync | Close
+Operation = Generator[Call, int, None]
+
+#: Operations of which each begins when the one before it is complete: to be taken one by one.
+Lane = Iterator[Operation]
+
+
+def perform(operation: Operation) -> None:
+    """Make all calls of an operation on the spot."""
+    try:
+        call = next(operation)
+        while True:
+            call = operation.send(call.make())
+    except StopIteration:
+        return
+
+
+def follow(lane: Lane) -> None:
+    """Perform all operations of a lane."""
+    for operation in lane:
+        perform(operation)

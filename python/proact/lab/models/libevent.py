@@ -1,0 +1,92 @@
+"""I/O multiplexing (Stevens, fig. 6.3) with libevent, the C library, called through ctypes.
+
+The process sleeps in ``event_base_dispatch`` only, which waits for all connections (with ``epoll`` on Linux)
+and calls back for each that is ready. Each callback enters Python anew, which is part of this model's price.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import traceback
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from proact.lab.models.attempt import Peer, accept_waiting
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from proact.lab.workloads import Sessions
+
+#: The shared library, and Debian's package that has it.
+LIBRARY: Final = ("libevent_core-2.1.so.7", "libevent-core-2.1-7")
+
+# event2/event.h
+READ: Final = 0x02
+WRITE: Final = 0x04
+PERSIST: Final = 0x10
+CALLBACK: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_short, ctypes.c_void_p)
+
+
+def library() -> Any:
+    """libevent, with the types of what is used of it."""
+    found = ctypes.CDLL(LIBRARY[0])
+    found.event_base_new.restype = found.event_new.restype = ctypes.c_void_p
+    found.event_new.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_short,
+        CALLBACK,
+        ctypes.c_void_p,
+    )
+    found.event_add.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    for function in (found.event_del, found.event_free, found.event_base_dispatch):
+        function.argtypes = (ctypes.c_void_p,)
+    return found
+
+
+def callback(ready: Callable[[int], None]) -> Any:
+    """``ready(fd)`` as a C function, to be kept as long as it may be called."""
+
+    def called(fd: int, _what: int, _argument: object) -> None:
+        try:
+            ready(fd)
+        except BaseException:  # ctypes would report it and go on
+            traceback.print_exc()
+            os._exit(1)
+
+    return CALLBACK(called)
+
+
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
+    """Wait with libevent for ever. A connection has an event to read, and another for while it has a rest."""
+    listener.setblocking(False)
+    event = library()
+    base = event.event_base_new()
+    peers: dict[int, tuple[Peer, int, int]] = {}
+
+    def accept(_fd: int) -> None:
+        for peer in accept_waiting(listener, sessions):
+            fd = peer.connection.fileno()
+            reading, writing = (
+                event.event_new(base, fd, what | PERSIST, on_ready, None) for what in (READ, WRITE)
+            )
+            peers[fd] = peer, reading, writing
+            event.event_add(reading, None)
+
+    def ready(fd: int) -> None:
+        peer, reading, writing = peers[fd]
+        waited = bool(peer.rest)
+        if not peer.attempt():
+            event.event_free(reading)  # which removes it first
+            event.event_free(writing)
+            peers.pop(fd)[0].connection.close()
+        elif bool(peer.rest) != waited:  # change what is watched only when it changes
+            event.event_del(writing if waited else reading)
+            event.event_add(reading if waited else writing, None)
+
+    on_accept, on_ready = callback(accept), callback(ready)
+    event.event_add(event.event_new(base, listener.fileno(), READ | PERSIST, on_accept, None), None)
+    event.event_base_dispatch(base)
+    raise RuntimeError("libevent has nothing left to wait for")

@@ -1,0 +1,70 @@
+"""Signal-driven I/O (Stevens, fig. 6.4): the kernel signals that a socket has changed.
+
+The process sleeps in ``sigwaitinfo`` (the signals are blocked, so no handler runs), and the call that copies
+is its own, as with multiplexing. There is a signal for each change, not for each state (edge-triggered), so
+a socket is tried until it would block. A real-time signal says which fd it is about and queues, as far as
+RLIMIT_SIGPENDING allows; past that the kernel sends a plain SIGIO instead, and every connection is tried.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from proact.lab.models.attempt import Peer, accept_waiting
+
+if TYPE_CHECKING:
+    import socket
+
+    from proact.lab.workloads import Sessions
+
+#: Not the first one, which debuggers and C libraries like to use. SIGIO has a lower number: it comes first.
+CHANGED: Final = signal.SIGRTMIN + 1
+OVERFLOW: Final = signal.SIGIO
+
+
+def arm(fd: int) -> None:
+    """Have the kernel send this process ``CHANGED`` when ``fd`` changes; what it holds is not told."""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETSIG, CHANGED)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def number(info: signal.struct_siginfo) -> int:
+    """What a queued signal carries: ``si_fd`` of this one, ``si_value`` of those that a program sends.
+
+    Python shows neither, but where a long has 64 bits both lie where ``si_status`` does in Linux' siginfo_t.
+    """
+    return info.si_status
+
+
+def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
+    """Wait for signals for ever, and try the connection that each is about."""
+    signals = {CHANGED, OVERFLOW}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    listener.setblocking(False)
+    arm(listener.fileno())
+    peers: dict[int, Peer] = {}
+
+    def attempt(fd: int) -> None:
+        peer = peers.get(fd)
+        if peer is not None and not peer.exhaust():  # None: it has been closed since
+            peers.pop(fd).connection.close()
+
+    def accept() -> None:
+        for peer in accept_waiting(listener, sessions):
+            fd = peer.connection.fileno()
+            peers[fd] = peer
+            arm(fd)
+            attempt(fd)  # what came before it was armed
+
+    accept()
+    while True:
+        info = signal.sigwaitinfo(signals)
+        overflow = info.si_signo == OVERFLOW
+        if overflow or number(info) == listener.fileno():
+            accept()
+        for fd in list(peers) if overflow else (number(info),):
+            attempt(fd)
