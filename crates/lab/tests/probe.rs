@@ -1,12 +1,12 @@
 //! The probe, installed in this test's own process: what it says of calls whose truth is known.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proact_lab::probe::{self, CallTimes, Reader, Snapshot};
+use proact_lab::probe::{self, CallTimes, Reader, Role, Snapshot};
 
 /// This thread's totals of one kind of call.
 fn call(snapshot: &Snapshot, name: &str) -> CallTimes {
@@ -74,6 +74,24 @@ fn what_waits_and_what_copies() {
         .expect("in the trace");
     let waited = (event.end - event.start).saturating_sub(event.cpu + event.run_queue);
     assert!(waited < 1_000_000, "{event:?}");
+
+    // A receive that has nothing to wait for fails, and the trace says how; what sets the socket so is seen, too.
+    near.set_nonblocking(true).expect("set");
+    assert_eq!(
+        near.read(&mut byte).expect_err("empty").kind(),
+        ErrorKind::WouldBlock
+    );
+    near.set_nonblocking(false).expect("set");
+    let events = reader.events();
+    let event = events.iter().find(|event| event.result == -1);
+    let event = event.expect("the receive is in the trace");
+    assert_eq!((event.errno, event.role), (i64::from(libc::EAGAIN), Role::Moves));
+    assert!(
+        events
+            .iter()
+            .any(|event| event.call == "ioctl" && event.errno == 0)
+    );
+    assert_eq!(reader.trace(true), 0);
 
     // All of a thread's time is in some row.
     let before = reader.snapshot();
