@@ -69,6 +69,7 @@ def lab() -> None:
       proact lab report old.json        the tables of an earlier run
       proact lab compare a.json b.json  two machines, or two versions
       proact lab timeline               one request: where each model waits, and who copies
+      proact lab claims                 what textbooks say, tested on this machine
 
     The laboratory: what each I/O model costs on this machine.
     """

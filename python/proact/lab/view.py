@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from proact.lab.claims.view import render_claims
 from proact.lab.table import WIDTH, render
 from proact.lab.timeline_view import render_timelines
 
@@ -21,4 +22,6 @@ def render_all(document: Document, width: int = WIDTH) -> RenderableType:
         parts += ["", render_timelines(document["timelines"], width)]
     for model, reason in document["settings"].get("no_timeline", {}).items():
         parts.append(Text(f"{model}: no timeline, {reason}", style="yellow"))
+    if document["claims"]:
+        parts += ["", render_claims(document["claims"])]
     return Group(*parts)
