@@ -133,6 +133,14 @@ fn what_waits_and_what_copies() {
     thread::sleep(Duration::from_millis(20));
     assert_eq!(total(&reader.snapshot()), Some(before));
 
+    // A trace that is full counts what it has no room for.
+    reader.trace(true);
+    for _ in 0..262_144 + 10 {
+        std::hint::black_box(std::process::id());
+    }
+    assert!((10..100).contains(&reader.trace(false)));
+    assert_eq!(reader.events().len(), 262_144);
+
     assert!(
         after.overhead > 0 && after.overhead < 100_000,
         "{} ns",

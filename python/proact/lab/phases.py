@@ -28,13 +28,19 @@ def copies(event: Event) -> bool:
     return event["role"] in COPYING and "errno" not in event
 
 
+def concerned(timeline: Timeline) -> list[Event]:
+    """The calls of the threads that moved its data; of all threads where no call has moved any."""
+    movers = {event["thread"] for event in timeline["events"] if copies(event)}
+    return [event for event in timeline["events"] if event["thread"] in movers or not movers]
+
+
 def served(timeline: Timeline) -> list[Event]:
-    """The calls that the request needed: all but the wait for the next one, if that has begun.
+    """The calls that the request needed: of those concerned all but the wait for the next one.
 
     Where one call sends and then waits (io_uring_enter), the call before the request has sent the answer
     before it, so that in a steady state each request is charged one send and one receive.
     """
-    return [event for event in timeline["events"] if not outlasts(event, timeline["answered"])]
+    return [event for event in concerned(timeline) if not outlasts(event, timeline["answered"])]
 
 
 def outlasts(event: Event, answered: float) -> bool:
@@ -44,13 +50,13 @@ def outlasts(event: Event, answered: float) -> bool:
 
 def begun(timeline: Timeline) -> float:
     """When the server began to wait for the request, in µs; at the latest when it was sent."""
-    return min([0.0, *(event["start"] for event in timeline["events"])])
+    return min([0.0, *(event["start"] for event in concerned(timeline))])
 
 
 def phases(timeline: Timeline) -> Phases:
     """The request's time by what the server's threads did with it."""
     events = served(timeline)
-    later = (event["start"] for event in timeline["events"] if outlasts(event, timeline["answered"]))
+    later = (event["start"] for event in concerned(timeline) if outlasts(event, timeline["answered"]))
     end = max((event["end"] for event in events), default=0.0)
     end = max(end, min(later, default=end))
     within = _covered((event["start"], event["end"]) for event in events)

@@ -17,7 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proact.lab.phases import asleep, begun, copies, longest_wait, outlasts, phases, served
+from proact.lab.phases import asleep, begun, concerned, copies, longest_wait, outlasts, phases, served
 from proact.lab.table import amount, number
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Event, Phases, Timeline
 
-#: Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2: the figure of each kind.
+#: Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2: each kind by its name there, and its figure.
 FIGURES: Final = {
-    "blocking": "fig. 6.1",
-    "non-blocking": "fig. 6.2",
-    "multiplexing": "fig. 6.3",
-    "signal-driven": "fig. 6.4",
-    "asynchronous": "fig. 6.5",
+    "blocking": "Blocking I/O (fig. 6.1)",
+    "non-blocking": "Non-blocking I/O (fig. 6.2)",
+    "multiplexing": "I/O multiplexing (fig. 6.3)",
+    "signal-driven": "Signal-driven I/O (fig. 6.4)",
+    "asynchronous": "Asynchronous I/O (fig. 6.5)",
 }
 
 _LABEL: Final = 12
@@ -57,14 +57,12 @@ def render_timelines(timelines: Sequence[Timeline], width: int) -> RenderableTyp
     parts: list[RenderableType] = [_legend()]
     kinds = dict.fromkeys(timeline["kind"] for timeline in timelines)
     for kind in kinds:
-        figure = FIGURES.get(kind)
-        heading = f"{kind[0].upper()}{kind[1:]} I/O" + (f" (Stevens, UNP, {figure})" if figure else "")
-        parts += ["", Text(heading, style="bold")]
+        parts += ["", Text(FIGURES.get(kind, kind), style="bold")]
         for timeline in timelines:
             if timeline["kind"] == kind:
                 parts += ["", _figure(timeline, width)]
     ordered = [timeline for kind in kinds for timeline in timelines if timeline["kind"] == kind]
-    parts += ["", Text("The models compared (Stevens, UNP, fig. 6.6)", style="bold"), _compared(ordered)]
+    parts += ["", Text("The models compared (fig. 6.6)", style="bold"), _compared(ordered)]
     parts.append(Text(_COMPARED_NOTE, style="dim"))
     return Group(*parts)
 
@@ -78,7 +76,7 @@ _COMPARED_NOTE: Final = (
 
 
 def _legend() -> Text:
-    text = Text("Lanes, µs from when the client sent: ", style="dim")
+    text = Text("One request, as in Stevens, UNP, ch. 6; µs from when it was sent.\nLanes: ", style="dim")
     text.append(_PROGRAM[0], style=_PROGRAM[1]).append(" in the program ", style="dim")
     for state, (glyph, style) in _STATES.items():
         text.append(f" {glyph}", style=style).append(f" {state} ", style="dim")
@@ -150,7 +148,7 @@ def _marks(runs: list[list[Event]], scale: _Scale) -> Text:
 
 def _application(timeline: Timeline, scale: _Scale) -> Text:
     free = [1.0] * scale.columns
-    for event in timeline["events"]:
+    for event in concerned(timeline):
         for at, share in _shares(scale, event["start"], event["end"]):
             free[at] -= share
     # Where the answer has gone and the next wait has begun, nothing more is shown.
@@ -162,7 +160,7 @@ def _application(timeline: Timeline, scale: _Scale) -> Text:
 def _kernel(timeline: Timeline, scale: _Scale) -> Text:
     """Each column in the state that takes most of it; none where all are in the program."""
     columns: list[dict[str, float]] = [{} for _ in range(scale.columns)]
-    for event in timeline["events"]:
+    for event in concerned(timeline):
         at = event["start"]
         if outlasts(event, timeline["answered"]):
             # What it has done until the answer is not known: its work is charged to the next request.
@@ -195,7 +193,7 @@ def _shares(scale: _Scale, start: float, end: float) -> list[tuple[int, float]]:
 def _runs(timeline: Timeline) -> list[list[Event]]:
     """The calls, where many in a row found nothing taken together."""
     runs: list[list[Event]] = []
-    for failed, group in groupby(timeline["events"], key=lambda event: "errno" in event):
+    for failed, group in groupby(concerned(timeline), key=lambda event: "errno" in event):
         events = list(group)
         if failed and len(events) >= _RUN:
             runs.append(events)
