@@ -187,6 +187,12 @@ def test_figures_are_grouped_by_kind_and_fit_any_width() -> None:
     assert text.index(FIGURES["multiplexing"]) < text.index("asyncio: ") < text.index(FIGURES["non-blocking"])
 
 
+def test_figures_have_one_scale_but_for_what_is_far_slower() -> None:
+    quick, slower, slowest = (made_up("epoll", *MULTIPLEXING, answered=end) for end in (100.0, 180.0, 9e3))
+    axes = [line for line in draw([quick, slower, slowest], color_system=None).splitlines() if "╷" in line]
+    assert [line.split()[-2] for line in axes] == ["180", "180", "9,000"]
+
+
 def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [made_up("epoll", *MULTIPLEXING)]
     assert "\x1b[33m" in draw(found, force_terminal=True, color_system="standard")

@@ -1,8 +1,8 @@
 """Timelines in a terminal: Stevens' five figures as they were measured, and the sixth that compares them.
 
-Each figure has two lanes, the application and the kernel, in microseconds from when the client sent. What
-lies before that, the wait for data, has a scale of its own. Lengths are measured; in which order a call slept
-and worked is not, and is drawn as sleep, run queue, work.
+Each figure has two lanes, the application and the kernel, in microseconds from when the client sent; all
+have one scale, so that they can be compared. What comes before, the wait for data, has another. Lengths are
+measured; in which order a call slept and worked is not, and is drawn as sleep, run queue, work.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FIGURES: Final = {
 _LABEL: Final = 12
 _BEFORE: Final = 18
 _FEWEST: Final = 20
+_FAR: Final = 2.0
 _MARKS: Final = "123456789abcdefghijklmnopqrstuvwxyz"
 
 #: What a thread does in a call, in the kernel's lane: glyph and style; the glyphs alone tell it, too.
@@ -56,11 +57,12 @@ def render_timelines(timelines: Sequence[Timeline], width: int) -> RenderableTyp
     """Each timeline under the heading of its kind, then all of them compared."""
     parts: list[RenderableType] = [_legend()]
     kinds = dict.fromkeys(timeline["kind"] for timeline in timelines)
+    scale = _common(timelines)
     for kind in kinds:
         parts += ["", Text(FIGURES.get(kind, kind), style="bold")]
         for timeline in timelines:
             if timeline["kind"] == kind:
-                parts += ["", _figure(timeline, width)]
+                parts += ["", _figure(timeline, width, scale)]
     ordered = [timeline for kind in kinds for timeline in timelines if timeline["kind"] == kind]
     parts += ["", Text("The models compared (fig. 6.6)", style="bold"), _compared(ordered)]
     parts.append(Text(_COMPARED_NOTE, style="dim"))
@@ -98,11 +100,20 @@ class _Scale:
         return _BEFORE + (self.columns - _BEFORE) * min(when / self.end, 1.0)
 
 
-def _figure(timeline: Timeline, width: int) -> RenderableType:
+def _end(timeline: Timeline) -> float:
+    """When the request was over for both sides, in µs."""
+    return max([timeline["answered"], *(event["end"] for event in served(timeline))])
+
+
+def _common(timelines: Sequence[Timeline]) -> float:
+    """Where all figures end, in µs, so that they can be compared; one that is far slower ends later."""
+    ends = [_end(timeline) for timeline in timelines]
+    return max(end for end in ends if end <= _FAR * median(ends))
+
+
+def _figure(timeline: Timeline, width: int, common: float) -> RenderableType:
     answered = timeline["answered"]
-    events = served(timeline)
-    end = max(answered, *(event["end"] for event in events)) if events else answered
-    scale = _Scale(begun(timeline), end, max(width - _LABEL - 1, _BEFORE + _FEWEST))
+    scale = _Scale(begun(timeline), max(common, _end(timeline)), max(width - _LABEL - 1, _BEFORE + _FEWEST))
     heading = Text.assemble((timeline["model"], "bold"), f": {timeline['workload']} of ")
     heading.append(f"{amount(timeline['size'])}, answered after {number(answered)} µs{_range(timeline)}")
     runs = _runs(timeline)
