@@ -67,6 +67,7 @@ def cells(
                 "server_system_seconds": 0.0,
                 "switches_voluntary": switches * rate * factor**2,
                 "switches_involuntary": 0.0,
+                "others_cpu": 0.0,
                 "occupied": {
                     "threads": threads,
                     "kernel_threads": 0,
@@ -305,6 +306,27 @@ def _scaled(cell: CellResult, factor: float) -> CellResult:
     changed["server_user_seconds"] *= factor
     changed["switches_voluntary"] *= factor
     return cell | {"measured": measured | changed}  # type: ignore[return-value]
+
+
+def test_repeats_that_were_disturbed_are_left_out_if_enough_remain() -> None:
+    """Multiplexing is slower in three quiet repeats, and as fast as may be in those that others disturbed."""
+    made = [
+        *(cell for load in (echo(ONE), echo(FEW)) for cell in cells("threads", load, spread=(1.0,) * 5)),
+        *(
+            cell
+            for load in (echo(ONE), echo(FEW))
+            for cell in cells("epoll", load, spread=(3, 0.8, 0.8, 0.8, 3))
+        ),
+    ]
+    assert judge("not-faster", (made, []))["verdict"] == "not measured"
+    for cell in made:
+        assert cell["measured"] is not None
+        cell["measured"]["others_cpu"] = 0.5 if cell["repeat"] in (0, 4) else 0.1
+    assert judge("not-faster", (made, []))["verdict"] == "supported"
+    for cell in made:
+        assert cell["measured"] is not None
+        cell["measured"]["others_cpu"] = 0.5
+    assert judge("not-faster", (made, []))["verdict"] == "not measured"
 
 
 def test_a_reason_names_the_numbers_and_the_cases() -> None:

@@ -41,6 +41,7 @@ def measure(
         split=True,
     )
     random.Random(settings.seed).shuffle(cells)
+    cells.sort(key=lambda cell: cell.repeat)  # so that a drift of the machine meets all of them alike
     split = {cell for trial in trials for need in trial.needs if need.split for cell in need.cells(1)}
     document = run(settings, observer, cells=cells, split=split)
     complete = timeline.add(document, plans, observer)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.measure import Cell
 from proact.lab.registry import MODELS
-from proact.lab.summary import Load, cpu_seconds
+from proact.lab.summary import QUIET, Load, cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ONE: Final = 1
 FEW: Final = 4
 MANY: Final = 100
+
+#: Undisturbed repeats that suffice for an interval.
+ENOUGH: Final = 3
 
 #: What intervals do not decide.
 OPEN: Final = "not measured"
@@ -102,11 +105,15 @@ class Evidence:
         return found
 
     def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
-        """A number of each repeat of a cell. Raises MissingError; a single repeat has no interval."""
+        """A number of each repeat of a cell. Raises MissingError; a single repeat has no interval.
+
+        Repeats beside which other programs kept the machine busy are left out, if enough remain.
+        """
         found = self.measured(model, load)
         if len(found) < 2:
             raise MissingError(f"{model} was measured once, which makes no interval")
-        return [value(each) for each in found]
+        quiet = [each for each in found if each["others_cpu"] <= QUIET]
+        return [value(each) for each in (quiet if len(quiet) >= ENOUGH else found)]
 
     def split(self, model: str, load: Load) -> Split:
         """Where the time of a cell went. Raises MissingError."""
