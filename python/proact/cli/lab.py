@@ -21,7 +21,9 @@ from proact.lab.results import ResultsError, load
 from proact.lab.run import Settings
 from proact.lab.run import run as run_cells
 from proact.lab.summary import failed
-from proact.lab.table import console, render, render_differences
+from proact.lab.table import console, render_differences
+from proact.lab.timeline import Plan, add
+from proact.lab.view import render_all
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ def lab() -> None:
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run
       proact lab compare a.json b.json  two machines, or two versions
+      proact lab timeline               one request: where each model waits, and who copies
+      proact lab claims                 what textbooks say, tested on this machine
 
     The laboratory: what each I/O model costs on this machine.
     """
@@ -98,6 +102,7 @@ def run(
     repeat: Repeat = 1,
     models: Models = "all",
     split: Annotated[bool, typer.Option(help="Measure where the time goes, in a pass of its own.")] = True,
+    timelines: Annotated[bool, typer.Option(help="Take a timeline of each model as well.")] = False,
     json_file: Json = None,
     csv_file: Csv = None,
     seed: Seed = None,
@@ -143,6 +148,7 @@ def run(
         ),
         json_file,
         csv_file,
+        timelines=timelines,
     )
 
 
@@ -222,7 +228,9 @@ def compare(
     return 0
 
 
-def measure(settings: Settings, json_file: str | None, csv_file: str | None) -> int:
+def measure(
+    settings: Settings, json_file: str | None, csv_file: str | None, *, timelines: bool = False
+) -> int:
     """Check what the types don't, run, and show the results; the exit code."""
     seconds("--duration", settings.duration, least=0.01)
     seconds("--warmup", settings.warmup, least=0.0)
@@ -239,17 +247,19 @@ def measure(settings: Settings, json_file: str | None, csv_file: str | None) -> 
     try:
         with watch() as progress:
             document = run_cells(settings, progress)
+            plans = [Plan(model, settings.workloads[0]) for model in settings.models]
+            complete = add(document, plans, progress) if timelines else True
     except KeyboardInterrupt:
         raise CommandError("interrupted", exit_code=130) from None
     show(document, json_file, csv_file)
-    return 1 if failed(document) else 0
+    return 1 if failed(document) or not complete else 0
 
 
 def show(document: Document, json_file: str | None, csv_file: str | None) -> None:
     """The tables on stdout, and the raw results where they were asked for."""
     if "-" not in (json_file, csv_file):
         out = console()
-        out.print(render(document, out.width))
+        out.print(render_all(document, out.width))
     for file, text in ((json_file, json.dumps(document) + "\n"), (csv_file, to_csv(document))):
         if file == "-":
             sys.stdout.write(text)
@@ -298,10 +308,10 @@ def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def seconds(option: str, value: float, least: float) -> float:
-    """A number of seconds from ``least`` to an hour."""
-    if not (math.isfinite(value) and least <= value <= 3600):
-        raise CommandError(f"{option} is {value:g}: it must be from {least:g} to 3600 seconds")
+def seconds(option: str, value: float, least: float, most: float = 3600) -> float:
+    """A number of seconds from ``least`` to ``most``, an hour if nothing else is said."""
+    if not (math.isfinite(value) and least <= value <= most):
+        raise CommandError(f"{option} is {value:g}: it must be from {least:g} to {most:g} seconds")
     return value
 
 

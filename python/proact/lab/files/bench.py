@@ -44,11 +44,11 @@ class FileBench:
         warmup: float,
         duration: float,
         tick: Callable[[], None],
-        split: bool = False,
+        split: frozenset[Cell] = frozenset(),
         amounts: Amounts | None = None,
     ) -> None:
         self._seed, self._cpu, self._tick = seed, cpu, tick
-        self._warmup, self._duration, self._with_split = warmup, duration, split
+        self._warmup, self._duration, self._probed = warmup, duration, split
         self._amounts = amounts or Amounts()
         self._made: tuple[FileSet, dict[str, str]] | None = None
         self._stack = ExitStack()
@@ -76,7 +76,7 @@ class FileBench:
             measured = _measured(reports, others.cores())
             if cell.repeat == 0:
                 self._count(process, expected, measured, Occupancy(process, resident_before))
-        if self._with_split and cell.repeat == 0:
+        if cell in self._probed:
             self._split(cell, files, expected, measured)
         return measured
 
