@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -16,6 +17,8 @@ from proact.lab.export import as_objects, differences, to_csv
 from proact.lab.limits import refusal
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
+from proact.lab.report import drawing
+from proact.lab.report.page import to_html
 from proact.lab.results import ResultsError, load
 from proact.lab.run import Settings
 from proact.lab.run import run as run_cells
@@ -24,7 +27,7 @@ from proact.lab.table import console, render, render_differences
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from proact.lab.results import Document
 
@@ -53,6 +56,10 @@ Json = Annotated[
 Csv = Annotated[
     str | None,
     typer.Option("--csv", metavar="FILE", help="Write a line per cell; - is stdout, no table."),
+]
+Html = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Write the report, one file; - is stdout, no table."),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random order of the cells.")]
 Results = Annotated[str, typer.Argument(metavar="FILE", help="Results, as --json wrote them.")]
@@ -94,6 +101,7 @@ def run(
     split: Annotated[bool, typer.Option(help="Measure where the time goes, in a pass of its own.")] = True,
     json_file: Json = None,
     csv_file: Csv = None,
+    html_file: Html = None,
     seed: Seed = None,
 ) -> int:
     """\b
@@ -103,6 +111,7 @@ def run(
       proact lab run --workload idle --models select,poll,epoll,proact-io_uring
       proact lab run --workload mixed --connections 10 --rate 500
       proact lab run --models asyncio,uvloop,proact-io_uring --size 64,1K,64K --csv -
+      proact lab run --repeat 5 --html report.html
 
     The same work through every I/O model: a fresh server process for each cell (model x workload x
     connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
@@ -130,6 +139,7 @@ def run(
         ),
         json_file,
         csv_file,
+        html_file,
     )
 
 
@@ -142,6 +152,7 @@ def echo(
     repeat: Repeat = 1,
     models: Models = "all",
     json_file: Json = None,
+    html_file: Html = None,
     seed: Seed = None,
 ) -> int:
     """\b
@@ -163,22 +174,24 @@ def echo(
         models=models,
         split=False,
         json_file=json_file,
+        html_file=html_file,
         seed=seed,
     )
 
 
 @app.command(short_help="Draw the tables of earlier results again.")
-def report(file: Results, csv_file: Csv = None) -> int:
+def report(file: Results, csv_file: Csv = None, html_file: Html = None) -> int:
     """\b
     Examples:
       proact lab report old.json
       proact lab report old.json --csv old.csv
+      proact lab report old.json --html old.html
 
     Exit code 1 if a model had failed in that run.
     """
     document = read_results(file)
-    check_writable(csv_file)
-    show(document, None, csv_file)
+    check_files(None, csv_file, html_file)
+    show(document, None, csv_file, html_file)
     return 1 if failed(document) else 0
 
 
@@ -209,40 +222,48 @@ def compare(
     return 0
 
 
-def measure(settings: Settings, json_file: str | None, csv_file: str | None) -> int:
+def measure(
+    settings: Settings, json_file: str | None, csv_file: str | None, html_file: str | None = None
+) -> int:
     """Check what the types don't, run, and show the results; the exit code."""
     seconds("--duration", settings.duration, least=0.01)
     seconds("--warmup", settings.warmup, least=0.0)
     if settings.repeat < 1:
         raise CommandError(f"--repeat is {settings.repeat}: it must be 1 or more")
-    if json_file == csv_file == "-":
-        raise CommandError("--json and --csv can't both go to stdout")
     reasons = [refusal(connections) for connections in settings.connections]
     if all(reasons):  # else the other cells are measured
         raise CommandError(str(reasons[0]))
-    check_writable(json_file)
-    check_writable(csv_file)
+    check_files(json_file, csv_file, html_file)
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     try:
         with watch() as progress:
             document = run_cells(settings, progress)
     except KeyboardInterrupt:
         raise CommandError("interrupted", exit_code=130) from None
-    show(document, json_file, csv_file)
+    show(document, json_file, csv_file, html_file)
     return 1 if failed(document) else 0
 
 
-def show(document: Document, json_file: str | None, csv_file: str | None) -> None:
-    """The tables on stdout, and the raw results where they were asked for."""
-    if "-" not in (json_file, csv_file):
+def show(
+    document: Document, json_file: str | None, csv_file: str | None, html_file: str | None = None
+) -> None:
+    """The tables on stdout, and the raw results and the report where they were asked for."""
+    if "-" not in (json_file, csv_file, html_file):
         out = console()
         out.print(render(document, out.width))
-    for file, text in ((json_file, json.dumps(document) + "\n"), (csv_file, to_csv(document))):
+    wanted: tuple[tuple[str | None, str, Callable[[Document], str]], ...] = (
+        (json_file, "raw results", lambda found: json.dumps(found) + "\n"),
+        (csv_file, "raw results", to_csv),
+        (html_file, "the report", to_html),
+    )
+    for file, what, written in wanted:
         if file == "-":
-            sys.stdout.write(text)
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself
+            sys.stdout.write(written(document))
         elif file is not None:
-            Path(file).write_text(text)
-            print(f"proact: raw results in {file}", file=sys.stderr)
+            Path(file).write_text(written(document), encoding="utf-8")
+            print(f"proact: {what} in {file}", file=sys.stderr)
 
 
 def read_results(path: str) -> Document:
@@ -285,6 +306,19 @@ def seconds(option: str, value: float, least: float) -> float:
     if not (math.isfinite(value) and least <= value <= 3600):
         raise CommandError(f"{option} is {value:g}: it must be from {least:g} to 3600 seconds")
     return value
+
+
+def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
+    """Raise CommandError if what is asked for cannot be written, or not drawn."""
+    if [json_file, csv_file, html_file].count("-") > 1:
+        raise CommandError("only one of --json, --csv and --html can go to stdout")
+    for path in (json_file, csv_file, html_file):
+        check_writable(path)
+    if html_file is not None:
+        try:
+            drawing.require()
+        except drawing.DrawingError as error:
+            raise CommandError(str(error)) from None
 
 
 def check_writable(path: str | None) -> None:

@@ -3,7 +3,8 @@
 
 const charts = (() => {
   const LEGEND_ROW = 20; // px
-  const LEGEND_LINE = 45; // px, what stands before a name
+  const LEGEND_LINE = 46; // px, what stands before a name
+  const LETTER = 5.8; // px, of the small print in a chart
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(); // element -> figure
 
@@ -14,7 +15,7 @@ const charts = (() => {
   function template() {
     const [text, soft, line, box] = ["--text", "--soft", "--line", "--box"].map(colour);
     const axis = {
-      automargin: true, gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, ticks: "outside",
+      gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, ticks: "outside",
       title: { font: { size: 12, color: soft }, standoff: 8 }, tickfont: { size: 11 }, fixedrange: touch(),
     };
     const bar = { error_x: { color: text }, marker: { line: { width: 0 } } };
@@ -33,26 +34,34 @@ const charts = (() => {
     return matchMedia("(pointer: coarse)").matches;
   }
 
-  // A legend lies under the chart in as many rows as the width asks for; the chart itself keeps its height.
+  // Room for the longest word: plotly's own way of finding out needs the chart to be drawn first.
+  function longest(words) {
+    return Math.ceil(LETTER * Math.max(0, ...words.map((word) => word.length)));
+  }
+
+  // A legend lies under the chart in as many rows as its width asks for; the chart itself keeps its height.
   function legend(figure, width) {
     if (figure.layout.showlegend === false) return { rows: 0, name: 0 };
-    const columns = Math.max(2, Math.floor(width / 155));
-    return { rows: Math.ceil(figure.data.length / columns), name: Math.floor(width / columns) - LEGEND_LINE };
+    const name = longest(figure.data.map((trace) => trace.name));
+    const columns = Math.max(1, Math.floor(width / (name + LEGEND_LINE)));
+    return { rows: Math.ceil(figure.data.length / columns), name };
   }
 
   function draw(element, figure) {
-    const { rows, name } = legend(figure, element.clientWidth - 24);
-    const height = figure.height + rows * LEGEND_ROW + (rows ? 8 : 0);
+    const margin = { l: 28 + longest(figure.layout.yaxis.categoryarray ?? ["100%"]), r: 8, b: 44,
+                     t: figure.layout.annotations ? 24 : 8 };
+    const { rows, name } = legend(figure, element.clientWidth - margin.l - margin.r);
+    const under = rows * LEGEND_ROW + (rows ? 12 : 0);
+    const height = figure.height + under;
+    margin.b += under;
     element.style.height = `${height}px`;
-    const top = figure.layout.annotations ? 24 : 8;
     const layout = {
-      ...figure.layout, height, template: template(), margin: { l: 8, r: 12, t: top, b: 8 },
+      ...figure.layout, height, margin, template: template(),
       legend: { orientation: "h", x: 0, xanchor: "left", xref: "container", y: 0, yanchor: "bottom", yref: "container",
-                entrywidth: name, maxheight: rows * LEGEND_ROW + 12, font: { size: 11 }, traceorder: "normal" },
+                entrywidth: name, maxheight: under, font: { size: 11 }, traceorder: "normal" },
     };
     drawn.set(element, figure);
-    const config = { responsive: true, displayModeBar: false };
-    return Plotly.react(element, figure.data.map((trace) => ({ ...trace })), layout, config);
+    return Plotly.react(element, figure.data.map((trace) => ({ ...trace })), layout, { displayModeBar: false });
   }
 
   function again() {

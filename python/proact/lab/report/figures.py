@@ -26,8 +26,6 @@ _CURVES: Final = 340  # px, a chart of curves, without its legend
 #: In a chart of split time, how many times the work of the busiest model is shown before waiting is cut off.
 _WAITING_SHOWN: Final = 3.0
 
-_DECADE: Final = 10.0
-
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -61,7 +59,7 @@ def of_block(document: Document, block: Block, looks: dict[str, Look]) -> list[F
 
 def rate_bars(rows: Sequence[Row], looks: dict[str, Look]) -> Figure:
     """Messages per second of each model."""
-    how = "Longer is better. The thin line is the interval of the repeats: where they overlap, models are level."
+    how = "Longer is better. The thin line is the interval of the repeats: where two overlap, they are level."
     return _bars("Messages per second", how, "messages per second", rows, looks, lambda row: row.rate)
 
 
@@ -189,18 +187,20 @@ def latency_curves(document: Document, block: Block, looks: dict[str, Look]) -> 
     if not data:
         return None
     how = "How many of the answers came within so many microseconds: left is faster, steep is steadier."
+    micros = [each for trace in data for each in trace["x"]]
     layout = {
-        "xaxis": _log("latency, µs (log)", [micros for trace in data for micros in trace["x"]]),
+        "xaxis": _log("latency, µs (log)", micros, narrow=True),
         "yaxis": {"title": {"text": "share of the answers"}, "tickformat": ".0%", "range": [0, 1.02]},
     }
     return Figure("Latency", how, data, layout, _CURVES)
 
 
-def _log(title: str, values: Iterable[float]) -> dict[str, Any]:
-    """A logarithmic axis: each digit has its tick, or 1, 2 and 5, as there is room."""
+def _log(title: str, values: Iterable[float], *, narrow: bool = False) -> dict[str, Any]:
+    """A logarithmic axis with as many ticks as there is room for: each digit; 1, 2 and 5; or 1."""
     positive = [value for value in values if value > 0] or [1.0]
-    wide = max(positive) / min(positive) > _DECADE
-    return {"type": "log", "title": {"text": title}, "dtick": "D2" if wide else "D1", "tickformat": "~s"}
+    span = max(positive) / min(positive)
+    ticks: str | int = "D1" if span < 10 and not narrow else "D2" if span < 300 else 1
+    return {"type": "log", "title": {"text": title}, "dtick": ticks, "tickformat": "~s"}
 
 
 def scaling(blocks: Sequence[Block], looks: dict[str, Look]) -> list[Figure]:

@@ -64,8 +64,8 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
     if not rows:
         return ""
     note = (
-        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the fastest against "
-        "the best that is not level with it. Rust's ceilings do not take part."
+        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the fastest "
+        "against the best that is not level with it. Rust's ceilings do not take part."
     )
     return table(("load", "fastest", "ahead", "least CPU"), rows, texts=4) + f'<p class="how">{note}</p>'
 

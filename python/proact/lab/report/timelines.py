@@ -181,7 +181,7 @@ def comparison(timelines: Sequence[Timeline]) -> Figure:
     layout = {
         "barmode": "stack",
         "xaxis": {
-            "title": {"text": "share of the time from request to answer"},
+            "title": {"text": "share until the answer"},
             "tickformat": ".0%",
             "range": [0, 1],
         },
