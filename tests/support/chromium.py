@@ -27,6 +27,15 @@ def find() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def wait(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
+    """Wait for something outside of the browser; what it is then."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return value
+
+
 class Browser:
     """One browser process with a profile of its own."""
 
@@ -119,15 +128,7 @@ class Page:
         self.session = browser.send("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
-        phone = width < 600
-        self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=2 if phone else 1,
-            mobile=phone,
-        )
-        self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
+        self.size(width, height)
         self.scheme(dark)
         self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
@@ -135,6 +136,19 @@ class Page:
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """One command to this tab."""
         return self.browser.send(method, self.session, **params)
+
+    def size(self, width: int, height: int) -> None:
+        """The size of the window in CSS pixels; a narrow one is a phone's, with a finger."""
+        phone = width < 600
+        scale = 2 if phone else 1
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=phone,
+        )
+        self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
 
     def scheme(self, dark: bool) -> None:
         """What the visitor prefers."""

@@ -50,13 +50,14 @@ const charts = (() => {
   function draw(element, figure) {
     const margin = { l: 28 + longest(figure.layout.yaxis.categoryarray ?? ["100%"]), r: 8, b: 44,
                      t: figure.layout.annotations ? 24 : 8 };
-    const { rows, name } = legend(figure, element.clientWidth - margin.l - margin.r);
+    const width = element.clientWidth;
+    const { rows, name } = legend(figure, width - margin.l - margin.r);
     const under = rows * LEGEND_ROW + (rows ? 12 : 0);
     const height = figure.height + under;
     margin.b += under;
     element.style.height = `${height}px`;
     const layout = {
-      ...figure.layout, height, margin, template: template(),
+      ...figure.layout, width, height, margin, template: template(),
       legend: { orientation: "h", x: 0, xanchor: "left", xref: "container", y: 0, yanchor: "bottom", yref: "container",
                 entrywidth: name, maxheight: under, font: { size: 11 }, traceorder: "normal" },
     };
