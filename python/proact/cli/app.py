@@ -11,6 +11,7 @@ from typer.main import get_command
 from proact.cli import doctor, lab, run
 from proact.cli.error import CommandError
 from proact.cli.program import Program
+from proact.lab.asked import AskedError
 from proact.lab.environment import package_version
 
 app = typer.Typer(
@@ -62,6 +63,8 @@ def dispatch(arguments: list[str]) -> int | Program:
         outcome = get_command(app).main(args=arguments, prog_name="proact", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except AskedError as error:
+        raise CommandError(str(error)) from None
     except Exception as error:
         # The library's own errors (an unknown option) by shape: their class has moved between its versions.
         message = getattr(error, "format_message", None)

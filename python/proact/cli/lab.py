@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from proact.cli.error import CommandError
+from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.export import as_objects, differences, to_csv
-from proact.lab.limits import refusal
+from proact.lab.limits import MAX_SIZE, refusal
+from proact.lab.live.server import serve as serve_page
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
 from proact.lab.report import drawing
@@ -27,15 +29,12 @@ from proact.lab.table import console, render, render_differences
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from proact.lab.results import Document
 
 #: Messages per second that the load generator takes as a rate.
 MAX_RATE: Final = 10_000_000
-
-#: The load generator keeps a message of each connection in memory.
-MAX_SIZE: Final = 16 << 20
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -73,6 +72,7 @@ def lab() -> None:
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run
       proact lab compare a.json b.json  two machines, or two versions
+      proact lab serve                  all of it in a browser
 
     The laboratory: what each I/O model costs on this machine.
     """
@@ -222,6 +222,36 @@ def compare(
     return 0
 
 
+@app.command(short_help="Choose, start and watch a run in a browser.")
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> int:
+    """\b
+    Examples:
+      proact lab serve
+      proact lab serve --port 8000
+
+    A page on this machine, served by proact: pick models and a load, watch the numbers come, stop, read the
+    report, download the raw results. Its address is printed. One run at a time, in a process of its own;
+    Ctrl-C ends both. Nobody else can reach it unless --host says so: whoever can then, can start runs.
+    """
+    if missing := [name for name in ("httptools", "plotly") if importlib.util.find_spec(name) is None]:
+        raise CommandError(f"the page needs {' and '.join(missing)}: pip install 'proact[lab]'")
+    try:
+        serve_page(
+            host, port, lambda url: print(f"proact: {url} (Ctrl-C stops)", file=sys.stderr, flush=True)
+        )
+    except KeyboardInterrupt:
+        print("proact: stopped", file=sys.stderr)
+        return 0
+    except OSError as error:
+        raise CommandError(
+            f"can't listen on {host} port {port}: {error.strerror or error}", exit_code=1
+        ) from None
+    return 0
+
+
 def measure(
     settings: Settings, json_file: str | None, csv_file: str | None, html_file: str | None = None
 ) -> int:
@@ -274,38 +304,6 @@ def read_results(path: str) -> Document:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"can't read {path!r}: {error.strerror}") from None
-
-
-def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
-    """The names in a comma list, each once. Raises CommandError for one that does not exist."""
-    if text.strip() == "all":
-        return tuple(known)
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in known:
-            raise CommandError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
-    return names
-
-
-def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
-    """A comma list of whole numbers from 1 to ``most``, each once; K and M count in 1024s."""
-    found = []
-    for part in (part.strip() for part in text.split(",")):
-        unit = {"K": 1 << 10, "M": 1 << 20}.get(part[-1:].upper(), 1)
-        digits = part[:-1] if unit > 1 else part
-        if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) * unit <= most):
-            raise CommandError(
-                f"{option} has {part!r}: it takes whole numbers from 1 to {most:,}, with commas between"
-            )
-        found.append(int(digits) * unit)
-    return tuple(dict.fromkeys(found))
-
-
-def seconds(option: str, value: float, least: float) -> float:
-    """A number of seconds from ``least`` to an hour."""
-    if not (math.isfinite(value) and least <= value <= 3600):
-        raise CommandError(f"{option} is {value:g}: it must be from {least:g} to 3600 seconds")
-    return value
 
 
 def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:

@@ -5,6 +5,7 @@ const charts = (() => {
   const LEGEND_ROW = 20; // px
   const LEGEND_LINE = 46; // px, what stands before a name
   const LETTER = 5.8; // px, of the small print in a chart
+  const COLOURS = ["#0a78b8", "#d08700", "#00966d", "#c8649c", "#3a9ad8", "#d55e00", "#85827c"]; // as looks.py has them
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(); // element -> figure
 
@@ -22,7 +23,7 @@ const charts = (() => {
     return {
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", color: text },
-        xaxis: axis, yaxis: axis, hovermode: "closest", hoverlabel: { bgcolor: box, bordercolor: line, font: { color: text } },
+        xaxis: axis, yaxis: axis, colorway: COLOURS, hovermode: "closest", hoverlabel: { bgcolor: box, bordercolor: line, font: { color: text } },
         shapedefaults: { line: { color: soft } }, annotationdefaults: { font: { color: soft, size: 11 } },
         dragmode: touch() ? false : "zoom",
       },

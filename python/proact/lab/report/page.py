@@ -106,9 +106,9 @@ def to_html(document: Document) -> str:
 """
 
 
-def asset(name: str) -> str:
-    """One of the files beside this one."""
-    return files("proact.lab.report").joinpath(name).read_text(encoding="utf-8")
+def asset(name: str, package: str = "proact.lab.report") -> str:
+    """The text of a file that lies in a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(value: Any) -> str:
