@@ -26,7 +26,7 @@ def settings_of(form: Any) -> Settings:
         if not isinstance(form.get(name), str):
             raise AskedError(f"{name} is missing, or no text")
     if unknown := form.keys() - set(_FIELDS):
-        raise AskedError(f"unknown field {sorted(unknown)[0]!r}")
+        raise AskedError(f"unknown field {min(unknown)!r}")
     (repeat, *more) = numbers("repeat", form["repeat"], most=1000)
     if more:
         raise AskedError("repeat takes one number")
@@ -59,7 +59,7 @@ def settings_to_json(settings: Settings) -> str:
 
 def settings_from_json(line: str) -> Settings:
     """What ``settings_to_json`` wrote."""
-    found = json.loads(line)
-    return Settings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    )
+    found: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(line).items()
+    }
+    return Settings(**found)

@@ -32,7 +32,7 @@ _ALWAYS: Final = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered with an error: the status, and one line that says why."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -79,7 +79,7 @@ class Connection:
         self._size = 0
 
     async def request(self) -> Request | None:
-        """The next request; None once the client has nothing more to say. Raises Refused."""
+        """The next request; None once the client has nothing more to say. Raises RefusedError."""
         while not self._ready:
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -92,9 +92,9 @@ class Connection:
             try:
                 self._parser.feed_data(data)
             except Exception as error:  # httptools has a dozen kinds; each says that this is no HTTP
-                raise Refused(HTTPStatus.BAD_REQUEST, f"this is no HTTP: {error}") from None
+                raise RefusedError(HTTPStatus.BAD_REQUEST, f"this is no HTTP: {error}") from None
             if self._size > LARGEST:
-                raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {LARGEST} bytes")
+                raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {LARGEST} bytes")
         self._size = 0
         return self._ready.pop(0)
 
@@ -108,7 +108,7 @@ class Connection:
         await self._writer.drain()
 
     async def stream(self, response: Response) -> None:
-        """Send server-sent events until there are no more, or the client has gone; then the connection is over."""
+        """Send server-sent events until they end or the client has gone. The connection is over then."""
         assert response.events is not None
         self._writer.write(_head(response, {"Connection": "close"}))
         await self._writer.drain()

@@ -96,6 +96,7 @@
       Plotly.purge(byId("chart"));
       byId("chart").style.height = "0";
       byId("run").hidden = false;
+      byId("run").scrollIntoView({ behavior: "smooth" });
       byId("links").hidden = true;
       byId("state").textContent = "Starting.";
       byId("progress").value = 0;

@@ -32,26 +32,30 @@ def live_page(token: str) -> str:
 </head>
 <body>
 <h1>What each I/O model costs</h1>
-<p class="how">The same work through every model, measured on this machine. While it runs, leave the machine alone:
-what else it does is measured with it, this page included.</p>
+<p class="how">The same work through every model, measured on this machine. Leave the machine alone
+while it runs: what else it does is measured with it, this page included.</p>
 <form id="form">
 <fieldset><legend>Models</legend><div class="choices">{_models()}</div>
 <p><button type="button" id="all">All</button> <button type="button" id="none">None</button></p></fieldset>
 <fieldset><legend>Workload</legend><div class="choices">{_workloads()}</div></fieldset>
 <fieldset><legend>Load</legend><div class="fields">{_fields()}</div></fieldset>
-<p><button type="submit" id="start">Start</button> <button type="button" id="stop" disabled>Stop</button></p>
+<p><button type="submit" id="start">Start</button></p>
 </form>
 <p id="problem" class="warning" role="alert"></p>
 <section id="run" hidden>
 <h2>The run</h2>
 <p id="state" role="status"></p>
 <progress id="progress" value="0" max="1"></progress>
-<p id="links" hidden><a href="/report" id="report">Open the report</a> · <a href="/results.json">Download the raw
-results (JSON)</a></p>
+<p><button type="button" id="stop" disabled>Stop</button></p>
+<p id="links" hidden><a href="/report">Open the report</a> ·
+<a href="/results.json">Download the raw results (JSON)</a></p>
 <figure><h3>Messages per second so far</h3><div class="chart" id="chart"></div>
-<figcaption>Longer is better: the median of the repeats so far. The report has the intervals.</figcaption></figure>
-<div class="wide" tabindex="0"><table><thead><tr><th>model</th><th>load</th><th>messages/s</th><th>p50 µs</th>
-<th>p99 µs</th><th>CPU µs</th></tr></thead><tbody id="cells"></tbody></table></div>
+<figcaption>Longer is better: the median of the repeats so far. The report has the intervals.</figcaption>
+</figure>
+<div class="wide" tabindex="0"><table>
+<thead><tr><th>model</th><th>load</th><th>messages/s</th><th>p50 µs</th><th>p99 µs</th><th>CPU µs</th></tr>
+</thead><tbody id="cells"></tbody>
+</table></div>
 </section>
 <script src="/plotly.js"></script>
 <script src="/charts.js"></script>

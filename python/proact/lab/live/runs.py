@@ -64,7 +64,7 @@ class Runs:
         return self.current is not None and not self.current.ended
 
     async def start(self, settings: Settings) -> None:
-        """Start measuring. Raises BusyError if that is done already, OSError if there is no process to be had."""
+        """Start measuring. Raises BusyError while a run goes on, OSError if there is no process to be had."""
         if self.going_on:
             raise BusyError("a run is going on: stop it, or wait for its end")
         run = Run(1 if self.current is None else self.current.number + 1)
@@ -100,7 +100,7 @@ class Runs:
                 await self._watching
 
     async def events(self, after: str | None) -> AsyncGenerator[str, None]:
-        """What there is to tell of this run and of those to come, from the event after ``after`` (an id) on."""
+        """What there is to tell, of this run and of those to come; from the event after the id ``after``."""
         run, told = self.current, 0
         if run is not None and after is not None:
             number, _, last = after.partition(".")

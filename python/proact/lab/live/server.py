@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from proact import run as run_on_proact
 from proact.lab.asked import AskedError
 from proact.lab.live.form import settings_of
-from proact.lab.live.http import Connection, Refused, Request, Response, text
+from proact.lab.live.http import Connection, RefusedError, Request, Response, text
 from proact.lab.live.page import live_page
 from proact.lab.live.runs import BusyError, Runs
 from proact.lab.report.drawing import plotly_js
@@ -83,7 +83,7 @@ class Server:
                 await connection.respond(response, keep_alive=request.keep_alive)
                 if not request.keep_alive:
                     break
-        except Refused as error:
+        except RefusedError as error:
             with contextlib.suppress(ConnectionError):
                 await connection.respond(text(error.status, str(error)), keep_alive=False)
         except ConnectionError:
@@ -97,29 +97,29 @@ class Server:
         try:
             self._admit(request)
             return await self._respond(request)
-        except Refused as error:
+        except RefusedError as error:
             return text(error.status, str(error))
         except AskedError as error:
             return text(HTTPStatus.BAD_REQUEST, str(error))
 
     def _admit(self, request: Request) -> None:
-        """Raise Refused unless our own page may be asking."""
+        """Raise RefusedError unless our own page may be asking."""
         host = request.headers.get("host", "")
         if not self._is_ours(host):
-            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, f"the host {host!r} is not served here")
+            raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, f"the host {host!r} is not served here")
         if request.method == "GET":
             return
         if request.method != "POST":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "there is only GET and POST")
+            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "there is only GET and POST")
         origin = request.headers.get("origin", f"http://{host}")
         token = request.headers.get("x-proact-token", "")
         if origin != f"http://{host}" or not secrets.compare_digest(token.encode(), self._token.encode()):
-            raise Refused(
+            raise RefusedError(
                 HTTPStatus.FORBIDDEN, "this has to come from the laboratory's own page: open it anew"
             )
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names this machine: ``localhost``, what was asked for, or an address of ours."""
+        """Whether a Host header names this machine: localhost, what was asked for, or any address."""
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         name = name.strip("[]").lower()
         if name in ("localhost", "127.0.0.1", "::1", self._host.lower()):
@@ -154,11 +154,11 @@ class Server:
                 return await self._start(request)
             case "POST", "/stop":
                 if not self._runs.going_on:
-                    raise Refused(HTTPStatus.CONFLICT, "no run is going on")
+                    raise RefusedError(HTTPStatus.CONFLICT, "no run is going on")
                 await self._runs.stop()
                 return text(HTTPStatus.OK, "stopped")
             case _:
-                raise Refused(HTTPStatus.NOT_FOUND, f"there is no {request.path}")
+                raise RefusedError(HTTPStatus.NOT_FOUND, f"there is no {request.path}")
 
     async def _start(self, request: Request) -> Response:
         try:
@@ -168,14 +168,14 @@ class Server:
         try:
             await self._runs.start(settings_of(form))
         except BusyError as error:
-            raise Refused(HTTPStatus.CONFLICT, str(error)) from None
+            raise RefusedError(HTTPStatus.CONFLICT, str(error)) from None
         except OSError as error:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"no process to measure in: {error}") from None
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"no process to measure in: {error}") from None
         return text(HTTPStatus.ACCEPTED, "started")
 
     def _results(self) -> Document:
         if self._runs.document is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "no run has come to its end yet")
+            raise RefusedError(HTTPStatus.NOT_FOUND, "no run has come to its end yet")
         return self._runs.document
 
     async def _report_page(self) -> bytes:
