@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,19 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proact.lab.results import Document
-
-pytestmark = pytest.mark.skipif(
-    chromium.find() is None, reason="no Chromium here: scripts/chromium installs it"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[chromium.Browser]:
-    browser = chromium.Browser()
-    try:
-        yield browser
-    finally:
-        browser.close()
 
 
 @pytest.fixture(scope="module")
