@@ -69,7 +69,7 @@ def test_plotly_is_in_the_page_once(page: str) -> None:
 
 def test_plotly_knows_every_word_of_every_chart(document: Document) -> None:
     found = every(document)
-    assert len(found) == 3 + 1 + 2 + 3 * 4
+    assert len(found) == 3 + 2 + 2 + 3 * 4
     for figure in found:
         plotly.graph_objects.Figure(figure.data, figure.layout)  # raises ValueError for what it doesn't know
         assert figure.title
@@ -151,22 +151,48 @@ def test_models_differ_in_every_chart_and_depend_on_no_others() -> None:
 
 
 def test_a_call_is_its_wait_then_its_work() -> None:
-    event = made_up.timeline("epoll")["events"][0]
-    assert list(timelines.phases(event)) == [
+    asked, moved, _ = made_up.timeline("epoll")["events"]
+    assert list(timelines.states(asked, 50.0)) == [
         ("waiting", -40.0, 9.0),
         ("run_queue", 9.0, 10.0),
         ("asking", 10.0, 12.0),
     ]
+    assert list(timelines.states(moved, 50.0))[-1] == ("copying", 15.0, 20.0)
+    assert list(timelines.states({**moved, "errno": 11}, 50.0))[-1] == ("asking", 15.0, 20.0)
+    assert list(timelines.states({**moved, "end": 90.0}, 50.0)) == [("waiting", 14.0, 90.0)]
 
 
-def test_the_comparison_is_of_the_thread_that_moved_the_data() -> None:
-    alone = timelines.shares(made_up.timeline("epoll"))
-    assert alone == pytest.approx(
-        {"waiting": 10 / 50, "run_queue": 3 / 50, "copying": 14 / 50, "asking": 2 / 50, "free": 21 / 50}
+def test_a_request_has_two_lanes_for_each_thread_that_moved_its_data() -> None:
+    alone, handed_over, *_ = timelines.of_requests(
+        [made_up.timeline("epoll"), made_up.timeline("threads", 2)]
     )
-    handed_over = timelines.shares(made_up.timeline("threads", 2))
-    assert handed_over["asking"] == 0
-    assert sum(handed_over.values()) == pytest.approx(1.0)
+    assert alone.layout["yaxis"]["categoryarray"] == ["program", "kernel"]
+    assert handed_over.title == "threads: Blocking I/O (fig. 6.1)"
+    bars = {(trace["name"], lane) for trace in alone.data for lane in trace["y"]}
+    assert bars == {
+        ("in the program", "program"),
+        ("waiting", "kernel"),
+        ("run queue", "kernel"),
+        ("asking", "kernel"),
+        ("copying", "kernel"),
+    }
+    first, last = alone.layout["xaxis"]["range"]
+    for trace in alone.data:
+        for start, length in zip(trace["base"], trace["x"], strict=True):
+            assert first <= start < start + length <= last
+    copying = next(trace for trace in alone.data if trace["name"] == "copying")
+    assert copying["text"] == ["recv(7) = 1: copying, 5.0 of 6.0 µs", "send(7) = 1: copying, 9.0 of 11.0 µs"]
+
+
+def test_the_models_are_compared_by_shares_and_without_the_wait() -> None:
+    found = [made_up.timeline("epoll"), made_up.timeline("threads", 2)]
+    shares, micros = timelines.comparison(found)
+    for at in range(len(found)):
+        assert sum(part["x"][at] for part in shares.data) == pytest.approx(1.0)
+    spent = {part["name"]: part["x"][0] for part in micros.data}
+    assert spent == pytest.approx(
+        {"run queue": 3.0, "copying": 14.0, "asking (free)": 2.0, "in the program (free)": 12.0}
+    )
 
 
 def test_every_verdict_is_a_word(page: str, document: Document) -> None:

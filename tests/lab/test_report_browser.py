@@ -55,7 +55,7 @@ DRAW = """(async () => {
 
 def all_is_well(page: chromium.Page, width: int, url: str) -> None:
     charts = page.run(DRAW)
-    assert len(charts) == 3 + 1 + 2 + 2 * 4
+    assert len(charts) == 3 + 2 + 2 + 2 * 4
     for chart in charts:
         assert chart["points"]
         assert min(chart["points"]) > 0

@@ -251,7 +251,7 @@ pub fn install_probe(fd: RawFd) -> PyResult<()> {
 }
 
 /// A traced call as Python has it: see `Probe::events`.
-type EventTuple = (u64, &'static str, i64, u64, u64, u64, u64, i64);
+type EventTuple = (u64, &'static str, &'static str, i64, u64, u64, u64, u64, i64, i64);
 
 /// The measuring process's side of a probe: the table of another process's I/O calls.
 #[pyclass(frozen, module = "proact._core")]
@@ -299,13 +299,14 @@ impl Probe {
         Ok(dict)
     }
 
-    /// Begins a trace of single calls, without those of the last, or ends it.
-    fn trace(&self, on: bool) {
-        self.0.trace(on);
+    /// Begins a trace of single calls, without those of the last, or ends it; returns how many calls the one until now
+    /// had no room for.
+    fn trace(&self, on: bool) -> usize {
+        self.0.trace(on)
     }
 
-    /// The calls of the trace that have returned, in that order: (thread id, call, fd, start, end, cpu, run queue,
-    /// result), times in ns of the monotonic clock.
+    /// The calls of the trace that have returned, in that order: (thread id, call, role, fd, start, end, cpu, run queue,
+    /// result, errno), times in ns of the monotonic clock; errno is 0 of those that have not failed.
     fn events(&self) -> Vec<EventTuple> {
         let events = self.0.events().into_iter();
         events
@@ -313,14 +314,17 @@ impl Probe {
                 let probe::Event {
                     thread,
                     call,
+                    role,
                     fd,
                     start,
                     end,
                     cpu,
                     run_queue,
                     result,
+                    errno,
                 } = each;
-                (thread, call, fd, start, end, cpu, run_queue, result)
+                let role = role.name();
+                (thread, call, role, fd, start, end, cpu, run_queue, result, errno)
             })
             .collect()
     }

@@ -1,12 +1,12 @@
 //! The probe, installed in this test's own process: what it says of calls whose truth is known.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proact_lab::probe::{self, CallTimes, Reader, Snapshot};
+use proact_lab::probe::{self, CallTimes, Reader, Role, Snapshot};
 
 /// This thread's totals of one kind of call.
 fn call(snapshot: &Snapshot, name: &str) -> CallTimes {
@@ -17,7 +17,7 @@ fn call(snapshot: &Snapshot, name: &str) -> CallTimes {
     found.map(|(_, _, times)| times).unwrap_or_default()
 }
 
-/// The growth of what a thread's time was spent on: on a CPU between calls, and all of it.
+/// The growth of what a thread's time was spent on: between calls on a CPU or waiting for one, and all of it.
 fn spent(before: &Snapshot, after: &Snapshot) -> (u64, u64) {
     // SAFETY: gettid has no arguments.
     let me = unsafe { libc::gettid() } as u64;
@@ -27,8 +27,11 @@ fn spent(before: &Snapshot, after: &Snapshot) -> (u64, u64) {
             mine.calls().map(|(_, _, times)| times.wall).sum::<u64>()
         })
     };
-    let user = call(after, "between").cpu - call(before, "between").cpu;
-    (user, all(after) - all(before))
+    let wanted = |snapshot| {
+        let between = call(snapshot, "between");
+        between.cpu + between.run_queue
+    };
+    (wanted(after) - wanted(before), all(after) - all(before))
 }
 
 #[test]
@@ -75,6 +78,24 @@ fn what_waits_and_what_copies() {
     let waited = (event.end - event.start).saturating_sub(event.cpu + event.run_queue);
     assert!(waited < 1_000_000, "{event:?}");
 
+    // A receive that has nothing to wait for fails, and the trace says how; what sets the socket so is seen, too.
+    near.set_nonblocking(true).expect("set");
+    assert_eq!(
+        near.read(&mut byte).expect_err("empty").kind(),
+        ErrorKind::WouldBlock
+    );
+    near.set_nonblocking(false).expect("set");
+    let events = reader.events();
+    let event = events.iter().find(|event| event.result == -1);
+    let event = event.expect("the receive is in the trace");
+    assert_eq!((event.errno, event.role), (i64::from(libc::EAGAIN), Role::Moves));
+    assert!(
+        events
+            .iter()
+            .any(|event| event.call == "ioctl" && event.errno == 0)
+    );
+    assert_eq!(reader.trace(true), 0);
+
     // All of a thread's time is in some row.
     let before = reader.snapshot();
     for _ in 0..1000 {
@@ -86,7 +107,7 @@ fn what_waits_and_what_copies() {
     let (_, sum) = spent(&before, &after);
     assert!(sum.abs_diff(wall) * 50 <= wall, "{sum} of {wall} ns");
 
-    // A thread that spins across a snapshot was on a CPU, not stalled, although no call has told so.
+    // A thread that spins across a snapshot was not stalled, although no call has told so.
     let spin = || {
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(100) {}
@@ -98,7 +119,7 @@ fn what_waits_and_what_copies() {
     let (user, sum) = spent(&before, &after);
     let wall = after.at - before.at;
     assert!(sum.abs_diff(wall) * 50 <= wall, "{sum} of {wall} ns");
-    assert!(user * 10 >= wall * 6 && user <= wall, "{user} of {wall} ns"); // others may want the CPU
+    assert!(user * 10 >= wall * 6 && user <= wall, "{user} of {wall} ns");
 
     // A thread that has ended stays as it was.
     let ended = thread::spawn(move || {
@@ -114,6 +135,14 @@ fn what_waits_and_what_copies() {
     let before = total(&reader.snapshot()).expect("it made a call");
     thread::sleep(Duration::from_millis(20));
     assert_eq!(total(&reader.snapshot()), Some(before));
+
+    // A trace that is full counts what it has no room for.
+    reader.trace(true);
+    for _ in 0..262_144 + 10 {
+        std::hint::black_box(std::process::id());
+    }
+    assert!((10..100).contains(&reader.trace(false)));
+    assert_eq!(reader.events().len(), 262_144);
 
     assert!(
         after.overhead > 0 && after.overhead < 100_000,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from proact.cli import doctor, lab, run
+from proact.cli import doctor, lab, lab_claims, lab_serve, lab_timeline, run
 from proact.cli.error import CommandError
 from proact.cli.program import Program
 from proact.lab.asked import AskedError
@@ -27,6 +27,13 @@ app.command("run", context_settings=run.CONTEXT, short_help="Run any asyncio pro
     run.run
 )
 app.command("doctor", short_help="Show which engine this machine gets, and why.")(doctor.doctor)
+lab.app.command("timeline", short_help="One request through each I/O model: who waits, and who copies.")(
+    lab_timeline.timeline
+)
+lab.app.command("claims", short_help="What textbooks say of I/O models, tested on this machine.")(
+    lab_claims.claims
+)
+lab.app.command("serve", short_help="Choose, start and watch a run in a browser.")(lab_serve.serve)
 app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -16,7 +15,6 @@ from proact.cli.error import CommandError
 from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.export import as_objects, differences, to_csv
 from proact.lab.limits import MAX_SIZE, refusal
-from proact.lab.live.server import serve as serve_page
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
 from proact.lab.report import drawing
@@ -25,7 +23,9 @@ from proact.lab.results import ResultsError, load
 from proact.lab.run import Settings
 from proact.lab.run import run as run_cells
 from proact.lab.summary import failed
-from proact.lab.table import console, render, render_differences
+from proact.lab.table import console, render_differences
+from proact.lab.timeline import Plan, add
+from proact.lab.view import render_all
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def lab() -> None:
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run
       proact lab compare a.json b.json  two machines, or two versions
+      proact lab timeline               one request: where each model waits, and who copies
+      proact lab claims                 what textbooks say, tested on this machine
       proact lab serve                  all of it in a browser
 
     The laboratory: what each I/O model costs on this machine.
@@ -99,6 +101,7 @@ def run(
     repeat: Repeat = 1,
     models: Models = "all",
     split: Annotated[bool, typer.Option(help="Measure where the time goes, in a pass of its own.")] = True,
+    timelines: Annotated[bool, typer.Option(help="Take a timeline of each model as well.")] = False,
     json_file: Json = None,
     csv_file: Csv = None,
     html_file: Html = None,
@@ -140,6 +143,7 @@ def run(
         json_file,
         csv_file,
         html_file,
+        timelines=timelines,
     )
 
 
@@ -222,38 +226,13 @@ def compare(
     return 0
 
 
-@app.command(short_help="Choose, start and watch a run in a browser.")
-def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-) -> int:
-    """\b
-    Examples:
-      proact lab serve
-      proact lab serve --port 8000
-
-    A page on this machine, served by proact: pick models and a load, watch the numbers come, stop, read the
-    report, download the raw results. Its address is printed. One run at a time, in a process of its own;
-    Ctrl-C ends both. Nobody else can reach it unless --host says so: whoever can then, can start runs.
-    """
-    if missing := [name for name in ("httptools", "plotly") if importlib.util.find_spec(name) is None]:
-        raise CommandError(f"the page needs {' and '.join(missing)}: pip install 'proact[lab]'")
-    try:
-        serve_page(
-            host, port, lambda url: print(f"proact: {url} (Ctrl-C stops)", file=sys.stderr, flush=True)
-        )
-    except KeyboardInterrupt:
-        print("proact: stopped", file=sys.stderr)
-        return 0
-    except OSError as error:
-        raise CommandError(
-            f"can't listen on {host} port {port}: {error.strerror or error}", exit_code=1
-        ) from None
-    return 0
-
-
 def measure(
-    settings: Settings, json_file: str | None, csv_file: str | None, html_file: str | None = None
+    settings: Settings,
+    json_file: str | None,
+    csv_file: str | None,
+    html_file: str | None = None,
+    *,
+    timelines: bool = False,
 ) -> int:
     """Check what the types don't, run, and show the results; the exit code."""
     seconds("--duration", settings.duration, least=0.01)
@@ -268,10 +247,12 @@ def measure(
     try:
         with watch() as progress:
             document = run_cells(settings, progress)
+            plans = [Plan(model, settings.workloads[0]) for model in settings.models]
+            complete = add(document, plans, progress) if timelines else True
     except KeyboardInterrupt:
         raise CommandError("interrupted", exit_code=130) from None
     show(document, json_file, csv_file, html_file)
-    return 1 if failed(document) else 0
+    return 1 if failed(document) or not complete else 0
 
 
 def show(
@@ -280,7 +261,12 @@ def show(
     """The tables on stdout, and the raw results and the report where they were asked for."""
     if "-" not in (json_file, csv_file, html_file):
         out = console()
-        out.print(render(document, out.width))
+        out.print(render_all(document, out.width))
+    write(document, json_file, csv_file, html_file)
+
+
+def write(document: Document, json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
+    """The raw results and the report, each where it was asked for."""
     wanted: tuple[tuple[str | None, str, Callable[[Document], str]], ...] = (
         (json_file, "raw results", lambda found: json.dumps(found) + "\n"),
         (csv_file, "raw results", to_csv),

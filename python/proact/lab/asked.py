@@ -40,8 +40,8 @@ def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def seconds(option: str, value: float, least: float) -> float:
-    """A number of seconds from ``least`` to an hour."""
-    if not (math.isfinite(value) and least <= value <= 3600):
-        raise AskedError(f"{option} is {value:g}: it must be from {least:g} to 3600 seconds")
+def seconds(option: str, value: float, least: float, most: float = 3600) -> float:
+    """A number of seconds from ``least`` to ``most``, an hour if nothing else is said."""
+    if not (math.isfinite(value) and least <= value <= most):
+        raise AskedError(f"{option} is {value:g}: it must be from {least:g} to {most:g} seconds")
     return value

@@ -57,15 +57,15 @@ def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_
         ring_ops += ops - ops_then
         for name, (role, *now) in times.items():
             then = times_then.get(name, (role, 0, 0, 0, 0, 0, 0))[1:]
-            plain = name.removeprefix("__").removesuffix("_chk")  # glibc's checked forms are the same calls
-            roles[plain] = role
-            total = calls.setdefault(plain, [0.0] * len(now))
+            call = plain(name)
+            roles[call] = role
+            total = calls.setdefault(call, [0.0] * len(now))
             for index, (value, old) in enumerate(zip(now, then, strict=True)):
                 total[index] += value - old
-    seconds = {name: _seconds(total) for name, total in calls.items()}
-    between = seconds.pop("between", _seconds([0.0] * 6))
+    seconds = {name: _seconds(roles[name], total) for name, total in calls.items()}
+    between = seconds.pop("between", _seconds("between", [0.0] * 6))
     moving = [each for name, each in seconds.items() if roles[name] in ("moves", "ring")]
-    asking = [each for name, each in seconds.items() if roles[name] == "asks"]
+    asking = [each for name, each in seconds.items() if roles[name] in ("waits", "asks")]
     spent = sum(each["cpu"] for each in (between, *seconds.values()))
     return {
         "seconds": (last["at"] - first["at"]) / 1e9,
@@ -81,12 +81,19 @@ def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_
         "ring_ops": ring_ops,
         "calls": {name: each for name, each in seconds.items() if each["count"]},
         "probe_ns": last["overhead"],
+        "lost": last["lost"],
     }
 
 
-def _seconds(total: list[float]) -> CallTimes:
+def plain(name: str) -> str:
+    """A call as its manual page names it: glibc's checked and large-file forms are the same calls."""
+    return name.removeprefix("__").removesuffix("_chk").removesuffix("64")
+
+
+def _seconds(role: str, total: list[float]) -> CallTimes:
     count, wall, cpu, run_queue, moved, empty = total
     return {
+        "role": role,
         "count": count,
         "wall": wall / 1e9,
         "cpu": cpu / 1e9,

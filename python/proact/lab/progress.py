@@ -57,6 +57,10 @@ class PlainProgress:
         what = f"{result['model']}, {describe(Load.of(result))}"
         self.say(f"[{self.done}/{self.cells}] {what}: {outcome(result)}")
 
+    def note(self, what: str) -> None:
+        """What is done now, beside the cells."""
+        self.say(what)
+
     def say(self, line: str) -> None:
         """One line to stderr, as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -109,6 +113,10 @@ class LiveProgress(PlainProgress):
             super().finished(result)
         else:
             self.done += 1
+
+    def note(self, what: str) -> None:
+        self.progress.update(self.task, description=what, left="-")
+        self.progress.refresh()
 
     def draw(self) -> None:
         """Redraw, with the time left as the cells so far suggest it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 SCHEMA: Final = 3
 
@@ -36,6 +36,7 @@ class Occupied(TypedDict):
 class CallTimes(TypedDict):
     """One kind of call of the server in the window of the probing pass. Times in seconds."""
 
+    role: NotRequired[str]  # as of an Event; absent from older results
     count: float
     wall: float  # from entry to return
     cpu: float  # of that, on a CPU: in the kernel, copying or asking
@@ -64,6 +65,7 @@ class Split(TypedDict):
     ring_ops: float  # operations handed over by io_uring_enter
     calls: dict[str, CallTimes]
     probe_ns: float  # what the probe itself adds to one call, in nanoseconds; within the parts above
+    lost: NotRequired[int]  # threads that it had no room for, which are in none of this
 
 
 class Latency(TypedDict):
@@ -130,7 +132,19 @@ class Event(TypedDict):
     cpu: float  # on a CPU between the two
     run_queue: float  # runnable between the two, but not running
     result: int  # what the call returned; -1 is an error
-    role: str  # "moves", "asks", "ring" or "waits": what the call is for
+    errno: NotRequired[int]  # of a call that failed
+    role: str  # "moves" data, "waits" for one of several things, "asks" anything else, or enters the "ring"
+
+
+class Phases(TypedDict):
+    """One request by what the server did from when it began to wait for it. Times in microseconds."""
+
+    answer: float  # from when the client sent it until it had the whole answer
+    waiting: float  # asleep in calls
+    copying: float  # on a CPU in calls that moved data, and in io_uring_enter
+    asking: float  # on a CPU in calls that moved none
+    run_queue: float  # runnable, but another had the CPU
+    program: float  # in no call
 
 
 class Timeline(TypedDict):
@@ -143,7 +157,10 @@ class Timeline(TypedDict):
     sent: float  # when the client sent the request: 0, the origin
     answered: float  # when the client had the whole answer
     events: list[Event]  # by their start
-    others: float  # CPU time of threads that make no calls (kernel workers, AIO's helpers) meanwhile
+    others: (
+        float  # CPU time of threads that make no calls (kernel workers, AIO's helpers) meanwhile, per request
+    )
+    requests: NotRequired[list[Phases]]  # all that were taken; this is the one with the median answer time
 
 
 Verdict = Literal["supported", "contradicted", "depends", "not measured"]

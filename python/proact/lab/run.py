@@ -28,7 +28,7 @@ from proact.lab.results import SCHEMA, CellResult, Document, Measured, Status
 from proact.lab.server_process import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 #: Starting and ending a server and its connections, in seconds, for the estimate of a run's time only.
 _OVERHEAD: Final = 0.2
@@ -99,18 +99,25 @@ class Observer(Protocol):
         """One cell is done, or failed, or could not be measured."""
 
 
-def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...] | None = None) -> Document:
-    """Measure all cells and return the raw results. ``load_command`` stands in for the load in tests."""
-    started = datetime.now().astimezone().isoformat(timespec="seconds")
-    cells = settings.cells()
+def run(
+    settings: Settings,
+    observer: Observer,
+    *,
+    cells: Sequence[Cell] | None = None,
+    load_command: tuple[str, ...] | None = None,
+) -> Document:
+    """Measure all cells, or those given, and return the raw results.
+
+    ``load_command`` stands in for the load in tests.
+    """
+    document = blank(settings)
+    cells = settings.cells() if cells is None else cells
     missing = {
         (model, workload, connections): MODELS[model].missing(connections, workload)
-        for model in settings.models
-        for workload in settings.workloads
-        for connections in settings.connections
+        for model, workload, connections in {(each.model, each.workload, each.connections) for each in cells}
     }
-    refused = {connections: refusal(connections) for connections in settings.connections}
-    results: list[CellResult] = []
+    refused = {connections: refusal(connections) for connections in {each.connections for each in cells}}
+    results = document["cells"]
     measurable: list[Cell] = []
     for cell in cells:
         if reason := refused[cell.connections]:
@@ -127,16 +134,21 @@ def run(settings: Settings, observer: Observer, *, load_command: tuple[str, ...]
         for result in _measure_all(bench, measurable, observer.started):
             observer.finished(result)
             results.append(result)
+    return document
+
+
+def blank(settings: Settings) -> Document:
+    """Results that begin now, with nothing measured yet."""
     return {
         "schema": SCHEMA,
-        "started": started,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": settings.seed,
-        "settings": asdict(settings) | {"pinned": server_cpu is not None},
+        "settings": asdict(settings) | {"pinned": separate_cores() is not None},
         "environment": environment.describe(),
         "models": {
             name: {"kind": MODELS[name].kind, "family": MODELS[name].family} for name in settings.models
         },
-        "cells": results,
+        "cells": [],
         "timelines": [],
         "claims": [],
     }

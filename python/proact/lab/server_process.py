@@ -175,10 +175,7 @@ class ServerProcess:
 
         It also makes the server allocate what it needs once and not per connection, before memory is read.
         """
-        exchanged = WORKLOADS[self.workload].exchange(size)
-        if exchanged is None:
-            payload = os.urandom(size)
-            exchanged = Exchange(payload, payload)
+        exchanged = sample(self.workload, size)
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -248,6 +245,15 @@ class ServerProcess:
             return Path(f"/proc/{self.pid}/{name}").read_text()
         except OSError as error:
             raise ServerError(self.ended(grace=0.2) or str(error)) from None
+
+
+def sample(workload: str, size: int) -> Exchange:
+    """One request of a workload and its only right response, with ``size`` bytes of content."""
+    exchanged = WORKLOADS[workload].exchange(size)
+    if exchanged is None:
+        payload = os.urandom(size)
+        exchanged = Exchange(payload, payload)
+    return exchanged
 
 
 def exchange(connection: socket.socket, exchanged: Exchange, timeout: float) -> bytes:

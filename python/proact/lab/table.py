@@ -60,10 +60,13 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         if block.others_cpu > QUIET:
             busy = f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile."
             parts.append(Text(busy, style="yellow"))
+        if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
+            parts.append(Text(f"The probe had no room for {lost:,} threads of a server.", style="yellow"))
         parts += [Text(line) for line in verdict(block)]
     if len(found) > 1 and (best := winners(found)):
         parts += ["", Text("When each wins", style="bold"), _winners(best)]
-    parts += ["", Text(LEGEND, style="dim")]
+    if found:
+        parts += ["", Text(LEGEND, style="dim")]
     return Group(*parts)
 
 
@@ -87,11 +90,13 @@ TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down:
 def _heading(document: Document) -> Text:
     facts, settings = document["environment"], document["settings"]
     where = "on a core each" if settings["pinned"] else "not pinned to cores"
-    lines = (
+    lines = [
         f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
         f"Over loopback, every byte verified; server and load {where}; seed {document['seed']}",
-        f"{settings['repeat']} x {settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up",
-    )
+    ]
+    if document["cells"]:
+        times = f"{settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up"
+        lines.append(f"{settings['repeat']} x {times}")
     return Text("\n".join(lines), style="dim")
 
 

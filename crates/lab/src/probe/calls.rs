@@ -17,7 +17,9 @@ pub enum Role {
     Between,
     /// It moves data: its CPU time is the copy and the protocol's path.
     Moves,
-    /// It asks or tells something, and perhaps waits for the answer; it moves nothing.
+    /// It waits until one of several things has happened, or asks whether one has.
+    Waits,
+    /// It asks or tells anything else; it moves nothing.
     Asks,
     /// io_uring_enter(2): hands operations over, runs what they have to do in the process, waits for completions.
     Ring,
@@ -29,6 +31,7 @@ impl Role {
         match self {
             Role::Between => "between",
             Role::Moves => "moves",
+            Role::Waits => "waits",
             Role::Asks => "asks",
             Role::Ring => "ring",
         }
@@ -134,24 +137,32 @@ calls! {
     // glibc's checked forms, which distributions' interpreters are built with.
     RecvChk "__recv_chk" Moves [fd]
         (fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> isize;
+    RecvFromChk "__recvfrom_chk" Moves [fd]
+        (fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int, from: *mut sockaddr,
+         size: *mut socklen_t) -> isize;
     ReadChk "__read_chk" Moves [fd] (fd: c_int, buf: *mut c_void, len: size_t, room: size_t) -> isize;
-    PollChk "__poll_chk" Asks [-1] (fds: *mut pollfd, count: libc::nfds_t, timeout: c_int, room: size_t) -> c_int;
-    Select "select" Asks [-1]
+    PreadChk "__pread_chk" Moves [fd]
+        (fd: c_int, buf: *mut c_void, len: size_t, offset: off_t, room: size_t) -> isize;
+    Pread64Chk "__pread64_chk" Moves [fd]
+        (fd: c_int, buf: *mut c_void, len: size_t, offset: off_t, room: size_t) -> isize;
+    PollChk "__poll_chk" Waits [-1] (fds: *mut pollfd, count: libc::nfds_t, timeout: c_int, room: size_t) -> c_int;
+    Select "select" Waits [-1]
         (count: c_int, read: *mut fd_set, write: *mut fd_set, error: *mut fd_set, timeout: *mut timeval) -> c_int;
-    Pselect "pselect" Asks [-1]
+    Pselect "pselect" Waits [-1]
         (count: c_int, read: *mut fd_set, write: *mut fd_set, error: *mut fd_set, timeout: *const timespec,
          mask: *const sigset_t) -> c_int;
-    Poll "poll" Asks [-1] (fds: *mut pollfd, count: libc::nfds_t, timeout: c_int) -> c_int;
-    Ppoll "ppoll" Asks [-1]
+    Poll "poll" Waits [-1] (fds: *mut pollfd, count: libc::nfds_t, timeout: c_int) -> c_int;
+    Ppoll "ppoll" Waits [-1]
         (fds: *mut pollfd, count: libc::nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int;
-    EpollWait "epoll_wait" Asks [fd] (fd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int) -> c_int;
-    EpollPwait "epoll_pwait" Asks [fd]
+    EpollWait "epoll_wait" Waits [fd] (fd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int) -> c_int;
+    EpollPwait "epoll_pwait" Waits [fd]
         (fd: c_int, events: *mut epoll_event, room: c_int, timeout: c_int, mask: *const sigset_t) -> c_int;
-    EpollPwait2 "epoll_pwait2" Asks [fd]
+    EpollPwait2 "epoll_pwait2" Waits [fd]
         (fd: c_int, events: *mut epoll_event, room: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int;
     EpollCtl "epoll_ctl" Asks [of] (fd: c_int, op: c_int, of: c_int, event: *mut epoll_event) -> c_int;
-    SigWaitInfo "sigwaitinfo" Asks [-1] (set: *const sigset_t, info: *mut libc::siginfo_t) -> c_int;
-    SigTimedWait "sigtimedwait" Asks [-1]
+    SigWait "sigwait" Waits [-1] (set: *const sigset_t, signal: *mut c_int) -> c_int;
+    SigWaitInfo "sigwaitinfo" Waits [-1] (set: *const sigset_t, info: *mut libc::siginfo_t) -> c_int;
+    SigTimedWait "sigtimedwait" Waits [-1]
         (set: *const sigset_t, info: *mut libc::siginfo_t, timeout: *const timespec) -> c_int;
     AioRead "aio_read" Asks [-1] (block: *mut aiocb) -> c_int;
     AioRead64 "aio_read64" Asks [-1] (block: *mut aiocb) -> c_int;
@@ -160,7 +171,7 @@ calls! {
     AioFsync "aio_fsync" Asks [-1] (op: c_int, block: *mut aiocb) -> c_int;
     AioError "aio_error" Asks [-1] (block: *const aiocb) -> c_int;
     AioReturn "aio_return" Asks [-1] (block: *mut aiocb) -> isize;
-    AioSuspend "aio_suspend" Asks [-1] (list: *const *const aiocb, count: c_int, timeout: *const timespec) -> c_int;
+    AioSuspend "aio_suspend" Waits [-1] (list: *const *const aiocb, count: c_int, timeout: *const timespec) -> c_int;
     Accept "accept" Asks [fd] (fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int;
     Accept4 "accept4" Asks [fd] (fd: c_int, address: *mut sockaddr, size: *mut socklen_t, flags: c_int) -> c_int;
     Fsync "fsync" Asks [fd] (fd: c_int) -> c_int;
@@ -168,6 +179,14 @@ calls! {
     Close "close" Asks [fd] (fd: c_int) -> c_int;
     SetSockOpt "setsockopt" Asks [fd]
         (fd: c_int, level: c_int, name: c_int, value: *const c_void, size: socklen_t) -> c_int;
+    GetSockOpt "getsockopt" Asks [fd]
+        (fd: c_int, level: c_int, name: c_int, value: *mut c_void, size: *mut socklen_t) -> c_int;
+    // These take their last argument as a variadic one, which on Linux travels as any other does; where the caller has
+    // given none, what happens to be there is handed on, and not looked at.
+    Fcntl "fcntl" Asks [fd] (fd: c_int, op: c_int, argument: *mut c_void) -> c_int;
+    Fcntl64 "fcntl64" Asks [fd] (fd: c_int, op: c_int, argument: *mut c_void) -> c_int;
+    Ioctl "ioctl" Asks [fd] (fd: c_int, op: libc::c_ulong, argument: *mut c_void) -> c_int;
+    GetPid "getpid" Asks [-1] () -> c_int;
 }
 
 pub(super) const KINDS: usize = Call::RingEnter as usize + 1;

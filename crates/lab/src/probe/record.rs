@@ -161,6 +161,8 @@ fn account<R: Outcome>(
         event.end.store(end, Relaxed);
         event.cpu.store(spent.0, Relaxed);
         event.run_queue.store(spent.1, Relaxed);
+        let failed = if value < 0 { errno } else { 0 };
+        event.errno.store(i64::from(failed), Relaxed);
         event
             .result
             .store(if value >= 0 { value + 1 } else { value }, Release);
@@ -201,8 +203,8 @@ fn run_queue_ns(local: &Local) -> u64 {
                 libc::O_RDONLY | libc::O_CLOEXEC,
             )
         };
-        // SAFETY: takes no pointers; a failure is looked at below.
-        fd = unsafe { libc::fcntl(opened, libc::F_DUPFD_CLOEXEC, HIGH_FD) };
+        // SAFETY: takes no pointers; a failure is looked at below. Not through libc's function, which is wrapped.
+        fd = unsafe { libc::syscall(libc::SYS_fcntl, opened, libc::F_DUPFD_CLOEXEC, HIGH_FD) } as c_int;
         if fd < 0 {
             fd = opened; // the limit of open files is lower: it stays where it is
         } else {

@@ -11,8 +11,8 @@ use crate::sockets::check;
 
 /// Threads that are accounted for; later ones are counted as lost.
 const SLOTS: usize = 12_000;
-/// Calls that a trace holds; later ones are not recorded.
-const EVENTS: usize = 65_536;
+/// Calls that a trace holds; later ones are counted as lost.
+const EVENTS: usize = 262_144;
 const MAGIC: u64 = 0x7072_6f61_6374_0001;
 
 #[repr(C)]
@@ -59,6 +59,7 @@ pub(super) struct Record {
     pub end: AtomicU64,
     pub cpu: AtomicU64,
     pub run_queue: AtomicU64,
+    pub errno: AtomicI64,
     /// Written last, with one added to it where it is 0 or more: 0 is an event that is not complete.
     pub result: AtomicI64,
 }
@@ -193,6 +194,7 @@ impl ThreadTimes {
 pub struct Event {
     pub thread: u64,
     pub call: &'static str,
+    pub role: Role,
     pub fd: i64,
     pub start: u64,
     pub end: u64,
@@ -200,6 +202,8 @@ pub struct Event {
     pub run_queue: u64,
     /// As the function returned it.
     pub result: i64,
+    /// Of a call that failed; else 0.
+    pub errno: i64,
 }
 
 /// The measuring process's side: makes the table, and reads it while the other process fills it.
@@ -261,17 +265,19 @@ impl Reader {
         }
     }
 
-    /// Begins a trace, without the events of the last, or ends it.
-    pub fn trace(&self, on: bool) {
+    /// Begins a trace, without the events of the last, or ends it; how many calls the one until now had no room for.
+    pub fn trace(&self, on: bool) -> usize {
         let header = self.table.header();
+        let wanted = header.events.load(Relaxed) as usize;
+        let used = wanted.min(EVENTS);
         if on {
-            let used = (header.events.load(Relaxed) as usize).min(EVENTS);
             for event in &self.table.layout().events[..used] {
                 event.result.store(0, Relaxed);
             }
             header.events.store(0, Relaxed);
         }
         header.tracing.store(u64::from(on), Relaxed);
+        wanted - used
     }
 
     /// The calls of the trace that have returned, in the order in which they did.
@@ -366,12 +372,14 @@ impl Record {
         (result != 0).then(|| Event {
             thread: self.thread.load(Relaxed),
             call: call.name(),
+            role: call.role(),
             fd: self.fd.load(Relaxed),
             start: self.start.load(Relaxed),
             end: self.end.load(Relaxed),
             cpu: self.cpu.load(Relaxed),
             run_queue: self.run_queue.load(Relaxed),
             result: if result > 0 { result - 1 } else { result },
+            errno: self.errno.load(Relaxed),
         })
     }
 }

@@ -12,7 +12,7 @@ from proact.lab.report import tables
 from proact.lab.report.drawing import plotly_js
 from proact.lab.report.figures import Figure, of_block, scaling
 from proact.lab.report.looks import looks
-from proact.lab.report.timelines import of_requests
+from proact.lab.report.timelines import HOW, of_requests
 from proact.lab.summary import blocks
 from proact.lab.table import describe
 
@@ -64,12 +64,13 @@ def to_html(document: Document) -> str:
     parts, found, looked = _Parts(), blocks(document), looks(document["models"])
     parts.add("When each wins", tables.when_each_wins(found))
     parts.add("What the textbooks say", tables.claims(document["claims"]))
-    parts.add("One request", parts.draw(of_requests(document["timelines"])))
+    if requests := parts.draw(of_requests(document["timelines"])):
+        parts.add("One request through each model", f'<p class="how">{HOW}</p>', requests)
     parts.add("How they scale", parts.draw(scaling(found, looked)))
     for block in found:
         charts = parts.draw(of_block(document, block, looked))
         parts.add(describe(block.load), tables.block_text(block), charts, tables.block_numbers(block))
-    parts.add("Not measured", tables.absent(found))
+    parts.add("Not measured", tables.absent(document, found))
     parts.add(
         "Environment",
         f"<details><summary>Machine and settings</summary>{tables.environment(document)}</details>",

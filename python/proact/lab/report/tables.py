@@ -84,6 +84,8 @@ def block_text(block: Block) -> str:
         warnings.append(f"System calls were not counted: {block.uncounted}")
     if block.traced:
         warnings.append(TRACED_NOTE)
+    if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
+        warnings.append(f"The probe had no room for {lost:,} threads of a server.")
     if any(row.load_bound for row in block.rows):
         warnings.append(SATURATED_NOTE)
     lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings]
@@ -136,7 +138,7 @@ def _indented(evidence: dict[str, Any]) -> str:
     return json.dumps(evidence, indent=1, ensure_ascii=False)
 
 
-def absent(blocks: Sequence[Block]) -> str:
+def absent(document: Document, blocks: Sequence[Block]) -> str:
     """The models without numbers, each with the loads and the reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for block in blocks:
@@ -147,6 +149,8 @@ def absent(blocks: Sequence[Block]) -> str:
         (model, reason, "all loads" if len(loads) == len(blocks) else "; ".join(loads))
         for (model, reason), loads in found.items()
     ]
+    without = document["settings"].get("no_timeline", {})
+    rows += [(model, reason, "the timelines") for model, reason in without.items()]
     return table(("model", "reason", "under"), rows, texts=3) if rows else ""
 
 

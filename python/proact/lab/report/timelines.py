@@ -1,16 +1,19 @@
-"""The charts of single requests: the calls of each model on an axis of real time, and all models compared.
+"""The charts of single requests: Stevens' five figures on an axis of real time, and those that compare them.
 
-A call is drawn as what the thread did in it: asleep, then ready to run, then on a CPU. Their lengths are
-measured; their order within the call is the usual one (data is waited for, then copied), not measured.
+What the calls add up to is ``phases.py``'s. A call is drawn as what its thread did in it: asleep, ready to
+run, on a CPU. Their lengths are measured; their order within the call is not.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.phases import asleep, concerned, copies, outlasts
 from proact.lab.report.figures import Figure
 from proact.lab.report.looks import PARTS, part_bars
 from proact.lab.table import amount
+from proact.lab.timeline_view import FIGURES, common_end, finish, medians, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,60 +23,73 @@ if TYPE_CHECKING:
 _LANE: Final = 34  # px
 _AXES: Final = 72
 
-#: What a thread does on a CPU in a call, by the call's role.
-_WORK: Final = {"moves": "copying", "ring": "copying", "asks": "asking", "waits": "asking"}
+#: How much of what came before the request is shown, as a part of what follows it.
+_BEFORE: Final = 0.25
 
-#: The parts that a request is told in; what is left of the time, the program has.
-_SHARES: Final = ("waiting", "run_queue", "copying", "asking")
+#: What a request is spent on, each with its part's colour and what it is called here.
+_SPENT: Final = {
+    "waiting": ("waiting", "waiting"),
+    "run_queue": ("run_queue", "run queue"),
+    "copying": ("copying", "copying"),
+    "asking": ("asking", "asking (free)"),
+    "program": ("user", "in the program (free)"),
+}
+
+HOW: Final = (
+    "Time 0 is when the client sent the request. The upper lane is the server's program, the lower one the "
+    "kernel, working or sleeping for it; two lanes for each thread that moved the data. How long a call "
+    "slept, stood in the run queue and worked is measured; in which order is not, and is drawn so. All charts have "
+    "one scale, but for those that took far longer."
+)
+
+#: One bar: lane, from, to (µs), and what is said of it.
+_Bar = tuple[str, float, float, str]
 
 
 def of_requests(timelines: Sequence[Timeline]) -> list[Figure]:
-    """One chart for each timeline, all on the same axis, and the sixth: all models compared."""
+    """A chart for each timeline, kind by kind, then the comparison."""
     if not timelines:
         return []
-    end = max(each["answered"] for each in timelines)
-    return [*(_request(each, end) for each in timelines), comparison(timelines)]
+    kinds = list(dict.fromkeys(each["kind"] for each in timelines))
+    ordered = sorted(timelines, key=lambda each: kinds.index(each["kind"]))
+    end = common_end(timelines)
+    return [*(_request(each, max(end, finish(each))) for each in ordered), *comparison(ordered)]
 
 
-def phases(event: Event) -> Iterator[tuple[str, float, float]]:
-    """What the thread did in a call: the part, from, to (µs)."""
-    start, end = event["start"], event["end"]
-    ready = max(start, end - event["cpu"] - event["run_queue"])
-    running = max(ready, end - event["cpu"])
-    for part, since, until in (
-        ("waiting", start, ready),
-        ("run_queue", ready, running),
-        (_WORK[event["role"]], running, end),
-    ):
-        if until > since:
-            yield part, since, until
+def states(event: Event, answered: float) -> Iterator[tuple[str, float, float]]:
+    """What a thread did in a call: the part, from, to (µs)."""
+    at = event["start"]
+    if outlasts(event, answered):  # the wait for the next request: its work is that one's
+        yield "waiting", at, event["end"]
+        return
+    work = "copying" if copies(event) else "asking"
+    lengths = (("waiting", asleep(event)), ("run_queue", event["run_queue"]), (work, event["cpu"]))
+    for part, length in lengths:
+        if length > 0:
+            yield part, at, at + length
+        at += length
 
 
 def _request(timeline: Timeline, end: float) -> Figure:
-    """Two lanes for each thread: the application between its calls, the kernel within them."""
-    threads = sorted({event["thread"] for event in timeline["events"]})
-    first, last = -0.12 * end, 1.12 * end
-    bars: dict[str, list[tuple[str, float, float, str]]] = {}
+    """Two lanes for each thread: the program between its calls, the kernel within them."""
+    events = concerned(timeline)
+    threads = sorted({event["thread"] for event in events})
+    bars: dict[str, list[_Bar]] = {}
     for thread in threads:
-        number = f" {thread}" if len(threads) > 1 else ""
+        lanes = _lanes(thread, len(threads))
         since: float | None = None  # before its first call and after its last nothing is known of a thread
-        for event in (each for each in timeline["events"] if each["thread"] == thread):
+        for event in (each for each in events if each["thread"] == thread):
             if since is not None and since < event["start"]:
-                said = f"outside of calls: {event['start'] - since:,.1f} µs"
-                bars.setdefault("user", []).append((f"application{number}", since, event["start"], said))
+                text = f"in the program, {event['start'] - since:,.1f} µs"
+                bars.setdefault("user", []).append((lanes[0], since, event["start"], text))
             since = event["end"]
-            for part, start, stop in phases(event):
-                said = (
-                    f"{event['call']}({event['fd']}) = {event['result']}: {PARTS[part][0]}, "
-                    f"{stop - start:,.1f} of {event['end'] - event['start']:,.1f} µs"
-                )
-                bars.setdefault(part, []).append((f"kernel{number}", start, stop, said))
-    lanes = [
-        f"{lane}{f' {thread}' if len(threads) > 1 else ''}"
-        for thread in threads
-        for lane in ("application", "kernel")
-    ]
-    data = [_lane(part, _within(bars[part], first, last)) for part in PARTS if part in bars]
+            for part, start, stop in states(event, timeline["answered"]):
+                whole = event["end"] - event["start"]
+                text = f"{_call(event)}: {PARTS[part][0]}, {stop - start:,.1f} of {whole:,.1f} µs"
+                bars.setdefault(part, []).append((lanes[1], start, stop, text))
+    first, last = -_BEFORE * end, 1.04 * end
+    shown = {part: _within(bars.get(part, []), first, last) for part in PARTS}
+    every = [lane for thread in threads for lane in _lanes(thread, len(threads))]
     layout = {
         "barmode": "overlay",
         "bargap": 0.25,
@@ -82,109 +98,111 @@ def _request(timeline: Timeline, end: float) -> Figure:
             "title": {"text": "lane"},
             "type": "category",
             "categoryorder": "array",
-            "categoryarray": lanes,
-            "range": [len(lanes) - 0.5, -0.5],
+            "categoryarray": every,
+            "range": [len(every) - 0.5, -0.5],
             "showgrid": False,
         },
         "shapes": [_mark(timeline["sent"]), _mark(timeline["answered"])],
         "annotations": [_word("sent", timeline["sent"]), _word("answered", timeline["answered"])],
     }
-    how = (
-        f"{len(timeline['events'])} calls. The kernel's lane is the thread inside a call: asleep, or at work."
-    )
-    if timeline["others"]:
-        how += f" Other threads worked {timeline['others']:,.1f} µs meanwhile."
-    title = f"{timeline['model']} ({timeline['kind']})"
-    return Figure(title, how, data, layout, _LANE * len(lanes) + _AXES)
+    title = f"{timeline['model']}: {FIGURES.get(timeline['kind'], timeline['kind'])}"
+    data = [_trace(part, found) for part, found in shown.items() if found]
+    return Figure(title, said(timeline), data, layout, _LANE * len(every) + _AXES)
 
 
-def _within(
-    bars: list[tuple[str, float, float, str]], first: float, last: float
-) -> list[tuple[str, float, float, str]]:
+def _lanes(thread: int, threads: int) -> tuple[str, str]:
+    number = f" {thread}" if threads > 1 else ""
+    return f"program{number}", f"kernel{number}"
+
+
+def _call(event: Event) -> str:
+    """A call as strace has it."""
+    returned = errno.errorcode.get(event["errno"], "error") if "errno" in event else f"{event['result']:,}"
+    return f"{event['call']}({event['fd'] if event['fd'] >= 0 else ''}) = {returned}"
+
+
+def _within(bars: Sequence[_Bar], first: float, last: float) -> list[_Bar]:
     """The bars as far as they are in the picture."""
-    cut = [(lane, max(start, first), min(stop, last), said) for lane, start, stop, said in bars]
+    cut = [(lane, max(start, first), min(stop, last), text) for lane, start, stop, text in bars]
     return [each for each in cut if each[1] < each[2]]
 
 
-def _lane(part: str, bars: list[tuple[str, float, float, str]]) -> dict[str, Any]:
+def _trace(part: str, bars: Sequence[_Bar]) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
-        "name": "outside of calls" if part == "user" else PARTS[part][0],
+        "name": "in the program" if part == "user" else PARTS[part][0],
         "y": [lane for lane, *_ in bars],
         "base": [start for _, start, _, _ in bars],
         "x": [stop - start for _, start, stop, _ in bars],
-        "text": [said for *_, said in bars],
+        "text": [text for *_, text in bars],
         "textposition": "none",
         "marker": part_bars(part),
-        "hovertemplate": "%{text}, from %{base:,.1f} µs<extra></extra>",
+        "hovertemplate": "%{text}<extra></extra>",
     }
 
 
 def _mark(at: float) -> dict[str, Any]:
-    return {
-        "type": "line",
-        "x0": at,
-        "x1": at,
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "line": {"width": 1, "dash": "dot"},
-    }
+    line = {"width": 1, "dash": "dot"}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
 def _word(text: str, at: float) -> dict[str, Any]:
     return {"text": text, "x": at, "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
 
 
-def shares(timeline: Timeline) -> dict[str, float]:
-    """Where the thread that moved the data was between request and answer; in parts that add up to 1.
-
-    "free" is the time outside of calls: the program had it, for this work or for any other.
-    """
-    moved = [each["thread"] for each in timeline["events"] if each["role"] in ("moves", "ring")]
-    of_thread = max(moved, key=moved.count, default=0)
-    whole = timeline["answered"] - timeline["sent"]
-    spent = dict.fromkeys(_SHARES, 0.0)
-    for event in timeline["events"]:
-        if event["thread"] == of_thread:
-            for part, start, stop in phases(event):
-                inside = min(stop, timeline["answered"]) - max(start, timeline["sent"])
-                spent[part] += max(0.0, inside) / whole
-    return spent | {"free": max(0.0, 1.0 - sum(spent.values()))}
-
-
-def comparison(timelines: Sequence[Timeline]) -> Figure:
-    """Stevens' sixth figure: all models side by side, each request cut into its phases."""
+def comparison(timelines: Sequence[Timeline]) -> list[Figure]:
+    """Stevens' sixth figure: what a request's time goes to in each model; then the same without the wait."""
+    several = len({(each["workload"], each["size"]) for each in timelines}) > 1
     names = [
-        f"{each['model']}, {each['workload']} {amount(each['size'])}"
-        if len({(one["workload"], one["size"]) for one in timelines}) > 1
-        else each["model"]
+        f"{each['model']}, {each['workload']} {amount(each['size'])}" if several else each["model"]
         for each in timelines
     ]
-    found = [shares(each) for each in timelines]
-    data = []
-    for part in (*_SHARES, "free"):
-        shown = "user" if part == "free" else part
-        label = "free for the program" if part == "free" else PARTS[part][0]
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": label,
-                "y": names,
-                "x": [each[part] for each in found],
-                "marker": part_bars(shown),
-                "hovertemplate": f"%{{y}}: %{{x:.1%}} {label}<extra></extra>",
-            }
-        )
+    spent = [medians(each) for each in timelines]
+    micros = {part: [each[part] for each in spent] for part in _SPENT}  # type: ignore[literal-required]
+    whole = [sum(each) or 1.0 for each in zip(*micros.values(), strict=True)]
+    shares = {part: [a / b for a, b in zip(each, whole, strict=True)] for part, each in micros.items()}
+    share_axis = {"title": {"text": "share of the time"}, "tickformat": ".0%", "range": [0, 1]}
+    micros_axis = {"title": {"text": "µs per request"}}
+    del micros["waiting"]
+    return [
+        _stacked(
+            "The models compared (fig. 6.6)",
+            "From when the server began to wait until it had answered: blocked, or free. Medians of all.",
+            names,
+            shares,
+            share_axis,
+            "%{x:.1%}",
+        ),
+        _stacked(
+            "The same without the wait",
+            "What the server's threads did for a request besides sleeping: shorter is less work.",
+            names,
+            micros,
+            micros_axis,
+            "%{x:,.3~g} µs",
+        ),
+    ]
+
+
+def _stacked(
+    title: str, how: str, names: list[str], values: dict[str, list[float]], axis: dict[str, Any], shown: str
+) -> Figure:
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": _SPENT[part][1],
+            "y": names,
+            "x": each,
+            "marker": part_bars(_SPENT[part][0]),
+            "hovertemplate": f"%{{y}}: {shown} {_SPENT[part][1]}<extra></extra>",
+        }
+        for part, each in values.items()
+    ]
     layout = {
         "barmode": "stack",
-        "xaxis": {
-            "title": {"text": "share until the answer"},
-            "tickformat": ".0%",
-            "range": [0, 1],
-        },
+        "xaxis": axis,
         "yaxis": {
             "title": {"text": "model"},
             "type": "category",
@@ -195,5 +213,4 @@ def comparison(timelines: Sequence[Timeline]) -> Figure:
             "showgrid": False,
         },
     }
-    how = "Of the thread that moved the data: blocked (waiting, copying, asking) or free for the program."
-    return Figure("The models compared", how, data, layout, 26 * len(names) + _AXES)
+    return Figure(title, how, data, layout, 24 * len(names) + _AXES)

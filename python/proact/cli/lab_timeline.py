@@ -1,0 +1,75 @@
+"""``proact lab timeline``: checks what was asked for; ``proact.lab`` takes and draws."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Final
+
+import typer
+
+from proact.cli.error import CommandError
+from proact.cli.lab import Html, Json, Models, check_files, show
+from proact.lab.asked import chosen, numbers, seconds
+from proact.lab.progress import watch
+from proact.lab.registry import MODELS
+from proact.lab.run import Settings, blank
+from proact.lab.timeline import DELAY, MAX_SIZE, REQUESTS, Plan, add
+from proact.lab.workloads import WORKLOADS
+
+#: A delay is from so many seconds to so many: a model that polls meanwhile fills the trace.
+_DELAYS: Final = (0.0001, 1.0)
+
+_UNITS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def timeline(
+    models: Models = "all",
+    workload: Annotated[str, typer.Option(metavar="NAME", help=f"Of: {', '.join(WORKLOADS)}.")] = "echo",
+    size: Annotated[str, typer.Option(metavar="BYTES", help="Bytes of content, up to 64K.")] = "1024",
+    delay: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the server waits before it is asked: 500us, 5ms.")
+    ] = f"{DELAY * 1e3:g}ms",
+    requests: Annotated[int, typer.Option(help="Requests taken, of which the median is shown.")] = REQUESTS,
+    json_file: Json = None,
+    html_file: Html = None,
+) -> int:
+    """\b
+    Examples:
+      proact lab timeline
+      proact lab timeline --models blocking,select,epoll,proact-io_uring
+      proact lab timeline --size 64K --delay 20ms --html timelines.html
+
+    One request through each I/O model, call by call, in microseconds: what the server's process waited in,
+    and who copied the data. The five figures of Stevens' UNIX Network Programming, ch. 6, measured on this
+    machine, and the sixth, which compares them. Exit code 1 if a model failed.
+    """
+    names = chosen("model", models, MODELS)
+    (work, *more) = chosen("workload", workload, WORKLOADS)
+    sizes = numbers("--size", size, most=MAX_SIZE)
+    if more or len(sizes) > 1:
+        raise CommandError("a timeline is of one workload and one size")
+    if not 1 <= requests <= 1000:
+        raise CommandError(f"--requests is {requests}: it must be from 1 to 1000")
+    after = period("--delay", delay)
+    check_files(json_file, None, html_file)
+    os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
+    document = blank(Settings(names, (work,), connections=(1,), sizes=sizes, repeat=requests))
+    document["settings"]["delay"] = after
+    try:
+        with watch() as progress:
+            plans = [Plan(name, work, sizes[0], after, requests) for name in names]
+            complete = add(document, plans, progress)
+    except KeyboardInterrupt:
+        raise CommandError("interrupted", exit_code=130) from None
+    show(document, json_file, None, html_file)
+    return 0 if complete else 1
+
+
+def period(option: str, text: str) -> float:
+    """A time such as 500us, 5ms or 0.01s, in seconds. Raises CommandError."""
+    digits = text.rstrip("usµm")
+    try:
+        value = float(digits) * _UNITS[text[len(digits) :]]
+    except (ValueError, KeyError):
+        raise CommandError(f"{option} is {text!r}: it takes a time with its unit, such as 5ms") from None
+    return seconds(option, value, *_DELAYS)

@@ -1,0 +1,34 @@
+"""What textbooks say of I/O models, each claim as a test on this machine.
+
+A claim has a text, its source, what has to be measured for it, and a judge, a function of the numbers alone.
+To add one: its judge and its trial in a file here, and its name below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proact.lab.claims.blocking import ASYNCHRONOUS, BLOCKED_IN_SELECT, NONBLOCKING_COPIES, SIGNAL_COPIES
+from proact.lab.claims.calls import NICER_FACE, TWO_CALLS
+from proact.lab.claims.connections import GAIN, NOT_FASTER, THREAD_COSTS
+from proact.lab.claims.costs import POLLING, WATCHING
+
+if TYPE_CHECKING:
+    from proact.lab.claims.trial import Trial
+
+_ALL: Final = (
+    TWO_CALLS,
+    NOT_FASTER,
+    GAIN,
+    BLOCKED_IN_SELECT,
+    NONBLOCKING_COPIES,
+    SIGNAL_COPIES,
+    ASYNCHRONOUS,
+    POLLING,
+    THREAD_COSTS,
+    WATCHING,
+    NICER_FACE,
+)
+
+#: Every claim by its name, in the order in which they are told.
+TRIALS: Final[dict[str, Trial]] = {trial.name: trial for trial in _ALL}

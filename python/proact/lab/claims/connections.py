@@ -1,0 +1,183 @@
+"""Claims about the number of connections: multiplexing against a thread for each, with Python and without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.claims.trial import (
+    FEW,
+    MANY,
+    ONE,
+    UNP,
+    Evidence,
+    Finding,
+    MissingError,
+    Need,
+    Trial,
+    conclude,
+    decided,
+    echo,
+    p50,
+    rate,
+    ratio,
+    raw,
+    shown,
+    turned,
+)
+from proact.lab.summary import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proact.lab.results import Measured, Verdict
+
+    #: What a judge of one pair has: its cases, a sentence, the numbers.
+    Judged = tuple[dict[str, Verdict], str, Any]
+
+#: "Not faster" leaves room for so much.
+MARGIN: Final = 0.05
+
+#: "Costs more" means so many times as much.
+DEARER: Final = 2.0
+
+#: A thread for each connection, and multiplexing: in Python, and in Rust, without an interpreter's lock.
+PAIRS: Final = (("threads", "epoll"), ("bare-threads", "bare-epoll"))
+
+
+def _of_threads(evidence: Evidence, pair: tuple[str, str], connections: int) -> Spread:
+    """The messages per second of multiplexing, as a multiple of the threads'."""
+    threads, multiplexing = (evidence.spread(model, echo(connections), rate) for model in pair)
+    return ratio(multiplexing, threads)
+
+
+def _in_pairs(judge: Callable[[tuple[str, str]], Judged], thresholds: dict[str, float]) -> Finding:
+    """One verdict over all pairs that were measured."""
+    cases: dict[str, Verdict] = {}
+    parts: list[str] = []
+    evidence: dict[str, Any] = {}
+    missing: list[str] = []
+    for pair in PAIRS:
+        try:
+            found, said, numbers = judge(pair)
+        except MissingError as reason:
+            missing.append(str(reason))
+            continue
+        cases |= found
+        parts.append(said)
+        evidence[" and ".join(pair)] = numbers
+    if not cases:
+        raise MissingError("; ".join(missing))
+    return conclude(cases, "; ".join(parts) + ".", evidence | thresholds)
+
+
+def not_faster(evidence: Evidence) -> Finding:
+    """Messages per second and median latency with few connections."""
+
+    def judge(pair: tuple[str, str]) -> Judged:
+        cases: dict[str, Verdict] = {}
+        said, numbers = [], {}
+        for connections in (ONE, FEW):
+            speed = _of_threads(evidence, pair, connections)
+            threads, multiplexing = (evidence.spread(model, echo(connections), p50) for model in pair)
+            latency = ratio(multiplexing, threads)
+            # Faster where all of the interval is beyond the margin; not faster where none of it is.
+            cases[f"{pair[1]} at {connections}"] = turned(decided(speed, 1 + MARGIN, 1 + MARGIN))
+            said.append(f"{shown(speed)} at {connections} with {latency.median:.2f} times the latency")
+            numbers[f"{connections}_connections"] = {"rate": raw(speed), "p50": raw(latency)}
+        return cases, f"{pair[1]} answers as many messages as {pair[0]} times " + ", ".join(said), numbers
+
+    return _in_pairs(judge, {"margin": MARGIN})
+
+
+def gain_is_connections(evidence: Evidence) -> Finding:
+    """Whether multiplexing gains on threads as connections grow, and how many threads that takes."""
+
+    def judge(pair: tuple[str, str]) -> Judged:
+        one, many = (_of_threads(evidence, pair, connections) for connections in (ONE, MANY))
+        threads = {model: _threads(evidence, model) for model in pair}
+        said = (
+            f"{pair[1]} against {pair[0]}: {shown(one)} times the messages at {ONE} connection, "
+            f"{shown(many)} at {MANY}, with {threads[pair[1]]} of {threads[pair[0]]} threads"
+        )
+        cases = {pair[1]: decided(ratio(many, one), 1.0, 1.0)}
+        return cases, said, {"one": raw(one), "many": raw(many), "threads": threads}
+
+    return _in_pairs(judge, {})
+
+
+def _threads(evidence: Evidence, model: str) -> int:
+    found = [each["occupied"] for each in evidence.measured(model, echo(MANY)) if each["occupied"]]
+    if not found:
+        raise MissingError(f"{model}: its threads were not counted")
+    return max(each["threads"] for each in found)
+
+
+def thread_costs(evidence: Evidence) -> Finding:
+    """Memory per connection and context switches per message, under many connections."""
+
+    def judge(pair: tuple[str, str]) -> Judged:
+        memory = {model: _memory(evidence, model) for model in pair}
+        switches = {model: evidence.spread(model, echo(MANY), _switches) for model in pair}
+        threads, multiplexing = pair
+        # Differences, for the other may have none at all: what threads have more than twice its own.
+        more = memory[threads] - DEARER * memory[multiplexing]
+        least = switches[threads].low - DEARER * switches[multiplexing].high
+        most = switches[threads].high - DEARER * switches[multiplexing].low
+        cases: dict[str, Verdict] = {
+            f"memory of {threads}": "supported" if more > 0 else "contradicted",
+            f"switches of {threads}": decided(Spread(0.0, least, most), 0.0, 0.0),
+        }
+        said = (
+            f"at {MANY} connections {threads} holds {memory[threads] / 1024:.1f} KiB a connection and "
+            f"switches {switches[threads].median:.2f} times a message, {multiplexing} "
+            f"{memory[multiplexing] / 1024:.1f} KiB and {switches[multiplexing].median:.2f}"
+        )
+        numbers = {"bytes": memory, "switches": {name: raw(each) for name, each in switches.items()}}
+        return cases, said, numbers
+
+    return _in_pairs(judge, {"times": DEARER})
+
+
+def _memory(evidence: Evidence, model: str) -> float:
+    found = [each["occupied"] for each in evidence.measured(model, echo(MANY)) if each["occupied"]]
+    if not found or not found[0]["threads"]:
+        raise MissingError(f"{model}: its memory was not read")
+    return max(0.0, max(each["resident"] - each["resident_before"] for each in found) / MANY)
+
+
+def _switches(measured: Measured) -> float:
+    return (measured["switches_voluntary"] + measured["switches_involuntary"]) / measured["messages"]
+
+
+def _needs(*connections: int) -> tuple[Need, ...]:
+    return tuple(
+        Need(model, echo(number), intervals=True)
+        for number in connections
+        for pair in PAIRS
+        for model in pair
+    )
+
+
+NOT_FASTER: Final = Trial(
+    "not-faster",
+    "With few connections multiplexing is not faster than threads with blocking I/O, and may answer later.",
+    f"a corollary of {UNP}, fig. 6.3: one more call, for one descriptor",
+    not_faster,
+    _needs(ONE, FEW),
+)
+
+GAIN: Final = Trial(
+    "gain-is-connections",
+    "What multiplexing gains is the number of connections: the more there are, the better it does.",
+    f"{UNP}: the advantage is to wait for more than one descriptor",
+    gain_is_connections,
+    _needs(ONE, MANY),
+)
+
+THREAD_COSTS: Final = Trial(
+    "thread-costs",
+    "A thread for each connection costs memory and context switches.",
+    "Kegel, The C10K problem",
+    thread_costs,
+    _needs(MANY),
+)

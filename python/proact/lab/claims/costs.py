@@ -1,0 +1,119 @@
+"""Claims about CPU time: what polling burns, and what watching many descriptors costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proact.lab.claims.trial import (
+    UNP,
+    Evidence,
+    Finding,
+    MissingError,
+    Need,
+    Trial,
+    conclude,
+    decided,
+    echo,
+    ratio,
+    raw,
+    shown,
+    turned,
+)
+from proact.lab.summary import Spread, cpu_seconds
+
+if TYPE_CHECKING:
+    from proact.lab.results import Measured
+    from proact.lab.summary import Load
+
+#: Connections that say little: so many, and messages per second over all of them.
+QUIET: Final = echo(10, rate=200.0)
+
+#: Cores that are as good as a whole one, and as good as none.
+WHOLE: Final = 0.9
+IDLE: Final = 0.25
+
+#: Watched descriptors of which one is active, and how many where many are.
+#: Of select(2)'s 1,023 less than half: those of one pass may not be closed when the next begins.
+NARROW: Final = echo(10, 1)
+WIDE: Final = echo(400, 1)
+BUSY: Final = echo(400, 40)
+
+#: A cost that grows is so many times as large or more; one that does not stays below the other.
+GROWS: Final = 2.0
+LEVEL: Final = 1.25
+
+
+def polling_burns(evidence: Evidence) -> Finding:
+    """How much of a core a server takes that has little to do."""
+    cores = {model: evidence.spread(model, QUIET, _cores) for model in ("nonblocking", "epoll")}
+    polling, waiting = cores["nonblocking"], cores["epoll"]
+    cases = {"nonblocking": decided(polling, WHOLE, IDLE), "epoll": turned(decided(waiting, WHOLE, IDLE))}
+    return conclude(
+        cases,
+        f"At {QUIET.rate:,.0f} messages/s polling takes {shown(polling)} cores and epoll {shown(waiting)}.",
+        {"cores": {model: raw(each) for model, each in cores.items()}, "whole": WHOLE, "idle": IDLE},
+    )
+
+
+def _cores(measured: Measured) -> float:
+    return cpu_seconds(measured) / measured["seconds"]
+
+
+def watching_costs(evidence: Evidence) -> Finding:
+    """CPU time per message as more is watched, and per call of epoll_wait as more of it is active."""
+    watched = {
+        model: ratio(*(evidence.spread(model, load, _cpu_us) for load in (WIDE, NARROW)))
+        for model in ("select", "epoll")
+    }
+    active = _wait_us(evidence, "epoll", BUSY) / _wait_us(evidence, "epoll", WIDE)
+    cases = {
+        "select by the watched": decided(watched["select"], GROWS, LEVEL),
+        "epoll by the watched": turned(decided(watched["epoll"], GROWS, LEVEL)),
+        "epoll by the active": decided(Spread(active, active, active), GROWS, LEVEL),
+    }
+    return conclude(
+        cases,
+        f"With {WIDE.connections} connections watched for {NARROW.connections}, one of them active, a "
+        f"message costs select {shown(watched['select'])} times the CPU and epoll "
+        f"{shown(watched['epoll'])}; with "
+        f"{BUSY.active} active an epoll_wait costs {active:.2f} times what it costs with one.",
+        {
+            "watched": {model: raw(each) for model, each in watched.items()},
+            "active": active,
+            "grows": GROWS,
+            "level": LEVEL,
+        },
+    )
+
+
+def _cpu_us(measured: Measured) -> float:
+    return cpu_seconds(measured) * 1e6 / measured["messages"]
+
+
+def _wait_us(evidence: Evidence, model: str, load: Load) -> float:
+    """CPU time of one call that waits, in µs."""
+    calls = [call for call in evidence.split(model, load)["calls"].values() if call.get("role") == "waits"]
+    count = sum(call["count"] for call in calls)
+    if not count:
+        raise MissingError(f"{model} made no call that waits")
+    return sum(call["cpu"] for call in calls) * 1e6 / count
+
+
+POLLING: Final = Trial(
+    "polling",
+    "Polling with non-blocking calls burns a core, whether there is work or not.",
+    f"{UNP}, fig. 6.2",
+    polling_burns,
+    tuple(Need(model, QUIET, intervals=True) for model in ("nonblocking", "epoll")),
+)
+
+WATCHING: Final = Trial(
+    "watching",
+    "select's cost grows with the descriptors watched, epoll's with those that are active.",
+    "Kerrisk, The Linux Programming Interface, ch. 63.4.5",
+    watching_costs,
+    (
+        *(Need(model, load, intervals=True) for model in ("select", "epoll") for load in (NARROW, WIDE)),
+        Need("epoll", BUSY),
+    ),
+)

@@ -1,0 +1,201 @@
+"""What a claim is made of: its text, what has to be measured for it, and who judges.
+
+A judge sees ``Evidence``, the numbers of one document, and nothing else. It decides single cases (a model, a
+number of connections), and ``conclude`` makes one verdict of them. What a judge lacks it reports as
+MissingError, which makes the claim "not measured". So does an interval that leaves a case open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.measure import Cell
+from proact.lab.registry import MODELS
+from proact.lab.summary import Load, Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proact.lab.results import Document, Measured, Phases, Split, Timeline, Verdict
+    from proact.lab.timeline import Plan
+
+#: Connections that are few, and that are many, to a server with a thread for each.
+ONE: Final = 1
+FEW: Final = 4
+MANY: Final = 100
+
+#: What intervals do not decide.
+OPEN: Final = "not measured"
+
+UNP: Final = "Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2"
+
+
+class MissingError(Exception):
+    """A number that the document does not hold, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A cell that a judge looks at; with ``intervals`` it is measured several times."""
+
+    model: str
+    load: Load
+    intervals: bool = False
+
+    def cells(self, repeat: int) -> list[Cell]:
+        """What has to be measured for it."""
+        times = repeat if self.intervals else 1
+        load = self.load
+        return [
+            Cell(self.model, load.workload, load.connections, load.active, load.size, load.rate, number)
+            for number in range(times)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a judge found. ``because`` is made from the numbers in ``evidence``."""
+
+    verdict: Verdict
+    because: str
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A textbook's claim as a test."""
+
+    name: str
+    text: str
+    source: str
+    judge: Callable[[Evidence], Finding]
+    needs: tuple[Need, ...] = ()
+    plans: tuple[Plan, ...] = field(default=())
+
+
+def echo(connections: int, active: int | None = None, rate: float | None = None) -> Load:
+    """A load of echoes of 1 KiB; ``active``: how many of the connections send (None: all)."""
+    return Load("echo", connections, active or connections, 1024, rate)
+
+
+def of_kind(kind: str) -> list[str]:
+    """The models of a kind, as far as the laboratory knows any."""
+    return [name for name, model in MODELS.items() if model.kind == kind]
+
+
+class Evidence:
+    """The numbers of a document, by model and load."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def measured(self, model: str, load: Load) -> list[Measured]:
+        """Every repeat of a cell. Raises MissingError."""
+        cells = [c for c in self._document["cells"] if c["model"] == model and Load.of(c) == load]
+        found = [cell["measured"] for cell in cells if cell["measured"] is not None]
+        if not found:
+            reason = next((cell["reason"] for cell in cells if cell["reason"]), "not in these results")
+            raise MissingError(f"{model}: {reason}")
+        return found
+
+    def spread(self, model: str, load: Load, value: Callable[[Measured], float]) -> Spread:
+        """A number over the repeats of a cell. Raises MissingError; a single repeat has no interval."""
+        found = self.measured(model, load)
+        if len(found) < 2:
+            raise MissingError(f"{model} was measured once, which makes no interval")
+        return Spread.of([value(each) for each in found])
+
+    def split(self, model: str, load: Load) -> Split:
+        """Where the time of a cell went. Raises MissingError."""
+        found = self.measured(model, load)
+        split = next((each["split"] for each in found if each["split"]), None)
+        if split is None or not split["messages"]:
+            raise MissingError(f"{model}: {found[0]['unsplit'] or 'not split'}")
+        return split
+
+    def timelines(self, size: int, *, model: str | None = None, kind: str | None = None) -> list[Timeline]:
+        """The timelines of a model or a kind at one size. Raises MissingError if there is none."""
+        found = [
+            timeline
+            for timeline in self._document["timelines"]
+            if timeline["size"] == size
+            and model in (None, timeline["model"])
+            and kind in (None, timeline["kind"])
+        ]
+        if not found:
+            absent = self._document["settings"].get("no_timeline", {})
+            raise MissingError(absent.get(model, f"no timeline of {model or f'a model of kind {kind}'}"))
+        return found
+
+
+def rate(measured: Measured) -> float:
+    """Messages per second."""
+    return measured["messages"] / measured["seconds"]
+
+
+def p50(measured: Measured) -> float:
+    """The median latency, in µs."""
+    return measured["latency"]["percentiles"]["p50"] / 1e3
+
+
+def over_requests(timeline: Timeline, value: Callable[[Phases], float]) -> Spread:
+    """A number over all requests of a timeline. Raises MissingError if only one was taken."""
+    every = timeline.get("requests", [])
+    if len(every) < 2:
+        raise MissingError(f"{timeline['model']}: one request makes no interval")
+    return Spread.of([value(each) for each in every])
+
+
+def ratio(upper: Spread, lower: Spread) -> Spread:
+    """How many times ``lower`` fits into ``upper``, as far apart as their intervals allow."""
+    if not lower.low > 0:
+        raise MissingError("nothing to divide by")
+    return Spread(upper.median / lower.median, upper.low / lower.high, upper.high / lower.low)
+
+
+def shown(spread: Spread) -> str:
+    """``1.23 (1.10 to 1.40)``."""
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+def raw(spread: Spread) -> dict[str, float]:
+    """A spread as evidence."""
+    return asdict(spread)
+
+
+def decided(interval: Spread, least: float, most: float) -> Verdict:
+    """Supported where all of it is ``least`` or more, contradicted where all of it is ``most`` or less."""
+    if interval.low >= least:
+        return "supported"
+    return "contradicted" if interval.high <= most else OPEN
+
+
+def turned(verdict: Verdict) -> Verdict:
+    """What the opposite claim would get."""
+    opposites: dict[Verdict, Verdict] = {"supported": "contradicted", "contradicted": "supported"}
+    return opposites.get(verdict, verdict)
+
+
+def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) -> Finding:
+    """One verdict on several cases: theirs if they agree; where they contradict each other, it depends.
+
+    Where none contradicts the others and an interval leaves one open, the claim is not decided by what was
+    measured.
+    """
+    if not cases:
+        raise MissingError("nothing that it is about was measured")
+    found = set(cases.values())
+    verdict: Verdict = OPEN
+    if len(found) == 1:
+        verdict = found.pop()
+    elif {"supported", "contradicted"} <= found:
+        verdict = "depends"
+    grouped = {
+        each: ", ".join(name for name, case in cases.items() if case == each)
+        for each in ("supported", "contradicted", OPEN)
+    }
+    if len(cases) > 1 or verdict == OPEN:
+        named = {"supported": "Supported by", "contradicted": "Contradicted by", OPEN: "Left open by"}
+        because += "".join(f" {named[each]}: {names}." for each, names in grouped.items() if names)
+    return Finding(verdict, because, evidence | {"cases": cases})

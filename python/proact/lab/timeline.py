@@ -1,0 +1,237 @@
+"""Taking timelines: one request through a model, as the calls of its server's process saw it.
+
+The client sends a request some milliseconds after the server has begun to wait, so that both of Stevens'
+phases are there to be seen: waiting for data, and copying it. Several requests are taken in one trace of the
+probe; the one with the median answer time is kept, and what each of them was spent on.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from proact.lab.lifetime import pinned, separate_cores
+from proact.lab.phases import phases
+from proact.lab.probe import plain
+from proact.lab.registry import MODELS
+from proact.lab.server_process import ServerError, ServerProcess, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from proact.lab.results import Document, Event, Timeline
+    from proact.lab.workloads import Exchange
+
+#: How long after the server has begun to wait the client sends, in seconds.
+DELAY: Final = 0.005
+
+#: Requests taken of each model, an odd number, so that one of them is the median.
+REQUESTS: Final = 15
+
+#: A request up to here fits the buffers of a connection's sockets, so that it is sent with one call.
+MAX_SIZE: Final = 64 * 1024
+
+#: An answer that does not come, in seconds.
+TIMEOUT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is taken of a model. Size in bytes of content, delay in seconds."""
+
+    model: str
+    workload: str = "echo"
+    size: int = 1024
+    delay: float = DELAY
+    requests: int = REQUESTS
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of one plan: a timeline, or why there is none."""
+
+    plan: Plan
+    timeline: Timeline | None
+    reason: str | None = None
+    failed: bool = False  #: that is the model's fault, and not this machine's
+
+
+class Observer(Protocol):
+    """Who is told what happens now."""
+
+    def note(self, what: str) -> None:
+        """Some tenths of a second are spent on ``what``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call as the probe has traced it. Times in ns of the monotonic clock."""
+
+    thread: int
+    name: str
+    role: str
+    fd: int
+    start: int
+    end: int
+    cpu: int
+    run_queue: int
+    result: int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """When a request was sent, and answered, in ns; ``quiet``: since when nothing was asked."""
+
+    quiet: int
+    sent: int
+    answered: int
+
+
+def add(document: Document, plans: Iterable[Plan], observer: Observer) -> bool:
+    """Take them into ``document``; False if one failed. Those that there are none of are in its settings."""
+    absent: dict[str, str] = {}
+    failed = False
+    for taken in take_all(plans, observer):
+        if taken.timeline is not None:
+            document["timelines"].append(taken.timeline)
+        else:
+            absent[taken.plan.model] = f"{'FAILED' if taken.failed else 'not measured'}: {taken.reason}"
+            failed |= taken.failed
+    document["settings"]["no_timeline"] = absent
+    return not failed
+
+
+def take_all(plans: Iterable[Plan], observer: Observer) -> Iterator[Taken]:
+    """A timeline of each, with the server on a core of its own where there are two."""
+    server_cpu, client_cpu = separate_cores() or (None, None)
+    with pinned(client_cpu):
+        for plan in plans:
+            if reason := MODELS[plan.model].missing(1, plan.workload):
+                yield Taken(plan, None, reason)
+                continue
+            observer.note(f"timeline of {plan.model}, {plan.workload} x {plan.size} bytes")
+            try:
+                yield Taken(plan, take(plan, server_cpu))
+            except (ServerError, OSError) as error:
+                yield Taken(plan, None, str(error), failed=True)
+
+
+def take(plan: Plan, server_cpu: int | None = None) -> Timeline:
+    """One timeline. Raises ServerError, or OSError if there can be no probe."""
+    from proact._core import Probe  # here, so that the rest is testable without the core
+
+    probe: Any = Probe()
+    asked = sample(plan.workload, plan.size)
+    with ServerProcess(plan.model, plan.workload, cpu=server_cpu, probe=probe.fileno()) as server:
+        server.check(plan.size)
+        with _connected(server) as connection:
+            _ask(server, connection, asked)
+            probe.trace(True)
+            before = thread_cpu(server.pid)
+            requests = list(_requests(server, connection, asked, plan))
+            lost = probe.trace(False)
+            after = thread_cpu(server.pid)
+            calls = [_Call(*each) for each in probe.events()]
+            callers = {thread for _, thread, _, _ in probe.snapshot()["threads"]}
+    if lost:
+        raise ServerError(
+            f"made {lost:,} calls more than a trace can hold: a shorter delay or fewer requests"
+        )
+    others = sum(used - before.get(each, 0) for each, used in after.items() if each not in callers)
+    # The last request is there to end the wait that begins while the last but one is answered.
+    timelines = [_timeline(plan, request, calls, others / len(requests)) for request in requests[:-1]]
+    timelines.sort(key=lambda timeline: timeline["answered"])
+    median = timelines[len(timelines) // 2]
+    return {**median, "requests": [phases(timeline) for timeline in timelines]}
+
+
+def _connected(server: ServerProcess) -> socket.socket:
+    try:
+        connection = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+    except OSError as error:
+        raise ServerError(server.ended(grace=0.2) or f"no connection: {error}") from None
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _requests(
+    server: ServerProcess, connection: socket.socket, asked: Exchange, plan: Plan
+) -> Iterator[_Request]:
+    quiet = time.monotonic_ns()
+    for _ in range(plan.requests + 1):
+        time.sleep(plan.delay)
+        sent, answered = _ask(server, connection, asked)
+        yield _Request(quiet, sent, answered)
+        quiet = answered
+
+
+def _ask(server: ServerProcess, connection: socket.socket, asked: Exchange) -> tuple[int, int]:
+    """One request; when it was sent and when all of its answer was there, in ns."""
+    returned = bytearray()
+    sent = time.monotonic_ns()
+    try:
+        connection.sendall(asked.request)
+        while len(returned) < len(asked.response):
+            data = connection.recv(MAX_SIZE)
+            if not data:
+                break
+            returned += data
+    except OSError as error:
+        raise ServerError(server.ended(grace=0.2) or f"no answer: {error}") from None
+    answered = time.monotonic_ns()
+    if returned != asked.response:
+        raise ServerError(server.ended(grace=0.2) or "answered with other bytes")
+    return sent, answered
+
+
+def _timeline(plan: Plan, request: _Request, calls: list[_Call], others: float) -> Timeline:
+    """What the server did from the last answer to this one, and the wait that this request has ended."""
+    within = [
+        call
+        for call in calls
+        if (call.start >= request.quiet or call.end >= request.sent) and call.start < request.answered
+    ]
+    within.sort(key=lambda call: call.start)
+    threads = {thread: index for index, thread in enumerate(dict.fromkeys(call.thread for call in within))}
+    return {
+        "model": plan.model,
+        "kind": MODELS[plan.model].kind.value,
+        "workload": plan.workload,
+        "size": plan.size,
+        "sent": 0.0,
+        "answered": (request.answered - request.sent) / 1e3,
+        "events": [_event(call, request.sent, threads[call.thread]) for call in within],
+        "others": others / 1e3,
+    }
+
+
+def _event(call: _Call, origin: int, thread: int) -> Event:
+    event: Event = {
+        "thread": thread,
+        "call": plain(call.name),
+        "fd": call.fd,
+        "start": (call.start - origin) / 1e3,
+        "end": (call.end - origin) / 1e3,
+        "cpu": call.cpu / 1e3,
+        "run_queue": call.run_queue / 1e3,
+        "result": call.result,
+        "role": call.role,
+    }
+    if call.errno:
+        event["errno"] = call.errno
+    return event
+
+
+def thread_cpu(pid: int) -> dict[int, int]:
+    """CPU time of each thread of a process so far, in ns, by its id; the kernel's workers for it included."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            continue  # it has just ended
+    return found

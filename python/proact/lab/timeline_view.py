@@ -1,0 +1,298 @@
+"""Timelines in a terminal: Stevens' five figures as they were measured, and the sixth that compares them.
+
+Each figure has two lanes, the application and the kernel, in microseconds from when the client sent; all
+have one scale, so that they can be compared. What comes before, the wait for data, has another. Lengths are
+measured; in which order a call slept and worked is not, and is drawn as sleep, run queue, work.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from proact.lab.phases import asleep, begun, concerned, copies, longest_wait, outlasts, phases, served
+from proact.lab.table import amount, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proact.lab.results import Event, Phases, Timeline
+
+#: Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2: each kind by its name there, and its figure.
+FIGURES: Final = {
+    "blocking": "Blocking I/O (fig. 6.1)",
+    "non-blocking": "Non-blocking I/O (fig. 6.2)",
+    "multiplexing": "I/O multiplexing (fig. 6.3)",
+    "signal-driven": "Signal-driven I/O (fig. 6.4)",
+    "asynchronous": "Asynchronous I/O (fig. 6.5)",
+}
+
+_LABEL: Final = 12
+_BEFORE: Final = 18
+_FEWEST: Final = 20
+_FAR: Final = 2.0
+_MARKS: Final = "123456789abcdefghijklmnopqrstuvwxyz"
+
+#: What a thread does in a call, in the kernel's lane: glyph and style; the glyphs alone tell it, too.
+_STATES: Final = {
+    "asleep": ("░", "yellow"),
+    "queue": ("▒", "red"),
+    "copying": ("█", "cyan"),
+    "asking": ("▓", "magenta"),
+}
+_PROGRAM: Final = ("━", "green")
+
+#: So many calls in a row that found nothing are shown as one line.
+_RUN: Final = 3
+
+
+def render_timelines(timelines: Sequence[Timeline], width: int) -> RenderableType:
+    """Each timeline under the heading of its kind, then all of them compared."""
+    parts: list[RenderableType] = [_legend()]
+    kinds = dict.fromkeys(timeline["kind"] for timeline in timelines)
+    scale = common_end(timelines)
+    for kind in kinds:
+        parts += ["", Text(FIGURES.get(kind, kind), style="bold")]
+        for timeline in timelines:
+            if timeline["kind"] == kind:
+                parts += ["", _figure(timeline, width, scale)]
+    ordered = [timeline for kind in kinds for timeline in timelines if timeline["kind"] == kind]
+    parts += ["", Text("The models compared (fig. 6.6)", style="bold"), _compared(ordered)]
+    parts.append(Text(_COMPARED_NOTE, style="dim"))
+    return Group(*parts)
+
+
+_COMPARED_NOTE: Final = (
+    "Medians of all requests, in µs and as shares of the time from when the server began to wait until it "
+    "had answered. Wait: asleep in a call. Copy: on a CPU in a call that moves data, going to sleep and "
+    "waking in it included. Free: in the program, or in calls that move nothing, as polling does. "
+    "Others: CPU time of kernel workers and helper threads, per request."
+)
+
+
+def _legend() -> Text:
+    text = Text("One request, as in Stevens, UNP, ch. 6; µs from when it was sent.\nLanes: ", style="dim")
+    text.append(_PROGRAM[0], style=_PROGRAM[1]).append(" in the program ", style="dim")
+    for state, (glyph, style) in _STATES.items():
+        text.append(f" {glyph}", style=style).append(f" {state} ", style="dim")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Where a time is drawn: the wait before the request in some columns, what follows in the others."""
+
+    begun: float
+    end: float
+    columns: int
+
+    def column(self, when: float) -> float:
+        """The column, with its fraction, of a time in µs."""
+        if when < 0:
+            return _BEFORE * (1 - max(when, self.begun) / self.begun)
+        return _BEFORE + (self.columns - _BEFORE) * min(when / self.end, 1.0)
+
+
+def finish(timeline: Timeline) -> float:
+    """When the request was over for both sides, in µs."""
+    return max([timeline["answered"], *(event["end"] for event in served(timeline))])
+
+
+def common_end(timelines: Sequence[Timeline]) -> float:
+    """Where all figures end, in µs, so that they can be compared; one that is far slower ends later."""
+    ends = [finish(timeline) for timeline in timelines]
+    return max(end for end in ends if end <= _FAR * median(ends))
+
+
+def _figure(timeline: Timeline, width: int, common: float) -> RenderableType:
+    answered = timeline["answered"]
+    scale = _Scale(begun(timeline), max(common, finish(timeline)), max(width - _LABEL - 1, _BEFORE + _FEWEST))
+    heading = Text.assemble((timeline["model"], "bold"), f": {timeline['workload']} of ")
+    heading.append(f"{amount(timeline['size'])}, answered after {number(answered)} µs{_range(timeline)}")
+    runs = _runs(timeline)
+    return Group(
+        heading,
+        _axis(scale),
+        _line("", _marks(runs, scale)),
+        _line("application", _application(timeline, scale)),
+        _line("kernel", _kernel(timeline, scale)),
+        _calls(runs, answered),
+        Text(said(timeline), style="dim"),
+    )
+
+
+def _range(timeline: Timeline) -> str:
+    every = [each["answer"] for each in timeline.get("requests", [])]
+    if len(every) < 2:
+        return ""
+    return f" (median of {len(every)}, {number(min(every))} to {number(max(every))})"
+
+
+def _axis(scale: _Scale) -> Text:
+    waited = f"{number(-scale.begun)} µs before" if scale.begun < 0 else ""
+    last = f"{number(scale.end)} µs"
+    room = scale.columns - _BEFORE
+    middle = f"{number(scale.end / 2)}".center(room - 2 * len(last))
+    return Text(f"{'':{_LABEL}}{waited:<{_BEFORE}}╷{'0':<{len(last)}}{middle}{last}", style="dim")
+
+
+def _line(label: str, lane: Text) -> Text:
+    return Text(f"{label:<{_LABEL}}") + lane[:_BEFORE] + Text("│", style="dim") + lane[_BEFORE:]
+
+
+def _marks(runs: list[list[Event]], scale: _Scale) -> Text:
+    """The number of each call over the column in which it begins; of calls in one column the first."""
+    line = [" "] * scale.columns
+    for mark, run in zip(_MARKS, runs, strict=False):
+        at = min(int(scale.column(run[0]["start"])), scale.columns - 1)
+        if line[at] == " ":
+            line[at] = mark
+    return Text("".join(line), style="bold")
+
+
+def _application(timeline: Timeline, scale: _Scale) -> Text:
+    free = [1.0] * scale.columns
+    for event in concerned(timeline):
+        for at, share in _shares(scale, event["start"], event["end"]):
+            free[at] -= share
+    # Where the answer has gone and the next wait has begun, nothing more is shown.
+    last = scale.column(max((event["end"] for event in served(timeline)), default=0.0))
+    glyphs = (_PROGRAM[0] if share > 0.1 and at < last else " " for at, share in enumerate(free))
+    return Text("".join(glyphs), style=_PROGRAM[1])
+
+
+def _kernel(timeline: Timeline, scale: _Scale) -> Text:
+    """Each column in the state that takes most of it; none where all are in the program."""
+    columns: list[dict[str, float]] = [{} for _ in range(scale.columns)]
+    for event in concerned(timeline):
+        at = event["start"]
+        if outlasts(event, timeline["answered"]):
+            # What it has done until the answer is not known: its work is charged to the next request.
+            parts = [("asleep", event["end"] - at)]
+        else:
+            work = "copying" if copies(event) else "asking"
+            parts = [("asleep", asleep(event)), ("queue", event["run_queue"]), (work, event["cpu"])]
+        for state, length in parts:
+            for column, share in _shares(scale, at, at + length):
+                columns[column][state] = columns[column].get(state, 0.0) + share
+            at += length
+    text = Text()
+    for taken in columns:
+        most = max(taken, key=taken.__getitem__, default=None)
+        glyph, style = _STATES[most] if most else (" ", "")
+        text.append(glyph, style=style)
+    return text
+
+
+def _shares(scale: _Scale, start: float, end: float) -> list[tuple[int, float]]:
+    """The columns that a span of time reaches into, and how much of each it fills."""
+    left, right = scale.column(start), min(scale.column(end), float(scale.columns))
+    return [
+        (at, share)
+        for at in range(int(left), min(int(right) + 1, scale.columns))
+        if (share := min(right, at + 1) - max(left, at)) > 0
+    ]
+
+
+def _runs(timeline: Timeline) -> list[list[Event]]:
+    """The calls, where many in a row found nothing taken together."""
+    runs: list[list[Event]] = []
+    for failed, group in groupby(concerned(timeline), key=lambda event: "errno" in event):
+        events = list(group)
+        if failed and len(events) >= _RUN:
+            runs.append(events)
+        else:
+            runs += [[event] for event in events]
+    return runs
+
+
+def _calls(runs: list[list[Event]], answered: float) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("", width=1, no_wrap=True)
+    table.add_column("call", width=24, no_wrap=True)
+    for heading in ("at", "lasted", "asleep", "queue", "on a CPU"):
+        table.add_column(heading, width=9, justify="right", no_wrap=True)
+    table.add_column("returned", overflow="ellipsis", no_wrap=True)
+    for mark, run in zip(_MARKS, runs, strict=False):
+        first, lasted = run[0], sum(event["end"] - event["start"] for event in run)
+        queue, cpu = sum(event["run_queue"] for event in run), sum(event["cpu"] for event in run)
+        shown = [_signed(first["start"]), *map(number, (lasted, sum(map(asleep, run)), queue, cpu))]
+        if len(run) == 1 and outlasts(first, answered):
+            table.add_row(mark, _named(run), shown[0], "goes on")
+            continue
+        table.add_row(mark, _named(run), *shown, _returned(run))
+    if len(runs) > len(_MARKS):
+        table.add_row("", f"and {len(runs) - len(_MARKS)} more")
+    return table
+
+
+def _named(run: list[Event]) -> str:
+    names = ", ".join(dict.fromkeys(event["call"] for event in run))
+    if len(run) > 1:
+        return f"{len(run):,} x {names}"
+    # A ring is entered by its number among the registered ones, which is no fd.
+    return f"{names}({run[0]['fd']})" if run[0]["fd"] >= 0 and run[0]["role"] != "ring" else names
+
+
+def _returned(run: list[Event]) -> str:
+    failed = dict.fromkeys(event["errno"] for event in run if "errno" in event)
+    if failed:
+        return ", ".join(errno.errorcode.get(each, str(each)) for each in failed)
+    unit = {"moves": " bytes", "waits": " ready", "ring": " handed over"}.get(run[0]["role"], "")
+    return f"{run[0]['result']:,}{unit}"
+
+
+def _signed(value: float) -> str:
+    return f"−{number(-value)}" if value < 0 else number(value)
+
+
+def said(timeline: Timeline) -> str:
+    """What the request waited in, and who copied, as the trace has it."""
+    found, spent = longest_wait(timeline), phases(timeline)
+    empty = sum("errno" in event for event in served(timeline))
+    if found is not None and spent["waiting"] > spent["asking"]:
+        whom = "this connection alone" if found.role == "moves" else "whatever comes first"
+        waits = f"Waits in {found.call}, for {whom}"
+    else:
+        waits = f"Does not wait: {empty:,} calls found nothing"
+    moving = dict.fromkeys(event["call"] for event in served(timeline) if copies(event) and event["cpu"])
+    copied = f"copied in {', '.join(moving)} by the thread that called" if moving else "no call copied"
+    helped = f"; others worked {number(timeline['others'])} µs per request" if timeline["others"] >= 1 else ""
+    return f"{waits}; {copied}{helped}."
+
+
+def _compared(timelines: Sequence[Timeline]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("model", width=15, no_wrap=True)
+    table.add_column("waits in", width=14, no_wrap=True)
+    for heading in ("wait %", "copy %", "free %"):
+        table.add_column(heading, width=6, justify="right", no_wrap=True)
+    for heading in ("copying", "asking", "queue", "program", "others", "answer"):
+        table.add_column(heading, width=7, justify="right", no_wrap=True)
+    for timeline in timelines:
+        spent = medians(timeline)
+        found = longest_wait(timeline)
+        whole = sum(value for name, value in spent.items() if name != "answer") or 1.0  # type: ignore[misc]
+        free = spent["asking"] + spent["program"]
+        table.add_row(
+            timeline["model"],
+            found.call if found is not None and spent["waiting"] > spent["asking"] else "-",
+            *(f"{share / whole * 100:.1f}" for share in (spent["waiting"], spent["copying"], free)),
+            *(number(spent[name]) for name in ("copying", "asking", "run_queue", "program")),
+            number(timeline["others"]),
+            number(spent["answer"]),
+        )
+    return table
+
+
+def medians(timeline: Timeline) -> Phases:
+    """What a request was spent on, as the median of all that were taken."""
+    every = timeline.get("requests") or [phases(timeline)]
+    return {name: median(each[name] for each in every) for name in every[0]}  # type: ignore[literal-required,return-value]

@@ -1,0 +1,400 @@
+"""Claims: every judge on made-up results, both ways; and the command, with real ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from proact.cli.app import dispatch
+from proact.cli.error import CommandError
+from proact.lab.claims import TRIALS
+from proact.lab.claims.blocking import LARGE, SMALL
+from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
+from proact.lab.claims.measure import judged, needed
+from proact.lab.claims.trial import FEW, MANY, ONE, decided, echo
+from proact.lab.claims.view import render_claims
+from proact.lab.registry import MODELS
+from proact.lab.results import CellResult, Claim, Document, Timeline
+from proact.lab.run import Settings, blank
+from proact.lab.summary import Load, Spread
+
+#: Calls per message of a plain multiplexing server, of one that blocks, and of one that asks once for many.
+MULTIPLEXING = {"epoll_wait": ("waits", 1.0), "recv": ("moves", 1.0), "send": ("moves", 1.0)}
+BLOCKING = {"recv": ("moves", 1.0), "send": ("moves", 1.0)}
+SHARED = MULTIPLEXING | {"epoll_wait": ("waits", 0.02)}
+
+
+def cells(
+    model: str,
+    load: Load,
+    *,
+    spread: tuple[float, ...] = (0.99, 1.0, 1.01),
+    rate: float = 10_000.0,
+    cpu_us: float = 50.0,
+    cores: float | None = None,
+    switches: float = 0.5,
+    calls: dict[str, tuple[str, float]] = MULTIPLEXING,
+    call_us: float = 1.0,
+    threads: int = 1,
+    memory: float = 4096.0,
+) -> list[CellResult]:
+    """A cell's repeats: its rate and its costs vary as ``spread`` says."""
+    return [
+        {
+            "workload": load.workload,
+            "model": model,
+            "connections": load.connections,
+            "active": load.active,
+            "size": load.size,
+            "rate": load.rate,
+            "repeat": repeat,
+            "order": 0,
+            "status": "ok",
+            "reason": None,
+            "measured": {  # type: ignore[typeddict-item]
+                "messages": int(rate * factor),
+                "seconds": 1.0,
+                "latency": {"percentiles": {"p50": 1e9 / rate}, "histogram": []},
+                "server_user_seconds": (rate * cpu_us / 1e6 if cores is None else cores) * factor**2,
+                "server_system_seconds": 0.0,
+                "switches_voluntary": switches * rate * factor**2,
+                "switches_involuntary": 0.0,
+                "occupied": {
+                    "threads": threads,
+                    "kernel_threads": 0,
+                    "resident_before": 1 << 20,
+                    "resident": (1 << 20) + round(memory * load.connections),
+                },
+                "split": {
+                    "messages": 1000.0,
+                    "calls": {
+                        name: {"role": role, "count": 1000 * count, "cpu": call_us * count / 1e3}
+                        for name, (role, count) in calls.items()
+                    },
+                },
+            },
+        }
+        for repeat, factor in enumerate(spread)
+    ]
+
+
+def timeline(model: str, size: int, *, copying: float = 20.0, waits: str = "waits") -> Timeline:
+    """One that slept in a call of the role ``waits``, and whose moving calls took about ``copying`` µs."""
+    event = {
+        "thread": 0,
+        "call": waits,
+        "fd": 3,
+        "start": -5000.0,
+        "end": 10.0,
+        "cpu": copying if waits != "waits" else 5.0,
+        "run_queue": 0.0,
+        "result": 1,
+        "role": waits,
+    }
+    return {
+        "model": model,
+        "kind": str(MODELS[model].kind) if model in MODELS else "signal-driven",
+        "workload": "echo",
+        "size": size,
+        "sent": 0.0,
+        "answered": 100.0,
+        "events": [event],  # type: ignore[list-item]
+        "others": 0.0,
+        "requests": [{"copying": copying + by / 10} for by in range(15)],  # type: ignore[typeddict-item]
+    }
+
+
+def both_sizes(model: str, longer: float, waits: str = "waits") -> list[Timeline]:
+    return [timeline(model, SMALL, waits=waits), timeline(model, LARGE, copying=20 + longer, waits=waits)]
+
+
+def plain(role: str) -> list[Timeline]:
+    return [timeline(model, SMALL, waits=role) for model in ("select", "poll", "epoll")]
+
+
+def pairs(*loads: Load, threads: dict[str, Any], multiplexing: dict[str, Any]) -> list[CellResult]:
+    """Threads against multiplexing, in Python and in Rust."""
+    return [
+        cell
+        for load in loads
+        for models, changes in (
+            (("threads", "bare-threads"), threads),
+            (("epoll", "bare-epoll"), multiplexing),
+        )
+        for model in models
+        for cell in cells(model, load, **changes)
+    ]
+
+
+def calls_of(one: dict[str, Any], many: dict[str, Any]) -> list[CellResult]:
+    """What the models call per message, at one connection and at many."""
+    return [
+        *cells("blocking", echo(ONE), calls=BLOCKING),
+        *(cell for model in ("select", "poll", "epoll") for cell in cells(model, echo(ONE), calls=one)),
+        *cells("threads", echo(MANY), calls=BLOCKING),
+        *cells("epoll", echo(MANY), calls=many),
+    ]
+
+
+def speeds(at_one: float, at_many: float) -> list[CellResult]:
+    """Multiplexing as fast as threads times so much."""
+    return [
+        cell
+        for load, times in ((echo(ONE), at_one), (echo(FEW), at_one), (echo(MANY), at_many))
+        for cell in pairs(load, threads={}, multiplexing={"rate": 10_000 * times})
+    ]
+
+
+def watched(select: float, epoll: float, active: float) -> list[CellResult]:
+    """CPU time per message with many watched as a multiple of that with few; per call with many active."""
+    return [
+        *cells("select", NARROW),
+        *cells("select", WIDE, cpu_us=50 * select),
+        *cells("epoll", NARROW),
+        *cells("epoll", WIDE, cpu_us=50 * epoll),
+        *cells("epoll", BUSY, call_us=active),
+    ]
+
+
+def loops(calls: dict[str, tuple[str, float]], cpu_us: float) -> list[CellResult]:
+    models = ("asyncio", "gevent", "proact-epoll")
+    return [
+        *cells("epoll", echo(ONE)),
+        *(cell for model in models for cell in cells(model, echo(ONE), calls=calls, cpu_us=cpu_us)),
+    ]
+
+
+def ring(longer: float, waits: str = "ring", threads: int = 1) -> tuple[list[CellResult], list[Timeline]]:
+    model = "bare-io_uring"
+    return cells(model, echo(FEW), threads=threads), both_sizes(model, longer, waits)
+
+
+def polling(cores: float, waiting: float) -> list[CellResult]:
+    return [
+        *cells("nonblocking", QUIET, rate=200, cores=cores),
+        *cells("epoll", QUIET, rate=200, cores=waiting),
+    ]
+
+
+def crowd(memory: float, switches: float) -> list[CellResult]:
+    many = {"memory": memory, "switches": switches, "threads": MANY + 1}
+    return pairs(echo(MANY), threads=many, multiplexing={"switches": 0.1})
+
+
+Made = tuple[list[CellResult], list[Timeline]]
+
+#: By claim: results that support it, that contradict it, and what else there is to be told.
+RESULTS: dict[str, dict[str, Made]] = {
+    "two-calls": {
+        "supported": (calls_of(MULTIPLEXING, MULTIPLEXING), []),
+        "contradicted": (calls_of(BLOCKING, SHARED), []),
+        "depends": (calls_of(MULTIPLEXING, SHARED), []),
+    },
+    "not-faster": {
+        "supported": (speeds(0.8, 1.0), []),
+        "contradicted": (speeds(1.3, 1.0), []),
+        "not measured": (speeds(1.05, 1.0), []),
+    },
+    "gain-is-connections": {
+        "supported": (speeds(0.8, 2.0), []),
+        "contradicted": (speeds(1.2, 0.8), []),
+        "not measured": (speeds(1.0, 1.01), []),
+    },
+    "blocked-in-select": {
+        "supported": ([], plain("waits")),
+        "contradicted": ([], plain("moves")),
+        "depends": ([], [*plain("waits")[:2], *plain("moves")[2:]]),
+    },
+    "nonblocking-copies": {
+        "supported": ([], both_sizes("nonblocking", 10)),
+        "contradicted": ([], both_sizes("nonblocking", -5)),
+        "not measured": ([], both_sizes("nonblocking", 1)),
+    },
+    "signal-copies": {
+        "supported": ([], both_sizes("sigio", 10)),
+        "contradicted": ([], both_sizes("sigio", -5)),
+        "not measured": ([], both_sizes("nonblocking", 10)),
+    },
+    "asynchronous": {
+        "supported": ring(-5),
+        "contradicted": ring(10, threads=FEW + 1),
+        "depends": ring(10),
+        "not measured": ring(1),
+    },
+    "polling": {
+        "supported": (polling(0.98, 0.02), []),
+        "contradicted": (polling(0.05, 0.95), []),
+        "depends": (polling(0.05, 0.02), []),
+        "not measured": (polling(0.6, 0.02), []),
+    },
+    "thread-costs": {
+        "supported": (crowd(40_000, 1.0), []),
+        "contradicted": (crowd(5_000, 0.01), []),
+        "depends": (crowd(40_000, 0.01), []),
+    },
+    "watching": {
+        "supported": (watched(6.0, 1.0, 3.0), []),
+        "contradicted": (watched(1.0, 6.0, 1.0), []),
+        "depends": (watched(6.0, 6.0, 3.0), []),
+        "not measured": (watched(1.6, 1.0, 3.0), []),
+    },
+    "nicer-face": {
+        "supported": (loops(MULTIPLEXING, 90.0), []),
+        "contradicted": (loops(BLOCKING, 40.0), []),
+        "depends": (loops(MULTIPLEXING | {"recv": ("moves", 2.0)}, 90.0), []),
+        "not measured": (loops(MULTIPLEXING, 50.0), []),
+    },
+}
+
+
+def document(made: Made) -> Document:
+    return blank(Settings(("epoll",), seed=1)) | {"cells": made[0], "timelines": made[1]}  # type: ignore[return-value]
+
+
+def judge(name: str, made: Made) -> Claim:
+    return judged(TRIALS[name], document(made))
+
+
+def test_every_claim_is_judged_both_ways() -> None:
+    assert list(RESULTS) == list(TRIALS)
+    for name, expected in RESULTS.items():
+        assert {"supported", "contradicted"} <= expected.keys(), name
+        for verdict, made in expected.items():
+            found = judge(name, made)
+            assert found["verdict"] == verdict, (name, found)
+            assert found["text"] == TRIALS[name].text
+            assert found["because"]
+            json.dumps(found)
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_what_was_not_measured_is_no_verdict(name: str) -> None:
+    found = judge(name, ([], []))
+    assert (found["verdict"], found["evidence"]) == ("not measured", {})
+    assert found["because"]
+
+
+@pytest.mark.parametrize(
+    "name", ["not-faster", "gain-is-connections", "polling", "thread-costs", "watching", "nicer-face"]
+)
+def test_noise_is_not_taken_for_an_answer(name: str) -> None:
+    """The same medians with intervals that overlap, or with none, decide nothing."""
+    made, _ = RESULTS[name]["supported"]
+    once = [cell for cell in made if cell["repeat"] == 0]
+    found = judge(name, (once, []))
+    assert found["verdict"] == "not measured"
+    wild = [_scaled(cell, (0.2, 1.0, 5.0)[cell["repeat"]]) for cell in made]
+    assert judge(name, (wild, []))["verdict"] != "supported"
+
+
+def _scaled(cell: CellResult, factor: float) -> CellResult:
+    measured = cell["measured"]
+    assert measured is not None
+    changed = {
+        key: measured[key] * factor  # type: ignore[literal-required]
+        for key in ("messages", "server_user_seconds", "switches_voluntary")
+    }
+    changed["server_user_seconds"] *= factor
+    changed["switches_voluntary"] *= factor
+    return cell | {"measured": measured | changed}  # type: ignore[return-value]
+
+
+def test_a_reason_names_the_numbers_and_the_cases() -> None:
+    found = judge("two-calls", RESULTS["two-calls"]["depends"])
+    assert "blocking makes 1.00 calls to receive a message, select 2.00" in found["because"]
+    assert f"at {MANY} connections threads make 1.00 and epoll 1.02" in found["because"]
+    assert f"Contradicted by: epoll at {MANY}." in found["because"]
+    assert found["evidence"]["one_connection"]["poll"] == 2
+    assert found["evidence"]["tolerance"] == 0.15
+    reason = "not installed: pip install epoll"
+    cell = cells("epoll", echo(ONE))[0] | {"measured": None, "reason": reason}
+    made = [cell, *(each for each in RESULTS["two-calls"]["depends"][0] if each["model"] != "epoll")]
+    assert judge("two-calls", (made, []))["because"] == f"epoll: {reason}"  # type: ignore[arg-type]
+
+
+def test_an_interval_decides_only_with_all_of_it() -> None:
+    assert decided(Spread(2, 1.5, 2.5), 1.5, 1.0) == "supported"
+    assert decided(Spread(2, 1.4, 2.5), 1.5, 1.0) == "not measured"
+    assert decided(Spread(0.9, 0.5, 1.0), 1.5, 1.0) == "contradicted"
+    assert decided(Spread(0.9, 0.5, 1.1), 1.5, 1.0) == "not measured"
+
+
+def test_what_several_claims_need_is_measured_once() -> None:
+    every = needed(list(TRIALS.values()), 3)
+    assert len(every) == len(set(every))
+    alone = sum(len(needed([trial], 3)) for trial in TRIALS.values())
+    assert len(every) < alone
+    assert {cell.model for cell in every} <= set(MODELS)
+    assert max(cell.repeat for cell in every) == 2
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_a_table_of_claims_fits(width: int) -> None:
+    claims = [judge(name, made) for name, expected in RESULTS.items() for made in expected.values()]
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(render_claims(claims))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    for claim in claims:
+        assert claim["name"] in text
+    verdicts = {line[:20].strip() for line in text.splitlines()}
+    assert {"supported", "contradicted", "depends", "not measured"} <= verdicts
+
+
+def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "proact", "lab", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+
+def test_claims_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "claims.json"
+    names = "blocked-in-select,polling"
+    done = lab("claims", "--claims", names, "--repeat", "2", "--duration", "0.1", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("4 cells, about ")
+    document = json.loads(file.read_text())
+    assert [claim["name"] for claim in document["claims"]] == names.split(",")
+    assert len(document["cells"]) == 4
+    assert [each["model"] for each in document["timelines"]] == ["select", "poll", "epoll"]
+    blocked, burns = document["claims"]
+    assert blocked["verdict"] == "supported", blocked
+    # On a machine that is shared the other may be left open; what it must see is who burns more.
+    cores = burns["evidence"]["cores"]
+    assert cores["nonblocking"]["median"] > 3 * cores["epoll"]["median"]
+    assert blocked["because"].split(",")[0] in " ".join(done.stdout.split())
+    assert dispatch(["lab", "report", str(file)]) == 0
+    drawn = capsys.readouterr().out
+    for shown in ("I/O multiplexing (fig. 6.3)", "nonblocking", "blocked-in-select"):
+        assert shown in drawn
+
+
+def test_something_that_does_not_run_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("no probe here")
+
+    monkeypatch.setattr("proact.lab.timeline.take", broken)
+    assert dispatch(["lab", "claims", "--claims", "nonblocking-copies"]) == 1
+    assert "not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--claims", "two-calls,three"], "unknown claim 'three': choose from two-calls, not-faster"),
+        (["--repeat", "0"], "--repeat is 0"),
+        (["--duration", "nan"], "--duration is nan"),
+        (["--json", "/nowhere/x.json"], "can't write '/nowhere/x.json'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        dispatch(["lab", "claims", *arguments])
+    assert (caught.value.exit_code, "\n" in str(caught.value)) == (2, False)
+    assert message in str(caught.value)
