@@ -49,7 +49,7 @@ const charts = (() => {
   }
 
   function draw(element, figure) {
-    const margin = { l: 28 + longest(figure.layout.yaxis.categoryarray ?? ["100%"]), r: 8, b: 44,
+    const margin = { l: 36 + longest(figure.layout.yaxis.categoryarray ?? ["100%"]), r: 8, b: 44,
                      t: figure.layout.annotations ? 24 : 8 };
     const width = element.clientWidth;
     const { rows, name } = legend(figure, width - margin.l - margin.r);

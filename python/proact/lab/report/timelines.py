@@ -7,6 +7,7 @@ run, on a CPU. Their lengths are measured; their order within the call is not.
 from __future__ import annotations
 
 import errno
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.phases import asleep, concerned, copies, outlasts
@@ -26,6 +27,9 @@ _AXES: Final = 72
 #: How much of what came before the request is shown, as a part of what follows it.
 _BEFORE: Final = 0.25
 
+#: What is so many times as much as the median is not shown whole.
+_FAR: Final = 3.0
+
 #: What a request is spent on, each with its part's colour and what it is called here.
 _SPENT: Final = {
     "waiting": ("waiting", "waiting"),
@@ -37,9 +41,9 @@ _SPENT: Final = {
 
 HOW: Final = (
     "Time 0 is when the client sent the request. The upper lane is the server's program, the lower one the "
-    "kernel, working or sleeping for it; two lanes for each thread that moved the data. How long a call "
-    "slept, stood in the run queue and worked is measured; in which order is not, and is drawn so. All charts have "
-    "one scale, but for those that took far longer."
+    "kernel, working or sleeping for it; two lanes for each thread that moved the data. How long a call was "
+    "asleep, in the run queue and at work is measured; in which order is not. All charts have one scale, but "
+    "for those that took far longer."
 )
 
 #: One bar: lane, from, to (µs), and what is said of it.
@@ -103,7 +107,7 @@ def _request(timeline: Timeline, end: float) -> Figure:
             "showgrid": False,
         },
         "shapes": [_mark(timeline["sent"]), _mark(timeline["answered"])],
-        "annotations": [_word("sent", timeline["sent"]), _word("answered", timeline["answered"])],
+        "annotations": [_word("sent", 0.0, last), _word("answered", timeline["answered"], last)],
     }
     title = f"{timeline['model']}: {FIGURES.get(timeline['kind'], timeline['kind'])}"
     data = [_trace(part, found) for part, found in shown.items() if found]
@@ -147,8 +151,11 @@ def _mark(at: float) -> dict[str, Any]:
     return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
-def _word(text: str, at: float) -> dict[str, Any]:
-    return {"text": text, "x": at, "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+def _word(text: str, at: float, last: float) -> dict[str, Any]:
+    """A word over a mark, or left of it where it would not fit."""
+    across = "right" if at > 0.85 * last else "center"
+    place = {"x": at, "xanchor": across, "yref": "paper", "y": 1, "yanchor": "bottom"}
+    return {"text": text, "showarrow": False} | place
 
 
 def comparison(timelines: Sequence[Timeline]) -> list[Figure]:
@@ -163,8 +170,13 @@ def comparison(timelines: Sequence[Timeline]) -> list[Figure]:
     whole = [sum(each) or 1.0 for each in zip(*micros.values(), strict=True)]
     shares = {part: [a / b for a, b in zip(each, whole, strict=True)] for part, each in micros.items()}
     share_axis = {"title": {"text": "share of the time"}, "tickformat": ".0%", "range": [0, 1]}
-    micros_axis = {"title": {"text": "µs per request"}}
     del micros["waiting"]
+    work = [sum(each) for each in zip(*micros.values(), strict=True)]
+    shown = max(each for each in work if each <= _FAR * median(work))
+    micros_axis = {"title": {"text": "µs per request"}, "range": [0, 1.03 * shown]}
+    how = "What the server's threads did for a request besides sleeping: shorter is less work."
+    if max(work) > shown:
+        how += " The longest run off the right edge: tap twice to see all."
     return [
         _stacked(
             "The models compared (fig. 6.6)",
@@ -176,7 +188,7 @@ def comparison(timelines: Sequence[Timeline]) -> list[Figure]:
         ),
         _stacked(
             "The same without the wait",
-            "What the server's threads did for a request besides sleeping: shorter is less work.",
+            how,
             names,
             micros,
             micros_axis,
