@@ -4,6 +4,7 @@
 const charts = (() => {
   const LEGEND_ROW = 20; // px
   const LEGEND_LINE = 46; // px, what stands before a name
+  const LEGEND_GAP = 10; // px of that, between two names: the last one needs none
   const LETTER = 5.8; // px, of the small print in a chart
   const COLOURS = ["#0a78b8", "#d08700", "#00966d", "#c8649c", "#3a9ad8", "#d55e00", "#85827c"]; // as looks.py has them
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -44,7 +45,7 @@ const charts = (() => {
   function legend(figure, width) {
     if (figure.layout.showlegend === false) return { rows: 0, name: 0 };
     const name = longest(figure.data.map((trace) => trace.name));
-    const columns = Math.max(1, Math.floor(width / (name + LEGEND_LINE)));
+    const columns = Math.max(1, Math.floor((width + LEGEND_GAP) / (name + LEGEND_LINE)));
     return { rows: Math.ceil(figure.data.length / columns), name };
   }
 

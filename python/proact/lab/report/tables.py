@@ -10,7 +10,7 @@ from proact.lab.summary import QUIET, verdict, winners
 from proact.lab.table import LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from proact.lab.results import Claim, Document
     from proact.lab.summary import Block, Row
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 _MARKS: Final = {"supported": "✓", "contradicted": "✗", "depends": "≈", "not measured": "–"}
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]], *, texts: int = 1) -> str:
-    """A table that scrolls in a box of its own; the first ``texts`` columns are text, the others numbers."""
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: Container[int] = ()) -> str:
+    """A table that scrolls in a box of its own; ``numbers`` are the columns, from 0, that are no text."""
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td{'' if at < texts else ' class=number'}>{escape(cell)}</td>" for at, cell in enumerate(row)
+            f"<td{' class=number' if at in numbers else ''}>{escape(cell)}</td>"
+            for at, cell in enumerate(row)
         )
         + "</tr>"
         for row in rows
@@ -67,7 +68,7 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
         "Models that stand together cannot be told apart: their intervals overlap. Ahead: the fastest "
         "against the best that is not level with it. Rust's ceilings do not take part."
     )
-    return table(("load", "fastest", "ahead", "least CPU"), rows, texts=4) + f'<p class="how">{note}</p>'
+    return table(("load", "fastest", "ahead", "least CPU"), rows, numbers=(2,)) + f'<p class="how">{note}</p>'
 
 
 def block_text(block: Block) -> str:
@@ -114,7 +115,9 @@ def block_numbers(block: Block) -> str:
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", lambda row: f"{row.unsent:.1%}"))
     rows = [(row.model, row.kind, *(cell(row) for _, cell in columns)) for row in block.rows]
-    numbers = table(("model", "I/O model", *(heading for heading, _ in columns)), rows, texts=2)
+    numbers = table(
+        ("model", "I/O model", *(heading for heading, _ in columns)), rows, numbers=range(2, 2 + len(columns))
+    )
     return f'<details><summary>All numbers</summary>{numbers}<p class="how">{escape(LEGEND)}</p></details>'
 
 
@@ -151,13 +154,13 @@ def absent(document: Document, blocks: Sequence[Block]) -> str:
     ]
     without = document["settings"].get("no_timeline", {})
     rows += [(model, reason, "the timelines") for model, reason in without.items()]
-    return table(("model", "reason", "under"), rows, texts=3) if rows else ""
+    return table(("model", "reason", "under"), rows) if rows else ""
 
 
 def environment(document: Document) -> str:
     """The machine and the settings, all of it."""
     facts = flat("", document["environment"]) | flat("settings", document["settings"])
-    return table(("what", "value"), facts.items(), texts=2)
+    return table(("what", "value"), facts.items())
 
 
 def flat(name: str, value: Any) -> dict[str, str]:
