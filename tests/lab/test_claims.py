@@ -17,6 +17,7 @@ from proact.cli.error import CommandError
 from proact.lab.claims import TRIALS
 from proact.lab.claims.blocking import LARGE, SMALL
 from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
+from proact.lab.claims.intervals import change, difference, ratio
 from proact.lab.claims.measure import judged, needed
 from proact.lab.claims.trial import FEW, MANY, ONE, decided, echo
 from proact.lab.claims.view import render_claims
@@ -66,6 +67,7 @@ def cells(
                 "server_system_seconds": 0.0,
                 "switches_voluntary": switches * rate * factor**2,
                 "switches_involuntary": 0.0,
+                "others_cpu": 0.0,
                 "occupied": {
                     "threads": threads,
                     "kernel_threads": 0,
@@ -306,6 +308,27 @@ def _scaled(cell: CellResult, factor: float) -> CellResult:
     return cell | {"measured": measured | changed}  # type: ignore[return-value]
 
 
+def test_repeats_that_were_disturbed_are_left_out_if_enough_remain() -> None:
+    """Multiplexing is slower in three quiet repeats, and as fast as may be in those that others disturbed."""
+    made = [
+        *(cell for load in (echo(ONE), echo(FEW)) for cell in cells("threads", load, spread=(1.0,) * 5)),
+        *(
+            cell
+            for load in (echo(ONE), echo(FEW))
+            for cell in cells("epoll", load, spread=(3, 0.8, 0.8, 0.8, 3))
+        ),
+    ]
+    assert judge("not-faster", (made, []))["verdict"] == "not measured"
+    for cell in made:
+        assert cell["measured"] is not None
+        cell["measured"]["others_cpu"] = 0.5 if cell["repeat"] in (0, 4) else 0.1
+    assert judge("not-faster", (made, []))["verdict"] == "supported"
+    for cell in made:
+        assert cell["measured"] is not None
+        cell["measured"]["others_cpu"] = 0.5
+    assert judge("not-faster", (made, []))["verdict"] == "not measured"
+
+
 def test_a_reason_names_the_numbers_and_the_cases() -> None:
     found = judge("two-calls", RESULTS["two-calls"]["depends"])
     assert "blocking makes 1.00 calls to receive a message, select 2.00" in found["because"]
@@ -324,6 +347,21 @@ def test_an_interval_decides_only_with_all_of_it() -> None:
     assert decided(Spread(2, 1.4, 2.5), 1.5, 1.0) == "not measured"
     assert decided(Spread(0.9, 0.5, 1.0), 1.5, 1.0) == "contradicted"
     assert decided(Spread(0.9, 0.5, 1.1), 1.5, 1.0) == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left_out"), [(3, 3, 0), (4, 4, 0), (5, 5, 2), (4, 6, 2), (10, 10, 23), (15, 15, 64)]
+)
+def test_two_sets_are_compared_as_mann_and_whitney_have_it(first: int, second: int, left_out: int) -> None:
+    """Their table of critical values, two-sided, 5 %: so many of the pairs lie outside at either end."""
+    upper = [100.0 + number * 1.01 for number in range(first)]
+    lower = [float(number) for number in range(second)]
+    every = sorted(over - under for over in upper for under in lower)
+    found = difference(upper, lower)
+    assert (found.low, found.high) == (every[left_out], every[-1 - left_out])
+    assert found.low <= found.median <= found.high
+    assert ratio([2.0, 4.0, 6.0], [1.0, 2.0, 1.0]) == Spread(3.0, 1.0, 6.0)
+    assert change(Spread(1, 0.5, 2), Spread(3, 2, 4)) == Spread(3, 1, 8)
 
 
 def test_what_several_claims_need_is_measured_once() -> None:

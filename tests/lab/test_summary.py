@@ -206,6 +206,15 @@ def test_slow_requests_and_what_was_not_sent_have_columns() -> None:
         assert "…" not in text
 
 
+def test_threads_that_the_probe_had_no_room_for_are_told() -> None:
+    parts = ("wall", "waiting", "copying", "asking", "run_queue", "user", "stalled", "others", "ring_ops")
+    split = dict.fromkeys(parts, 1.0) | {"seconds": 1.0, "messages": 1e6, "calls": {}, "probe_ns": 900.0}
+    said = "no room for 1,234 threads"
+    assert said in draw(document({"threads": [measured(1000, split=split | {"lost": 1234})]}), 100)
+    for none in ({"lost": 0}, {}):  # older results do not say
+        assert "no room" not in draw(document({"threads": [measured(1000, split=split | none)]}), 100)
+
+
 def test_nothing_is_concluded_from_one_model() -> None:
     assert summary.verdict(block(epoll=[measured(1)], bare__epoll=[measured(2)])) == []
 

@@ -168,6 +168,22 @@ def test_a_figure_shows_lanes_calls_and_who_copied() -> None:
     assert row.split()[2:5] == [f"{share:.1f}" for share in shares]
 
 
+def test_what_a_call_returned_is_told_in_its_own_terms() -> None:
+    calls = (
+        ("sigwaitinfo", "waits", 35, "signal 35"),
+        ("epoll_pwait2", "waits", 2, "2 ready"),
+        ("aio_suspend", "waits", 0, "0"),
+        ("io_uring_enter", "ring", 3, "3 handed over"),
+        ("recv", "moves", 1024, "1,024 bytes"),
+        ("getpid", "asks", 77, "77"),
+    )
+    events = [event(name, at, at + 1, 1, role, result=got) for at, (name, role, got, _) in enumerate(calls)]
+    lines = draw([made_up("epoll", *events)], color_system=None).splitlines()
+    for mark, (name, _, _, said_so) in enumerate(calls, 1):
+        (line,) = [line for line in lines if line.startswith(f"{mark} {name}")]
+        assert line.rstrip().endswith(f" {said_so}"), line
+
+
 def test_figures_are_grouped_by_kind_and_fit_any_width() -> None:
     many = [
         event("recv", -5000 + at, -4998 + at, 2, "moves", result=-1, errno=11) for at in range(0, 4000, 3)

@@ -179,7 +179,7 @@ class Bench:
     warmup: float
     duration: float
     tick: Callable[[], None]
-    split: bool = False  #: with a probing pass
+    split: frozenset[Cell] = frozenset()  #: those with a probing pass
 
     def measure(self, cell: Cell) -> Measured:
         """Measure one cell. Raises ServerError or LoadError, with the reason for people."""
@@ -193,7 +193,7 @@ class Bench:
             except LoadError as error:
                 # A server that has ended is the cause of what the load saw.
                 raise ServerError(server.ended(grace=0.2) or str(error)) from None
-        if self.split and cell.repeat == 0:
+        if cell in self.split:
             self._split(cell, measured)
         return measured
 

@@ -28,7 +28,7 @@ from proact.lab.results import SCHEMA, CellResult, Document, Measured, Status
 from proact.lab.server_process import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 #: Starting and ending a server and its connections, in seconds, for the estimate of a run's time only.
 _OVERHEAD: Final = 0.2
@@ -74,12 +74,14 @@ class Settings:
             )
         )
 
-    def seconds(self, cell: Cell) -> float:
+    def splits(self) -> list[Cell]:
+        """The cells that have a probing pass, where that is asked for: the first repeat of each."""
+        return [cell for cell in self.cells() if self.split and cell.repeat == 0]
+
+    def seconds(self, cell: Cell, *, split: bool) -> float:
         """About how long one cell takes."""
         counting = COUNT_WARMUP + COUNT_DURATION if cell.repeat == 0 else 0.0
-        splitting = 0.0
-        if self.split and cell.repeat == 0:
-            splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION
+        splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION if split else 0.0
         return _OVERHEAD + self.warmup + self.duration + counting + splitting
 
 
@@ -104,11 +106,13 @@ def run(
     observer: Observer,
     *,
     cells: Sequence[Cell] | None = None,
+    split: Collection[Cell] | None = None,
     load_command: tuple[str, ...] | None = None,
 ) -> Document:
     """Measure all cells, or those given, and return the raw results.
 
-    ``load_command`` stands in for the load in tests.
+    ``split``: those with a probing pass, if not the first repeat of each. ``load_command`` stands in for the
+    load in tests.
     """
     document = blank(settings)
     cells = settings.cells() if cells is None else cells
@@ -126,11 +130,13 @@ def run(
             results.append(_result(cell, "not measured", reason))
         else:
             measurable.append(cell)
-    observer.planned(settings, len(measurable), sum(map(settings.seconds, measurable)))
+    probed = frozenset(settings.splits() if split is None else split)
+    seconds = sum(settings.seconds(cell, split=cell in probed) for cell in measurable)
+    observer.planned(settings, len(measurable), seconds)
     server_cpu, load_cpu = separate_cores() or (None, None)
     # We read clocks while the load works, so we share its core and leave the server's alone.
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load:
-        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, settings.split)
+        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed)
         for result in _measure_all(bench, measurable, observer.started):
             observer.finished(result)
             results.append(result)

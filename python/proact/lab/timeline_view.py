@@ -245,8 +245,12 @@ def _returned(run: list[Event]) -> str:
     failed = dict.fromkeys(event["errno"] for event in run if "errno" in event)
     if failed:
         return ", ".join(errno.errorcode.get(each, str(each)) for each in failed)
-    unit = {"moves": " bytes", "waits": " ready", "ring": " handed over"}.get(run[0]["role"], "")
-    return f"{run[0]['result']:,}{unit}"
+    call, result = run[0]["call"], f"{run[0]['result']:,}"
+    if call in ("sigwaitinfo", "sigtimedwait"):
+        return f"signal {result}"
+    units = {"moves": " bytes", "ring": " handed over"}
+    ready = " ready" if "poll" in call or "select" in call else ""
+    return result + units.get(run[0]["role"], ready)
 
 
 def _signed(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.claims.intervals import difference
 from proact.lab.claims.trial import (
     FEW,
     UNP,
@@ -23,13 +24,13 @@ from proact.lab.claims.trial import (
 )
 from proact.lab.phases import waiting_by_role
 from proact.lab.registry import Kind
-from proact.lab.summary import Spread
 from proact.lab.timeline import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proact.lab.results import Timeline, Verdict
+    from proact.lab.summary import Spread
 
 #: Sizes between which the copy must show, in bytes: nearly nothing, and 1,024 times as much.
 SMALL: Final = 64
@@ -127,8 +128,7 @@ def _both_sizes(evidence: Evidence, kind: str) -> Iterable[tuple[str, Timeline, 
 
 def _longer(small: Timeline, large: Timeline) -> Spread:
     """How much longer the calls that move data are on a CPU for the large message, in µs."""
-    more, less = (over_requests(each, lambda one: one["copying"]) for each in (large, small))
-    return Spread(more.median - less.median, more.low - less.high, more.high - less.low)
+    return difference(*(over_requests(each, lambda one: one["copying"]) for each in (large, small)))
 
 
 def _plans(models: Iterable[str], *sizes: int) -> tuple[Plan, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.claims.intervals import ratio
 from proact.lab.claims.trial import (
     MANY,
     ONE,
@@ -14,17 +15,16 @@ from proact.lab.claims.trial import (
     Need,
     Trial,
     conclude,
+    cpu_us,
     decided,
     echo,
-    ratio,
     raw,
     shown,
 )
-from proact.lab.registry import MODELS
-from proact.lab.summary import cpu_seconds
+from proact.lab.summary import Spread
 
 if TYPE_CHECKING:
-    from proact.lab.results import CallTimes, Measured, Split, Verdict
+    from proact.lab.results import CallTimes, Split, Verdict
 
 #: A number of calls per message within this of a whole one is taken to be that.
 TOLERANCE: Final = 0.15
@@ -87,14 +87,14 @@ def _one_more(difference: float) -> Verdict:
 def nicer_face(evidence: Evidence) -> Finding:
     """A loop's calls per message against plain epoll's, and its CPU time."""
     plain = per_message(evidence.split("epoll", echo(ONE)))
-    price = evidence.spread("epoll", echo(ONE), _cpu_us)
-    found: dict[str, Any] = {"epoll": plain | {"cpu_us": raw(price)}}
+    price = evidence.values("epoll", echo(ONE), cpu_us)
+    found: dict[str, Any] = {"epoll": plain | {"cpu_us": raw(Spread.of(price))}}
     cases: dict[str, Verdict] = {}
     parts = []
     for model in _NICER:
         try:
             calls = per_message(evidence.split(model, echo(ONE)))
-            dearer = ratio(evidence.spread(model, echo(ONE), _cpu_us), price)
+            dearer = ratio(evidence.values(model, echo(ONE), cpu_us), price)
         except MissingError as missing:
             found[model] = str(missing)
             continue
@@ -114,18 +114,14 @@ def nicer_face(evidence: Evidence) -> Finding:
     )
 
 
-def _cpu_us(measured: Measured) -> float:
-    return cpu_seconds(measured) * 1e6 / measured["messages"]
-
-
 TWO_CALLS: Final = Trial(
     "two-calls",
     "To receive a message, multiplexing makes two calls where blocking I/O makes one.",
     f"{UNP}, fig. 6.3",
     two_calls,
     (
-        *(Need(model, echo(ONE)) for model in ("blocking", *_PLAIN)),
-        *(Need(model, echo(MANY)) for model in ("threads", "epoll")),
+        *(Need(model, echo(ONE), split=True) for model in ("blocking", *_PLAIN)),
+        *(Need(model, echo(MANY), split=True) for model in ("threads", "epoll")),
     ),
 )
 
@@ -134,5 +130,5 @@ NICER_FACE: Final = Trial(
     "What coroutines run on is multiplexing with a nicer face: the same calls, and work of its own on top.",
     "PEP 3156; gevent's documentation",
     nicer_face,
-    tuple(Need(model, echo(ONE), intervals=True) for model in ("epoll", *_NICER) if model in MODELS),
+    tuple(Need(model, echo(ONE), intervals=True, split=True) for model in ("epoll", *_NICER)),
 )

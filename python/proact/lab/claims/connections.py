@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.claims.intervals import change, difference, ratio
 from proact.lab.claims.trial import (
     FEW,
     MANY,
@@ -19,7 +21,6 @@ from proact.lab.claims.trial import (
     echo,
     p50,
     rate,
-    ratio,
     raw,
     shown,
     turned,
@@ -46,7 +47,7 @@ PAIRS: Final = (("threads", "epoll"), ("bare-threads", "bare-epoll"))
 
 def _of_threads(evidence: Evidence, pair: tuple[str, str], connections: int) -> Spread:
     """The messages per second of multiplexing, as a multiple of the threads'."""
-    threads, multiplexing = (evidence.spread(model, echo(connections), rate) for model in pair)
+    threads, multiplexing = (evidence.values(model, echo(connections), rate) for model in pair)
     return ratio(multiplexing, threads)
 
 
@@ -78,7 +79,7 @@ def not_faster(evidence: Evidence) -> Finding:
         said, numbers = [], {}
         for connections in (ONE, FEW):
             speed = _of_threads(evidence, pair, connections)
-            threads, multiplexing = (evidence.spread(model, echo(connections), p50) for model in pair)
+            threads, multiplexing = (evidence.values(model, echo(connections), p50) for model in pair)
             latency = ratio(multiplexing, threads)
             # Faster where all of the interval is beyond the margin; not faster where none of it is.
             cases[f"{pair[1]} at {connections}"] = turned(decided(speed, 1 + MARGIN, 1 + MARGIN))
@@ -99,7 +100,7 @@ def gain_is_connections(evidence: Evidence) -> Finding:
             f"{pair[1]} against {pair[0]}: {shown(one)} times the messages at {ONE} connection, "
             f"{shown(many)} at {MANY}, with {threads[pair[1]]} of {threads[pair[0]]} threads"
         )
-        cases = {pair[1]: decided(ratio(many, one), 1.0, 1.0)}
+        cases = {pair[1]: decided(change(one, many), 1.0, 1.0)}
         return cases, said, {"one": raw(one), "many": raw(many), "threads": threads}
 
     return _in_pairs(judge, {})
@@ -117,22 +118,24 @@ def thread_costs(evidence: Evidence) -> Finding:
 
     def judge(pair: tuple[str, str]) -> Judged:
         memory = {model: _memory(evidence, model) for model in pair}
-        switches = {model: evidence.spread(model, echo(MANY), _switches) for model in pair}
+        switches = {model: evidence.values(model, echo(MANY), _switches) for model in pair}
         threads, multiplexing = pair
         # Differences, for the other may have none at all: what threads have more than twice its own.
         more = memory[threads] - DEARER * memory[multiplexing]
-        least = switches[threads].low - DEARER * switches[multiplexing].high
-        most = switches[threads].high - DEARER * switches[multiplexing].low
+        oftener = difference(switches[threads], [DEARER * each for each in switches[multiplexing]])
         cases: dict[str, Verdict] = {
             f"memory of {threads}": "supported" if more > 0 else "contradicted",
-            f"switches of {threads}": decided(Spread(0.0, least, most), 0.0, 0.0),
+            f"switches of {threads}": decided(oftener, 0.0, 0.0),
         }
         said = (
             f"at {MANY} connections {threads} holds {memory[threads] / 1024:.1f} KiB a connection and "
-            f"switches {switches[threads].median:.2f} times a message, {multiplexing} "
-            f"{memory[multiplexing] / 1024:.1f} KiB and {switches[multiplexing].median:.2f}"
+            f"switches {median(switches[threads]):.2f} times a message, {multiplexing} "
+            f"{memory[multiplexing] / 1024:.1f} KiB and {median(switches[multiplexing]):.2f}"
         )
-        numbers = {"bytes": memory, "switches": {name: raw(each) for name, each in switches.items()}}
+        numbers = {
+            "bytes": memory,
+            "switches": {name: raw(Spread.of(each)) for name, each in switches.items()},
+        }
         return cases, said, numbers
 
     return _in_pairs(judge, {"times": DEARER})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proact.lab.claims.intervals import ratio
 from proact.lab.claims.trial import (
     UNP,
     Evidence,
@@ -12,9 +13,9 @@ from proact.lab.claims.trial import (
     Need,
     Trial,
     conclude,
+    cpu_us,
     decided,
     echo,
-    ratio,
     raw,
     shown,
     turned,
@@ -45,7 +46,7 @@ LEVEL: Final = 1.25
 
 def polling_burns(evidence: Evidence) -> Finding:
     """How much of a core a server takes that has little to do."""
-    cores = {model: evidence.spread(model, QUIET, _cores) for model in ("nonblocking", "epoll")}
+    cores = {model: Spread.of(evidence.values(model, QUIET, _cores)) for model in ("nonblocking", "epoll")}
     polling, waiting = cores["nonblocking"], cores["epoll"]
     cases = {"nonblocking": decided(polling, WHOLE, IDLE), "epoll": turned(decided(waiting, WHOLE, IDLE))}
     return conclude(
@@ -62,7 +63,7 @@ def _cores(measured: Measured) -> float:
 def watching_costs(evidence: Evidence) -> Finding:
     """CPU time per message as more is watched, and per call of epoll_wait as more of it is active."""
     watched = {
-        model: ratio(*(evidence.spread(model, load, _cpu_us) for load in (WIDE, NARROW)))
+        model: ratio(*(evidence.values(model, load, cpu_us) for load in (WIDE, NARROW)))
         for model in ("select", "epoll")
     }
     active = _wait_us(evidence, "epoll", BUSY) / _wait_us(evidence, "epoll", WIDE)
@@ -84,10 +85,6 @@ def watching_costs(evidence: Evidence) -> Finding:
             "level": LEVEL,
         },
     )
-
-
-def _cpu_us(measured: Measured) -> float:
-    return cpu_seconds(measured) * 1e6 / measured["messages"]
 
 
 def _wait_us(evidence: Evidence, model: str, load: Load) -> float:
@@ -114,6 +111,6 @@ WATCHING: Final = Trial(
     watching_costs,
     (
         *(Need(model, load, intervals=True) for model in ("select", "epoll") for load in (NARROW, WIDE)),
-        Need("epoll", BUSY),
+        *(Need("epoll", load, split=True) for load in (WIDE, BUSY)),
     ),
 )

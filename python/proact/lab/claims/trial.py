@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.measure import Cell
 from proact.lab.registry import MODELS
-from proact.lab.summary import Load, Spread
+from proact.lab.summary import QUIET, Load, cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proact.lab.results import Document, Measured, Phases, Split, Timeline, Verdict
+    from proact.lab.summary import Spread
     from proact.lab.timeline import Plan
 
 #: Connections that are few, and that are many, to a server with a thread for each.
 ONE: Final = 1
 FEW: Final = 4
 MANY: Final = 100
+
+#: Undisturbed repeats that suffice for an interval.
+ENOUGH: Final = 3
 
 #: What intervals do not decide.
 OPEN: Final = "not measured"
@@ -37,11 +41,12 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A cell that a judge looks at; with ``intervals`` it is measured several times."""
+    """A cell that a judge looks at: several times for an interval, with a probing pass for its split."""
 
     model: str
     load: Load
     intervals: bool = False
+    split: bool = False
 
     def cells(self, repeat: int) -> list[Cell]:
         """What has to be measured for it."""
@@ -99,12 +104,16 @@ class Evidence:
             raise MissingError(f"{model}: {reason}")
         return found
 
-    def spread(self, model: str, load: Load, value: Callable[[Measured], float]) -> Spread:
-        """A number over the repeats of a cell. Raises MissingError; a single repeat has no interval."""
+    def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
+        """A number of each repeat of a cell. Raises MissingError; a single repeat has no interval.
+
+        Repeats beside which other programs kept the machine busy are left out, if enough remain.
+        """
         found = self.measured(model, load)
         if len(found) < 2:
             raise MissingError(f"{model} was measured once, which makes no interval")
-        return Spread.of([value(each) for each in found])
+        quiet = [each for each in found if each["others_cpu"] <= QUIET]
+        return [value(each) for each in (quiet if len(quiet) >= ENOUGH else found)]
 
     def split(self, model: str, load: Load) -> Split:
         """Where the time of a cell went. Raises MissingError."""
@@ -139,19 +148,17 @@ def p50(measured: Measured) -> float:
     return measured["latency"]["percentiles"]["p50"] / 1e3
 
 
-def over_requests(timeline: Timeline, value: Callable[[Phases], float]) -> Spread:
-    """A number over all requests of a timeline. Raises MissingError if only one was taken."""
+def cpu_us(measured: Measured) -> float:
+    """CPU time of the server per message, in µs."""
+    return cpu_seconds(measured) * 1e6 / measured["messages"]
+
+
+def over_requests(timeline: Timeline, value: Callable[[Phases], float]) -> list[float]:
+    """A number of each request of a timeline. Raises MissingError if only one was taken."""
     every = timeline.get("requests", [])
     if len(every) < 2:
         raise MissingError(f"{timeline['model']}: one request makes no interval")
-    return Spread.of([value(each) for each in every])
-
-
-def ratio(upper: Spread, lower: Spread) -> Spread:
-    """How many times ``lower`` fits into ``upper``, as far apart as their intervals allow."""
-    if not lower.low > 0:
-        raise MissingError("nothing to divide by")
-    return Spread(upper.median / lower.median, upper.low / lower.high, upper.high / lower.low)
+    return [value(each) for each in every]
 
 
 def shown(spread: Spread) -> str:
