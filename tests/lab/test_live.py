@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import json
 import re
@@ -21,6 +23,7 @@ from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.asked import AskedError
 from proact.lab.live.form import DEFAULTS, settings_from_json, settings_of, settings_to_json
+from proact.lab.live.runs import Runs
 
 Children = Callable[[int], dict[str, int]]
 
@@ -235,6 +238,24 @@ def test_a_run_that_breaks_says_so(served: Served) -> None:
     subprocess.run(["kill", "-KILL", str(child)], check=True)
     ended = list(served.events("ended"))[-1]
     assert (ended["how"], ended["reason"]) == ("failed", "the measuring process ended with -9")
+
+
+async def test_a_child_that_does_not_speak_json_ends_the_run(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "child"
+    child.write_text("#!/bin/sh\necho nonsense\nexec sleep 600\n")
+    child.chmod(0o755)
+    monkeypatch.setattr("proact.lab.live.runs.sys.executable", str(child))
+    runs = Runs()
+    await runs.start(settings_of(FORM))
+    async with contextlib.aclosing(runs.events(None)) as events:
+        assert '"begun"' in await anext(events)
+        ended = await anext(events)
+    assert "failed" in ended
+    assert "the measuring process does not speak JSON: Expecting value" in ended
+    assert not runs.going_on
+    await runs.stop()
 
 
 def wait(condition: Callable[[], Any]) -> None:

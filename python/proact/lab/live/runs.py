@@ -129,20 +129,26 @@ class Runs:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        done = False
+        done, broken = False, None
         problems = asyncio.create_task(process.stderr.read())
         process.stdin.write(settings_to_json(settings).encode())
         process.stdin.close()
-        async for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "results":
-                self.document = cast("Document", event["document"])
-                done = True
-            else:
-                self._tell(run, event)
+        try:
+            async for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "results":
+                    self.document = cast("Document", event["document"])
+                    done = True
+                else:
+                    self._tell(run, event)
+        except ValueError as error:  # something else has written there
+            process.kill()
+            broken = f"the measuring process does not speak JSON: {error}"
         code = await process.wait()
         said = (await problems).decode(errors="replace").strip().splitlines()
         how = "done" if done else "stopped" if self._stopping else "failed"
         run.ended = True
-        reason = (said or [f"the measuring process ended with {code}"])[-1] if how == "failed" else None
+        reason = (
+            broken or (said or [f"the measuring process ended with {code}"])[-1] if how == "failed" else None
+        )
         self._tell(run, {"event": "ended", "how": how, "reason": reason})
