@@ -29,9 +29,10 @@ help:  ## list the targets
 	@echo
 	@echo "  PYTHON=... names another Python (>= 3.11), VENV=... another place than .venv"
 
-demo: check  ## build proact, then serve real traffic through every I/O model and show what each costs
+demo: check  ## build proact, then serve real traffic through every I/O model and show what each costs, also in build/demo-report.html
 	@$(use) $(setup) cli lab peers
-	@$(VENV)/bin/proact lab echo $(DEMO_ARGS)
+	@mkdir -p build
+	@$(VENV)/bin/proact lab echo $(DEMO_ARGS) --html build/demo-report.html
 
 test: check  ## build, then run the Rust and the Python tests on every engine and on every newer Python found
 	@$(use) scripts/test

@@ -1,15 +1,20 @@
-"""What is left running: the lab's child processes of some parent, found by what they were told about it."""
+"""What is left running: the lab's child processes of some parent, found by what they were told about it.
+
+And a browser, one for all tests that want it.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support import chromium
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def children_of(parent: int) -> dict[str, int]:
@@ -45,3 +50,17 @@ def wait_for_children() -> Callable[[int, int], dict[str, int]]:
         return found
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[chromium.Browser]:
+    """A headless Chromium; skips the test where there is none."""
+    if os.environ.get("PROACT_TEST_BROWSER") == "no":
+        pytest.skip("the pages are the same on every Python: they are opened on one (scripts/test)")
+    if chromium.find() is None:
+        pytest.skip("no Chromium here: scripts/chromium installs it")
+    browser = chromium.Browser()
+    try:
+        yield browser
+    finally:
+        browser.close()

@@ -114,7 +114,10 @@ def test_a_cell_is_measured_as_the_others_are() -> None:
 
 
 def test_where_the_time_went_is_divided() -> None:
-    bench = FileBench(seed=1, cpu=None, warmup=0.01, duration=0.0, tick=lambda: None, split=True, amounts=FEW)
+    probed = frozenset({cell("blocking", "files-append", 1)})
+    bench = FileBench(
+        seed=1, cpu=None, warmup=0.01, duration=0.0, tick=lambda: None, split=probed, amounts=FEW
+    )
     got = measured(bench, "blocking", "files-append", 1)
     assert got["unsplit"] is None
     assert got["split"]["messages"] == pytest.approx(FEW.appends)

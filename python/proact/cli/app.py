@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from proact.cli import doctor, lab, lab_claims, lab_timeline, run
+from proact.cli import doctor, lab, lab_claims, lab_serve, lab_timeline, run
 from proact.cli.error import CommandError
 from proact.cli.program import Program
+from proact.lab.asked import AskedError
 from proact.lab.environment import package_version
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ lab.app.command("timeline", short_help="One request through each I/O model: who 
 lab.app.command("claims", short_help="What textbooks say of I/O models, tested on this machine.")(
     lab_claims.claims
 )
+lab.app.command("serve", short_help="Choose, start and watch a run in a browser.")(lab_serve.serve)
 app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")
 
 
@@ -68,6 +70,8 @@ def dispatch(arguments: list[str]) -> int | Program:
         outcome = get_command(app).main(args=arguments, prog_name="proact", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except AskedError as error:
+        raise CommandError(str(error)) from None
     except Exception as error:
         # The library's own errors (an unknown option) by shape: their class has moved between its versions.
         message = getattr(error, "format_message", None)

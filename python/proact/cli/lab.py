@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from proact.cli.error import CommandError
+from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.export import as_objects, differences, to_csv
 from proact.lab.files import FILES
-from proact.lab.limits import refusal
+from proact.lab.limits import MAX_SIZE, refusal
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
+from proact.lab.report import drawing
+from proact.lab.report.page import to_html
 from proact.lab.results import ResultsError, load
 from proact.lab.run import Settings
 from proact.lab.run import run as run_cells
@@ -27,15 +30,12 @@ from proact.lab.view import render_all
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable
 
     from proact.lab.results import Document
 
 #: Messages per second that the load generator takes as a rate.
 MAX_RATE: Final = 10_000_000
-
-#: The load generator keeps a message of each connection in memory.
-MAX_SIZE: Final = 16 << 20
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -62,6 +62,10 @@ Csv = Annotated[
     str | None,
     typer.Option("--csv", metavar="FILE", help="Write a line per cell; - is stdout, no table."),
 ]
+Html = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Write the report, one file; - is stdout, no table."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random order of the cells.")]
 Results = Annotated[str, typer.Argument(metavar="FILE", help="Results, as --json wrote them.")]
 
@@ -76,6 +80,7 @@ def lab() -> None:
       proact lab compare a.json b.json  two machines, or two versions
       proact lab timeline               one request: where each model waits, and who copies
       proact lab claims                 what textbooks say, tested on this machine
+      proact lab serve                  all of it in a browser
 
     The laboratory: what each I/O model costs on this machine.
     """
@@ -105,6 +110,7 @@ def run(
     timelines: Annotated[bool, typer.Option(help="Take a timeline of each model as well.")] = False,
     json_file: Json = None,
     csv_file: Csv = None,
+    html_file: Html = None,
     seed: Seed = None,
 ) -> int:
     """\b
@@ -115,6 +121,7 @@ def run(
       proact lab run --workload mixed --connections 10 --rate 500
       proact lab run --workload files --models threads,epoll,aio,proact-io_uring
       proact lab run --models asyncio,uvloop,proact-io_uring --size 64,1K,64K --csv -
+      proact lab run --repeat 5 --html report.html
 
     The same work through every I/O model: a fresh server process for each cell (model x workload x
     connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
@@ -148,6 +155,7 @@ def run(
         ),
         json_file,
         csv_file,
+        html_file,
         timelines=timelines,
     )
 
@@ -161,6 +169,7 @@ def echo(
     repeat: Repeat = 1,
     models: Models = "all",
     json_file: Json = None,
+    html_file: Html = None,
     seed: Seed = None,
 ) -> int:
     """\b
@@ -182,22 +191,24 @@ def echo(
         models=models,
         split=False,
         json_file=json_file,
+        html_file=html_file,
         seed=seed,
     )
 
 
 @app.command(short_help="Draw the tables of earlier results again.")
-def report(file: Results, csv_file: Csv = None) -> int:
+def report(file: Results, csv_file: Csv = None, html_file: Html = None) -> int:
     """\b
     Examples:
       proact lab report old.json
       proact lab report old.json --csv old.csv
+      proact lab report old.json --html old.html
 
     Exit code 1 if a model had failed in that run.
     """
     document = read_results(file)
-    check_writable(csv_file)
-    show(document, None, csv_file)
+    check_files(None, csv_file, html_file)
+    show(document, None, csv_file, html_file)
     return 1 if failed(document) else 0
 
 
@@ -229,43 +240,62 @@ def compare(
 
 
 def measure(
-    settings: Settings, json_file: str | None, csv_file: str | None, *, timelines: bool = False
+    settings: Settings,
+    json_file: str | None,
+    csv_file: str | None,
+    html_file: str | None = None,
+    *,
+    timelines: bool = False,
 ) -> int:
     """Check what the types don't, run, and show the results; the exit code."""
     seconds("--duration", settings.duration, least=0.01)
     seconds("--warmup", settings.warmup, least=0.0)
     if settings.repeat < 1:
         raise CommandError(f"--repeat is {settings.repeat}: it must be 1 or more")
-    if json_file == csv_file == "-":
-        raise CommandError("--json and --csv can't both go to stdout")
     reasons = [refusal(connections) for connections in settings.connections]
     if all(reasons):  # else the other cells are measured
         raise CommandError(str(reasons[0]))
-    check_writable(json_file)
-    check_writable(csv_file)
+    check_files(json_file, csv_file, html_file)
+    requested = [name for name in settings.workloads if name in WORKLOADS]
+    if timelines and not requested:
+        raise CommandError("--timelines needs a workload with requests: files has none")
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     try:
         with watch() as progress:
             document = run_cells(settings, progress)
-            plans = [Plan(model, settings.workloads[0]) for model in settings.models]
-            complete = add(document, plans, progress) if timelines else True
+            plans = [Plan(model, requested[0]) for model in settings.models] if timelines else []
+            complete = add(document, plans, progress)
     except KeyboardInterrupt:
         raise CommandError("interrupted", exit_code=130) from None
-    show(document, json_file, csv_file)
+    show(document, json_file, csv_file, html_file)
     return 1 if failed(document) or not complete else 0
 
 
-def show(document: Document, json_file: str | None, csv_file: str | None) -> None:
-    """The tables on stdout, and the raw results where they were asked for."""
-    if "-" not in (json_file, csv_file):
+def show(
+    document: Document, json_file: str | None, csv_file: str | None, html_file: str | None = None
+) -> None:
+    """The tables on stdout, and the raw results and the report where they were asked for."""
+    if "-" not in (json_file, csv_file, html_file):
         out = console()
         out.print(render_all(document, out.width))
-    for file, text in ((json_file, json.dumps(document) + "\n"), (csv_file, to_csv(document))):
+    write(document, json_file, csv_file, html_file)
+
+
+def write(document: Document, json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
+    """The raw results and the report, each where it was asked for."""
+    wanted: tuple[tuple[str | None, str, Callable[[Document], str]], ...] = (
+        (json_file, "raw results", lambda found: json.dumps(found) + "\n"),
+        (csv_file, "raw results", to_csv),
+        (html_file, "the report", to_html),
+    )
+    for file, what, written in wanted:
         if file == "-":
-            sys.stdout.write(text)
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself
+            sys.stdout.write(written(document))
         elif file is not None:
-            Path(file).write_text(text)
-            print(f"proact: raw results in {file}", file=sys.stderr)
+            Path(file).write_text(written(document), encoding="utf-8")
+            print(f"proact: {what} in {file}", file=sys.stderr)
 
 
 def read_results(path: str) -> Document:
@@ -278,41 +308,22 @@ def read_results(path: str) -> Document:
         raise CommandError(f"can't read {path!r}: {error.strerror}") from None
 
 
-def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
-    """The names in a comma list, each once. Raises CommandError for one that does not exist."""
-    if text.strip() == "all":
-        return tuple(known)
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in known:
-            raise CommandError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
-    return names
-
-
 def expanded(names: tuple[str, ...]) -> tuple[str, ...]:
     """The same with ``files`` replaced by its kinds, each once."""
     return tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
 
 
-def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
-    """A comma list of whole numbers from 1 to ``most``, each once; K and M count in 1024s."""
-    found = []
-    for part in (part.strip() for part in text.split(",")):
-        unit = {"K": 1 << 10, "M": 1 << 20}.get(part[-1:].upper(), 1)
-        digits = part[:-1] if unit > 1 else part
-        if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) * unit <= most):
-            raise CommandError(
-                f"{option} has {part!r}: it takes whole numbers from 1 to {most:,}, with commas between"
-            )
-        found.append(int(digits) * unit)
-    return tuple(dict.fromkeys(found))
-
-
-def seconds(option: str, value: float, least: float, most: float = 3600) -> float:
-    """A number of seconds from ``least`` to ``most``, an hour if nothing else is said."""
-    if not (math.isfinite(value) and least <= value <= most):
-        raise CommandError(f"{option} is {value:g}: it must be from {least:g} to {most:g} seconds")
-    return value
+def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
+    """Raise CommandError if what is asked for cannot be written, or not drawn."""
+    if [json_file, csv_file, html_file].count("-") > 1:
+        raise CommandError("only one of --json, --csv and --html can go to stdout")
+    for path in (json_file, csv_file, html_file):
+        check_writable(path)
+    if html_file is not None:
+        try:
+            drawing.require()
+        except drawing.DrawingError as error:
+            raise CommandError(str(error)) from None
 
 
 def check_writable(path: str | None) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from proact.cli.error import CommandError
-from proact.cli.lab import Duration, Json, Repeat, check_writable, chosen, seconds
+from proact.cli.lab import Duration, Html, Json, Repeat, check_files, write
+from proact.lab.asked import chosen, seconds
 from proact.lab.claims import TRIALS
 from proact.lab.claims.measure import DURATION, REPEAT, measure
 from proact.lab.claims.view import render_claims
@@ -27,12 +25,13 @@ def claims(
     duration: Duration = DURATION,
     repeat: Repeat = REPEAT,
     json_file: Json = None,
+    html_file: Html = None,
 ) -> int:
     """\b
     Examples:
       proact lab claims
       proact lab claims --claims two-calls,blocked-in-select
-      proact lab claims --repeat 9 --duration 1 --json claims.json
+      proact lab claims --repeat 9 --duration 1 --html claims.html
 
     What textbooks say of I/O models, each claim tested with numbers measured now, on this machine: supported,
     contradicted, or it depends (and on what). `proact lab report` draws all that was measured for them. Exit
@@ -42,19 +41,14 @@ def claims(
     seconds("--duration", duration, least=0.01)
     if repeat < 1:
         raise CommandError(f"--repeat is {repeat}: it must be 1 or more")
-    check_writable(json_file)
+    check_files(json_file, None, html_file)
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     try:
         with watch() as progress:
             document, complete = measure(trials, progress, duration=duration, repeat=repeat)
     except KeyboardInterrupt:
         raise CommandError("interrupted", exit_code=130) from None
-    text = json.dumps(document) + "\n"
-    if json_file == "-":
-        sys.stdout.write(text)
-    else:
+    if "-" not in (json_file, html_file):
         console().print(render_claims(document["claims"]))
-        if json_file is not None:
-            Path(json_file).write_text(text)
-            print(f"proact: raw results in {json_file}", file=sys.stderr)
+    write(document, json_file, None, html_file)
     return 1 if failed(document) or not complete else 0

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 import typer
 
 from proact.cli.error import CommandError
-from proact.cli.lab import Json, Models, check_writable, chosen, numbers, seconds, show
+from proact.cli.lab import Html, Json, Models, check_files, show
+from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
 from proact.lab.run import Settings, blank
@@ -30,12 +31,13 @@ def timeline(
     ] = f"{DELAY * 1e3:g}ms",
     requests: Annotated[int, typer.Option(help="Requests taken, of which the median is shown.")] = REQUESTS,
     json_file: Json = None,
+    html_file: Html = None,
 ) -> int:
     """\b
     Examples:
       proact lab timeline
       proact lab timeline --models blocking,select,epoll,proact-io_uring
-      proact lab timeline --size 64K --delay 20ms --json timelines.json
+      proact lab timeline --size 64K --delay 20ms --html timelines.html
 
     One request through each I/O model, call by call, in microseconds: what the server's process waited in,
     and who copied the data. The five figures of Stevens' UNIX Network Programming, ch. 6, measured on this
@@ -49,7 +51,7 @@ def timeline(
     if not 1 <= requests <= 1000:
         raise CommandError(f"--requests is {requests}: it must be from 1 to 1000")
     after = period("--delay", delay)
-    check_writable(json_file)
+    check_files(json_file, None, html_file)
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     document = blank(Settings(names, (work,), connections=(1,), sizes=sizes, repeat=requests))
     document["settings"]["delay"] = after
@@ -59,7 +61,7 @@ def timeline(
             complete = add(document, plans, progress)
     except KeyboardInterrupt:
         raise CommandError("interrupted", exit_code=130) from None
-    show(document, json_file, None)
+    show(document, json_file, None, html_file)
     return 0 if complete else 1
 
 

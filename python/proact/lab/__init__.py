@@ -13,4 +13,7 @@ This package names things only; the command line reaches it as ``proact lab``.
 - ``results.py``         the shape of raw results
 - ``environment.py``     the machine that the numbers belong to
 - ``summary.py``, ``table.py``, ``export.py``   medians and conclusions; how they are drawn; CSV, comparisons
+- ``report/``            a run as one HTML file
+- ``live/``              a run chosen, started and watched in a browser
+- ``asked.py``           reading what a person asked for
 """

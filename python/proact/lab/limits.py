@@ -7,6 +7,9 @@ from typing import Final
 
 from proact.lab.environment import read
 
+#: The largest message in bytes: the load generator keeps one of each connection in memory.
+MAX_SIZE: Final = 16 << 20
+
 #: What a process has open besides its connections, generously.
 _SPARE_FILES: Final = 64
 

@@ -5,6 +5,7 @@ Nothing is concluded that the data does not hold: models whose intervals overlap
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import comb
 from statistics import median
@@ -27,6 +28,8 @@ LOAD_BOUND: Final = 0.97
 #: Cores that other programs may keep busy before a comparison is no longer fair.
 QUIET: Final = 0.15
 
+#: The smallest step in a distribution that is drawn: more than a screen shows would only make it larger.
+FINEST: Final = 0.002
 
 #: How sure an interval is of holding the true median, where there are enough repeats for that.
 CONFIDENCE: Final = 0.95
@@ -76,6 +79,7 @@ class Row:
     p99: float
     p999: float
     p9999: float
+    p99_spread: Spread
     cpu_us: Spread  # CPU time of the server per message, µs
     system: float  # of that, the part in the kernel: 0 to 1
     switches: float  # context switches of the server per message
@@ -146,6 +150,26 @@ def blocks(document: Document) -> list[Block]:
     return [_block(document, load) for load in sorted(loads, key=place)]
 
 
+def latencies(document: Document, load: Load, model: str) -> list[tuple[float, float]]:
+    """How one model's latencies are distributed under a load: µs, and the share of the answers within them.
+
+    All repeats together; steps that add less than ``FINEST`` are joined. Empty: there is no histogram.
+    """
+    answers: Counter[int] = Counter()
+    for cell in document["cells"]:
+        if cell["model"] == model and cell["measured"] is not None and Load.of(cell) == load:
+            for upper_end, count in cell["measured"]["latency"]["histogram"]:
+                answers[upper_end] += count
+    whole, within, drawn = answers.total(), 0, 0.0
+    steps: list[tuple[float, float]] = []
+    for upper_end in sorted(answers):
+        within += answers[upper_end]
+        if within / whole - drawn >= FINEST or not steps or within == whole:
+            drawn = within / whole
+            steps.append((upper_end / 1e3, drawn))
+    return steps
+
+
 def failed(document: Document) -> bool:
     """Whether any model crashed, hung or echoed wrongly. What could not be measured here does not count."""
     return any(cell["status"] == "failed" for cell in document["cells"])
@@ -197,6 +221,7 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         p99=latency("p99"),
         p999=latency("p99.9"),
         p9999=latency("p99.99"),
+        p99_spread=Spread.of([each["latency"]["percentiles"]["p99"] / 1e3 for each in measured]),
         cpu_us=Spread.of([cpu_seconds(each) * 1e6 / each["messages"] for each in measured]),
         system=median(each["server_system_seconds"] / (cpu_seconds(each) or 1.0) for each in measured),
         switches=median(

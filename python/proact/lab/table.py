@@ -57,9 +57,9 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         if block.uncounted:
             parts.append(Text(f"System calls were not counted: {block.uncounted}", style="dim"))
         if block.traced:
-            parts.append(Text(_TRACED_NOTE, style="dim"))
+            parts.append(Text(TRACED_NOTE, style="dim"))
         if any(row.load_bound for row in block.rows):
-            parts.append(Text(_SATURATED_NOTE, style="dim"))
+            parts.append(Text(SATURATED_NOTE, style="dim"))
         if block.others_cpu > QUIET:
             busy = f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile."
             parts.append(Text(busy, style="yellow"))
@@ -69,11 +69,11 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
     if len(found) > 1 and (best := winners(found)):
         parts += ["", Text("When each wins", style="bold"), _winners(best)]
     if found:
-        parts += ["", Text(_LEGEND, style="dim")]
+        parts += ["", Text(LEGEND, style="dim")]
     return Group(*parts)
 
 
-_LEGEND: Final = (
+LEGEND: Final = (
     "CPU µs and calls (system calls; counted in a pass of their own) are the server's per message or "
     "operation. KiB/c: growth of its resident memory under load, per connection, without the kernel's socket "
     "buffers. Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
@@ -85,9 +85,9 @@ _SPLIT_TITLE: Final = (
     "threads, beside the sum; ring ops: operations given to io_uring_enter, per message):"
 )
 
-_SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
+SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
 
-_TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
+TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
 
 
 def _heading(document: Document) -> Text:

@@ -57,7 +57,7 @@ def render_timelines(timelines: Sequence[Timeline], width: int) -> RenderableTyp
     """Each timeline under the heading of its kind, then all of them compared."""
     parts: list[RenderableType] = [_legend()]
     kinds = dict.fromkeys(timeline["kind"] for timeline in timelines)
-    scale = _common(timelines)
+    scale = common_end(timelines)
     for kind in kinds:
         parts += ["", Text(FIGURES.get(kind, kind), style="bold")]
         for timeline in timelines:
@@ -100,20 +100,20 @@ class _Scale:
         return _BEFORE + (self.columns - _BEFORE) * min(when / self.end, 1.0)
 
 
-def _end(timeline: Timeline) -> float:
+def finish(timeline: Timeline) -> float:
     """When the request was over for both sides, in µs."""
     return max([timeline["answered"], *(event["end"] for event in served(timeline))])
 
 
-def _common(timelines: Sequence[Timeline]) -> float:
+def common_end(timelines: Sequence[Timeline]) -> float:
     """Where all figures end, in µs, so that they can be compared; one that is far slower ends later."""
-    ends = [_end(timeline) for timeline in timelines]
+    ends = [finish(timeline) for timeline in timelines]
     return max(end for end in ends if end <= _FAR * median(ends))
 
 
 def _figure(timeline: Timeline, width: int, common: float) -> RenderableType:
     answered = timeline["answered"]
-    scale = _Scale(begun(timeline), max(common, _end(timeline)), max(width - _LABEL - 1, _BEFORE + _FEWEST))
+    scale = _Scale(begun(timeline), max(common, finish(timeline)), max(width - _LABEL - 1, _BEFORE + _FEWEST))
     heading = Text.assemble((timeline["model"], "bold"), f": {timeline['workload']} of ")
     heading.append(f"{amount(timeline['size'])}, answered after {number(answered)} µs{_range(timeline)}")
     runs = _runs(timeline)

@@ -1,0 +1,41 @@
+"""``proact lab serve``: checks what was asked for; ``proact.lab.live`` serves."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Annotated
+
+import typer
+
+from proact.cli.error import CommandError
+from proact.lab.live.server import serve as serve_page
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> int:
+    """\b
+    Examples:
+      proact lab serve
+      proact lab serve --port 8000
+
+    A page on this machine, served by proact: pick models and a load, watch the numbers come, stop, read the
+    report, download the raw results. Its address is printed. One run at a time, in a process of its own;
+    Ctrl-C ends both. Nobody else can reach it unless --host says so: whoever can then, can start runs.
+    """
+    if missing := [name for name in ("httptools", "plotly") if importlib.util.find_spec(name) is None]:
+        raise CommandError(f"the page needs {' and '.join(missing)}: pip install 'proact[lab]'")
+    try:
+        serve_page(
+            host, port, lambda url: print(f"proact: {url} (Ctrl-C stops)", file=sys.stderr, flush=True)
+        )
+    except KeyboardInterrupt:
+        print("proact: stopped", file=sys.stderr)
+        return 0
+    except OSError as error:
+        raise CommandError(
+            f"can't listen on {host} port {port}: {error.strerror or error}", exit_code=1
+        ) from None
+    return 0

@@ -1,0 +1,47 @@
+"""Reading what a person asked for, in a shell or a form: names, whole numbers, sizes, seconds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+class AskedError(ValueError):
+    """Something was asked for wrongly. One line, which says what would do."""
+
+
+def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The names in a comma list, each once. Raises AskedError for one that does not exist."""
+    if text.strip() == "all":
+        return tuple(known)
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in known:
+            raise AskedError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
+    return names
+
+
+def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
+    """A comma list of whole numbers from 1 to ``most``, each once; K and M count in 1024s."""
+    found = []
+    for part in (part.strip() for part in text.split(",")):
+        unit = {"K": 1 << 10, "M": 1 << 20}.get(part[-1:].upper(), 1)
+        digits = part[:-1] if unit > 1 else part
+        if not (
+            digits.isascii() and digits.isdigit() and len(digits) < 20 and 1 <= int(digits) * unit <= most
+        ):
+            raise AskedError(
+                f"{option} has {part!r}: it takes whole numbers from 1 to {most:,}, with commas between"
+            )
+        found.append(int(digits) * unit)
+    return tuple(dict.fromkeys(found))
+
+
+def seconds(option: str, value: float, least: float, most: float = 3600) -> float:
+    """A number of seconds from ``least`` to ``most``, an hour if nothing else is said."""
+    if not (math.isfinite(value) and least <= value <= most):
+        raise AskedError(f"{option} is {value:g}: it must be from {least:g} to {most:g} seconds")
+    return value

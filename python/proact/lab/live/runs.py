@@ -1,0 +1,154 @@
+"""The run that the page watches: a child process, and what it has told so far.
+
+One at a time. Whoever watches is given all events from the first on, however late they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from proact.lab.live.form import settings_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from proact.lab.results import Document
+    from proact.lab.run import Settings
+
+#: Bytes of one line from the child: the results are one.
+_LINE: Final = 1 << 30
+
+#: Seconds in which a run has to end that was asked to.
+_GRACE: Final = 5.0
+
+#: Seconds after which a watcher is sent a comment, so that one who has gone is noticed.
+_PULSE: Final = 15.0
+
+
+class BusyError(RuntimeError):
+    """A run is going on already."""
+
+
+class Run:
+    """One run, from its start to its end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.events: list[str] = []  # as server-sent events have them
+        self.ended = False
+
+    def add(self, event: dict[str, Any]) -> None:
+        """One more thing to tell."""
+        self.events.append(f"id: {self.number}.{len(self.events)}\ndata: {json.dumps(event)}\n\n")
+
+
+class Runs:
+    """The run of now, or the last one. Close it, and no process is left."""
+
+    def __init__(self) -> None:
+        self.current: Run | None = None
+        self.document: Document | None = None  # of the last run that came to its end
+        self._news = asyncio.Event()  # set, and replaced, with each event
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def going_on(self) -> bool:
+        """Whether a run is going on."""
+        return self.current is not None and not self.current.ended
+
+    async def start(self, settings: Settings) -> None:
+        """Start measuring. Raises BusyError while a run goes on, OSError if there is no process to be had."""
+        if self.going_on:
+            raise BusyError("a run is going on: stop it, or wait for its end")
+        run = Run(1 if self.current is None else self.current.number + 1)
+        self.current, self._stopping = run, False  # from now on nobody else can start one
+        command = (sys.executable, "-m", "proact.lab.live.child", str(os.getpid()))
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LINE,
+                start_new_session=True,  # Ctrl-C is for us: we stop it, once
+            )
+        except OSError:
+            run.ended = True
+            raise
+        self._tell(run, {"event": "begun"})
+        self._watching = asyncio.create_task(self._watch(run, self._process, settings))
+
+    async def stop(self) -> None:
+        """End the run of now, if there is one; return once nothing of it is left."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+        if self._watching is not None:
+            try:
+                async with asyncio.timeout(_GRACE):
+                    await asyncio.shield(self._watching)
+            except TimeoutError:
+                if self._process is not None and self._process.returncode is None:
+                    self._process.kill()  # its own children end with it
+                await self._watching
+
+    async def events(self, after: str | None) -> AsyncGenerator[str, None]:
+        """What there is to tell, of this run and of those to come; from the event after the id ``after``."""
+        run, told = self.current, 0
+        if run is not None and after is not None:
+            number, _, last = after.partition(".")
+            told = int(last) + 1 if number == str(run.number) and last.isdecimal() and len(last) < 10 else 0
+        while True:
+            news = self._news
+            if run is not self.current:
+                run, told = self.current, 0
+            if run is not None and told < len(run.events):
+                yield run.events[told]
+                told += 1
+                continue
+            try:
+                async with asyncio.timeout(_PULSE):
+                    await news.wait()
+            except TimeoutError:
+                yield ": still here\n\n"
+
+    def _tell(self, run: Run, event: dict[str, Any]) -> None:
+        run.add(event)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _watch(self, run: Run, process: asyncio.subprocess.Process, settings: Settings) -> None:
+        """Pass on what the child says, to its end."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        done, broken = False, None
+        problems = asyncio.create_task(process.stderr.read())
+        process.stdin.write(settings_to_json(settings).encode())
+        process.stdin.close()
+        try:
+            async for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "results":
+                    self.document = cast("Document", event["document"])
+                    done = True
+                else:
+                    self._tell(run, event)
+        except ValueError as error:  # something else has written there
+            process.kill()
+            broken = f"the measuring process does not speak JSON: {error}"
+        code = await process.wait()
+        said = (await problems).decode(errors="replace").strip().splitlines()
+        how = "done" if done else "stopped" if self._stopping else "failed"
+        run.ended = True
+        reason = (
+            broken or (said or [f"the measuring process ended with {code}"])[-1] if how == "failed" else None
+        )
+        self._tell(run, {"event": "ended", "how": how, "reason": reason})

@@ -1,0 +1,117 @@
+"""The page: its parts in their order, with style, scripts and data in one file that fetches nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.report import tables
+from proact.lab.report.drawing import plotly_js
+from proact.lab.report.figures import Figure, of_block, scaling
+from proact.lab.report.looks import looks
+from proact.lab.report.timelines import HOW, of_requests
+from proact.lab.summary import blocks
+from proact.lab.table import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proact.lab.results import Document
+
+#: The browser's word for it that nothing is fetched, whatever the scripts would like.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the page has so far: its sections, and the charts in them by number."""
+
+    sections: list[str] = field(default_factory=list)
+    headings: list[tuple[str, str]] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, title: str, *content: str) -> None:
+        """A section, if there is anything in it."""
+        if not any(content):
+            return
+        anchor = f"part-{len(self.headings)}"
+        self.headings.append((anchor, title))
+        self.sections.append(f'<section id="{anchor}"><h2>{escape(title)}</h2>{"".join(content)}</section>')
+
+    def draw(self, figures: Sequence[Figure]) -> str:
+        """Charts side by side where there is room."""
+        drawn = []
+        for figure in figures:
+            drawn.append(
+                f"<figure><h3>{escape(figure.title)}</h3>"
+                f'<div class="chart" data-figure="{len(self.figures)}" style="height:{figure.height}px">'
+                "</div>"
+                f"<figcaption>{escape(figure.how)}</figcaption></figure>"
+            )
+            self.figures.append(figure.as_json())
+        return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
+
+
+def to_html(document: Document) -> str:
+    """The report of a run. Raises DrawingError without plotly."""
+    plotly = plotly_js()
+    parts, found, looked = _Parts(), blocks(document), looks(document["models"])
+    parts.add("When each wins", tables.when_each_wins(found))
+    parts.add("What the textbooks say", tables.claims(document["claims"]))
+    if requests := parts.draw(of_requests(document["timelines"])):
+        parts.add("One request through each model", f'<p class="how">{HOW}</p>', requests)
+    parts.add("How they scale", parts.draw(scaling(found, looked)))
+    for block in found:
+        charts = parts.draw(of_block(document, block, looked))
+        parts.add(describe(block.load), tables.block_text(block), charts, tables.block_numbers(block))
+    parts.add("Not measured", tables.absent(document, found))
+    parts.add(
+        "Environment",
+        f"<details><summary>Machine and settings</summary>{tables.environment(document)}</details>",
+    )
+    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in parts.headings)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>proact lab: what each I/O model costs</title>
+<style>{asset("style.css")}</style>
+</head>
+<body>
+<header>
+<h1>What each I/O model costs</h1>
+<p class="how">{tables.machine(document)}</p>
+<p><button id="download" type="button">Download the raw results (JSON)</button></p>
+<noscript><p class="warning">The charts need JavaScript; the tables do not.</p></noscript>
+</header>
+<nav aria-label="Contents"><ul>{links}</ul></nav>
+<main>
+{"".join(parts.sections)}
+</main>
+<script type="application/json" id="figures">{_data(parts.figures)}</script>
+<script type="application/json" id="results">{_data(document)}</script>
+<script>{plotly}</script>
+<script>{asset("charts.js")}</script>
+<script>{asset("report.js")}</script>
+</body>
+</html>
+"""
+
+
+def asset(name: str, package: str = "proact.lab.report") -> str:
+    """The text of a file that lies in a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _data(value: Any) -> str:
+    """JSON that no HTML parser takes for the end of its element."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

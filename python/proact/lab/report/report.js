@@ -1,0 +1,22 @@
+// Owns: what the report does in the browser: its charts are drawn once they come near, its data can be downloaded.
+"use strict";
+
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const elements = document.querySelectorAll(".chart");
+
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((each) => each.isIntersecting)) {
+      near.unobserve(entry.target);
+      charts.draw(entry.target, figures[entry.target.dataset.figure]);
+    }
+  }, { rootMargin: "600px 0px" });
+  elements.forEach((element) => near.observe(element));
+
+  document.getElementById("download").addEventListener("click", () => {
+    const results = new Blob([document.getElementById("results").textContent], { type: "application/json" });
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(results), download: "proact-lab.json" });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+})();

@@ -1,0 +1,175 @@
+"""The parts of the page that are text and numbers. What comes from a file or a machine is escaped."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.summary import QUIET, verdict, winners
+from proact.lab.table import LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Sequence
+
+    from proact.lab.results import Claim, Document
+    from proact.lab.summary import Block, Row
+
+_MARKS: Final = {"supported": "✓", "contradicted": "✗", "depends": "≈", "not measured": "–"}
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: Container[int] = ()) -> str:
+    """A table that scrolls in a box of its own; ``numbers`` are the columns, from 0, that are no text."""
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{' class=number' if at in numbers else ''}>{escape(cell)}</td>"
+            for at, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{whole}</div>'
+
+
+def machine(document: Document) -> str:
+    """What was measured where, in a few lines under the title."""
+    facts, settings = document["environment"], document["settings"]
+    lines = [
+        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
+        document["started"].replace("T", " "),
+    ]
+    if document["cells"]:
+        lines.insert(
+            1,
+            f"{settings['repeat']} × {settings['duration']:g} s per cell after {settings['warmup']:g} s of "
+            f"warm-up, over loopback, every byte verified; server and load "
+            f"{'on a core each' if settings['pinned'] else 'not pinned to cores'}; seed {document['seed']}",
+        )
+    return "<br>".join(map(escape, lines))
+
+
+def when_each_wins(blocks: Sequence[Block]) -> str:
+    """Who was best under each load, as ``summary.py`` finds it."""
+    rows = [
+        (
+            describe(winner.load),
+            ", ".join(winner.fastest) or "–",
+            "–" if winner.gain is None else f"{winner.gain:.2f}×",
+            ", ".join(winner.thriftiest),
+        )
+        for winner in winners(blocks)
+    ]
+    if not rows:
+        return ""
+    note = (
+        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the fastest "
+        "against the best that is not level with it. Rust's ceilings do not take part."
+    )
+    return table(("load", "fastest", "ahead", "least CPU"), rows, numbers=(2,)) + f'<p class="how">{note}</p>'
+
+
+def block_text(block: Block) -> str:
+    """What one load's data says, and what to mind about it."""
+    lines = [escape(line) for line in verdict(block)]
+    warnings = [
+        f"{row.model}: {len(row.failures)} repeats failed: {row.failures[0]}"
+        for row in block.rows
+        if row.failures
+    ]
+    if block.others_cpu > QUIET:
+        warnings.append(f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile.")
+    if block.uncounted:
+        warnings.append(f"System calls were not counted: {block.uncounted}")
+    if block.traced:
+        warnings.append(TRACED_NOTE)
+    if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
+        warnings.append(f"The probe had no room for {lost:,} threads of a server.")
+    if any(row.load_bound for row in block.rows):
+        warnings.append(SATURATED_NOTE)
+    lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings]
+    return f"<p>{'<br>'.join(lines)}</p>" if lines else ""
+
+
+def block_numbers(block: Block) -> str:
+    """All numbers of one load."""
+    if not block.rows:
+        return ""
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("messages/s", lambda row: f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}"),
+        ("±", lambda row: f"{row.rate.half_range:.0%}" if row.repeats > 1 else "–"),
+        ("p50 µs", lambda row: number(row.p50)),
+        ("p99 µs", lambda row: number(row.p99)),
+        ("p99.9 µs", lambda row: number(row.p999)),
+        ("CPU µs", lambda row: number(row.cpu_us.median)),
+        ("in kernel", lambda row: f"{row.system:.0%}"),
+        ("calls", lambda row: "–" if row.calls is None else number(row.calls)),
+        ("switches", lambda row: number(row.switches)),
+        ("threads", lambda row: "–" if row.threads is None else f"{row.threads}"),
+        ("KiB/conn.", lambda row: "–" if row.memory is None else number(row.memory / 1024)),
+    ]
+    if any(row.slow is not None for row in block.rows):
+        columns.append(("slow ms", lambda row: "–" if row.slow is None else number(row.slow / 1e3)))
+    if any(row.unsent > 0 for row in block.rows):
+        columns.append(("unsent", lambda row: f"{row.unsent:.1%}"))
+    rows = [(row.model, row.kind, *(cell(row) for _, cell in columns)) for row in block.rows]
+    numbers = table(
+        ("model", "I/O model", *(heading for heading, _ in columns)), rows, numbers=range(2, 2 + len(columns))
+    )
+    return f'<details><summary>All numbers</summary>{numbers}<p class="how">{escape(LEGEND)}</p></details>'
+
+
+def claims(found: Sequence[Claim]) -> str:
+    """Each claim with its verdict as a word, a mark and a colour; what it rests on is folded."""
+    cards = "".join(
+        f'<article class="claim {claim["verdict"].replace(" ", "-")}">'
+        f'<p class="verdict">{_MARKS[claim["verdict"]]} {escape(claim["verdict"])}</p>'
+        f"<h3>{escape(claim['text'])}</h3>"
+        f"<p>{escape(claim['because'])}</p>"
+        f'<p class="how">{escape(claim["source"])}</p>'
+        f"<details><summary>The numbers</summary>"
+        f'<pre class="wide" tabindex="0">{escape(_indented(claim["evidence"]))}</pre>'
+        "</details></article>"
+        for claim in found
+    )
+    return f'<div class="claims">{cards}</div>' if cards else ""
+
+
+def _indented(evidence: dict[str, Any]) -> str:
+    return json.dumps(evidence, indent=1, ensure_ascii=False)
+
+
+def absent(document: Document, blocks: Sequence[Block]) -> str:
+    """The models without numbers, each with the loads and the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for block in blocks:
+        for each in block.absent:
+            how = "FAILED: " if each.failed else ""
+            found.setdefault((each.model, how + each.reason), []).append(describe(block.load))
+    rows = [
+        (model, reason, "all loads" if len(loads) == len(blocks) else "; ".join(loads))
+        for (model, reason), loads in found.items()
+    ]
+    without = document["settings"].get("no_timeline", {})
+    rows += [(model, reason, "the timelines") for model, reason in without.items()]
+    return table(("model", "reason", "under"), rows) if rows else ""
+
+
+def environment(document: Document) -> str:
+    """The machine and the settings, all of it."""
+    facts = flat("", document["environment"]) | flat("settings", document["settings"])
+    return table(("what", "value"), facts.items())
+
+
+def flat(name: str, value: Any) -> dict[str, str]:
+    """Nested facts as one list: ``limits.open_files.soft``."""
+    if isinstance(value, dict):
+        found: dict[str, str] = {}
+        for key, each in value.items():
+            found |= flat(f"{name}.{key}".lstrip("."), each)
+        return found
+    if isinstance(value, list | tuple):
+        return {name: ", ".join("–" if each is None else str(each) for each in value)}
+    return {name: "–" if value is None else str(value)}

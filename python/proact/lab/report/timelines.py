@@ -1,0 +1,228 @@
+"""The charts of single requests: Stevens' five figures on an axis of real time, and those that compare them.
+
+What the calls add up to is ``phases.py``'s. A call is drawn as what its thread did in it: asleep, ready to
+run, on a CPU. Their lengths are measured; their order within the call is not.
+"""
+
+from __future__ import annotations
+
+import errno
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.phases import asleep, concerned, copies, outlasts
+from proact.lab.report.figures import Figure
+from proact.lab.report.looks import PARTS, part_bars
+from proact.lab.table import amount
+from proact.lab.timeline_view import FIGURES, common_end, finish, medians, said
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from proact.lab.results import Event, Timeline
+
+_LANE: Final = 34  # px
+_AXES: Final = 72
+
+#: How much of what came before the request is shown, as a part of what follows it.
+_BEFORE: Final = 0.25
+
+#: What is so many times as much as the median is not shown whole.
+_FAR: Final = 3.0
+
+#: What a request is spent on, each with its part's colour and what it is called here.
+_SPENT: Final = {
+    "waiting": ("waiting", "waiting"),
+    "run_queue": ("run_queue", "run queue"),
+    "copying": ("copying", "copying"),
+    "asking": ("asking", "asking (free)"),
+    "program": ("user", "in the program (free)"),
+}
+
+HOW: Final = (
+    "Time 0 is when the client sent the request. The upper lane is the server's program, the lower one the "
+    "kernel, working or sleeping for it; two lanes for each thread that moved the data. How long a call was "
+    "asleep, in the run queue and at work is measured; in which order is not. All charts have one scale, but "
+    "for those that took far longer."
+)
+
+#: One bar: lane, from, to (µs), and what is said of it.
+_Bar = tuple[str, float, float, str]
+
+
+def of_requests(timelines: Sequence[Timeline]) -> list[Figure]:
+    """A chart for each timeline, kind by kind, then the comparison."""
+    if not timelines:
+        return []
+    kinds = list(dict.fromkeys(each["kind"] for each in timelines))
+    ordered = sorted(timelines, key=lambda each: kinds.index(each["kind"]))
+    end = common_end(timelines)
+    return [*(_request(each, max(end, finish(each))) for each in ordered), *comparison(ordered)]
+
+
+def states(event: Event, answered: float) -> Iterator[tuple[str, float, float]]:
+    """What a thread did in a call: the part, from, to (µs)."""
+    at = event["start"]
+    if outlasts(event, answered):  # the wait for the next request: its work is that one's
+        yield "waiting", at, event["end"]
+        return
+    work = "copying" if copies(event) else "asking"
+    lengths = (("waiting", asleep(event)), ("run_queue", event["run_queue"]), (work, event["cpu"]))
+    for part, length in lengths:
+        if length > 0:
+            yield part, at, at + length
+        at += length
+
+
+def _request(timeline: Timeline, end: float) -> Figure:
+    """Two lanes for each thread: the program between its calls, the kernel within them."""
+    events = concerned(timeline)
+    threads = sorted({event["thread"] for event in events})
+    bars: dict[str, list[_Bar]] = {}
+    for thread in threads:
+        lanes = _lanes(thread, len(threads))
+        since: float | None = None  # before its first call and after its last nothing is known of a thread
+        for event in (each for each in events if each["thread"] == thread):
+            if since is not None and since < event["start"]:
+                text = f"in the program, {event['start'] - since:,.1f} µs"
+                bars.setdefault("user", []).append((lanes[0], since, event["start"], text))
+            since = event["end"]
+            for part, start, stop in states(event, timeline["answered"]):
+                whole = event["end"] - event["start"]
+                text = f"{_call(event)}: {PARTS[part][0]}, {stop - start:,.1f} of {whole:,.1f} µs"
+                bars.setdefault(part, []).append((lanes[1], start, stop, text))
+    first, last = -_BEFORE * end, 1.04 * end
+    shown = {part: _within(bars.get(part, []), first, last) for part in PARTS}
+    every = [lane for thread in threads for lane in _lanes(thread, len(threads))]
+    layout = {
+        "barmode": "overlay",
+        "bargap": 0.25,
+        "xaxis": {"title": {"text": "µs since the request was sent"}, "range": [first, last]},
+        "yaxis": {
+            "title": {"text": "lane"},
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": every,
+            "range": [len(every) - 0.5, -0.5],
+            "showgrid": False,
+        },
+        "shapes": [_mark(timeline["sent"]), _mark(timeline["answered"])],
+        "annotations": [_word("sent", 0.0, last), _word("answered", timeline["answered"], last)],
+    }
+    title = f"{timeline['model']}: {FIGURES.get(timeline['kind'], timeline['kind'])}"
+    data = [_trace(part, found) for part, found in shown.items() if found]
+    return Figure(title, said(timeline), data, layout, _LANE * len(every) + _AXES)
+
+
+def _lanes(thread: int, threads: int) -> tuple[str, str]:
+    number = f" {thread}" if threads > 1 else ""
+    return f"program{number}", f"kernel{number}"
+
+
+def _call(event: Event) -> str:
+    """A call as strace has it."""
+    returned = errno.errorcode.get(event["errno"], "error") if "errno" in event else f"{event['result']:,}"
+    return f"{event['call']}({event['fd'] if event['fd'] >= 0 else ''}) = {returned}"
+
+
+def _within(bars: Sequence[_Bar], first: float, last: float) -> list[_Bar]:
+    """The bars as far as they are in the picture."""
+    cut = [(lane, max(start, first), min(stop, last), text) for lane, start, stop, text in bars]
+    return [each for each in cut if each[1] < each[2]]
+
+
+def _trace(part: str, bars: Sequence[_Bar]) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": "in the program" if part == "user" else PARTS[part][0],
+        "y": [lane for lane, *_ in bars],
+        "base": [start for _, start, _, _ in bars],
+        "x": [stop - start for _, start, stop, _ in bars],
+        "text": [text for *_, text in bars],
+        "textposition": "none",
+        "marker": part_bars(part),
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _mark(at: float) -> dict[str, Any]:
+    line = {"width": 1, "dash": "dot"}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _word(text: str, at: float, last: float) -> dict[str, Any]:
+    """A word over a mark, or left of it where it would not fit."""
+    across = "right" if at > 0.85 * last else "center"
+    place = {"x": at, "xanchor": across, "yref": "paper", "y": 1, "yanchor": "bottom"}
+    return {"text": text, "showarrow": False} | place
+
+
+def comparison(timelines: Sequence[Timeline]) -> list[Figure]:
+    """Stevens' sixth figure: what a request's time goes to in each model; then the same without the wait."""
+    several = len({(each["workload"], each["size"]) for each in timelines}) > 1
+    names = [
+        f"{each['model']}, {each['workload']} {amount(each['size'])}" if several else each["model"]
+        for each in timelines
+    ]
+    spent = [medians(each) for each in timelines]
+    micros = {part: [each[part] for each in spent] for part in _SPENT}  # type: ignore[literal-required]
+    whole = [sum(each) or 1.0 for each in zip(*micros.values(), strict=True)]
+    shares = {part: [a / b for a, b in zip(each, whole, strict=True)] for part, each in micros.items()}
+    share_axis = {"title": {"text": "share of the time"}, "tickformat": ".0%", "range": [0, 1]}
+    del micros["waiting"]
+    work = [sum(each) for each in zip(*micros.values(), strict=True)]
+    shown = max(each for each in work if each <= _FAR * median(work))
+    micros_axis = {"title": {"text": "µs per request"}, "range": [0, 1.03 * shown]}
+    how = "What the server's threads did for a request besides sleeping: shorter is less work."
+    if max(work) > shown:
+        how += " The longest run off the right edge: tap twice to see all."
+    return [
+        _stacked(
+            "The models compared (fig. 6.6)",
+            "From when the server began to wait until it had answered: blocked, or free. Medians of all.",
+            names,
+            shares,
+            share_axis,
+            "%{x:.1%}",
+        ),
+        _stacked(
+            "The same without the wait",
+            how,
+            names,
+            micros,
+            micros_axis,
+            "%{x:,.3~g} µs",
+        ),
+    ]
+
+
+def _stacked(
+    title: str, how: str, names: list[str], values: dict[str, list[float]], axis: dict[str, Any], shown: str
+) -> Figure:
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": _SPENT[part][1],
+            "y": names,
+            "x": each,
+            "marker": part_bars(_SPENT[part][0]),
+            "hovertemplate": f"%{{y}}: {shown} {_SPENT[part][1]}<extra></extra>",
+        }
+        for part, each in values.items()
+    ]
+    layout = {
+        "barmode": "stack",
+        "xaxis": axis,
+        "yaxis": {
+            "title": {"text": "model"},
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": names,
+            "autorange": "reversed",
+            "dtick": 1,
+            "showgrid": False,
+        },
+    }
+    return Figure(title, how, data, layout, 24 * len(names) + _AXES)

@@ -1,0 +1,95 @@
+"""The report in a real browser: every chart is drawn and fits, nothing is fetched, nothing fails."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support import chromium, made_up
+
+from proact.lab.report.page import to_html
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proact.lab.results import Document
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    return made_up.run(connections=(1, 10))
+
+
+@pytest.fixture(scope="module")
+def url(document: Document, tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    file.write_text(to_html(document), encoding="utf-8")
+    return file.as_uri()
+
+
+#: Scrolls to each chart; what has been drawn in it, and what of its text is cut off.
+DRAW = """(async () => {
+  const found = [];
+  for (const element of document.querySelectorAll(".chart")) {
+    element.scrollIntoView();
+    while (!element.querySelector(".main-svg .xtick")) await new Promise((done) => setTimeout(done, 5));
+    const box = element.getBoundingClientRect();
+    const cut = (text) => {
+      const { left, right, top, bottom, width } = text.getBoundingClientRect();
+      const beside = left < box.left - 1 || right > box.right + 1;
+      return width && (beside || top < box.top - 1 || bottom > box.bottom + 1);
+    };
+    found.push({
+      traces: element.data.length,
+      points: element.data.map((trace) => trace.x.length),
+      drawn: element.querySelectorAll(".trace").length,
+      cut: [...element.querySelectorAll("text")].filter(cut).map((text) => text.textContent),
+      scrolled: Number(element.querySelector(".legend .scrollbar")?.getAttribute("height") ?? 0),
+      svg: element.querySelector(".main-svg").getBoundingClientRect().width,
+    });
+  }
+  return found;
+})()"""
+
+
+def all_is_well(page: chromium.Page, width: int, url: str) -> None:
+    charts = page.run(DRAW)
+    assert len(charts) == 3 + 2 + 2 + 2 * 4
+    for chart in charts:
+        assert chart["points"]
+        assert min(chart["points"]) > 0
+        assert chart["drawn"] == chart["traces"]
+        assert chart["cut"] == []
+        assert chart["scrolled"] == 0
+        assert 300 < chart["svg"] <= width - 32
+    assert page.run("document.documentElement.scrollWidth") == width
+    assert page.requests() == [url]
+    assert page.errors() == []
+
+
+def test_on_a_desktop_then_in_the_dark_then_on_a_phone(browser: chromium.Browser, url: str) -> None:
+    page = browser.open(url)
+    all_is_well(page, 1280, url)
+    ink = "getComputedStyle(document.querySelector('.chart .xtick text')).fill"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(f"[{ink}, {paper}]")
+    page.scheme(dark=True)
+    page.until(f"{ink} !== {json.dumps(light[0])} && {paper} !== {json.dumps(light[1])}")
+    page.size(360, 760)
+    page.until("[...document.querySelectorAll('.main-svg')].every((each) => each.clientWidth <= 328)")
+    all_is_well(page, 360, url)
+    page.close()
+
+
+def test_on_a_phone_from_the_start_and_downloaded(
+    browser: chromium.Browser, url: str, document: Document, tmp_path: Path
+) -> None:
+    browser.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page = browser.open(url, width=360, height=760, dark=True)
+    all_is_well(page, 360, url)
+    page.run("document.getElementById('download').click()")
+    file = tmp_path / "proact-lab.json"
+    chromium.wait(file.exists)
+    assert json.loads(file.read_text()) == document
+    page.close()
