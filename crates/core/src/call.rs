@@ -120,6 +120,10 @@ pub fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
     error.clone_ref(py).into_value(py)
 }
 
+/// Why a connection ends, until its protocol is told: as an exception, whose traceback the collector can follow (the
+/// frames in it hold the protocol, which holds the transport).
+pub type Reason = Option<Py<PyBaseException>>;
+
 /// The exception for a result of `-errno`.
 pub fn os_error(result: i32) -> PyErr {
     if result == -libc::ERANGE {

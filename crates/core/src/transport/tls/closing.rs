@@ -71,7 +71,7 @@ impl TLSTransport {
         };
         let close = lower.bind(py).getattr(intern!(py, "close"))?;
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1("call_soon", (close,))?;
+        scheduler.call_method1(intern!(py, "call_soon"), (close,))?;
         told
     }
 
@@ -157,7 +157,7 @@ impl TLSTransport {
             let lost = protocol.bind(py).getattr(intern!(py, "connection_lost"))?;
             let scheduler = this.scheduler.bind(py);
             let reason = exc.clone();
-            scheduler.call_method1("call_soon", (lost, reason))?;
+            scheduler.call_method1(intern!(py, "call_soon"), (lost, reason))?;
         }
         let error = exc.map(PyErr::from_value);
         this.wake(py, error.as_ref())
