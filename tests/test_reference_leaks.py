@@ -22,7 +22,7 @@ from support.protocols import Buffered, Datagrams, Echo, Recorder, connected, se
 
 # Rounds that are counted, after some that fill the caches; a leak of one object a round shows as so many.
 WARM, ROUNDS = 4, 16
-# How often so many rounds may take memory: caches fill up (names in the cache of a type), a leak never ends.
+# How often so many rounds may take memory: caches fill up, a leak never ends.
 BATCHES = 6
 
 
@@ -223,6 +223,14 @@ def alive():
     return counts
 
 
+def blocks_in_use():
+    """Python's blocks of memory, without its own caches: free lists, and the names that types looked up."""
+    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+    clear()
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
 @contextlib.contextmanager
 def uncollected():
     gc.disable()
@@ -240,17 +248,12 @@ def test_what_is_repeated_leaves_nothing(loop, scenario):
             loop.run_until_complete(scenario(loop))
         before, blocks = alive(), []
         for _ in range(BATCHES):
-            # Not for our objects: the free lists of Python's own types are emptied, which count as blocks.
-            gc.collect()
-            blocks.append(sys.getallocatedblocks())
+            begun = blocks_in_use()
             for _ in range(ROUNDS):
                 loop.run_until_complete(scenario(loop))
-            after = alive()
-            assert {
-                kind: after[kind] - before[kind] for kind in after if after[kind] - before[kind] >= ROUNDS
-            } == {}
-            gc.collect()
-            blocks[-1] = sys.getallocatedblocks() - blocks[-1]
+            left = {kind: count - before[kind] for kind, count in alive().items()}
+            assert {kind: count for kind, count in left.items() if count >= ROUNDS} == {}
+            blocks.append(blocks_in_use() - begun)
             if blocks[-1] < ROUNDS:
                 return
     pytest.fail(f"{ROUNDS} rounds take more memory each time, in blocks: {blocks}")
