@@ -17,7 +17,7 @@ import warnings
 import weakref
 
 import pytest
-from support import loops, peers, tls
+from support import leaks, loops, peers, tls
 from support.protocols import Buffered, Datagrams, Echo, Recorder, connected, serving
 
 # Rounds that are counted, after some that fill the caches; a leak of one object a round shows as so many.
@@ -206,20 +206,11 @@ SCENARIOS = {
 }
 
 
-def natives():
-    """Proact's native classes, by name; none where a reference loop is tested."""
-    if loops.REFERENCE:
-        return {}
-    from proact import _core
-
-    return {name: kind for name, kind in vars(_core).items() if isinstance(kind, type)}
-
-
 def alive():
     """How many objects of each type there are."""
     kinds = map(type, gc.get_objects())
     counts = collections.Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
-    counts.update({f"instances of {name}": sys.getrefcount(kind) for name, kind in natives().items()})
+    counts.update({f"instances of {name}": count for name, count in leaks.instances().items()})
     return counts
 
 

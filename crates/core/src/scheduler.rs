@@ -103,9 +103,15 @@ impl Scheduler {
         self.soon(py, callback, args, current_context(py)?).map(drop)
     }
 
-    /// Callbacks that are ready or wait for their time.
-    pub fn scheduled(&self) -> PyResult<usize> {
-        Ok(self.ready().due.len() + self.timers.get()?.len())
+    /// Handles that are ready or wait for their time, and how many of them were cancelled meanwhile.
+    pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+        let timers = self.timers.get()?;
+        let ready = self.ready();
+        let all = || ready.due.iter().chain(timers.handles());
+        Ok((
+            all().count(),
+            all().filter(|handle| handle.is_cancelled(py)).count(),
+        ))
     }
 
     pub fn is_debug(&self) -> bool {

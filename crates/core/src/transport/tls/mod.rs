@@ -24,6 +24,7 @@ use self::session::Session;
 use crate::call::{exception, method1, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
+use crate::timers::now;
 use crate::transport::flow::Flow;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ struct State {
     lower: Option<Lower>,
     waiter: Option<Py<PyAny>>,
     handshake_timer: Option<Py<PyAny>>,
+    /// When it began (ns of the loop's clock); only debug mode asks.
+    handshake_began: Option<u64>,
     shutdown_timer: Option<Py<PyAny>>,
     // Receiving.
     paused: bool,
@@ -184,6 +187,12 @@ impl TLSTransport {
             Ok(certificate) => certificate,
             Err(error) => return Self::handshake_failed(this, error),
         };
+        let began = transport.state.get()?.handshake_began.take();
+        if let Some(began) = began {
+            let took = now().saturating_sub(began) as f64 / 1e9;
+            let scheduler = transport.scheduler.bind(py);
+            scheduler.call_method1("_handshake_took", (this, took))?;
+        }
         let extra = transport.extra.bind(py);
         extra.set_item("peercert", certificate)?;
         extra.set_item("cipher", object.call_method0(intern!(py, "cipher"))?)?;
@@ -272,6 +281,7 @@ impl TLSTransport {
                 lower: None,
                 waiter: waiter.map(Bound::unbind),
                 handshake_timer: None,
+                handshake_began: None,
                 shutdown_timer: None,
                 paused: false,
                 reading: Flow::new(READ_HIGH),
@@ -307,6 +317,11 @@ impl TLSTransport {
         }
         let timer = Self::later(slf, &this.timeouts.0, "_handshake_timed_out")?;
         this.state.get()?.handshake_timer = Some(timer);
+        if this.scheduler.get().is_debug() {
+            this.state.get()?.handshake_began = Some(now());
+            let scheduler = this.scheduler.bind(py);
+            scheduler.call_method1("_handshake_begins", (slf,))?;
+        }
         Self::handshake(slf)
     }
 
