@@ -11,7 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Scheduler, engine_error};
-use crate::call::{exception, stops_the_loop};
+use crate::call::{exception, one_after_other, stops_the_loop};
 use crate::handle::{Failure, Handle};
 use crate::io::Arrived;
 use crate::ready::Ready;
@@ -52,7 +52,7 @@ impl Scheduler {
             let flushed =
                 flushed.and_then(|()| self.tell_if_slow(slf, begun, || Some(transport.as_any().clone())));
             // One that stops the loop does not keep the others' writes back.
-            outcome = outcome.and(flushed);
+            outcome = one_after_other(slf.py(), outcome, flushed);
         }
         outcome
     }
@@ -308,7 +308,7 @@ impl Scheduler {
                 let handed_over = io.driver.flush().map_err(engine_error);
                 // The next run may be another thread's.
                 io.driver.unbind();
-                return outcome.and(flushed).and(handed_over);
+                return one_after_other(slf.py(), outcome, flushed).and(handed_over);
             }
         }
     }

@@ -143,6 +143,7 @@ impl Listener {
         let listener = this.get();
         let closed = {
             let mut state = listener.state.get()?;
+            // With an error: an accept that the kernel ended with a connection is armed again by the driver.
             if completion.is_terminal() {
                 state.accepting = None;
             }

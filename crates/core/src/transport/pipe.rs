@@ -21,8 +21,8 @@ use super::outbox::Outbox;
 use super::protocol::Callee;
 use super::stream::Phase;
 use crate::call::{
-    Reason, bytes_memory, current_context, exception, io_error, os_error, shorten, stops_the_loop,
-    uninit_bytes,
+    Reason, bytes_memory, current_context, exception, io_error, one_after_other, os_error, shorten,
+    stops_the_loop, uninit_bytes,
 };
 use crate::cell::LoopCell;
 use crate::io::Sent;
@@ -250,7 +250,7 @@ impl PipeTransport {
             Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
             Phase::New | Phase::Closed => Ok(()),
         };
-        outcome.and(settled)
+        one_after_other(this.py(), outcome, settled)
     }
 
     /// One read, straight into the object that the protocol gets.

@@ -5,6 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Phase, TLSTransport, Told, session};
+use crate::call::one_after_other;
 
 impl TLSTransport {
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -64,7 +65,7 @@ impl TLSTransport {
             }
         }
         // The protocol may stop the loop, and the connection is closed all the same.
-        let told = Self::drain(this).and(Self::deliver_end(this));
+        let told = one_after_other(py, Self::drain(this), Self::deliver_end(this));
         Self::cancel_shutdown_timer(this)?;
         let Some(lower) = this.get().lower(py)? else {
             return told;
