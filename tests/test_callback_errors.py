@@ -182,9 +182,7 @@ def test_the_same_callback_may_fail_a_thousand_times(loop, unhandled):
     assert len(unhandled.take()) == 1000
 
 
-@pytest.mark.not_on(
-    "asyncio", "uvloop", reason="never call connection_lost, but eof_received again"
-)
+@pytest.mark.not_on("asyncio", "uvloop", reason="never call connection_lost, but eof_received again")
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_of_two_stops_in_a_row_none_is_lost(loop, kind):
     # On proact both are of one turn, and the first is the other's context, as if that had come of a `finally`.
