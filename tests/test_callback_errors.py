@@ -59,7 +59,7 @@ way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 
 
 @way
-@pytest.mark.parametrize("error", [Oops, Fundamental, asyncio.CancelledError, GeneratorExit, StopIteration])
+@pytest.mark.parametrize("error", [Fundamental, asyncio.CancelledError, GeneratorExit, StopIteration])
 def test_is_reported_once_and_the_loop_goes_on(loop, unhandled, readable, way, error):
     seen = []
     loop.call_soon(seen.append, "before")
@@ -180,3 +180,31 @@ def test_the_same_callback_may_fail_a_thousand_times(loop, unhandled):
         loop.call_soon(fail)
     loop.run_until_complete(next_turns())
     assert len(unhandled.take()) == 1000
+
+
+@pytest.mark.not_on("asyncio", "uvloop", reason="never call connection_lost, but eof_received again")
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_of_two_stops_in_a_row_none_is_lost(loop, kind):
+    # Both are of one turn, and the first is the other's context, as if that had come of a `finally`.
+    class Stopping(asyncio.Protocol):
+        def eof_received(self):
+            raise KeyboardInterrupt("the end of the stream")
+
+        def connection_lost(self, exc):
+            raise kind("the end of the connection")
+
+    def run():
+        try:
+            loop.run_until_complete(next_turns())
+        except (KeyboardInterrupt, SystemExit) as error:
+            while error is not None:
+                stops.append(str(error))
+                error = error.__context__
+
+    stops = []
+    with peers.pair() as (near, far):
+        loop.run_until_complete(loop.create_connection(Stopping, sock=near))
+        far.close()
+        for _ in range(3):
+            run()
+    assert sorted(stops) == ["the end of the connection", "the end of the stream"]

@@ -119,7 +119,7 @@ async def test_stats_count_what_happens(proact, loop):
     assert after["completed"]["recv"] > before["completed"].get("recv", 0)
     assert after["syscalls"] > before["syscalls"]
     assert 0.015 < after["wait_seconds"] - before["wait_seconds"] < 1
-    for name in ("buffer_exhaustions", "overflows", "handles"):
+    for name in ("buffer_exhaustions", "overflows", "handles", "cancelled", "slots"):
         assert isinstance(after[name], int)
     assert isinstance(after["fallbacks"], list)
     json.dumps(after)

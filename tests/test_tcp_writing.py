@@ -324,8 +324,11 @@ async def test_the_size_of_the_buffer_is_what_has_not_gone(loop):
         transport = client.transport
         assert transport.get_write_buffer_size() == 0
         full(transport)
-        await asyncio.sleep(0.005)
-        size = transport.get_write_buffer_size()
+        size = 0
+        # Until the kernel takes no more: on a busy machine it does so by and by.
+        while size != (left := transport.get_write_buffer_size()):
+            size = left
+            await asyncio.sleep(0.02)
         assert 0 < size < 8 << 20
         transport.write(b"12345")
         assert transport.get_write_buffer_size() == size + 5

@@ -195,12 +195,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls`
         (made by the engine), `wait_seconds` (in the waiting call), `buffers` (that a ring receives into),
         `buffer_exhaustions`, `overflows`, `fallbacks` (lines), `readers` (fds watched for the program),
-        `handles` (callbacks ready or timed).
-        The loop's own wake-up socket is not counted as in flight.
+        `handles` (callbacks ready or timed), `cancelled` (those of them that will not be called), `slots`
+        (ops whose owner and buffers are kept).
+        The loop's own wake-up socket is not counted in.
         """
         stats: dict[str, Any] = super()._stats()
         own = int(self._signals.is_open())
         stats["in_flight"] -= own
+        stats["slots"] -= own
         stats["readers"] -= own
         return stats
 
@@ -268,6 +270,12 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     def _slow(self, what: object, seconds: float) -> None:
         logger.warning("Executing %s took %.3f seconds", what, seconds)
+
+    def _handshake_begins(self, transport: _core.TLSTransport) -> None:
+        logger.debug("%r starts SSL handshake", transport)
+
+    def _handshake_took(self, transport: _core.TLSTransport, seconds: float) -> None:
+        logger.debug("%r: SSL handshake took %.1f ms", transport, seconds * 1000)
 
     # What the native side reports.
 

@@ -70,9 +70,13 @@ class Signals:
         return True
 
     def close(self) -> None:
-        """Restore what was there before."""
+        """Restore what was there before, and let go of the loop."""
         for number in list(self._handlers):
             self.remove(number)
+        self._close_pair()
+        del self._loop
+
+    def _close_pair(self) -> None:
         if self._pair is None:
             return
         receiver, sender = self._pair

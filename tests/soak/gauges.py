@@ -28,7 +28,8 @@ _LIBC = ctypes.CDLL(None)
 def counts(loop: Any) -> dict[str, int]:
     """What has to be exactly what it was, each time it is quiet.
 
-    Not the loop's count of handles: a cancelled timer stays in the heap until its time or the next sweep.
+    Of handles those that will be called: a cancelled timer stays in the heap until its time or the next
+    sweep, and those that have run are kept to be used again.
     """
     found = {
         "fds": len(leaks.open_fds()),
@@ -37,8 +38,10 @@ def counts(loop: Any) -> dict[str, int]:
     }
     if hasattr(loop, "stats"):
         stats = loop.stats()
-        found |= {"in flight": stats["in_flight"], "readers": stats["readers"]}
-    return found
+        found |= {"in flight": stats["in_flight"], "slots": stats["slots"], "readers": stats["readers"]}
+        found["handles"] = stats["handles"] - stats["cancelled"]
+    instances = leaks.instances()
+    return found | {kind: count for kind, count in instances.items() if not kind.endswith("Handle")}
 
 
 def _children() -> list[str]:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from . import loops
+
 
 class Problem(NamedTuple):
     where: str  # "handler", "log", "unraisable" or "thread"
@@ -120,6 +122,19 @@ def complain(about: str, left: list[str]) -> None:
     if left:
         more = [f"... and {len(left) - 20} more"] if len(left) > 20 else []
         pytest.fail("\n".join([about, *left[:20], *more]), pytrace=False)
+
+
+def instances() -> dict[str, int]:
+    """How many objects of each native class are alive, more or less a constant; nothing on a reference loop.
+
+    Each holds a reference to its class: so those are counted too that the cycle collector does not know.
+    """
+    if loops.REFERENCE:
+        return {}
+    from proact import _core
+
+    kinds = {name: kind for name, kind in vars(_core).items() if isinstance(kind, type)}
+    return {name: sys.getrefcount(kind) for name, kind in kinds.items()}
 
 
 def collect() -> None:

@@ -183,6 +183,8 @@ async def serving(loop: Any, make: Callable[[], Any], **options: Any) -> AsyncIt
                 transport.abort()
                 await protocol.lost
         await served.server.wait_closed()
+        # The server has our factory: who holds the cycle keeps what is over alive until the next collection.
+        served.server = None
 
 
 @contextlib.asynccontextmanager

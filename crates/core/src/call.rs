@@ -2,6 +2,7 @@
 
 use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
@@ -77,6 +78,31 @@ pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> 
     }
 }
 
+/// Of two things that were done one after the other, whatever became of the first: as with Python's `finally`, an
+/// exception of the second is raised with that of the first as its context. What stops the loop goes before what does not.
+pub fn one_after_other(py: Python<'_>, first: PyResult<()>, second: PyResult<()>) -> PyResult<()> {
+    let (Err(first), Err(second)) = (&first, &second) else {
+        return first.and(second);
+    };
+    let keeps = stops_the_loop(py, first) && !stops_the_loop(py, second);
+    let (raised, context) = if keeps { (second, first) } else { (first, second) };
+    let (raised, context) = (context.clone_ref(py), raised.clone_ref(py));
+    let mut end = raised.value(py).clone().into_any();
+    // To the end of the chain, which neither may be a part of already.
+    loop {
+        if end.is(context.value(py)) {
+            return Err(raised);
+        }
+        let next = end.getattr(intern!(py, "__context__"))?;
+        if next.is_none() {
+            break;
+        }
+        end = next;
+    }
+    end.setattr(intern!(py, "__context__"), context.value(py))?;
+    Err(raised)
+}
+
 /// The two exceptions that asyncio lets through the loop.
 pub fn stops_the_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
@@ -119,6 +145,10 @@ pub fn shorten(bytes: Bound<'_, PyBytes>, len: usize) -> PyResult<Bound<'_, PyBy
 pub fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
     error.clone_ref(py).into_value(py)
 }
+
+/// Why a connection ends, until its protocol is told: as an exception, whose traceback the collector can follow (the
+/// frames in it hold the protocol, which holds the transport).
+pub type Reason = Option<Py<PyBaseException>>;
 
 /// The exception for a result of `-errno`.
 pub fn os_error(result: i32) -> PyErr {

@@ -132,16 +132,16 @@ impl Handle {
         call.is_some()
     }
 
-    /// What a waiting handle holds, for the collector, if nobody but the caller holds the handle.
+    /// What a waiting handle holds, for the collector. The callback is its loop's alone, whoever else holds the handle:
+    /// a loop that is garbage calls nobody back. The context can be asked for.
     pub fn traverse(handle: &Py<Handle>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: reads the count of a live object; no code runs while the collector looks.
-        if unsafe { pyo3::ffi::Py_REFCNT(handle.as_ptr()) } != 1 {
-            return Ok(());
-        }
         let Some(held) = handle.get().held.try_get() else {
             return Ok(());
         };
-        visit.call(&held.context)?;
+        // SAFETY: reads the count of a live object; no code runs while the collector looks.
+        if unsafe { pyo3::ffi::Py_REFCNT(handle.as_ptr()) } == 1 {
+            visit.call(&held.context)?;
+        }
         if let Some(call) = &held.call {
             visit.call(&call.callback)?;
             visit.call(&call.args)?;

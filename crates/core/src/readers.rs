@@ -7,6 +7,7 @@ use proact_driver::{Op, Token};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::call::os_error;
@@ -126,7 +127,7 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let fd: RawFd = match object.extract() {
         Ok(fd) => fd,
         Err(_) => object
-            .call_method0("fileno")
+            .call_method0(intern!(object.py(), "fileno"))
             .and_then(|fd| fd.extract())
             .map_err(|error| invalid(object, error))?,
     };

@@ -126,8 +126,12 @@ impl Locked<'_> {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.held.due.len()
+    pub fn is_empty(&self) -> bool {
+        self.held.due.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Ready> {
+        self.held.due.iter()
     }
 
     /// A handle that can be filled.

@@ -12,7 +12,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
 use crate::call::{current_context, io_error};
 use crate::cell::LoopCell;
@@ -96,17 +96,24 @@ impl Scheduler {
         Ok(handle)
     }
 
-    /// Schedules a method of an object for the next turn.
+    /// Schedules a method of an object for the next turn. The name is interned: of any other object the type's cache
+    /// would keep a reference.
     pub fn method_soon(&self, object: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
         let py = object.py();
-        let callback = object.getattr(method)?.unbind();
+        let callback = object.getattr(PyString::intern(py, method))?.unbind();
         let args = PyTuple::empty(py).unbind();
         self.soon(py, callback, args, current_context(py)?).map(drop)
     }
 
-    /// Callbacks that are ready or wait for their time.
-    pub fn scheduled(&self) -> PyResult<usize> {
-        Ok(self.ready.lock().len() + self.timers.get()?.len())
+    /// Handles that are ready or wait for their time, and how many of them were cancelled meanwhile.
+    pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+        let timers = self.timers.get()?;
+        let ready = self.ready.lock();
+        let all = || ready.iter().chain(timers.handles());
+        Ok((
+            all().count(),
+            all().filter(|handle| handle.is_cancelled(py)).count(),
+        ))
     }
 
     pub fn is_debug(&self) -> bool {
@@ -179,7 +186,7 @@ impl Scheduler {
 
     /// Ends the engine, and drops all that waits for it or for its time.
     fn release(&self) -> PyResult<()> {
-        let (left, targets, flush) = {
+        let (left, targets, queued) = {
             let mut io = self.io.get()?;
             // A forked child only lets go of its copies.
             let left = if self.is_forked() {
@@ -191,13 +198,14 @@ impl Scheduler {
             let closed = Box::new(Closed::after(&*io.driver));
             io.driver = closed;
             self.waker.detach();
-            (left, io.slots.drain(), std::mem::take(&mut io.flush))
+            let heirs = std::mem::take(&mut io.leaving);
+            (left, io.slots.drain(), (std::mem::take(&mut io.flush), heirs))
         };
         if left > 0 {
             // The kernel may still write to their memory: better lost than freed.
             std::mem::forget(targets);
         }
-        drop(flush);
+        drop(queued);
         let readers = std::mem::take(&mut *self.readers.get()?);
         drop(readers);
         let ready = self.ready.lock().take();
@@ -400,7 +408,12 @@ impl Scheduler {
         if let Some(readers) = self.readers.try_get() {
             readers.watches().try_for_each(|watch| visit.call(watch))?;
         }
+        for class in [&self.buffered_protocol, &self.plain_socket] {
+            visit.call(class.get())?;
+        }
         if let Some(io) = self.io.try_get() {
+            io.flush.iter().try_for_each(|transport| visit.call(transport))?;
+            io.leaving.waiting().try_for_each(|heir| visit.call(heir))?;
             for target in io.slots.targets() {
                 match target {
                     Target::StreamReceive(object)

@@ -3,8 +3,11 @@
 use std::os::fd::RawFd;
 
 use proact_driver::{Op, syscalls};
+use pyo3::PyTraverseError;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBlockingIOError, PyTypeError, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::address::Address;
@@ -20,9 +23,7 @@ fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyR
         return Err(PyValueError::new_err("the socket must be non-blocking"));
     }
     scheduler.get().check_plain_socket(socket)?;
-    let fd: RawFd = socket
-        .call_method0(pyo3::intern!(socket.py(), "fileno"))?
-        .extract()?;
+    let fd: RawFd = socket.call_method0(intern!(socket.py(), "fileno"))?.extract()?;
     if fd < 0 {
         return Err(os_error(-libc::EBADF));
     }
@@ -184,7 +185,7 @@ impl Scheduler {
         address: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        let family: i32 = sock.getattr("family")?.extract()?;
+        let family: i32 = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
         let parsed = Box::new(Address::parse(family, &address)?);
         let connect = Operation::start(
             slf,
@@ -213,5 +214,10 @@ struct Attempt {
 impl Attempt {
     fn __call__(&self, py: Python<'_>) -> PyResult<usize> {
         receive_into(self.scheduler.bind(py), self.fd, self.buffer.bind(py))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        visit.call(&self.buffer)
     }
 }

@@ -36,6 +36,11 @@ impl Leaving {
         Vec::new()
     }
 
+    /// Who waits, for the collector.
+    pub fn waiting(&self) -> impl Iterator<Item = &Py<Operation>> {
+        self.0.values().flat_map(|(_, heirs)| heirs)
+    }
+
     /// The list to wait in, if there is somebody to wait for.
     #[inline]
     pub fn heirs(&mut self, fd: RawFd) -> Option<&mut Vec<Py<Operation>>> {

@@ -32,7 +32,10 @@ impl Scheduler {
         dict.set_item("overflows", stats.overflows)?;
         dict.set_item("fallbacks", &stats.fallbacks)?;
         dict.set_item("readers", self.readers.get()?.len())?;
-        dict.set_item("handles", self.scheduled()?)?;
+        let (scheduled, cancelled) = self.scheduled(py)?;
+        dict.set_item("handles", scheduled)?;
+        dict.set_item("cancelled", cancelled)?;
+        dict.set_item("slots", io.slots.targets().count())?;
         Ok(dict)
     }
 

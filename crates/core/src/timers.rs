@@ -73,10 +73,6 @@ impl Timers {
         self.heap.is_empty() && self.fresh.is_empty()
     }
 
-    pub fn len(&self) -> usize {
-        self.heap.len() + self.fresh.len()
-    }
-
     /// Takes the new ones in, less those cancelled already, which are handed out to be dropped.
     fn settle(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) {
         let cancelled = self.cancelled.0.load(Ordering::Relaxed);

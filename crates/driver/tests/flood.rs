@@ -118,6 +118,42 @@ fn multishots_survive_the_flood() {
     }
 }
 
+/// With the completion queue full the kernel ends a multishot accept with a connection (a result, and no
+/// `IORING_CQE_F_MORE`): it is armed again, and nobody hears of that.
+#[test]
+fn an_accept_that_ends_with_a_connection_goes_on() {
+    for mut rig in rigs() {
+        let listener = listener();
+        let address = listener.local_addr().unwrap();
+        let connect = || {
+            (0..60)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let mut clients = connect();
+        let accepting = rig.submit(Op::AcceptMulti {
+            fd: listener.as_raw_fd(),
+        });
+        for _ in 0..3 {
+            for _ in 0..60 {
+                let got = rig.next(accepting);
+                assert!(got.more && got.result >= 0, "{}: {got:?}", rig.engine.name());
+                // SAFETY: a fresh fd.
+                drop(unsafe { OwnedFd::from_raw_fd(got.result) });
+            }
+            rig.assert_pending(accepting);
+            clients = connect();
+        }
+        drop(clients);
+        if rig.is_uring() {
+            assert!(
+                rig.driver.stats().overflows > 0,
+                "the queue was never full: this proves nothing"
+            );
+        }
+    }
+}
+
 #[test]
 fn more_submissions_than_entries_in_one_turn() {
     for mut rig in rigs() {

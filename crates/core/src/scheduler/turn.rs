@@ -11,7 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Scheduler, engine_error};
-use crate::call::{exception, stops_the_loop};
+use crate::call::{exception, one_after_other, stops_the_loop};
 use crate::handle::{Failure, Handle};
 use crate::io::Arrived;
 use crate::ready::Ready;
@@ -42,15 +42,41 @@ struct Turn {
 
 impl Scheduler {
     /// Sends what was written since the last flush.
-    fn flush_writes(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
+    fn flush_writes(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         std::mem::swap(&mut self.io.get()?.flush, &mut turn.flushing);
         let mut outcome = Ok(());
         for transport in turn.flushing.drain(..) {
-            let flushed = StreamTransport::flush(transport.bind(py));
+            let transport = transport.bind(slf.py());
+            let begun = self.begun();
+            let flushed = StreamTransport::flush(transport);
+            let flushed =
+                flushed.and_then(|()| self.tell_if_slow(slf, begun, || Some(transport.as_any().clone())));
             // One that stops the loop does not keep the others' writes back.
-            outcome = outcome.and(flushed);
+            outcome = one_after_other(slf.py(), outcome, flushed);
         }
         outcome
+    }
+
+    /// When something begins that may call the program, in debug mode.
+    fn begun(&self) -> Option<u64> {
+        self.is_debug().then(now)
+    }
+
+    /// Tells of what has kept the loop for too long, in debug mode. asyncio's own handles are timed by `_run_debug`.
+    fn tell_if_slow<'py>(
+        &self,
+        slf: &Bound<'py, Self>,
+        begun: Option<u64>,
+        what: impl FnOnce() -> Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let Some(begun) = begun else { return Ok(()) };
+        let py = slf.py();
+        let took = now().saturating_sub(begun) as f64 / 1e9;
+        let limit: f64 = slf.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
+        match what() {
+            Some(what) if took >= limit => slf.call_method1(intern!(py, "_slow"), (what, took)).map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn dispatch(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
@@ -66,7 +92,7 @@ impl Scheduler {
                 target,
                 data,
             } = arrived;
-            let begun = self.is_debug().then(now);
+            let begun = self.begun();
             match &target {
                 Target::StreamReceive(transport) => {
                     StreamTransport::received(transport.bind(py), &completion, data)?;
@@ -93,17 +119,9 @@ impl Scheduler {
                 }
                 Target::Nobody => {}
             }
-            if let Some(begun) = begun
-                && let Some(owner) = target.owner(py)
-            {
-                let took = now().saturating_sub(begun) as f64 / 1e9;
-                let limit: f64 = slf.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
-                if took >= limit {
-                    slf.call_method1(intern!(py, "_slow"), (owner, took))?;
-                }
-            }
+            self.tell_if_slow(slf, begun, || target.owner(py))?;
             if written >= EARLY_FLUSH {
-                self.flush_writes(py, turn)?;
+                self.flush_writes(slf, turn)?;
                 self.io.get()?.driver.flush().map_err(engine_error)?;
             }
         }
@@ -111,7 +129,7 @@ impl Scheduler {
 
     /// How long the engine may wait: `None` without end.
     fn timeout(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Duration>> {
-        if self.stopping.load(Ordering::Relaxed) || self.ready.lock().len() > 0 {
+        if self.stopping.load(Ordering::Relaxed) || !self.ready.lock().is_empty() {
             return Ok(Some(Duration::ZERO));
         }
         let next = {
@@ -127,12 +145,13 @@ impl Scheduler {
     }
 
     /// Lets the engine submit, wait and collect. False: there is nothing to flush, to submit or to dispatch.
-    fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
+    fn wait(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<bool> {
+        let py = slf.py();
         {
             let io = self.io.get()?;
             if !io.flush.is_empty() {
                 drop(io);
-                self.flush_writes(py, turn)?;
+                self.flush_writes(slf, turn)?;
             } else if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
                 // The way of a turn that only calls back.
                 return Ok(false);
@@ -176,7 +195,7 @@ impl Scheduler {
 
     fn turn(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
-        if self.wait(py, turn)? {
+        if self.wait(slf, turn)? {
             self.dispatch(slf, turn)?;
         }
         self.move_due_timers(py, turn)?;
@@ -204,12 +223,10 @@ impl Scheduler {
         let py = slf.py();
         turn.room = self.ready.lock().begin(&mut turn.running, &mut turn.spare);
         while let Some(handle) = turn.running.pop_front() {
+            let begun = self.begun();
             let outcome = match handle {
                 Ready::Native(native) => {
-                    let outcome = match native.get().run(py) {
-                        Ok(()) => Ok(()),
-                        Err(failure) => self.callback_failed(slf, &native, failure),
-                    };
+                    let outcome = self.run_native(slf, &native, begun, Handle::run);
                     if turn.spare.len() < turn.room && Handle::recycle(&native, py) {
                         turn.spare.push(native);
                     }
@@ -217,14 +234,15 @@ impl Scheduler {
                 }
                 Ready::Debug(debug) => self.run_debug(slf, &debug),
                 Ready::Watch(watch) => match watch.get().current(py)? {
-                    Some(Ready::Native(native)) => match native.get().run_again(py) {
-                        Ok(()) => Ok(()),
-                        Err(failure) => self.callback_failed(slf, &native, failure),
-                    },
+                    Some(Ready::Native(native)) => self.run_native(slf, &native, begun, Handle::run_again),
                     Some(Ready::Debug(debug)) => self.run_debug(slf, &debug),
                     _ => Ok(()),
                 },
-                Ready::Datagrams(transport) => DatagramTransport::take(transport.bind(py)),
+                Ready::Datagrams(transport) => {
+                    let transport = transport.bind(py);
+                    DatagramTransport::take(transport)
+                        .and_then(|()| self.tell_if_slow(slf, begun, || Some(transport.as_any().clone())))
+                }
             };
             if outcome.is_err() {
                 self.ready.lock().put_back(&mut turn.running);
@@ -232,6 +250,23 @@ impl Scheduler {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn run_native(
+        &self,
+        slf: &Bound<'_, Self>,
+        native: &Py<Handle>,
+        begun: Option<u64>,
+        run: impl FnOnce(&Handle, Python<'_>) -> Result<(), Failure>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        // Once it has run it does not know any more what.
+        let shown = begun.and_then(|_| native.bind(py).repr().ok());
+        match run(native.get(), py) {
+            Ok(()) => self.tell_if_slow(slf, begun, || shown.map(Bound::into_any)),
+            Err(failure) => self.callback_failed(slf, native, failure),
+        }
     }
 
     fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
@@ -262,12 +297,12 @@ impl Scheduler {
             let outcome = slf.get().turn(slf, &mut turn);
             if single || outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
                 // What was written last leaves before the loop stands still.
-                let flushed = slf.get().flush_writes(slf.py(), &mut turn);
+                let flushed = slf.get().flush_writes(slf, &mut turn);
                 let mut io = slf.get().io.get()?;
                 let handed_over = io.driver.flush().map_err(engine_error);
                 // The next run may be another thread's.
                 io.driver.unbind();
-                return outcome.and(flushed).and(handed_over);
+                return one_after_other(slf.py(), outcome, flushed).and(handed_over);
             }
         }
     }

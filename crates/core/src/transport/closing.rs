@@ -33,13 +33,14 @@ impl StreamTransport {
 
     /// Ends the connection now; what is queued is dropped.
     pub(super) fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        let reason = error.map(|error| error.into_value(this.py()));
         {
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
             }
             state.phase = Phase::Lost;
-            state.error = error.map(Box::new);
+            state.error = reason;
             state.held.clear();
             let mut io = this.get().scheduler.get().io.get()?;
             state.stop_receiving(&mut io);
@@ -109,10 +110,7 @@ impl StreamTransport {
                     protocol: protocol.into_bound(py),
                     context: this.context.clone_ref(py),
                 };
-                let reason = error.map_or_else(
-                    || py.None().into_bound(py),
-                    |error| error.into_value(py).into_bound(py).into_any(),
-                );
+                let reason = error.into_pyobject(py)?;
                 callee.call1(intern!(py, "connection_lost"), &reason).map(drop)
             }
             None => Ok(()),

@@ -24,7 +24,7 @@ use super::flow::{Flow, HIGH_WATER};
 use super::protocol::Callee;
 use super::stream::Phase;
 use crate::address::Address;
-use crate::call::{current_context, exception, io_error, stops_the_loop};
+use crate::call::{Reason, current_context, exception, io_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Io;
 use crate::scheduler::Scheduler;
@@ -42,7 +42,7 @@ struct Datagrams {
     protocol: Option<Py<PyAny>>,
     socket: Option<Py<PyAny>>,
     /// Why the transport ends.
-    error: Option<PyErr>,
+    error: Reason,
     // Receiving.
     reading: Option<Token>,
     /// The poll in flight was asked to end.
@@ -117,13 +117,14 @@ impl DatagramTransport {
 
     /// Ends the transport now; what is queued is dropped.
     fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        let reason = error.map(|error| error.into_value(this.py()));
         let queue = {
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
             }
             state.phase = Phase::Lost;
-            state.error = error;
+            state.error = reason;
             state.queued = 0;
             let mut io = this.get().scheduler.get().io.get()?;
             state.stop_reading(&mut io);
@@ -146,7 +147,10 @@ impl DatagramTransport {
     fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
         let socket = self.state.get()?.socket.take();
         match socket {
-            Some(socket) => Ok(socket.call_method0(py, "detach")?.extract::<RawFd>(py)? >= 0),
+            Some(socket) => Ok(socket
+                .call_method0(py, intern!(py, "detach"))?
+                .extract::<RawFd>(py)?
+                >= 0),
             None => Ok(false),
         }
     }
@@ -176,8 +180,8 @@ impl DatagramTransport {
         extra: Option<Bound<'_, PyDict>>,
     ) -> PyResult<DatagramTransport> {
         let py = scheduler.py();
-        let fd: RawFd = sock.call_method0("fileno")?.extract()?;
-        let family: i32 = sock.getattr("family")?.extract()?;
+        let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+        let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
         scheduler.get().check_not_a_transport(py, fd)?;
         let fixed = match address {
             Some(shown) if shown.is_truthy()? => Some(Known {
@@ -342,7 +346,7 @@ impl DatagramTransport {
                     protocol: protocol.into_bound(py),
                     context: this.context.clone_ref(py),
                 };
-                let reason = error.map(|error| error.into_value(py)).into_pyobject(py)?;
+                let reason = error.into_pyobject(py)?;
                 callee.call1(intern!(py, "connection_lost"), &reason).map(drop)
             }
             None => Ok(()),
@@ -381,6 +385,7 @@ impl DatagramTransport {
         if let Some(state) = self.state.try_get() {
             visit.call(&state.protocol)?;
             visit.call(&state.socket)?;
+            visit.call(&state.error)?;
         }
         Ok(())
     }

@@ -49,8 +49,8 @@ impl Listener {
         server: Option<Bound<'_, PyAny>>,
         adopt: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Listener> {
-        let fd: RawFd = sock.call_method0("fileno")?.extract()?;
-        let family: i32 = sock.getattr("family")?.extract()?;
+        let fd: RawFd = sock.call_method0(intern!(scheduler.py(), "fileno"))?.extract()?;
+        let family: i32 = sock.getattr(intern!(scheduler.py(), "family"))?.extract()?;
         Ok(Listener {
             scheduler: scheduler.clone().unbind(),
             socket: sock.unbind(),
@@ -101,6 +101,7 @@ impl Listener {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
+        visit.call(&self.socket)?;
         visit.call(&self.factory)?;
         visit.call(&self.context)?;
         for object in [&self.server, &self.adopt].into_iter().flatten() {
@@ -142,6 +143,7 @@ impl Listener {
         let listener = this.get();
         let closed = {
             let mut state = listener.state.get()?;
+            // With an error: an accept that the kernel ended with a connection is armed again by the driver.
             if completion.is_terminal() {
                 state.accepting = None;
             }

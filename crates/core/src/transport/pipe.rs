@@ -21,7 +21,8 @@ use super::outbox::Outbox;
 use super::protocol::Callee;
 use super::stream::Phase;
 use crate::call::{
-    bytes_memory, current_context, exception, io_error, os_error, shorten, stops_the_loop, uninit_bytes,
+    Reason, bytes_memory, current_context, exception, io_error, one_after_other, os_error, shorten,
+    stops_the_loop, uninit_bytes,
 };
 use crate::cell::LoopCell;
 use crate::io::Sent;
@@ -46,7 +47,7 @@ pub(super) struct State {
     flow: Flow,
     /// Writes since the pipe was lost.
     futile: u32,
-    error: Option<PyErr>,
+    error: Reason,
 }
 
 /// What the two have in common. With a `__dict__`, for those who hang something on a transport, or replace a method.
@@ -97,7 +98,7 @@ impl PipeTransport {
         writes: bool,
     ) -> PyResult<PipeTransport> {
         let py = scheduler.py();
-        let fd: RawFd = pipe.call_method0("fileno")?.extract()?;
+        let fd: RawFd = pipe.call_method0(intern!(py, "fileno"))?.extract()?;
         let kind = file_type(fd)?;
         if !matches!(kind, libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR) {
             return Err(PyValueError::new_err(if writes {
@@ -249,7 +250,7 @@ impl PipeTransport {
             Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
             Phase::New | Phase::Closed => Ok(()),
         };
-        outcome.and(settled)
+        one_after_other(this.py(), outcome, settled)
     }
 
     /// One read, straight into the object that the protocol gets.
@@ -303,13 +304,14 @@ impl PipeTransport {
 
     /// Ends the transport now.
     fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        let reason = error.map(|error| error.into_value(this.py()));
         {
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
             }
             state.phase = Phase::Lost;
-            state.error = error;
+            state.error = reason;
             state.out.clear();
         }
         Self::stop_and_finish(this)
@@ -374,9 +376,9 @@ impl PipeTransport {
         };
         Self::poll(slf)?;
         if let Some(waiter) = waiter
-            && !waiter.call_method0("done")?.is_truthy()?
+            && !waiter.call_method0(intern!(py, "done"))?.is_truthy()?
         {
-            waiter.call_method1("set_result", (py.None(),))?;
+            waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
         }
         outcome
     }
@@ -398,17 +400,14 @@ impl PipeTransport {
         };
         let mut outcome = Ok(());
         if let Some(callee) = callee {
-            let reason = match error {
-                Some(error) => error.into_value(py).into_bound(py).into_any(),
-                None => py.None().into_bound(py),
-            };
+            let reason = error.into_pyobject(py)?;
             let lost = callee.call1(intern!(py, "connection_lost"), &reason);
             outcome = Self::report(slf, lost, "connection_lost");
         }
         // No op uses the fd any more; the pipe object closes it.
         this.scheduler.get().io.get()?.driver.forget(fd);
         if let Some(pipe) = pipe {
-            let closed = pipe.into_bound(py).call_method0("close");
+            let closed = pipe.into_bound(py).call_method0(intern!(py, "close"));
             Self::report(slf, closed, "pipe.close")?;
         }
         outcome
@@ -492,6 +491,7 @@ impl PipeTransport {
         if let Some(state) = self.state.try_get() {
             visit.call(&state.protocol)?;
             visit.call(&state.pipe)?;
+            visit.call(&state.error)?;
         }
         Ok(())
     }
@@ -545,7 +545,7 @@ impl Drop for PipeTransport {
             if phase < Phase::Closing {
                 super::warn_unclosed(py, &format!("fd={fd}"));
             }
-            if let Err(error) = pipe.call_method0(py, "close") {
+            if let Err(error) = pipe.call_method0(py, intern!(py, "close")) {
                 error.write_unraisable(py, None);
             }
         });

@@ -14,7 +14,7 @@ use pyo3::types::PyBytes;
 
 use super::protocol::Callee;
 use super::stream::{Held, Mode, Phase, Stream, StreamTransport};
-use crate::call::{bytes_memory, os_error, shorten, stops_the_loop, uninit_bytes};
+use crate::call::{bytes_memory, one_after_other, os_error, shorten, stops_the_loop, uninit_bytes};
 use crate::io::{Io, Sent};
 use crate::slots::Target;
 
@@ -309,7 +309,7 @@ impl StreamTransport {
     /// Goes on after a completion that was terminal, whatever the protocol has raised: the next run finds all in its place.
     fn settle_after(this: &Bound<'_, Self>, completion: &Completion, outcome: PyResult<()>) -> PyResult<()> {
         if completion.is_terminal() {
-            outcome.and(Self::settle(this))
+            one_after_other(this.py(), outcome, Self::settle(this))
         } else {
             outcome
         }

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::file::Sending;
 use super::flow::{Flow, HIGH_WATER};
@@ -20,7 +20,7 @@ use super::outbox::Outbox;
 use super::protocol::Callee;
 use super::rare::Rare;
 use crate::address::Ends;
-use crate::call::{current_context, exception, stops_the_loop};
+use crate::call::{Reason, current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
 
@@ -93,7 +93,7 @@ pub(super) struct Stream {
     /// Writes since the connection was lost.
     pub futile: u32,
     /// Why the connection is lost.
-    pub error: Option<Box<PyErr>>,
+    pub error: Reason,
     // What the program may ask for; `extra` is made for those who have something to put there.
     extra: Option<Py<PyDict>>,
     socket: Option<Py<PyAny>>,
@@ -169,9 +169,9 @@ impl StreamTransport {
             .map(|server| server.clone_ref(py));
         let Some(server) = server else { return Ok(()) };
         if self.scheduler.get().server_takes_transport() {
-            server.call_method1(py, method, (this,))?;
+            server.call_method1(py, PyString::intern(py, method), (this,))?;
         } else {
-            server.call_method0(py, method)?;
+            server.call_method0(py, PyString::intern(py, method))?;
         }
         Ok(())
     }
@@ -240,7 +240,10 @@ impl StreamTransport {
     pub(super) fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
         let socket = self.state.get()?.socket.take();
         match socket {
-            Some(socket) => Ok(socket.call_method0(py, "detach")?.extract::<RawFd>(py)? >= 0),
+            Some(socket) => Ok(socket
+                .call_method0(py, intern!(py, "detach"))?
+                .extract::<RawFd>(py)?
+                >= 0),
             None => Ok(true),
         }
     }
@@ -258,7 +261,7 @@ impl StreamTransport {
         extra: Option<Bound<'_, PyDict>>,
         server: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<StreamTransport>> {
-        let fd = sock.call_method0("fileno")?.extract()?;
+        let fd = sock.call_method0(intern!(scheduler.py(), "fileno"))?.extract()?;
         StreamTransport::create(scheduler, fd, Some(sock.unbind()), protocol, extra, server)
     }
 
@@ -429,6 +432,7 @@ impl StreamTransport {
                 visit.call(object)?;
             }
             visit.call(&state.extra)?;
+            visit.call(&state.error)?;
             if let Some(sending) = &state.file {
                 visit.call(&sending.future)?;
             }

@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 
 use super::{DatagramTransport, Known};
 use crate::address::Address;
-use crate::call::os_error;
+use crate::call::{one_after_other, os_error};
 use crate::io::Sent;
 use crate::ready::Ready;
 use crate::slots::Target;
@@ -75,7 +75,7 @@ impl DatagramTransport {
             Phase::Lost => Self::finish(this),
             _ => Self::read(this),
         };
-        outcome.and(settled)
+        one_after_other(this.py(), outcome, settled)
     }
 
     /// Receives what is there.

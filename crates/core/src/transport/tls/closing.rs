@@ -5,6 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Phase, TLSTransport, Told, session};
+use crate::call::one_after_other;
 
 impl TLSTransport {
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -64,14 +65,14 @@ impl TLSTransport {
             }
         }
         // The protocol may stop the loop, and the connection is closed all the same.
-        let told = Self::drain(this).and(Self::deliver_end(this));
+        let told = one_after_other(py, Self::drain(this), Self::deliver_end(this));
         Self::cancel_shutdown_timer(this)?;
         let Some(lower) = this.get().lower(py)? else {
             return told;
         };
         let close = lower.bind(py).getattr(intern!(py, "close"))?;
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1("call_soon", (close,))?;
+        scheduler.call_method1(intern!(py, "call_soon"), (close,))?;
         told
     }
 
@@ -157,7 +158,7 @@ impl TLSTransport {
             let lost = protocol.bind(py).getattr(intern!(py, "connection_lost"))?;
             let scheduler = this.scheduler.bind(py);
             let reason = exc.clone();
-            scheduler.call_method1("call_soon", (lost, reason))?;
+            scheduler.call_method1(intern!(py, "call_soon"), (lost, reason))?;
         }
         let error = exc.map(PyErr::from_value);
         this.wake(py, error.as_ref())

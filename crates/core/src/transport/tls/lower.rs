@@ -46,17 +46,23 @@ impl Lower {
     }
 
     pub fn pause_reading(&self, py: Python<'_>, pause: bool) -> PyResult<()> {
-        let method = if pause { "pause_reading" } else { "resume_reading" };
+        let method = if pause {
+            intern!(py, "pause_reading")
+        } else {
+            intern!(py, "resume_reading")
+        };
         self.bind(py).call_method0(method).map(drop)
     }
 
     pub fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.bind(py).call_method0("close").map(drop)
+        self.bind(py).call_method0(intern!(py, "close")).map(drop)
     }
 
     pub fn force_close(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let error = error.map(|error| exception(py, error));
-        self.bind(py).call_method1("_force_close", (error,)).map(drop)
+        self.bind(py)
+            .call_method1(intern!(py, "_force_close"), (error,))
+            .map(drop)
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -17,13 +17,14 @@ use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 use self::lower::Lower;
 use self::session::Session;
 use crate::call::{exception, method1, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::scheduler::Scheduler;
+use crate::timers::now;
 use crate::transport::flow::Flow;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ struct State {
     lower: Option<Lower>,
     waiter: Option<Py<PyAny>>,
     handshake_timer: Option<Py<PyAny>>,
+    /// When it began (ns of the loop's clock); only debug mode asks.
+    handshake_began: Option<u64>,
     shutdown_timer: Option<Py<PyAny>>,
     // Receiving.
     paused: bool,
@@ -113,7 +116,10 @@ impl TLSTransport {
     /// Has a method of this transport called `delay` seconds from now.
     fn later(this: &Bound<'_, Self>, delay: &Py<PyAny>, method: &str) -> PyResult<Py<PyAny>> {
         let scheduler = this.get().scheduler.bind(this.py());
-        let timer = scheduler.call_method1("call_later", (delay, this.getattr(method)?))?;
+        let timer = scheduler.call_method1(
+            intern!(this.py(), "call_later"),
+            (delay, this.getattr(PyString::intern(this.py(), method))?),
+        )?;
         Ok(timer.unbind())
     }
 
@@ -128,12 +134,12 @@ impl TLSTransport {
     fn wake(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let waiter = self.state.get()?.waiter.take();
         let Some(waiter) = waiter else { return Ok(()) };
-        if waiter.call_method0(py, "done")?.is_truthy(py)? {
+        if waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
             return Ok(());
         }
         let told = match error {
-            Some(error) => waiter.call_method1(py, "set_exception", (exception(py, error),)),
-            None => waiter.call_method1(py, "set_result", (py.None(),)),
+            Some(error) => waiter.call_method1(py, intern!(py, "set_exception"), (exception(py, error),)),
+            None => waiter.call_method1(py, intern!(py, "set_result"), (py.None(),)),
         };
         told.map(drop)
     }
@@ -177,14 +183,20 @@ impl TLSTransport {
         let timer = transport.state.get()?.handshake_timer.take();
         Self::cancel(py, timer)?;
         let object = transport.session.object.bind(py);
-        let certificate = match object.call_method0("getpeercert") {
+        let certificate = match object.call_method0(intern!(py, "getpeercert")) {
             Ok(certificate) => certificate,
             Err(error) => return Self::handshake_failed(this, error),
         };
+        let began = transport.state.get()?.handshake_began.take();
+        if let Some(began) = began {
+            let took = now().saturating_sub(began) as f64 / 1e9;
+            let scheduler = transport.scheduler.bind(py);
+            scheduler.call_method1("_handshake_took", (this, took))?;
+        }
         let extra = transport.extra.bind(py);
         extra.set_item("peercert", certificate)?;
-        extra.set_item("cipher", object.call_method0("cipher")?)?;
-        extra.set_item("compression", object.call_method0("compression")?)?;
+        extra.set_item("cipher", object.call_method0(intern!(py, "cipher"))?)?;
+        extra.set_item("compression", object.call_method0(intern!(py, "compression"))?)?;
         extra.set_item("ssl_object", object)?;
         let first = {
             let mut state = transport.state.get()?;
@@ -269,6 +281,7 @@ impl TLSTransport {
                 lower: None,
                 waiter: waiter.map(Bound::unbind),
                 handshake_timer: None,
+                handshake_began: None,
                 shutdown_timer: None,
                 paused: false,
                 reading: Flow::new(READ_HIGH),
@@ -304,6 +317,11 @@ impl TLSTransport {
         }
         let timer = Self::later(slf, &this.timeouts.0, "_handshake_timed_out")?;
         this.state.get()?.handshake_timer = Some(timer);
+        if this.scheduler.get().is_debug() {
+            this.state.get()?.handshake_began = Some(now());
+            let scheduler = this.scheduler.bind(py);
+            scheduler.call_method1("_handshake_begins", (slf,))?;
+        }
         Self::handshake(slf)
     }
 
@@ -399,6 +417,8 @@ impl TLSTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
         visit.call(&self.extra)?;
+        visit.call(&self.timeouts.0)?;
+        visit.call(&self.timeouts.1)?;
         self.session.traverse(visit)?;
         if let Some(state) = self.state.try_get() {
             for object in [

@@ -83,15 +83,15 @@ impl Session {
         // A program may have its own class there (`SSLContext.sslobject_class`), whose methods are then called.
         let native = object.get_type().is(ssl_type(py, &OBJECT, "SSLObject")?);
         let engine = if native {
-            object.getattr("_sslobj")?
+            object.getattr(intern!(py, "_sslobj"))?
         } else {
             object.clone()
         };
         Ok(Session {
-            feed: incoming.getattr("write")?.unbind(),
-            drain: outgoing.getattr("read")?.unbind(),
-            read: engine.getattr("read")?.unbind(),
-            write: engine.getattr("write")?.unbind(),
+            feed: incoming.getattr(intern!(py, "write"))?.unbind(),
+            drain: outgoing.getattr(intern!(py, "read"))?.unbind(),
+            read: engine.getattr(intern!(py, "read"))?.unbind(),
+            write: engine.getattr(intern!(py, "write"))?.unbind(),
             object: object.unbind(),
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
