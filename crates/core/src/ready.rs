@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
+use crate::cell::{Guard, LoopCell};
 use crate::handle::Handle;
 use crate::readers::Watch;
 use crate::transport::datagram::DatagramTransport;
@@ -65,9 +65,8 @@ impl Ready {
 const SPARE: usize = 4096;
 
 /// What is due, and handles that have run and can be filled again. Any thread may add to it.
-#[derive(Default)]
 pub struct Queue {
-    held: Mutex<Held>,
+    held: LoopCell<Held>,
     /// Whether anything is due: written with `held` locked, read without.
     waiting: AtomicBool,
 }
@@ -80,15 +79,24 @@ struct Held {
 
 /// The queue, for as long as the lock is held: never across a call into Python.
 pub struct Locked<'a> {
-    held: MutexGuard<'a, Held>,
+    held: Guard<'a, Held>,
     waiting: &'a AtomicBool,
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue {
+            held: LoopCell::new(Held::default()),
+            waiting: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Queue {
     #[inline]
     pub fn lock(&self) -> Locked<'_> {
         Locked {
-            held: self.held.lock().unwrap_or_else(PoisonError::into_inner),
+            held: self.held.wait(),
             waiting: &self.waiting,
         }
     }
@@ -100,9 +108,9 @@ impl Queue {
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.held.try_lock() {
-            Ok(held) => held.due.iter().try_for_each(|handle| handle.traverse(visit)),
-            Err(_) => Ok(()),
+        match self.held.try_get() {
+            Some(held) => held.due.iter().try_for_each(|handle| handle.traverse(visit)),
+            None => Ok(()),
         }
     }
 }
