@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,16 @@ TOLD = {
     "epoll": "epoll refuses it, EPERM",
     "libevent": "libevent refuses it",
     "sigio": "O_ASYNC brings no signal",
+}
+
+#: How those that have files of their own go about it, where nothing is denied to the ring.
+HOW = {
+    "io_uring": "read, write, fsync: operations of a ring",
+    "proact-io_uring": "read, write, fsync: operations of the loop's ring (io_uring)",
+    "proact-epoll": "read, write, fsync: proact's pool of threads beside epoll",
+    "proact-poll": "read, write, fsync: proact's pool of threads beside poll",
+    "proact-select": "read, write, fsync: proact's pool of threads beside select",
+    "asyncio": "run_in_executor",
 }
 
 
@@ -81,6 +92,8 @@ def test_every_model_moves_the_right_bytes(model: str, made: tuple[FileSet, dict
                 assert report["operations"] == len(report["latencies"])
                 assert report["operations"] == operations.get(workload, FEW.reads)
                 assert 0 < min(report["latencies"]) <= report["seconds"] * 1e9
+            if model in HOW:
+                assert report["how"].startswith(HOW[model])
             if model in TOLD:  # one thread, however many operations are wanted at once
                 assert report["how"].endswith(TOLD[model])
                 assert process.threads()[0] == 1
@@ -244,6 +257,50 @@ def test_a_model_that_breaks_fails_alone(
     (block,) = blocks(document)
     assert block.load.unit == "operation"
     assert [(row.model, bool(row.how)) for row in block.rows] == [("epoll", True)]
+
+
+#: A run with few files, so that the models are soon at work.
+QUICKLY = (
+    "from proact.cli.entry import main; from proact.lab.files import bench; from proact.lab.files.fileset "
+    f"import Amounts; few = {FEW}; bench.Amounts = lambda: few; main()"
+)
+
+
+@pytest.mark.parametrize(
+    ("blow", "exit_code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+@pytest.mark.parametrize("python", [("-c", QUICKLY), ("-m", "proact")], ids=["at work", "making the files"])
+def test_a_run_that_is_stopped_leaves_nothing(
+    python: tuple[str, str],
+    blow: signal.Signals,
+    exit_code: int,
+    said: str,
+    tmp_path: Path,
+    wait_for_children: Callable[[int, int], dict[str, int]],
+) -> None:
+    command = [sys.executable, *python, "lab", "run", "--workload", "files-small", "--models", "epoll"]
+    with subprocess.Popen(
+        [*command, "--duration", "30"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PROACT_LAB_DIR": str(tmp_path)},
+    ) as process:
+        assert process.stderr is not None
+        assert "2 cells" in process.stderr.readline()
+        if "-c" in python:
+            assert set(wait_for_children(process.pid, 1)) == {"files"}  # and nobody is there to load it
+        else:
+            deadline = time.monotonic() + 10
+            while not list(tmp_path.glob("*/small-0")):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        assert list(tmp_path.iterdir())
+        process.send_signal(blow)
+        _, err = process.communicate(timeout=10)
+        assert (process.returncode, err) == (exit_code, f"proact: {said}\n")
+        wait_for_children(process.pid, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_loads_of_files_have_no_size_and_no_rate() -> None:

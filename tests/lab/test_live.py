@@ -226,7 +226,7 @@ def test_when_the_server_ends_so_does_the_run(
     wait(lambda: served.children() and len(lab_children(served.children()[0])) == 2)
     (child,) = served.children()
     said = served.close(blow)
-    assert said == ("proact: stopped\n" if blow == signal.SIGINT else "")
+    assert said == ("" if blow == signal.SIGKILL else "proact: stopped\n")
     wait(lambda: not served.children() and not lab_children(child))
     assert [each["event"] for each in watching][-1] in ("started", "ended")  # the stream has ended as well
 

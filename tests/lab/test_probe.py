@@ -71,8 +71,22 @@ def test_the_parts_are_all_of_the_time(model: str) -> None:
 
 
 def test_busy_polling_never_waits() -> None:
-    found = probed("nonblocking")
-    assert found["waiting"] < 0.02 * found["wall"]
+    probe: Any = Probe()
+    with ServerProcess("nonblocking", probe=probe.fileno()) as server:
+        server.check(1)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+
+            def window() -> Split:
+                before, cpu = probe.snapshot(), server.cpu_seconds()
+                time.sleep(0.1)
+                connection.send(b"late")
+                assert connection.recv(10) == b"late"  # so that the server has a core right now
+                return split(before, probe.snapshot(), server.cpu_seconds() - cpu, 1.0)
+
+            # The best of some: a snapshot of a server that stands in the run queue takes the turn of just now
+            # for waiting, because the kernel counts it when it ends, and on a busy machine that is long.
+            found = min((window() for _ in range(8)), key=lambda each: abs(each["waiting"] / each["wall"]))
+    assert abs(found["waiting"]) < 0.02 * found["wall"]
     assert found["calls"]["recv"]["empty"] > 0
 
 

@@ -48,7 +48,11 @@ def test_a_client_gets_what_it_asks_for(server: ServerProcess) -> None:
         client.request("GET", f"/bytes/{size}")
         answer = client.getresponse()
         assert (answer.status, answer.read()) == (200, body(size))
-    for wrong in ("/", "/bytes/", "/bytes/-1", "/bytes/99999999999"):
+    client.request("GET", "/", headers={"Accept": "text/html", "Accept-Encoding": "gzip"})
+    answer = client.getresponse()
+    assert (answer.status, answer.read()) == (200, b"GET /bytes/N answers N bytes\n")
+    assert answer.headers["Content-Type"] == "text/plain"
+    for wrong in ("/bytes", "/bytes/", "/bytes/-1", "/bytes/99999999999"):
         client.request("GET", wrong)
         answer = client.getresponse()
         assert (answer.status, answer.read()) == (404, b"there is only /bytes/N\n")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from proact.cli import doctor, lab, lab_claims, lab_serve, lab_timeline, run
+from proact.cli import doctor, lab, lab_claims, lab_model, lab_serve, lab_timeline, run
 from proact.cli.error import CommandError
 from proact.cli.program import Program
 from proact.lab.asked import AskedError
@@ -33,6 +33,7 @@ lab.app.command("timeline", short_help="One request through each I/O model: who 
 lab.app.command("claims", short_help="What textbooks say of I/O models, tested on this machine.")(
     lab_claims.claims
 )
+lab.app.command("model", short_help="One model's server on a port, for wrk or a browser.")(lab_model.model)
 lab.app.command("serve", short_help="Choose, start and watch a run in a browser.")(lab_serve.serve)
 app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from proact.cli.error import CommandError
+from proact.cli.stopping import stoppable
 from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.export import as_objects, differences, to_csv
 from proact.lab.files import FILES
@@ -80,6 +81,7 @@ def lab() -> None:
       proact lab compare a.json b.json  two machines, or two versions
       proact lab timeline               one request: where each model waits, and who copies
       proact lab claims                 what textbooks say, tested on this machine
+      proact lab model epoll            one model's server, for wrk or a browser
       proact lab serve                  all of it in a browser
 
     The laboratory: what each I/O model costs on this machine.
@@ -260,13 +262,10 @@ def measure(
     if timelines and not requested:
         raise CommandError("--timelines needs a workload with requests: files has none")
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    try:
-        with watch() as progress:
-            document = run_cells(settings, progress)
-            plans = [Plan(model, requested[0]) for model in settings.models] if timelines else []
-            complete = add(document, plans, progress)
-    except KeyboardInterrupt:
-        raise CommandError("interrupted", exit_code=130) from None
+    with stoppable(), watch() as progress:
+        document = run_cells(settings, progress)
+        plans = [Plan(model, requested[0]) for model in settings.models] if timelines else []
+        complete = add(document, plans, progress)
     show(document, json_file, csv_file, html_file)
     return 1 if failed(document) or not complete else 0
 

@@ -9,6 +9,7 @@ import typer
 
 from proact.cli.error import CommandError
 from proact.cli.lab import Duration, Html, Json, Repeat, check_files, write
+from proact.cli.stopping import stoppable
 from proact.lab.asked import chosen, seconds
 from proact.lab.claims import TRIALS
 from proact.lab.claims.measure import DURATION, REPEAT, measure
@@ -43,11 +44,8 @@ def claims(
         raise CommandError(f"--repeat is {repeat}: it must be 1 or more")
     check_files(json_file, None, html_file)
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    try:
-        with watch() as progress:
-            document, complete = measure(trials, progress, duration=duration, repeat=repeat)
-    except KeyboardInterrupt:
-        raise CommandError("interrupted", exit_code=130) from None
+    with stoppable(), watch() as progress:
+        document, complete = measure(trials, progress, duration=duration, repeat=repeat)
     if "-" not in (json_file, html_file):
         console().print(render_claims(document["claims"]))
     write(document, json_file, None, html_file)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from proact.cli.error import CommandError
+from proact.cli.stopping import StoppedError, stoppable
 from proact.lab.live.server import serve as serve_page
 
 
@@ -28,10 +29,11 @@ def serve(
     if missing := [name for name in ("httptools", "plotly") if importlib.util.find_spec(name) is None]:
         raise CommandError(f"the page needs {' and '.join(missing)}: pip install 'proact[lab]'")
     try:
-        serve_page(
-            host, port, lambda url: print(f"proact: {url} (Ctrl-C stops)", file=sys.stderr, flush=True)
-        )
-    except KeyboardInterrupt:
+        with stoppable():
+            serve_page(
+                host, port, lambda url: print(f"proact: {url} (Ctrl-C stops)", file=sys.stderr, flush=True)
+            )
+    except StoppedError:
         print("proact: stopped", file=sys.stderr)
         return 0
     except OSError as error:

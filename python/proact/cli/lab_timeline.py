@@ -9,6 +9,7 @@ import typer
 
 from proact.cli.error import CommandError
 from proact.cli.lab import Html, Json, Models, check_files, show
+from proact.cli.stopping import stoppable
 from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
@@ -55,12 +56,9 @@ def timeline(
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     document = blank(Settings(names, (work,), connections=(1,), sizes=sizes, repeat=requests))
     document["settings"]["delay"] = after
-    try:
-        with watch() as progress:
-            plans = [Plan(name, work, sizes[0], after, requests) for name in names]
-            complete = add(document, plans, progress)
-    except KeyboardInterrupt:
-        raise CommandError("interrupted", exit_code=130) from None
+    with stoppable(), watch() as progress:
+        plans = [Plan(name, work, sizes[0], after, requests) for name in names]
+        complete = add(document, plans, progress)
     show(document, json_file, None, html_file)
     return 0 if complete else 1
 

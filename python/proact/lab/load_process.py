@@ -29,7 +29,7 @@ class LoadError(Exception):
 
 
 class LoadProcess:
-    """The load generator, as a context manager: ``load.apply(spec)`` is one pass.
+    """The load generator, as a context manager: ``load.apply(spec)`` is one pass; the first starts it.
 
     ``cpu`` is the core that it may run on (None: all); ``command`` stands in for ``proact.lab.load`` in
     tests.
@@ -42,7 +42,6 @@ class LoadProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._start()
         return self
 
     def __exit__(

@@ -134,16 +134,15 @@ def _loop(package: str, installed: bool = False) -> Model:
 
 
 def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
-    name, module, arguments = f"proact-{engine}", "asyncio_protocol", ("proact", engine)
     return Model(
-        name,
+        f"proact-{engine}",
         kind,
         Family.PROACT,
-        module,
-        arguments,
+        "asyncio_protocol",
+        ("proact", engine),
         engine=engine,
         connection_limit=limit,
-        files=("files_loop", *arguments),
+        files=("files_proact", engine),
     )
 
 
@@ -162,7 +161,7 @@ _ALL: Final = (
     _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
     _plain("sigio", Kind.SIGNAL_DRIVEN, "sigio", layout="siginfo_t"),
     _plain("aio", Kind.ASYNCHRONOUS, "aio", layout="struct aiocb", files=("files_aio",)),
-    Model("io_uring", Kind.ASYNCHRONOUS, Family.PLAIN, "completion_io_uring", engine="io_uring"),
+    _plain("io_uring", Kind.ASYNCHRONOUS, "completion_io_uring", engine="io_uring", files=("files_ring",)),
     _loop("asyncio", installed=True),
     _loop("uvloop"),
     _loop("rloop"),

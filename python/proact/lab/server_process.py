@@ -148,6 +148,12 @@ class ModelProcess:
         said = self._last_error()
         return f"the server ended: {how}{': ' if said else ''}{said}"
 
+    def wait(self) -> str:
+        """Wait until the process ends by itself; returns how."""
+        assert self._process is not None
+        self._process.wait()
+        return self.ended() or ""
+
     def _last_error(self) -> str:
         if self._errors is None:
             return ""
@@ -211,23 +217,29 @@ class ModelProcess:
 
 
 class ServerProcess(ModelProcess):
-    """A server of one model on a free port of 127.0.0.1: ``with ServerProcess("epoll") as server:``."""
+    """A server of one model: ``with ServerProcess("epoll") as server:``.
+
+    ``address`` is where it listens, by default a free port of 127.0.0.1; entering raises OSError if it can't.
+    """
 
     def __init__(
         self,
         model: str,
         workload: str = "echo",
         *,
+        address: tuple[str, int] = ("127.0.0.1", 0),
         cpu: int | None = None,
         probe: int | None = None,
         command: tuple[str, ...] | None = None,
     ) -> None:
         command = command or (sys.executable, "-m", "proact.lab.serve")
         super().__init__(model, workload, command=command, cpu=cpu, probe=probe)
+        self._address = address
         self.port = 0
 
     def _start(self) -> None:
-        with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        with socket.create_server(self._address, family=family, backlog=BACKLOG) as listener:
             self.port = listener.getsockname()[1]
             self._spawn(f"--fd={listener.fileno()}", inherited=(listener.fileno(),))
         self._wait_until_ready()

@@ -32,8 +32,8 @@ impl Session for Echo {
     }
 }
 
-/// HTTP/1.1 with keep-alive and pipelining: `GET /bytes/N` is answered with N bytes, anything else with 404. As much of
-/// HTTP as a load that sends nothing else needs: what has a body, or is not GET, is refused.
+/// HTTP/1.1 with keep-alive and pipelining: `GET /bytes/N` is answered with N bytes, `GET /` says so, anything else is
+/// 404. As much of HTTP as a load that sends nothing else needs: what has a body, or is not GET, is refused.
 #[derive(Default)]
 pub struct Web {
     /// The beginning of a request that is not all here.
@@ -100,6 +100,10 @@ impl Web {
                     self.last = (size, keep, response("200 OK", &content(size), keep));
                 }
                 self.reply.extend_from_slice(&self.last.2);
+            }
+            None if target == b"/" => {
+                let about = response("200 OK", b"GET /bytes/N answers N bytes\n", keep);
+                self.reply.extend(about);
             }
             None => {
                 let refusal = response("404 Not Found", b"there is only /bytes/N\n", keep);
@@ -173,7 +177,8 @@ mod tests {
     #[test]
     fn what_it_does_not_serve_is_said() {
         for (request, status, over) in [
-            ("GET / HTTP/1.1\r\n\r\n", "404", false),
+            ("GET / HTTP/1.1\r\n\r\n", "200", false),
+            ("GET /bytes HTTP/1.1\r\n\r\n", "404", false),
             ("GET /bytes/+1 HTTP/1.1\r\n\r\n", "404", false),
             ("GET /bytes/99999999 HTTP/1.1\r\n\r\n", "404", false),
             ("GET /bytes/1 HTTP/1.1\r\nConnection: Close\r\n\r\n", "200", true),

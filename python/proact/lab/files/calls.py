@@ -7,7 +7,7 @@ on the spot, by a thread, or handed to what does them meanwhile.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 
@@ -87,3 +87,29 @@ def follow(lane: Lane) -> None:
     """Perform all operations of a lane."""
     for operation in lane:
         perform(operation)
+
+
+class Follower:
+    """A lane that is followed as completions come. ``begin`` hands a call over, or says that it can't."""
+
+    __slots__ = ("_begin", "_lane", "_operation")
+
+    def __init__(self, lane: Lane, begin: Callable[[Call, Follower], bool]) -> None:
+        self._lane, self._begin = lane, begin
+        self._operation: Operation | None = None
+
+    def proceed(self, result: int | None = None) -> bool:
+        """Go on with the result of a call until the next is under way. False at the lane's end."""
+        while True:
+            if self._operation is None:
+                self._operation = next(self._lane, None)
+                if self._operation is None:
+                    return False
+            try:
+                call = next(self._operation) if result is None else self._operation.send(result)
+            except StopIteration:
+                self._operation = result = None
+                continue
+            if self._begin(call, self):
+                return True
+            result = call.make()

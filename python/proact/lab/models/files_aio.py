@@ -8,42 +8,18 @@ There is no AIO for open and close, which are made on the spot.
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
-from proact.lab.files.calls import Append, Call, Operation, Read, Sync
+from proact.lab.files.calls import Append, Call, Follower, Read, Sync
 from proact.lab.models.aiocb import COMPLETED, Block, library
 from proact.lab.models.sigio import number
 
 if TYPE_CHECKING:
-    from proact.lab.files.calls import Lane
     from proact.lab.files.work import Work
 
 
-class Follower:
-    """A lane, its operation, and the request that this has under way."""
-
-    def __init__(self, lane: Lane, block: Block) -> None:
-        self.lane, self.block = lane, block
-        self.operation: Operation | None = None
-
-    def proceed(self, result: int | None = None) -> bool:
-        """Go on with the result of a request until the next is under way. False at the lane's end."""
-        while True:
-            if self.operation is None:
-                self.operation = next(self.lane, None)
-                if self.operation is None:
-                    return False
-            try:
-                call = next(self.operation) if result is None else self.operation.send(result)
-            except StopIteration:
-                self.operation = result = None
-                continue
-            if begin(call, self.block):
-                return True
-            result = call.make()
-
-
-def begin(call: Call, block: Block) -> bool:
+def begin(block: Block, call: Call, follower: Follower) -> bool:
     """Hand a call over. False if AIO has none like it."""
     match call:
         case Read():
@@ -63,9 +39,9 @@ def run(work: Work) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {COMPLETED})
     aio = library(work.concurrency)
     for lanes in work:
-        followers = {each: Follower(lane, Block(aio, each)) for each, lane in enumerate(lanes)}
-        running = {each for each, follower in followers.items() if follower.proceed()}
+        blocks = [Block(aio, each) for each in range(len(lanes))]
+        followers = [Follower(lane, partial(begin, block)) for lane, block in zip(lanes, blocks, strict=True)]
+        running = sum(follower.proceed() for follower in followers)
         while running:
             each = number(signal.sigwaitinfo({COMPLETED}))
-            if not followers[each].proceed(followers[each].block.result()):
-                running.discard(each)
+            running -= not followers[each].proceed(blocks[each].result())

@@ -1,4 +1,4 @@
-"""Files on an event loop, the same on each: ``run_in_executor``, since asyncio has no files of its own.
+"""Files on an event loop that has none of its own, as asyncio's has not: ``run_in_executor``.
 
 For each operation a thread is woken up, sleeps in blocking calls (Stevens, fig. 6.1), and wakes up the loop.
 """
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from proact.lab.files.work import Work
 
 
-def run(work: Work, package: str, engine: str | None = None) -> None:
+def run(work: Work, package: str) -> None:
     """A task follows each lane; there is a thread for each of them."""
     work.how = "run_in_executor: a thread for each operation at once, in blocking calls"
-    loop = new_loop(package, engine)
+    loop = new_loop(package, None)
 
     async def follow(lane: Lane) -> None:
         for operation in lane:

@@ -1,4 +1,4 @@
-"""A web server: HTTP/1.1 with keep-alive and pipelining. ``GET /bytes/N`` answers N bytes, all else is 404.
+"""A web server: HTTP/1.1 with keep-alive and pipelining. ``GET /bytes/N`` answers N bytes, ``GET /`` says so.
 
 ``httptools`` parses (nginx' and Node's rules, in C), for every model alike.
 """
@@ -59,6 +59,8 @@ class Web(Session):
         _, _, size = target.rpartition(b"/bytes/")
         if target.startswith(b"/bytes/") and size.isdigit() and int(size) <= LARGEST:
             return content(int(size), keep)
+        if target == b"/":  # what a person tries first
+            return response(200, b"GET /bytes/N answers N bytes\n", keep)
         return response(404, b"there is only /bytes/N\n", keep)
 
 

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM: either ends a command in good order, with all that it has started or made."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from proact.cli.error import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+
+class StoppedError(CommandError):
+    """Ctrl-C or SIGTERM has ended the command; its exit code is a shell's for that signal."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM do inside what Ctrl-C does there; raise StoppedError once either has ended it."""
+    ended_by = signal.SIGINT
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal ended_by
+        ended_by = signal.SIGTERM
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+        interrupt = signal.getsignal(signal.SIGINT)
+        # A loop has its own way to be interrupted; a shell may have had Ctrl-C ignored.
+        (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = "interrupted" if ended_by == signal.SIGINT else "terminated"
+        raise StoppedError(how, exit_code=128 + ended_by) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
