@@ -314,7 +314,9 @@ async def test_a_reader_that_never_rests_does_not_starve_timers(loop):
         loop.remove_reader(near)
 
 
-@pytest.mark.parametrize("fd", [-1, "stdin", None, object(), 1.5], ids=["negative", "str", "None", "object", "float"])
+@pytest.mark.parametrize(
+    "fd", [-1, "stdin", None, object(), 1.5], ids=["negative", "str", "None", "object", "float"]
+)
 @pytest.mark.not_on("uvloop", reason="TypeError where selectors say ValueError")
 def test_what_is_no_fd(loop, fd):
     for method in (loop.add_reader, loop.add_writer):
