@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 FEW = Amounts(small=12, large=64 * SIZE, reads=21, appends=7)
 WORKERS = [name for name, model in MODELS.items() if model.files]
 
+#: One model of each file in ``models/``; proact's has two ways. The others differ in what they are told only.
+DIFFERENT = {model.files[0]: name for name, model in reversed(MODELS.items()) if model.files}.values()
+
 #: What comes of asking a readiness model to wait for a file.
 TOLD = {
     "blocking": "blocking calls, one after the other",
@@ -80,7 +83,8 @@ def few(duration: float = 0.0) -> FileBench:
 def test_every_model_moves_the_right_bytes(model: str, made: tuple[FileSet, dict[str, str]]) -> None:
     files, truth = made
     operations = {"files-small": FEW.small, "files-append": FEW.appends}
-    for workload, right in truth.items():
+    every = model in DIFFERENT or model == "proact-io_uring"
+    for workload in FILES if every else ("files-small", "files-append"):
         if reason := MODELS[model].missing(3, workload):
             pytest.skip(reason)
         if workload == "files-direct" and files.refuses_direct():
@@ -88,7 +92,7 @@ def test_every_model_moves_the_right_bytes(model: str, made: tuple[FileSet, dict
         with FileProcess(model, workload, 3, files) as process:
             for _ in range(2 if workload == "files-append" else 1):
                 report = process.round()
-                assert report["digest"] == right
+                assert report["digest"] == truth[workload]
                 assert report["operations"] == len(report["latencies"])
                 assert report["operations"] == operations.get(workload, FEW.reads)
                 assert 0 < min(report["latencies"]) <= report["seconds"] * 1e9
@@ -239,8 +243,7 @@ def test_a_model_that_breaks_fails_alone(
     monkeypatch.setattr(bench_module, "Amounts", lambda: FEW)
 
     def strike(cell: Cell) -> None:
-        worker = lab_children(os.getpid()).get("files")
-        if cell.model == "poll" and worker is not None:
+        if cell.model == "poll" and (worker := lab_children(os.getpid()).get("files")):
             os.kill(worker, blow)
 
     watcher = Watcher(strike)
@@ -328,8 +331,7 @@ def test_the_process_refuses_what_it_does_not_know(arguments: list[str], said: s
 
 
 def test_files_from_the_shell(tmp_path: Path) -> None:
-    """Through the command line, with the sizes that people get."""
-    command = [sys.executable, "-m", "proact", "lab", "run", "--workload", "files-append"]
+    command = [sys.executable, "-c", QUICKLY, "lab", "run", "--workload", "files-append"]
     sheet = tmp_path / "files.csv"
     more = ["--models", "epoll", "--no-split", "--duration", "0.01", "--warmup", "0", f"--csv={sheet}"]
     environment = os.environ | {"PROACT_LAB_DIR": str(tmp_path)}

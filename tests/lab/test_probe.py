@@ -15,6 +15,8 @@ from proact.lab.registry import MODELS
 from proact.lab.server_process import ServerProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proact.lab.results import Split
 
 PARTS = ("waiting", "copying", "asking", "run_queue", "user", "stalled")
@@ -34,15 +36,25 @@ DERIVED = {
 }
 
 
-def probed(model: str, connections: int = 1) -> Split:
-    """The split of a short echo load."""
-    if reason := MODELS[model].missing(connections):
+@pytest.fixture(scope="module")
+def load() -> Iterator[LoadProcess]:
+    """One for all tests, started here by a pass: what a test itself leaves open is an error."""
+    with LoadProcess() as load:
+        with ServerProcess("threads") as server:
+            spec = {"host": "127.0.0.1", "port": server.port, "connections": 1, "size": 100}
+            load.apply(spec | {"warmup": 0.0, "duration": 0.01})
+        yield load
+
+
+def probed(load: LoadProcess, model: str) -> Split:
+    """The split of a short echo load on one connection."""
+    if reason := MODELS[model].missing():
         pytest.skip(reason)
     probe = Probe()
-    with LoadProcess() as load, ServerProcess(model, probe=probe.fileno()) as server:
+    with ServerProcess(model, probe=probe.fileno()) as server:
         server.check(100)
         readings = Readings(probe, server.cpu_seconds)
-        spec = {"host": "127.0.0.1", "port": server.port, "connections": connections, "size": 100}
+        spec = {"host": "127.0.0.1", "port": server.port, "connections": 1, "size": 100}
         answer = load.apply(spec | {"warmup": 0.05, "duration": 0.25}, readings.take)
         result = answer["result"]
         start = answer["begun"] + result["connect_seconds"] + 0.05
@@ -52,8 +64,8 @@ def probed(model: str, connections: int = 1) -> Split:
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "nonblocking"])
-def test_the_parts_are_all_of_the_time(model: str) -> None:
-    found = probed(model)
+def test_the_parts_are_all_of_the_time(load: LoadProcess, model: str) -> None:
+    found = probed(load, model)
     parts = [found[part] for part in PARTS]  # type: ignore[literal-required]
     assert min(parts) >= 0, found
     assert sum(parts) == pytest.approx(found["wall"], rel=0.001)
