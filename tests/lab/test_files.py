@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import proact
 from proact.cli.lab import expanded
 from proact.lab.files import FILES, SIZE
 from proact.lab.files import bench as bench_module
@@ -20,7 +22,8 @@ from proact.lab.files.bench import FileBench, UnmeasurableError, latency
 from proact.lab.files.fileset import Amounts, FileSet, temporary
 from proact.lab.files.process import FileProcess
 from proact.lab.measure import Cell
-from proact.lab.registry import MODELS
+from proact.lab.models.files_proact import carried_out
+from proact.lab.registry import MODELS, missing_engine
 from proact.lab.run import Settings, run
 from proact.lab.server_process import ServerError
 from proact.lab.summary import blocks
@@ -103,6 +106,17 @@ def test_every_model_moves_the_right_bytes(model: str, made: tuple[FileSet, dict
                 assert process.threads()[0] == 1
             else:
                 assert report["how"]
+
+
+def test_what_is_denied_to_the_ring_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := missing_engine("io_uring"):
+        pytest.skip(reason)
+    monkeypatch.setenv("PROACT_URING_DENY", "fsync,recv")
+    with closing(proact.new_event_loop("io_uring")) as loop:
+        said = carried_out(loop.engine_info())
+    assert said.startswith("operations of the loop's ring (io_uring); fsync (fsync: ")
+    assert said.endswith("): done by a pool of threads")
+    assert "recv" not in said
 
 
 def test_the_truth_is_what_lies_in_the_files(made: tuple[FileSet, dict[str, str]]) -> None:
