@@ -67,7 +67,7 @@ def probed(load: LoadProcess, model: str) -> Split:
 def test_the_parts_are_all_of_the_time(load: LoadProcess, model: str) -> None:
     found = probed(load, model)
     parts = [found[part] for part in PARTS]  # type: ignore[literal-required]
-    assert min(parts) >= 0, found
+    assert min(parts) >= -1e-3 * found["wall"], found  # the accounts' own error: nothing is rounded away
     assert sum(parts) == pytest.approx(found["wall"], rel=0.001)
     # Threads that make calls live through the window, so that their time is a multiple of it.
     threads = found["wall"] / found["seconds"]
