@@ -5,7 +5,6 @@ And a browser, one for all tests that want it.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +54,6 @@ def wait_for_children() -> Callable[[int, int], dict[str, int]]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[chromium.Browser]:
     """A headless Chromium; skips the test where there is none."""
-    if os.environ.get("PROACT_TEST_BROWSER") == "no":
-        pytest.skip("the pages are the same on every Python: they are opened on one (scripts/test)")
     if chromium.find() is None:
         pytest.skip("no Chromium here: scripts/chromium installs it")
     browser = chromium.Browser()
