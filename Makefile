@@ -8,7 +8,7 @@
 
 PYTHON ?=
 VENV ?= .venv
-DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.6
+DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.4
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 
