@@ -55,7 +55,7 @@ unsafe fn arguments<'py>(
     })?;
     let rest = match positional {
         0 | 1 => PyTuple::empty(py),
-        _ => PyTuple::new(py, (1..positional).map(at).collect::<Vec<_>>())?,
+        _ => PyTuple::new(py, (1..positional).map(at))?,
     };
     Ok((callback, rest, context))
 }
