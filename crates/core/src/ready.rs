@@ -23,6 +23,15 @@ pub enum Ready {
 }
 
 impl Ready {
+    pub fn clone_ref(&self, py: Python<'_>) -> Ready {
+        match self {
+            Ready::Native(handle) => Ready::Native(handle.clone_ref(py)),
+            Ready::Debug(handle) => Ready::Debug(handle.clone_ref(py)),
+            Ready::Watch(watch) => Ready::Watch(watch.clone_ref(py)),
+            Ready::Datagrams(transport) => Ready::Datagrams(transport.clone_ref(py)),
+        }
+    }
+
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
             Ready::Native(handle) => handle.get().is_cancelled(),

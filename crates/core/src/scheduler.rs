@@ -107,13 +107,18 @@ impl Scheduler {
 
     /// Handles that are ready or wait for their time, and how many of them were cancelled meanwhile.
     pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
-        let timers = self.timers.get()?;
-        let ready = self.ready.lock();
-        let all = || ready.iter().chain(timers.handles());
-        Ok((
-            all().count(),
-            all().filter(|handle| handle.is_cancelled(py)).count(),
-        ))
+        let waiting: Vec<Ready> = {
+            let timers = self.timers.get()?;
+            let ready = self.ready.lock();
+            ready
+                .iter()
+                .chain(timers.handles())
+                .map(|handle| handle.clone_ref(py))
+                .collect()
+        };
+        // With the locks free: one of asyncio's handles is asked through Python.
+        let cancelled = waiting.iter().filter(|handle| handle.is_cancelled(py)).count();
+        Ok((waiting.len(), cancelled))
     }
 
     pub fn is_debug(&self) -> bool {
