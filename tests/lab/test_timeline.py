@@ -77,10 +77,9 @@ def test_polling_waits_in_nothing_and_says_how_often_it_asked() -> None:
     assert said(found).startswith(f"Does not wait: {len([e for e in served(found) if 'errno' in e]):,} calls")
 
 
-def test_a_ring_waits_for_whatever_comes_and_its_trace_shows_the_wait_after_it() -> None:
+def test_a_ring_waits_for_whatever_comes_in_calls_that_do_the_rest_too() -> None:
     found = taken("proact-io_uring", delay=0.05)  # as above
     assert {event["role"] for event in served(found)} == {"ring"}
-    assert len(served(found)) < len(found["events"])
     assert "for whatever comes first" in said(found)
     assert phases(found)["waiting"] > 25_000
 
@@ -122,6 +121,14 @@ def test_phases_are_all_of_the_time_until_the_next_wait() -> None:
         "program": 10 + 16 + 10,
     }
     assert sum(found.values()) - found["answer"] == 5080
+
+
+def test_the_wait_for_the_next_request_is_not_charged_to_this_one() -> None:
+    waits, sends = event("io_uring_enter", -5000, 20, 10, "ring"), event("io_uring_enter", 40, 130, 60, "ring")
+    next_one = event("io_uring_enter", 140, 50_000, 10, "ring")
+    assert served(made_up("proact-io_uring", waits, sends, answered=120.0)) == [waits, sends]
+    assert served(made_up("proact-io_uring", waits, sends, next_one, answered=150.0)) == [waits, sends]
+    assert phases(made_up("proact-io_uring", waits, sends, next_one, answered=150.0))["waiting"] == 5010 + 30
 
 
 def test_a_call_that_found_nothing_has_copied_nothing() -> None:
