@@ -226,7 +226,9 @@ def test_cancelling_lets_go_of_the_arguments_at_once(loop):
     assert alive() is None
 
 
-def test_cancelled_timers_do_not_pile_up(loop, proact):
+@pytest.mark.parametrize("debug", [False, True])
+def test_cancelled_timers_do_not_pile_up(loop, proact, debug):
+    loop.set_debug(debug)
     loop.run_until_complete(asyncio.sleep(0))
     before = loop.stats()
     for _ in range(200):

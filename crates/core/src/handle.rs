@@ -4,12 +4,13 @@
 //! was cancelled, or whose loop was closed, holds no callback that could be a cycle. Of those that wait, the scheduler
 //! shows the collector what they hold (`Handle::traverse`). One that has run and that nobody else holds is used again.
 
+use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::PyTraverseError;
 use pyo3::PyTypeInfo;
-use pyo3::ffi::PyObject;
+use pyo3::ffi::{self, PyObject};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -36,11 +37,37 @@ pub struct Handle {
     cancelled: AtomicBool,
 }
 
-/// Hides a new handle from the cycle collector (PyO3 has every class tracked).
-fn untracked<T>(handle: Py<T>) -> Py<T> {
-    // SAFETY: a live object of a type that the collector knows.
-    unsafe { pyo3::ffi::PyObject_GC_UnTrack(handle.as_ptr().cast()) };
-    handle
+/// What CPython keeps in front of an object that the collector knows: two words, both 0 while it is not tracked.
+const HEADER: usize = 2 * size_of::<usize>();
+
+/// A new, untracked instance, which the collector does not count either: handles would bring its next run nearer.
+unsafe extern "C" fn allocate(class: *mut ffi::PyTypeObject, _items: ffi::Py_ssize_t) -> *mut PyObject {
+    // SAFETY: a class of fixed size. The block is as large as header and instance, and both begin as zeros, as
+    // `tp_alloc` must have it. CPython's allocator aligns it to 16 bytes.
+    unsafe {
+        let block = ffi::PyObject_Calloc(1, HEADER + (*class).tp_basicsize as usize);
+        if block.is_null() {
+            return ffi::PyErr_NoMemory();
+        }
+        ffi::PyObject_Init(block.byte_add(HEADER).cast(), class)
+    }
+}
+
+unsafe extern "C" fn free(object: *mut c_void) {
+    // SAFETY: it was allocated above.
+    unsafe { ffi::PyObject_Free(object.byte_sub(HEADER)) }
+}
+
+/// Takes both classes out of the collector's accounts: PyO3 has it track every class. A class that Python derives from
+/// them is tracked, with an allocator of its own.
+pub fn install(py: Python<'_>) {
+    for class in [py.get_type::<Handle>(), py.get_type::<TimerHandle>()] {
+        // SAFETY: no instance was made yet, so each is allocated and freed by the same pair.
+        unsafe {
+            (*class.as_type_ptr()).tp_alloc = Some(allocate);
+            (*class.as_type_ptr()).tp_free = Some(free);
+        }
+    }
 }
 
 impl Handle {
@@ -51,7 +78,7 @@ impl Handle {
         args: Py<PyTuple>,
         context: Py<PyAny>,
     ) -> PyResult<Py<Handle>> {
-        Py::new(py, Handle::new(callback, args, context)).map(untracked)
+        Py::new(py, Handle::new(callback, args, context))
     }
 
     pub fn new(callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) -> Handle {
@@ -69,8 +96,8 @@ impl Handle {
         let object = handle.as_ptr();
         // SAFETY: reads the count, the type and the list of weak references of a live object.
         let alone = unsafe {
-            let kind = pyo3::ffi::Py_TYPE(object);
-            pyo3::ffi::Py_REFCNT(object) == 1
+            let kind = ffi::Py_TYPE(object);
+            ffi::Py_REFCNT(object) == 1
                 && kind == Handle::type_object_raw(py)
                 && (*object
                     .byte_offset((*kind).tp_weaklistoffset)
@@ -139,7 +166,7 @@ impl Handle {
             return Ok(());
         };
         // SAFETY: reads the count of a live object; no code runs while the collector looks.
-        if unsafe { pyo3::ffi::Py_REFCNT(handle.as_ptr()) } == 1 {
+        if unsafe { ffi::Py_REFCNT(handle.as_ptr()) } == 1 {
             visit.call(&held.context)?;
         }
         if let Some(call) = &held.call {
@@ -236,7 +263,7 @@ impl Handle {
 }
 
 /// A callback scheduled for a time, as `asyncio.TimerHandle`.
-#[pyclass(frozen, extends = Handle, freelist = 512, module = "proact._core")]
+#[pyclass(frozen, extends = Handle, module = "proact._core")]
 pub struct TimerHandle {
     when: f64,
     cancelled: Arc<Cancelled>,
@@ -250,7 +277,7 @@ impl TimerHandle {
         cancelled: Arc<Cancelled>,
     ) -> PyResult<Py<TimerHandle>> {
         let timer = TimerHandle { when, cancelled };
-        Py::new(py, PyClassInitializer::from(handle).add_subclass(timer)).map(untracked)
+        Py::new(py, PyClassInitializer::from(handle).add_subclass(timer))
     }
 }
 

@@ -53,6 +53,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::handle::install(module.py());
         crate::soon::install(module.py())?;
         module.add(
             "ENGINES",

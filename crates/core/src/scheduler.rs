@@ -3,8 +3,8 @@
 
 mod turn;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use proact_driver::{Config, Engine, Generation, Waker};
@@ -21,7 +21,7 @@ use crate::io::{Closed, Io, open_engine};
 use crate::readers::Readers;
 use crate::ready::{Queue, Ready};
 use crate::slots::Target;
-use crate::timers::{Timers, nanoseconds, now};
+use crate::timers::{Cancelled, Timers, nanoseconds, now};
 use crate::transport::stream::StreamTransport;
 
 /// How long closing waits for the kernel to let go of memory.
@@ -34,6 +34,7 @@ pub struct Scheduler {
     pub(crate) readers: LoopCell<Readers>,
     ready: Queue,
     timers: LoopCell<Timers>,
+    cancelled: Arc<Cancelled>,
     /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
     timed: AtomicBool,
     waker: Waker,
@@ -268,8 +269,7 @@ impl Scheduler {
         }
         let context = context_or_current(py, context)?;
         let handle = Handle::new(callback.unbind(), args.unbind(), context);
-        let cancelled = this.timers.get()?.cancelled.clone();
-        let timer = TimerHandle::create(py, when, handle, cancelled)?;
+        let timer = TimerHandle::create(py, when, handle, this.cancelled.clone())?;
         let base = timer.bind(py).as_super().clone().unbind();
         this.push_timer(when, Ready::Native(base))?;
         Ok(timer.into_any())
@@ -292,12 +292,14 @@ impl Scheduler {
         let engine = Engine::from_name(engine)
             .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
         let driver = open_engine(engine, &Config::default())?;
+        let cancelled = Arc::default();
         Ok(Scheduler {
             waker: driver.waker(),
             io: LoopCell::new(Io::new(driver)),
             readers: LoopCell::new(Readers::default()),
             ready: Queue::default(),
-            timers: LoopCell::new(Timers::default()),
+            timers: LoopCell::new(Timers::new(Arc::clone(&cancelled))),
+            cancelled,
             timed: AtomicBool::new(false),
             engine,
             generation: Generation::current(),
@@ -363,6 +365,13 @@ impl Scheduler {
     #[pyo3(name = "_write_to_self")]
     fn write_to_self(&self) {
         self.waker.wake();
+    }
+
+    /// What asyncio's own handles tell: debug mode uses them.
+    #[pyo3(name = "_timer_handle_cancelled", signature = (handle, /))]
+    fn timer_handle_cancelled(&self, handle: Bound<'_, PyAny>) {
+        let _ = handle;
+        self.cancelled.add();
     }
 
     #[getter(_stopping)]

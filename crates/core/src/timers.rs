@@ -20,6 +20,19 @@ impl Cancelled {
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Whether this one is cancelled. While none is, no handle has to be fetched into the cache to know.
+    fn concerns(&self, py: Python<'_>, entry: &Entry) -> bool {
+        self.0.load(Ordering::Relaxed) > 0 && entry.handle.is_cancelled(py)
+    }
+
+    /// One of them was dropped. The count may be off, for one that is not known to be cancelled calls nothing.
+    fn discount(&self) {
+        let less = |count: usize| count.checked_sub(1);
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
 }
 
 struct Entry {
@@ -46,19 +59,28 @@ impl Ord for Entry {
     }
 }
 
-#[derive(Default)]
 pub struct Timers {
     heap: BinaryHeap<Entry>,
     /// Set since the last look at the clock.
     fresh: Vec<Entry>,
     order: u64,
-    pub cancelled: Arc<Cancelled>,
+    cancelled: Arc<Cancelled>,
 }
 
 /// Fewer than this are not worth a sweep.
 const SWEEP: usize = 64;
 
 impl Timers {
+    /// `cancelled` is counted up by each timer that is cancelled while it waits.
+    pub fn new(cancelled: Arc<Cancelled>) -> Timers {
+        Timers {
+            heap: BinaryHeap::new(),
+            fresh: Vec::new(),
+            order: 0,
+            cancelled,
+        }
+    }
+
     /// `when`: nanoseconds of the monotonic clock.
     pub fn push(&mut self, when: u64, handle: Ready) {
         self.order += 1;
@@ -75,10 +97,9 @@ impl Timers {
 
     /// Takes the new ones in, less those cancelled already, which are handed out to be dropped.
     fn settle(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) {
-        let cancelled = self.cancelled.0.load(Ordering::Relaxed);
         for entry in self.fresh.drain(..) {
-            if cancelled > 0 && entry.handle.is_cancelled(py) {
-                self.cancelled.0.fetch_sub(1, Ordering::Relaxed);
+            if self.cancelled.concerns(py, &entry) {
+                self.cancelled.discount();
                 dead.push(entry.handle);
             } else {
                 self.heap.push(entry);
@@ -103,10 +124,10 @@ impl Timers {
     pub fn next(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) -> Option<u64> {
         self.settle(py, dead);
         while let Some(entry) = self.heap.peek() {
-            if !entry.handle.is_cancelled(py) {
+            if !self.cancelled.concerns(py, entry) {
                 return Some(entry.when);
             }
-            self.discount();
+            self.cancelled.discount();
             dead.extend(self.heap.pop().map(|entry| entry.handle));
         }
         None
@@ -117,20 +138,13 @@ impl Timers {
         self.settle(py, dead);
         while self.heap.peek().is_some_and(|entry| entry.when <= now) {
             let Some(entry) = self.heap.pop() else { break };
-            if entry.handle.is_cancelled(py) {
-                self.discount();
+            if self.cancelled.concerns(py, &entry) {
+                self.cancelled.discount();
                 dead.push(entry.handle);
             } else {
                 out.push(entry.handle);
             }
         }
-    }
-
-    fn discount(&self) {
-        let _ = self
-            .cancelled
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
     }
 
     /// Everything, for a loop that closes.
