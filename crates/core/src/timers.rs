@@ -29,9 +29,7 @@ impl Cancelled {
     /// One of them was dropped. The count may be off, for one that is not known to be cancelled calls nothing.
     fn discount(&self) {
         let less = |count: usize| count.checked_sub(1);
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 

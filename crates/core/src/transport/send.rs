@@ -168,8 +168,8 @@ impl StreamTransport {
         }
     }
 
-    /// Sends what is queued, as far as the socket takes it now.
-    pub fn flush(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// Sends what is queued: `at_once` by a system call of its own as far as the socket takes it, the rest by the engine.
+    pub fn flush(this: &Bound<'_, Self>, mut at_once: bool) -> PyResult<()> {
         let py = this.py();
         loop {
             let result = {
@@ -182,15 +182,26 @@ impl StreamTransport {
                 let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else {
                     break;
                 };
-                let mut io = this.get().scheduler.get().io.get()?;
-                // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to this
-                // transport keeps; they stay put while `sending` is set.
-                match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
-                    Sent::Pending(token) => {
-                        state.sending = NonZero::new(token);
-                        return Ok(());
+                let tried = if std::mem::take(&mut at_once) {
+                    // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+                    unsafe { syscalls::attempt(&op) }
+                } else {
+                    syscalls::AGAIN
+                };
+                match tried {
+                    syscalls::AGAIN => {
+                        let mut io = this.get().scheduler.get().io.get()?;
+                        // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to this
+                        // transport keeps; they stay put while `sending` is set.
+                        match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
+                            Sent::Pending(token) => {
+                                state.sending = NonZero::new(token);
+                                return Ok(());
+                            }
+                            Sent::Ready(result) => result,
+                        }
                     }
-                    Sent::Ready(result) => result,
+                    result => result,
                 }
             };
             let left = this
@@ -246,7 +257,7 @@ impl StreamTransport {
         }
         if polled {
             // The next piece of the file, or what was written since it was given up.
-            return Self::flush(this);
+            return Self::flush(this, false);
         }
         match Self::account(this, completion.result) {
             Ok(true) => {}
