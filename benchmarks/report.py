@@ -187,6 +187,9 @@ loaded by wrk. With idle connections, which have all been served once, "B each" 
 server's resident memory over the second half of them, less the user's protocol object; "B in all" is all
 of that memory at the end, shared buffers and interpreter included; "kernel B each" is what the kernel took
 beside it, both ends of the connection together. `make bench` repeats all of it.
+
+Not every contender does all of the work: rloop 0.5.0 runs what `call_soon_threadsafe` schedules in a context
+that all such callbacks share, where asyncio's contract is a copy of the caller's, as the others make it.
 """
 
 

@@ -1,6 +1,7 @@
 """call_soon_threadsafe: any thread, nothing lost, and a sleeping loop wakes at once."""
 
 import asyncio
+import contextvars
 import gc
 import statistics
 import threading
@@ -10,6 +11,7 @@ import pytest
 from support import peers
 
 THREADS, CALLS = 8, 2000
+NUMBER = contextvars.ContextVar("NUMBER", default=0)
 
 
 def test_nothing_is_lost_and_each_thread_keeps_its_order(loop):
@@ -170,3 +172,24 @@ def test_run_coroutine_threadsafe_brings_back_results_and_errors(loop):
 async def test_run_in_executor_wakes_the_loop(loop):
     results = await asyncio.gather(*(loop.run_in_executor(None, pow, 2, number) for number in range(50)))
     assert results == [2**number for number in range(50)]
+
+
+async def test_each_runs_in_its_own_copy_of_the_callers_context(loop):
+    seen = []
+    finished = asyncio.Event()
+
+    def increase():
+        NUMBER.set(NUMBER.get() + 1)
+        seen.append(NUMBER.get())
+
+    def caller():
+        NUMBER.set(10)
+        for _ in range(3):
+            loop.call_soon_threadsafe(increase)
+        loop.call_soon_threadsafe(finished.set)
+
+    thread = threading.Thread(target=caller)
+    thread.start()
+    await finished.wait()
+    thread.join()
+    assert (seen, NUMBER.get()) == ([11, 11, 11], 0)
