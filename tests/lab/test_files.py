@@ -308,13 +308,13 @@ def test_a_run_that_is_stopped_leaves_nothing(
         if "-c" in python:
             assert set(wait_for_children(process.pid, 1)) == {"files"}  # and nobody is there to load it
         else:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 20
             while not list(tmp_path.glob("*/small-0")):
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
         assert list(tmp_path.iterdir())
         process.send_signal(blow)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (exit_code, f"proact: {said}\n")
         wait_for_children(process.pid, 0)
     assert list(tmp_path.iterdir()) == []
