@@ -306,7 +306,7 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path, capsys: pytest.C
         assert sum(got["split"][part] for part in parts) == pytest.approx(got["split"]["wall"], rel=0.001)
         if got["slow"]:
             assert got["slow"]["messages"] > 0
-    # Of most cells: where the load loses its core in the warm-up, it sends in the window what fell due before.
+    # Of most cells: a load that loses its core in the warm-up sends in the window what fell due before.
     assert 0.5 * 200 <= statistics.median(due) <= 1.2 * 200
 
     lines = list(csv.DictReader((tmp_path / "run.csv").read_text().splitlines()))
