@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/trials.rs"]
+mod trials;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use common::{once_of_five, run, short};
-use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec};
+use common::{run, short};
+use proact_lab::{Exchange, LoadError, LoadSpec};
+use trials::once_of_five;
 
 /// A server that answers every 4 bytes with what `answer` makes of them, a thread a connection.
 fn server(answer: impl Fn(&[u8; 4], u32) -> Vec<u8> + Clone + Send + 'static) -> SocketAddr {
@@ -40,14 +43,6 @@ fn exchange(request: &[u8], response: &[u8]) -> Exchange {
         request: request.into(),
         response: response.into(),
     }
-}
-
-/// The report if all of this holds, and what it says otherwise.
-fn holds(report: &LoadReport, all: &[bool]) -> Result<(), String> {
-    if all.iter().all(|each| *each) {
-        return Ok(());
-    }
-    Err(format!("{all:?}: {report:?}"))
 }
 
 fn spec(address: SocketAddr) -> LoadSpec {
@@ -106,16 +101,11 @@ fn a_rate_is_kept() {
             ..spec(address)
         })
         .unwrap();
+        assert!((950..=1050).contains(&report.messages), "{}", report.messages);
+        assert!(report.unsent <= 5, "{}", report.unsent);
         // It sleeps until something falls due: neither late by a tick nor spinning.
-        holds(
-            &report,
-            &[
-                (950..=1050).contains(&report.messages),
-                report.unsent <= 5,
-                report.latency.p50 < 5_000_000,
-                report.cpu_seconds < 0.5,
-            ],
-        )
+        assert!(report.latency.p50 < 5_000_000, "{:?}", report.latency);
+        assert!(report.cpu_seconds < 0.5, "{}", report.cpu_seconds);
     });
 }
 
@@ -131,8 +121,8 @@ fn a_connection_may_rest_for_longer_than_a_stall() {
             stall_timeout: Duration::from_millis(300),
             ..spec(address)
         })
-        .map_err(|error| error.to_string())?;
-        holds(&report, &[(3..=5).contains(&report.messages)])
+        .unwrap();
+        assert!((3..=5).contains(&report.messages), "{}", report.messages);
     });
 }
 
@@ -147,7 +137,7 @@ fn a_rate_does_not_hide_a_pause() {
             request.to_vec()
         })
     };
-    let slow = |report: &LoadReport| {
+    let slow = |report: &proact_lab::LoadReport| {
         let late = report.histogram.iter().filter(|(nanos, _)| *nanos > 20_000_000);
         late.map(|(_, count)| count).sum::<u64>()
     };
@@ -157,9 +147,6 @@ fn a_rate_does_not_hide_a_pause() {
             ..spec(pausing())
         })
         .unwrap();
-        holds(&closed, &[(1..=3).contains(&slow(&closed))])
-    });
-    once_of_five(|| {
         let open = run(&LoadSpec {
             warmup: Duration::ZERO,
             rate: Some(1000.0),
@@ -167,8 +154,9 @@ fn a_rate_does_not_hide_a_pause() {
             ..spec(pausing())
         })
         .unwrap();
-        let max = open.latency.max;
-        holds(&open, &[(150..=250).contains(&slow(&open)), max >= 195_000_000])
+        assert!((1..=3).contains(&slow(&closed)), "{}", slow(&closed));
+        assert!((150..=250).contains(&slow(&open)), "{}", slow(&open));
+        assert!(open.latency.max >= 195_000_000, "{:?}", open.latency);
     });
 }
 
@@ -185,11 +173,8 @@ fn what_could_not_be_sent_is_told() {
         })
         .unwrap();
         // About 420 fell due and one connection answers 100 a second.
-        let (sent, unsent) = (report.messages, report.unsent);
-        holds(
-            &report,
-            &[(25..=43).contains(&sent), (350..=410).contains(&unsent)],
-        )
+        assert!((25..=43).contains(&report.messages), "{}", report.messages);
+        assert!((350..=410).contains(&report.unsent), "{}", report.unsent);
     });
 }
 
@@ -210,16 +195,11 @@ fn slow_connections_are_reported_apart() {
             ..spec(address)
         })
         .unwrap();
-        let slow = report.slow.as_ref().unwrap();
-        holds(
-            &report,
-            &[
-                (8..=16).contains(&slow.messages),
-                slow.latency.p50 >= 50_000_000,
-                report.latency.p50 < 20_000_000,
-                report.messages > 100,
-            ],
-        )
+        let slow = report.slow.unwrap();
+        assert!((8..=16).contains(&slow.messages), "{}", slow.messages);
+        assert!(slow.latency.p50 >= 50_000_000, "{:?}", slow.latency);
+        assert!(report.latency.p50 < 20_000_000, "{:?}", report.latency);
+        assert!(report.messages > 100);
     });
 }
 

@@ -14,13 +14,6 @@ pub fn short(target: impl Into<Target>, connections: usize, size: usize) -> Load
     spec
 }
 
-/// Runs a trial until it holds, five times at most. What another process takes of the machine can only spoil one,
-/// and a load that can't do it spoils all.
-pub fn once_of_five(mut trial: impl FnMut() -> Result<(), String>) {
-    let failures: Vec<_> = (0..5).map_while(|_| trial().err()).collect();
-    assert!(failures.len() < 5, "{failures:#?}");
-}
-
 pub fn run(spec: &LoadSpec) -> Result<LoadReport, LoadError> {
     load::run(spec, &AtomicU64::new(0), &AtomicBool::new(false))
 }
