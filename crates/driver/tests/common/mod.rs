@@ -439,15 +439,34 @@ pub fn set_buffer(socket: &impl AsRawFd, option: i32, size: i32) {
 /// Writes until the socket takes no more; returns how much it took.
 pub fn fill(fd: RawFd) -> usize {
     let mut total = 0;
-    // TCP takes more once its peer has acknowledged and its window has grown: full is what stays full.
+    // TCP takes more once its peer has acknowledged and its window has grown: full is what stays full. Acknowledgements
+    // may be late on a busy machine.
     let mut quiet = 0;
-    while quiet < 3 {
+    while quiet < 3 || (unacknowledged(fd) && quiet < 300) {
         let count = fill_once(fd);
         total += count;
         quiet = if count == 0 { quiet + 1 } else { 0 };
         std::thread::sleep(Duration::from_millis(1));
     }
     total
+}
+
+/// Whether the socket is one of TCP's and waits for an acknowledgement.
+fn unacknowledged(fd: RawFd) -> bool {
+    // SAFETY: plain numbers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: writable memory of that length.
+    let status = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        )
+    };
+    status == 0 && info.tcpi_unacked > 0
 }
 
 fn fill_once(fd: RawFd) -> usize {
