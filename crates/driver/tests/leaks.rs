@@ -57,21 +57,6 @@ fn assert_really_closed(mut far: impl Read, name: &str) {
     assert!(result.is_ok(), "{name}: {result:?}");
 }
 
-/// Until a thread of this process is in openat(2): on a busy machine a pool's thread takes a while to get there. No longer
-/// than a second, for not every kernel tells.
-fn wait_for_an_open() {
-    let call = format!("{} ", libc::SYS_openat);
-    let opens = |task: std::io::Result<std::fs::DirEntry>| {
-        std::fs::read_to_string(task.unwrap().path().join("syscall")).is_ok_and(|now| now.starts_with(&call))
-    };
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(1)
-        && !std::fs::read_dir("/proc/self/task").unwrap().any(opens)
-    {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 fn engines() -> impl Iterator<Item = Engine> {
     Engine::ALL
         .into_iter()
