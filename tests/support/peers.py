@@ -89,7 +89,7 @@ def refusing() -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def unanswering() -> Iterator[tuple[str, int]]:
-    """An address where a connection stays pending: one fills the accept queue, so Linux drops further SYNs."""
+    """An address where a connection stays pending: the accept queue is full, so Linux drops further SYNs."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening(backlog=0))
         stack.enter_context(socket.create_connection(listener.getsockname(), timeout=PATIENCE))
