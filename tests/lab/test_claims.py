@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.trials import once_of_five
 from rich.console import Console
+from support.trials import once_of_five
 
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
