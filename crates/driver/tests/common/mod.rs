@@ -454,16 +454,19 @@ pub fn wait_for_an_open() {
 /// Writes until the socket takes no more; returns how much it took.
 pub fn fill(fd: RawFd) -> usize {
     let mut total = 0;
-    // TCP takes more once its peer has acknowledged and its window has grown: full is what stays full. Acknowledgements
-    // may be late on a busy machine.
+    // TCP takes more once its peer has acknowledged and its window has grown: full is what takes nothing when all is
+    // acknowledged. What the peer had no room for is sent again after 200 ms, then after 400 ms.
     let mut quiet = 0;
-    while quiet < 3 || (unacknowledged(fd) && quiet < 300) {
+    loop {
+        let settled = !unacknowledged(fd);
         let count = fill_once(fd);
         total += count;
         quiet = if count == 0 { quiet + 1 } else { 0 };
+        if quiet >= 3 && settled || quiet >= 1000 {
+            return total;
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
-    total
 }
 
 /// Whether the socket is one of TCP's and waits for an acknowledgement.
