@@ -1,5 +1,7 @@
 //! The probe, installed in this test's own process: what it says of calls whose truth is known.
 
+#![allow(clippy::expect_used)]
+
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
