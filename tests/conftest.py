@@ -94,7 +94,7 @@ def unhandled(request):
         for where in ("log", "unraisable", "thread"):
             left += [f"{where}: {problem.message}" for problem in seen.take(where)]
         left += leaks.difference(fds, leaks.open_fds())
-        left += [f"thread left: {thread}" for thread in set(threading.enumerate()) - threads]
+        left += leaks.threads_left(threads)
         leaks.complain("left behind:", left)
 
 

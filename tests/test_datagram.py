@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import sys
+import time
 
 import pytest
 from support import loops, peers
@@ -322,9 +323,12 @@ async def test_an_addressee_that_does_not_read_costs_no_time(loop, tmp_path):
             while not near.transport.get_write_buffer_size():
                 near.transport.sendto(b"%d" % count, far.getsockname())
                 count += 1
-            before = os.times().user + os.times().system
-            await asyncio.sleep(0.2)
-            assert os.times().user + os.times().system - before < 0.1
+            used = []
+            for _ in range(3):  # a virtual machine may charge to this process what it gave to another
+                before = time.process_time()
+                await asyncio.sleep(0.1)
+                used.append(time.process_time() - before)
+            assert min(used) < 0.05
             received = [await loop.run_in_executor(None, far.recv, 10) for _ in range(count)]
             assert received == [b"%d" % number for number in range(count)]
 

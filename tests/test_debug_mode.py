@@ -10,12 +10,14 @@ import time
 import pytest
 from support import loops, peers, tls
 from support.protocols import Datagrams, Recorder, heard
+from support.trials import once_of_five
 
 
 @pytest.fixture
 def loop(new_loop):
     loop = new_loop()
     assert loop.get_debug() is False
+    assert loop.slow_callback_duration == 0.1
     loop.set_debug(True)
     assert loop.get_debug() is True
     return loop
@@ -25,12 +27,18 @@ async def coroutine_function():
     raise AssertionError("must not be run")
 
 
+# Another process that takes the core makes more callbacks slow than the tests do: hence once_of_five.
+
+
 def slow_ones(caplog):
-    return [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
+    """The messages of slow callbacks since it was asked last."""
+    messages = [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
+    caplog.clear()
+    return messages
 
 
+@once_of_five
 def test_a_slow_callback_is_named_with_its_duration(loop, caplog):
-    assert loop.slow_callback_duration == 0.1
     loop.slow_callback_duration = 0.02
     loop.call_soon(time.sleep, 0.03)
     loop.call_soon(time.sleep, 0.001)
@@ -41,6 +49,7 @@ def test_a_slow_callback_is_named_with_its_duration(loop, caplog):
     assert 0.03 <= float(message.split(" took ")[1].split()[0]) < 1
 
 
+@once_of_five
 def test_a_slow_step_of_a_task_names_the_task(loop, caplog):
     async def dawdle():
         time.sleep(0.03)
@@ -94,6 +103,7 @@ def dawdler(kind, loop, slow):
         "resume_writing",
     ],
 )
+@once_of_five
 async def test_a_slow_protocol_is_told_of_too(loop, caplog, slow):
     loop.slow_callback_duration = 0.05
     with peers.pair() as (near, far):
@@ -112,6 +122,7 @@ async def test_a_slow_protocol_is_told_of_too(loop, caplog, slow):
 
 
 @pytest.mark.parametrize("slow", ["connection_made", "datagram_received", "connection_lost"])
+@once_of_five
 async def test_a_slow_protocol_of_datagrams(loop, caplog, slow):
     loop.slow_callback_duration = 0.05
     transport, protocol = await loop.create_datagram_endpoint(
@@ -127,6 +138,7 @@ async def test_a_slow_protocol_of_datagrams(loop, caplog, slow):
 
 
 @pytest.mark.parametrize("slow", ["connection_made", "data_received", "connection_lost"])
+@once_of_five
 async def test_a_slow_protocol_behind_a_pipe(loop, caplog, slow):
     loop.slow_callback_duration = 0.05
     with peers.pipe() as (reading, writing):

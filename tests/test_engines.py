@@ -102,7 +102,7 @@ def test_engine_report_says_the_same_without_a_loop(proact, chosen, loop):
 
 
 async def test_stats_count_what_happens(proact, loop):
-    before = loop.stats()
+    before, begun = loop.stats(), loop.time()
     with peers.tcp_pair() as (near, far):
         task = loop.create_task(loop.sock_recv(near, 100))
         await asyncio.sleep(0)
@@ -110,7 +110,9 @@ async def test_stats_count_what_happens(proact, loop):
         waiting = loop.stats()
         assert waiting["in_flight"] == before["in_flight"] + 1
         assert waiting["in_flight_max"] >= waiting["in_flight"]
-        await asyncio.sleep(0.02)
+        # Once is enough, unless another process has the core for as long as the loop would wait.
+        while loop.stats()["wait_seconds"] - before["wait_seconds"] < 0.015:
+            await asyncio.sleep(0.02)
         far.send(b"x")
         await task
     after = loop.stats()
@@ -118,7 +120,7 @@ async def test_stats_count_what_happens(proact, loop):
     assert after["submitted"]["recv"] > before["submitted"].get("recv", 0)
     assert after["completed"]["recv"] > before["completed"].get("recv", 0)
     assert after["syscalls"] > before["syscalls"]
-    assert 0.015 < after["wait_seconds"] - before["wait_seconds"] < 1
+    assert after["wait_seconds"] - before["wait_seconds"] <= loop.time() - begun
     for name in ("buffer_exhaustions", "overflows", "handles", "cancelled", "slots"):
         assert isinstance(after[name], int)
     assert isinstance(after["fallbacks"], list)

@@ -8,7 +8,6 @@ import io
 import os
 import pty
 import socket
-import time
 import tty
 
 import pytest
@@ -164,13 +163,11 @@ async def test_closing_with_a_read_pending_ends_at_once(loop, kind):
     async with reading(loop, kind=kind) as (protocol, _):
         await loops.turns()
         pipe = protocol.transport.get_extra_info("pipe")
-        begun = time.perf_counter()
         protocol.transport.close()
         protocol.transport.close()
         assert not pipe.closed and protocol.calls == ["connection_made"]
         assert await protocol.lost is None
         await loops.turns(1)
-        assert time.perf_counter() - begun < 0.5
         assert pipe.closed
 
 
@@ -275,8 +272,11 @@ async def test_what_is_written_leaves_at_once_and_in_order(loop, kind):
         transport.write(b"")
         transport.writelines([b"lines ", b"of it"])
         assert transport.get_write_buffer_size() == 0
-        await asyncio.sleep(0.01)
-        assert drain(far) == b"bytes bytearray memoryview lines of it"
+        expected, arrived = b"bytes bytearray memoryview lines of it", b""
+        while len(arrived) < len(expected):  # a terminal hands over by and by
+            await asyncio.sleep(0.01)
+            arrived += drain(far)
+        assert arrived == expected
 
 
 async def test_more_than_the_pipe_holds(loop):

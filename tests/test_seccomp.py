@@ -42,7 +42,7 @@ def run(command, filter_=None, **extra):
         cwd=children.TESTS,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=110,
     )
 
 

@@ -30,30 +30,27 @@ def handlers_restored():
 
 
 def interrupt(name, engine, *args, wait_for="ready"):
-    """SIGINT to the program when it is ready: its exit code, what it printed, its stderr, the seconds."""
+    """SIGINT to the program, which never ends by itself, when it is ready: exit code, output and stderr."""
     with children.program(name, *args, engine=engine) as child:
         assert children.line(child) == wait_for
         time.sleep(0.05)  # into its sleep, or well into its work
-        start = time.monotonic()
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
-        return child.returncode, out.split(), err, time.monotonic() - start
+        return child.returncode, out.split(), err
 
 
 @pytest.mark.parametrize("what", ["idle", "sleeping", "receiving", "busy", "computing"])
 def test_ctrl_c_ends_run_with_its_finally_blocks_done(engine, what):
-    code, printed, err, seconds = interrupt("interrupted.py", engine, what)
+    code, printed, err = interrupt("interrupted.py", engine, what)
     assert printed == ["cancelled", "finally", "asyncgen"]
     assert code == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert seconds < 1
 
 
 @pytest.mark.parametrize("what", ["idle", "busy"])
 def test_ctrl_c_interrupts_run_forever_which_can_run_again(engine, what):
-    code, printed, err, seconds = interrupt("interrupted_forever.py", engine, what)
+    code, printed, err = interrupt("interrupted_forever.py", engine, what)
     assert (printed, code, err) == (["interrupted", "again", "closed"], 0, "")
-    assert seconds < 1
 
 
 def test_a_second_ctrl_c_interrupts_a_main_that_ignores_the_first(engine):
@@ -67,9 +64,11 @@ def test_a_second_ctrl_c_interrupts_a_main_that_ignores_the_first(engine):
         assert err.rstrip().endswith("KeyboardInterrupt")
 
 
-def kill_later(number, delay=0.03):
-    """Signal this process from another, as in real life: a thread of ours would do more than signal."""
-    return subprocess.Popen(["sh", "-c", f"sleep {delay}; kill -{int(number)} {os.getpid()}"])
+def kill_later(number):
+    """Signal this process from another, as in real life, once it sleeps: a thread of ours would do more."""
+    pid = os.getpid()
+    asleep = f"until sleep 0.03; grep -q '^State:.S' /proc/{pid}/status; do :; done"
+    return subprocess.Popen(["sh", "-c", f"{asleep}; kill -{int(number)} {pid}"])
 
 
 async def until(condition):
@@ -212,16 +211,16 @@ def test_the_wait_goes_on_after_a_signal_that_is_nobody_s_business(loop):
     # ever.
     signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
-        with subprocess.Popen(
-            ["sh", "-c", f"for i in 1 2 3 4 5 6 7 8; do kill -USR1 {os.getpid()}; sleep 0.02; done"]
-        ):
+        # For far longer than the wait: one that started over with each signal would outlast them all.
+        with subprocess.Popen(["sh", "-c", f"while kill -USR1 {os.getpid()}; do sleep 0.02; done"]) as killer:
             start = time.monotonic()
             loop.run_until_complete(asyncio.sleep(0.1))
             elapsed = time.monotonic() - start
+            killer.kill()
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    assert 0.099 <= elapsed < 0.5
+    assert 0.099 <= elapsed < 5
 
 
 # asyncio prints a traceback for each signal that finds its wake-up fd full (278 fit): 20,000 of them say
@@ -243,9 +242,11 @@ def test_a_flood_of_signals_neither_blocks_nor_loses_the_last(loop):
         loop.add_signal_handler(signal.SIGUSR1, handler)
         for _ in range(FLOOD):
             os.kill(os.getpid(), signal.SIGUSR1)
-        await asyncio.sleep(0.05)
-        flooded = count
-        assert 1 <= flooded <= FLOOD
+        flooded = None
+        while flooded != count or not count:  # until no more come
+            flooded = count
+            await loops.turns(20)
+        assert flooded <= FLOOD
         os.kill(os.getpid(), signal.SIGUSR1)
         await until(lambda: count > flooded)
         assert count == flooded + 1

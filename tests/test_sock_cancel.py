@@ -149,21 +149,24 @@ async def test_timeouts_that_race_with_the_data_lose_no_byte(loop):
                 far.sendall(expected[start : start + 40])
                 time.sleep(0.0007)
 
-        received = bytearray()
-        timeouts = attempts = 0
-        with peers.thread(send):
-            while len(received) < len(expected):
-                attempts += 1
-                try:
-                    part = await asyncio.wait_for(loop.sock_recv(near, 64), 0.0003 + attempts % 5 * 0.0001)
-                    assert part, "the peer did not close"
-                    received += part
-                except TimeoutError:
-                    timeouts += 1
-                # Give up when the sender has finished and nothing comes: bytes were lost.
-                assert timeouts < 20_000
-        assert received == expected
-    assert timeouts > 50, "no race took place"
+        races = attempts = 0
+        while races < 50:  # once is enough, unless another process has the core all the while
+            received = bytearray()
+            timeouts = 0
+            with peers.thread(send):
+                while len(received) < len(expected):
+                    attempts += 1
+                    try:
+                        timeout = 0.0003 + attempts % 5 * 0.0001
+                        part = await asyncio.wait_for(loop.sock_recv(near, 64), timeout)
+                        assert part, "the peer did not close"
+                        received += part
+                    except TimeoutError:
+                        timeouts += 1
+                    # Give up when the sender has finished and nothing comes: bytes were lost.
+                    assert timeouts < 20_000
+            assert received == expected
+            races += timeouts
 
 
 @pytest.mark.not_on(
@@ -184,23 +187,26 @@ async def test_timeouts_that_race_with_connections_lose_none(loop):
                     greetings.append(client.recv(10))
                 time.sleep(0.0009)
 
-        timeouts = accepted = 0
-        with peers.thread(connect):
-            while accepted < count:
-                try:
-                    server, _ = await asyncio.wait_for(
-                        loop.sock_accept(listener), 0.0005 + timeouts % 5 * 0.0001
-                    )
-                except TimeoutError:
-                    timeouts += 1
-                    assert timeouts < 20_000
-                    continue
-                accepted += 1
-                with server:
-                    await loop.sock_sendall(server, b"hello")
-                    served.release()
-        assert greetings == [b"hello"] * count
-        assert timeouts > 10, "no race took place"
+        races = 0
+        while races < 10:  # once is enough, unless another process has the core all the while
+            greetings.clear()
+            timeouts = accepted = 0
+            with peers.thread(connect):
+                while accepted < count:
+                    try:
+                        server, _ = await asyncio.wait_for(
+                            loop.sock_accept(listener), 0.0005 + timeouts % 5 * 0.0001
+                        )
+                    except TimeoutError:
+                        timeouts += 1
+                        assert timeouts < 20_000
+                        continue
+                    accepted += 1
+                    with server:
+                        await loop.sock_sendall(server, b"hello")
+                        served.release()
+            assert greetings == [b"hello"] * count
+            races += timeouts
 
 
 async def cancel_and_close(loop, rounds, wait):

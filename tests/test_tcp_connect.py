@@ -144,8 +144,8 @@ async def test_happy_eyeballs_do_not_wait_for_an_address_that_does_not_answer(lo
             _, client = await loop.create_connection(
                 lambda: Recorder(loop), "name", 1, happy_eyeballs_delay=0.02
             )
-            # The first has its 20 ms; its retries would take a second.
-            assert 0.018 <= loop.time() - start < 0.8
+            # The first has its 20 ms; its retries would take minutes.
+            assert 0.018 <= loop.time() - start < 5
             assert client.transport.get_extra_info("peername") == server.address
             await echoes(loop, client)
 

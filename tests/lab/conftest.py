@@ -39,10 +39,10 @@ def lab_children() -> Callable[[int], dict[str, int]]:
 
 @pytest.fixture
 def wait_for_children() -> Callable[[int, int], dict[str, int]]:
-    """``wait_for_children(pid, n)``: once there are ``n`` of them; fails after ten seconds."""
+    """``wait_for_children(pid, n)``: once there are ``n`` of them; fails after twenty seconds."""
 
     def wait(parent: int, number: int) -> dict[str, int]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while len(found := children_of(parent)) != number:
             assert time.monotonic() < deadline, f"waited for {number} processes, there are {found}"
             time.sleep(0.02)

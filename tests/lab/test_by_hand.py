@@ -52,7 +52,7 @@ def test_it_is_fetched_from_and_then_stopped(
         client.close()
         assert set(wait_for_children(process.pid, 1)) == {"serve"}
         process.send_signal(blow)
-        out, said = process.communicate(timeout=10)
+        out, said = process.communicate(timeout=20)
         assert (process.returncode, out, said) == (0, "", "proact: stopped\n")
         wait_for_children(process.pid, 0)
         with pytest.raises(ConnectionRefusedError):
@@ -64,7 +64,7 @@ def test_one_that_ends_by_itself_says_so(wait_for_children: Callable[[int, int],
         assert process.stderr is not None
         assert process.stderr.readline().startswith("proact: poll echoes on 127.0.0.1:")
         subprocess.run(["kill", "-KILL", str(wait_for_children(process.pid, 1)["serve"])], check=True)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (1, "proact: the server ended: killed by SIGKILL\n")
 
 

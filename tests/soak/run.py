@@ -58,7 +58,7 @@ class Soak:
         finally:
             faulthandler.cancel_dump_traceback_later()
         self.problems += leaks.difference(before, leaks.open_fds())
-        self.problems += [f"thread left: {thread}" for thread in set(threading.enumerate()) - threads]
+        self.problems += leaks.threads_left(threads)
         return self
 
     def _on_a_loop(self, seen: leaks.Unhandled) -> None:

@@ -117,6 +117,14 @@ def difference(before: dict[int, str], after: dict[int, str]) -> list[str]:
     return leaked + stolen
 
 
+def threads_left(before: set[threading.Thread]) -> list[str]:
+    """The threads that are new since then and do not end within seconds."""
+    new = set(threading.enumerate()) - before
+    for thread in new:
+        thread.join(5)  # one that has done its work may still be on its way out
+    return [f"thread left: {thread}" for thread in new if thread.is_alive()]
+
+
 def complain(about: str, left: list[str]) -> None:
     """Fail with what is left, the first twenty lines of it."""
     if left:

@@ -82,8 +82,11 @@ async def pending(loop: Any, task: asyncio.Future[Any], ops: int = 1) -> None:
 
 
 def settle(loop: Any) -> None:
-    """A few turns for cancelled ops to bring their terminal completions: ten at once, ten of 1 ms."""
-    for turn in range(20):
+    """Turns for cancelled ops to bring their terminal completions: ten at once, then of 1 ms for seconds.
+
+    On a busy machine the kernel's workers, too, wait for a core.
+    """
+    for turn in range(3000):
         loop.run_until_complete(asyncio.sleep(0 if turn < 10 else 0.001))
         if not in_flight(loop):
             return

@@ -92,10 +92,7 @@ def unanswering() -> Iterator[tuple[str, int]]:
     """An address where a connection stays pending: the accept queue is full, so Linux drops further SYNs."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening(backlog=0))
-        for _ in range(3):
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            sock.connect_ex(listener.getsockname())
+        stack.enter_context(socket.create_connection(listener.getsockname(), timeout=PATIENCE))
         yield listener.getsockname()
 
 

@@ -243,6 +243,7 @@ on_every_engine! {
         // The kernel first tries for a ring as if with O_NONBLOCK, which opens a fifo for reading at once.
         if !rig.is_uring() {
             rig.assert_pending(open);
+            wait_for_an_open();
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
         let close = rig.submit(Op::Close { fd: dir });

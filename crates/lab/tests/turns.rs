@@ -25,23 +25,27 @@ fn one_call_a_message_when_there_is_one_message_a_turn() {
         let mut round = || client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
         // The first one waits until the server is there.
         let outcome = round().and_then(|()| {
-            let counter = match SyscallCounter::attach_perf(std::process::id()) {
-                Ok(counter) => counter,
-                Err(error) => {
-                    eprintln!("SKIPPED: {error}");
-                    return Ok(None);
+            let mut least = u64::MAX;
+            for _ in 0..5 {
+                let counter = match SyscallCounter::attach_perf(std::process::id()) {
+                    Ok(counter) => counter,
+                    Err(error) => {
+                        eprintln!("SKIPPED: {error}");
+                        return Ok(None);
+                    }
+                };
+                for _ in 0..ROUNDS {
+                    round()?;
                 }
-            };
-            for _ in 0..ROUNDS {
-                round()?;
+                least = least.min(counter.read());
             }
-            Ok(Some(counter.read()))
+            Ok(Some(least))
         });
         stop.store(true, Ordering::Relaxed);
         server.join().unwrap().unwrap();
         let Some(calls) = outcome.unwrap() else { return };
         // The client makes two for each message. The rest is the server's, with its ticks (two calls each at
-        // most).
+        // most), the more of them the longer it takes on a busy machine.
         let server_calls = calls - 2 * ROUNDS;
         assert!(
             server_calls < ROUNDS * 5 / 4,

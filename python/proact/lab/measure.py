@@ -192,7 +192,7 @@ class Bench:
                     self._count(server, cell, measured, resident_before)
             except LoadError as error:
                 # A server that has ended is the cause of what the load saw.
-                raise ServerError(server.ended(grace=0.2) or str(error)) from None
+                raise ServerError(server.ended(grace=1.0) or str(error)) from None
         if cell in self.split:
             self._split(cell, measured)
         return measured
@@ -299,7 +299,7 @@ class Bench:
                     watching = sampled.take, occupancy.look
                     result, window = self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, *watching)
             except LoadError as error:
-                if server.ended(grace=0.2) is not None:
+                if server.ended(grace=1.0) is not None:
                     raise
                 # The timed pass stands: a server may be too slow to load only while it is traced.
                 measured["uncounted"] = f"while its calls were counted: {error}"

@@ -166,7 +166,7 @@ class ModelProcess:
         try:
             return process_cpu_seconds(self.pid)
         except OSError:
-            raise ServerError(self.ended(grace=0.2) or "its CPU clock cannot be read") from None
+            raise ServerError(self.ended(grace=1.0) or "its CPU clock cannot be read") from None
 
     def ticks(self) -> tuple[float, float]:
         """User and system time of all its threads so far, in seconds; in steps of about 10 ms."""
@@ -199,7 +199,7 @@ class ModelProcess:
         try:
             return [path.name for path in Path(f"/proc/{self.pid}/task").iterdir()]
         except OSError as error:
-            raise ServerError(self.ended(grace=0.2) or str(error)) from None
+            raise ServerError(self.ended(grace=1.0) or str(error)) from None
 
     def resident_bytes(self) -> int:
         """Resident memory of the process. The kernel's own, such as socket buffers, is not in it."""
@@ -213,7 +213,7 @@ class ModelProcess:
         try:
             return Path(f"/proc/{self.pid}/{name}").read_text()
         except OSError as error:
-            raise ServerError(self.ended(grace=0.2) or str(error)) from None
+            raise ServerError(self.ended(grace=1.0) or str(error)) from None
 
 
 class ServerProcess(ModelProcess):
@@ -253,7 +253,7 @@ class ServerProcess(ModelProcess):
             line = output.readline()
         if not line:
             self._process.wait()
-            raise ServerError(self.ended(grace=0.2) or "ended before it served")
+            raise ServerError(self.ended(grace=1.0) or "ended before it served")
         if json.loads(line)["port"] != self.port:
             raise ServerError("serves on another port than it was given")
 
@@ -269,14 +269,14 @@ class ServerProcess(ModelProcess):
                 returned = exchange(connection, exchanged, timeout)
         except TimeoutError:
             raise ServerError(
-                self.ended(grace=0.2) or f"no answer to {size} bytes within {timeout:g} s"
+                self.ended(grace=1.0) or f"no answer to {size} bytes within {timeout:g} s"
             ) from None
         except OSError as error:
-            raise ServerError(self.ended(grace=0.2) or f"no answer: {error}") from None
+            raise ServerError(self.ended(grace=1.0) or f"no answer: {error}") from None
         if returned != exchanged.response:
             expected = len(exchanged.response)
             raise ServerError(
-                self.ended(grace=0.2) or f"answered {len(returned)} of {expected} bytes, or other bytes"
+                self.ended(grace=1.0) or f"answered {len(returned)} of {expected} bytes, or other bytes"
             )
 
 

@@ -153,7 +153,7 @@ def _connected(server: ServerProcess) -> socket.socket:
     try:
         connection = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
     except OSError as error:
-        raise ServerError(server.ended(grace=0.2) or f"no connection: {error}") from None
+        raise ServerError(server.ended(grace=1.0) or f"no connection: {error}") from None
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -181,10 +181,10 @@ def _ask(server: ServerProcess, connection: socket.socket, asked: Exchange) -> t
                 break
             returned += data
     except OSError as error:
-        raise ServerError(server.ended(grace=0.2) or f"no answer: {error}") from None
+        raise ServerError(server.ended(grace=1.0) or f"no answer: {error}") from None
     answered = time.monotonic_ns()
     if returned != asked.response:
-        raise ServerError(server.ended(grace=0.2) or "answered with other bytes")
+        raise ServerError(server.ended(grace=1.0) or "answered with other bytes")
     return sent, answered
 
 

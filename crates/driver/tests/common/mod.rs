@@ -436,18 +436,55 @@ pub fn set_buffer(socket: &impl AsRawFd, option: i32, size: i32) {
     assert_eq!(result, 0);
 }
 
+/// Until a thread of this process is in openat(2): on a busy machine a pool's thread takes a while to get there. No longer
+/// than a second, for not every kernel tells.
+pub fn wait_for_an_open() {
+    let call = format!("{} ", libc::SYS_openat);
+    let opens = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.unwrap().path().join("syscall")).is_ok_and(|now| now.starts_with(&call))
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1)
+        && !std::fs::read_dir("/proc/self/task").unwrap().any(opens)
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Writes until the socket takes no more; returns how much it took.
 pub fn fill(fd: RawFd) -> usize {
     let mut total = 0;
-    // TCP takes more once its peer has acknowledged and its window has grown: full is what stays full.
+    // TCP takes more once its peer has acknowledged and its window has grown: full is what takes nothing when all is
+    // acknowledged. What the peer had no room for is sent again after 200 ms, then after 400 ms.
     let mut quiet = 0;
-    while quiet < 3 {
+    loop {
+        let settled = !unacknowledged(fd);
         let count = fill_once(fd);
         total += count;
         quiet = if count == 0 { quiet + 1 } else { 0 };
+        if quiet >= 3 && settled || quiet >= 1000 {
+            return total;
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
-    total
+}
+
+/// Whether the socket is one of TCP's and waits for an acknowledgement.
+fn unacknowledged(fd: RawFd) -> bool {
+    // SAFETY: plain numbers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: writable memory of that length.
+    let status = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        )
+    };
+    status == 0 && info.tcpi_unacked > 0
 }
 
 fn fill_once(fd: RawFd) -> usize {

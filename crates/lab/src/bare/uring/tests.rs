@@ -100,18 +100,18 @@ fn an_early_connection_is_not_delayed() {
     thread::scope(|scope| {
         let server = scope.spawn(|| serve::<Echo>(listener.into(), &stop, shape));
         let mut echo = [0; 16_000];
-        let mut rounds = || -> std::io::Result<Duration> {
+        let mut round = || -> std::io::Result<Duration> {
             let began = Instant::now();
-            for _ in 0..40 {
-                early.write_all(&[7; 16_000])?;
-                early.read_exact(&mut echo)?;
-            }
+            early.write_all(&[7; 16_000])?;
+            early.read_exact(&mut echo)?;
             Ok(began.elapsed())
         };
-        let outcome = rounds();
+        let outcome: std::io::Result<Vec<_>> = (0..40).map(|_| round()).collect();
         stop.store(true, Ordering::Relaxed);
         server.join().unwrap().unwrap();
-        let took = outcome.unwrap();
-        assert!(took < Duration::from_millis(800), "40 round trips took {took:?}");
+        // The median, since another process may have the core for a moment.
+        let mut took = outcome.unwrap();
+        took.sort();
+        assert!(took[20] < Duration::from_millis(20), "{took:?}");
     });
 }
