@@ -18,7 +18,7 @@ from proact.lab import timeline as taking
 from proact.lab.phases import asleep, longest_wait, phases, served, waiting_by_role
 from proact.lab.registry import MODELS
 from proact.lab.results import Event, Timeline
-from proact.lab.timeline import Plan, take, take_all
+from proact.lab.timeline import Plan, Taken, take, take_all
 from proact.lab.timeline_view import FIGURES, render_timelines, said
 from proact.lab.workloads import Exchange
 
@@ -27,6 +27,9 @@ class Notes(list[str]):
     """An observer that keeps what it is told."""
 
     note = list.append
+
+    def taken(self, taken: Taken) -> None:
+        pass
 
 
 def taken(model: str, **more: Any) -> Timeline:
@@ -124,7 +127,10 @@ def test_phases_are_all_of_the_time_until_the_next_wait() -> None:
 
 
 def test_the_wait_for_the_next_request_is_not_charged_to_this_one() -> None:
-    waits, sends = event("io_uring_enter", -5000, 20, 10, "ring"), event("io_uring_enter", 40, 130, 60, "ring")
+    waits, sends = (
+        event("io_uring_enter", -5000, 20, 10, "ring"),
+        event("io_uring_enter", 40, 130, 60, "ring"),
+    )
     next_one = event("io_uring_enter", 140, 50_000, 10, "ring")
     assert served(made_up("proact-io_uring", waits, sends, answered=120.0)) == [waits, sends]
     assert served(made_up("proact-io_uring", waits, sends, next_one, answered=150.0)) == [waits, sends]
