@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 20  # seconds, for one answer of the browser
+TIMEOUT = 60  # seconds, for one answer of the browser: drawing a report is one
 
 
 def find() -> str | None:

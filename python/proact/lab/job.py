@@ -76,10 +76,10 @@ class Job:
             if self.cells:
                 run(self.settings, observer, cells=self.cells, split=self.split, document=document)
             complete = timeline.add(document, self.plans, observer)
+            document["claims"] = [judged(trial, document) for trial in self.trials]
         except KeyboardInterrupt:
             document["stopped"] = self._progress(document)
             raise
-        document["claims"] = [judged(trial, document) for trial in self.trials]
         return complete and not failed(document)
 
     def _progress(self, document: Document) -> str:

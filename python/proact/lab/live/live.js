@@ -126,7 +126,8 @@
     const unit = measured.every((cell) => cell.load.startsWith("files")) ? "operations" : "messages";
     const title = free.length ? `${unit} per second` : "99th percentile of latency, µs";
     const shown = models.filter((model) => measured.some((cell) => cell.model === model));
-    const loads = [...new Set(measured.map((cell) => cell.load))].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
+    const loads = [...new Set(measured.map((cell) => cell.load))]
+      .sort((one, other) => one.replaceAll(",", "").localeCompare(other.replaceAll(",", ""), "en", { numeric: true }));
     const patterns = ["", "/", "x", ".", "-", "|", "+"];
     const data = loads.map((load, at) => {
       const rates = (model) => measured.filter((cell) => cell.load === load && cell.model === model).map((cell) => cell[metric]);
@@ -138,7 +139,7 @@
     const yaxis = { title: { text: "model" }, type: "category", categoryorder: "array", categoryarray: shown,
                     autorange: "reversed", dtick: 1, showgrid: false };
     const xaxis = { title: { text: title }, rangemode: "tozero", tickformat: "~s" };
-    byId("drawn").textContent = `${title} so far: ${free.length ? "longer" : "shorter"} is better`;
+    byId("drawn").textContent = `${title[0].toUpperCase()}${title.slice(1)} so far: ${free.length ? "longer" : "shorter"} is better`;
     return { data, layout: { barmode: "group", xaxis, yaxis }, height: 64 + shown.length * (12 + 12 * loads.length) };
   }
 

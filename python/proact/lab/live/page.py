@@ -10,8 +10,9 @@ from proact.lab.live.form import DEFAULTS, TAKES, USUAL
 from proact.lab.registry import MODELS
 from proact.lab.workloads import WORKLOADS
 
-#: What the fields are called, what they take, and as a pattern.
 _NUMBERS = "[0-9]+[KkMm]?( *, *[0-9]+[KkMm]?)*"
+
+#: What the fields are called, what they take, and as a pattern.
 _LABELS = {
     "connections": ("Connections", "such as 1,10,100; on files: operations at once", _NUMBERS),
     "active": ("Of these, how many send", "such as 1,10; empty: all of them", _NUMBERS),
@@ -24,6 +25,7 @@ _LABELS = {
 #: Buttons for all boxes of a group.
 _TICK = '<p><button type="button" value="yes">All</button> <button type="button" value="">None</button></p>'
 
+#: What can be measured, in a few words.
 _WHAT = {
     "load": "every model under the same load: speed, latency, CPU, calls, memory",
     "load and timelines": "the same, then one request through each model",
