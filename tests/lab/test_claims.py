@@ -19,9 +19,9 @@ from proact.lab.claims import TRIALS
 from proact.lab.claims.blocking import LARGE, SMALL
 from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
 from proact.lab.claims.intervals import change, difference, ratio
-from proact.lab.claims.measure import judged, needed
-from proact.lab.claims.trial import FEW, MANY, ONE, decided, echo
+from proact.lab.claims.trial import FEW, MANY, ONE, decided, echo, judged
 from proact.lab.claims.view import render_claims
+from proact.lab.job import needed
 from proact.lab.registry import MODELS
 from proact.lab.results import CellResult, Claim, Document, Timeline
 from proact.lab.run import Settings, blank

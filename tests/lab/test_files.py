@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import proact
-from proact.cli.lab import expanded
 from proact.lab.files import FILES, SIZE
 from proact.lab.files import bench as bench_module
 from proact.lab.files.bench import FileBench, UnmeasurableError, latency
 from proact.lab.files.fileset import Amounts, FileSet, temporary
 from proact.lab.files.process import FileProcess
+from proact.lab.job import asked_loads
 from proact.lab.measure import Cell
 from proact.lab.models.files_proact import carried_out
 from proact.lab.registry import MODELS, missing_engine
@@ -361,7 +361,7 @@ def test_files_from_the_shell(tmp_path: Path) -> None:
 
 
 def test_files_stands_for_all_of_its_kinds() -> None:
-    assert expanded(("echo", "files-append", "files")) == (
+    assert asked_loads("echo,files-append,files", "", "", "", "")["workloads"] == (
         "echo",
         "files-append",
         "files-small",

@@ -22,13 +22,16 @@ from support import chromium
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.asked import AskedError
-from proact.lab.live.form import DEFAULTS, settings_from_json, settings_of, settings_to_json
+from proact.lab.claims import TRIALS
+from proact.lab.live.form import DEFAULTS, job_of
 from proact.lab.live.runs import Runs
 
 Children = Callable[[int], dict[str, int]]
 
-FORM = {**DEFAULTS, "models": "epoll,threads", "workloads": "echo"}
+FORM = {**DEFAULTS, "what": "load", "models": "epoll,threads", "workloads": "echo", "claims": ""}
 QUICK = {**FORM, "connections": "2", "duration": "0.5"}
+TIMELINES = {**dict.fromkeys(FORM, ""), "what": "timelines", "models": "epoll", "workloads": "echo"}
+CLAIMS = {**dict.fromkeys(FORM, ""), "what": "claims", "claims": "all", "duration": "0.2", "repeat": "5"}
 
 
 class Served:
@@ -48,7 +51,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Status and text of the answer; underscores in the names of headers are hyphens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body if body is None else json.dumps(body), named)
@@ -68,7 +71,7 @@ class Served:
 
     def events(self, last: str = "", after: str | None = None) -> Iterator[dict[str, Any]]:
         """The events of the run, until one is named ``last``."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", "/events", headers={} if after is None else {"Last-Event-ID": after})
             answer = connection.getresponse()
@@ -96,7 +99,7 @@ class Served:
     def close(self, blow: signal.Signals = signal.SIGINT) -> str:
         """End it; what it has said on stderr."""
         self.process.send_signal(blow)
-        out, said = self.process.communicate(timeout=20)
+        out, said = self.process.communicate(timeout=30)
         assert out == ""
         return said
 
@@ -129,7 +132,7 @@ def test_only_our_own_page_may_ask(served: Served) -> None:
     assert served.ask("PUT", "/start")[0] == 405
     assert served.ask("GET", "/start")[0] == 404
     assert served.ask("GET", "/../../etc/passwd")[0] == 404
-    assert served.ask("GET", "/report") == (404, "no run has come to its end yet\n")
+    assert served.ask("GET", "/report") == (404, "nothing has been measured yet\n")
     assert served.ask("GET", "/results.json")[0] == 404
     assert served.post("/stop") == (409, "no run is going on\n")
     assert served.children() == []
@@ -161,20 +164,53 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
         ({"repeat": "1,2"}, "repeat takes one number"),
         ({"repeat": 3}, "repeat is missing, or no text"),
         ({"more": "x"}, "unknown field 'more'"),
+        ({"what": "tea"}, "what is 'tea': choose from load, load and timelines, timelines, claims"),
+        ({"active": "0"}, "active has '0': it takes whole numbers from 1 to "),
+        ({"active": "half"}, "active has 'half'"),
+        ({"rate": "1e3"}, "rate has '1e3'"),
+        ({"rate": "0"}, "rate has '0': it takes whole numbers from 1 to 10,000,000"),
+        ({"workloads": "echo,idle"}, "idle has connections of its own: run it by itself"),
+        ({"workloads": "files"}, "files have no active, no rate and no size"),  # but there is one
+        ({"what": "claims"}, "claims has no models"),
+        ({"what": "load", "claims": "polling"}, "load has no claims"),
+        ({**TIMELINES, "rate": "500"}, "timelines has no rate"),
+        ({**TIMELINES, "workloads": "echo,web"}, "a timeline is of one workload and one size"),
+        ({**TIMELINES, "workloads": "idle"}, "unknown workload 'idle': choose from echo, web, mixed"),
+        ({**TIMELINES, "size": "65K"}, "size has '65K': it takes whole numbers from 1 to 65,536"),
+        (
+            {"what": "load and timelines", "workloads": "files", "size": ""},
+            "timelines need a workload with requests: files has none",
+        ),
+        ({**CLAIMS, "claims": "three"}, "unknown claim 'three': choose from two-calls, "),
+        ({**CLAIMS, "repeat": "0"}, "repeat has '0'"),
+        ({**CLAIMS, "duration": "-1"}, "duration is -1: it must be from 0.01 to 3600 seconds"),
+        ({**CLAIMS, "active": "1"}, "claims has no active"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_form_that_asks_wrongly(change: dict[str, Any], message: str) -> None:
     with pytest.raises(AskedError) as caught:
-        settings_of({**FORM, **change})
+        job_of({**FORM, **change})
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_settings_arrive_as_they_were_sent() -> None:
-    settings = settings_of({**FORM, "connections": "1,10", "size": "1K"})
-    assert (settings.models, settings.sizes, settings.split) == (("epoll", "threads"), (1024,), True)
-    assert settings_from_json(settings_to_json(settings)) == settings
+def test_what_a_form_asks_for_is_what_is_measured() -> None:
+    job = job_of({**FORM, "connections": "1,10", "size": "1K"})
+    assert (job.settings.models, job.settings.sizes) == (("epoll", "threads"), (1024,))
+    assert (len(job.cells), len(job.split), job.plans, job.trials) == (4, 4, (), ())
+    job = job_of({**FORM, "what": "load and timelines", "workloads": "idle", "active": "2", "rate": "500"})
+    loads = {(cell.workload, cell.connections, cell.active, cell.rate) for cell in job.cells}
+    assert loads == {("echo", 1, 1, 500.0), ("echo", 10, 2, 500.0), ("echo", 100, 2, 500.0)}
+    assert [(plan.model, plan.workload) for plan in job.plans] == [("epoll", "echo"), ("threads", "echo")]
+    usual = job_of({**FORM, "workloads": "idle", "connections": ""}).settings
+    assert (usual.connections, usual.active) == ((10, 100, 1000, 10000), (1,))
+    job = job_of({**TIMELINES, "workloads": "web", "size": "64"})
+    assert (job.cells, [(plan.workload, plan.size) for plan in job.plans]) == ((), [("web", 64)])
+    job = job_of(CLAIMS)
+    assert [trial.name for trial in job.trials] == list(TRIALS)
+    assert job.cells
+    assert job.plans
 
 
 def test_a_run_from_its_start_to_its_report(served: Served, lab_children: Children) -> None:
@@ -184,13 +220,13 @@ def test_a_run_from_its_start_to_its_report(served: Served, lab_children: Childr
     assert served.post("/start", QUICK) == (409, "a run is going on: stop it, or wait for its end\n")
     events = list(served.events("ended"))
     assert [each["event"] for each in events[:3]] == ["begun", "planned", "started"]
-    assert events[1]["cells"] == 2
+    assert events[1]["steps"] == 2
     finished = [each for each in events if each["event"] == "finished"]
     assert {each["model"] for each in finished} == {"epoll", "threads"}
     for each in finished:
         assert each["status"] == "ok"
         assert each["rate"] > 0 < each["p50"] <= each["p99"]
-    assert events[-1] == {"event": "ended", "how": "done", "reason": None}
+    assert events[-1] == {"event": "ended", "how": "done", "reason": None, "results": True}
     # Who comes late is told all of it, who comes back what he has missed.
     assert list(served.events("ended")) == events
     assert list(served.events("ended", after=f"1.{len(events) - 2}")) == events[-1:]
@@ -210,10 +246,36 @@ def test_a_run_is_stopped_and_another_begins(served: Served, lab_children: Child
     assert served.post("/stop") == (200, "stopped\n")
     assert served.children() == []
     assert lab_children(child) == {}
-    assert list(served.events("ended"))[-1]["how"] == "stopped"
+    ended = list(served.events("ended"))[-1]
+    assert ended == {
+        "event": "ended",
+        "how": "stopped",
+        "reason": "nothing was measured",
+        "results": False,
+    }
     assert served.ask("GET", "/report")[0] == 404
     assert served.post("/start", {**QUICK, "models": "epoll"})[0] == 202
     assert list(served.events("ended"))[-1]["how"] == "done"
+
+
+def test_a_run_that_is_stopped_has_a_report_of_what_it_has_measured(served: Served) -> None:
+    assert served.post("/start", {**QUICK, "models": "epoll", "repeat": "500"})[0] == 202
+    next(each for each in served.events("finished") if each["event"] == "finished")
+    assert served.post("/stop") == (200, "stopped\n")
+    ended = list(served.events("ended"))[-1]
+    assert (ended["how"], ended["results"]) == ("stopped", True)
+    document = json.loads(served.ask("GET", "/results.json")[1])
+    done = len(document["cells"])
+    assert 1 <= done < 500
+    assert ended["reason"] == document["stopped"] == f"{done} of 500 cells"
+    report = served.ask("GET", "/report")[1]
+    assert f"Stopped early: {done} of 500 cells." in report
+    assert "Download the raw results" in report
+    # One that is stopped before it has measured anything leaves these results in place.
+    assert served.post("/start", {**FORM, "duration": "600"})[0] == 202
+    next(each for each in served.events("started") if each["event"] == "started")
+    assert served.post("/stop")[0] == 200
+    assert json.loads(served.ask("GET", "/results.json")[1]) == document
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -248,7 +310,7 @@ async def test_a_child_that_does_not_speak_json_ends_the_run(
     child.chmod(0o755)
     monkeypatch.setattr("proact.lab.live.runs.sys.executable", str(child))
     runs = Runs()
-    await runs.start(settings_of(FORM))
+    await runs.start(FORM)
     async with contextlib.aclosing(runs.events(None)) as events:
         assert '"begun"' in await anext(events)
         ended = await anext(events)
@@ -259,7 +321,7 @@ async def test_a_child_that_does_not_speak_json_ends_the_run(
 
 
 def wait(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -281,33 +343,140 @@ def test_where_it_cannot_listen(arguments: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def ticked(*values: str) -> str:
+    """JavaScript that ticks these boxes, and no others of their groups, as a visitor would."""
+    return f"""{{
+      const wanted = {json.dumps(values)};
+      const groups = wanted.map((value) => form.querySelector(`[value="${{value}}"]`).name);
+      for (const box of form.querySelectorAll("input")) {{
+        const ticked = wanted.includes(box.value), mine = groups.includes(box.name) && !box.disabled;
+        if (mine && box.checked !== ticked && (ticked || box.type === "checkbox")) box.click();
+      }}
+    }}"""
+
+
+def filled(**fields: str) -> str:
+    """JavaScript that writes these into their fields."""
+    return "; ".join(f"form.elements.{name}.value = {json.dumps(value)}" for name, value in fields.items())
+
+
+START = "document.getElementById('start').click()"
+STATE = "document.getElementById('state').textContent"
+PROBLEM = "document.getElementById('problem').textContent"
+ROWS = "document.querySelectorAll('#cells tr').length"
+BARS = "document.getElementById('chart').data?.[0].x[0] > 0"
+
+
+def report_of(served: Served, browser: chromium.Browser) -> chromium.Page:
+    """The report of the run in a tab of its own, with all of its charts drawn and each with its data."""
+    page = browser.open(f"{served.url}report")
+    for chart in page.charts():
+        assert chart["points"]
+        assert min(chart["points"]) > 0
+        assert chart["drawn"] == chart["traces"]
+        assert chart["cut"] == []
+    assert page.errors() == []
+    return page
+
+
 def test_in_a_browser_a_click_starts_and_another_stops(served: Served, browser: chromium.Browser) -> None:
     page = browser.open(served.url, width=360, height=760)
-    click = "document.getElementById('{}').click()".format
-    page.run(click("none"))
-    page.run(click("start"))
-    page.until("document.getElementById('problem').textContent.includes('unknown model')")
+    page.run(ticked("epoll"))
+    page.run(filled(size="99M", connections="2", duration="0.2"))
+    page.run(START)
+    page.until(f"{PROBLEM}.startsWith(\"size has '99M'\")")
     noted = page.errors()
     assert len(noted) == 1
     assert "400 (Bad Request)" in noted[0]  # the browser's own note of that
-    page.run("document.querySelector('[value=epoll]').click()")
-    page.run("form.elements.connections.value = '2'; form.elements.duration.value = '0.2'")
-    page.run(click("start"))
-    page.until("document.querySelectorAll('#cells tr').length === 1")
-    page.until("document.getElementById('chart').data?.[0].x[0] > 0")
+    page.run(filled(size="1K"))
+    page.run(START)
     page.until("!document.getElementById('links').hidden")
-    assert page.run("document.getElementById('state').textContent") == "Done."
+    assert page.run(f"{STATE} + {PROBLEM}") == "Done."
+    assert page.run(ROWS) == 1
     assert page.run("document.querySelectorAll('#cells .number').length") == 4
+    page.until(BARS)
     assert page.run("document.documentElement.scrollWidth") == 360
-    page.run("form.elements.duration.value = '600'")
-    page.run(click("start"))
-    page.until("document.getElementById('state').textContent.startsWith('1 of 1') && !stop.disabled")
-    page.run(click("stop"))
-    page.until("document.getElementById('state').textContent === 'Stopped.'")
+    page.run(filled(repeat="500"))
+    page.run(START)
+    page.until(f"{STATE}.startsWith('3 of 500')")
+    page.run("document.getElementById('stop').click()")
+    page.until(f"{STATE}.startsWith('Stopped early: ')")
     assert served.children() == []
-    assert page.run("document.querySelectorAll('#cells tr').length") == 0
-    page.run("location.assign('/report')")  # of the run that came to its end
-    page.until("document.querySelector('.chart')?.data?.length > 0")
+    assert page.run("document.getElementById('links').hidden") is False
+    report = report_of(served, browser)
+    assert "Stopped early: " in report.run("document.querySelector('header .warning').textContent")
+    report.close()
     assert {url.startswith(served.url) for url in page.requests()} == {True}
     assert page.errors() == noted
+    page.close()
+
+
+def test_in_a_browser_few_of_many_send_at_a_fixed_rate_and_one_request_is_drawn(
+    served: Served, browser: chromium.Browser
+) -> None:
+    page = browser.open(served.url)
+    page.run(ticked("load and timelines", "epoll", "idle"))
+    assert page.run("[form.elements.connections.value, form.elements.active.value]") == ["10,100,1000", "1"]
+    page.run(filled(connections="20", active="2", rate="200", duration="0.2"))
+    page.run(START)
+    page.until(f"{STATE} === 'Done.'", seconds=60)
+    assert page.run(ROWS) == 2
+    cells = page.run("document.getElementById('cells').textContent")
+    assert "echo: 20 connections, 2 active x 1 KiB, 200 messages/s" in cells
+    assert re.search(r"echo, one request x 1 KiBanswered in [\d.,]+ µs", cells)
+    page.until(BARS)
+    assert page.run("document.getElementById('drawn').textContent").startswith("99th percentile of latency")
+    report = report_of(served, browser)
+    titles = report.run("[...document.querySelectorAll('h2')].map((each) => each.textContent)")
+    assert "One request through each model" in titles
+    assert "echo: 20 connections, 2 active x 1 KiB, 200 messages/s" in titles
+    report.close()
+    assert page.errors() == []
+    page.close()
+
+
+def test_in_a_browser_claims_are_judged(served: Served, browser: chromium.Browser) -> None:
+    page = browser.open(served.url, dark=True)
+    page.run(ticked("claims"))
+    shown = "[...form.elements].filter((each) => each.checkVisibility()).map((each) => each.name)"
+    assert set(page.run(shown)) - {""} == {"what", "claims", "duration", "repeat"}
+    assert page.run("[form.elements.duration.value, form.elements.repeat.value]") == ["0.2", "5"]
+    page.run(ticked("blocked-in-select"))
+    page.run(START)
+    page.until(f"{STATE} === 'Done.'", seconds=90)
+    assert page.run(ROWS) == 3
+    verdict = page.run("document.querySelector('#verdicts .claim').textContent")
+    assert TRIALS["blocked-in-select"].text in verdict
+    report = report_of(served, browser)
+    assert report.run("document.querySelectorAll('article.claim').length") == 1
+    assert len(json.loads(report.run("document.getElementById('results').textContent"))["timelines"]) == 3
+    report.close()
+    assert page.errors() == []
+    page.close()
+
+
+def test_in_a_browser_what_does_not_go_together_is_told_before_anything_is_sent(
+    served: Served, browser: chromium.Browser
+) -> None:
+    page = browser.open(served.url)
+    for boxes, fields, said in (
+        (["load", "echo", "idle"], {}, "idle has connections of its own"),
+        (["load", "files"], {"rate": "500"}, "files have no share that sends"),
+        (["load and timelines", "files"], {"rate": ""}, "Timelines need a workload with requests"),
+        (["timelines", "echo", "web"], {}, "A timeline is of one workload"),
+        (["timelines", "web"], {"size": "1,2"}, "A timeline is of one workload"),
+    ):
+        page.run(ticked(*boxes))
+        page.run(filled(**fields))
+        page.run(START)
+        page.until(f"{PROBLEM}.startsWith({json.dumps(said)})")
+    page.run("form.querySelector('button[value=\"\"]').click()")  # no model
+    page.run(START)
+    page.until(f"{PROBLEM} === 'Choose a model.'")
+    page.run(ticked("load", "echo", "epoll"))
+    page.run(filled(rate="fast"))
+    page.run(START)
+    assert page.run("form.elements.rate.matches(':invalid')") is True
+    assert f"{served.url}start" not in page.requests()
+    assert page.errors() == []
     page.close()

@@ -13,7 +13,7 @@ from support import made_up
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.registry import MODELS
-from proact.lab.report import drawing, figures, timelines
+from proact.lab.report import drawing, figures, tables, timelines
 from proact.lab.report.looks import looks
 from proact.lab.report.page import to_html
 from proact.lab.summary import blocks, latencies
@@ -92,6 +92,21 @@ def test_bars_are_the_medians_with_their_intervals(document: Document) -> None:
             assert bars["x"][at] == spreads[name].median
             assert bars["x"][at] + bars["error_x"]["array"][at] == pytest.approx(spreads[name].high)
             assert bars["x"][at] - bars["error_x"]["arrayminus"][at] == pytest.approx(spreads[name].low)
+
+
+def test_calls_and_memory_have_their_intervals_where_several_repeats_have_them(document: Document) -> None:
+    found = json.loads(json.dumps(document))  # a copy
+    for cell in found["cells"]:
+        if (measured := cell["measured"]) is not None:
+            measured["counted"]["calls"] *= 1 + cell["repeat"]
+            measured["occupied"]["resident"] += 40_000 * cell["repeat"]
+    block = blocks(found)[0]
+    assert tables.block_numbers(block).count("<td class=number>33%</td>") == 2 * len(block.rows)
+    for cell in found["cells"]:
+        if cell["repeat"] and cell["measured"]:
+            cell["measured"]["counted"] = cell["measured"]["occupied"] = None
+    once = tables.block_numbers(blocks(found)[0])
+    assert once.count("<td class=number>–</td>") == 2 * len(block.rows)
 
 
 def test_curves_go_over_what_was_varied(document: Document) -> None:

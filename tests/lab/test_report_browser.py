@@ -28,33 +28,8 @@ def url(document: Document, tmp_path_factory: pytest.TempPathFactory) -> str:
     return file.as_uri()
 
 
-#: Scrolls to each chart; what has been drawn in it, and what of its text is cut off.
-DRAW = """(async () => {
-  const found = [];
-  for (const element of document.querySelectorAll(".chart")) {
-    element.scrollIntoView();
-    while (!element.querySelector(".main-svg .xtick")) await new Promise((done) => setTimeout(done, 5));
-    const box = element.getBoundingClientRect();
-    const cut = (text) => {
-      const { left, right, top, bottom, width } = text.getBoundingClientRect();
-      const beside = left < box.left - 1 || right > box.right + 1;
-      return width && (beside || top < box.top - 1 || bottom > box.bottom + 1);
-    };
-    found.push({
-      traces: element.data.length,
-      points: element.data.map((trace) => trace.x.length),
-      drawn: element.querySelectorAll(".trace").length,
-      cut: [...element.querySelectorAll("text")].filter(cut).map((text) => text.textContent),
-      scrolled: Number(element.querySelector(".legend .scrollbar")?.getAttribute("height") ?? 0),
-      svg: element.querySelector(".main-svg").getBoundingClientRect().width,
-    });
-  }
-  return found;
-})()"""
-
-
 def all_is_well(page: chromium.Page, width: int, url: str) -> None:
-    charts = page.run(DRAW)
+    charts = page.charts()
     assert len(charts) == 3 + 2 + 2 + 2 * 4
     for chart in charts:
         assert chart["points"]

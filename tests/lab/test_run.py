@@ -130,13 +130,14 @@ def test_the_order_is_random_and_of_the_seed() -> None:
     assert len(cells[0]) == len(set(cells[0])) == 3 * 3 * len(MODELS)
 
 
-def test_repeats_are_all_kept_and_counted_once() -> None:
+def test_repeats_are_all_kept_and_counted() -> None:
     settings = Settings(("epoll",), connections=(2,), sizes=(64,), duration=0.5, warmup=0.0, repeat=3, seed=1)
     cells = run(settings, Watcher())["cells"]
     assert sorted(cell["repeat"] for cell in cells) == [0, 1, 2]
     for cell in cells:
         assert cell["measured"] is not None
-        assert (cell["measured"]["occupied"] is not None) == (cell["repeat"] == 0)
+        assert cell["measured"]["occupied"] is not None
+        assert cell["measured"]["counted"] or cell["measured"]["uncounted"]
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,25 @@ def test_nothing_is_left_running(
     assert "Traceback" not in err
     if said is not None:
         assert err.splitlines()[-1] == said
+
+
+def test_a_run_that_is_stopped_shows_what_it_has_measured(tmp_path: Path, wait_for_children: Wait) -> None:
+    file, page = tmp_path / "run.json", tmp_path / "run.html"
+    command = [sys.executable, "-m", "proact", "lab", "run", "--models", "epoll", "--connections", "2"]
+    command += ["--repeat", "500", "--no-split", *QUICK, "--json", str(file), "--html", str(page)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("[1/500] ") for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "proact: interrupted")
+    wait_for_children(process.pid, 0)
+    document = json.loads(file.read_text())
+    done = len(document["cells"])
+    assert 1 <= done < 500
+    assert document["stopped"] == f"{done} of 500 cells"
+    for text in (out, page.read_text()):
+        assert f"Stopped early: {done} of 500 cells." in text
 
 
 @pytest.mark.parametrize(

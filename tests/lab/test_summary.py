@@ -110,8 +110,9 @@ def test_a_row_has_medians_and_per_message_values() -> None:
     assert row.rate.half_range == pytest.approx(0.5)
     assert (row.p50, row.p99, row.p999) == (100, 300, 4000)
     assert row.cpu_us.median == pytest.approx(10.0)
-    assert row.calls == pytest.approx(6200 / 3000)
-    assert (row.threads, row.kernel_threads, row.memory) == (1, 0, 4096)
+    assert row.calls is not None
+    assert row.calls.median == pytest.approx(6200 / 3000)
+    assert (row.threads, row.kernel_threads, row.memory) == (1, 0, summary.Spread(4096, 4096, 4096))
     assert (row.system, row.switches) == pytest.approx((0.75, 0.75))
     assert (row.p9999, row.unsent, row.slow) == (5000, 0, None)
     assert not row.load_bound

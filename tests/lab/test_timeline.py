@@ -19,7 +19,7 @@ from proact.lab import timeline as taking
 from proact.lab.phases import asleep, longest_wait, phases, served, waiting_by_role
 from proact.lab.registry import MODELS
 from proact.lab.results import Event, Timeline
-from proact.lab.timeline import Plan, take, take_all
+from proact.lab.timeline import Plan, Taken, take, take_all
 from proact.lab.timeline_view import FIGURES, render_timelines, said
 from proact.lab.workloads import Exchange
 
@@ -28,6 +28,9 @@ class Notes(list[str]):
     """An observer that keeps what it is told."""
 
     note = list.append
+
+    def taken(self, taken: Taken) -> None:
+        pass
 
 
 def taken(model: str, **more: Any) -> Timeline:

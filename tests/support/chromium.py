@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 30  # seconds, for one answer of the browser
+TIMEOUT = 60  # seconds, for one answer of the browser: drawing a report is one
 
 
 def find() -> str | None:
@@ -34,6 +34,31 @@ def wait(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
     return value
+
+
+#: Scrolls to each chart; what has been drawn in it, and what of its text is cut off.
+DRAW = """(async () => {
+  const found = [];
+  for (const element of document.querySelectorAll(".chart")) {
+    element.scrollIntoView();
+    while (!element.querySelector(".main-svg .xtick")) await new Promise((done) => setTimeout(done, 5));
+    const box = element.getBoundingClientRect();
+    const cut = (text) => {
+      const { left, right, top, bottom, width } = text.getBoundingClientRect();
+      const beside = left < box.left - 1 || right > box.right + 1;
+      return width && (beside || top < box.top - 1 || bottom > box.bottom + 1);
+    };
+    found.push({
+      traces: element.data.length,
+      points: element.data.map((trace) => trace.x.length),
+      drawn: element.querySelectorAll(".trace").length,
+      cut: [...element.querySelectorAll("text")].filter(cut).map((text) => text.textContent),
+      scrolled: Number(element.querySelector(".legend .scrollbar")?.getAttribute("height") ?? 0),
+      svg: element.querySelector(".main-svg").getBoundingClientRect().width,
+    });
+  }
+  return found;
+})()"""
 
 
 class Browser:
@@ -186,6 +211,11 @@ class Page:
         """The addresses that this tab has asked for."""
         found = self.mine(lambda each: each.get("method") == "Network.requestWillBeSent")
         return [each["params"]["request"]["url"] for each in found]
+
+    def charts(self) -> list[dict[str, Any]]:
+        """What has been drawn in each chart of a report."""
+        found: list[dict[str, Any]] = self.run(DRAW)
+        return found
 
     def screenshot(self, path: str | Path, *, whole: bool = True) -> None:
         """A PNG of the whole page, or of what is to be seen."""

@@ -6,52 +6,42 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proact.cli.error import CommandError
-from proact.cli.stopping import stoppable
-from proact.lab.asked import chosen, numbers, seconds
+from proact.cli.stopping import StoppedError, stoppable
+from proact.lab.asked import chosen
 from proact.lab.export import as_objects, differences, to_csv
-from proact.lab.files import FILES
-from proact.lab.limits import MAX_SIZE, refusal
+from proact.lab.job import Job, asked_loads, of_load
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
 from proact.lab.report import drawing
 from proact.lab.report.page import to_html
 from proact.lab.results import ResultsError, load
 from proact.lab.run import Settings
-from proact.lab.run import run as run_cells
-from proact.lab.summary import failed
+from proact.lab.summary import empty, failed
 from proact.lab.table import console, render_differences
-from proact.lab.timeline import Plan, add
 from proact.lab.view import render_all
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proact.lab.results import Document
+    from rich.console import RenderableType
 
-#: Messages per second that the load generator takes as a rate.
-MAX_RATE: Final = 10_000_000
+    from proact.lab.results import Document
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-SIZE_DEFAULT: Final = "1024"
-
-#: How few of many connections send in the workload ``idle``, unless ``--active`` says otherwise.
-IDLE_ACTIVE: Final = (1,)
-IDLE_CONNECTIONS: Final = "10,100,1000,10000"
-
-#: Operations on files at once, unless ``--connections`` says otherwise.
-FILES_AT_ONCE: Final = "1,16"
-
 # What the commands share.
 Connections = Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")]
-Size = Annotated[str, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work.")]
+Size = Annotated[
+    str | None, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work (default: 1K).")
+]
 Duration = Annotated[float, typer.Option(help="Seconds each cell is timed.")]
 Warmup = Annotated[float, typer.Option(help="Seconds of load before that.")]
 Repeat = Annotated[int, typer.Option(help="How often each cell is measured.")]
@@ -99,7 +89,7 @@ def run(
     active: Annotated[
         str | None, typer.Option(metavar="N,...", help="How many of them send (default: all).")
     ] = None,
-    size: Size = SIZE_DEFAULT,
+    size: Size = None,
     rate: Annotated[
         str | None,
         typer.Option(metavar="N,...", help="Messages per second, at fixed times (default: closed loop)."),
@@ -133,39 +123,23 @@ def run(
     --connections says; default: 1,16). With --rate latencies count from when a message was
     intended (open loop), so that a stall is not hidden. Exit code 1 if a model failed.
     """
-    names = expanded(chosen("workload", workload, (*WORKLOADS, "files", *FILES, "idle")))
-    if "idle" in names and len(names) > 1:
-        raise CommandError("idle has connections of its own: run it by itself")
-    idle = names == ("idle",)
-    if set(names) <= FILES.keys():
-        if active or rate or size != SIZE_DEFAULT:
-            raise CommandError("files have no --active, no --rate and no --size: an operation moves 4 KiB")
-        connections = connections or FILES_AT_ONCE
-    return measure(
-        Settings(
-            workloads=("echo",) if idle else names,
-            connections=numbers("--connections", connections or (IDLE_CONNECTIONS if idle else "1,10,100")),
-            active=(IDLE_ACTIVE if idle else (None,)) if active is None else numbers("--active", active),
-            sizes=numbers("--size", size, most=MAX_SIZE),
-            rates=(None,) if rate is None else tuple(map(float, numbers("--rate", rate, most=MAX_RATE))),
-            duration=duration,
-            warmup=warmup,
-            repeat=repeat,
-            split=split,
-            models=chosen("model", models, MODELS),
-            **({} if seed is None else {"seed": seed}),
-        ),
-        json_file,
-        csv_file,
-        html_file,
-        timelines=timelines,
+    settings = Settings(
+        models=chosen("model", models, MODELS),
+        duration=duration,
+        warmup=warmup,
+        repeat=repeat,
+        split=split,
+        **asked_loads(workload, connections or "", active or "", size or "", rate or ""),
     )
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    return carry_out(of_load(settings, timelines=timelines), json_file, csv_file, html_file)
 
 
 @app.command(short_help="Echo through every I/O model: `run` with its usual workload.")
 def echo(
     connections: Connections = "1,10,100",
-    size: Size = "1024",
+    size: Size = None,
     duration: Duration = 1.0,
     warmup: Warmup = 0.2,
     repeat: Repeat = 1,
@@ -241,47 +215,39 @@ def compare(
     return 0
 
 
-def measure(
-    settings: Settings,
+def carry_out(
+    job: Job,
     json_file: str | None,
     csv_file: str | None,
-    html_file: str | None = None,
-    *,
-    timelines: bool = False,
+    html_file: str | None,
+    drawn: Callable[[Document, int], RenderableType] = render_all,
 ) -> int:
-    """Check what the types don't, run, and show the results; the exit code."""
-    seconds("--duration", settings.duration, least=0.01)
-    seconds("--warmup", settings.warmup, least=0.0)
-    if settings.repeat < 1:
-        raise CommandError(f"--repeat is {settings.repeat}: it must be 1 or more")
-    reasons = [refusal(connections) for connections in settings.connections]
-    if all(reasons):  # else the other cells are measured
-        raise CommandError(str(reasons[0]))
+    """Measure, and show the results; the exit code. Stopped early, it shows what there was until then."""
     check_files(json_file, csv_file, html_file)
-    requested = [name for name in settings.workloads if name in WORKLOADS]
-    if timelines and not requested:
-        raise CommandError("--timelines needs a workload with requests: files has none")
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    with stoppable(), watch() as progress:
-        document = run_cells(settings, progress)
-        plans = [Plan(model, requested[0]) for model in settings.models] if timelines else []
-        complete = add(document, plans, progress)
-    show(document, json_file, csv_file, html_file)
-    return 1 if failed(document) or not complete else 0
+    document = job.begin()
+    try:
+        with stoppable(), watch() as progress:
+            complete = job.measure(document, progress)
+    except StoppedError:
+        if not empty(document):
+            show(document, json_file, csv_file, html_file)
+        raise
+    show(document, json_file, csv_file, html_file, drawn)
+    return 0 if complete else 1
 
 
 def show(
-    document: Document, json_file: str | None, csv_file: str | None, html_file: str | None = None
+    document: Document,
+    json_file: str | None,
+    csv_file: str | None,
+    html_file: str | None,
+    drawn: Callable[[Document, int], RenderableType] = render_all,
 ) -> None:
     """The tables on stdout, and the raw results and the report where they were asked for."""
     if "-" not in (json_file, csv_file, html_file):
         out = console()
-        out.print(render_all(document, out.width))
-    write(document, json_file, csv_file, html_file)
-
-
-def write(document: Document, json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
-    """The raw results and the report, each where it was asked for."""
+        out.print(drawn(document, out.width))
     wanted: tuple[tuple[str | None, str, Callable[[Document], str]], ...] = (
         (json_file, "raw results", lambda found: json.dumps(found) + "\n"),
         (csv_file, "raw results", to_csv),
@@ -305,11 +271,6 @@ def read_results(path: str) -> Document:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"can't read {path!r}: {error.strerror}") from None
-
-
-def expanded(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The same with ``files`` replaced by its kinds, each once."""
-    return tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
 
 
 def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
-from proact.cli.error import CommandError
-from proact.cli.lab import Duration, Html, Json, Repeat, check_files, write
-from proact.cli.stopping import stoppable
-from proact.lab.asked import chosen, seconds
+from proact.cli.lab import Duration, Html, Json, Repeat, carry_out
+from proact.lab.asked import chosen
 from proact.lab.claims import TRIALS
-from proact.lab.claims.measure import DURATION, REPEAT, measure
 from proact.lab.claims.view import render_claims
-from proact.lab.progress import watch
-from proact.lab.summary import failed
-from proact.lab.table import console
+from proact.lab.job import CLAIM_DURATION, CLAIM_REPEAT, of_claims
 
 
 def claims(
     names: Annotated[
         str, typer.Option("--claims", metavar="NAME,...", help=f"Of: {', '.join(TRIALS)}.")
     ] = "all",
-    duration: Duration = DURATION,
-    repeat: Repeat = REPEAT,
+    duration: Duration = CLAIM_DURATION,
+    repeat: Repeat = CLAIM_REPEAT,
     json_file: Json = None,
     html_file: Html = None,
 ) -> int:
@@ -39,14 +33,5 @@ def claims(
     code 0 whatever the verdicts are, 1 if something failed to run.
     """
     trials = [TRIALS[name] for name in chosen("claim", names, TRIALS)]
-    seconds("--duration", duration, least=0.01)
-    if repeat < 1:
-        raise CommandError(f"--repeat is {repeat}: it must be 1 or more")
-    check_files(json_file, None, html_file)
-    os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    with stoppable(), watch() as progress:
-        document, complete = measure(trials, progress, duration=duration, repeat=repeat)
-    if "-" not in (json_file, html_file):
-        console().print(render_claims(document["claims"]))
-    write(document, json_file, None, html_file)
-    return 1 if failed(document) or not complete else 0
+    job = of_claims(trials, duration=duration, repeat=repeat)
+    return carry_out(job, json_file, None, html_file, lambda document, _: render_claims(document["claims"]))

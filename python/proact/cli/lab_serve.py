@@ -22,7 +22,7 @@ def serve(
       proact lab serve
       proact lab serve --port 8000
 
-    A page on this machine, served by proact: pick models and a load, watch the numbers come, stop, read the
+    A page on this machine, served by proact: pick what to measure, watch the numbers come, stop, read the
     report, download the raw results. Its address is printed. One run at a time, in a process of its own;
     Ctrl-C ends both. Nobody else can reach it unless --host says so: whoever can then, can start runs.
     """

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Final
 
 import typer
 
 from proact.cli.error import CommandError
-from proact.cli.lab import Html, Json, Models, check_files, show
-from proact.cli.stopping import stoppable
-from proact.lab.asked import chosen, numbers, seconds
-from proact.lab.progress import watch
+from proact.cli.lab import Html, Json, Models, carry_out
+from proact.lab.asked import chosen, seconds
+from proact.lab.job import of_timelines
 from proact.lab.registry import MODELS
-from proact.lab.run import Settings, blank
-from proact.lab.timeline import DELAY, MAX_SIZE, REQUESTS, Plan, add
+from proact.lab.timeline import DELAY, REQUESTS
 from proact.lab.workloads import WORKLOADS
 
 #: A delay is from so many seconds to so many: a model that polls meanwhile fills the trace.
@@ -44,23 +41,10 @@ def timeline(
     and who copied the data. The five figures of Stevens' UNIX Network Programming, ch. 6, measured on this
     machine, and the sixth, which compares them. Exit code 1 if a model failed.
     """
-    names = chosen("model", models, MODELS)
-    (work, *more) = chosen("workload", workload, WORKLOADS)
-    sizes = numbers("--size", size, most=MAX_SIZE)
-    if more or len(sizes) > 1:
-        raise CommandError("a timeline is of one workload and one size")
-    if not 1 <= requests <= 1000:
-        raise CommandError(f"--requests is {requests}: it must be from 1 to 1000")
-    after = period("--delay", delay)
-    check_files(json_file, None, html_file)
-    os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    document = blank(Settings(names, (work,), connections=(1,), sizes=sizes, repeat=requests))
-    document["settings"]["delay"] = after
-    with stoppable(), watch() as progress:
-        plans = [Plan(name, work, sizes[0], after, requests) for name in names]
-        complete = add(document, plans, progress)
-    show(document, json_file, None, html_file)
-    return 0 if complete else 1
+    job = of_timelines(
+        chosen("model", models, MODELS), workload, size, delay=period("--delay", delay), requests=requests
+    )
+    return carry_out(job, json_file, None, html_file)
 
 
 def period(option: str, text: str) -> float:

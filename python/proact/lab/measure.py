@@ -1,4 +1,4 @@
-"""One cell of a measurement: a fresh server, a timed pass, and in the first repeat a counting pass.
+"""One cell of a measurement: a fresh server, a timed pass, and a counting pass.
 
 The timed pass is disturbed by nothing but a read of the server's CPU clock every few milliseconds, from the
 load's core. What needs more (counting system calls, walking page tables) has a pass of its own.
@@ -188,8 +188,7 @@ class Bench:
             resident_before = server.resident_bytes()
             try:
                 measured = self._timed(server, cell)
-                if cell.repeat == 0:
-                    self._count(server, cell, measured, resident_before)
+                self._count(server, cell, measured, resident_before)
             except LoadError as error:
                 # A server that has ended is the cause of what the load saw.
                 raise ServerError(server.ended(grace=1.0) or str(error)) from None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proact.lab.measure import Cell
     from proact.lab.results import CellResult
     from proact.lab.run import Settings
+    from proact.lab.timeline import Taken
 
 #: Drawing costs some milliseconds on the load's core, so it is done seldom, and by no thread of its own.
 _REFRESH: Final = 0.5
@@ -60,6 +61,9 @@ class PlainProgress:
     def note(self, what: str) -> None:
         """What is done now, beside the cells."""
         self.say(what)
+
+    def taken(self, taken: Taken) -> None:
+        pass
 
     def say(self, line: str) -> None:
         """One line to stderr, as it is."""

@@ -98,7 +98,7 @@ class Measured(TypedDict):
     switches_voluntary: float  # context switches of all its threads, within the same window
     switches_involuntary: float
     others_cpu: float  # cores kept busy by anything but server and load meanwhile, the hypervisor included
-    counted: Counted | None  # None in all but the first repeat, or with ``uncounted`` saying why
+    counted: Counted | None  # None with ``uncounted`` saying why, or in older results
     uncounted: str | None
     occupied: Occupied | None
     split: Split | None  # None in all but the first repeat, if not asked for, or with ``unsplit`` saying why
@@ -178,8 +178,8 @@ class Claim(TypedDict):
     evidence: dict[str, Any]  # the numbers
 
 
-class Document(TypedDict):
-    """A whole run. A run of one kind leaves the lists of the others empty."""
+class _Always(TypedDict):
+    """What the results of every run hold. A run of one kind leaves the lists of the others empty."""
 
     schema: int
     started: str  # ISO 8601, with offset
@@ -190,6 +190,12 @@ class Document(TypedDict):
     cells: list[CellResult]
     timelines: list[Timeline]
     claims: list[Claim]
+
+
+class Document(_Always, total=False):
+    """A whole run, or one that was stopped early."""
+
+    stopped: str  # how far it came
 
 
 class ResultsError(ValueError):

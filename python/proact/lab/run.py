@@ -83,11 +83,10 @@ class Settings:
         """The cells that have a probing pass, where that is asked for: the first repeat of each."""
         return [cell for cell in self.cells() if self.split and cell.repeat == 0]
 
-    def seconds(self, cell: Cell, *, split: bool) -> float:
+    def seconds(self, *, split: bool) -> float:
         """About how long one cell takes."""
-        counting = COUNT_WARMUP + COUNT_DURATION if cell.repeat == 0 else 0.0
         splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION if split else 0.0
-        return _OVERHEAD + self.warmup + self.duration + counting + splitting
+        return _OVERHEAD + self.warmup + self.duration + COUNT_WARMUP + COUNT_DURATION + splitting
 
 
 class Observer(Protocol):
@@ -112,14 +111,15 @@ def run(
     *,
     cells: Sequence[Cell] | None = None,
     split: Collection[Cell] | None = None,
+    document: Document | None = None,
     load_command: tuple[str, ...] | None = None,
 ) -> Document:
     """Measure all cells, or those given, and return the raw results.
 
-    ``split``: those with a probing pass, if not the first repeat of each. ``load_command`` stands in for the
-    load in tests.
+    ``split``: those with a probing pass, if not the first repeat of each. Each result is in ``document``, if
+    there is one, as soon as it is there. ``load_command`` stands in for the load in tests.
     """
-    document = blank(settings)
+    document = blank(settings) if document is None else document
     cells = settings.cells() if cells is None else cells
     missing = {
         (model, workload, connections): MODELS[model].missing(connections, workload)
@@ -136,7 +136,7 @@ def run(
         else:
             measurable.append(cell)
     probed = frozenset(settings.splits() if split is None else split)
-    seconds = sum(settings.seconds(cell, split=cell in probed) for cell in measurable)
+    seconds = sum(settings.seconds(split=cell in probed) for cell in measurable)
     observer.planned(settings, len(measurable), seconds)
     server_cpu, load_cpu = separate_cores() or (None, None)
     # We read clocks while the load works, so we share its core and leave the server's alone.
@@ -151,8 +151,8 @@ def run(
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed)
         for result in _measure_all(bench, on_files, measurable, observer.started):
+            results.append(result)  # first, so that what is told of is kept, whatever ends the run now
             observer.finished(result)
-            results.append(result)
     return document
 
 

@@ -83,14 +83,14 @@ class Row:
     cpu_us: Spread  # CPU time of the server per message, µs
     system: float  # of that, the part in the kernel: 0 to 1
     switches: float  # context switches of the server per message
-    calls: float | None  # system calls of the server per message
+    calls: Spread | None  # system calls of the server per message
     threads: int | None
     kernel_threads: int | None  # of these, the kernel's
     unsent: float  # of the messages that were intended, the part that was not sent in time: 0 to 1
     slow: float | None  # p50 of the slow requests, µs
     split: Split | None  # where the time went, in a pass of its own
     how: str | None  # on files: how the model goes about it
-    memory: float | None  # bytes per connection; on files it would be those of the operations' data
+    memory: Spread | None  # bytes per connection; on files it would be those of the operations' data
     load_bound: bool  # the load's core was used up, so the server may be capable of more
     failures: tuple[str, ...]  # repeats that failed nevertheless
 
@@ -175,6 +175,11 @@ def failed(document: Document) -> bool:
     return any(cell["status"] == "failed" for cell in document["cells"])
 
 
+def empty(document: Document) -> bool:
+    """Whether it holds no number at all."""
+    return not document["timelines"] and all(cell["measured"] is None for cell in document["cells"])
+
+
 def _block(document: Document, load: Load) -> Block:
     rows: list[Row] = []
     absent: list[Absent] = []
@@ -228,7 +233,7 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
             (each["switches_voluntary"] + each["switches_involuntary"]) / each["messages"]
             for each in measured
         ),
-        calls=median(each["calls"] / each["messages"] for each in counted) if counted else None,
+        calls=Spread.of([each["calls"] / each["messages"] for each in counted]) if counted else None,
         threads=max(each["threads"] for each in occupied) if occupied else None,
         kernel_threads=max(each["kernel_threads"] for each in occupied) if occupied else None,
         unsent=median(each["unsent"] / (each["messages"] + each["unsent"]) for each in measured),
@@ -236,7 +241,7 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         split=next((each["split"] for each in measured if each["split"]), None),
         how=measured[0].get("how"),
         memory=(
-            max(median((each["resident"] - each["resident_before"]) / connections for each in occupied), 0.0)
+            Spread.of([max(each["resident"] - each["resident_before"], 0) / connections for each in occupied])
             if occupied and next(iter(cells))["workload"] not in FILES
             else None
         ),

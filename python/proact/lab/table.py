@@ -69,7 +69,7 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
     if len(found) > 1 and (best := winners(found)):
         parts += ["", Text("When each wins", style="bold"), _winners(best)]
     if found:
-        parts += ["", Text(LEGEND, style="dim")]
+        parts += ["", Text(LEGEND + _INTERVALS * (document["settings"]["repeat"] > 1), style="dim")]
     return Group(*parts)
 
 
@@ -79,10 +79,12 @@ LEGEND: Final = (
     "buffers. Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
 )
 
+_INTERVALS: Final = " ±: half the interval; the report (--html) has it for CPU, calls and memory as well."
+
 _SPLIT_TITLE: Final = (
-    "Where the server's threads were, µs per message (a pass of its own, with a probe in the server; copying "
-    "is the copy and the protocol's path; queue: runnable, not running; others: kernel workers and helper "
-    "threads, beside the sum; ring ops: operations given to io_uring_enter, per message):"
+    "Where the server's threads were, µs per message (one pass, so no interval; with a probe in the server; "
+    "copying is the copy and the protocol's path; queue: runnable, not running; others: kernel workers and "
+    "helper threads, beside the sum; ring ops: operations given to io_uring_enter, per message):"
 )
 
 SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
@@ -100,7 +102,10 @@ def _heading(document: Document) -> Text:
     if document["cells"]:
         times = f"{settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up"
         lines.append(f"{settings['repeat']} x {times}")
-    return Text("\n".join(lines), style="dim")
+    heading = Text("\n".join(lines), style="dim")
+    if "stopped" in document:
+        heading.append(f"\nStopped early: {document['stopped']}.", style="not dim yellow")
+    return heading
 
 
 def _ways(rows: tuple[Row, ...]) -> list[str]:
@@ -166,9 +171,9 @@ def _table(block: Block, width: int, repeats: int) -> Table:
         ("p99", 7, lambda row: number(row.p99)),
         ("p99.9", 7, lambda row: number(row.p999)),
         ("CPU µs", 6, lambda row: number(row.cpu_us.median, 6)),
-        ("calls", 6, lambda row: "-" if row.calls is None else number(row.calls, 6)),
+        ("calls", 6, lambda row: "-" if row.calls is None else number(row.calls.median, 6)),
         ("thr.", 4, lambda row: "-" if row.threads is None else f"{row.threads}"),
-        ("KiB/c", 5, lambda row: "-" if row.memory is None else number(row.memory / 1024, 5)),
+        ("KiB/c", 5, lambda row: "-" if row.memory is None else number(row.memory.median / 1024, 5)),
     ]
     if repeats > 1:
         columns.insert(1, ("±", 4, lambda row: f"{row.rate.half_range:.0%}"))

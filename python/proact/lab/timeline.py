@@ -65,6 +65,9 @@ class Observer(Protocol):
     def note(self, what: str) -> None:
         """Some tenths of a second are spent on ``what``."""
 
+    def taken(self, taken: Taken) -> None:
+        """One timeline is there, or there is none of its model."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Call:
@@ -94,6 +97,7 @@ class _Request:
 def add(document: Document, plans: Iterable[Plan], observer: Observer) -> bool:
     """Take them into ``document``; False if one failed. Those that there are none of are in its settings."""
     absent: dict[str, str] = {}
+    document["settings"]["no_timeline"] = absent
     failed = False
     for taken in take_all(plans, observer):
         if taken.timeline is not None:
@@ -101,7 +105,7 @@ def add(document: Document, plans: Iterable[Plan], observer: Observer) -> bool:
         else:
             absent[taken.plan.model] = f"{'FAILED' if taken.failed else 'not measured'}: {taken.reason}"
             failed |= taken.failed
-    document["settings"]["no_timeline"] = absent
+        observer.taken(taken)
     return not failed
 
 

@@ -117,35 +117,37 @@ def thread_costs(evidence: Evidence) -> Finding:
     """Memory per connection and context switches per message, under many connections."""
 
     def judge(pair: tuple[str, str]) -> Judged:
-        memory = {model: _memory(evidence, model) for model in pair}
+        memory = {model: evidence.values(model, echo(MANY), _memory) for model in pair}
         switches = {model: evidence.values(model, echo(MANY), _switches) for model in pair}
         threads, multiplexing = pair
         # Differences, for the other may have none at all: what threads have more than twice its own.
-        more = memory[threads] - DEARER * memory[multiplexing]
-        oftener = difference(switches[threads], [DEARER * each for each in switches[multiplexing]])
+        more, oftener = (
+            difference(cost[threads], [DEARER * each for each in cost[multiplexing]])
+            for cost in (memory, switches)
+        )
         cases: dict[str, Verdict] = {
-            f"memory of {threads}": "supported" if more > 0 else "contradicted",
+            f"memory of {threads}": decided(more, 0.0, 0.0),
             f"switches of {threads}": decided(oftener, 0.0, 0.0),
         }
         said = (
-            f"at {MANY} connections {threads} holds {memory[threads] / 1024:.1f} KiB a connection and "
-            f"switches {median(switches[threads]):.2f} times a message, {multiplexing} "
-            f"{memory[multiplexing] / 1024:.1f} KiB and {median(switches[multiplexing]):.2f}"
+            f"at {MANY} connections {threads} holds {median(memory[threads]) / 1024:.1f} KiB a connection "
+            f"and switches {median(switches[threads]):.2f} times a message, {multiplexing} "
+            f"{median(memory[multiplexing]) / 1024:.1f} KiB and {median(switches[multiplexing]):.2f}"
         )
         numbers = {
-            "bytes": memory,
-            "switches": {name: raw(Spread.of(each)) for name, each in switches.items()},
+            what: {name: raw(Spread.of(each)) for name, each in cost.items()}
+            for what, cost in (("bytes", memory), ("switches", switches))
         }
         return cases, said, numbers
 
     return _in_pairs(judge, {"times": DEARER})
 
 
-def _memory(evidence: Evidence, model: str) -> float:
-    found = [each["occupied"] for each in evidence.measured(model, echo(MANY)) if each["occupied"]]
-    if not found or not found[0]["threads"]:
-        raise MissingError(f"{model}: its memory was not read")
-    return max(0.0, max(each["resident"] - each["resident_before"] for each in found) / MANY)
+def _memory(measured: Measured) -> float:
+    occupied = measured["occupied"]
+    if occupied is None or not occupied["threads"]:
+        raise MissingError("the memory of a server was not read")
+    return max(0.0, (occupied["resident"] - occupied["resident_before"]) / MANY)
 
 
 def _switches(measured: Measured) -> float:

@@ -17,7 +17,7 @@ from proact.lab.summary import QUIET, Load, cpu_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proact.lab.results import Document, Measured, Phases, Split, Timeline, Verdict
+    from proact.lab.results import Claim, Document, Measured, Phases, Split, Timeline, Verdict
     from proact.lab.summary import Spread
     from proact.lab.timeline import Plan
 
@@ -206,3 +206,19 @@ def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) 
         named = {"supported": "Supported by", "contradicted": "Contradicted by", OPEN: "Left open by"}
         because += "".join(f" {named[each]}: {names}." for each, names in grouped.items() if names)
     return Finding(verdict, because, evidence | {"cases": cases})
+
+
+def judged(trial: Trial, document: Document) -> Claim:
+    """What a document says of a claim."""
+    try:
+        found = trial.judge(Evidence(document))
+    except MissingError as missing:
+        found = Finding("not measured", str(missing), {})
+    return {
+        "name": trial.name,
+        "text": trial.text,
+        "source": trial.source,
+        "verdict": found.verdict,
+        "because": found.because,
+        "evidence": found.evidence,
+    }

@@ -1,4 +1,4 @@
-"""One cell of a measurement on files: a fresh process, timed rounds, and in the first repeat counted ones.
+"""One cell of a measurement on files: a fresh process, timed rounds, and counted ones.
 
 A round is always the same operations, so that its digest is known; rounds follow each other until they have
 taken as long as the cell is to be timed. The clock stands still between them.
@@ -74,8 +74,7 @@ class FileBench:
             others = Others(process)
             reports = self._rounds(process, expected, self._duration)
             measured = _measured(reports, others.cores())
-            if cell.repeat == 0:
-                self._count(process, expected, measured, Occupancy(process, resident_before))
+            self._count(process, expected, measured, Occupancy(process, resident_before))
         if cell in self._probed:
             self._split(cell, files, expected, measured)
         return measured

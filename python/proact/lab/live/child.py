@@ -1,7 +1,8 @@
 """The process that measures for the page: ``python -m proact.lab.live.child PARENT``.
 
-Settings come in as one line of JSON on stdin; each step of the run goes out as one on stdout, last the
-results. It is a process of its own because measuring blocks. SIGINT stops it, and it ends with its parent.
+The form comes in as one line of JSON on stdin; each step of the run goes out as one on stdout, last the
+results. It is a process of its own because measuring blocks. SIGINT stops it, with the results until then,
+and it ends with its parent.
 """
 
 from __future__ import annotations
@@ -10,25 +11,31 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.lifetime import die_with_parent
-from proact.lab.live.form import settings_from_json
-from proact.lab.run import Settings, run
-from proact.lab.summary import Load, cpu_seconds
-from proact.lab.table import describe
+from proact.lab.live.form import job_of
+from proact.lab.summary import Load, cpu_seconds, empty
+from proact.lab.table import amount, describe
 
 if TYPE_CHECKING:
     from proact.lab.measure import Cell
     from proact.lab.results import CellResult
+    from proact.lab.run import Settings
+    from proact.lab.timeline import Taken
+
+#: A timeline takes about so many seconds, most of them for its server to start.
+_TIMELINE: Final = 0.4
 
 
 class Teller:
-    """An observer that tells each step on stdout."""
+    """An observer that tells each step on stdout; after the cells come so many timelines."""
+
+    def __init__(self, timelines: int) -> None:
+        self._timelines = timelines
 
     def planned(self, settings: Settings, cells: int, seconds: float) -> None:
-        tell("planned", cells=cells, seconds=seconds, settings=asdict(settings))
+        tell("planned", steps=cells + self._timelines, seconds=seconds + self._timelines * _TIMELINE)
 
     def started(self, cell: Cell, done: int) -> None:
         load = Load(cell.workload, cell.connections, cell.active, cell.size, cell.rate)
@@ -40,6 +47,18 @@ class Teller:
     def finished(self, result: CellResult) -> None:
         tell("finished", model=result["model"], load=describe(Load.of(result)), **numbers(result))
 
+    def note(self, what: str) -> None:
+        tell("noted", what=what)
+
+    def taken(self, taken: Taken) -> None:
+        plan, timeline = taken.plan, taken.timeline
+        facts: dict[str, Any]
+        if timeline is None:
+            facts = {"status": "failed" if taken.failed else "not measured", "reason": taken.reason}
+        else:
+            facts = {"status": "ok", "answered": timeline["answered"]}
+        tell("taken", model=plan.model, load=f"{plan.workload}, one request x {amount(plan.size)}", **facts)
+
 
 def numbers(result: CellResult) -> dict[str, Any]:
     """What the page shows of one cell; times in µs."""
@@ -48,6 +67,7 @@ def numbers(result: CellResult) -> dict[str, Any]:
         return {"status": result["status"], "reason": result["reason"]}
     return {
         "status": result["status"],
+        "fixed": result["rate"] is not None,
         "rate": measured["messages"] / measured["seconds"],
         "p50": measured["latency"]["percentiles"]["p50"] / 1e3,
         "p99": measured["latency"]["percentiles"]["p99"] / 1e3,
@@ -65,11 +85,18 @@ def main(parent: int) -> int:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    settings = settings_from_json(sys.stdin.readline())
+    job = job_of(json.loads(sys.stdin.readline()))
+    document, teller = job.begin(), Teller(len(job.plans))
+    if not job.cells:
+        teller.planned(job.settings, 0, 0.0)
     try:
-        document = run(settings, Teller())
+        job.measure(document, teller)
     except KeyboardInterrupt:
-        return 130
+        if empty(document):
+            return 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: what there is goes out whole
+    for claim in document["claims"]:
+        tell("judged", text=claim["text"], verdict=claim["verdict"], because=claim["because"])
     tell("results", document=document)
     return 0
 

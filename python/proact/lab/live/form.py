@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any, Final
 
-from proact.lab.asked import AskedError, chosen, numbers, seconds
-from proact.lab.limits import MAX_SIZE, refusal
+from proact.lab.asked import AskedError, chosen, numbers
+from proact.lab.claims import TRIALS
+from proact.lab.job import Job, asked_loads, of_claims, of_load, of_timelines
 from proact.lab.registry import MODELS
 from proact.lab.run import Settings
-from proact.lab.workloads import WORKLOADS
 
-#: What the page starts with: a run of about a minute.
-DEFAULTS: Final = {"connections": "1,10,100", "size": "1K", "duration": "0.3", "repeat": "1"}
+#: What can be measured, each with the fields that it takes; the others stay empty.
+_LOAD: Final = ("models", "workloads", "connections", "active", "size", "rate", "duration", "repeat")
+TAKES: Final[dict[str, tuple[str, ...]]] = {
+    "load": _LOAD,
+    "load and timelines": _LOAD,
+    "timelines": ("models", "workloads", "size"),
+    "claims": ("claims", "duration", "repeat"),
+}
 
-_FIELDS: Final = ("models", "workloads", *DEFAULTS)
+FIELDS: Final = ("models", "workloads", "claims", *_LOAD[2:])
+
+#: What the page starts with: a run of about a minute. What differs follows, as it is chosen.
+DEFAULTS: Final = {
+    "connections": "1,10,100",
+    "active": "",
+    "size": "1K",
+    "rate": "",
+    "duration": "0.3",
+    "repeat": "1",
+}
+USUAL: Final = {
+    "idle": {"connections": "10,100,1000", "active": "1"},
+    "files": {"connections": "1,16", "size": ""},
+    "claims": {"duration": "0.2", "repeat": "5"},
+}
 
 
-def settings_of(form: Any) -> Settings:
+def job_of(form: Any) -> Job:
     """What a form asks for. Raises AskedError."""
     if not isinstance(form, dict):
         raise AskedError("the form is no object")
-    for name in _FIELDS:
+    for name in ("what", *FIELDS):
         if not isinstance(form.get(name), str):
             raise AskedError(f"{name} is missing, or no text")
-    if unknown := form.keys() - set(_FIELDS):
+    if unknown := form.keys() - {"what", *FIELDS}:
         raise AskedError(f"unknown field {min(unknown)!r}")
-    (repeat, *more) = numbers("repeat", form["repeat"], most=1000)
+    if (what := form["what"]) not in TAKES:
+        raise AskedError(f"what is {what!r}: choose from {', '.join(TAKES)}")
+    for name in FIELDS:
+        if form[name].strip() and name not in TAKES[what]:
+            raise AskedError(f"{what} has no {name}")
+    text = {name: form[name].strip() for name in FIELDS}
+    if what == "timelines":
+        models = chosen("model", text["models"], MODELS)
+        return of_timelines(models, text["workloads"], text["size"], dashes="")
+    (repeat, *more) = numbers("repeat", text["repeat"], most=1000)
     if more:
         raise AskedError("repeat takes one number")
-    connections = numbers("connections", form["connections"])
-    reasons = [refusal(each) for each in connections]
-    if all(reasons):  # else the other cells are measured
-        raise AskedError(str(reasons[0]))
-    return Settings(
-        models=chosen("model", form["models"], MODELS),
-        workloads=chosen("workload", form["workloads"], WORKLOADS),
-        connections=connections,
-        sizes=numbers("size", form["size"], most=MAX_SIZE),
-        duration=seconds("duration", _number("duration", form["duration"]), least=0.01),
+    duration = _number("duration", text["duration"])
+    if what == "claims":
+        trials = [TRIALS[name] for name in chosen("claim", text["claims"], TRIALS)]
+        return of_claims(trials, duration=duration, repeat=repeat, dashes="")
+    loads = (text[name] for name in ("workloads", "connections", "active", "size", "rate"))
+    settings = Settings(
+        models=chosen("model", text["models"], MODELS),
+        duration=duration,
         repeat=repeat,
         split=True,
+        **asked_loads(*loads, dashes=""),
     )
+    return of_load(settings, timelines=what == "load and timelines", dashes="")
 
 
 def _number(name: str, text: str) -> float:
@@ -50,16 +78,3 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise AskedError(f"{name} is {text!r}: it takes a number of seconds") from None
-
-
-def settings_to_json(settings: Settings) -> str:
-    """One line, for the child."""
-    return json.dumps(asdict(settings)) + "\n"
-
-
-def settings_from_json(line: str) -> Settings:
-    """What ``settings_to_json`` wrote."""
-    found: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(line).items()
-    }
-    return Settings(**found)

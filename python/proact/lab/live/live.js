@@ -5,10 +5,13 @@
   const byId = (id) => document.getElementById(id);
   const token = document.querySelector('meta[name="token"]').content;
   const form = byId("form");
-  const boxes = [...form.querySelectorAll('input[name="models"]:enabled')];
-  let cells = []; // the finished ones of this run
+  const models = [...form.querySelectorAll('input[name="models"]')].map((box) => box.value);
+  const usual = JSON.parse(form.dataset.usual); // values of the fields, by what is chosen; "" is for all
+  const fields = Object.keys(usual[""]);
+  let usualFor = "";
+  let cells = []; // those of this run that have numbers
   let run = null; // its number
-  let planned = 0;
+  let planned = 0, done = 0; // steps: cells and timelines
   let drawing = null;
 
   async function post(path, body) {
@@ -23,17 +26,60 @@
   }
 
   function chosen(name) {
-    return [...form.querySelectorAll(`input[name="${name}"]:checked`)].map((box) => box.value).join(",");
+    return [...form.querySelectorAll(`input[name="${name}"]:checked:enabled`)].map((box) => box.value).join(",");
   }
 
+  function value(name) {
+    const field = form.elements[name];
+    return field.disabled ? "" : field.value.trim();
+  }
+
+  // Shows what the thing to measure takes, with the usual values where nobody has written others.
+  function suit() {
+    const what = chosen("what");
+    for (const part of form.querySelectorAll("[data-for]")) {
+      part.hidden = !JSON.parse(part.dataset.for).includes(what);
+      (part.matches("fieldset") ? part : part.querySelector("input")).disabled = part.hidden;
+    }
+    const works = chosen("workloads").split(",");
+    const suits = what === "claims" ? what : works.includes("idle") ? "idle" : works.join() === "files" ? "files" : "";
+    const [before, now] = [usualFor, suits].map((name) => ({ ...usual[""], ...usual[name] }));
+    for (const name of fields) {
+      if (form.elements[name].value === before[name]) form.elements[name].value = now[name];
+    }
+    usualFor = suits;
+  }
+
+  // What does not go together, before the server has to say so.
+  function problem() {
+    const what = chosen("what"), works = chosen("workloads").split(","), files = works.join() === "files";
+    if (what === "claims") return chosen("claims") ? "" : "Choose a claim.";
+    if (!chosen("models")) return "Choose a model.";
+    if (!works[0]) return "Choose a workload.";
+    if (what === "timelines" && (works.length > 1 || files || works[0] === "idle" || value("size").includes(","))) {
+      return "A timeline is of one workload (echo, web or mixed) and of one size.";
+    }
+    if (works.includes("idle") && works.length > 1) return "idle has connections of its own: run it by itself.";
+    if (files && (value("active") || value("rate") || value("size"))) {
+      return "files have no share that sends, no bytes per message and no fixed rate: leave these empty.";
+    }
+    if (files && what !== "load") return "Timelines need a workload with requests: files has none.";
+    return "";
+  }
+
+  form.addEventListener("change", suit);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const fields = Object.fromEntries(["connections", "size", "duration", "repeat"].map((name) => [name, form.elements[name].value]));
-    post("/start", { ...fields, models: chosen("models"), workloads: chosen("workloads") });
+    byId("problem").textContent = problem();
+    if (problem()) return;
+    const groups = ["what", "models", "workloads", "claims"].map((name) => [name, chosen(name)]);
+    post("/start", Object.fromEntries([...groups, ...fields.map((name) => [name, value(name)])]));
   });
   byId("stop").addEventListener("click", () => post("/stop", {}));
-  byId("all").addEventListener("click", () => boxes.forEach((box) => { box.checked = true; }));
-  byId("none").addEventListener("click", () => boxes.forEach((box) => { box.checked = false; }));
+  for (const button of form.querySelectorAll("fieldset button")) {
+    const boxes = button.closest("fieldset").querySelectorAll("input");
+    button.addEventListener("click", () => boxes.forEach((box) => { box.checked = button.value === "yes"; }));
+  }
 
   function running(yes) {
     byId("start").disabled = yes;
@@ -44,17 +90,27 @@
     return value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
   }
 
-  function row(cell) {
+  // One step's line: its numbers, or a sentence in their place.
+  function row(step, sentence, numbers = []) {
     const line = byId("cells").insertRow();
-    const texts = cell.status === "ok"
-      ? [cell.model, cell.load, ...[cell.rate, cell.p50, cell.p99, cell.cpu].map(number)]
-      : [cell.model, cell.load, `${cell.status}: ${cell.reason}`];
+    const texts = [step.model, step.load, ...(step.status !== "ok" ? [`${step.status}: ${step.reason}`] : sentence ? [sentence] : numbers)];
     texts.forEach((text, at) => {
       const field = line.insertCell();
-      field.textContent = text;
-      if (at > 1 && cell.status === "ok") field.className = "number";
+      field.textContent = typeof text === "number" ? number(text) : text;
+      if (typeof text === "number") field.className = "number";
     });
     line.lastChild.colSpan = 7 - texts.length;
+    byId("progress").value = ++done;
+  }
+
+  function verdict({ text, verdict: word, because }) {
+    const card = document.createElement("article");
+    card.className = `claim ${word.replace(" ", "-")}`;
+    for (const [tag, said] of [["p", word], ["h3", text], ["p", because]]) {
+      card.append(Object.assign(document.createElement(tag), { textContent: said }));
+    }
+    card.firstChild.className = "verdict";
+    byId("verdicts").append(card);
   }
 
   function median(values) {
@@ -64,35 +120,45 @@
   }
 
   function figure() {
-    const measured = cells.filter((cell) => cell.status === "ok");
-    const models = boxes.map((box) => box.value).filter((model) => measured.some((cell) => cell.model === model));
-    const loads = [...new Set(measured.map((cell) => cell.load))].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
+    // Where the rate is given, what there is to compare is the latency.
+    const free = cells.filter((cell) => !cell.fixed), measured = free.length ? free : cells;
+    const metric = free.length ? "rate" : "p99";
+    const unit = measured.every((cell) => cell.load.startsWith("files")) ? "operations" : "messages";
+    const title = free.length ? `${unit} per second` : "99th percentile of latency, µs";
+    const shown = models.filter((model) => measured.some((cell) => cell.model === model));
+    const loads = [...new Set(measured.map((cell) => cell.load))]
+      .sort((one, other) => one.replaceAll(",", "").localeCompare(other.replaceAll(",", ""), "en", { numeric: true }));
     const patterns = ["", "/", "x", ".", "-", "|", "+"];
     const data = loads.map((load, at) => {
-      const rates = (model) => measured.filter((cell) => cell.load === load && cell.model === model).map((cell) => cell.rate);
-      const there = models.filter((model) => rates(model).length);
+      const rates = (model) => measured.filter((cell) => cell.load === load && cell.model === model).map((cell) => cell[metric]);
+      const there = shown.filter((model) => rates(model).length);
       return { type: "bar", orientation: "h", name: load, y: there, x: there.map((model) => median(rates(model))),
                marker: { pattern: { shape: patterns[at % patterns.length] } },
-               hovertemplate: "%{y}: %{x:,.4~g} messages/s<extra></extra>" };
+               hovertemplate: "%{y}: %{x:,.4~g}<extra></extra>" };
     });
-    const yaxis = { title: { text: "model" }, type: "category", categoryorder: "array", categoryarray: models,
+    const yaxis = { title: { text: "model" }, type: "category", categoryorder: "array", categoryarray: shown,
                     autorange: "reversed", dtick: 1, showgrid: false };
-    const xaxis = { title: { text: "messages per second" }, rangemode: "tozero", tickformat: "~s" };
-    return { data, layout: { barmode: "group", xaxis, yaxis }, height: 64 + models.length * (12 + 12 * loads.length) };
+    const xaxis = { title: { text: title }, rangemode: "tozero", tickformat: "~s" };
+    byId("drawn").textContent = `${title[0].toUpperCase()}${title.slice(1)} so far: ${free.length ? "longer" : "shorter"} is better`;
+    return { data, layout: { barmode: "group", xaxis, yaxis }, height: 64 + shown.length * (12 + 12 * loads.length) };
   }
 
   // Seldom: drawing takes CPU time from what is measured.
   function drawSoon() {
     drawing ??= setTimeout(() => {
       drawing = null;
-      if (cells.some((cell) => cell.status === "ok")) charts.draw(byId("chart"), figure());
+      if (!cells.length) return;
+      byId("figure").hidden = false;
+      charts.draw(byId("chart"), figure());
     }, 500);
   }
 
   const shown = {
     begun() {
-      cells = [];
+      [cells, planned, done] = [[], 0, 0];
       byId("cells").replaceChildren();
+      byId("verdicts").replaceChildren();
+      byId("figure").hidden = true;
       Plotly.purge(byId("chart"));
       byId("chart").style.height = "0";
       byId("run").hidden = false;
@@ -102,27 +168,35 @@
       byId("progress").value = 0;
       running(true);
     },
-    planned({ cells: count, seconds }) {
-      planned = count;
-      byId("progress").max = Math.max(1, count);
-      byId("state").textContent = `${count} cells, about ${Math.ceil(seconds)} s.`;
+    planned({ steps, seconds }) {
+      planned = steps;
+      byId("progress").max = Math.max(1, steps);
+      byId("state").textContent = `${steps} steps, about ${Math.ceil(seconds)} s.`;
     },
-    started({ model, load, done }) {
+    started({ model, load }) {
       byId("state").textContent = `${done + 1} of ${planned}: ${model}, ${load}`;
     },
     finished(cell) {
+      row(cell, null, [cell.rate, cell.p50, cell.p99, cell.cpu]);
+      if (cell.status !== "ok") return;
       cells.push(cell);
-      byId("progress").value = cells.length;
-      row(cell);
       drawSoon();
     },
-    ended({ how, reason }) {
+    noted({ what }) {
+      byId("state").textContent = `${done + 1} of ${planned}: ${what}`;
+    },
+    taken(timeline) {
+      row(timeline, `answered in ${number(timeline.answered ?? 0)} µs`);
+    },
+    judged: verdict,
+    ended({ how, reason, results }) {
       running(false);
-      byId("links").hidden = how !== "done";
-      byId("state").textContent = { done: "Done.", stopped: "Stopped.", failed: `Failed: ${reason}` }[how];
+      byId("links").hidden = !results;
+      byId("state").textContent = { done: "Done.", stopped: `Stopped early: ${reason}.`, failed: `Failed: ${reason}` }[how];
     },
   };
 
+  suit();
   const events = new EventSource("/events");
   events.addEventListener("message", ({ data, lastEventId }) => {
     const number = lastEventId.split(".")[0];

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
 
-from proact.lab.live.form import DEFAULTS
+from proact.lab.claims import TRIALS
+from proact.lab.live.form import DEFAULTS, TAKES, USUAL
 from proact.lab.registry import MODELS
 from proact.lab.workloads import WORKLOADS
 
-#: What the fields are called, and what they take.
+_NUMBERS = "[0-9]+[KkMm]?( *, *[0-9]+[KkMm]?)*"
+
+#: What the fields are called, what they take, and as a pattern.
 _LABELS = {
-    "connections": ("Connections", "such as 1,10,100"),
-    "size": ("Bytes per message", "such as 64,1K,64K"),
-    "duration": ("Seconds per cell", "0.01 to 3600"),
-    "repeat": ("Repeats", "5 or more for intervals that mean something"),
+    "connections": ("Connections", "such as 1,10,100; on files: operations at once", _NUMBERS),
+    "active": ("Of these, how many send", "such as 1,10; empty: all of them", _NUMBERS),
+    "size": ("Bytes per message", "such as 64,1K,64K; files have none", _NUMBERS),
+    "rate": ("Messages per second, fixed", "such as 500,5000; empty: as fast as they go", _NUMBERS),
+    "duration": ("Seconds per cell", "0.01 to 3600", "[0-9]*[.]?[0-9]+"),
+    "repeat": ("Repeats", "6 or more for intervals of 95 %", "[0-9]+"),
+}
+
+#: Buttons for all boxes of a group.
+_TICK = '<p><button type="button" value="yes">All</button> <button type="button" value="">None</button></p>'
+
+#: What can be measured, in a few words.
+_WHAT = {
+    "load": "every model under the same load: speed, latency, CPU, calls, memory",
+    "load and timelines": "the same, then one request through each model",
+    "timelines": "one request through each model, call by call",
+    "claims": "what textbooks say, each sentence tested; about two minutes for all",
 }
 
 
@@ -34,11 +51,16 @@ def live_page(token: str) -> str:
 <h1>What each I/O model costs</h1>
 <p class="how">The same work through every model, measured on this machine. Leave the machine alone
 while it runs: what else it does is measured with it, this page included.</p>
-<form id="form">
-<fieldset><legend>Models</legend><div class="choices">{_models()}</div>
-<p><button type="button" id="all">All</button> <button type="button" id="none">None</button></p></fieldset>
-<fieldset><legend>Workload</legend><div class="choices">{_workloads()}</div></fieldset>
-<fieldset><legend>Load</legend><div class="fields">{_fields()}</div></fieldset>
+<form id="form" data-usual="{escape(json.dumps({"": DEFAULTS, **USUAL}))}">
+<fieldset><legend>What to measure</legend><div class="choices">{_what()}</div></fieldset>
+<fieldset data-for="{_kinds("models")}"><legend>Models</legend><div class="choices">{_models()}</div>
+{_TICK}</fieldset>
+<fieldset data-for="{_kinds("workloads")}"><legend>Workload</legend>
+<div class="choices">{_workloads()}</div></fieldset>
+<fieldset data-for="{_kinds("claims")}"><legend>Claims</legend>
+<div class="choices">{_claims()}</div>
+{_TICK}</fieldset>
+<fieldset><legend>How</legend><div class="fields">{_fields()}</div></fieldset>
 <p><button type="submit" id="start">Start</button></p>
 </form>
 <p id="problem" class="warning" role="alert"></p>
@@ -49,11 +71,12 @@ while it runs: what else it does is measured with it, this page included.</p>
 <p><button type="button" id="stop" disabled>Stop</button></p>
 <p id="links" hidden><a href="/report">Open the report</a> ·
 <a href="/results.json">Download the raw results (JSON)</a></p>
-<figure><h3>Messages per second so far</h3><div class="chart" id="chart"></div>
-<figcaption>Longer is better: the median of the repeats so far. The report has the intervals.</figcaption>
+<figure id="figure" hidden><h3 id="drawn"></h3><div class="chart" id="chart"></div>
+<figcaption>The median of the repeats so far. The report has the intervals.</figcaption>
 </figure>
+<div class="claims" id="verdicts"></div>
 <div class="wide" tabindex="0"><table>
-<thead><tr><th>model</th><th>load</th><th>messages/s</th><th>p50 µs</th><th>p99 µs</th><th>CPU µs</th></tr>
+<thead><tr><th>model</th><th>load</th><th>per second</th><th>p50 µs</th><th>p99 µs</th><th>CPU µs</th></tr>
 </thead><tbody id="cells"></tbody>
 </table></div>
 </section>
@@ -75,23 +98,41 @@ def _models() -> str:
 
 
 def _workloads() -> str:
+    listed = {name: workload.about for name, workload in WORKLOADS.items()} | {
+        "idle": "echo over many connections, of which few send; by itself",
+        "files": "many small files, and reads and appends of large ones",
+    }
+    return "".join(_box("workloads", name, about, checked=name == "echo") for name, about in listed.items())
+
+
+def _what() -> str:
     return "".join(
-        _box("workloads", name, workload.about, checked=name == "echo")
-        for name, workload in WORKLOADS.items()
+        _box("what", name, about, kind="radio", checked=name == "load") for name, about in _WHAT.items()
     )
 
 
-def _box(group: str, name: str, about: str, *, usable: bool = True, checked: bool = True) -> str:
+def _claims() -> str:
+    return "".join(_box("claims", name, trial.text) for name, trial in TRIALS.items())
+
+
+def _kinds(field: str) -> str:
+    """What has such a field, for the page to show it with that alone."""
+    return escape(json.dumps([kind for kind, fields in TAKES.items() if field in fields]))
+
+
+def _box(
+    group: str, name: str, about: str, *, kind: str = "checkbox", usable: bool = True, checked: bool = True
+) -> str:
     state = (" checked" if checked else "") if usable else " disabled"
     return (
-        f'<label><input type="checkbox" name="{group}" value="{escape(name)}"{state}> {escape(name)}'
+        f'<label><input type="{kind}" name="{group}" value="{escape(name)}"{state}> {escape(name)}'
         f' <small class="how">{escape(about)}</small></label>'
     )
 
 
 def _fields() -> str:
     return "".join(
-        f'<label>{label}<input name="{name}" value="{escape(DEFAULTS[name])}" autocomplete="off">'
-        f'<small class="how">{hint}</small></label>'
-        for name, (label, hint) in _LABELS.items()
+        f'<label data-for="{_kinds(name)}">{label}<input name="{name}" value="{escape(DEFAULTS[name])}"'
+        f' pattern="{pattern}" title="{hint}" autocomplete="off"><small class="how">{hint}</small></label>'
+        for name, (label, hint, pattern) in _LABELS.items()
     )

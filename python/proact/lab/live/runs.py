@@ -12,19 +12,16 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from proact.lab.live.form import settings_to_json
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from proact.lab.results import Document
-    from proact.lab.run import Settings
 
 #: Bytes of one line from the child: the results are one.
 _LINE: Final = 1 << 30
 
-#: Seconds in which a run has to end that was asked to.
-_GRACE: Final = 5.0
+#: Seconds in which a run has to end, and hand over its results, that was asked to.
+_GRACE: Final = 10.0
 
 #: Seconds after which a watcher is sent a comment, so that one who has gone is noticed.
 _PULSE: Final = 15.0
@@ -52,7 +49,7 @@ class Runs:
 
     def __init__(self) -> None:
         self.current: Run | None = None
-        self.document: Document | None = None  # of the last run that came to its end
+        self.document: Document | None = None  # of the last run that has measured anything
         self._news = asyncio.Event()  # set, and replaced, with each event
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -63,8 +60,11 @@ class Runs:
         """Whether a run is going on."""
         return self.current is not None and not self.current.ended
 
-    async def start(self, settings: Settings) -> None:
-        """Start measuring. Raises BusyError while a run goes on, OSError if there is no process to be had."""
+    async def start(self, form: dict[str, str]) -> None:
+        """Start measuring what a form asks for, which has been checked.
+
+        Raises BusyError while a run goes on, OSError if there is no process to be had.
+        """
         if self.going_on:
             raise BusyError("a run is going on: stop it, or wait for its end")
         run = Run(1 if self.current is None else self.current.number + 1)
@@ -83,13 +83,13 @@ class Runs:
             run.ended = True
             raise
         self._tell(run, {"event": "begun"})
-        self._watching = asyncio.create_task(self._watch(run, self._process, settings))
+        self._watching = asyncio.create_task(self._watch(run, self._process, form))
 
     async def stop(self) -> None:
         """End the run of now, if there is one; return once nothing of it is left."""
+        if self._process is not None and self._process.returncode is None and not self._stopping:
+            self._process.send_signal(signal.SIGINT)  # once: a second would disturb its cleaning up
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGINT)
         if self._watching is not None:
             try:
                 async with asyncio.timeout(_GRACE):
@@ -124,21 +124,21 @@ class Runs:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _watch(self, run: Run, process: asyncio.subprocess.Process, settings: Settings) -> None:
+    async def _watch(self, run: Run, process: asyncio.subprocess.Process, form: dict[str, str]) -> None:
         """Pass on what the child says, to its end."""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        done, broken = False, None
+        document: Document | None = None
+        broken = None
         problems = asyncio.create_task(process.stderr.read())
-        process.stdin.write(settings_to_json(settings).encode())
+        process.stdin.write(json.dumps(form).encode() + b"\n")
         process.stdin.close()
         try:
             async for line in process.stdout:
                 event = json.loads(line)
                 if event["event"] == "results":
-                    self.document = cast("Document", event["document"])
-                    done = True
+                    self.document = document = cast("Document", event["document"])
                 else:
                     self._tell(run, event)
         except ValueError as error:  # something else has written there
@@ -146,9 +146,11 @@ class Runs:
             broken = f"the measuring process does not speak JSON: {error}"
         code = await process.wait()
         said = (await problems).decode(errors="replace").strip().splitlines()
-        how = "done" if done else "stopped" if self._stopping else "failed"
         run.ended = True
-        reason = (
-            broken or (said or [f"the measuring process ended with {code}"])[-1] if how == "failed" else None
-        )
-        self._tell(run, {"event": "ended", "how": how, "reason": reason})
+        if document is not None:
+            how, reason = ("stopped" if "stopped" in document else "done"), document.get("stopped")
+        elif self._stopping:
+            how, reason = "stopped", "nothing was measured"
+        else:
+            how, reason = "failed", broken or (said or [f"the measuring process ended with {code}"])[-1]
+        self._tell(run, {"event": "ended", "how": how, "reason": reason, "results": document is not None})

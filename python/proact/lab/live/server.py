@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from proact import run as run_on_proact
 from proact.lab.asked import AskedError
-from proact.lab.live.form import settings_of
+from proact.lab.live.form import job_of
 from proact.lab.live.http import Connection, RefusedError, Request, Response, text
 from proact.lab.live.page import live_page
 from proact.lab.live.runs import BusyError, Runs
@@ -166,7 +166,8 @@ class Server:
         except ValueError:  # no UTF-8, no JSON
             raise AskedError("the form is no JSON") from None
         try:
-            await self._runs.start(settings_of(form))
+            job_of(form)  # raises AskedError
+            await self._runs.start(form)
         except BusyError as error:
             raise RefusedError(HTTPStatus.CONFLICT, str(error)) from None
         except OSError as error:
@@ -175,7 +176,7 @@ class Server:
 
     def _results(self) -> Document:
         if self._runs.document is None:
-            raise RefusedError(HTTPStatus.NOT_FOUND, "no run has come to its end yet")
+            raise RefusedError(HTTPStatus.NOT_FOUND, "nothing has been measured yet")
         return self._runs.document
 
     async def _report_page(self) -> bytes:

@@ -155,7 +155,10 @@ def split_bars(rows: Sequence[Row]) -> Figure:
     ]
     whole = max(work + waiting for work, waiting in zip(busy, micros["waiting"], strict=True))
     shown = max(max(busy) * _WAITING_SHOWN, *micros["others"])
-    how = "Each bar is the time that the server's threads lived per message, and what they did meanwhile."
+    how = (
+        "Each bar is the time that the server's threads lived per message, and what they did meanwhile; one "
+        "pass, so without an interval."
+    )
     if whole > shown:
         how += " The longest waits run off the right edge: tap twice to see all."
     layout = {

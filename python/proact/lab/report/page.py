@@ -90,6 +90,7 @@ def to_html(document: Document) -> str:
 <header>
 <h1>What each I/O model costs</h1>
 <p class="how">{tables.machine(document)}</p>
+{tables.stopped(document)}
 <p><button id="download" type="button">Download the raw results (JSON)</button></p>
 <noscript><p class="warning">The charts need JavaScript; the tables do not.</p></noscript>
 </header>

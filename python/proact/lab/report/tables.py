@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
     from proact.lab.results import Claim, Document
-    from proact.lab.summary import Block, Row
+    from proact.lab.summary import Block, Row, Spread
 
 _MARKS: Final = {"supported": "✓", "contradicted": "✗", "depends": "≈", "not measured": "–"}
 
@@ -49,6 +49,12 @@ def machine(document: Document) -> str:
             f"{'on a core each' if settings['pinned'] else 'not pinned to cores'}; seed {document['seed']}",
         )
     return "<br>".join(map(escape, lines))
+
+
+def stopped(document: Document) -> str:
+    """A word of warning on a run that did not come to its end."""
+    how_far = document.get("stopped")
+    return f'<p class="warning">Stopped early: {escape(how_far)}.</p>' if how_far else ""
 
 
 def when_each_wins(blocks: Sequence[Block]) -> str:
@@ -99,16 +105,19 @@ def block_numbers(block: Block) -> str:
         return ""
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("messages/s", lambda row: f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}"),
-        ("±", lambda row: f"{row.rate.half_range:.0%}" if row.repeats > 1 else "–"),
+        ("±", lambda row: _interval(row.rate)),
         ("p50 µs", lambda row: number(row.p50)),
         ("p99 µs", lambda row: number(row.p99)),
         ("p99.9 µs", lambda row: number(row.p999)),
         ("CPU µs", lambda row: number(row.cpu_us.median)),
+        ("±", lambda row: _interval(row.cpu_us)),
         ("in kernel", lambda row: f"{row.system:.0%}"),
-        ("calls", lambda row: "–" if row.calls is None else number(row.calls)),
+        ("calls", lambda row: "–" if row.calls is None else number(row.calls.median)),
+        ("±", lambda row: _interval(row.calls)),
         ("switches", lambda row: number(row.switches)),
         ("threads", lambda row: "–" if row.threads is None else f"{row.threads}"),
-        ("KiB/conn.", lambda row: "–" if row.memory is None else number(row.memory / 1024)),
+        ("KiB/conn.", lambda row: "–" if row.memory is None else number(row.memory.median / 1024)),
+        ("±", lambda row: _interval(row.memory)),
     ]
     if any(row.slow is not None for row in block.rows):
         columns.append(("slow ms", lambda row: "–" if row.slow is None else number(row.slow / 1e3)))
@@ -118,7 +127,13 @@ def block_numbers(block: Block) -> str:
     numbers = table(
         ("model", "I/O model", *(heading for heading, _ in columns)), rows, numbers=range(2, 2 + len(columns))
     )
-    return f'<details><summary>All numbers</summary>{numbers}<p class="how">{escape(LEGEND)}</p></details>'
+    legend = escape(f"{LEGEND} ±: half the interval of the median, – for a value that was taken once.")
+    return f'<details><summary>All numbers</summary>{numbers}<p class="how">{legend}</p></details>'
+
+
+def _interval(spread: Spread | None) -> str:
+    """Half the interval of a median; – for a value that was taken once, as calls were in older results."""
+    return "–" if spread is None or spread.low == spread.high else f"{spread.half_range:.0%}"
 
 
 def claims(found: Sequence[Claim]) -> str:

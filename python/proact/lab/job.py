@@ -1,0 +1,187 @@
+"""What is measured into one document: cells under load, timelines, and claims that are judged by both.
+
+From what a person asks for, in a shell or a form, to a ``Job``; whatever is wrong with it is an AskedError.
+Ctrl-C ends a job early: what was measured until then stays in its document, which says so.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from proact.lab import timeline
+from proact.lab.asked import AskedError, chosen, numbers, seconds
+from proact.lab.claims.trial import judged
+from proact.lab.files import FILES
+from proact.lab.limits import MAX_SIZE, refusal
+from proact.lab.run import Observer, Settings, blank, run
+from proact.lab.summary import failed
+from proact.lab.timeline import DELAY, REQUESTS, Plan
+from proact.lab.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proact.lab.claims.trial import Trial
+    from proact.lab.measure import Cell
+    from proact.lab.results import Document
+
+#: Messages per second that the load generator takes as a rate.
+MAX_RATE: Final = 10_000_000
+
+#: All that a load can be of: the files together and by kind; idle is echo over connections of which few send.
+LOADS: Final = (*WORKLOADS, "files", *FILES, "idle")
+
+#: What is put under load where nothing else is asked for; on files connections are operations at once.
+CONNECTIONS: Final = "1,10,100"
+IDLE_CONNECTIONS: Final = "10,100,1000,10000"
+FILES_AT_ONCE: Final = "1,16"
+IDLE_ACTIVE: Final = "1"
+SIZE: Final = "1024"
+
+#: How often a claim's cell is measured that needs an interval, and for how long, in seconds.
+CLAIM_REPEAT: Final = 5
+CLAIM_DURATION: Final = 0.2
+CLAIM_WARMUP: Final = 0.05
+
+
+class Watcher(Observer, timeline.Observer, Protocol):
+    """Who is told of cells and of timelines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that goes into one document."""
+
+    settings: Settings
+    cells: tuple[Cell, ...] = ()
+    split: frozenset[Cell] = frozenset()  #: those with a probing pass
+    plans: tuple[Plan, ...] = ()
+    trials: tuple[Trial, ...] = ()
+
+    def begin(self) -> Document:
+        """Its document, with nothing measured yet."""
+        document = blank(self.settings)
+        if self.plans and not self.cells:
+            document["settings"]["delay"] = self.plans[0].delay
+        return document
+
+    def measure(self, document: Document, observer: Watcher) -> bool:
+        """Measure into ``document``; False if something failed to run.
+
+        KeyboardInterrupt goes on from here, with how far it came in the document's ``stopped``.
+        """
+        try:
+            if self.cells:
+                run(self.settings, observer, cells=self.cells, split=self.split, document=document)
+            complete = timeline.add(document, self.plans, observer)
+            document["claims"] = [judged(trial, document) for trial in self.trials]
+        except KeyboardInterrupt:
+            document["stopped"] = self._progress(document)
+            raise
+        return complete and not failed(document)
+
+    def _progress(self, document: Document) -> str:
+        parts = (
+            (document["cells"], self.cells, "cells"),
+            (document["timelines"], self.plans, "timelines"),
+        )
+        come = " and ".join(
+            f"{len(done)} of {len(planned)} {what}" for done, planned, what in parts if planned
+        )
+        return come + ("; no claim is judged by half of what it needs" if self.trials else "")
+
+
+def of_load(settings: Settings, *, timelines: bool = False, dashes: str = "--") -> Job:
+    """Every model under every load, and a timeline of each where they are wanted."""
+    _check(settings, dashes)
+    requested = [name for name in settings.workloads if name in WORKLOADS]
+    if timelines and not requested:
+        raise AskedError("timelines need a workload with requests: files has none")
+    plans = [Plan(model, requested[0]) for model in settings.models] if timelines else []
+    return Job(settings, tuple(settings.cells()), frozenset(settings.splits()), tuple(plans))
+
+
+def of_timelines(
+    models: tuple[str, ...],
+    workload: str,
+    size: str,
+    *,
+    delay: float = DELAY,
+    requests: int = REQUESTS,
+    dashes: str = "--",
+) -> Job:
+    """One request through each model."""
+    works = chosen("workload", workload, WORKLOADS)
+    sizes = numbers(f"{dashes}size", size or SIZE, most=timeline.MAX_SIZE)
+    if len(works) > 1 or len(sizes) > 1:
+        raise AskedError("a timeline is of one workload and one size")
+    if not 1 <= requests <= 1000:
+        raise AskedError(f"{dashes}requests is {requests}: it must be from 1 to 1000")
+    settings = Settings(models, works, connections=(1,), sizes=sizes, repeat=requests)
+    plans = (Plan(name, works[0], sizes[0], delay, requests) for name in models)
+    return Job(settings, plans=tuple(plans))
+
+
+def of_claims(trials: Sequence[Trial], *, duration: float, repeat: int, dashes: str = "--") -> Job:
+    """All that these need, in one run."""
+    cells = needed(trials, repeat)
+    plans = tuple(dict.fromkeys(plan for trial in trials for plan in trial.plans))
+    settings = Settings(
+        tuple(dict.fromkeys([*(cell.model for cell in cells), *(plan.model for plan in plans)])),
+        connections=tuple(sorted({cell.connections for cell in cells})),
+        duration=duration,
+        warmup=CLAIM_WARMUP,
+        repeat=repeat,
+        split=True,
+    )
+    _check(settings, dashes)
+    random.Random(settings.seed).shuffle(cells)
+    cells.sort(key=lambda cell: cell.repeat)  # so that a drift of the machine meets all of them alike
+    split = {cell for trial in trials for need in trial.needs if need.split for cell in need.cells(1)}
+    return Job(settings, tuple(cells), frozenset(split), plans, tuple(trials))
+
+
+def needed(trials: Sequence[Trial], repeat: int) -> list[Cell]:
+    """Every cell that one of them looks at, once."""
+    return list(
+        dict.fromkeys(cell for trial in trials for need in trial.needs for cell in need.cells(repeat))
+    )
+
+
+def asked_loads(
+    workload: str, connections: str, active: str, size: str, rate: str, *, dashes: str = "--"
+) -> dict[str, Any]:
+    """The fields of ``Settings`` that say what the models are put under; empty is as usual.
+
+    ``dashes`` stand before the names of the options in what is said of them.
+    """
+    names = chosen("workload", workload, LOADS)
+    names = tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
+    if "idle" in names and len(names) > 1:
+        raise AskedError("idle has connections of its own: run it by itself")
+    idle, files = names == ("idle",), set(names) <= FILES.keys()
+    if files and (active or rate or size):
+        options = f"no {dashes}active, no {dashes}rate and no {dashes}size"
+        raise AskedError(f"files have {options}: an operation moves 4 KiB")
+    usual = IDLE_CONNECTIONS if idle else FILES_AT_ONCE if files else CONNECTIONS
+    active = active or (IDLE_ACTIVE if idle else "")
+    rates = numbers(f"{dashes}rate", rate, most=MAX_RATE) if rate else ()
+    return {
+        "workloads": ("echo",) if idle else names,
+        "connections": numbers(f"{dashes}connections", connections or usual),
+        "active": numbers(f"{dashes}active", active) if active else (None,),
+        "sizes": numbers(f"{dashes}size", size or SIZE, most=MAX_SIZE),
+        "rates": tuple(map(float, rates)) or (None,),
+    }
+
+
+def _check(settings: Settings, dashes: str) -> None:
+    seconds(f"{dashes}duration", settings.duration, least=0.01)
+    seconds(f"{dashes}warmup", settings.warmup, least=0.0)
+    if settings.repeat < 1:
+        raise AskedError(f"{dashes}repeat is {settings.repeat}: it must be 1 or more")
+    reasons = [refusal(connections) for connections in settings.connections]
+    if reasons and all(reasons):  # else the other cells are measured
+        raise AskedError(str(reasons[0]))
