@@ -76,8 +76,8 @@ def watching_costs(evidence: Evidence) -> Finding:
         cases,
         f"With {WIDE.connections} connections watched for {NARROW.connections}, one of them active, a "
         f"message costs select {shown(watched['select'])} times the CPU and epoll "
-        f"{shown(watched['epoll'])}; with "
-        f"{BUSY.active} active an epoll_wait costs {active:.2f} times what it costs with one.",
+        f"{shown(watched['epoll'])}; with {BUSY.active} active an epoll_wait costs "
+        f"{active:.2f} times what it costs with one (one pass each).",
         {
             "watched": {model: raw(each) for model, each in watched.items()},
             "active": active,
