@@ -10,6 +10,14 @@ from support import peers
 variable = contextvars.ContextVar("variable", default="unset")
 
 
+@pytest.fixture(autouse=True)
+def variable_restored():
+    """Which test runs before another in the same process is up to pytest-xdist."""
+    token = variable.set("unset")
+    yield
+    variable.reset(token)
+
+
 def one_turn(loop):
     loop.call_soon(loop.stop)
     loop.run_forever()
