@@ -18,3 +18,8 @@ def test_forking_with_operations_in_flight(engine, what):
 
 def test_multiprocessing_with_fork(engine):
     assert children.output("fork_pool.py", engine=engine) == "[0, 1, 4, 9, 16]"
+
+
+@pytest.mark.skipif(bool(loops.REFERENCE), reason="asyncio lets a child use, and wreck, its parent's loop")
+def test_a_child_does_not_send_what_its_parent_has_written(engine):
+    assert children.output("fork_flush.py", engine=engine) == "once"

@@ -46,7 +46,8 @@ impl Scheduler {
     fn flush_writes(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         std::mem::swap(&mut self.io.get()?.flush, &mut turn.flushing);
         // One enter of a ring carries many sends; a lone one is cheaper by itself, without a completion to come.
-        let at_once = self.engine == Engine::IoUring && turn.flushing.len() == 1;
+        // A fork in the middle of a turn leaves it to its parent.
+        let at_once = self.engine == Engine::IoUring && turn.flushing.len() == 1 && !self.is_forked();
         let mut outcome = Ok(());
         for transport in turn.flushing.drain(..) {
             let transport = transport.bind(slf.py());
