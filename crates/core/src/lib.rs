@@ -4,6 +4,7 @@
 mod address;
 mod call;
 mod cell;
+mod ending;
 mod factories;
 mod files;
 mod handle;
@@ -53,6 +54,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::ending::install();
         crate::handle::install(module.py());
         crate::soon::install(module.py())?;
         module.add(

@@ -18,6 +18,7 @@ use pyo3::types::PyBytes;
 use crate::address::Address;
 use crate::call::{bytes_memory, method1, os_error};
 use crate::cell::LoopCell;
+use crate::ending::finalise;
 use crate::files::FileWork;
 use crate::io::{Io, Sent};
 use crate::scheduler::Scheduler;
@@ -531,7 +532,10 @@ impl Drop for Operation {
         drop(state);
         if let State::Done(Ok(value)) = done {
             // A loop that is in use elsewhere, or closed, has no place for them any more.
-            Python::attach(|py| self.keep(py, value, true)).unwrap_or_default();
+            finalise(|py| {
+                let _ = self.keep(py, value, true);
+                Ok(())
+            });
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod turn;
 
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 #[pyclass(frozen, subclass, module = "proact._core")]
 pub struct Scheduler {
     pub(crate) io: LoopCell<Io>,
+    /// Fds of transports that went while the engine was in use, and whether they are to be closed: see `give_up_later`.
+    orphans: LoopCell<Vec<(RawFd, bool)>>,
+    orphaned: AtomicBool,
     pub(crate) readers: LoopCell<Readers>,
     ready: Queue,
     timers: LoopCell<Timers>,
@@ -190,10 +194,41 @@ impl Scheduler {
         Ok(None)
     }
 
+    /// A transport's fd belongs to nobody any more, and is to be closed if it was `ours`. A destructor may say so: on any
+    /// thread, and while the engine is in use, in which case the next turn sees to it.
+    pub fn give_up_later(&self, fd: RawFd, ours: bool) {
+        if self.is_closed() || self.is_forked() {
+            if ours {
+                // SAFETY: the transport's own fd, which no engine uses any more (in a forked child, its copy).
+                unsafe { libc::close(fd) };
+            }
+            return;
+        }
+        self.orphans.wait().push((fd, ours));
+        self.orphaned.store(true, Ordering::Release);
+        if let Some(mut io) = self.io.try_get() {
+            self.adopt(&mut io);
+        } else {
+            self.waker.wake();
+        }
+    }
+
+    /// Gives up the fds that were left behind.
+    fn adopt(&self, io: &mut Io) {
+        if !self.orphaned.swap(false, Ordering::Acquire) {
+            return;
+        }
+        for (fd, ours) in std::mem::take(&mut *self.orphans.wait()) {
+            // Nobody is left who could be told of an error.
+            let _ = io.give_up(fd, ours);
+        }
+    }
+
     /// Ends the engine, and drops all that waits for it or for its time.
     fn release(&self) -> PyResult<()> {
         let (left, targets, queued) = {
             let mut io = self.io.get()?;
+            self.adopt(&mut io);
             // A forked child only lets go of its copies.
             let left = if self.is_forked() {
                 0
@@ -296,6 +331,8 @@ impl Scheduler {
         Ok(Scheduler {
             waker: driver.waker(),
             io: LoopCell::new(Io::new(driver)),
+            orphans: LoopCell::new(Vec::new()),
+            orphaned: AtomicBool::new(false),
             readers: LoopCell::new(Readers::default()),
             ready: Queue::default(),
             timers: LoopCell::new(Timers::new(Arc::clone(&cancelled))),

@@ -199,6 +199,9 @@ impl Scheduler {
 
     fn turn(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
         let py = slf.py();
+        if self.orphaned.load(Ordering::Relaxed) {
+            self.adopt(&mut *self.io.get()?);
+        }
         if self.wait(slf, turn)? {
             self.dispatch(slf, turn)?;
         }

@@ -397,15 +397,8 @@ impl Drop for DatagramTransport {
         let Ok(mut state) = self.state.get() else { return };
         let fd = std::mem::replace(&mut state.fd, -1);
         drop(state);
-        if fd < 0 {
-            return;
+        if fd >= 0 {
+            super::abandoned(self.scheduler.get(), fd, |py| self.release_socket(py));
         }
-        Python::attach(|py| {
-            if let Ok(true) = self.release_socket(py) {
-                // SAFETY: the transport's own fd, and nothing uses it any more.
-                unsafe { libc::close(fd) };
-            }
-            super::warn_unclosed(py, &format!("fd={fd}"));
-        });
     }
 }

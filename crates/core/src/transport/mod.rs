@@ -18,13 +18,27 @@ mod send;
 pub mod stream;
 pub mod tls;
 
+use std::os::fd::RawFd;
+
 use pyo3::exceptions::PyResourceWarning;
 use pyo3::prelude::*;
 
+use crate::call::one_after_other;
+use crate::ending::finalise;
+use crate::scheduler::Scheduler;
+
+/// A transport that nobody closed is gone: its fd is closed if it is `ours`, which `release` finds out, its number is free
+/// for others, and the program is told.
+fn abandoned(scheduler: &Scheduler, fd: RawFd, release: impl FnOnce(Python<'_>) -> PyResult<bool>) {
+    finalise(|py| {
+        let ours = release(py);
+        scheduler.give_up_later(fd, matches!(ours, Ok(true)));
+        one_after_other(py, ours.map(drop), warn_unclosed(py, &format!("fd={fd}")))
+    });
+}
+
 /// Tells of a transport that nobody closed; `which` says more of it.
-fn warn_unclosed(py: Python<'_>, which: &str) {
+fn warn_unclosed(py: Python<'_>, which: &str) -> PyResult<()> {
     let message = std::ffi::CString::new(format!("unclosed transport {which}")).unwrap_or_default();
-    if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1) {
-        error.write_unraisable(py, None);
-    }
+    PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
 }

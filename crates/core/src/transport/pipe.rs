@@ -25,6 +25,7 @@ use crate::call::{
     stops_the_loop, uninit_bytes,
 };
 use crate::cell::LoopCell;
+use crate::ending::finalise;
 use crate::io::Sent;
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
@@ -541,13 +542,14 @@ impl Drop for PipeTransport {
         let (phase, fd, pipe) = (state.phase, state.fd, state.pipe.take());
         drop(state);
         let Some(pipe) = pipe else { return };
-        Python::attach(|py| {
-            if phase < Phase::Closing {
-                super::warn_unclosed(py, &format!("fd={fd}"));
-            }
-            if let Err(error) = pipe.call_method0(py, intern!(py, "close")) {
-                error.write_unraisable(py, None);
-            }
+        finalise(|py| {
+            let warned = if phase < Phase::Closing {
+                super::warn_unclosed(py, &format!("fd={fd}"))
+            } else {
+                Ok(())
+            };
+            let closed = pipe.call_method0(py, intern!(py, "close")).map(drop);
+            one_after_other(py, warned, closed)
         });
     }
 }

@@ -23,6 +23,7 @@ use self::lower::Lower;
 use self::session::Session;
 use crate::call::{exception, method1, stops_the_loop};
 use crate::cell::LoopCell;
+use crate::ending::finalise;
 use crate::scheduler::Scheduler;
 use crate::timers::now;
 use crate::transport::flow::Flow;
@@ -455,7 +456,7 @@ impl Drop for TLSTransport {
         if closed {
             return;
         }
-        Python::attach(|py| crate::transport::warn_unclosed(py, "<TLSTransport>"));
+        finalise(|py| crate::transport::warn_unclosed(py, "<TLSTransport>"));
     }
 }
 
