@@ -26,6 +26,42 @@ pub fn interpreter_ends() -> bool {
     unsafe { Py_IsFinalizing() != 0 }
 }
 
+/// The exception that is on its way in this thread, if there is one.
+#[cfg(Py_3_12)]
+struct Raised(*mut ffi::PyObject);
+#[cfg(not(Py_3_12))]
+struct Raised([*mut ffi::PyObject; 3]);
+
+impl Raised {
+    fn take() -> Raised {
+        #[cfg(Py_3_12)]
+        // SAFETY: called with the GIL; the reference is ours until it is given back.
+        return Raised(unsafe { ffi::PyErr_GetRaisedException() });
+        #[cfg(not(Py_3_12))]
+        {
+            let mut raised = [std::ptr::null_mut(); 3];
+            let [kind, value, traceback] = &mut raised;
+            // SAFETY: three places to write to; the references in them are ours until they are given back.
+            unsafe { ffi::PyErr_Fetch(kind, value, traceback) };
+            Raised(raised)
+        }
+    }
+
+    fn restore(self) {
+        #[cfg(Py_3_12)]
+        // SAFETY: what `take` has taken, null included.
+        unsafe {
+            ffi::PyErr_SetRaisedException(self.0)
+        };
+        #[cfg(not(Py_3_12))]
+        {
+            let [kind, value, traceback] = self.0;
+            // SAFETY: what `take` has taken, nulls included.
+            unsafe { ffi::PyErr_Restore(kind, value, traceback) };
+        }
+    }
+}
+
 /// Runs what a destructor has to do with Python. An exception that is on its way stays as it is; what `body` raises is told
 /// through `sys.unraisablehook`. False: the interpreter ends, and `body` did not run.
 pub fn finalise(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
@@ -33,16 +69,11 @@ pub fn finalise(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
         return false;
     }
     let ran = Python::try_attach(|py| {
-        let mut raised = [std::ptr::null_mut(); 3];
-        let [kind, value, traceback] = &mut raised;
-        // SAFETY: three places to write to; the references in them are ours until they are given back below.
-        unsafe { ffi::PyErr_Fetch(kind, value, traceback) };
+        let raised = Raised::take();
         if let Err(error) = body(py) {
             error.write_unraisable(py, None);
         }
-        let [kind, value, traceback] = raised;
-        // SAFETY: what was fetched above.
-        unsafe { ffi::PyErr_Restore(kind, value, traceback) };
+        raised.restore();
     });
     ran.is_some()
 }
