@@ -264,6 +264,6 @@ on_every_engine! {
         assert_eq!(rig.result(close), 0);
         assert!(!is_open(dir));
         drop(other);
-        rig.cancel(open, OpKind::OpenAt);
+        rig.cancel(open);
     }
 }
