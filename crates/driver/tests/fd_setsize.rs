@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, engine_report, open};
+use proact_driver::{Config, Engine, Op, engine_report, open};
 
 #[test]
 fn numbers_past_the_set() {

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind};
+use proact_driver::{Config, Engine, Op};
 
 fn shell(script: &str) -> Child {
     Command::new("/bin/sh")
