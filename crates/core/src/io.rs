@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use proact_driver::{
-    Completion, Config, Driver, Engine, Flags, Op, OpKind, Stats, Submitted, Token, Waker, explain, open,
+    Completion, Config, Driver, Engine, Flags, Op, Stats, Submitted, Token, Waker, explain, open,
 };
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -91,10 +91,9 @@ impl Io {
         }
     }
 
-    pub fn cancel(&mut self, token: Token) {
-        if let Some(kind) = self.slots.kind(token) {
-            self.driver.cancel(token, kind);
-        }
+    /// As [`Driver::cancel`]: true if the op is over by this, and takes nothing any more.
+    pub fn cancel(&mut self, token: Token) -> bool {
+        self.driver.cancel(token)
     }
 
     /// Closes an fd that no op of ours uses any more. The peer sees it when this returns.
@@ -224,7 +223,9 @@ impl Driver for Closed {
         Submitted::Ready(-libc::ECANCELED)
     }
 
-    fn cancel(&mut self, _token: Token, _kind: OpKind) {}
+    fn cancel(&mut self, _token: Token) -> bool {
+        false
+    }
 
     fn wait(&mut self, _timeout: Option<Duration>, _batch: &mut Vec<Completion>) -> std::io::Result<()> {
         Err(std::io::Error::from_raw_os_error(libc::EBADF))

@@ -247,9 +247,7 @@ impl Ring {
     /// the cancel reached it. A token that is not in flight is ignored.
     fn cancel(&self, token: Token) -> PyResult<()> {
         self.with(|inner| {
-            if let Some(kind) = inner.slots.kind(token) {
-                inner.driver.cancel(token, kind);
-            }
+            inner.driver.cancel(token);
         })
     }
 

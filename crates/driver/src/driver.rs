@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::op::{Completion, Op, OpKind, Token};
+use crate::op::{Completion, Op, Token};
 use crate::readiness::ReadinessDriver;
 use crate::selector::{epoll::Epoll, poll::Poll, select::Select};
 use crate::stats::Stats;
@@ -37,7 +37,10 @@ pub trait Driver: Send {
 
     /// Asks for an op in flight to end soon. Advisory: the terminal completion follows in any case, with
     /// `-ECANCELED` or with what the op did before the cancel reached it. An unknown token is ignored.
-    fn cancel(&mut self, token: Token, kind: OpKind);
+    ///
+    /// True: this call has ended the op. Its `-ECANCELED` comes with the next wait, and it takes nothing any more,
+    /// whatever happens until then. False: it may still take something (or has ended, or the token is unknown).
+    fn cancel(&mut self, token: Token) -> bool;
 
     /// Submits what is queued, waits at most `timeout` (`None`: until something happens) for a completion or a wake-up,
     /// and appends all that has completed to `batch`. Returning with an empty batch is no error.

@@ -256,13 +256,17 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    fn cancel_pooled(&mut self, token: Token, op: Op) {
+    /// Whether no thread had begun with it.
+    fn cancel_pooled(&mut self, token: Token, op: Op) -> bool {
         if self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) {
             self.end(token, op.kind(), -libc::ECANCELED);
             self.undelegate(token, &op);
-        } else if let Some(Place::Pool(pooled)) = self.places.get_mut(&token) {
+            return true;
+        }
+        if let Some(Place::Pool(pooled)) = self.places.get_mut(&token) {
             pooled.cancelled = true;
         }
+        false
     }
 
     /// Ends everything that waits for an fd, and forgets the fd.
@@ -289,7 +293,7 @@ impl<S: Selector> ReadinessDriver<S> {
             let _ = self.selector.watch(fd, watched, none, &mut self.stats.syscalls);
         }
         for token in waiters {
-            self.cancel(token, OpKind::Close);
+            self.cancel(token);
         }
     }
 
@@ -443,9 +447,9 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         }
     }
 
-    fn cancel(&mut self, token: Token, _kind: OpKind) {
+    fn cancel(&mut self, token: Token) -> bool {
         if !self.generation.is_current() {
-            return;
+            return false;
         }
         match self.places.get(&token) {
             Some(&Place::Waiting(fd, direction)) => {
@@ -453,10 +457,11 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
                 if !S::WATCH_IS_SYSCALL {
                     self.settle(fd, Interest::default());
                 }
+                true
             }
             Some(Place::Pool(pooled)) => self.cancel_pooled(token, pooled.op),
             // A close is carried out whatever happens, or the fd would leak.
-            Some(Place::Closing) | None => {}
+            Some(Place::Closing) | None => false,
         }
     }
 
@@ -534,7 +539,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         self.discards = true;
         let tokens: Vec<Token> = self.places.keys().copied().collect();
         for token in tokens {
-            self.cancel(token, OpKind::Close);
+            self.cancel(token);
         }
         let deadline = Instant::now() + limit;
         let mut batch = Vec::new();

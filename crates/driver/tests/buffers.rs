@@ -13,7 +13,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, OpKind};
+use proact_driver::{Config, Engine};
 
 fn few(deny: &[&str]) -> Config {
     Config {
@@ -159,7 +159,7 @@ fn a_holder_of_everything_stops_only_receiving_and_does_not_spin() {
             e.write_all(b"starved").unwrap();
             let starved = rig.submit(recv_multi(&f));
             rig.assert_pending(starved);
-            rig.cancel(starved, OpKind::RecvMulti);
+            rig.cancel(starved);
             assert_eq!(rig.result(starved), CANCELED, "{name}");
         }
         rig.release_held();

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Op, OpKind, Token};
+use proact_driver::{Op, Token};
 
 /// Numbers are used again naturally, lowest first: only if no other test opens files meanwhile.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -172,7 +172,7 @@ on_every_engine! {
         rig.assert_pending(polls);
         a.write_all(b"data").unwrap();
         assert_eq!(rig.result(stays), 4);
-        rig.cancel(polls, OpKind::PollMulti);
+        rig.cancel(polls);
         assert_eq!(rig.result(polls), CANCELED);
     }
 

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, engine_report, open};
+use proact_driver::{Config, Engine, Op, engine_report, open};
 
 #[test]
 fn numbers_past_the_set() {
@@ -54,14 +54,14 @@ fn numbers_past_the_set() {
             rig.assert_pending(multi);
             a.write_all(b"higher").unwrap();
             assert_eq!(rig.bytes(multi, 6), b"higher", "{name}");
-            rig.cancel(multi, OpKind::RecvMulti);
+            rig.cancel(multi);
             assert_eq!(rig.result(multi), CANCELED, "{name}");
         }
         // Nothing of what was watched before is damaged.
         rig.assert_pending(early);
         low.write_all(b"low").unwrap();
         assert_eq!(rig.bytes(early, 3), b"low", "{name}");
-        rig.cancel(early, OpKind::RecvMulti);
+        rig.cancel(early);
         assert_eq!(rig.result(early), CANCELED, "{name}");
     }
 

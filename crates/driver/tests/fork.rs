@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Completion, Op, OpKind, Submitted};
+use proact_driver::{Completion, Op, Submitted};
 
 /// One fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -72,7 +72,7 @@ on_every_engine! {
                 return 1;
             }
             // None of these may touch the parent's ring or set, nor memory that the child did not inherit.
-            driver.cancel(0, OpKind::RecvMulti);
+            driver.cancel(0);
             // SAFETY: polls and closes point at no memory.
             let submitted = unsafe { driver.submit(99, Op::Poll { fd, events: POLLIN }) };
             // SAFETY: as above.
@@ -107,7 +107,7 @@ on_every_engine! {
         c.write_all(b"alive").unwrap();
         assert_eq!(rig.bytes(multi, 13), b"to the parent");
         assert_eq!(rig.result(single), 5);
-        rig.cancel(poll, OpKind::PollMulti);
+        rig.cancel(poll);
         assert_eq!(rig.result(poll), CANCELED);
         drop(a);
         assert_eq!(rig.result(multi), 0);

@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, OpKind, Submitted, Token, open};
+use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, Submitted, Token, open};
 
 const CONNECTIONS: usize = 6;
 const STEPS: usize = 1500;
@@ -28,6 +28,8 @@ struct Pending {
     connection: usize,
     op: Op,
     cancelled: bool,
+    /// The cancel itself has ended it.
+    ended: bool,
     closed: bool,
 }
 
@@ -105,6 +107,7 @@ impl World {
             connection,
             op,
             cancelled: false,
+            ended: false,
             closed: false,
         };
         if let Some(memory) = memory {
@@ -150,6 +153,7 @@ impl World {
         let memory = self.memory.remove(&token);
         let index = pending.connection;
         let canceled = result == CANCELED;
+        assert!(!pending.ended || canceled, "{name}: {result} after its end");
         assert!(
             !canceled || pending.cancelled || pending.closed,
             "{name}: nobody cancelled {:?}",
@@ -316,15 +320,15 @@ impl World {
         let mut tokens: Vec<Token> = self.pending.keys().copied().collect();
         tokens.sort_unstable();
         if tokens.is_empty() {
-            return self.driver.cancel(self.next_token + 7, OpKind::Recv);
+            assert!(!self.driver.cancel(self.next_token + 7));
+            return;
         }
         let token = tokens[self.random.below(tokens.len())];
         let pending = self.pending.get_mut(&token).unwrap();
         if !matches!(pending.op, Op::Close { .. }) {
             pending.cancelled = true;
         }
-        let kind = pending.op.kind();
-        self.driver.cancel(token, kind);
+        pending.ended |= self.driver.cancel(token);
     }
 
     /// The engine's end is closed, with whatever is in flight; a new pair takes its place and perhaps its number.
@@ -407,7 +411,7 @@ impl World {
         }
         for (token, pending) in &mut self.pending {
             pending.cancelled = true;
-            self.driver.cancel(*token, pending.op.kind());
+            pending.ended |= self.driver.cancel(*token);
         }
         while !self.pending.is_empty() {
             self.wait(Duration::from_millis(1));

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind};
+use proact_driver::{Config, Engine, Op};
 
 fn shell(script: &str) -> Child {
     Command::new("/bin/sh")
@@ -70,7 +70,7 @@ on_every_engine! {
         let waiting = rig.submit(wait_id(&fd));
         rig.assert_pending(waiting);
         let begun = Instant::now();
-        rig.cancel(waiting, OpKind::WaitId);
+        rig.cancel(waiting);
         assert_eq!(rig.result(waiting), CANCELED);
         assert!(begun.elapsed() < Duration::from_secs(1));
         drop(child.stdin.take());
@@ -98,7 +98,7 @@ on_every_engine! {
         let (reader, writer) = pipe(0);
         let poll = rig.submit(Op::PollMulti { fd: reader.as_raw_fd(), events: POLLIN });
         rig.assert_pending(poll);
-        rig.cancel(poll, OpKind::PollMulti);
+        rig.cancel(poll);
         assert_eq!(rig.result(poll), CANCELED);
         let _duplicate = reader.try_clone().unwrap();
         rig.driver.forget(reader.as_raw_fd());

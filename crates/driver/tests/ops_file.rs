@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use common::*;
-use proact_driver::{Engine, Op, OpKind};
+use proact_driver::{Engine, Op};
 
 fn open_at(file: &Path, flags: i32) -> Op {
     Op::OpenAt {
@@ -264,6 +264,6 @@ on_every_engine! {
         assert_eq!(rig.result(close), 0);
         assert!(!is_open(dir));
         drop(other);
-        rig.cancel(open, OpKind::OpenAt);
+        rig.cancel(open);
     }
 }

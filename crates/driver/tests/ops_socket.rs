@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use common::*;
-use proact_driver::{Engine, Op, OpKind};
+use proact_driver::{Engine, Op};
 
 on_every_engine! {
     fn recv_waits_for_data(rig) {
@@ -312,7 +312,7 @@ on_every_engine! {
                 assert_eq!(memory[0], round);
             }
         }
-        rig.cancel(token, OpKind::AcceptMulti);
+        rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
         let (a, _b) = pair();
         assert_eq!(rig.run(Op::AcceptMulti { fd: a.as_raw_fd() }), -libc::EINVAL);
@@ -384,7 +384,7 @@ on_every_engine! {
         rig.assert_pending(token);
         a.write_all(b"x").unwrap();
         assert!(rig.next(token).more);
-        rig.cancel(token, OpKind::PollMulti);
+        rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
     }
 
@@ -503,7 +503,7 @@ on_every_engine! {
         assert_eq!(&memory[..5], b"line\n");
         let token = rig.submit(read(&far, memory, -1));
         rig.assert_pending(token);
-        rig.cancel(token, OpKind::Read);
+        rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
     }
 
@@ -531,7 +531,7 @@ on_every_engine! {
         }
         let token = rig.submit(read(&inotify, memory, -1));
         rig.assert_pending(token);
-        rig.cancel(token, OpKind::Read);
+        rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
     }
 

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind};
+use proact_driver::{Config, Engine, Op};
 
 /// Goes on with the rig in another thread and comes back with it.
 fn elsewhere(mut rig: Rig, run: impl FnOnce(&mut Rig) + Send + 'static) -> Rig {
@@ -69,8 +69,8 @@ on_every_engine! {
                 // What is submitted there works too, and stays behind in turn.
                 let memory = buffer(8);
                 assert_eq!(rig.run(recv(&d, memory)), 1);
-                for (token, kind) in [(multi, OpKind::RecvMulti), (polls, OpKind::PollMulti), (accepting, OpKind::AcceptMulti)] {
-                    rig.cancel(token, kind);
+                for token in [multi, polls, accepting] {
+                    rig.cancel(token);
                     assert_eq!(rig.result(token), CANCELED);
                 }
                 drop((b, listener, second));
@@ -86,7 +86,7 @@ on_every_engine! {
         let receive = rig.submit(recv(&b, memory));
         let sends = rig.submit(send(&c, bytes(b"queued")));
         let gone = rig.submit(Op::Poll { fd: d.as_raw_fd(), events: POLLOUT });
-        rig.cancel(gone, OpKind::Poll);
+        rig.cancel(gone);
         let closed = pair().0.into_raw_fd();
         let close = rig.submit(Op::Close { fd: closed });
         a.write_all(b"data").unwrap();
@@ -105,8 +105,8 @@ on_every_engine! {
         let token = rig.submit(recv_multi(&b));
         let poll = rig.submit(Op::Poll { fd: b.as_raw_fd(), events: POLLIN });
         rig.assert_pending(token);
-        rig.cancel(token, OpKind::RecvMulti);
-        rig.cancel(poll, OpKind::Poll);
+        rig.cancel(token);
+        rig.cancel(poll);
         drop(elsewhere(rig, move |rig| {
             assert_eq!(rig.result(token), CANCELED);
             assert_eq!(rig.result(poll), CANCELED);
@@ -275,7 +275,7 @@ fn fallbacks_move_too() {
             rig = elsewhere(rig, move |rig| {
                 a.write_all(b"moved").unwrap();
                 assert_eq!(rig.bytes(token, 5), b"moved", "without {words:?}");
-                rig.cancel(token, OpKind::RecvMulti);
+                rig.cancel(token);
                 assert_eq!(rig.result(token), CANCELED);
                 drop(b);
             });

@@ -46,7 +46,9 @@ impl StreamTransport {
             state.stop_receiving(&mut io);
             match state.sending {
                 // Its chunks are the kernel's until the completion.
-                Some(token) => io.cancel(token.get()),
+                Some(token) => {
+                    io.cancel(token.get());
+                }
                 None => state.out.clear(),
             }
             if state.receiving.is_some() || state.sending.is_some() {

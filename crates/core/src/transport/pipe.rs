@@ -349,10 +349,9 @@ impl State {
             return;
         }
         self.stopping = true;
-        [self.polling, self.writing]
-            .into_iter()
-            .flatten()
-            .for_each(|token| io.cancel(token));
+        for token in [self.polling, self.writing].into_iter().flatten() {
+            io.cancel(token);
+        }
     }
 }
 

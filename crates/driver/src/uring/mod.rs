@@ -159,10 +159,10 @@ impl UringDriver {
             self.cancel_one(user);
         }
         if !self.table.users(fd).is_empty() {
-            self.table.insert(token, op, Way::Native);
+            self.table.insert(token, op, Way::Native, self.ring.fills());
             self.table.close_later(token, fd);
         } else if self.features.native(OpKind::Close) {
-            self.table.insert(token, op, Way::Native);
+            self.table.insert(token, op, Way::Native, self.ring.fills());
             self.arm(token, &op, Way::Native);
         } else {
             return self.at_once(&op);
@@ -194,24 +194,32 @@ impl UringDriver {
         }
     }
 
-    fn cancel_one(&mut self, token: Token) {
+    /// Whether that has ended it: neither the kernel nor a thread has it.
+    fn cancel_one(&mut self, token: Token) -> bool {
         let Some(entry) = self.table.get_mut(token) else {
-            return;
+            return false;
         };
         let kind = entry.op.kind();
         // A close is carried out whatever happens, or the fd would leak.
         if entry.cancelled || kind == OpKind::Close {
-            return;
+            return false;
         }
-        if !entry.armed {
+        let (way, splices) = (entry.way, kind == OpKind::Splice);
+        let is_back = if !entry.armed {
             self.rearm.retain(|waiting| *waiting != token);
             self.starved.retain(|waiting| *waiting != token);
-            return self.end(token, -libc::ECANCELED);
+            true
+        } else if way == Way::Pool {
+            self.pool.as_mut().is_some_and(|pool| pool.cancel(token))
+        } else {
+            entry.since_fill == self.ring.fills() && self.take_back(token, kind)
+        };
+        if is_back {
+            self.end(token, -libc::ECANCELED);
+            return true;
         }
-        entry.cancelled = true;
-        let (way, splices) = (entry.way, kind == OpKind::Splice);
-        if way == Way::Pool && self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) {
-            return self.end(token, -libc::ECANCELED);
+        if let Some(entry) = self.table.get_mut(token) {
+            entry.cancelled = true;
         }
         let mut cancel = |label| {
             let cancel = opcode::AsyncCancel::new(tag(label, token)).build();
@@ -224,6 +232,15 @@ impl UringDriver {
         if way == Way::Polled || splices {
             cancel(POLLED | kind as u8);
         }
+        false
+    }
+
+    /// Takes an op's entry out of the backlog, if it still is there.
+    fn take_back(&mut self, token: Token, kind: OpKind) -> bool {
+        let labels = [tag(kind as u8, token), tag(POLLED | kind as u8, token)];
+        let is_its_own = |entry: &Entry| labels.contains(&entry.get_user_data());
+        let index = self.backlog.iter().rposition(is_its_own);
+        index.and_then(|index| self.backlog.remove(index)).is_some()
     }
 
     fn collect(&mut self, batch: &mut Vec<Completion>) {
@@ -253,6 +270,7 @@ impl UringDriver {
             let token = self.rearm[index];
             if let Some(entry) = self.table.get_mut(token) {
                 entry.armed = true;
+                entry.since_fill = self.ring.fills();
                 let (op, way) = (entry.op, entry.way);
                 self.arm(token, &op, way);
             }
@@ -330,15 +348,13 @@ impl Driver for UringDriver {
             }
         }
         self.stats.submit(kind);
-        self.table.insert(token, op, way);
+        self.table.insert(token, op, way, self.ring.fills());
         self.arm(token, &op, way);
         Submitted::Pending
     }
 
-    fn cancel(&mut self, token: Token, _kind: OpKind) {
-        if self.generation.is_current() {
-            self.cancel_one(token);
-        }
+    fn cancel(&mut self, token: Token) -> bool {
+        self.generation.is_current() && self.cancel_one(token)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()> {

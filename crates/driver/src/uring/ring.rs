@@ -38,6 +38,8 @@ pub(super) struct Ring {
     /// For kernels without EXT_ARG: the timespec of the timeout entry, at a stable address.
     timeout: Box<Timespec>,
     denied: Vec<u8>,
+    /// How often [`Ring::fill`] was called.
+    fills: u32,
     /// Hangs up when the kernel is done with the ring: closing it only begins that.
     tether: Option<OwnedFd>,
     generation: Generation,
@@ -113,6 +115,7 @@ impl Ring {
                         registers_fd: setup.defer && !is_denied(config, "ring_fds"),
                         timeout: Box::new(Timespec::new()),
                         denied: features.denied_opcodes(),
+                        fills: 0,
                         tether: None,
                         generation: Generation::current(),
                         io: ManuallyDrop::new(io),
@@ -325,6 +328,7 @@ impl Ring {
 
     /// Moves as many entries into the queue as it takes.
     pub(super) fn fill(&mut self, entries: &mut VecDeque<Entry>) {
+        self.fills = self.fills.wrapping_add(1);
         let mut queue = self.io.submission();
         while let Some(entry) = entries.front() {
             // SAFETY: what the entry points at is valid until its completion: the contract of `Driver::submit`.
@@ -333,6 +337,10 @@ impl Ring {
             }
             entries.pop_front();
         }
+    }
+
+    pub(super) fn fills(&self) -> u32 {
+        self.fills
     }
 
     /// Entries that the kernel has not taken out of the queue.

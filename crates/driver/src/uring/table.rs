@@ -30,6 +30,8 @@ pub(super) struct InFlight {
     pub(super) cancelled: bool,
     /// An entry of it is queued or with the kernel, or it is with the pool; otherwise it waits to be submitted again.
     pub(super) armed: bool,
+    /// How often entries had been handed over when its own was queued: if that is still so, its own has not been.
+    pub(super) since_fill: u32,
 }
 
 /// A connection has two ops in flight at most: one each way.
@@ -51,7 +53,7 @@ impl Table {
         self.fds.get_mut(usize::try_from(fd).ok()?)
     }
 
-    pub(super) fn insert(&mut self, token: Token, op: Op, way: Way) {
+    pub(super) fn insert(&mut self, token: Token, op: Op, way: Way, since_fill: u32) {
         for fd in op.uses() {
             let Ok(index) = usize::try_from(fd) else { continue };
             if self.fds.len() <= index {
@@ -68,6 +70,7 @@ impl Table {
             way,
             cancelled: false,
             armed: true,
+            since_fill,
         };
         let replaced = self.ops.insert(token, entry);
         debug_assert!(replaced.is_none(), "token {token} is in flight already");

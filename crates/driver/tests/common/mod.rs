@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, OpKind, Submitted, Token, open};
+use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, Submitted, Token, open};
 
 pub const LIMIT: Duration = Duration::from_secs(10);
 pub const POLLIN: u32 = libc::POLLIN as u32;
@@ -219,8 +219,8 @@ impl Rig {
         }
     }
 
-    pub fn cancel(&mut self, token: Token, kind: OpKind) {
-        self.driver.cancel(token, kind);
+    pub fn cancel(&mut self, token: Token) -> bool {
+        self.driver.cancel(token)
     }
 
     /// All bytes of a multishot receive until `count` have come.
