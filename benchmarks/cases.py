@@ -12,7 +12,7 @@ from benchmarks import web, wrk
 from benchmarks.contenders import BARE, CORE, LOOPS
 from benchmarks.micro import BENCHES
 
-STYLES = ("protocol", "buffered", "streams", "sock")
+STYLES = ("protocol", "pieces", "writelines", "buffered", "streams", "sock")
 SIZES = {"1KiB": 1024, "64KiB": 65536}
 CONNECTIONS = (1, 100, 1000)
 FD_SETSIZE = 1024
@@ -133,6 +133,8 @@ DEFAULT = (
         (
             echo("protocol", "64KiB", 100),
             echo("buffered", "64KiB", 100),
+            echo("pieces", "1KiB", 100),
+            echo("writelines", "1KiB", 100),
             echo("streams", "1KiB", 100),
             echo("sock", "1KiB", 100),
             *WIDER,

@@ -36,6 +36,25 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
+HEADER = 100
+"""Bytes of a message that `pieces` and `writelines` send as a piece of their own, as an HTTP server its header."""
+
+
+class PiecesEcho(Echo):
+    """`pieces`: what goes back is written in two pieces."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data[:HEADER])
+        self.transport.write(data[HEADER:])
+
+
+class WritelinesEcho(Echo):
+    """`writelines`: the same two pieces, in one call."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.writelines((data[:HEADER], data[HEADER:]))
+
+
 class SlimEcho(asyncio.Protocol):
     """`slim`: what `protocol` does, in an object of known size, for counting memory."""
 
@@ -110,6 +129,14 @@ async def echo_sock(connection: socket.socket) -> None:
 
 async def serve_protocol(listener: socket.socket) -> None:
     await asyncio.get_running_loop().create_server(Echo, sock=listener, backlog=BACKLOG)
+
+
+async def serve_pieces(listener: socket.socket) -> None:
+    await asyncio.get_running_loop().create_server(PiecesEcho, sock=listener, backlog=BACKLOG)
+
+
+async def serve_writelines(listener: socket.socket) -> None:
+    await asyncio.get_running_loop().create_server(WritelinesEcho, sock=listener, backlog=BACKLOG)
 
 
 async def serve_slim(listener: socket.socket) -> None:
@@ -188,6 +215,8 @@ LISTENERS = {"unix": unix_listener, "udp": udp_socket}
 
 STYLES: dict[str, Callable[[socket.socket], Coroutine[Any, Any, None]]] = {
     "protocol": serve_protocol,
+    "pieces": serve_pieces,
+    "writelines": serve_writelines,
     "slim": serve_slim,
     "tls": serve_tls,
     "unix": serve_unix,

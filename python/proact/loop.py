@@ -408,16 +408,16 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         fileno = _sendable(file)
         sending = transp._send_file(fileno, offset, count or 0)
         try:
-            await sending
+            await sending.future
         except OSError as error:
-            if isinstance(error, ConnectionError) or transp._stop_file():
+            if isinstance(error, ConnectionError) or sending.sent:
                 raise
             raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
         finally:
-            sent = transp._stop_file()
-            if sent:
-                os.lseek(fileno, offset + sent, os.SEEK_SET)
-        return sent
+            transp._stop_file(sending)
+            if sending.sent:
+                os.lseek(fileno, offset + sending.sent, os.SEEK_SET)
+        return sending.sent
 
     # Transports begin in the next turn: whoever made them has them by then.
 

@@ -15,14 +15,11 @@ use crate::call::{bytes_memory, uninit_bytes};
 use crate::slots::{Slots, Target};
 use crate::stash::{Buffers, Leaving, Stash};
 use crate::transport::datagram::inbox::Inbox;
-use crate::transport::stream::StreamTransport;
 
 pub struct Io {
     // The engine goes first: what the slots own must outlive it.
     pub driver: Box<dyn Driver>,
     pub slots: Slots<Target>,
-    /// Transports with something to send since the last flush.
-    pub flush: Vec<Py<StreamTransport>>,
     pub stash: Stash,
     pub leaving: Leaving,
     pub buffers: Buffers,
@@ -62,7 +59,6 @@ impl Io {
         Io {
             driver,
             slots: Slots::default(),
-            flush: Vec::new(),
             stash: Stash::default(),
             leaving: Leaving::default(),
             buffers: Buffers::default(),

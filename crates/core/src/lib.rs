@@ -42,6 +42,8 @@ mod _core {
     #[pymodule_export]
     use crate::transport::datagram::DatagramTransport;
     #[pymodule_export]
+    use crate::transport::file::FileSending;
+    #[pymodule_export]
     use crate::transport::listener::Listener;
     #[pymodule_export]
     use crate::transport::pipe::{PipeTransport, ReadPipeTransport, WritePipeTransport};

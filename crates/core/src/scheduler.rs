@@ -176,11 +176,6 @@ impl Scheduler {
         }
     }
 
-    pub fn join_flush(&self, transport: Py<StreamTransport>) -> PyResult<()> {
-        self.io.get()?.flush.push(transport);
-        Ok(())
-    }
-
     /// The transport that an fd belongs to.
     pub fn transport_of(&self, py: Python<'_>, fd: i32) -> PyResult<Option<Py<StreamTransport>>> {
         let io = self.io.get()?;
@@ -240,7 +235,7 @@ impl Scheduler {
             io.driver = closed;
             self.waker.detach();
             let heirs = std::mem::take(&mut io.leaving);
-            (left, io.slots.drain(), (std::mem::take(&mut io.flush), heirs))
+            (left, io.slots.drain(), heirs)
         };
         if left > 0 {
             // The kernel may still write to their memory: better lost than freed.
@@ -463,7 +458,6 @@ impl Scheduler {
             visit.call(class.get())?;
         }
         if let Some(io) = self.io.try_get() {
-            io.flush.iter().try_for_each(|transport| visit.call(transport))?;
             io.leaving.waiting().try_for_each(|heir| visit.call(heir))?;
             for target in io.slots.targets() {
                 match target {

@@ -1,4 +1,4 @@
-//! One turn of the loop: flush what was written, let the engine wait (its only system call, and the only place that
+//! One turn of the loop: let the engine wait (its only system call, and the only place that
 //! releases the GIL), dispatch every completion, move due timers to the ready queue, run what is ready. Exceptions of
 //! callbacks go to the loop's exception handler; `SystemExit` and `KeyboardInterrupt` end the run with everything left
 //! in its place.
@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use proact_driver::Engine;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -25,8 +24,6 @@ use crate::transport::stream::StreamTransport;
 
 /// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
 const POLL_INTERVAL: u64 = 20_000;
-/// Transports in the flush list after which a long dispatch hands them over before it goes on.
-const EARLY_FLUSH: usize = 32;
 
 /// What a run works through, kept from turn to turn for its memory.
 #[derive(Default)]
@@ -37,30 +34,10 @@ struct Turn {
     room: usize,
     due: Vec<Ready>,
     dead: Vec<Ready>,
-    flushing: Vec<Py<StreamTransport>>,
     last_poll: u64,
 }
 
 impl Scheduler {
-    /// Sends what was written since the last flush.
-    fn flush_writes(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
-        std::mem::swap(&mut self.io.get()?.flush, &mut turn.flushing);
-        // One enter of a ring carries many sends; a lone one is cheaper by itself, without a completion to come.
-        // A fork in the middle of a turn leaves it to its parent.
-        let at_once = self.engine == Engine::IoUring && turn.flushing.len() == 1 && !self.is_forked();
-        let mut outcome = Ok(());
-        for transport in turn.flushing.drain(..) {
-            let transport = transport.bind(slf.py());
-            let begun = self.begun();
-            let flushed = StreamTransport::flush(transport, at_once);
-            let flushed =
-                flushed.and_then(|()| self.tell_if_slow(slf, begun, || Some(transport.as_any().clone())));
-            // One that stops the loop does not keep the others' writes back.
-            outcome = one_after_other(slf.py(), outcome, flushed);
-        }
-        outcome
-    }
-
     /// When something begins that may call the program, in debug mode.
     fn begun(&self) -> Option<u64> {
         self.is_debug().then(now)
@@ -83,14 +60,11 @@ impl Scheduler {
         }
     }
 
-    fn dispatch(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+    fn dispatch(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         loop {
-            let (arrived, written) = {
-                let mut io = self.io.get()?;
-                let Some(arrived) = io.pop(py)? else { return Ok(()) };
-                (arrived, io.flush.len())
-            };
+            let arrived = self.io.get()?.pop(py)?;
+            let Some(arrived) = arrived else { return Ok(()) };
             let Arrived {
                 completion,
                 target,
@@ -124,10 +98,6 @@ impl Scheduler {
                 Target::Nobody => {}
             }
             self.tell_if_slow(slf, begun, || target.owner(py))?;
-            if written >= EARLY_FLUSH {
-                self.flush_writes(slf, turn)?;
-                self.io.get()?.driver.flush().map_err(engine_error)?;
-            }
         }
     }
 
@@ -148,27 +118,17 @@ impl Scheduler {
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
     }
 
-    /// Lets the engine submit, wait and collect. False: there is nothing to flush, to submit or to dispatch.
-    fn wait(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<bool> {
-        let py = slf.py();
+    /// Lets the engine submit, wait and collect. False: there is nothing to submit or to dispatch.
+    fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
         {
             let io = self.io.get()?;
-            if !io.flush.is_empty() {
-                drop(io);
-                self.flush_writes(slf, turn)?;
-            } else if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
+            if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
                 // The way of a turn that only calls back.
                 return Ok(false);
             }
         }
         let timeout = self.timeout(py, turn)?;
         let mut io = self.io.get()?;
-        // What was written during the flush (by a `resume_writing`) leaves in the next turn, which must come.
-        let timeout = if io.flush.is_empty() {
-            timeout
-        } else {
-            Some(Duration::ZERO)
-        };
         if io.has_batch() {
             // A run that was interrupted left some undispatched.
             return Ok(true);
@@ -202,8 +162,8 @@ impl Scheduler {
         if self.orphaned.load(Ordering::Relaxed) {
             self.adopt(&mut *self.io.get()?);
         }
-        if self.wait(slf, turn)? {
-            self.dispatch(slf, turn)?;
+        if self.wait(py, turn)? {
+            self.dispatch(slf)?;
         }
         self.move_due_timers(py, turn)?;
         self.run_ready(slf, turn)
@@ -303,13 +263,13 @@ impl Scheduler {
         loop {
             let outcome = slf.get().turn(slf, &mut turn);
             if single || outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
-                // What was written last leaves before the loop stands still.
-                let flushed = slf.get().flush_writes(slf, &mut turn);
                 let mut io = slf.get().io.get()?;
+                // What was asked for last (a cancel, a close) is on its way before the loop stands still.
                 let handed_over = io.driver.flush().map_err(engine_error);
                 // The next run may be another thread's.
                 io.driver.unbind();
-                return one_after_other(slf.py(), outcome, flushed).and(handed_over);
+                drop(io);
+                return one_after_other(slf.py(), outcome, handed_over);
             }
         }
     }

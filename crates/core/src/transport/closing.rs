@@ -13,28 +13,28 @@ impl StreamTransport {
     /// Closes once everything queued is sent.
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
         {
+            // The engine is asked for before anything changes: what another thread is refused has not happened.
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Closing {
                 return Ok(());
             }
             state.phase = Phase::Closing;
             state.held.clear();
-            state.stop_receiving(&mut *this.get().scheduler.get().io.get()?);
-            if state.receiving.is_some()
-                || state.sending.is_some()
-                || !state.out.is_empty()
-                || state.file.is_some()
-            {
+            state.stop_receiving(&mut io);
+            if state.receiving.is_some() || state.sending.is_some() || state.file.is_some() {
                 return Ok(());
             }
         }
         Self::soon(this, "_finish")
     }
 
-    /// Ends the connection now; what is queued is dropped.
+    /// Ends the connection now; what the socket does not take at once is dropped.
     pub(super) fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
-        let reason = error.map(|error| error.into_value(this.py()));
+        let py = this.py();
+        let reason = error.map(|error| error.into_value(py));
         {
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
@@ -42,14 +42,12 @@ impl StreamTransport {
             state.phase = Phase::Lost;
             state.error = reason;
             state.held.clear();
-            let mut io = this.get().scheduler.get().io.get()?;
             state.stop_receiving(&mut io);
-            match state.sending {
-                // Its chunks are the kernel's until the completion.
-                Some(token) => {
-                    io.cancel(token.get());
-                }
-                None => state.out.clear(),
+            if let Some(token) = state.sending
+                && io.cancel(token.get())
+            {
+                // The chunks are not the kernel's: there may be room for them by now.
+                state.send_queued(py);
             }
             if state.receiving.is_some() || state.sending.is_some() {
                 return Ok(());
@@ -67,7 +65,7 @@ impl StreamTransport {
             }
             let closing =
                 state.phase == Phase::Lost || (state.phase == Phase::Closing && state.file.is_none());
-            closing && state.receiving.is_none() && state.sending.is_none() && state.out.is_empty()
+            closing && state.receiving.is_none() && state.sending.is_none()
         };
         if idle { Self::finish(this) } else { Ok(()) }
     }

@@ -3,9 +3,12 @@
 
 use std::num::NonZero;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proact_driver::{Op, syscalls};
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::stream::{Phase, Stream, StreamTransport};
@@ -17,13 +20,35 @@ use crate::slots::Target;
 /// The most that one turn sends of a file, in bytes.
 const PIECE: usize = 256 * 1024;
 
+/// One `sendfile`, as whoever asked for it holds it: each has its own end and its own count.
+#[pyclass(frozen, module = "proact._core")]
+pub struct FileSending {
+    /// Done when the file has been sent, or can't be.
+    #[pyo3(get)]
+    future: Py<PyAny>,
+    sent: AtomicUsize,
+}
+
+#[pymethods]
+impl FileSending {
+    /// How many bytes the socket has taken.
+    #[getter]
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.future)
+    }
+}
+
 /// A file on its way.
 pub(super) struct Sending {
     file: RawFd,
     offset: i64,
     /// How much is still to come, at most: a file may be shorter.
     left: usize,
-    pub future: Py<PyAny>,
+    pub of: Py<FileSending>,
 }
 
 /// Whether an error says that the connection is gone, and not that the file can't be sent.
@@ -50,7 +75,7 @@ impl Stream {
                     sending.offset += i64::from(count);
                     let count = count as usize;
                     sending.left -= count;
-                    self.file_sent += count;
+                    sending.of.get().sent.fetch_add(count, Ordering::Relaxed);
                     budget -= count.min(budget);
                 }
             }
@@ -63,6 +88,7 @@ impl StreamTransport {
     /// Goes on with the file, if one is being sent and it is its turn. False: there is none.
     pub(super) fn send_piece(this: &Bound<'_, Self>) -> PyResult<bool> {
         let outcome = {
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             if state.file.is_none() {
                 return Ok(false);
@@ -75,7 +101,6 @@ impl StreamTransport {
                 Err(error) => Err(error),
                 Ok(false) => {
                     let (fd, events) = (state.fd, libc::POLLOUT as u32);
-                    let mut io = this.get().scheduler.get().io.get()?;
                     let target = Target::StreamSend(this.clone().unbind());
                     // SAFETY: a poll points at no memory.
                     match unsafe { io.submit(Op::Poll { fd, events }, target) } {
@@ -110,9 +135,10 @@ impl StreamTransport {
     fn file_ended(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let py = this.py();
         let ended = this.get().state.get()?.file.take();
-        let Some(future) = ended.map(|sending| sending.future) else {
+        let Some(Sending { of, .. }) = ended.map(|sending| *sending) else {
             return Ok(());
         };
+        let future = &of.get().future;
         if future.call_method0(py, "done")?.is_truthy(py)? {
             return Ok(());
         }
@@ -134,43 +160,58 @@ impl StreamTransport {
 
 #[pymethods]
 impl StreamTransport {
-    /// Begins to send a file from `offset` on, `count` bytes at most (0: to its end); the future of its end.
+    /// Begins to send a file from `offset` on, `count` bytes at most (0: to its end).
     #[pyo3(name = "_send_file")]
-    fn send_file(slf: &Bound<'_, Self>, file: RawFd, offset: i64, count: usize) -> PyResult<Py<PyAny>> {
+    fn send_file(slf: &Bound<'_, Self>, file: RawFd, offset: i64, count: usize) -> PyResult<Py<FileSending>> {
+        let py = slf.py();
         slf.get().check_writable()?;
-        let future = Scheduler::create_future(slf.get().scheduler.bind(slf.py()))?;
+        let future = Scheduler::create_future(slf.get().scheduler.bind(py))?.unbind();
+        let of = Py::new(
+            py,
+            FileSending {
+                future,
+                sent: AtomicUsize::new(0),
+            },
+        )?;
         {
             let mut state = slf.get().state.get()?;
             if state.phase >= Phase::Closing {
                 return Err(PyRuntimeError::new_err("Transport is closing"));
             }
-            state.file_sent = 0;
             state.file = Some(Box::new(Sending {
                 file,
                 offset,
                 left: if count == 0 { usize::MAX } else { count },
-                future: future.clone().unbind(),
+                of: of.clone_ref(py),
             }));
         }
         Self::send_piece(slf)?;
-        Ok(future.unbind())
+        Ok(of)
     }
 
-    /// Ends the sending of a file, should it go on still; how many bytes of it were sent.
+    /// Ends this sending of a file, should it go on still; another one that has begun since goes on.
     #[pyo3(name = "_stop_file")]
-    fn stop_file(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        let (stopped, sent) = {
+    fn stop_file(slf: &Bound<'_, Self>, of: &Bound<'_, FileSending>) -> PyResult<()> {
+        let (stopped, closing) = {
+            let mut io = slf.get().scheduler.get().io.get()?;
             let mut state = slf.get().state.get()?;
-            let stopped = state.file.take();
-            if state.waits_for_room
+            let stopped = state.file.take_if(|sending| sending.of.is(of));
+            if stopped.is_some()
+                && state.waits_for_room
                 && let Some(token) = state.sending
             {
-                slf.get().scheduler.get().io.get()?.cancel(token.get());
+                io.cancel(token.get());
             }
-            (stopped, state.file_sent)
+            let idle = stopped.is_some() && state.sending.is_none();
+            (stopped, idle && state.phase == Phase::Closing)
         };
         drop(stopped);
-        Ok(sent)
+        // A close has waited for the file.
+        if closing {
+            Self::finish_if_idle(slf)
+        } else {
+            Ok(())
+        }
     }
 
     /// Asked for by asyncio's way of sending what is no file, when it has to wait.

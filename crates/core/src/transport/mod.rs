@@ -6,7 +6,7 @@
 
 mod closing;
 pub mod datagram;
-mod file;
+pub mod file;
 mod flow;
 pub mod listener;
 mod outbox;

@@ -1,22 +1,23 @@
-//! How a stream transport sends: writes are queued, and flushed once at the end of the turn by one vectored send,
-//! which the engine carries with the call that waits. One send is in flight at a time. What is large is tried at once
-//! instead: its bytes are still in the cache, and their memory is free again before the next receive needs some
-//! (docs/decisions/0003-large-writes.md).
+//! How a stream transport sends: at once, as far as the socket takes it. asyncio's users rely on it (what was written has
+//! left before an `abort()`, an exception, a blocking call or the end of the process), and it costs no more than to wait:
+//! docs/decisions/0003-writes-at-once.md. Only what a full socket does not take is queued, and goes to the engine as one
+//! send in flight at a time.
+//!
+//! So the outbox holds something only while `sending` is set, from the write that found the socket full to the completion
+//! after which nothing is left.
 
 use std::num::NonZero;
 
-use proact_driver::{Completion, syscalls};
+use proact_driver::{Completion, Op, syscalls};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use super::stream::{Phase, StreamTransport};
-use crate::call::{exception, method0, os_error, stops_the_loop};
-use crate::io::Sent;
+use super::stream::{Phase, Stream, StreamTransport};
+use crate::call::{exception, method0, one_after_other, os_error, stops_the_loop};
+use crate::io::{Io, Sent};
 use crate::slots::Target;
 
-/// From this many bytes on, a write is tried at once.
-const LARGE: usize = 32 * 1024;
 /// asyncio's: a program that goes on writing into a lost connection is told in the log.
 pub(super) const FUTILE_WRITES: u32 = 5;
 
@@ -42,78 +43,145 @@ pub(super) fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     Err(PyTypeError::new_err(message))
 }
 
+impl Stream {
+    /// One attempt to send what is queued, where no send is in flight: 0, or the error that ends the connection.
+    pub(super) fn send_queued(&mut self, py: Python<'_>) -> i32 {
+        let Some(op) = self.out.op(py, self.fd).filter(|_| !self.out.is_empty()) else {
+            return 0;
+        };
+        // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+        match unsafe { syscalls::attempt(&op) } {
+            syscalls::AGAIN => 0,
+            error if error < 0 => error,
+            count => {
+                self.out.sent(py, count as usize);
+                0
+            }
+        }
+    }
+
+    /// Hands what is queued to the engine: 0, or the error that ends the connection.
+    fn submit_queued(&mut self, this: &Bound<'_, StreamTransport>, io: &mut Io) -> i32 {
+        while !self.out.is_empty() {
+            let Some(op) = self.out.op(this.py(), self.fd) else {
+                break;
+            };
+            // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to the transport
+            // keeps; they stay put while `sending` is set.
+            match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
+                Sent::Pending(token) => {
+                    self.sending = NonZero::new(token);
+                    break;
+                }
+                Sent::Ready(error) if error < 0 => return error,
+                Sent::Ready(count) => self.out.sent(this.py(), count as usize),
+            }
+        }
+        0
+    }
+}
+
 impl StreamTransport {
     /// `write` for a transport above this one.
     #[inline]
     pub fn write_bytes(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         this.get().check_writable()?;
-        Self::queue(this, data)
-    }
-
-    fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         if data.as_bytes().is_empty() {
             return Ok(());
         }
         let transport = this.get();
-        let (join, pause, large) = {
+        let (error, pauses) = {
+            // Taken first: a write that is refused, in another thread, has queued nothing.
+            let mut io = transport.scheduler.get().io.get()?;
             let mut state = transport.state.get()?;
             if state.phase >= Phase::Closing {
-                state.futile += 1;
-                let futile = state.futile;
-                drop(state);
-                if futile >= FUTILE_WRITES {
-                    let logger = this.py().import("asyncio.log")?.getattr("logger")?;
-                    logger.call_method1("warning", ("socket.send() raised exception.",))?;
-                }
+                drop((io, state));
+                return transport.warn_of_futile_write(this.py());
+            }
+            let bytes = data.as_bytes();
+            let idle = state.sending.is_none();
+            let sent = if idle {
+                let op = Op::Send {
+                    fd: state.fd,
+                    buf: bytes.as_ptr(),
+                    len: bytes.len(),
+                    flags: 0,
+                };
+                // SAFETY: `data` outlives the call, which does not block.
+                unsafe { syscalls::attempt(&op) }
+            } else {
+                0
+            };
+            if sent >= 0 && sent as usize == bytes.len() {
                 return Ok(());
             }
-            state.out.push(data);
-            // With a send in flight its completion flushes.
-            let join = !state.in_flush && state.sending.is_none();
-            state.in_flush |= join;
-            let large = state.out.len() >= LARGE && state.sending.is_none();
-            (join, state.flow.would_pause(state.out.len()), large)
+            let error = if sent < 0 && sent != syscalls::AGAIN {
+                sent
+            } else {
+                state.out.push(data);
+                state.out.sent(this.py(), sent.max(0) as usize);
+                if idle {
+                    state.submit_queued(this, &mut io)
+                } else {
+                    0
+                }
+            };
+            (error, state.flow.would_pause(state.out.len()))
         };
-        let pause = if large { Self::send_now(this)? } else { pause };
-        let join = join && {
-            let mut state = transport.state.get()?;
-            state.in_flush =
-                state.phase < Phase::Lost && (!state.out.is_empty() || state.flow.paused || state.eof);
-            state.in_flush
-        };
-        if join {
-            // Refused where another thread writes, which asyncio does not permit: the next write tries again.
-            if let Err(error) = transport.scheduler.get().join_flush(this.clone().unbind()) {
-                transport.state.get()?.in_flush = false;
-                return Err(error);
-            }
+        Self::written(this, error, pauses)
+    }
+
+    /// What follows a write: the connection is lost, or the protocol has to pause. Nothing else is called back, for the
+    /// caller is in a `write`.
+    fn written(this: &Bound<'_, Self>, error: i32, pauses: bool) -> PyResult<()> {
+        if error < 0 {
+            return Self::fatal(this, os_error(error), "Fatal write error on socket transport");
         }
-        if pause {
+        if pauses {
             Self::maybe_pause_protocol(this)
         } else {
             Ok(())
         }
     }
 
-    /// One attempt to send what is queued; whether too much is left. Nothing is called back: the caller is in a `write`.
-    fn send_now(this: &Bound<'_, Self>) -> PyResult<bool> {
-        let result = {
-            let mut state = this.get().state.get()?;
-            let fd = state.fd;
-            let Some(op) = state.out.op(this.py(), fd) else {
-                return Ok(false);
-            };
-            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            let result = unsafe { syscalls::attempt(&op) };
-            if result >= 0 {
-                state.out.sent(this.py(), result as usize);
+    fn write_several(this: &Bound<'_, Self>, pieces: Vec<Bound<'_, PyBytes>>) -> PyResult<()> {
+        let transport = this.get();
+        let (error, pauses) = {
+            let mut io = transport.scheduler.get().io.get()?;
+            let mut state = transport.state.get()?;
+            if state.phase >= Phase::Closing {
+                drop((io, state));
+                return transport.warn_of_futile_write(this.py());
             }
-            if result >= 0 || result == syscalls::AGAIN {
-                return Ok(state.flow.would_pause(state.out.len()));
+            let idle = state.sending.is_none();
+            for piece in pieces {
+                if !piece.as_bytes().is_empty() {
+                    state.out.push(piece);
+                }
             }
-            result
+            let mut error = 0;
+            if idle {
+                error = state.send_queued(this.py());
+                if error == 0 {
+                    error = state.submit_queued(this, &mut io);
+                }
+            }
+            (error, state.flow.would_pause(state.out.len()))
         };
-        Self::fatal(this, os_error(result), "Fatal write error on socket transport").map(|()| false)
+        Self::written(this, error, pauses)
+    }
+
+    fn warn_of_futile_write(&self, py: Python<'_>) -> PyResult<()> {
+        let futile = {
+            let mut state = self.state.get()?;
+            state.futile += 1;
+            state.futile
+        };
+        if futile >= FUTILE_WRITES {
+            let logger = py.import("asyncio.log")?.getattr("logger")?;
+            logger.call_method1("warning", ("socket.send() raised exception.",))?;
+        }
+        Ok(())
     }
 
     pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -168,134 +236,41 @@ impl StreamTransport {
         }
     }
 
-    /// Sends what is queued: `at_once` by a system call of its own as far as the socket takes it, the rest by the engine.
-    pub fn flush(this: &Bound<'_, Self>, mut at_once: bool) -> PyResult<()> {
-        let py = this.py();
-        loop {
-            let result = {
-                let mut state = this.get().state.get()?;
-                state.in_flush = false;
-                if state.sending.is_some() || state.phase >= Phase::Lost {
-                    return Ok(());
-                }
-                let fd = state.fd;
-                let Some(op) = state.out.op(py, fd).filter(|_| !state.out.is_empty()) else {
-                    break;
-                };
-                let tried = if std::mem::take(&mut at_once) {
-                    // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-                    unsafe { syscalls::attempt(&op) }
-                } else {
-                    syscalls::AGAIN
-                };
-                match tried {
-                    syscalls::AGAIN => {
-                        let mut io = this.get().scheduler.get().io.get()?;
-                        // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to this
-                        // transport keeps; they stay put while `sending` is set.
-                        match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
-                            Sent::Pending(token) => {
-                                state.sending = NonZero::new(token);
-                                return Ok(());
-                            }
-                            Sent::Ready(result) => result,
-                        }
-                    }
-                    result => result,
-                }
-            };
-            let left = this
-                .get()
-                .state
-                .get()?
-                .out
-                .len()
-                .saturating_sub(result.max(0) as usize);
-            match Self::account(this, result) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => return Self::flush_later(this).and(Err(error)),
-            }
-            if left == 0 {
-                // What `resume_writing` wrote meanwhile has joined the next flush: a turn ends.
-                break;
-            }
-        }
-        let mut told = Ok(());
-        if this.get().state.get()?.out.is_empty() {
-            // A write that was sent at once has left nothing to be sent here, and told nobody.
-            told = Self::maybe_resume_protocol(this);
-        }
-        if this.get().state.get()?.out.is_empty() {
-            Self::drained(this)?;
-        }
-        told
-    }
-
-    /// Has the next turn send what is left, or finish: a `resume_writing` has stopped the loop.
-    fn flush_later(this: &Bound<'_, Self>) -> PyResult<()> {
-        {
-            let mut state = this.get().state.get()?;
-            // Whoever wrote may have joined already.
-            if state.phase >= Phase::Lost || std::mem::replace(&mut state.in_flush, true) {
-                return Ok(());
-            }
-        }
-        this.get().scheduler.get().join_flush(this.clone().unbind())
-    }
-
-    /// The terminal completion of a send.
+    /// The terminal completion of a send, or of the poll for the sake of a file.
     pub fn sent(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
-        let (lost, polled) = {
+        let error = {
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             state.sending = None;
             let polled = std::mem::take(&mut state.waits_for_room);
-            (state.phase >= Phase::Lost, polled)
-        };
-        if lost {
-            return Self::finish_if_idle(this);
-        }
-        if polled {
-            // The next piece of the file, or what was written since it was given up.
-            return Self::flush(this, false);
-        }
-        match Self::account(this, completion.result) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) => return Self::flush_later(this).and(Err(error)),
-        }
-        let join = {
-            let mut state = this.get().state.get()?;
-            if state.out.is_empty() {
-                drop(state);
-                return Self::drained(this);
+            if state.phase >= Phase::Lost {
+                drop((io, state));
+                return Self::finish_if_idle(this);
             }
-            // `resume_writing` may have written, and joined, already.
-            !std::mem::replace(&mut state.in_flush, true)
+            if !polled && completion.result >= 0 {
+                state.out.sent(this.py(), completion.result as usize);
+            }
+            // What was written while a file was sent, and since it was given up.
+            if polled || completion.result >= 0 {
+                state.submit_queued(this, &mut io)
+            } else {
+                completion.result
+            }
         };
-        if join {
-            this.get().scheduler.get().join_flush(this.clone().unbind())
+        if error < 0 {
+            return Self::fatal(this, os_error(error), "Fatal write error on socket transport");
+        }
+        // The next send is on its way before the protocol can write behind it.
+        let told = Self::maybe_resume_protocol(this);
+        let drained = {
+            let state = this.get().state.get()?;
+            state.sending.is_none() && state.phase < Phase::Lost
+        };
+        if drained {
+            one_after_other(this.py(), told, Self::drained(this))
         } else {
-            Ok(())
+            told
         }
-    }
-
-    /// Takes the result of a send into account; false if it ended the connection.
-    fn account(this: &Bound<'_, Self>, result: i32) -> PyResult<bool> {
-        if result < 0 {
-            let error = os_error(result);
-            Self::fatal(this, error, "Fatal write error on socket transport")?;
-            return Ok(false);
-        }
-        let paused = {
-            let mut state = this.get().state.get()?;
-            state.out.sent(this.py(), result as usize);
-            state.flow.paused
-        };
-        if paused {
-            Self::maybe_resume_protocol(this)?;
-        }
-        Ok(this.get().state.get()?.phase < Phase::Lost)
     }
 
     /// Nothing is left to send: end our side if that was asked for, and finish closing.
@@ -320,19 +295,19 @@ impl StreamTransport {
 
 #[pymethods]
 impl StreamTransport {
-    /// Queues bytes to be sent; never blocks.
+    /// Sends bytes: now what the socket takes, the rest once it takes more. Never blocks.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::write_bytes(slf, snapshot(data)?)
     }
 
-    /// Queues several pieces, which leave together.
+    /// Sends several pieces, which leave together.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         slf.get().check_writable()?;
         let pieces = list_of_data
             .try_iter()?
             .map(|piece| snapshot(&piece?))
             .collect::<PyResult<Vec<_>>>()?;
-        pieces.into_iter().try_for_each(|piece| Self::queue(slf, piece))
+        Self::write_several(slf, pieces)
     }
 
     /// Ends our side once everything queued is sent; receiving goes on.

@@ -82,10 +82,8 @@ pub(super) struct Stream {
     // Sending.
     pub out: Outbox,
     pub sending: Option<NonZero<Token>>,
-    pub in_flush: bool,
     /// A file that is being sent: nothing may be written until its end.
     pub file: Option<Box<Sending>>,
-    pub file_sent: usize,
     /// What is in flight as `sending` is but a poll, for the file's sake.
     pub waits_for_room: bool,
     pub eof: bool,
@@ -135,9 +133,7 @@ impl StreamTransport {
             out: Outbox::default(),
             sending: None,
             extra: extra.map(Bound::unbind),
-            in_flush: false,
             file: None,
-            file_sent: 0,
             waits_for_room: false,
             eof: false,
             flow: Flow::new(HIGH_WATER),
@@ -434,7 +430,7 @@ impl StreamTransport {
             visit.call(&state.extra)?;
             visit.call(&state.error)?;
             if let Some(sending) = &state.file {
-                visit.call(&sending.future)?;
+                visit.call(&sending.of)?;
             }
         }
         Ok(())

@@ -73,8 +73,6 @@ struct State {
     backlog_len: usize,
     /// Bytes written since the session was last drained.
     undrained: usize,
-    /// The protocol is being called with what arrived: what it writes leaves together, after it returns.
-    corked: bool,
     lower_writing_paused: bool,
     writing: Flow,
     /// Writes since the connection was lost.
@@ -291,7 +289,6 @@ impl TLSTransport {
                 offset: 0,
                 backlog_len: 0,
                 undrained: 0,
-                corked: false,
                 lower_writing_paused: false,
                 writing: Flow::new(WRITE_HIGH),
                 futile: 0,

@@ -63,10 +63,7 @@ impl TLSTransport {
         if let Some(data) = data
             && let Some(protocol) = this.get().protocol(py)?
         {
-            this.get().state.get()?.corked = true;
-            let outcome = method1(&protocol, intern!(py, "data_received"), data.as_any());
-            this.get().state.get()?.corked = false;
-            outcome?;
+            method1(&protocol, intern!(py, "data_received"), data.as_any())?;
         }
         Self::stopped(this, stop)
     }
@@ -94,11 +91,8 @@ impl TLSTransport {
             let (count, stop) = this.get().session.read_into(&buffer, size)?;
             drop(buffer);
             if count > 0 {
-                this.get().state.get()?.corked = true;
                 let count = count.into_pyobject(py)?;
-                let outcome = method1(&protocol, intern!(py, "buffer_updated"), count.as_any());
-                this.get().state.get()?.corked = false;
-                outcome?;
+                method1(&protocol, intern!(py, "buffer_updated"), count.as_any())?;
             }
             if let Some(stop) = stop {
                 return Self::stopped(this, stop);

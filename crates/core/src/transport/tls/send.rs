@@ -1,5 +1,4 @@
-//! How a TLS transport sends: what is written is encrypted at once, and goes to the transport below when the program
-//! has had its say: after `data_received`, or after the write itself.
+//! How a TLS transport sends: what is written is encrypted and given to the transport below within the write.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -84,9 +83,6 @@ impl TLSTransport {
             if drain {
                 Self::pass_on(this)?;
             }
-        }
-        if transport.state.get()?.corked {
-            return Ok(());
         }
         Self::drain(this)
     }
