@@ -12,6 +12,7 @@ import inspect
 import io
 import os
 import socket
+import threading
 from asyncio import events
 from asyncio.log import logger
 from functools import partial
@@ -614,6 +615,10 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._listeners[sock.fileno()] = listener
 
     def _stop_serving(self, sock: socket.socket) -> None:
+        if self._thread_id not in (None, threading.get_ident()):
+            # asyncio's `Server.close()` has let go of its sockets by now and would not ask again.
+            self.call_soon_threadsafe(self._stop_serving, sock)
+            return
         path = sock.getsockname() if sock in self._unix_server_sockets else None
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None and not self.is_closed():

@@ -3,19 +3,18 @@
 //! For files that have positions. Of one that has none (a pipe, a socket) a ring takes what comes; elsewhere it is an error.
 
 use proact_driver::Op;
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::buffer::Buffer;
 use crate::operation::{Operation, Work};
 use crate::readers::descriptor;
 use crate::scheduler::Scheduler;
-use crate::sockets::{bytes_of, room_of};
 
 /// What is done to a file. The buffer stays exported until the end.
 pub enum FileWork {
-    Read { buffer: PyBuffer<u8>, offset: i64 },
-    Write { buffer: PyBuffer<u8>, offset: i64 },
+    Read { buffer: Buffer, offset: i64 },
+    Write { buffer: Buffer, offset: i64 },
     Sync { data_only: bool },
 }
 
@@ -24,14 +23,14 @@ impl FileWork {
         match *self {
             FileWork::Read { ref buffer, offset } => Op::Read {
                 fd,
-                buf: buffer.buf_ptr().cast(),
-                len: buffer.len_bytes(),
+                buf: buffer.ptr(),
+                len: buffer.len(),
                 offset,
             },
             FileWork::Write { ref buffer, offset } => Op::Write {
                 fd,
-                buf: buffer.buf_ptr().cast(),
-                len: buffer.len_bytes(),
+                buf: buffer.ptr(),
+                len: buffer.len(),
                 offset,
             },
             FileWork::Sync { data_only } => Op::Fsync { fd, data_only },
@@ -69,7 +68,7 @@ impl Scheduler {
         offset: i64,
     ) -> PyResult<Py<Operation>> {
         let offset = checked_offset(offset)?;
-        let buffer = room_of(buffer)?;
+        let buffer = Buffer::room(buffer)?;
         start(slf, fd, FileWork::Read { buffer, offset })
     }
 
@@ -83,7 +82,7 @@ impl Scheduler {
         offset: i64,
     ) -> PyResult<Py<Operation>> {
         let offset = checked_offset(offset)?;
-        let buffer = bytes_of(data)?;
+        let buffer = Buffer::of(data)?;
         start(slf, fd, FileWork::Write { buffer, offset })
     }
 

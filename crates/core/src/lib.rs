@@ -2,6 +2,7 @@
 //! `transport/stream.rs` (a connection) or `operation.rs` (an awaitable operation). `ring.rs` is a ring without a loop.
 
 mod address;
+mod buffer;
 mod call;
 mod cell;
 mod ending;

@@ -8,7 +8,6 @@ use std::os::fd::RawFd;
 use proact_driver::{Op, Token, syscalls};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError, PyStopIteration};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
@@ -16,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::address::Address;
+use crate::buffer::Buffer;
 use crate::call::{bytes_memory, method1, os_error};
 use crate::cell::LoopCell;
 use crate::ending::finalise;
@@ -42,7 +42,7 @@ pub enum Work {
     /// A send of what is left of a buffer that stays exported until the end.
     Send {
         fd: RawFd,
-        buffer: PyBuffer<u8>,
+        buffer: Buffer,
         sent: usize,
     },
     Connect {
@@ -125,8 +125,8 @@ impl Work {
             },
             Work::Send { fd, buffer, sent } => Op::Send {
                 fd: *fd,
-                buf: buffer.buf_ptr().cast::<u8>().wrapping_add(*sent),
-                len: buffer.len_bytes() - sent,
+                buf: buffer.ptr().wrapping_add(*sent),
+                len: buffer.len() - sent,
                 flags: libc::MSG_WAITALL,
             },
             Work::Connect { fd, address, .. } => Op::Connect {
@@ -162,7 +162,7 @@ impl Work {
             Work::Ready { .. } if result >= 0 => Step::Try(self),
             Work::Send { fd, buffer, sent } if result >= 0 => {
                 let sent = sent + result as usize;
-                if sent >= buffer.len_bytes() {
+                if sent >= buffer.len() {
                     Step::Finished(Ok(py.None()))
                 } else {
                     Step::Again(Work::Send { fd, buffer, sent })
@@ -570,12 +570,12 @@ pub fn send_all(
     scheduler: &Bound<'_, Scheduler>,
     socket: &Bound<'_, PyAny>,
     fd: RawFd,
-    buffer: PyBuffer<u8>,
+    buffer: Buffer,
 ) -> PyResult<Py<Operation>> {
-    let len = buffer.len_bytes();
+    let len = buffer.len();
     let op = Op::Send {
         fd,
-        buf: buffer.buf_ptr().cast(),
+        buf: buffer.ptr(),
         len,
         flags: 0,
     };

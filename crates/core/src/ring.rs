@@ -14,11 +14,11 @@ use proact_driver::{
     Completion as Completed, Config, Driver, Engine, Generation, Op, OpKind, Submitted, Token,
 };
 use pyo3::PyTraverseError;
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
+use crate::buffer::Buffer;
 use crate::call::io_error;
 use crate::cell::LoopCell;
 use crate::io::open_engine;
@@ -65,7 +65,7 @@ impl Completion {
 struct Held {
     file: Py<PyAny>,
     /// Exported for as long as this lives, so that its memory neither moves nor goes.
-    _buffer: Option<PyBuffer<u8>>,
+    _buffer: Option<Buffer>,
     data: Option<Py<PyAny>>,
 }
 
@@ -172,12 +172,12 @@ impl Ring {
     unsafe fn queue(
         &self,
         file: Bound<'_, PyAny>,
-        buffer: Option<PyBuffer<u8>>,
+        buffer: Option<Buffer>,
         data: Option<Py<PyAny>>,
         op: impl FnOnce(RawFd, *mut u8, usize) -> Op,
     ) -> PyResult<Token> {
         let (address, len) = match &buffer {
-            Some(buffer) => (buffer.buf_ptr().cast(), buffer.len_bytes()),
+            Some(buffer) => (buffer.ptr(), buffer.len()),
             None => (std::ptr::null_mut(), 0),
         };
         let op = op(descriptor(&file)?, address, len);

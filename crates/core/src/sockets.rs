@@ -4,13 +4,13 @@ use std::os::fd::RawFd;
 
 use proact_driver::{Op, syscalls};
 use pyo3::PyTraverseError;
-use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyBlockingIOError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::address::Address;
+use crate::buffer::Buffer;
 use crate::call::{io_error, os_error};
 use crate::operation::{self, Operation, Work};
 use crate::scheduler::Scheduler;
@@ -32,39 +32,10 @@ fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyR
     Ok(fd)
 }
 
-/// A bytes-like object's memory, as bytes.
-pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
-    if let Ok(buffer) = PyBuffer::<u8>::get(data)
-        && buffer.is_c_contiguous()
-    {
-        return Ok(buffer);
-    }
-    // Other element types and strides: the same memory, seen as bytes (or a TypeError that says why not).
-    let builtins = data.py().import("builtins")?;
-    PyBuffer::get(
-        &builtins
-            .getattr("memoryview")?
-            .call1((data,))?
-            .call_method1("cast", ("B",))?,
-    )
-}
-
-/// The same of one that may be written to.
-///
-/// # Errors
-/// `TypeError` where it may not.
-pub fn room_of(buffer: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
-    let buffer = bytes_of(buffer)?;
-    if buffer.readonly() {
-        return Err(PyTypeError::new_err("a read-write bytes-like object is required"));
-    }
-    Ok(buffer)
-}
-
 /// One attempt at a receive into a buffer that is exported only while it lasts.
 fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let buffer = room_of(buffer)?;
-    let (buf, len) = (buffer.buf_ptr().cast::<u8>(), buffer.len_bytes());
+    let buffer = Buffer::room(buffer)?;
+    let (buf, len) = (buffer.ptr(), buffer.len());
     let (kept, leaving) = {
         let io = &mut *scheduler.get().io.get()?;
         (operation::kept_of(io, fd, len), io.leaving.heirs(fd).is_some())
@@ -152,7 +123,7 @@ impl Scheduler {
         data: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         let fd = socket_fd(slf, sock)?;
-        operation::send_all(slf, sock, fd, bytes_of(data)?)
+        operation::send_all(slf, sock, fd, Buffer::of(data)?)
     }
 
     /// `attempt()` once the socket is readable; it raises `BlockingIOError` where it was not after all.

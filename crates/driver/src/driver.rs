@@ -62,6 +62,12 @@ pub trait Driver: Send {
     /// duplicate that stays open (of a terminal, of a pipe in a forked child) would go on being reported.
     fn forget(&mut self, _fd: RawFd) {}
 
+    /// Whether ops in flight go on also outside of `wait` and `flush`: what is cancelled may take something until it is
+    /// handed over.
+    fn acts_between_waits(&self) -> bool {
+        false
+    }
+
     /// Whether `wait` with no timeout would find anything: a memory load. `None`: only a system call can tell.
     fn has_work(&self) -> Option<bool>;
 

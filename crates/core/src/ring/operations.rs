@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::Ring;
-use crate::sockets::{bytes_of, room_of};
+use crate::buffer::Buffer;
 
 fn checked_offset(offset: i64) -> PyResult<i64> {
     if offset < -1 {
@@ -35,7 +35,7 @@ impl Ring {
         buffer: &Bound<'_, PyAny>,
         data: Option<Py<PyAny>>,
     ) -> PyResult<Token> {
-        let buffer = Some(room_of(buffer)?);
+        let buffer = Some(Buffer::room(buffer)?);
         let op = |fd, buf, len| Op::Recv {
             fd,
             buf,
@@ -54,7 +54,7 @@ impl Ring {
         buffer: &Bound<'_, PyAny>,
         data: Option<Py<PyAny>>,
     ) -> PyResult<Token> {
-        let buffer = Some(bytes_of(buffer)?);
+        let buffer = Some(Buffer::of(buffer)?);
         let op = |fd, buf: *mut u8, len| Op::Send {
             fd,
             buf,
@@ -79,7 +79,7 @@ impl Ring {
         data: Option<Py<PyAny>>,
     ) -> PyResult<Token> {
         let offset = checked_offset(offset)?;
-        let buffer = Some(room_of(buffer)?);
+        let buffer = Some(Buffer::room(buffer)?);
         let op = |fd, buf, len| Op::Read { fd, buf, len, offset };
         // SAFETY: it points at the buffer.
         unsafe { self.queue(fd, buffer, data, op) }
@@ -98,7 +98,7 @@ impl Ring {
         data: Option<Py<PyAny>>,
     ) -> PyResult<Token> {
         let offset = checked_offset(offset)?;
-        let buffer = Some(bytes_of(buffer)?);
+        let buffer = Some(Buffer::of(buffer)?);
         let op = |fd, buf: *mut u8, len| Op::Write { fd, buf, len, offset };
         // SAFETY: it points at the buffer.
         unsafe { self.queue(fd, buffer, data, op) }

@@ -61,7 +61,7 @@ struct Datagrams {
 }
 
 /// A transport of one datagram socket, as `asyncio.DatagramTransport`.
-#[pyclass(frozen, weakref, module = "proact._core")]
+#[pyclass(frozen, dict, weakref, module = "proact._core")]
 pub struct DatagramTransport {
     scheduler: Py<Scheduler>,
     context: Py<PyAny>,

@@ -15,7 +15,7 @@ use crate::io::Sent;
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
 
-/// Seconds until accepting is tried again after it failed for want of resources (asyncio's own).
+/// Seconds until accepting is tried again after it failed (asyncio's own, for want of resources).
 const RETRY_DELAY: f64 = 1.0;
 
 #[derive(Default)]
@@ -64,34 +64,36 @@ impl Listener {
         })
     }
 
-    /// Begins to accept, or begins again.
+    /// Begins to accept, or begins again after an error.
     fn start(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
-        let mut state = this.state.get()?;
-        if state.closed || state.accepting.is_some() {
-            return Ok(());
-        }
-        let mut io = this.scheduler.get().io.get()?;
-        // SAFETY: an accept points at no memory.
-        match unsafe {
-            io.submit(
-                Op::AcceptMulti { fd: this.fd },
-                Target::Accept(slf.clone().unbind()),
-            )
-        } {
-            Sent::Pending(token) => {
-                state.accepting = Some(token);
-                Ok(())
+        let refused = {
+            let mut io = this.scheduler.get().io.get()?;
+            let mut state = this.state.get()?;
+            if state.closed || state.accepting.is_some() {
+                return Ok(());
             }
-            Sent::Ready(error) => Err(os_error(error)),
+            let target = Target::Accept(slf.clone().unbind());
+            // SAFETY: an accept points at no memory.
+            match unsafe { io.submit(Op::AcceptMulti { fd: this.fd }, target) } {
+                Sent::Pending(token) => {
+                    state.accepting = Some(token);
+                    return Ok(());
+                }
+                Sent::Ready(error) => error,
+            }
+        };
+        if is_hopeless(refused) {
+            return Err(os_error(refused));
         }
+        Self::failed(slf, refused)
     }
 
     /// Stops accepting. The kernel has let go of the socket when this returns, so that closing it frees its port.
     fn stop(&self) -> PyResult<()> {
+        let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
         state.closed = true;
-        let mut io = self.scheduler.get().io.get()?;
         if let Some(token) = state.accepting {
             io.cancel(token);
             io.driver.flush().map_err(io_error)?;
@@ -136,6 +138,14 @@ fn is_exhaustion(error: i32) -> bool {
     matches!(-error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }
 
+/// No listening socket, or not any more: it will never accept.
+fn is_hopeless(error: i32) -> bool {
+    matches!(
+        -error,
+        libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::ERANGE
+    )
+}
+
 impl Listener {
     /// A completion of the accept.
     pub fn accepted(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
@@ -155,19 +165,25 @@ impl Listener {
         } else if result >= 0 {
             listener.connected(py, result)?;
         } else if !closed && result != -libc::ECANCELED {
-            let error: PyErr = os_error(result);
-            let scheduler = listener.scheduler.bind(py);
-            let retries = is_exhaustion(result);
-            let start = this.getattr(intern!(py, "start"))?;
-            if retries {
-                scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
-            }
-            scheduler.call_method1(
-                "_accept_failed",
-                (exception(py, &error), &listener.socket, retries),
-            )?;
+            Self::failed(this, result)?;
         }
         Ok(())
+    }
+
+    /// An accept was refused. The program is told, and it is tried again: a server that has run out of something, or is not
+    /// permitted to accept for a while, goes on serving after it. Only what is no listening socket (any more) never accepts.
+    fn failed(this: &Bound<'_, Self>, error: i32) -> PyResult<()> {
+        let py = this.py();
+        let listener = this.get();
+        let scheduler = listener.scheduler.bind(py);
+        if !is_hopeless(error) {
+            let start = this.getattr(intern!(py, "start"))?;
+            scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
+        }
+        let raised = exception(py, &os_error(error));
+        scheduler
+            .call_method1("_accept_failed", (raised, &listener.socket, is_exhaustion(error)))
+            .map(drop)
     }
 
     /// A connection: a protocol and a transport for it.

@@ -1,12 +1,12 @@
 //! The protocol's side: its methods, called in the transport's context.
 
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use super::tls::TLSTransport;
+use crate::buffer::Buffer;
 use crate::call::{in_context, method0, method1};
 
 /// A protocol with the context that its methods run in.
@@ -53,17 +53,12 @@ impl<'py> Callee<'py> {
     }
 
     /// A writable buffer of the protocol's; never empty.
-    pub fn get_buffer(&self, hint: isize) -> PyResult<PyBuffer<u8>> {
+    pub fn get_buffer(&self, hint: isize) -> PyResult<Buffer> {
         let hint = hint.into_pyobject(self.py())?;
         let buffer = self.call1(intern!(self.py(), "get_buffer"), hint.as_any())?;
-        let buffer = PyBuffer::<u8>::get(&buffer)?;
-        if buffer.len_bytes() == 0 {
+        let buffer = Buffer::room(&buffer)?;
+        if buffer.len() == 0 {
             return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
-        }
-        if buffer.readonly() || !buffer.is_c_contiguous() {
-            return Err(PyRuntimeError::new_err(
-                "get_buffer() returned a buffer that can't be written to",
-            ));
         }
         Ok(buffer)
     }

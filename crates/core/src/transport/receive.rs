@@ -14,7 +14,7 @@ use pyo3::types::PyBytes;
 
 use super::protocol::Callee;
 use super::stream::{Held, Mode, Phase, Stream, StreamTransport};
-use crate::call::{bytes_memory, one_after_other, os_error, shorten, stops_the_loop, uninit_bytes};
+use crate::call::{bytes_memory, io_error, one_after_other, os_error, shorten, stops_the_loop, uninit_bytes};
 use crate::io::{Io, Sent};
 use crate::slots::Target;
 
@@ -89,9 +89,6 @@ impl StreamTransport {
             let mut state = transport.state.get()?;
             if completion.is_terminal() {
                 state.receiving = None;
-            } else if state.paused {
-                // Pausing costs nothing until something arrives: programs that pause often resume at once.
-                state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
             } else if completion.flags.contains(Flags::FULL) && !state.stopping {
                 state.mode = Mode::Bulk;
                 state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
@@ -113,8 +110,6 @@ impl StreamTransport {
             let mut state = transport.state.get()?;
             if completion.is_terminal() {
                 state.receiving = None;
-            } else if state.paused {
-                state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
             }
             (
                 state.fd,
@@ -144,8 +139,8 @@ impl StreamTransport {
             };
             let op = Op::Recv {
                 fd,
-                buf: buffer.buf_ptr().cast(),
-                len: buffer.len_bytes(),
+                buf: buffer.ptr(),
+                len: buffer.len(),
                 flags: 0,
             };
             // SAFETY: the buffer is exported, writable and contiguous while the call lasts.
@@ -246,9 +241,9 @@ impl StreamTransport {
                     return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed.");
                 }
             };
-            let (piece, left) = rest.split_at(rest.len().min(buffer.len_bytes()));
+            let (piece, left) = rest.split_at(rest.len().min(buffer.len()));
             // SAFETY: the buffer is exported, writable, contiguous and no shorter than the piece.
-            unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), buffer.buf_ptr().cast(), piece.len()) };
+            unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), buffer.ptr(), piece.len()) };
             drop(buffer);
             if let Err(error) = Self::updated(this, callee, piece.len()) {
                 Self::keep(this, &error, left)?;
@@ -328,12 +323,18 @@ impl StreamTransport {
 
 #[pymethods]
 impl StreamTransport {
+    /// Nothing is taken from the socket any more when this returns: it may go to somebody else.
     fn pause_reading(&self) -> PyResult<()> {
+        let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
         if state.phase >= Phase::Closing || state.paused {
             return Ok(());
         }
         state.paused = true;
+        state.stop_receiving(&mut io);
+        if io.driver.acts_between_waits() {
+            io.driver.flush().map_err(io_error)?;
+        }
         Ok(())
     }
 

@@ -98,8 +98,8 @@ pub(super) struct Stream {
     pub server: Option<Py<PyAny>>,
 }
 
-/// A transport of one connected stream socket, as `asyncio.Transport`.
-#[pyclass(frozen, weakref, module = "proact._core")]
+/// A transport of one connected stream socket, as `asyncio.Transport`. With a `__dict__`: programs hang things on transports.
+#[pyclass(frozen, dict, weakref, module = "proact._core")]
 pub struct StreamTransport {
     pub(super) scheduler: Py<Scheduler>,
     pub(super) context: Py<PyAny>,
@@ -108,6 +108,10 @@ pub struct StreamTransport {
 }
 
 impl StreamTransport {
+    /// A transport over a connected socket, which it takes over.
+    ///
+    /// # Errors
+    /// What the server says that counts its connections. The fd then stays the caller's.
     pub fn create(
         scheduler: &Bound<'_, Scheduler>,
         fd: RawFd,
@@ -149,8 +153,26 @@ impl StreamTransport {
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
-        scheduler.get().io.get()?.own(fd, true);
-        transport.get().attach(&transport, "_attach")?;
+        let begun = match scheduler.get().io.get() {
+            Ok(mut io) => {
+                io.own(fd, true);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let begun = begun.and_then(|()| transport.get().attach(&transport, "_attach"));
+        if let Err(error) = begun {
+            // The fd stays whose it was.
+            let socket = {
+                let mut state = transport.get().state.get()?;
+                state.fd = -1;
+                state.phase = Phase::Closed;
+                state.socket.take()
+            };
+            drop(socket);
+            scheduler.get().give_up_later(fd, false);
+            return Err(error);
+        }
         Ok(transport.unbind())
     }
 

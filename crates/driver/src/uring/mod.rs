@@ -388,6 +388,10 @@ impl Driver for UringDriver {
         result
     }
 
+    fn acts_between_waits(&self) -> bool {
+        !self.ring.is_inert()
+    }
+
     fn has_work(&self) -> Option<bool> {
         Some(
             !self.generation.is_current()

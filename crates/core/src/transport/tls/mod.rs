@@ -84,7 +84,7 @@ const READ_HIGH: usize = 256 * 1024;
 const WRITE_HIGH: usize = 512 * 1024;
 
 /// A TLS transport over another transport, as `asyncio.Transport`.
-#[pyclass(frozen, weakref, module = "proact._core")]
+#[pyclass(frozen, dict, weakref, module = "proact._core")]
 pub struct TLSTransport {
     scheduler: Py<Scheduler>,
     session: Session,

@@ -1,6 +1,5 @@
 //! How a TLS transport receives: what arrives is decrypted as far as it goes, and given to the protocol in one piece.
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -84,11 +83,7 @@ impl TLSTransport {
             }
             let hint = this.get().session.unread(py)?.into_pyobject(py)?;
             let buffer = method1(&protocol, intern!(py, "get_buffer"), hint.as_any())?;
-            let size = buffer.len()?;
-            if size == 0 {
-                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
-            }
-            let (count, stop) = this.get().session.read_into(&buffer, size)?;
+            let (count, stop) = this.get().session.read_into(&buffer)?;
             drop(buffer);
             if count > 0 {
                 let count = count.into_pyobject(py)?;

@@ -4,6 +4,7 @@
 //! stops when the BIO is empty: asking once more would cost an exception (`SSLWantReadError`) for each message.
 
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
+use crate::buffer::Buffer;
 use crate::call::{bytes_memory, shorten, uninit_bytes};
 
 /// The most plain bytes that one record holds (RFC 8446, 5.1), and so the most that one call reads or writes.
@@ -215,34 +217,33 @@ impl Session {
             let view = ffi::PyMemoryView_FromMemory(memory.cast(), len as ffi::Py_ssize_t, ffi::PyBUF_WRITE);
             Bound::from_owned_ptr_or_err(py, view)?
         };
-        self.read.bind(py).call1((len, view))?.extract()
+        let count = self.read.bind(py).call1((len, &view));
+        if !self.native {
+            // A class of the program's may have kept the view: it must not outlive the memory.
+            view.call_method0(intern!(py, "release"))?;
+        }
+        count?.extract()
     }
 
     /// Decrypts into a buffer of the program's: how many bytes, and, if the buffer was not filled, why.
-    pub fn read_into(&self, buffer: &Bound<'_, PyAny>, size: usize) -> PyResult<(usize, Option<Stop>)> {
+    pub fn read_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<(usize, Option<Stop>)> {
         let py = buffer.py();
+        // Exported only while it is written to.
+        let room = Buffer::room(buffer)?;
+        if room.len() == 0 {
+            return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+        }
         let mut filled = 0;
-        // The object's own slices, so that the buffer stays exported only while it is written to.
-        let view = buffer
-            .py()
-            .get_type::<pyo3::types::PyMemoryView>()
-            .call1((buffer,))?;
-        while filled < size {
-            let target = if filled == 0 {
-                view.clone()
-            } else {
-                slice(&view, filled, size)?
-            };
-            let count = match self.read.bind(py).call1((size - filled, target)) {
-                Ok(count) => count.extract::<usize>()?,
+        while filled < room.len() {
+            let left = room.len() - filled;
+            // SAFETY: within the buffer, which stays exported for the call.
+            let count = unsafe { self.read_memory(py, room.ptr().add(filled), left) };
+            match count {
+                Ok(0) => return Ok((filled, Some(Stop::Closed))),
+                Ok(count) => filled += count,
                 Err(error) => return Ok((filled, Some(Self::stop(py, error)))),
-            };
-            if count == 0 {
-                return Ok((filled, Some(Stop::Closed)));
             }
-            let whole = size - filled >= RECORD;
-            filled += count;
-            if whole && self.unread(py)? == 0 {
+            if left >= RECORD && self.unread(py)? == 0 {
                 return Ok((filled, Some(Stop::Wants)));
             }
         }
