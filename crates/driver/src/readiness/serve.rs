@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use super::{ReadinessDriver, Waiter};
 use crate::op::{Completion, Direction, Flags, Op};
-use crate::selector::{Interest, Ready, Selector};
+use crate::selector::{Ready, Selector};
 use crate::syscalls::{self, AGAIN, is_transient_accept_error};
 
 /// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
@@ -33,11 +33,7 @@ impl<S: Selector> ReadinessDriver<S> {
         if event.write {
             self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
         }
-        let seen = Interest {
-            read: event.read,
-            write: event.write,
-        };
-        self.settle(event.fd, seen);
+        self.settle(event.fd);
     }
 
     /// Lets the ops that wait in one direction go on, until one that moves bytes must wait again.
