@@ -20,7 +20,7 @@ use crate::op::{Completion, Direction, Flags, Op, OpKind, Token};
 use crate::pool::{Pool, discard};
 use crate::selector::{Interest, Ready, Selector};
 use crate::stats::Stats;
-use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+use crate::syscalls::{self, AGAIN, is_exhaustion, is_transient_accept_error};
 use crate::tokens::TokenMap;
 use crate::waker::Waker;
 use arena::Arena;
@@ -386,6 +386,11 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
                 Op::Connect { .. } => result == -libc::EINPROGRESS,
                 Op::AcceptMulti { .. } => {
                     accepted = (result >= 0).then_some(result);
+                    if is_exhaustion(result) {
+                        self.stats.submit(op.kind());
+                        self.end(token, op.kind(), result);
+                        return Submitted::Pending;
+                    }
                     result >= 0 || result == AGAIN || is_transient_accept_error(result)
                 }
                 _ => result == AGAIN,

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use super::{ReadinessDriver, Waiter};
 use crate::op::{Completion, Direction, Flags, Op};
 use crate::selector::{Ready, Selector};
-use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+use crate::syscalls::{self, ACCEPT_FAILURES, AGAIN, is_transient_accept_error};
 
 /// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
 const ACCEPTS: usize = 64;
@@ -109,13 +109,22 @@ impl<S: Selector> ReadinessDriver<S> {
     }
 
     fn accept(&mut self, waiter: &Waiter, batch: &mut Vec<Completion>) -> Step {
+        let mut failures = 0;
         for _ in 0..ACCEPTS {
             // SAFETY: an accept points at no memory.
             match unsafe { syscalls::attempt_counted(&waiter.op, &mut self.stats.syscalls) } {
                 AGAIN => return Step::Waits,
-                error if is_transient_accept_error(error) => {}
+                error if is_transient_accept_error(error) => {
+                    failures += 1;
+                    if failures == ACCEPT_FAILURES {
+                        return Step::Done(error);
+                    }
+                }
                 error if error < 0 => return Step::Done(error),
-                accepted => self.more(waiter, accepted, Flags::default(), 0, batch),
+                accepted => {
+                    failures = 0;
+                    self.more(waiter, accepted, Flags::default(), 0, batch);
+                }
             }
         }
         Step::Waits
