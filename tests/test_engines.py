@@ -121,7 +121,7 @@ async def test_stats_count_what_happens(proact, loop):
     assert after["completed"]["recv"] > before["completed"].get("recv", 0)
     assert after["syscalls"] > before["syscalls"]
     assert after["wait_seconds"] - before["wait_seconds"] <= loop.time() - begun
-    for name in ("buffer_exhaustions", "overflows", "handles", "cancelled", "slots"):
+    for name in ("buffer_exhaustions", "overflows", "rebuilds", "handles", "cancelled", "slots"):
         assert isinstance(after[name], int)
     assert isinstance(after["fallbacks"], list)
     json.dumps(after)

@@ -196,3 +196,59 @@ async def test_closing_a_transport_in_its_own_callback(loop, way):
             assert protocol.calls == ["connection_made", "data_received", "connection_lost"]
             far.settimeout(peers.PATIENCE)
             assert far.recv(10) == b""
+
+
+def syscalls(loop):
+    """What the loop's engine has made; a reference loop can't tell."""
+    return loop.stats()["syscalls"] if hasattr(loop, "stats") else 0
+
+
+@pytest.mark.parametrize("way", ["removed", "received from", "a receive that is cancelled"])
+async def test_closed_while_a_duplicate_lives(loop, way):
+    await closed_while_a_duplicate_lives(loop, way)
+
+
+@pytest.mark.not_on("asyncio", "uvloop", reason="calls the reader of the number's next file without end")
+async def test_closed_while_it_is_watched_and_a_duplicate_lives(loop):
+    await closed_while_a_duplicate_lives(loop, "removed too late")
+
+
+async def closed_while_a_duplicate_lives(loop, way):
+    """A forked child, or `dup`, keeps the file open: what arrives there wakes nobody here."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    number = near.fileno()
+    with far, near.dup() as duplicate:
+        if "rece" in way:
+            receiving = asyncio.ensure_future(loop.sock_recv(near, 10))
+            await loops.turns()
+            if way == "received from":
+                far.send(b"first")
+                assert await receiving == b"first"
+            else:
+                receiving.cancel()
+                await asyncio.wait([receiving])
+            near.close()
+        else:
+            loop.add_reader(number, pytest.fail, "the number's former reader is called")
+            await loops.turns()
+            if way == "removed":
+                loop.remove_reader(number)
+            near.close()
+            if way == "removed too late":
+                loop.remove_reader(number)
+        far.send(b"for the duplicate")
+        owner, peer = take(number)
+        with owner, peer:
+            calls = []
+            loop.add_reader(owner, lambda: calls.append(owner.recv(10)))
+            await loops.turns()
+            begun = syscalls(loop)
+            await asyncio.sleep(0.05)
+            assert syscalls(loop) - begun < 10, "the loop did not sleep"
+            peer.send(b"mine")
+            while not calls:
+                await asyncio.sleep(0.001)
+            assert calls == [b"mine"]
+            loop.remove_reader(owner)
+        assert duplicate.recv(100) == b"for the duplicate"

@@ -257,11 +257,11 @@ def test_without_file_descriptors_it_neither_spins_nor_dies(engine):
         try:
             assert children.line(child) == "out of fds"
             start = time.monotonic()
-            # The child measures half a second of its own CPU time while it can't accept.
+            # The child measures a second and a half of its own CPU time while it can't accept.
             busy, reports = children.line(child).split()
-            assert float(busy) < 0.15, "it spins"
+            assert float(busy) < 0.45, "it spins"
             # A line a second, not one a turn (asyncio before 3.13 writes a backlog's worth at once).
-            assert 1 <= int(reports) <= (100 if loops.REFERENCE else 5)
+            assert 2 <= int(reports) <= (10_000 if loops.REFERENCE else 5)
         finally:
             for sock in socks:
                 sock.close()

@@ -195,7 +195,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
         Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls`
         (made by the engine), `wait_seconds` (in the waiting call), `buffers` (that a ring receives into),
-        `buffer_exhaustions`, `overflows`, `fallbacks` (lines), `readers` (fds watched for the program),
+        `buffer_exhaustions`, `overflows`, `rebuilds` (of epoll's set, to be rid of a file that was closed
+        while a duplicate of it lives), `fallbacks` (lines), `readers` (fds watched for the program),
         `handles` (callbacks ready or timed), `cancelled` (those of them that will not be called), `slots`
         (ops whose owner and buffers are kept).
         The loop's own wake-up socket is not counted in.

@@ -30,6 +30,7 @@ impl Scheduler {
         dict.set_item("buffers", stats.buffers)?;
         dict.set_item("buffer_exhaustions", stats.buffer_exhaustions)?;
         dict.set_item("overflows", stats.overflows)?;
+        dict.set_item("rebuilds", stats.rebuilds)?;
         dict.set_item("fallbacks", &stats.fallbacks)?;
         dict.set_item("readers", self.readers.get()?.len())?;
         let (scheduled, cancelled) = self.scheduled(py)?;

@@ -20,7 +20,9 @@ pub const TOKEN_BITS: u32 = 56;
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     /// Accept connections until cancelled: one completion with [`Flags::MORE`] for each (result: the new fd,
-    /// non-blocking and close-on-exec).
+    /// non-blocking and close-on-exec). The errors of one connection (accept(2), "Error handling"; `EPERM`) are passed
+    /// over, unless they never end. `EMFILE`, `ENFILE`, `ENOBUFS` and `ENOMEM` end it by a completion, never at submission:
+    /// it may be submitted again when there is room.
     AcceptMulti { fd: RawFd },
     /// Accept one connection.
     Accept { fd: RawFd },

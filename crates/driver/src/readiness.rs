@@ -1,9 +1,10 @@
 //! Completion emulated over readiness: an op is tried first, waits for its fd when it can't go on, and is tried again.
 //!
-//! Owns the ops that wait, by fd and direction, and what each fd is watched for. Interest stays registered while an op
-//! waits; where watching costs a system call it also stays after the last op has gone, until an event finds nobody:
-//! so a connection that is read again and again costs no `epoll_ctl`. Because the number may by then name another
-//! file, every op that begins to wait renews the watch. What happens on an event: `serve.rs`.
+//! Owns the ops that wait, by fd and direction. An fd is watched for just what waits: a `RecvMulti` or `PollMulti` waits
+//! all its life, so a connection that is read again and again costs no `epoll_ctl`. Interest that outlived its op would
+//! be a trap: the program may close the fd next, and after that a duplicate's file can't be removed by its number. An op
+//! that begins to wait renews the watch, because the number may name another file than it did for the ops that wait
+//! already. What happens on an event: `serve.rs`.
 
 mod arena;
 mod serve;
@@ -19,7 +20,7 @@ use crate::op::{Completion, Direction, Flags, Op, OpKind, Token};
 use crate::pool::{Pool, discard};
 use crate::selector::{Interest, Ready, Selector};
 use crate::stats::Stats;
-use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+use crate::syscalls::{self, AGAIN, is_exhaustion, is_transient_accept_error};
 use crate::tokens::TokenMap;
 use crate::waker::Waker;
 use arena::Arena;
@@ -32,7 +33,6 @@ struct Waiter {
 
 #[derive(Default)]
 struct FdState {
-    watched: Interest,
     read: VecDeque<Waiter>,
     write: VecDeque<Waiter>,
     /// While ops of this fd are with the pool; sockets never have any, and need no more than a word for it.
@@ -122,7 +122,7 @@ impl<S: Selector> ReadinessDriver<S> {
             read: true,
             write: false,
         };
-        selector.watch(waker.fd(), Interest::default(), read, &mut stats.syscalls)?;
+        selector.watch(waker.fd(), read, &mut stats)?;
         Ok(ReadinessDriver {
             selector,
             fds: Vec::new(),
@@ -213,37 +213,35 @@ impl<S: Selector> ReadinessDriver<S> {
             return Err(libc::EBADF);
         }
         state.push(direction, Waiter { token, op });
-        let watched = state.watched;
-        let wanted = if S::WATCH_IS_SYSCALL {
-            union(watched, state.wanted())
-        } else {
-            state.wanted()
-        };
-        let result = self.selector.watch(fd, watched, wanted, &mut self.stats.syscalls);
-        let state = &mut self.fds[fd as usize];
-        match result {
+        let wanted = state.wanted();
+        match self.selector.watch(fd, wanted, &mut self.stats) {
             Ok(()) => {
-                state.watched = wanted;
                 self.places.insert(token, Place::Waiting(fd, direction));
                 Ok(())
             }
             Err(error) => {
-                state.queue(direction).pop_back();
+                self.fds[fd as usize].queue(direction).pop_back();
                 Err(error.raw_os_error().unwrap_or(libc::EIO))
             }
         }
     }
 
-    /// Brings the watch of an fd in line with who waits, after events were served.
-    fn settle(&mut self, fd: RawFd, seen: Interest) {
+    /// Brings the watch of an fd in line with what waits.
+    fn settle(&mut self, fd: RawFd) {
+        let wanted = self.fds[fd as usize].wanted();
+        if wanted != self.selector.watched(fd) && self.selector.watch(fd, wanted, &mut self.stats).is_err() {
+            // The fd was closed behind our back: nothing will ever be reported to the ops that are left.
+            self.end_waiters(fd, -libc::EBADF);
+        }
+    }
+
+    /// Ends all ops that wait for an fd, which is watched no longer.
+    fn end_waiters(&mut self, fd: RawFd, result: i32) {
         let state = &mut self.fds[fd as usize];
-        let (watched, wanted) = (state.watched, state.wanted());
-        let idle =
-            (seen.read && !wanted.read && watched.read) || (seen.write && !wanted.write && watched.write);
-        if watched != wanted && (idle || !S::WATCH_IS_SYSCALL) {
-            state.watched = wanted;
-            // A failure means that the file is gone: nothing is left to watch.
-            let _ = self.selector.watch(fd, watched, wanted, &mut self.stats.syscalls);
+        let waiters: Vec<Waiter> = state.read.drain(..).chain(state.write.drain(..)).collect();
+        self.settle(fd);
+        for waiter in waiters {
+            self.end(waiter.token, waiter.op.kind(), result);
         }
     }
 
@@ -274,25 +272,13 @@ impl<S: Selector> ReadinessDriver<S> {
         let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
             return;
         };
-        let watched = std::mem::take(&mut state.watched);
-        let waiters: Vec<Token> = state
-            .read
+        let pooled: Vec<Token> = state
+            .pooled
             .iter()
-            .chain(&state.write)
-            .map(|waiter| waiter.token)
-            .chain(
-                state
-                    .pooled
-                    .iter()
-                    .flat_map(|pooled| pooled.tokens.iter().copied()),
-            )
+            .flat_map(|pooled| pooled.tokens.iter().copied())
             .collect();
-        // epoll forgets a closed file by itself, unless a duplicate keeps it open.
-        if !watched.is_empty() {
-            let none = Interest::default();
-            let _ = self.selector.watch(fd, watched, none, &mut self.stats.syscalls);
-        }
-        for token in waiters {
+        self.end_waiters(fd, -libc::ECANCELED);
+        for token in pooled {
             self.cancel(token);
         }
     }
@@ -363,13 +349,6 @@ impl<S: Selector> ReadinessDriver<S> {
     }
 }
 
-fn union(a: Interest, b: Interest) -> Interest {
-    Interest {
-        read: a.read || b.read,
-        write: a.write || b.write,
-    }
-}
-
 impl<S: Selector> Driver for ReadinessDriver<S> {
     fn engine(&self) -> Engine {
         S::ENGINE
@@ -407,6 +386,11 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
                 Op::Connect { .. } => result == -libc::EINPROGRESS,
                 Op::AcceptMulti { .. } => {
                     accepted = (result >= 0).then_some(result);
+                    if is_exhaustion(result) {
+                        self.stats.submit(op.kind());
+                        self.end(token, op.kind(), result);
+                        return Submitted::Pending;
+                    }
                     result >= 0 || result == AGAIN || is_transient_accept_error(result)
                 }
                 _ => result == AGAIN,
@@ -454,9 +438,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         match self.places.get(&token) {
             Some(&Place::Waiting(fd, direction)) => {
                 self.cancel_waiter(token, fd, direction);
-                if !S::WATCH_IS_SYSCALL {
-                    self.settle(fd, Interest::default());
-                }
+                self.settle(fd);
                 true
             }
             Some(Place::Pool(pooled)) => self.cancel_pooled(token, pooled.op),
@@ -477,7 +459,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         let begun = sleeps.then(Instant::now);
         let result = self
             .selector
-            .wait(timeout, &mut |event| ready.push(event), &mut self.stats.syscalls);
+            .wait(timeout, &mut |event| ready.push(event), &mut self.stats);
         if let Some(begun) = begun {
             self.stats.wait_ns += begun.elapsed().as_nanos() as u64;
         }

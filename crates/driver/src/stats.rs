@@ -22,6 +22,8 @@ pub struct Stats {
     pub buffer_exhaustions: u64,
     /// Times the completion queue overflowed (nothing is lost: the kernel keeps a backlog).
     pub overflows: u64,
+    /// Times epoll's set was made anew, because it reported a file that was closed while a duplicate lives.
+    pub rebuilds: u64,
     /// What the engine does another way than it would like, and why: one line each.
     pub fallbacks: Vec<String>,
 }

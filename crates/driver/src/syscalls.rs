@@ -72,7 +72,8 @@ pub fn poll_now(fd: RawFd, events: u32) -> i32 {
     }
 }
 
-/// A connection that died while it waited to be accepted: accept(2), "Error handling".
+/// An error of the one connection that was next: it died while it waited to be accepted, or a firewall forbids it
+/// (accept(2), "Error handling" and EPERM).
 pub(crate) fn is_transient_accept_error(error: i32) -> bool {
     matches!(
         -error,
@@ -84,8 +85,18 @@ pub(crate) fn is_transient_accept_error(error: i32) -> bool {
             | libc::ENONET
             | libc::EHOSTUNREACH
             | libc::ENETUNREACH
+            | libc::EPERM
             | libc::EINTR
     )
+}
+
+/// How many connections in a row may fail before an accept gives up: errors that never end are not of a connection, and
+/// each of them would be followed by the next at once.
+pub(crate) const ACCEPT_FAILURES: u8 = 64;
+
+/// The process or the system has no fd or no memory for a connection now.
+pub(crate) fn is_exhaustion(error: i32) -> bool {
+    matches!(-error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }
 
 /// Whether a child has ended: 0, or [`AGAIN`]. Its status stays.

@@ -19,31 +19,6 @@ use proact_driver::{Completion, Op, Submitted};
 /// One fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Runs `child` in a forked child; its exit code.
-fn forked(child: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child runs only the closure, which works on what this thread owns, and leaves without unwinding.
-    unsafe {
-        match libc::fork() {
-            0 => {
-                // A child that hangs is killed: alarm(2) is not inherited, so it is set here.
-                libc::alarm(10);
-                let code = child();
-                libc::_exit(code);
-            }
-            pid => {
-                assert!(pid > 0);
-                let mut status = 0;
-                assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-                if libc::WIFEXITED(status) {
-                    libc::WEXITSTATUS(status)
-                } else {
-                    1000 + libc::WTERMSIG(status)
-                }
-            }
-        }
-    }
-}
-
 on_every_engine! {
     fn the_child_is_told_and_the_parent_goes_on(rig) {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 
 use super::{ReadinessDriver, Waiter};
 use crate::op::{Completion, Direction, Flags, Op};
-use crate::selector::{Interest, Ready, Selector};
-use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+use crate::selector::{Ready, Selector};
+use crate::syscalls::{self, ACCEPT_FAILURES, AGAIN, is_transient_accept_error};
 
 /// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
 const ACCEPTS: usize = 64;
@@ -33,11 +33,7 @@ impl<S: Selector> ReadinessDriver<S> {
         if event.write {
             self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
         }
-        let seen = Interest {
-            read: event.read,
-            write: event.write,
-        };
-        self.settle(event.fd, seen);
+        self.settle(event.fd);
     }
 
     /// Lets the ops that wait in one direction go on, until one that moves bytes must wait again.
@@ -113,13 +109,22 @@ impl<S: Selector> ReadinessDriver<S> {
     }
 
     fn accept(&mut self, waiter: &Waiter, batch: &mut Vec<Completion>) -> Step {
+        let mut failures = 0;
         for _ in 0..ACCEPTS {
             // SAFETY: an accept points at no memory.
             match unsafe { syscalls::attempt_counted(&waiter.op, &mut self.stats.syscalls) } {
                 AGAIN => return Step::Waits,
-                error if is_transient_accept_error(error) => {}
+                error if is_transient_accept_error(error) => {
+                    failures += 1;
+                    if failures == ACCEPT_FAILURES {
+                        return Step::Done(error);
+                    }
+                }
                 error if error < 0 => return Step::Done(error),
-                accepted => self.more(waiter, accepted, Flags::default(), 0, batch),
+                accepted => {
+                    failures = 0;
+                    self.more(waiter, accepted, Flags::default(), 0, batch);
+                }
             }
         }
         Step::Waits

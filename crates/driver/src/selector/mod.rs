@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use crate::stats::Stats;
+
 /// What an fd is watched for, and what was seen of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
@@ -35,14 +37,16 @@ pub struct Ready {
 pub trait Selector: Send {
     const ENGINE: crate::Engine;
 
-    /// Watches `fd` for exactly `interest` from now on (empty: no longer). `previous` is what it was watched for
-    /// before, as far as the caller knows; the fd may since have been closed and its number taken by another file.
-    /// System calls made are added to `calls`.
+    /// What `fd` is watched for.
+    fn watched(&self, fd: RawFd) -> Interest;
+
+    /// Watches `fd` for exactly `interest` from now on, and the file that the number names now: it may have been closed
+    /// since, and its number taken by another file. Empty: no longer, which never fails. What it costs goes to `stats`.
     ///
     /// # Errors
-    /// `EPERM` for files that know no readiness, `EBADF`, `ERANGE` where the mechanism can't watch so high an fd.
-    fn watch(&mut self, fd: RawFd, previous: Interest, interest: Interest, calls: &mut u64)
-    -> io::Result<()>;
+    /// `EPERM` for files that know no readiness, `EBADF`, `ERANGE` where the mechanism can't watch so high an fd. The
+    /// watch is as it was then.
+    fn watch(&mut self, fd: RawFd, interest: Interest, stats: &mut Stats) -> io::Result<()>;
 
     /// Waits, at most `timeout`, and calls `each` for each fd that is ready. Returns early when a signal comes.
     ///
@@ -52,11 +56,8 @@ pub trait Selector: Send {
         &mut self,
         timeout: Option<Duration>,
         each: &mut dyn FnMut(Ready),
-        calls: &mut u64,
+        stats: &mut Stats,
     ) -> io::Result<()>;
-
-    /// Whether `watch` costs a system call (epoll) or only memory (poll, select).
-    const WATCH_IS_SYSCALL: bool;
 }
 
 /// A timeout for calls that take milliseconds, rounded up so that nobody wakes early and spins.

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::{Interest, Ready, Selector, interrupted_is_empty, timespec};
+use crate::stats::Stats;
 
 #[derive(Default)]
 pub struct Poll {
@@ -31,15 +32,18 @@ impl Poll {
 
 impl Selector for Poll {
     const ENGINE: crate::Engine = crate::Engine::Poll;
-    const WATCH_IS_SYSCALL: bool = false;
 
-    fn watch(
-        &mut self,
-        fd: RawFd,
-        _previous: Interest,
-        interest: Interest,
-        _calls: &mut u64,
-    ) -> io::Result<()> {
+    fn watched(&self, fd: RawFd) -> Interest {
+        let index = usize::try_from(fd).ok().and_then(|place| self.places.get(place));
+        let entry = index.and_then(|index| self.entries.get(*index as usize));
+        let events = entry.map_or(0, |entry| entry.events);
+        Interest {
+            read: events & libc::POLLIN != 0,
+            write: events & libc::POLLOUT != 0,
+        }
+    }
+
+    fn watch(&mut self, fd: RawFd, interest: Interest, _stats: &mut Stats) -> io::Result<()> {
         let place = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         if self.places.len() <= place {
             self.places.resize(place + 1, NOWHERE);
@@ -75,9 +79,9 @@ impl Selector for Poll {
         &mut self,
         timeout: Option<Duration>,
         each: &mut dyn FnMut(Ready),
-        calls: &mut u64,
+        stats: &mut Stats,
     ) -> io::Result<()> {
-        *calls += 1;
+        stats.syscalls += 1;
         let limit = timeout.map(timespec);
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the array and its length belong together; the timespec outlives the call; no signal mask.

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::{Interest, Ready, Selector, interrupted_is_empty, timespec};
+use crate::stats::Stats;
 
 pub struct Select {
     read: libc::fd_set,
@@ -43,15 +44,11 @@ impl Select {
         }
     }
 
-    fn contains(&self, fd: RawFd) -> bool {
-        has(&self.read, fd) || has(&self.write, fd)
-    }
-
     /// One fd of the set is closed and select does not say which: ask each, and report it so that its ops end.
     fn report_invalid(&mut self, each: &mut dyn FnMut(Ready)) {
         for fd in 0..=self.highest {
             // SAFETY: F_GETFD only reads the fd table.
-            if self.contains(fd) && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            if !self.watched(fd).is_empty() && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                 each(Ready {
                     fd,
                     read: true,
@@ -65,15 +62,18 @@ impl Select {
 
 impl Selector for Select {
     const ENGINE: crate::Engine = crate::Engine::Select;
-    const WATCH_IS_SYSCALL: bool = false;
 
-    fn watch(
-        &mut self,
-        fd: RawFd,
-        _previous: Interest,
-        interest: Interest,
-        _calls: &mut u64,
-    ) -> io::Result<()> {
+    fn watched(&self, fd: RawFd) -> Interest {
+        if !(0..=self.highest).contains(&fd) {
+            return Interest::default();
+        }
+        Interest {
+            read: has(&self.read, fd),
+            write: has(&self.write, fd),
+        }
+    }
+
+    fn watch(&mut self, fd: RawFd, interest: Interest, _stats: &mut Stats) -> io::Result<()> {
         if fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
@@ -88,7 +88,7 @@ impl Selector for Select {
         set(&mut self.read, fd, interest.read);
         set(&mut self.write, fd, interest.write);
         self.highest = self.highest.max(fd);
-        while self.highest >= 0 && !self.contains(self.highest) {
+        while self.highest >= 0 && self.watched(self.highest).is_empty() {
             self.highest -= 1;
         }
         Ok(())
@@ -98,9 +98,9 @@ impl Selector for Select {
         &mut self,
         timeout: Option<Duration>,
         each: &mut dyn FnMut(Ready),
-        calls: &mut u64,
+        stats: &mut Stats,
     ) -> io::Result<()> {
-        *calls += 1;
+        stats.syscalls += 1;
         let (mut read, mut write) = (self.read, self.write);
         let limit = timeout.map(timespec);
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

@@ -6,7 +6,7 @@ use super::table::Way;
 use super::{INTERNAL, POLLED, TOKEN_MASK, UringDriver, WAKE};
 use crate::op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
 use crate::pool::discard;
-use crate::syscalls::{self, AGAIN, is_transient_accept_error};
+use crate::syscalls::{self, ACCEPT_FAILURES, AGAIN, is_transient_accept_error};
 
 const CANCELED: i32 = -libc::ECANCELED;
 const INTERRUPTED: i32 = -libc::EINTR;
@@ -143,11 +143,23 @@ impl UringDriver {
         if result >= 0 {
             // The op's fd is of no interest: what was accepted is.
             self.more(token, &Op::AcceptMulti { fd: -1 }, result, batch);
+            if let Some(entry) = self.table.get_mut(token) {
+                entry.failures = 0;
+            }
         }
-        if cqueue::more(flags) {
+        if !cqueue::more(flags) {
+            self.accept_again(token, result, batch);
+        }
+    }
+
+    /// An accept has ended with a connection or an error: it goes on unless the error is its own.
+    fn accept_again(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
+        let failed = is_transient_accept_error(result);
+        let Some(entry) = self.table.get_mut(token) else {
             return;
-        }
-        if result >= 0 || result == AGAIN || is_transient_accept_error(result) {
+        };
+        entry.failures = if failed { entry.failures + 1 } else { 0 };
+        if result >= 0 || result == AGAIN || (failed && entry.failures < ACCEPT_FAILURES) {
             self.again(token, batch);
         } else {
             self.finish(token, result, batch);
@@ -220,11 +232,12 @@ impl UringDriver {
             ref op => {
                 // SAFETY: the op is in flight, so its memory is valid (contract of `Driver::submit`).
                 let result = unsafe { syscalls::attempt_counted(op, &mut self.stats.syscalls) };
-                let multi = op.kind() == OpKind::AcceptMulti;
-                if result == AGAIN || (multi && is_transient_accept_error(result)) {
-                    self.again(token, batch);
-                } else if multi && result >= 0 {
-                    self.more(token, op, result, batch);
+                if op.kind() == OpKind::AcceptMulti {
+                    if result >= 0 {
+                        self.more(token, op, result, batch);
+                    }
+                    self.accept_again(token, result, batch);
+                } else if result == AGAIN {
                     self.again(token, batch);
                 } else {
                     self.finish(token, result, batch);

@@ -30,6 +30,8 @@ pub(super) struct InFlight {
     pub(super) cancelled: bool,
     /// An entry of it is queued or with the kernel, or it is with the pool; otherwise it waits to be submitted again.
     pub(super) armed: bool,
+    /// Connections in a row that an accept has passed over.
+    pub(super) failures: u8,
     /// How often entries had been handed over when its own was queued: if that is still so, its own has not been.
     pub(super) since_fill: u32,
 }
@@ -71,6 +73,7 @@ impl Table {
             cancelled: false,
             armed: true,
             since_fill,
+            failures: 0,
         };
         let replaced = self.ops.insert(token, entry);
         debug_assert!(replaced.is_none(), "token {token} is in flight already");

@@ -567,3 +567,28 @@ impl Random {
         (self.next() % limit as u64) as usize
     }
 }
+
+/// Runs `child` in a forked child; its exit code.
+pub fn forked(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child runs only the closure, which works on what this thread owns, and leaves without unwinding.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                // A child that hangs is killed: alarm(2) is not inherited, so it is set here.
+                libc::alarm(10);
+                let code = child();
+                libc::_exit(code);
+            }
+            pid => {
+                assert!(pid > 0);
+                let mut status = 0;
+                assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+                if libc::WIFEXITED(status) {
+                    libc::WEXITSTATUS(status)
+                } else {
+                    1000 + libc::WTERMSIG(status)
+                }
+            }
+        }
+    }
+}
