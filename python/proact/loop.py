@@ -225,7 +225,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         super().close()
         self._shutdown()
         for child in list(self._children):
-            child.unwatch()
+            child.release()
 
     # Debug mode: asyncio's own handles, which know where they were made.
 
