@@ -1,12 +1,13 @@
-"""A seccomp filter that refuses io_uring calls, as container runtimes do: raw BPF through ctypes, no library.
+"""A seccomp filter that refuses calls, as container runtimes do: raw BPF through ctypes, no library.
 
     python tests/seccomp.py io_uring=EPERM -- command ...    setup, enter and register fail with that errno
     python tests/seccomp.py io_uring=ENOSYS -- command ...
     python tests/seccomp.py pbuf_ring=EPERM -- command ...   only registering a buffer ring fails
+    python tests/seccomp.py waitid=EPERM -- command ...      (not the ring's own op of that name)
 
 The filter is for ever, so it is put on by a process that then becomes the command. x86_64 and aarch64, which
 agree on io_uring's numbers. Sources: seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h,
-linux/io_uring.h.
+linux/io_uring.h, asm/unistd_64.h, asm-generic/unistd.h.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER = 425, 426, 427
+WAITID = {"x86_64": 247, "aarch64": 95}
 IORING_REGISTER_PBUF_RING = 22
 # Or-ed to the opcode when the ring is meant by its registered index.
 IORING_REGISTER_USE_REGISTERED_RING = 1 << 31
@@ -40,7 +42,7 @@ def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> b
 
 
 def program(what: str, error: int) -> bytes:
-    """The filter that refuses `what` ("io_uring" or "pbuf_ring") with `error`."""
+    """The filter that refuses `what` ("io_uring", "pbuf_ring" or "waitid") with `error`."""
     refuse, allow = instruction(RETURN, SECCOMP_RET_ERRNO | error), instruction(RETURN, SECCOMP_RET_ALLOW)
     known = [
         instruction(LOAD, ARCH),
@@ -65,8 +67,10 @@ def program(what: str, error: int) -> bytes:
             allow,
             refuse,
         ]
+    elif what == "waitid":
+        rest = [instruction(JUMP_IF_EQUAL, WAITID[platform.machine()], if_true=1), allow, refuse]
     else:
-        raise ValueError(f"io_uring or pbuf_ring, not {what!r}")
+        raise ValueError(f"io_uring, pbuf_ring or waitid, not {what!r}")
     return b"".join(known + rest)
 
 

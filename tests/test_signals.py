@@ -7,12 +7,13 @@ main thread.
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
 
 import pytest
-from support import children, loops, peers
+from support import children, leaks, loops, peers
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,75 @@ def test_signal_handlers_belong_to_the_main_thread(loop):
     with peers.thread(thread):
         pass
     assert len(errors) == 1
+
+
+@pytest.mark.not_on("uvloop", reason="refuses, and remains open")
+@pytest.mark.parametrize("numbers", [(signal.SIGUSR1,), (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)])
+def test_the_loop_is_closed_in_another_thread(new_loop, numbers):
+    before = {number: signal.getsignal(number) for number in numbers}
+    fds = leaks.open_fds()
+    loop = new_loop()
+    for number in numbers:
+        loop.add_signal_handler(number, print, number)
+    loop.run_until_complete(asyncio.sleep(0))
+    errors = []
+
+    def close():
+        try:
+            loop.close()
+        except ValueError as error:  # only the main thread may restore what was there before
+            errors.append(error)
+
+    with peers.thread(close):
+        pass
+    assert loop.is_closed() and len(errors) == 1
+    assert not leaks.difference(fds, leaks.open_fds())
+    if loops.REFERENCE:
+        signal.set_wakeup_fd(-1)  # asyncio leaves the closed one
+    for number in numbers:
+        signal.raise_signal(number)  # still caught, and nobody's
+        signal.signal(number, before[number])
+
+
+def test_a_loop_is_closed_while_another_one_runs(new_loop):
+    # The other one, at its end, must not restore the wake-up fd of what is closed.
+    first, second = new_loop(), new_loop()
+    first.add_signal_handler(signal.SIGUSR1, print)
+    first.run_until_complete(asyncio.sleep(0))
+
+    async def main():
+        first.close()
+
+    second.run_until_complete(main())
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_the_wakeup_fd_of_somebody_else_is_closed_meanwhile(loop, proact):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    signal.set_wakeup_fd(near.fileno())
+
+    async def main():
+        near.close()
+        far.close()
+
+    loop.run_until_complete(main())
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_removing_a_handler_in_another_thread_changes_nothing(loop, proact):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+
+    def remove():
+        with pytest.raises(ValueError, match="main thread"):
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+    with peers.thread(remove):
+        pass
+    signal.raise_signal(signal.SIGUSR1)
+    loop.run_until_complete(until(lambda: seen))
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
 
 
 @pytest.mark.not_on("uvloop", reason="sets a handler for a coroutine function without a word")

@@ -8,6 +8,7 @@ and no more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import io
 import os
@@ -155,7 +156,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._configure(asyncio.BufferedProtocol, socket.socket, _SERVER_TAKES_TRANSPORT)
         asyncio.BaseEventLoop.__init__(self)
         self._info = info or {"requested": engine, "engines": {}}
-        self._listeners: dict[int, _core.Listener] = {}
+        self._listeners: dict[socket.socket, _core.Listener] = {}
         # Python 3.13 and later: by the socket, the inode of the path to remove with it.
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._fallbacks: set[str] = set()
@@ -223,11 +224,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        self._signals.close()
-        super().close()
-        self._shutdown()
-        for child in list(self._children):
-            child.unwatch()
+        # The last one comes first. Each is carried out, whatever the others raise.
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._signals.close)
+            for child in self._children:
+                steps.callback(child.release)
+            steps.callback(self._shutdown)
+            steps.callback(super().close)
+            self._signals.close_pair()
 
     # Debug mode: asyncio's own handles, which know where they were made.
 
@@ -574,9 +578,9 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         try:
             await waiter
         except BaseException:
-            transport.close()
             begin.cancel()
             resume.cancel()
+            transport.close()
             raise
         return upgraded
 
@@ -613,22 +617,23 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
         listener = _core.Listener(self, sock, protocol_factory, server, adopt)
         listener.start()
-        self._listeners[sock.fileno()] = listener
+        self._listeners[sock] = listener
 
     def _stop_serving(self, sock: socket.socket) -> None:
         if self._thread_id not in (None, threading.get_ident()):
             # asyncio's `Server.close()` has let go of its sockets by now and would not ask again.
             self.call_soon_threadsafe(self._stop_serving, sock)
             return
-        path = sock.getsockname() if sock in self._unix_server_sockets else None
-        listener = self._listeners.pop(sock.fileno(), None)
-        if listener is not None and not self.is_closed():
-            listener.stop()
-        sock.close()
-
+        listener = self._listeners.pop(sock, None)
         inode = self._unix_server_sockets.pop(sock, None)
-        if path is not None and inode is not None:
-            self._remove_unix_path(path, inode)
+        # The last one comes first. Each is carried out, whatever the others raise.
+        with contextlib.ExitStack() as steps:
+            # A socket that the program has closed tells its path no more.
+            if inode is not None and sock.fileno() >= 0:
+                steps.callback(self._remove_unix_path, sock.getsockname(), inode)
+            steps.callback(sock.close)
+            if listener is not None and not self.is_closed():
+                listener.stop()
 
     # Unix sockets. What asyncio does once a connection or a server holds for any loop.
 

@@ -6,6 +6,8 @@ never lost between two runs, a wait ends at once, and the handlers run in the lo
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import errno
 import signal
 import socket
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["Signals", "check"]
 
 
+_Pair = tuple[socket.socket, socket.socket]
+
+# The loops that run in the main thread, the outer one first. Each remembers the wake-up fd of the one before.
+_entered: list[Signals] = []
+
+
 def check(number: int) -> None:
     """Raise TypeError or ValueError for what is no signal."""
     if not isinstance(number, int):
@@ -30,13 +38,30 @@ def check(number: int) -> None:
         raise ValueError(f"invalid signal number {number}")
 
 
+class _Notice:
+    """What Python calls for a signal of a loop's, whose number is in the socket pair by then.
+
+    So there is nothing to do, unless another thread has closed the loop. Then the pair is given up here: only
+    the main thread, which calls this, can take it from Python.
+    """
+
+    def __init__(self) -> None:
+        self.orphan: _Pair | None = None
+
+    def __call__(self, number: int, frame: object) -> None:
+        orphan, self.orphan = self.orphan, None
+        if orphan is not None:
+            _give_up(orphan)
+
+
 class Signals:
     """Handlers by signal number; a context in which signals wake the loop, if it runs in the main thread."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._handlers: dict[int, events.Handle] = {}
-        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._pair: _Pair | None = None
+        self._notice = _Notice()
         # While the loop runs: the wake-up fd that was set before.
         self._previous: int | None = None
 
@@ -45,70 +70,87 @@ class Signals:
         return self._pair is not None
 
     def add(self, number: int, handle: events.Handle) -> None:
-        """Set a handler. ValueError outside of the main thread, RuntimeError if it can't be caught."""
+        """Set a handler. RuntimeError outside of the main thread, or if it can't be caught."""
         if not _in_main_thread():
-            raise ValueError("add_signal_handler() can only be called from the main thread")
+            raise RuntimeError("add_signal_handler() can only be called from the main thread")
         ours = self._open().fileno()
         previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         if previous not in (-1, ours) and not self._loop.is_running():
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
-        self._handlers[number] = handle
         try:
-            signal.signal(number, _ignore)
+            signal.signal(number, self._notice)
             signal.siginterrupt(number, False)
         except OSError as error:
-            del self._handlers[number]
             if error.errno == errno.EINVAL:
                 raise RuntimeError(f"sig {number} cannot be caught") from None
             raise
+        self._handlers[number] = handle
 
     def remove(self, number: int) -> bool:
-        """Restore Python's default; whether there was a handler."""
-        if self._handlers.pop(number, None) is None:
+        """Restore Python's default; whether there was a handler. ValueError outside of the main thread."""
+        if number not in self._handlers:
             return False
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        del self._handlers[number]
         return True
 
     def close(self) -> None:
-        """Restore what was there before, and let go of the loop."""
-        for number in list(self._handlers):
-            self.remove(number)
-        self._close_pair()
+        """Restore what was there before: all of it, then ValueError if this is not the main thread."""
+        with contextlib.ExitStack() as steps:
+            for number in self._handlers:
+                steps.callback(self.remove, number)
+
+    def close_pair(self) -> None:
+        """Let go of the loop: no signal wakes it any more."""
+        pair, self._pair = self._pair, None
+        if pair is None:
+            return
+        with contextlib.ExitStack() as steps:
+            if not self._hand_over(pair):
+                steps.callback(_give_up, pair)
+            self._loop._unwatch(pair[0], False)
         del self._loop
 
-    def _close_pair(self) -> None:
-        if self._pair is None:
-            return
-        receiver, sender = self._pair
+    def _hand_over(self, pair: _Pair) -> bool:
+        """In another thread: have the main thread give up the pair, to which Python may write."""
         if _in_main_thread():
-            current = signal.set_wakeup_fd(-1)
-            if current not in (-1, sender.fileno()):
-                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
-        self._loop._unwatch(receiver, False)
-        receiver.close()
-        sender.close()
-        self._pair = None
+            return False
+        for number in self._handlers:
+            current: object = signal.getsignal(number)
+            if current is self._notice:
+                self._notice.orphan = pair
+                # As if the signal had come. No other loop has a handler for it, or Python had its notice.
+                _thread.interrupt_main(number)  # type: ignore[arg-type]  # any number, named or not
+                return True
+        return False
 
     def __enter__(self) -> None:
         if _in_main_thread():
             self._previous = signal.set_wakeup_fd(self._open().fileno(), warn_on_full_buffer=False)
+            _entered.append(self)
 
     def __exit__(self, *_: object) -> None:
         previous, self._previous = self._previous, None
-        if previous is None or self._pair is None:
+        if previous is None:
             return
+        _entered.remove(self)
         # With handlers of its own the loop keeps the fd, so that a signal between two runs is not lost.
-        if not self._handlers:
-            ours = self._pair[1].fileno()
-            signal.set_wakeup_fd(-1 if previous == ours else previous, warn_on_full_buffer=False)
+        if self._pair is not None and not self._handlers:
+            _set_wakeup_fd(-1 if previous == self._pair[1].fileno() else previous)
 
     def _open(self) -> socket.socket:
         """The end that Python's signal handler writes to."""
         if self._pair is None:
-            self._pair = receiver, sender = socket.socketpair()
-            receiver.setblocking(False)
-            sender.setblocking(False)
-            self._loop._watch(receiver, False, _core.Handle(self._read, ()))
+            receiver, sender = pair = socket.socketpair()
+            try:
+                receiver.setblocking(False)
+                sender.setblocking(False)
+                self._loop._watch(receiver, False, _core.Handle(self._read, ()))
+            except BaseException:
+                receiver.close()
+                sender.close()
+                raise
+            self._pair = pair
         return self._pair[1]
 
     def _read(self) -> None:
@@ -132,5 +174,25 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _ignore(number: int, frame: object) -> None:
-    """Only so that Python's C handler writes to the socket pair."""
+def _set_wakeup_fd(fd: int) -> None:
+    try:
+        signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    except (OSError, ValueError):
+        # Whoever it was has closed it meanwhile.
+        signal.set_wakeup_fd(-1)
+
+
+def _give_up(pair: _Pair) -> None:
+    """Close a pair, and see that Python does not write to the next owner of its number."""
+    ours = pair[1].fileno()
+    with contextlib.ExitStack() as steps:
+        for end in pair:
+            steps.callback(end.close)
+        if not _in_main_thread():
+            return
+        for other in _entered:
+            if other._previous == ours:
+                other._previous = -1
+        current = signal.set_wakeup_fd(-1)
+        if current not in (-1, ours):
+            _set_wakeup_fd(current)

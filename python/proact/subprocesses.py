@@ -14,37 +14,61 @@ import subprocess
 import threading
 from asyncio import base_subprocess
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
 
 from . import _core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from .loop import EventLoop
+
+    class _PipeProtocol(asyncio.Protocol):
+        pipe: Any
+
+        def __init__(self, transport: SubprocessTransport, fd: int) -> None: ...
 
     class _Base(asyncio.SubprocessTransport):
         _pid: int
-        _proc: subprocess.Popen[bytes] | None
-        _returncode: int | None
-        _pipes: dict[int, Any]
+        _protocol: asyncio.SubprocessProtocol
+        _pipes: dict[int, _PipeProtocol | None]
+        _pending_calls: Iterable[tuple[Callable[..., object], tuple[Any, ...]]] | None
 
         def __init__(self, loop: EventLoop, *args: Any, **kwargs: Any) -> None: ...
         def _process_exited(self, returncode: int) -> None: ...
-        async def _wait(self) -> int: ...
+
+    _ReadPipeProtocol = _WritePipeProtocol = _PipeProtocol
 
 else:
     _Base = base_subprocess.BaseSubprocessTransport
+    _ReadPipeProtocol = base_subprocess.ReadSubprocessPipeProto
+    _WritePipeProtocol = base_subprocess.WriteSubprocessPipeProto
 
 __all__ = ["SubprocessTransport", "spawn"]
+
+# Seconds that closing the loop gives a killed child to end. It needs far less, unless a device holds it.
+_KILLED = 1.0
 
 
 class SubprocessTransport(_Base):
     """A child process and its pipes."""
 
     _pidfd = -1
+    # Until the base class has set them: it may refuse its arguments first.
+    _closed = True
+    _proc: subprocess.Popen[bytes] | None = None
 
     def __init__(self, loop: EventLoop, *args: Any, **kwargs: Any) -> None:
         self._watcher = loop
-        super().__init__(loop, *args, **kwargs)
+        self._collected = loop.create_future()
+        try:
+            super().__init__(loop, *args, **kwargs)
+        except BaseException:
+            # Nobody will get a transport to close.
+            self._abandon()
+            self.release()
+            raise
 
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
@@ -71,10 +95,17 @@ class SubprocessTransport(_Base):
             ).start()
 
     def _wait_in_thread(self) -> None:
+        assert self._proc is not None
         try:
             os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             pass  # somebody else has collected it
+        except OSError:
+            # A sandbox that refuses waitid: the status can't be left for the loop's thread to collect. The
+            # lock tells `Popen.poll` that another thread does it.
+            lock: threading.Lock = self._proc._waitpid_lock  # type: ignore[attr-defined]
+            with lock, suppress(ChildProcessError):
+                self._proc.returncode = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         try:
             self._watcher.call_soon_threadsafe(self._exited)
         except RuntimeError:
@@ -92,29 +123,84 @@ class SubprocessTransport(_Base):
                     "child process pid %d exit status already read: will report returncode 255", self._pid
                 )
                 process.returncode = 255
-        self.unwatch()
+        self._watcher._children.discard(self)
+        self._close_pidfd()
+        if not self._collected.done():
+            self._collected.set_result(None)
         # One turn later: what the child wrote last is on its way.
         self._watcher.call_soon(self._process_exited, process.returncode)
 
     def _collect(self) -> int:
         kind, number = (os.P_PIDFD, self._pidfd) if self._pidfd >= 0 else (os.P_PID, self._pid)
-        status = os.waitid(kind, number, os.WEXITED | os.WNOHANG)
+        try:
+            status = os.waitid(kind, number, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            raise
+        except OSError:
+            # A sandbox that refuses waitid.
+            pid, wait_status = os.waitpid(self._pid, os.WNOHANG)
+            if pid == 0:
+                raise ChildProcessError from None
+            return os.waitstatus_to_exitcode(wait_status)
         if status is None:
             raise ChildProcessError
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
-    def unwatch(self) -> None:
-        """No more is to be learnt, or the loop is closed."""
+    def connect(self, waiter: asyncio.Future[None]) -> None:
+        """Make the pipes' transports; in the next turn the protocol is told, and `waiter` is done."""
+        loop = self._watcher
+        for fd, stream in self._streams():
+            if fd == 0:
+                protocol = _WritePipeProtocol(self, fd)
+                protocol.pipe = loop._make_write_pipe_transport(stream, protocol)
+            else:
+                protocol = _ReadPipeProtocol(self, fd)
+                protocol.pipe = loop._make_read_pipe_transport(stream, protocol)
+            self._pipes[fd] = protocol
+        # The pipes begin in that turn, before this.
+        loop.call_soon(self._connected, waiter)
+
+    def _streams(self) -> list[tuple[int, IO[bytes]]]:
+        process = self._proc
+        streams = (process.stdin, process.stdout, process.stderr) if process else ()
+        return [(fd, stream) for fd, stream in enumerate(streams) if stream is not None]
+
+    def _connected(self, waiter: asyncio.Future[None]) -> None:
+        loop = self._watcher
+        loop.call_soon(self._protocol.connection_made, self)
+        calls, self._pending_calls = self._pending_calls, None
+        for callback, args in calls or ():
+            loop.call_soon(callback, *args)
+        if not waiter.done():
+            waiter.set_result(None)
+
+    async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
+        """Nothing: `connect` does it. The base class makes a task of this, and anybody may cancel a task."""
+
+    async def end(self) -> None:
+        """Kill the child, close its pipes and wait until its status is collected."""
+        self._abandon()
+        await self._collected
+
+    def _abandon(self) -> None:
+        self.close()
+        # Those that no transport has taken over: connecting them has failed.
+        for fd, stream in self._streams():
+            if self._pipes[fd] is None:
+                stream.close()
+
+    def release(self) -> None:
+        """The loop will not learn of the child's end: collect it if it has ended, or was killed."""
         self._watcher._children.discard(self)
         self._close_pidfd()
-
-    def close_unconnected(self) -> None:
-        """Close the pipes that no transport has taken over: connecting them has failed."""
-        assert self._proc is not None
-        streams = self._proc.stdin, self._proc.stdout, self._proc.stderr
-        for stream, connected in zip(streams, map(self._pipes.get, range(3)), strict=True):
-            if stream is not None and connected is None:
+        if self._proc is None:
+            return
+        self._proc.poll()
+        if self._closed:
+            for _, stream in self._streams():
                 stream.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._proc.wait(_KILLED)
 
     def _close_pidfd(self) -> None:
         pidfd, self._pidfd = self._pidfd, -1
@@ -131,15 +217,11 @@ async def spawn(
 ) -> SubprocessTransport:
     """Start a child and wait until its pipes are connected; `args` and `kwargs` are the base transport's."""
     connected = loop.create_future()
-    transport = SubprocessTransport(loop, protocol, *args, waiter=connected, **kwargs)
+    transport = SubprocessTransport(loop, protocol, *args, **kwargs)
     try:
+        transport.connect(connected)
         await connected
-    except asyncio.CancelledError:
-        transport.close()
-        await transport._wait()
-        raise
-    except Exception:
-        transport.close()
-        transport.close_unconnected()
+    except (asyncio.CancelledError, Exception):
+        await transport.end()
         raise
     return transport
