@@ -18,7 +18,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem dev format lint bench soak clean check check-lint
+.PHONY: help demo test conformance ecosystem suites dev format lint bench soak clean check check-lint
 
 # The Python is looked for once a recipe needs it, after `check` has found that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -42,6 +42,9 @@ conformance: check  ## run all of CPython's own asyncio tests on every engine, p
 
 ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask and others on proact, installing what is needed
 	@$(use) scripts/ecosystem
+
+suites: check  ## run asyncssh's, anyio's, aiohttp's, uvloop's and aiofastnet's own tests; tell what fails on proact alone
+	@$(use) scripts/suites
 
 dev: check-lint  ## make .venv ready to work in: proact (editable), every extra, the linters, the tests, the peers
 	@$(use) $(setup) cli lab green workbench

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks import web, wrk
-from benchmarks.contenders import BARE, CORE, LOOPS
+from benchmarks.contenders import BARE, CORE, LOOPS, STACKED
 from benchmarks.micro import BENCHES
 
 STYLES = ("protocol", "pieces", "writelines", "buffered", "streams", "sock")
@@ -69,10 +69,12 @@ class Case:
     def contenders(self) -> tuple[str, ...]:
         """Who can run this case.
 
-        The bare servers have no styles: they stand beside `protocol`, the nearest.
+        The bare servers have no styles: they stand beside `protocol`, the nearest. aiofastnet is about TLS.
         """
         fits_select = self.connections + self.idle < FD_SETSIZE - 16
         loops = tuple(name for name in self.loops if fits_select or name != "proact-select")
+        if self.style == "tls":
+            return loops + STACKED
         return loops + BARE if self.style == "protocol" and not self.churn else loops
 
     def missing(self) -> str:

@@ -1,7 +1,8 @@
 """Owns: who is measured, and how a loop of each is made. Knows nothing of what is measured.
 
 A contender is a name. Those that are loops run every case; the bare servers are Rust without Python, and
-only echo over TCP: they are the ceiling that a Python loop can approach and not pass.
+only echo over TCP: they are the ceiling that a Python loop can approach and not pass. `aiofastnet+LOOP` is
+LOOP with the transports and the TLS of aiofastnet in place of its own, and runs the TLS cases alone.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloo
 CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop")
 """Who runs every case in every mode. poll and select add little where the case is not about the engine."""
 BARE = ("bare-epoll", "bare-io_uring")
-ALL = (*LOOPS, *BARE)
-PEERS = ("uvloop", "rloop", "asyncio")
+STACKED = ("aiofastnet+proact-io_uring", "aiofastnet+proact-epoll", "aiofastnet+uvloop")
+ALL = (*LOOPS, *BARE, *STACKED)
+PEERS = ("uvloop", "rloop", "asyncio", "aiofastnet+uvloop")
 """What a user would run instead of proact."""
 
 
-def package(contender: str) -> str:
-    """The distribution a contender comes from."""
-    return "proact" if contender.startswith(("proact-", "bare-")) else contender
+def packages(contender: str) -> list[str]:
+    """The distributions a contender comes from."""
+    return ["proact" if part.startswith(("proact-", "bare-")) else part for part in contender.split("+")]
 
 
 def missing(contender: str) -> bool:
-    """Is the package that carries this contender not installed here?"""
-    return importlib.util.find_spec(package(contender)) is None
+    """Is a package that carries this contender not installed here?"""
+    return any(importlib.util.find_spec(name) is None for name in packages(contender))
 
 
 def new_loop(contender: str) -> asyncio.AbstractEventLoop:
@@ -39,6 +41,12 @@ def new_loop(contender: str) -> asyncio.AbstractEventLoop:
     Raises RuntimeError when proact took another engine than the one asked for: a fallback would be measured
     under a wrong name.
     """
+    if contender in STACKED:
+        import aiofastnet
+
+        loop = new_loop(contender.removeprefix("aiofastnet+"))
+        aiofastnet.patch_loop(loop)
+        return loop
     if contender == "asyncio":
         return asyncio.new_event_loop()
     if not contender.startswith("proact-"):

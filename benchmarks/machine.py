@@ -63,7 +63,8 @@ def describe() -> dict[str, Any]:
         "python_build": " ".join(platform.python_build()),
         "rustc": _output("rustc", "--version"),
         "versions": {
-            name: _version(name) for name in ("proact", "uvloop", "rloop", "uvicorn", "httptools", "aiohttp")
+            name: _version(name)
+            for name in ("proact", "uvloop", "rloop", "uvicorn", "httptools", "aiohttp", "aiofastnet")
         },
         "commit": _output("git", "rev-parse", "HEAD") or None,
         "dirty": bool(

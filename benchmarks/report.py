@@ -186,7 +186,8 @@ compares. With TLS, whose load is Python (benchmarks/tls_load.py), CPU µs decid
 loaded by wrk. With idle connections, which have all been served once, "B each" is the growth of the
 server's resident memory over the second half of them, less the user's protocol object; "B in all" is all
 of that memory at the end, shared buffers and interpreter included; "kernel B each" is what the kernel took
-beside it, both ends of the connection together. `make bench` repeats all of it.
+beside it, both ends of the connection together. `aiofastnet+LOOP` is a loop with aiofastnet's transports and
+TLS in place of its own (`aiofastnet.patch_loop`), measured where TLS is. `make bench` repeats all of it.
 
 Not every contender does all of the work: rloop 0.5.0 runs what `call_soon_threadsafe` schedules in a context
 that all such callbacks share, where asyncio's contract is a copy of the caller's, as the others make it.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,3 +90,49 @@ def test_an_unknown_engine_in_the_environment(command: Command) -> None:
 )
 def test_the_verdict_gives_the_reason(told: dict[str, object], line: str) -> None:
     assert verdict(told) == line
+
+
+def installed(place: Path, **versions: str) -> str:
+    """A directory for PYTHONPATH in which these packages are installed, with nothing in them."""
+    for name, version in versions.items():
+        (place / name).mkdir()
+        (place / name / "__init__.py").touch()
+        (place / f"{name}-{version}.dist-info").mkdir()
+        (place / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    return str(place)
+
+
+@pytest.mark.parametrize(
+    ("aiohttp", "variables", "taken"),
+    [
+        ("3.14.5", {}, False),
+        ("3.15.0", {}, True),
+        ("4.0.0a1", {}, True),
+        ("3.15.0", {"AIOHTTP_NO_EXTENSIONS": "1"}, False),
+    ],
+)
+def test_aiofastnet_takes_over_from_some_aiohttp_on(
+    command: Command, tmp_path: Path, aiohttp: str, variables: dict[str, str], taken: bool
+) -> None:
+    path = installed(tmp_path, aiofastnet="1.2.0", aiohttp=aiohttp)
+    done = command(
+        "doctor", "--json", PYTHONPATH=path + os.pathsep + os.environ.get("PYTHONPATH", ""), **variables
+    )
+    facts = json.loads(done.stdout)["aiofastnet"]
+    assert (facts["version"], facts["aiohttp"], facts["taken_by_aiohttp"]) == ("1.2.0", aiohttp, taken)
+    assert "create_connection" in facts["replaces"]
+
+
+def test_people_are_told_what_aiofastnet_replaces_and_how_to_avoid_it(
+    command: Command, tmp_path: Path
+) -> None:
+    path = installed(tmp_path, aiofastnet="1.2.0") + os.pathsep + os.environ.get("PYTHONPATH", "")
+    words = " ".join(command("doctor", PYTHONPATH=path).stdout.split())
+    assert "aiofastnet 1.2.0: aiohttp from 3.15 on (none here) calls its create_connection," in words
+    assert "AIOHTTP_NO_EXTENSIONS=1" in words
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aiofastnet") is not None, reason="aiofastnet is installed here")
+def test_aiofastnet_is_not_mentioned_where_it_is_not(command: Command) -> None:
+    assert json.loads(command("doctor", "--json").stdout)["aiofastnet"] is None
+    assert "aiofastnet" not in command("doctor").stdout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 from typing import Annotated, Any
 
@@ -56,6 +58,7 @@ def examine() -> dict[str, Any]:
         "cpu": environment.cpu_model(),
         "python": environment.python_version(),
         "packages": environment.package_versions(),
+        "aiofastnet": aiofastnet(),
         "limits": environment.limits(),
         "sysctl": {"kernel.io_uring_disabled": environment.sysctl("kernel.io_uring_disabled")},
         "seccomp": environment.seccomp_mode(),
@@ -67,6 +70,35 @@ def none_works(error: OSError) -> dict[str, Any]:
     requested = os.environ.get("PROACT_ENGINE") or "auto"
     lists: dict[str, Any] = {"engines": {}, "features": {}, "opcodes": {}, "fallbacks": []}
     return {"chosen": None, "requested": requested, "error": str(error)} | lists
+
+
+def aiofastnet() -> dict[str, Any] | None:
+    """What aiofastnet replaces here where it can be imported; None where it can't.
+
+    From 3.15 on aiohttp calls aiofastnet's functions instead of the loop's, unless AIOHTTP_NO_EXTENSIONS is
+    set (https://github.com/aio-libs/aiohttp/pull/12822, aiohttp/net_helpers.py): proact's transports and
+    TLS are then not in use.
+    """
+    if importlib.util.find_spec("aiofastnet") is None:
+        return None
+    aiohttp = environment.package_version("aiohttp")
+    version = tuple(int(part) for part in re.findall(r"\d+", aiohttp or "0")[:2])
+    switched_off = bool(os.environ.get("AIOHTTP_NO_EXTENSIONS"))
+    return {
+        "version": environment.package_version("aiofastnet"),
+        "replaces": ["create_connection", "create_server", "start_tls", "sendfile"],
+        "aiohttp": aiohttp,
+        "taken_by_aiohttp": version >= (3, 15) and not switched_off,
+        "avoid": "uninstall it, or set AIOHTTP_NO_EXTENSIONS=1, which turns off aiohttp's C parsers too",
+    }
+
+
+def aiofastnet_line(facts: dict[str, Any]) -> Text:
+    """What ``aiofastnet()`` found, as one line."""
+    has = f"aiohttp {facts['aiohttp']}" if facts["aiohttp"] else "none"
+    text = f"{facts['version']}: aiohttp from 3.15 on ({has} here) calls its {', '.join(facts['replaces'])}"
+    text += f" instead of proact's; to avoid that {facts['avoid']}"
+    return Text(text, style="yellow" if facts["taken_by_aiohttp"] else "")
 
 
 def verdict(engine: dict[str, Any]) -> str:
@@ -122,6 +154,8 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
             Text(", ".join(f"{name} {version or '-'}" for name, version in facts["packages"].items())),
         ),
     ]
+    if facts["aiofastnet"]:
+        found.append(("aiofastnet", aiofastnet_line(facts["aiofastnet"])))
     return found
 
 

@@ -1,0 +1,115 @@
+"""Owns: what goes on inside a suite's own pytest: the loop under it, and a line for each test that ends.
+
+Loaded with `-p proact_inside`; nothing of the project but `proact` is importable there. The environment says
+what to do: SUITES_LOOP is "asyncio" or "proact" (PROACT_ENGINE then names the engine), SUITES_LOG the file of
+the lines, SUITES_HOW the ways to put the loop under the suite, SUITES_DONE a file of test ids to leave out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import warnings
+from pathlib import Path
+
+import pytest
+
+LOOP = os.environ["SUITES_LOOP"]
+HOW = os.environ["SUITES_HOW"].split()
+LOG = Path(os.environ["SUITES_LOG"])
+
+made = 0
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop of the kind under test."""
+    global made
+    made += 1
+    if LOOP == "asyncio":
+        return asyncio.SelectorEventLoop()
+    import proact
+
+    return proact.new_event_loop()
+
+
+def write(**fields: object) -> None:
+    with LOG.open("a") as log:
+        log.write(json.dumps(fields) + "\n")
+
+
+def under_policy() -> None:
+    """`asyncio.new_event_loop()`, `run()`, `Runner()` make these loops, also after the policy was reset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        policy = asyncio.DefaultEventLoopPolicy
+    policy._loop_factory = staticmethod(new_event_loop)
+    # Since 3.13 another name for SelectorEventLoop, and what tests call for "the default loop".
+    if hasattr(asyncio, "EventLoop"):
+        asyncio.EventLoop = new_event_loop
+
+
+def under_uvloop_testbase() -> None:
+    """uvloop's own test cases: those of UVTestCase, which name uvloop, make these loops too."""
+    from uvloop import _testbase
+
+    _testbase.UVTestCase.new_loop = lambda _: new_event_loop()
+    _testbase.UVTestCase.new_policy = _testbase.AIOTestCase.new_policy
+
+
+def localhost_by_ipv6() -> None:
+    """ "localhost" has an IPv6 address, also on a machine whose /etc/hosts has none: suites count on it."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: object, port: object, family: int = 0, *rest: int, **named: int) -> list:
+        if host in ("localhost", b"localhost") and family == socket.AF_INET6:
+            host = "::1"
+        return real(host, port, family, *rest, **named)
+
+    socket.getaddrinfo = getaddrinfo
+
+
+under_policy()
+localhost_by_ipv6()
+for way in HOW:
+    globals()[f"under_{way}"]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    done = set()
+    if "SUITES_DONE" in os.environ:
+        done = set(Path(os.environ["SUITES_DONE"]).read_text().splitlines())
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+    items[:] = [item for item in items if item.nodeid not in done]
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    write(started=nodeid)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    fields: dict[str, object] = {"test": report.nodeid, "when": report.when, "word": report.outcome}
+    if report.failed:
+        fields["why"] = _reason(report)
+        fields["text"] = report.longreprtext
+    write(**fields)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed:
+        write(
+            test=report.nodeid, when="collect", word="failed", why=_reason(report), text=report.longreprtext
+        )
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    write(ended=nodeid, made=made)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else report.longreprtext
+    lines = [line for line in text.strip().splitlines() if line.strip()] or ["?"]
+    return (lines[0] if crash else lines[-1])[:300]

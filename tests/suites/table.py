@@ -1,0 +1,105 @@
+"""Owns: which suites there are, where they come from, how they run, and which tests are left out.
+
+Must not know how anything is fetched or run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A shell pattern over a test's id, and why a failure of it does not count."""
+
+    pattern: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The tests of one package, out of its sdist on PyPI."""
+
+    name: str
+    version: str
+    files: tuple[str, ...]
+    """Shell patterns below the sdist; each file is a pytest run of its own."""
+    needs: tuple[str, ...] = ()
+    """What else its tests import."""
+    package: str = ""
+    """The package's directory in the sdist, deleted: the installed one is tested. The name, if empty."""
+    how: str = ""
+    """Ways to put the loop under it besides the event loop policy, of those in inside/proact_inside.py."""
+    arguments: tuple[str, ...] = ()
+    """More arguments for pytest."""
+    timeout: int = 30
+    """Seconds for each test."""
+    exclusions: tuple[Exclusion, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.name}=={self.version}"
+
+
+PYTEST = ("pytest>=9,<10", "pytest-timeout~=2.4")
+
+SUITES: tuple[Suite, ...] = (
+    Suite(
+        "asyncssh",
+        "2.24.1",
+        files=tuple(
+            f"tests/test_{name}.py"
+            for name in ("connection", "channel", "process", "stream", "forward", "sftp")
+        ),
+        needs=("bcrypt", "pyOpenSSL"),
+        timeout=60,
+    ),
+    Suite(
+        "anyio",
+        "4.16.0",
+        files=("tests/test_*.py", "tests/streams/test_*.py"),
+        needs=("trustme", "psutil", "hypothesis", "pytest-mock", "truststore"),
+        package="src",
+    ),
+    Suite(
+        "aiohttp",
+        "3.14.5",
+        files=tuple(
+            f"tests/test_{name}.py"
+            for name in (
+                "web_functional",
+                "client_functional",
+                "web_sendfile_functional",
+                "web_websocket_functional",
+                "client_ws_functional",
+                "proxy_functional",
+                "run_app",
+                "web_runner",
+                "web_server",
+                "connector",
+                "loop",
+                "test_utils",
+                "pytest_plugin",
+                "tcp_helpers",
+            )
+        ),
+        needs=("trustme", "pytest-mock", "freezegun", "proxy.py", "re-assert", "aiohttp[speedups]"),
+        arguments=("-p", "no:warnings"),
+        timeout=60,
+    ),
+    Suite(
+        "uvloop",
+        "0.23.0",
+        files=("tests/test_*.py",),
+        needs=("aiohttp==3.14.5", "psutil", "pyOpenSSL"),
+        how="uvloop_testbase",
+    ),
+    Suite(
+        "aiofastnet",
+        "1.2.0",
+        files=("tests/test_*.py",),
+        needs=("pytest-asyncio~=1.5", "async-timeout", "aiohttp==3.14.5"),
+    ),
+)
+
+BY_NAME = {suite.name: suite for suite in SUITES}
