@@ -11,6 +11,7 @@ VENV ?= .venv
 DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.4
 BENCH_ARGS ?=
 SOAK_ARGS ?=
+FUZZ_ARGS ?=
 
 export PYTHON VENV
 
@@ -18,7 +19,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem suites dev format lint bench soak clean check check-lint
+.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz clean check check-lint
 
 # The Python is looked for once a recipe needs it, after `check` has found that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -69,6 +70,10 @@ bench: check  ## measure proact against its peers, interleaved (about 15 minutes
 soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='--minutes 1 --engine epoll --seed 7'
 	@$(use) $(setup) test
 	@PYTHONPATH=tests $(VENV)/bin/python -m soak $(SOAK_ARGS)
+
+fuzz: check  ## two minutes of random ops against a model of what must arrive; FUZZ_ARGS='--seconds 60 --engine epoll --seed 7'
+	@$(use) $(setup) test
+	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
 	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target

@@ -1,0 +1,58 @@
+"""From a seed to a sequence. Knows the vocabulary's groups, and nothing of what the ops do.
+
+Swarm testing (Groce and others, ISSTA 2012): each seed leaves out most groups, and some ops of those it has,
+because a fault that needs two kinds of op many times over seldom shows among all kinds.
+"""
+
+from __future__ import annotations
+
+import random
+
+from . import actions
+from .vocabulary import TABLE, Sequence, sample
+
+GROUPS = {
+    "transport": 10,
+    "sock": 7,
+    "watch": 6,
+    "stream": 4,
+    "server": 4,
+    "callback": 5,
+    "thread": 4,
+    "fork": 3,
+    "drop": 4,
+    "sendfile": 3,
+    "tls": 3,
+    "runs": 4,
+    "process": 1,
+}
+"""How often a group takes part, relative to the others."""
+LENGTHS = (5, 10, 20, 40)
+NEEDS = {
+    "stream": "transport",
+    "sendfile": "transport",
+    "tls": "transport",
+    "thread": "transport",
+    "runs": "transport",
+    "callback": "transport",
+    "drop": "transport",
+}
+"""A group that does nothing without another."""
+
+
+def generate(seed: int) -> Sequence:
+    """The sequence of this seed: the same on every machine and Python."""
+    assert actions.LOADED
+    rng = random.Random(seed)
+    names = list(GROUPS)
+    groups = {"always"}
+    for _ in range(rng.choice((1, 2, 2, 3, 5))):
+        (group,) = rng.choices(names, list(GROUPS.values()))
+        groups |= {group, NEEDS.get(group, group)}
+    ops = [op for op in TABLE.values() if op.group in groups]
+    openers = [op for op in ops if op.name in actions.OPENERS]
+    ops = [op for op in ops if op in openers or rng.random() < 0.7]
+    sequence = [sample(rng, [op]) for op in openers for _ in range(rng.choice((1, 1, 2)))]
+    rng.shuffle(sequence)
+    sequence = sequence[: rng.choice((1, 2, 4))]
+    return sequence + [sample(rng, ops) for _ in range(rng.choice(LENGTHS))]
