@@ -178,7 +178,7 @@ impl DatagramTransport {
         protocol: Bound<'_, PyAny>,
         address: Option<Bound<'_, PyAny>>,
         extra: Option<Bound<'_, PyDict>>,
-    ) -> PyResult<DatagramTransport> {
+    ) -> PyResult<Py<DatagramTransport>> {
         let py = scheduler.py();
         let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
         let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
@@ -218,8 +218,9 @@ impl DatagramTransport {
                 futile: 0,
             }),
         };
+        let transport = super::instance(py, transport)?;
         scheduler.get().io.get()?.own(fd, true);
-        Ok(transport)
+        Ok(transport.unbind())
     }
 
     /// Calls `connection_made`, begins to receive, and tells `waiter`.

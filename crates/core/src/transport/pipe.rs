@@ -506,9 +506,10 @@ impl ReadPipeTransport {
         pipe: Bound<'_, PyAny>,
         protocol: Bound<'_, PyAny>,
         extra: Option<Bound<'_, PyDict>>,
-    ) -> PyResult<PyClassInitializer<ReadPipeTransport>> {
+    ) -> PyResult<Py<ReadPipeTransport>> {
         let base = PipeTransport::create(scheduler, pipe, protocol, extra, false)?;
-        Ok(PyClassInitializer::from(base).add_subclass(ReadPipeTransport))
+        let whole = PyClassInitializer::from(base).add_subclass(ReadPipeTransport);
+        crate::transport::instance(scheduler.py(), whole).map(Bound::unbind)
     }
 
     fn is_reading(slf: &Bound<'_, Self>) -> PyResult<bool> {

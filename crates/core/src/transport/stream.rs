@@ -152,7 +152,7 @@ impl StreamTransport {
             ends: Ends::of(fd),
             state: LoopCell::new(state),
         };
-        let transport = Bound::new(py, transport)?;
+        let transport = super::instance(py, transport)?;
         let begun = match scheduler.get().io.get() {
             Ok(mut io) => {
                 io.own(fd, true);

@@ -94,9 +94,10 @@ impl WritePipeTransport {
         pipe: Bound<'_, PyAny>,
         protocol: Bound<'_, PyAny>,
         extra: Option<Bound<'_, PyDict>>,
-    ) -> PyResult<PyClassInitializer<WritePipeTransport>> {
+    ) -> PyResult<Py<WritePipeTransport>> {
         let base = PipeTransport::create(scheduler, pipe, protocol, extra, true)?;
-        Ok(PyClassInitializer::from(base).add_subclass(WritePipeTransport))
+        let whole = PyClassInitializer::from(base).add_subclass(WritePipeTransport);
+        crate::transport::instance(scheduler.py(), whole).map(Bound::unbind)
     }
 
     /// Writes what the pipe takes now and queues the rest; never blocks.

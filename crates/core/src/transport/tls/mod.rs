@@ -259,10 +259,10 @@ impl TLSTransport {
         extra: Bound<'_, PyDict>,
         timeouts: (Py<PyAny>, Py<PyAny>),
         call_connection_made: bool,
-    ) -> PyResult<TLSTransport> {
+    ) -> PyResult<Py<TLSTransport>> {
         let buffered = scheduler.get().is_buffered(&protocol)?;
         let (object, incoming, outgoing) = session;
-        Ok(TLSTransport {
+        let transport = TLSTransport {
             scheduler: scheduler.clone().unbind(),
             session: Session::new(object, incoming, outgoing)?,
             extra: extra.unbind(),
@@ -293,7 +293,8 @@ impl TLSTransport {
                 writing: Flow::new(WRITE_HIGH),
                 futile: 0,
             }),
-        })
+        };
+        crate::transport::instance(scheduler.py(), transport).map(Bound::unbind)
     }
 
     /// The transport below is there: the handshake begins.
