@@ -13,6 +13,7 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ENGINES",
+    "RING_MEMORY",
     "Completion",
     "DatagramTransport",
     "Handle",
@@ -39,6 +40,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 _Ts = TypeVarTuple("_Ts")
 
 ENGINES: tuple[str, ...]
+RING_MEMORY: int
 
 @disjoint_base
 class Handle:
@@ -346,4 +348,4 @@ def echo_load(
     exchange: tuple[bytes, bytes] | None = None,
     slow: tuple[int, bytes, bytes] | None = None,
 ) -> dict[str, Any]: ...
-def probe_engines() -> dict[str, tuple[str, int | None, bool] | None]: ...
+def probe_engines() -> dict[str, str | None]: ...

@@ -58,6 +58,7 @@ mod _core {
         module.add(
             "ENGINES",
             pyo3::types::PyTuple::new(module.py(), crate::stats::engine_names())?,
-        )
+        )?;
+        module.add("RING_MEMORY", crate::stats::ring_memory())
     }
 }

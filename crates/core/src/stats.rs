@@ -57,19 +57,19 @@ impl Scheduler {
     }
 }
 
-/// Engines by name, in order of preference: `None` if it can be had, else why not and whether that is for want of
-/// memory or fds.
+/// Engines by name, in order of preference: `None` if it can be had, else why not.
 #[pyfunction]
 pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     for report in engine_report(&Config::default()) {
-        let exhausted = report.is_exhaustion();
-        dict.set_item(
-            report.engine.name(),
-            report.reason.map(|reason| (reason, report.errno, exhausted)),
-        )?;
+        dict.set_item(report.engine.name(), report.reason)?;
     }
     Ok(dict)
+}
+
+/// What the ring of a loop is counted for as locked memory, in bytes.
+pub fn ring_memory() -> usize {
+    Config::default().locked_memory()
 }
 
 /// The engines' names, in order of preference.

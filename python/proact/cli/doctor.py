@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from typing import Annotated, Any
 
@@ -57,9 +58,37 @@ def examine() -> dict[str, Any]:
         "python": environment.python_version(),
         "packages": environment.package_versions(),
         "limits": environment.limits(),
+        "loops": loops_that_fit(),
         "sysctl": {"kernel.io_uring_disabled": environment.sysctl("kernel.io_uring_disabled")},
         "seccomp": environment.seccomp_mode(),
     }
+
+
+def loops_that_fit() -> dict[str, Any]:
+    """How many loops on io_uring the user's limit of locked memory has room for; None: there is no limit.
+
+    All processes of the user share the room, and what others of them hold now can't be seen.
+    """
+    from proact import _core
+
+    soft = environment.limits()["locked_memory"]["soft"]
+    if not counts_rings(platform.release()):
+        fit, reason = None, "this kernel does not count rings as locked memory"
+    elif environment.locks_without_limit():
+        fit, reason = None, "CAP_IPC_LOCK"
+    elif soft is None:
+        fit, reason = None, "no limit of locked memory (ulimit -l)"
+    else:
+        fit, each = soft // _core.RING_MEMORY, _core.RING_MEMORY // 1024
+        reason = f"{each} KiB each of the {soft // 1024:,} KiB that all processes of a user share"
+    return {"fit": fit, "locked_memory": _core.RING_MEMORY, "reason": reason}
+
+
+def counts_rings(release: str) -> bool:
+    """Whether a kernel counts the memory of rings: since Linux 6.14, and before 5.12."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    return not (5, 12) <= version < (6, 14)
 
 
 def none_works(error: OSError) -> dict[str, Any]:
@@ -114,6 +143,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
         ("seccomp", Text(facts["seccomp"])),
         ("open files", Text(limit(facts["limits"]["open_files"], 1, ""))),
         ("locked memory", Text(limit(facts["limits"]["locked_memory"], 1024, " KiB"))),
+        ("loops that fit", Text(fitting(facts["loops"]))),
         ("kernel", Text(f"{facts['kernel']} ({facts['kernel_version']})")),
         ("machine", Text(f"{facts['machine']}, {facts['cpu']}")),
         ("python", Text(facts["python"])),
@@ -123,6 +153,11 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
         ),
     ]
     return found
+
+
+def fitting(loops: dict[str, Any]) -> str:
+    """How many loops fit, and why."""
+    return f"{'unlimited' if loops['fit'] is None else loops['fit']} ({loops['reason']})"
 
 
 def switches(names: dict[str, bool]) -> Text:
