@@ -13,7 +13,6 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ENGINES",
-    "RING_MEMORY",
     "Completion",
     "DatagramTransport",
     "Handle",
@@ -33,6 +32,7 @@ __all__ = [
     "echo_load",
     "install_probe",
     "probe_engines",
+    "ring_memory",
 ]
 
 _T = TypeVar("_T")
@@ -40,7 +40,6 @@ _T_co = TypeVar("_T_co", covariant=True)
 _Ts = TypeVarTuple("_Ts")
 
 ENGINES: tuple[str, ...]
-RING_MEMORY: int
 
 @disjoint_base
 class Handle:
@@ -349,3 +348,4 @@ def echo_load(
     slow: tuple[int, bytes, bytes] | None = None,
 ) -> dict[str, Any]: ...
 def probe_engines() -> dict[str, str | None]: ...
+def ring_memory() -> tuple[int, int | None]: ...

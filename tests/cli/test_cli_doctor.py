@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proact import _core
 from proact.cli import doctor
 from proact.cli.doctor import none_works, verdict
 
@@ -93,32 +94,21 @@ def test_the_verdict_gives_the_reason(told: dict[str, object], line: str) -> Non
 def test_how_many_loops_fit(command: Command) -> None:
     loops = json.loads(command("doctor", "--json").stdout)["loops"]
     assert loops["locked_memory"] > 0
-    assert loops["reason"]
-    assert "loops that fit" in command("doctor").stdout
+    assert (loops["fit"] is None) == (loops["limit"] is None)
+    line = next(line for line in command("doctor").stdout.splitlines() if line.startswith("loops that fit"))
+    assert line.split()[3] == ("unlimited" if loops["fit"] is None else str(loops["fit"]))
 
 
 @pytest.mark.parametrize(
-    ("release", "limit", "without_limit", "line"),
+    ("memory", "line"),
     [
-        (
-            "6.18.44-fc",
-            8 << 20,
-            False,
-            "256 (32 KiB each of the 8,192 KiB that all processes of a user share)",
-        ),
-        ("6.14", 64 << 10, False, "2 (32 KiB each of the 64 KiB that all processes of a user share)"),
-        ("5.10.0", 0, False, "0 (32 KiB each of the 0 KiB that all processes of a user share)"),
-        ("6.18.44-fc", 8 << 20, True, "unlimited (CAP_IPC_LOCK)"),
-        ("6.18.44-fc", None, False, "unlimited (no limit of locked memory (ulimit -l))"),
-        ("5.15.0-91-generic", 0, False, "unlimited (this kernel does not count rings as locked memory)"),
-        ("6.13.9", 0, False, "unlimited (this kernel does not count rings as locked memory)"),
+        ((32 << 10, 8 << 20), "256 (32 KiB each of the 8,192 KiB that all processes of a user share)"),
+        ((32 << 10, 4096), "0 (32 KiB each of the 4 KiB that all processes of a user share)"),
+        ((400 << 10, None), "unlimited (400 KiB each, and no limit of locked memory applies)"),
     ],
 )
-def test_the_loops_that_fit_follow_from_limit_and_kernel(
-    monkeypatch: pytest.MonkeyPatch, release: str, limit: int | None, without_limit: bool, line: str
+def test_what_is_said_of_the_loops_that_fit(
+    monkeypatch: pytest.MonkeyPatch, memory: tuple[int, int | None], line: str
 ) -> None:
-    bounds = {"locked_memory": {"soft": limit, "hard": limit}}
-    monkeypatch.setattr(platform, "release", lambda: release)
-    monkeypatch.setattr(doctor.environment, "limits", lambda: bounds)
-    monkeypatch.setattr(doctor.environment, "locks_without_limit", lambda: without_limit)
+    monkeypatch.setattr(_core, "ring_memory", lambda: memory)
     assert doctor.fitting(doctor.loops_that_fit()) == line

@@ -31,7 +31,7 @@ else:
     for loop in loops:
         loop.run_until_complete(asyncio.sleep(0.001))
     told["engines"] = [loop.engine for loop in loops]
-    told["info"] = loops[0].engine_info()
+    told["info"] = [loop.engine_info() for loop in loops[:1]]
     for loop in loops:
         loop.close()
 told["loops"] = doctor.loops_that_fit()

@@ -37,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use crate::scheduler::Scheduler;
     #[pymodule_export]
-    use crate::stats::probe_engines;
+    use crate::stats::{probe_engines, ring_memory};
     #[pymodule_export]
     use crate::transport::datagram::DatagramTransport;
     #[pymodule_export]
@@ -58,7 +58,6 @@ mod _core {
         module.add(
             "ENGINES",
             pyo3::types::PyTuple::new(module.py(), crate::stats::engine_names())?,
-        )?;
-        module.add("RING_MEMORY", crate::stats::ring_memory())
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! What the loop and its engine tell about themselves, as dictionaries.
 
-use proact_driver::{Config, Engine, engine_report};
+use proact_driver::{Config, Engine, engine_report, locked};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -67,9 +67,12 @@ pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(dict)
 }
 
-/// What the ring of a loop is counted for as locked memory, in bytes.
-pub fn ring_memory() -> usize {
-    Config::default().locked_memory()
+/// What the ring of a new loop is counted for as locked memory, and the limit of locked memory, which all processes of
+/// the user share: bytes. `None`: no limit applies to rings here.
+#[pyfunction]
+pub fn ring_memory() -> (usize, Option<u64>) {
+    let limit = locked::limit();
+    (Config::default().locked_memory(limit), limit)
 }
 
 /// The engines' names, in order of preference.

@@ -122,7 +122,7 @@ impl Engine {
 pub struct Config {
     /// Submission queue entries of a ring (rounded up to a power of two by the kernel).
     pub entries: u32,
-    /// Completion queue entries of a ring; 0: eight times `entries`.
+    /// Completion queue entries of a ring; 0: as the limit of locked memory permits, eight times `entries` at least.
     pub cq_entries: u32,
     /// Buffers of the ring's buffer ring at the start; it doubles each time it runs dry, up to `max_buffers`.
     pub buffers: u16,
@@ -135,8 +135,7 @@ pub struct Config {
 
 impl Default for Config {
     /// As small as its use allows: the kernel counts a ring as locked memory of the user, over all processes, and 8 MiB
-    /// are an ordinary limit. More submissions than `entries` go in several calls, each of which is followed by a look
-    /// at the completions, so that these need no more room.
+    /// are an ordinary limit. More submissions than `entries` go in several calls.
     fn default() -> Config {
         Config {
             entries: 128,
@@ -150,27 +149,6 @@ impl Default for Config {
 }
 
 impl Config {
-    pub(crate) fn completions(&self) -> u32 {
-        match self.cq_entries {
-            0 => self.entries.max(1).saturating_mul(8),
-            given => given.max(self.entries),
-        }
-    }
-
-    /// What a ring is counted for as locked memory when it is opened, in bytes: both queues (with their head, on Linux 6.18
-    /// of 320 bytes), the submission entries, and the buffer ring. Linux counts since 6.14, and did before 5.12. See
-    /// `io_create_region` in its io_uring/memmap.c.
-    pub fn locked_memory(&self) -> usize {
-        let entries = self.entries.max(1).next_power_of_two() as usize;
-        let completions = self.completions().next_power_of_two() as usize;
-        let queues = 320 + completions * 16 + entries * 4;
-        let buffers = usize::from(self.first_buffer_entries()) * 16;
-        [queues, entries * 64, buffers]
-            .map(|bytes| bytes.next_multiple_of(4096))
-            .iter()
-            .sum()
-    }
-
     /// `PROACT_URING_DENY`: comma-separated opcodes (`recv`, `accept`, ...) that the ring is forbidden to use, and
     /// features (`defer_taskrun`, `single_issuer`, `coop_taskrun`, `plain`, `buf_ring`, `multishot_recv`,
     /// `multishot_accept`, `ext_arg`, `no_iowait`, `ring_fds`) that it does without. For tests of fallbacks.

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::driver::{Config, Engine, open};
+use crate::locked;
 
 /// One engine: whether it can be had.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ pub fn explain(engine: Engine, error: &io::Error) -> String {
         (Engine::IoUring, libc::EPERM) => "; forbidden by seccomp or by the sysctl kernel.io_uring_disabled",
         (Engine::IoUring, libc::ENOSYS) => "; not in this kernel, or hidden by seccomp",
         (Engine::IoUring, libc::ENOMEM) => {
-            let needed = Config::default().locked_memory() / 1024;
+            let needed = Config::default().locked_memory(locked::limit()) / 1024;
             return format!(
                 "{}; a ring is {needed} KiB of locked memory, and the limit, which all processes of a user share, \
                  is reached: raise it (ulimit -l; LimitMEMLOCK= of systemd)",

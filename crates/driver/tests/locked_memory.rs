@@ -84,7 +84,7 @@ fn two_hundred_rings_fit_in_8_mib() {
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
         assert!(drivers.len() >= 200, "only {} fit", drivers.len());
         // And what is computed is what is counted.
-        let computed = limit as usize / Config::default().locked_memory();
+        let computed = limit as usize / Config::default().locked_memory(Some(limit));
         assert!(
             drivers.len().abs_diff(computed) <= 1,
             "{} fit, not {computed}",
@@ -141,7 +141,7 @@ fn rings_that_come_and_go_in_a_room_for_one() {
     if !has_a_ring() {
         return;
     }
-    as_somebody(300_002, Config::default().locked_memory() as u64, || {
+    as_somebody(300_002, Config::default().locked_memory(Some(0)) as u64, || {
         for round in 0..50 {
             let opened = open(Engine::IoUring, &Config::default());
             let mut driver = opened.unwrap_or_else(|error| panic!("{round}: {error}"));

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import sys
 from typing import Annotated, Any
 
@@ -65,30 +64,14 @@ def examine() -> dict[str, Any]:
 
 
 def loops_that_fit() -> dict[str, Any]:
-    """How many loops on io_uring the user's limit of locked memory has room for; None: there is no limit.
+    """How many loops on io_uring the user's limit of locked memory has room for; None: no limit applies.
 
     All processes of the user share the room, and what others of them hold now can't be seen.
     """
     from proact import _core
 
-    soft = environment.limits()["locked_memory"]["soft"]
-    if not counts_rings(platform.release()):
-        fit, reason = None, "this kernel does not count rings as locked memory"
-    elif environment.locks_without_limit():
-        fit, reason = None, "CAP_IPC_LOCK"
-    elif soft is None:
-        fit, reason = None, "no limit of locked memory (ulimit -l)"
-    else:
-        fit, each = soft // _core.RING_MEMORY, _core.RING_MEMORY // 1024
-        reason = f"{each} KiB each of the {soft // 1024:,} KiB that all processes of a user share"
-    return {"fit": fit, "locked_memory": _core.RING_MEMORY, "reason": reason}
-
-
-def counts_rings(release: str) -> bool:
-    """Whether a kernel counts the memory of rings: since Linux 6.14, and before 5.12."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    version = (int(found[1]), int(found[2])) if found else (0, 0)
-    return not (5, 12) <= version < (6, 14)
+    each, limit = _core.ring_memory()
+    return {"fit": None if limit is None else limit // each, "locked_memory": each, "limit": limit}
 
 
 def none_works(error: OSError) -> dict[str, Any]:
@@ -157,7 +140,10 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
 
 def fitting(loops: dict[str, Any]) -> str:
     """How many loops fit, and why."""
-    return f"{'unlimited' if loops['fit'] is None else loops['fit']} ({loops['reason']})"
+    each = f"{loops['locked_memory'] // 1024:,} KiB each"
+    if loops["fit"] is None:
+        return f"unlimited ({each}, and no limit of locked memory applies)"
+    return f"{loops['fit']} ({each} of the {loops['limit'] // 1024:,} KiB that all processes of a user share)"
 
 
 def switches(names: dict[str, bool]) -> Text:

@@ -65,16 +65,6 @@ def limits() -> dict[str, dict[str, int | None]]:
     return {name: _limit(kind) for name, kind in kinds.items()}
 
 
-def locks_without_limit() -> bool:
-    """Whether this process has CAP_IPC_LOCK (capabilities(7)), and not only inside a user namespace: then its
-    locked memory is not counted.
-    """
-    status = Path("/proc/self/status").read_text()
-    held = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    every_user = Path("/proc/self/uid_map").read_text().split()[-1] == str(2**32 - 1)
-    return bool(held >> 14 & 1) and every_user
-
-
 def _limit(kind: int) -> dict[str, int | None]:
     soft, hard = resource.getrlimit(kind)
     return {

@@ -17,10 +17,12 @@ use io_uring::{EnterFlags, IoUring, register::Restriction};
 use super::probe::{Features, OPCODES};
 use crate::driver::Config;
 use crate::fork::Generation;
+use crate::locked;
 
 const REGISTER_RING_FDS: u8 = 20;
 const UNREGISTER_RING_FDS: u8 = 21;
-/// What may still be registered once the ring runs: its fd, and larger buffer rings (22 and 23).
+/// What may still be registered once the ring runs: its fd, and larger buffer rings (22 and 23). Not larger queues
+/// (IORING_REGISTER_RESIZE_RINGS): a packet that arrives meanwhile can bring a kernel down, from 6.13 to 6.18 at least.
 const REGISTER_OPS: [u8; 4] = [REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
 /// The longest wait: far more than anybody waits, and far from where the kernel's arithmetic overflows.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
@@ -175,10 +177,8 @@ impl Ring {
     fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         let entries = config.entries.max(1);
-        builder
-            .setup_cqsize(config.completions())
-            .setup_clamp()
-            .dontfork();
+        let completions = config.completions(locked::limit());
+        builder.setup_cqsize(completions).setup_clamp().dontfork();
         if setup.disabled {
             builder.setup_r_disabled();
         }
@@ -197,16 +197,29 @@ impl Ring {
         builder.build(entries)
     }
 
-    /// Only the opcodes that proact uses (less those denied) stay possible on this ring.
+    /// Only the opcodes that proact uses (less those denied) stay possible on this ring. A kernel refuses a list with a
+    /// number that it does not know.
     pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
-        let mut allowed: Vec<Restriction> = OPCODES
-            .iter()
-            .filter(|(_, code)| !denied.contains(code))
-            .map(|(_, code)| Restriction::sqe_op(*code))
-            .collect();
-        allowed.push(Restriction::sqe_flags_allowed(0xFF));
-        allowed.extend(REGISTER_OPS.map(Restriction::register_op));
-        io.submitter().register_restrictions(&mut allowed)
+        let mut result = Ok(());
+        for known in [4, 2] {
+            let mut allowed: Vec<Restriction> = OPCODES
+                .iter()
+                .filter(|(_, code)| !denied.contains(code))
+                .map(|(_, code)| Restriction::sqe_op(*code))
+                .collect();
+            allowed.push(Restriction::sqe_flags_allowed(0xFF));
+            allowed.extend(
+                REGISTER_OPS[..known]
+                    .iter()
+                    .map(|op| Restriction::register_op(*op)),
+            );
+            result = io.submitter().register_restrictions(&mut allowed);
+            let unknown = matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
+            if !unknown {
+                break;
+            }
+        }
+        result
     }
 
     /// Whether the calling thread runs it.
