@@ -32,6 +32,7 @@ __all__ = [
     "echo_load",
     "install_probe",
     "probe_engines",
+    "ring_memory",
 ]
 
 _T = TypeVar("_T")
@@ -353,4 +354,5 @@ def echo_load(
     exchange: tuple[bytes, bytes] | None = None,
     slow: tuple[int, bytes, bytes] | None = None,
 ) -> dict[str, Any]: ...
-def probe_engines() -> dict[str, tuple[str, int | None, bool] | None]: ...
+def probe_engines() -> dict[str, str | None]: ...
+def ring_memory() -> tuple[int, int | None]: ...

@@ -180,7 +180,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         if missing := [name for name in _core.ENGINES if name not in engines and name != self.engine]:
             for name, failure in _core.probe_engines().items():
                 if name in missing:
-                    engines[name] = {"available": failure is None, "reason": failure and failure[0]}
+                    engines[name] = {"available": failure is None, "reason": failure}
         engines[self.engine] = {"available": True, "reason": None}
         return {
             "chosen": self.engine,

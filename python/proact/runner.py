@@ -36,6 +36,7 @@ def new_event_loop(engine: str = "auto") -> EventLoop:
     """A new event loop on `engine`: "io_uring", "epoll", "poll", "select", or "auto".
 
     "auto" is the first of them that works here; it is overridden by the environment variable `PROACT_ENGINE`.
+    A ring that the user's limit of locked memory has no room for does not work; `loop.engine_info()` says so.
     Raises ValueError for an unknown name, OSError where a named engine can't be had, or where memory or file
     descriptors have run out.
     """
@@ -53,7 +54,9 @@ def new_event_loop(engine: str = "auto") -> EventLoop:
         try:
             loop = EventLoop(name, info)
         except OSError as error:
-            if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            # The ring's is the limit of locked memory, which the other engines need none of.
+            exhausted = error.errno == errno.ENOMEM and name != "io_uring"
+            if exhausted or error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
             engines[name] = {"available": False, "reason": error.strerror or str(error)}
             continue

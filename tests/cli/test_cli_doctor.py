@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proact import _core
+from proact.cli import doctor
 from proact.cli.doctor import none_works, verdict
 
 if TYPE_CHECKING:
@@ -136,3 +138,26 @@ def test_people_are_told_what_aiofastnet_replaces_and_how_to_avoid_it(
 def test_aiofastnet_is_not_mentioned_where_it_is_not(command: Command) -> None:
     assert json.loads(command("doctor", "--json").stdout)["aiofastnet"] is None
     assert "aiofastnet" not in command("doctor").stdout
+
+
+def test_how_many_loops_fit(command: Command) -> None:
+    loops = json.loads(command("doctor", "--json").stdout)["loops"]
+    assert loops["locked_memory"] > 0
+    assert (loops["fit"] is None) == (loops["limit"] is None)
+    line = next(line for line in command("doctor").stdout.splitlines() if line.startswith("loops that fit"))
+    assert line.split()[3] == ("unlimited" if loops["fit"] is None else str(loops["fit"]))
+
+
+@pytest.mark.parametrize(
+    ("memory", "line"),
+    [
+        ((32 << 10, 8 << 20), "256 (32 KiB each of the 8,192 KiB that all processes of a user share)"),
+        ((32 << 10, 4096), "0 (32 KiB each of the 4 KiB that all processes of a user share)"),
+        ((400 << 10, None), "unlimited (400 KiB each, and no limit of locked memory applies)"),
+    ],
+)
+def test_what_is_said_of_the_loops_that_fit(
+    monkeypatch: pytest.MonkeyPatch, memory: tuple[int, int | None], line: str
+) -> None:
+    monkeypatch.setattr(_core, "ring_memory", lambda: memory)
+    assert doctor.fitting(doctor.loops_that_fit()) == line

@@ -39,7 +39,7 @@ mod _core {
     #[pymodule_export]
     use crate::scheduler::Scheduler;
     #[pymodule_export]
-    use crate::stats::probe_engines;
+    use crate::stats::{probe_engines, ring_memory};
     #[pymodule_export]
     use crate::transport::datagram::DatagramTransport;
     #[pymodule_export]

@@ -1,6 +1,6 @@
 //! What the loop and its engine tell about themselves, as dictionaries.
 
-use proact_driver::{Config, Engine, engine_report};
+use proact_driver::{Config, Engine, engine_report, locked};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -57,19 +57,22 @@ impl Scheduler {
     }
 }
 
-/// Engines by name, in order of preference: `None` if it can be had, else why not and whether that is for want of
-/// memory or fds.
+/// Engines by name, in order of preference: `None` if it can be had, else why not.
 #[pyfunction]
 pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     for report in engine_report(&Config::default()) {
-        let exhausted = report.is_exhaustion();
-        dict.set_item(
-            report.engine.name(),
-            report.reason.map(|reason| (reason, report.errno, exhausted)),
-        )?;
+        dict.set_item(report.engine.name(), report.reason)?;
     }
     Ok(dict)
+}
+
+/// What the ring of a new loop is counted for as locked memory, and the limit of locked memory, which all processes of
+/// the user share: bytes. `None`: no limit applies to rings here.
+#[pyfunction]
+pub fn ring_memory() -> (usize, Option<u64>) {
+    let limit = locked::limit();
+    (Config::default().locked_memory(limit), limit)
 }
 
 /// The engines' names, in order of preference.

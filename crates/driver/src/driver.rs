@@ -128,7 +128,7 @@ impl Engine {
 pub struct Config {
     /// Submission queue entries of a ring (rounded up to a power of two by the kernel).
     pub entries: u32,
-    /// Completion queue entries of a ring; 0: sixteen times `entries`.
+    /// Completion queue entries of a ring; 0: as the limit of locked memory permits, eight times `entries` at least.
     pub cq_entries: u32,
     /// Buffers of the ring's buffer ring at the start; it doubles each time it runs dry, up to `max_buffers`.
     pub buffers: u16,
@@ -140,9 +140,11 @@ pub struct Config {
 }
 
 impl Default for Config {
+    /// As small as its use allows: the kernel counts a ring as locked memory of the user, over all processes, and 8 MiB
+    /// are an ordinary limit. More submissions than `entries` go in several calls.
     fn default() -> Config {
         Config {
-            entries: 1024,
+            entries: 128,
             cq_entries: 0,
             buffers: 128,
             max_buffers: 4096,

@@ -4,6 +4,7 @@
 
 mod driver;
 mod fork;
+pub mod locked;
 mod op;
 mod pool;
 mod probe;

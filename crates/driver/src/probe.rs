@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::driver::{Config, Engine, open};
+use crate::locked;
 
 /// One engine: whether it can be had.
 #[derive(Clone, Debug)]
@@ -10,16 +11,6 @@ pub struct EngineReport {
     pub engine: Engine,
     /// `None`: available; otherwise why not, in one line.
     pub reason: Option<String>,
-    /// The error that opening it gave.
-    pub errno: Option<i32>,
-}
-
-impl EngineReport {
-    /// Whether opening it failed for want of memory or fds: an error to report, no reason to choose another engine.
-    pub fn is_exhaustion(&self) -> bool {
-        self.errno
-            .is_some_and(|errno| matches!(errno, libc::ENOMEM | libc::EMFILE | libc::ENFILE))
-    }
 }
 
 /// An error as "EPERM: Operation not permitted": the name is what people search for.
@@ -53,7 +44,14 @@ pub fn explain(engine: Engine, error: &io::Error) -> String {
     let cause = match (engine, errno) {
         (Engine::IoUring, libc::EPERM) => "; forbidden by seccomp or by the sysctl kernel.io_uring_disabled",
         (Engine::IoUring, libc::ENOSYS) => "; not in this kernel, or hidden by seccomp",
-        (Engine::IoUring, libc::ENOMEM) => "; the locked-memory limit (ulimit -l) is too low",
+        (Engine::IoUring, libc::ENOMEM) => {
+            let needed = Config::default().locked_memory(locked::limit()) / 1024;
+            return format!(
+                "{}; a ring is {needed} KiB of locked memory, and the limit, which all processes of a user share, \
+                 is reached: raise it (ulimit -l; LimitMEMLOCK= of systemd)",
+                named(error)
+            );
+        }
         (Engine::Select, libc::ERANGE) => "; fds at or above FD_SETSIZE (1024) can't be watched",
         _ => "",
     };
@@ -71,15 +69,10 @@ pub fn engine_report(config: &Config) -> Vec<EngineReport> {
     Engine::ALL
         .into_iter()
         .map(|engine| match open(engine, &small) {
-            Ok(_) => EngineReport {
-                engine,
-                reason: None,
-                errno: None,
-            },
+            Ok(_) => EngineReport { engine, reason: None },
             Err(error) => EngineReport {
                 engine,
                 reason: Some(explain(engine, &error)),
-                errno: error.raw_os_error(),
             },
         })
         .collect()

@@ -222,3 +222,53 @@ fn odd_configurations_work() {
         assert_eq!(rig.bytes(token, 500), pattern(500, 1), "{config:?}");
     }
 }
+
+/// The buffer ring itself has to grow, over and over, while buffers are held, given back late, and the completion queue
+/// overflows.
+#[test]
+fn bursts_that_grow() {
+    for small in [false, true] {
+        let config = Config {
+            entries: if small { 8 } else { 128 },
+            cq_entries: if small { 16 } else { 0 },
+            buffers: 4,
+            max_buffers: 4096,
+            buffer_size: 64,
+            ..Config::default()
+        };
+        for engine in Engine::ALL {
+            let Some(mut rig) = Rig::with(engine, &config) else {
+                continue;
+            };
+            let name = rig.engine.name();
+            let mut pairs: Vec<_> = (0..400).map(|_| pair()).collect();
+            let tokens: Vec<_> = pairs.iter().map(|(_, b)| rig.submit(recv_multi(b))).collect();
+            rig.turn(Some(Duration::ZERO));
+            for round in 0..8u8 {
+                // Now and then more is held than the ring of entries has room for.
+                rig.holds = round % 2 == 0;
+                let pieces = 1 + u8::from(round > 3) * 3;
+                for (index, (a, _)) in pairs.iter_mut().enumerate() {
+                    for _ in 0..pieces {
+                        a.write_all(&[round ^ index as u8; 64]).unwrap();
+                    }
+                }
+                for (index, token) in tokens.iter().enumerate() {
+                    let expected = vec![round ^ index as u8; 64 * usize::from(pieces)];
+                    assert_eq!(rig.bytes(*token, expected.len()), expected, "{name}");
+                }
+                for completion in &rig.held {
+                    let held = rig.driver.data(completion);
+                    assert!(held.iter().all(|byte| *byte == held[0]), "{name}: overwritten");
+                }
+                rig.release_held();
+            }
+            if rig.is_uring() {
+                let stats = rig.driver.stats();
+                assert!(stats.buffers > 512, "{} buffers", stats.buffers);
+                assert!(!small || stats.overflows > 0, "the queue was never full");
+                assert!(stats.fallbacks.is_empty(), "{:?}", stats.fallbacks);
+            }
+        }
+    }
+}

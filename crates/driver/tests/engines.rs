@@ -24,8 +24,6 @@ fn every_engine_is_here_or_reported() {
                 line.engine.name()
             );
             assert_eq!(line.engine, Engine::IoUring, "{reason}");
-            assert!(line.errno.is_some() || reason.contains("refuses"), "{reason}");
-            assert!(!line.is_exhaustion(), "{reason}");
         }
     }
 }

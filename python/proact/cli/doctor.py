@@ -60,9 +60,21 @@ def examine() -> dict[str, Any]:
         "packages": environment.package_versions(),
         "aiofastnet": aiofastnet(),
         "limits": environment.limits(),
+        "loops": loops_that_fit(),
         "sysctl": {"kernel.io_uring_disabled": environment.sysctl("kernel.io_uring_disabled")},
         "seccomp": environment.seccomp_mode(),
     }
+
+
+def loops_that_fit() -> dict[str, Any]:
+    """How many loops on io_uring the user's limit of locked memory has room for; None: no limit applies.
+
+    All processes of the user share the room, and what others of them hold now can't be seen.
+    """
+    from proact import _core
+
+    each, limit = _core.ring_memory()
+    return {"fit": None if limit is None else limit // each, "locked_memory": each, "limit": limit}
 
 
 def none_works(error: OSError) -> dict[str, Any]:
@@ -146,6 +158,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
         ("seccomp", Text(facts["seccomp"])),
         ("open files", Text(limit(facts["limits"]["open_files"], 1, ""))),
         ("locked memory", Text(limit(facts["limits"]["locked_memory"], 1024, " KiB"))),
+        ("loops that fit", Text(fitting(facts["loops"]))),
         ("kernel", Text(f"{facts['kernel']} ({facts['kernel_version']})")),
         ("machine", Text(f"{facts['machine']}, {facts['cpu']}")),
         ("python", Text(facts["python"])),
@@ -157,6 +170,14 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
     if facts["aiofastnet"]:
         found.append(("aiofastnet", aiofastnet_line(facts["aiofastnet"])))
     return found
+
+
+def fitting(loops: dict[str, Any]) -> str:
+    """How many loops fit, and why."""
+    each = f"{loops['locked_memory'] // 1024:,} KiB each"
+    if loops["fit"] is None:
+        return f"unlimited ({each}, and no limit of locked memory applies)"
+    return f"{loops['fit']} ({each} of the {loops['limit'] // 1024:,} KiB that all processes of a user share)"
 
 
 def switches(names: dict[str, bool]) -> Text:

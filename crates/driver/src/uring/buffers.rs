@@ -2,7 +2,9 @@
 //!
 //! A buffer is with the kernel, or held (it carries a completion's bytes), or, where there is no buffer ring, free.
 //! The stretch is reserved at its full size but only what is lent gets touched: lending starts small and doubles each
-//! time the ring runs dry, so that many bursts cost memory only once they happen.
+//! time the ring runs dry, so that many bursts cost memory only once they happen. The buffer ring, which is locked memory,
+//! grows with it: a larger one is registered as another group before the smaller one goes, so that a refusal changes
+//! nothing. Receives that still are on the old group find no buffer there and are submitted again.
 
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,8 +16,8 @@ use crate::driver::Config;
 use crate::fork::Generation;
 use crate::probe::named;
 
-/// The buffer group's number.
-pub(super) const GROUP: u16 = 0;
+/// Entries of the first buffer ring, at least: one page of them.
+const FIRST: u16 = 256;
 /// What the kernel allows in one buffer ring.
 const MAX: u16 = 1 << 15;
 const MIN_SIZE: u32 = 16;
@@ -65,10 +67,32 @@ impl Drop for Memory {
 // SAFETY: plain memory, owned.
 unsafe impl Send for Memory {}
 
+impl Config {
+    fn most_buffers(&self) -> u16 {
+        self.max_buffers
+            .max(self.buffers)
+            .clamp(1, MAX)
+            .next_power_of_two()
+    }
+
+    pub(crate) fn first_buffer_entries(&self) -> u16 {
+        self.buffers
+            .clamp(1, MAX)
+            .next_power_of_two()
+            .max(FIRST)
+            .min(self.most_buffers())
+    }
+}
+
 pub(super) struct Buffers {
     memory: Memory,
     /// The ring of entries shared with the kernel; `None`: no buffer ring, buffers go through `free`.
     ring: Option<Memory>,
+    /// How many buffers it has room for; without a ring, all.
+    entries: u16,
+    group: u16,
+    /// It ran dry with no room for more.
+    is_short: bool,
     tail: u16,
     free: Vec<u16>,
     /// Whether a buffer carries a completion's bytes.
@@ -89,15 +113,18 @@ impl Buffers {
         config: &Config,
         registers: bool,
     ) -> io::Result<(Buffers, Option<String>)> {
-        let max = config
-            .max_buffers
-            .max(config.buffers)
-            .clamp(1, MAX)
-            .next_power_of_two();
+        let max = config.most_buffers();
         let size = config.buffer_size.clamp(MIN_SIZE, i32::MAX as u32);
         let mut buffers = Buffers {
             memory: Memory::new(usize::from(max) * size as usize)?,
             ring: None,
+            entries: if registers {
+                config.first_buffer_entries()
+            } else {
+                max
+            },
+            group: 0,
+            is_short: false,
             tail: 0,
             free: Vec::new(),
             held: vec![false; usize::from(max)],
@@ -106,22 +133,27 @@ impl Buffers {
             lent: 0,
             max,
         };
-        let refusal = if registers {
-            buffers.register(ring).err().map(|error| named(&error))
-        } else {
-            None
-        };
+        if registers && !ring.is_inert() {
+            // Where completions may come at any time it is never known which buffers the kernel has taken.
+            buffers.entries = max;
+        }
+        let mut refusal = None;
+        if registers && let Err(error) = buffers.register(ring) {
+            refusal = Some(named(&error));
+            buffers.entries = max;
+        }
         buffers.lend(config.buffers.clamp(1, max));
         Ok((buffers, refusal))
     }
 
-    /// Lends the buffers to a (new) ring; those held follow when they are given back.
+    /// Lends the buffers to a (new) ring, which no other ring may use any more; those held follow when they are given
+    /// back.
     ///
     /// # Errors
-    /// As `io_uring_register(2)`.
+    /// As `io_uring_register(2)`; nothing has changed then.
     pub(super) fn register(&mut self, ring: &Ring) -> io::Result<()> {
-        let entries = Memory::new(usize::from(self.max) * size_of::<BufRingEntry>())?.not_inherited();
-        ring.register_buffers(entries.base, self.max, GROUP)?;
+        let entries = Memory::new(usize::from(self.entries) * size_of::<BufRingEntry>())?.not_inherited();
+        ring.register_buffers(entries.base, self.entries, self.group)?;
         self.ring = Some(entries);
         self.tail = 0;
         for buffer in 0..self.lent {
@@ -145,7 +177,39 @@ impl Buffers {
 
     /// The ring ran dry: doubles what is lent, up to the limit.
     pub(super) fn grow(&mut self) {
-        self.lend(self.lent.saturating_mul(2).min(self.max));
+        let wanted = self.lent.saturating_mul(2).min(self.max);
+        self.lend(wanted.min(self.entries));
+        self.is_short = wanted > self.entries;
+    }
+
+    /// Whether more could be lent if [`Buffers::widen`] made room.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    /// Moves to a buffer ring of twice the size. All that the kernel has completed must have been taken, and it may
+    /// complete nothing meanwhile: what is not held then is free.
+    ///
+    /// # Errors
+    /// As `io_uring_register(2)`: it goes on with what it has, and does not ask again.
+    pub(super) fn widen(&mut self, ring: &Ring) -> io::Result<()> {
+        self.is_short = false;
+        let (entries, group) = (self.entries, self.group);
+        self.entries = entries * 2;
+        self.group = group ^ 1;
+        if let Err(error) = self.register(ring) {
+            (self.entries, self.group, self.max) = (entries, group, entries);
+            return Err(error);
+        }
+        // What it frees counts for others; the ring's end frees it as well.
+        let _ = ring.unregister_buffers(group);
+        self.lend(self.entries.min(self.max));
+        Ok(())
+    }
+
+    /// The group that receives take their buffers from.
+    pub(super) fn group(&self) -> u16 {
+        self.group
     }
 
     /// Every buffer is held by somebody: only a release helps a receive that finds none.
@@ -213,7 +277,7 @@ impl Buffers {
         let entries = ring.base.cast::<BufRingEntry>();
         // SAFETY: the index is masked to the ring's size; the kernel reads the entry only after the tail moves. There
         // are no more buffers than entries, so the slot is not one that the kernel may still read.
-        let entry = unsafe { &mut *entries.add(usize::from(self.tail & (self.max - 1))) };
+        let entry = unsafe { &mut *entries.add(usize::from(self.tail & (self.entries - 1))) };
         entry.set_addr(address as u64);
         entry.set_len(self.size);
         entry.set_bid(buffer);

@@ -6,6 +6,7 @@ use super::table::Way;
 use super::{INTERNAL, POLLED, TOKEN_MASK, UringDriver, WAKE};
 use crate::op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
 use crate::pool::discard;
+use crate::probe::named;
 use crate::syscalls::{self, ACCEPT_FAILURES, AGAIN, is_transient_accept_error};
 
 const CANCELED: i32 = -libc::ECANCELED;
@@ -29,6 +30,25 @@ impl UringDriver {
             }
         }
         self.reaped = reaped;
+        // All that has completed is in the batch now, unless there is more than the queue holds.
+        if self.buffers.is_short() && self.ring.is_ours() && !self.ring.overflowed() {
+            self.widen();
+        }
+    }
+
+    /// More buffers need a larger buffer ring. Refused, it goes on with those it has.
+    fn widen(&mut self) {
+        self.stats.syscalls += 2;
+        if let Err(error) = self.buffers.widen(&self.ring) {
+            let line = format!(
+                "buf_ring: {} when it was to grow; {} buffers",
+                named(&error),
+                self.buffers.lent()
+            );
+            self.stats.fallbacks.push(line);
+        }
+        self.stats.buffers = self.buffers.lent().into();
+        self.rearm.append(&mut self.starved);
     }
 
     fn on_completion(&mut self, user_data: u64, result: i32, flags: u32, batch: &mut Vec<Completion>) {
@@ -134,7 +154,11 @@ impl UringDriver {
         }
         match result {
             1.. | AGAIN | INTERRUPTED => self.again(token, batch),
-            error if error == -libc::ENOBUFS => self.out_of_buffers(token, batch),
+            error if error == -libc::ENOBUFS => match self.table.get(token) {
+                // Its buffers have moved to another group.
+                Some(entry) if entry.group != self.buffers.group() => self.again(token, batch),
+                _ => self.out_of_buffers(token, batch),
+            },
             end => self.finish(token, end, batch),
         }
     }

@@ -5,7 +5,6 @@ use std::os::fd::RawFd;
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use super::buffers::GROUP;
 use crate::op::{Direction, Op};
 
 pub(super) fn poll(fd: RawFd, direction: Direction) -> Entry {
@@ -16,8 +15,9 @@ pub(super) fn poll(fd: RawFd, direction: Direction) -> Entry {
     opcode::PollAdd::new(types::Fd(fd), events as u32).build()
 }
 
-/// The entry of an op. Offsets of -1 mean the current position, as the kernel has it.
-pub(super) fn build(op: &Op) -> Entry {
+/// The entry of an op; `group` is that of the buffers which it may receive into. Offsets of -1 mean the current position,
+/// as the kernel has it.
+pub(super) fn build(op: &Op, group: u16) -> Entry {
     use types::Fd;
     let created = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     match *op {
@@ -26,7 +26,7 @@ pub(super) fn build(op: &Op) -> Entry {
             .flags(created)
             .build(),
         Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr, len).build(),
-        Op::RecvMulti { fd } => opcode::RecvMulti::new(Fd(fd), GROUP).build(),
+        Op::RecvMulti { fd } => opcode::RecvMulti::new(Fd(fd), group).build(),
         Op::Recv { fd, buf, len, flags } => opcode::Recv::new(Fd(fd), buf, clamp(len)).flags(flags).build(),
         Op::Send { fd, buf, len, flags } => opcode::Send::new(Fd(fd), buf, clamp(len))
             .flags(flags | libc::MSG_NOSIGNAL)

@@ -126,9 +126,11 @@ impl UringDriver {
     /// Sends an op in the table on its way, for the first time or again.
     fn arm(&mut self, token: Token, op: &Op, way: Way) {
         match (way, op.waits_on()) {
-            (Way::Native, _) => self
-                .backlog
-                .push_back(entry::build(op).user_data(tag(op.kind() as u8, token))),
+            (Way::Native, _) => {
+                let entry = entry::build(op, self.buffers.group());
+                self.backlog
+                    .push_back(entry.user_data(tag(op.kind() as u8, token)));
+            }
             (Way::Polled, Some((fd, direction))) => self.arm_poll(token, op, fd, direction),
             (Way::Polled | Way::Pool, _) => {
                 let waker = &self.waker;
@@ -271,6 +273,7 @@ impl UringDriver {
             if let Some(entry) = self.table.get_mut(token) {
                 entry.armed = true;
                 entry.since_fill = self.ring.fills();
+                entry.group = self.buffers.group();
                 let (op, way) = (entry.op, entry.way);
                 self.arm(token, &op, way);
             }
@@ -349,6 +352,11 @@ impl Driver for UringDriver {
         }
         self.stats.submit(kind);
         self.table.insert(token, op, way, self.ring.fills());
+        if kind == OpKind::RecvMulti
+            && let Some(entry) = self.table.get_mut(token)
+        {
+            entry.group = self.buffers.group();
+        }
         self.arm(token, &op, way);
         Submitted::Pending
     }

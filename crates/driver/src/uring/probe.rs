@@ -6,13 +6,13 @@
 //! cancels it: no thread is woken for an answer.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode};
 
 use super::entry;
-use super::ring::Ring;
+use super::ring::{Ring, note_closed, patiently};
 use crate::driver::Config;
 use crate::op::{Direction, Op, OpKind};
 use crate::probe::named;
@@ -300,7 +300,7 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
         .filter(|(name, _)| config.deny.iter().any(|word| word == name))
         .map(|(_, code)| *code)
         .collect();
-    let disabled: io::Result<IoUring> = IoUring::builder().setup_r_disabled().dontfork().build(64);
+    let disabled = patiently(|| IoUring::builder().setup_r_disabled().dontfork().build(64));
     let (mut io, restricted) = match disabled {
         Ok(io) => {
             let restricted = Ring::restrict(&io, &denied).is_ok();
@@ -318,10 +318,11 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
     let samples = samples(&memory);
     let mut entries: Vec<_> = samples
         .iter()
-        .map(|(kind, op)| (Some(*kind), entry::build(op)))
+        .map(|(kind, op)| (Some(*kind), entry::build(op, 0)))
         .collect();
     entries.push((None, opcode::AsyncCancel::new(u64::MAX).build()));
     let mut results = ask(&mut io, entries)?;
+    note_closed();
     let cancel = results.pop().unwrap_or(-libc::ENOSYS);
 
     let mut refusals: Vec<Option<String>> = vec![None; OpKind::ALL.len()];
@@ -391,12 +392,16 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
 /// # Errors
 /// Where no ring can be made, or none that could work.
 pub(crate) fn probe(config: &Config) -> io::Result<Features> {
+    // Never waited for: a forked child may find it locked for ever by a thread that it does not have.
     static KNOWN: Mutex<Vec<(Vec<String>, Features)>> = Mutex::new(Vec::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, features)) = known.iter().find(|(deny, _)| *deny == config.deny) {
+    if let Ok(known) = KNOWN.try_lock()
+        && let Some((_, features)) = known.iter().find(|(deny, _)| *deny == config.deny)
+    {
         return Ok(features.clone());
     }
     let features = ask_kernel(config)?;
-    known.push((config.deny.clone(), features.clone()));
+    if let Ok(mut known) = KNOWN.try_lock() {
+        known.push((config.deny.clone(), features.clone()));
+    }
     Ok(features)
 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -16,9 +17,13 @@ use io_uring::{EnterFlags, IoUring, register::Restriction};
 use super::probe::{Features, OPCODES};
 use crate::driver::Config;
 use crate::fork::Generation;
+use crate::locked;
 
 const REGISTER_RING_FDS: u8 = 20;
 const UNREGISTER_RING_FDS: u8 = 21;
+/// What may still be registered once the ring runs: its fd, and larger buffer rings (22 and 23). Not larger queues
+/// (IORING_REGISTER_RESIZE_RINGS): a packet that arrives meanwhile can bring a kernel down, from 6.13 to 6.18 at least.
+const REGISTER_OPS: [u8; 4] = [REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
 /// The longest wait: far more than anybody waits, and far from where the kernel's arithmetic overflows.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
@@ -79,6 +84,43 @@ const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -
     }
 }
 
+/// When a ring was closed last, in milliseconds of the monotonic clock; 0: never.
+static CLOSED: AtomicU64 = AtomicU64::new(0);
+
+fn now() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a local structure to fill.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// The kernel will free the memory of a ring soon.
+pub(super) fn note_closed() {
+    CLOSED.store(now(), Ordering::Relaxed);
+}
+
+/// Makes a ring. The kernel frees the memory of a closed one some time after: where there is too little, one that was
+/// closed just now is waited for.
+pub(super) fn patiently(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
+    const LATELY: u64 = 500;
+    let mut pause = 1;
+    loop {
+        match make() {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM)
+                    && now() - CLOSED.load(Ordering::Relaxed) < LATELY =>
+            {
+                std::thread::sleep(Duration::from_millis(pause));
+                pause = (pause * 2).min(LATELY / 10);
+            }
+            made => return made,
+        }
+    }
+}
+
 fn is_denied(config: &Config, what: &str) -> bool {
     config.deny.iter().any(|word| word == what)
 }
@@ -95,7 +137,7 @@ impl Ring {
                 fallbacks.push(format!("{name}: denied by PROACT_URING_DENY"));
                 continue;
             }
-            match Self::build(config, setup) {
+            match patiently(|| Self::build(config, setup)) {
                 Ok(io) => {
                     let params = io.params();
                     let ext_arg = params.is_feature_ext_arg() && !is_denied(config, "ext_arg");
@@ -135,10 +177,7 @@ impl Ring {
     fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         let entries = config.entries.max(1);
-        let completions = match config.cq_entries {
-            0 => entries.saturating_mul(16),
-            given => given.max(entries),
-        };
+        let completions = config.completions(locked::limit());
         builder.setup_cqsize(completions).setup_clamp().dontfork();
         if setup.disabled {
             builder.setup_r_disabled();
@@ -158,17 +197,29 @@ impl Ring {
         builder.build(entries)
     }
 
-    /// Only the opcodes that proact uses (less those denied) stay possible on this ring.
+    /// Only the opcodes that proact uses (less those denied) stay possible on this ring. A kernel refuses a list with a
+    /// number that it does not know.
     pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
-        let mut allowed: Vec<Restriction> = OPCODES
-            .iter()
-            .filter(|(_, code)| !denied.contains(code))
-            .map(|(_, code)| Restriction::sqe_op(*code))
-            .collect();
-        allowed.push(Restriction::sqe_flags_allowed(0xFF));
-        allowed.push(Restriction::register_op(REGISTER_RING_FDS));
-        allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
-        io.submitter().register_restrictions(&mut allowed)
+        let mut result = Ok(());
+        for known in [4, 2] {
+            let mut allowed: Vec<Restriction> = OPCODES
+                .iter()
+                .filter(|(_, code)| !denied.contains(code))
+                .map(|(_, code)| Restriction::sqe_op(*code))
+                .collect();
+            allowed.push(Restriction::sqe_flags_allowed(0xFF));
+            allowed.extend(
+                REGISTER_OPS[..known]
+                    .iter()
+                    .map(|op| Restriction::register_op(*op)),
+            );
+            result = io.submitter().register_restrictions(&mut allowed);
+            let unknown = matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
+            if !unknown {
+                break;
+            }
+        }
+        result
     }
 
     /// Whether the calling thread runs it.
@@ -318,12 +369,18 @@ impl Ring {
     /// # Errors
     /// As `io_uring_register(2)` with IORING_REGISTER_PBUF_RING.
     pub(super) fn register_buffers(&self, entries: *mut u8, count: u16, group: u16) -> io::Result<()> {
-        // SAFETY: the memory belongs to `Buffers`, which is dropped after the ring.
+        // SAFETY: entries of the right number. The kernel holds their pages until the group is unregistered or the ring
+        // has ended, whatever becomes of the mapping.
         unsafe {
             self.io
                 .submitter()
                 .register_buf_ring_with_flags(entries as u64, count, group, 0)
         }
+    }
+
+    /// An op that receives into the group afterwards is answered `-ENOBUFS`.
+    pub(super) fn unregister_buffers(&self, group: u16) -> io::Result<()> {
+        self.io.submitter().unregister_buf_ring(group)
     }
 
     /// Moves as many entries into the queue as it takes.
@@ -441,6 +498,7 @@ impl Drop for Ring {
             self.unregister_fd();
             // SAFETY: nothing uses it after this.
             unsafe { ManuallyDrop::drop(&mut self.io) };
+            note_closed();
         } else {
             // A forked child did not inherit the ring's memory, and the ranges may be somebody else's by now: only the
             // fd is ours to close.

@@ -30,6 +30,8 @@ pub(super) struct InFlight {
     pub(super) cancelled: bool,
     /// An entry of it is queued or with the kernel, or it is with the pool; otherwise it waits to be submitted again.
     pub(super) armed: bool,
+    /// The group that its receive takes buffers from.
+    pub(super) group: u16,
     /// Connections in a row that an accept has passed over.
     pub(super) failures: u8,
     /// How often entries had been handed over when its own was queued: if that is still so, its own has not been.
@@ -74,6 +76,7 @@ impl Table {
             armed: true,
             since_fill,
             failures: 0,
+            group: 0,
         };
         let replaced = self.ops.insert(token, entry);
         debug_assert!(replaced.is_none(), "token {token} is in flight already");

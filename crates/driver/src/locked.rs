@@ -1,0 +1,125 @@
+//! Locked memory, which the kernel counts rings as: the limit that applies to this process, and a ring's share of it.
+//!
+//! The limit is one of the user, over all processes, so a ring is small where there is one. A completion queue that is
+//! too small loses nothing, but costs time when a thousand connections have something to say at once: so it takes a
+//! two-hundredth of the limit, and 16384 entries where none applies.
+
+use std::ffi::CStr;
+use std::fs;
+
+use crate::driver::Config;
+
+/// How many rings a user should be able to have.
+const RINGS: u64 = 200;
+const PAGE: usize = 4096;
+const COMPLETIONS: u32 = 16384;
+const CAP_IPC_LOCK: u32 = 14;
+
+/// What this process may lock, in bytes; `None`: as much as it likes, for rings.
+pub fn limit() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a local structure to fill.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    let applies = known && limit.rlim_cur != libc::RLIM_INFINITY && counts_rings(&release()) && !is_exempt();
+    applies.then_some(limit.rlim_cur)
+}
+
+fn release() -> String {
+    // SAFETY: zeros are a value; uname fills it, with strings that end in a zero.
+    unsafe {
+        let mut names: libc::utsname = std::mem::zeroed();
+        libc::uname(&raw mut names);
+        CStr::from_ptr(names.release.as_ptr())
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// Whether a kernel counts the memory of rings: since Linux 6.14, and before 5.12.
+fn counts_rings(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    !((5, 12)..(6, 14)).contains(&version)
+}
+
+/// Whether this process has CAP_IPC_LOCK, and not only inside a user namespace.
+fn is_exempt() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok());
+    let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    held.unwrap_or(0) >> CAP_IPC_LOCK & 1 == 1 && users.trim().ends_with("4294967295")
+}
+
+impl Config {
+    /// The completion queue's entries under a limit of locked memory.
+    pub(crate) fn completions(&self, limit: Option<u64>) -> u32 {
+        if self.cq_entries > 0 {
+            return self.cq_entries.max(self.entries);
+        }
+        let least = self.entries.max(1).next_power_of_two().saturating_mul(8);
+        let mut completions = COMPLETIONS.max(least);
+        let share = limit.map_or(u64::MAX, |limit| limit / RINGS);
+        while completions > least && self.counted(completions) as u64 > share {
+            completions /= 2;
+        }
+        completions
+    }
+
+    /// What a ring is counted for, in bytes, when it is opened under this limit of locked memory.
+    pub fn locked_memory(&self, limit: Option<u64>) -> usize {
+        self.counted(self.completions(limit))
+    }
+
+    /// Both queues with their head, the submission entries, and the buffer ring, in pages: `io_create_region` in
+    /// io_uring/memmap.c of Linux 6.18.
+    fn counted(&self, completions: u32) -> usize {
+        let entries = self.entries.max(1).next_power_of_two() as usize;
+        let queues = 64 + completions.next_power_of_two() as usize * 16 + entries * 4;
+        let buffers = usize::from(self.first_buffer_entries()) * 16;
+        let parts = [queues, entries * 64, buffers];
+        parts.iter().map(|bytes| bytes.next_multiple_of(PAGE)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_takes_its_share() {
+        let config = Config::default();
+        let of = |limit| (config.completions(limit), config.locked_memory(limit));
+        assert_eq!(of(Some(0)), (1024, 32 << 10));
+        assert_eq!(of(Some(8 << 20)), (1024, 32 << 10));
+        assert_eq!(of(Some(16 << 20)).0, 4096);
+        assert_eq!(of(Some(64 << 20)).0, 16384);
+        assert_eq!(of(None).0, 16384);
+        let large = Config {
+            entries: 4096,
+            ..Config::default()
+        };
+        assert_eq!(large.completions(Some(0)), 32768);
+    }
+
+    #[test]
+    fn kernels_that_count() {
+        for (release, counts) in [
+            ("6.18.44-fc-v669", true),
+            ("6.14.0", true),
+            ("7.0-rc1", true),
+            ("6.13.9", false),
+            ("5.15.0-91-generic", false),
+            ("5.12.1", false),
+            ("5.11.22", true),
+            ("?", true),
+        ] {
+            assert_eq!(counts_rings(release), counts, "{release}");
+        }
+    }
+}
