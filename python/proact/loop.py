@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, signals, subprocesses, tls
+from . import _core, choice, signals, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -140,7 +140,12 @@ class _Late:
 
 
 class EventLoop(_core.Scheduler, _BaseEventLoop):
-    """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
+    """An asyncio event loop on the engine named, as `proact.new_event_loop`, which see.
+
+    A subclass may take arguments of its own, by keyword.
+    """
+
+    _info: dict[str, Any]
 
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
@@ -149,13 +154,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     _write_pipe_class = _WritePipe
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
-    def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:
-        return _core.Scheduler.__new__(cls, engine)
+    def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
+        self, info = choice.choose(engine, partial(_core.Scheduler.__new__, cls))
+        self._info = info
+        return self
 
-    def __init__(self, engine: str, info: dict[str, Any] | None = None) -> None:
+    def __init__(self, engine: str = "auto") -> None:
         self._configure(asyncio.BufferedProtocol, socket.socket, _SERVER_TAKES_TRANSPORT)
         asyncio.BaseEventLoop.__init__(self)
-        self._info = info or {"requested": engine, "engines": {}}
         self._listeners: dict[socket.socket, _core.Listener] = {}
         # Python 3.13 and later: by the socket, the inode of the path to remove with it.
         self._unix_server_sockets: dict[socket.socket, int] = {}
