@@ -2,11 +2,12 @@
 
 import asyncio
 import contextvars
+import socket
 import sys
 import weakref
 
 import pytest
-from support import loops
+from support import loops, tls
 
 
 def test_the_class_without_arguments(proact, monkeypatch):
@@ -180,3 +181,69 @@ def test_eager_tasks(loop):
 def test_an_attribute_of_the_programs_own(loop):
     loop.anything = 5
     assert loop.anything == 5 and weakref.ref(loop)() is loop
+
+
+NAME = contextvars.ContextVar("NAME", default="outside")
+
+
+async def test_transports_are_made_in_a_context(loop, proact):
+    # Python 3.15 says which: that of create_connection, or that of the server.
+    context = contextvars.copy_context()
+    context.run(NAME.set, "inside")
+    seen = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            seen.append(("made", NAME.get()))
+
+        def data_received(self, data):
+            seen.append((data, NAME.get()))
+            done.set_result(None)
+
+    done = loop.create_future()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    transport = loop._make_socket_transport(near, Protocol(), context=context)
+    far.send(b"data")
+    await done
+    transport.close()
+    far.close()
+    assert seen == [("made", "inside"), (b"data", "inside")]
+
+    done = loop.create_future()
+    seen.clear()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        loop._start_serving(Protocol, listening, context=context)
+        with socket.create_connection(listening.getsockname()) as client:
+            client.send(b"data")
+            await done
+        loop._stop_serving(listening)
+    await loops.turns()
+    assert seen == [("made", "inside"), (b"data", "inside")]
+
+
+async def test_tls_transports_are_made_in_a_context(loop, proact):
+    context = contextvars.copy_context()
+    context.run(NAME.set, "inside")
+    seen = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            seen.append(NAME.get())
+
+    near, far = socket.socketpair()
+    waiters = [loop.create_future(), loop.create_future()]
+    near.setblocking(False)
+    far.setblocking(False)
+    client = loop._make_ssl_transport(
+        near, Protocol(), tls.client_context(), waiters[0], server_hostname=tls.NAME, context=context
+    )
+    server = loop._make_ssl_transport(
+        far, Protocol(), tls.server_context(), waiters[1], server_side=True, context=context
+    )
+    await asyncio.gather(*waiters)
+    assert seen == ["inside", "inside"]
+    client.close()
+    server.close()
+    await asyncio.sleep(0.01)

@@ -498,7 +498,13 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> _core.StreamTransport:
+        if context is not None:
+            # Python 3.15 and later; the transport calls its protocol in the context in which it was made.
+            return context.run(
+                self._make_socket_transport, sock, protocol, waiter, extra=extra, server=server
+            )
         _set_nodelay(sock)
         transport = _core.StreamTransport(self, sock, protocol, extra, server)
         _keep_open(sock)
@@ -541,6 +547,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         server: Any = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
     ) -> Any:
         try:
             transport = tls.over(
@@ -557,7 +564,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             # No transport will ever close it.
             rawsock.close()
             raise
-        self._make_socket_transport(rawsock, transport, extra=extra, server=server)
+        self._make_socket_transport(rawsock, transport, extra=extra, server=server, context=context)
         return transport
 
     async def start_tls(
@@ -641,7 +648,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                     connection.close()
                     raise
 
-        listener = _core.Listener(self, sock, protocol_factory, server, adopt)
+        make = partial(_core.Listener, self, sock, protocol_factory, server, adopt)
+        listener = make() if context is None else context.run(make)
         listener.start()
         self._listeners[sock] = listener
 
