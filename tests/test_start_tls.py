@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 
 import pytest
 from support import peers, tls
@@ -237,3 +238,109 @@ async def test_what_is_refused(loop):
                 await loop.start_tls(near.transport, near, tls.client_context(), **{name: 0})
         near.transport.write(b"unharmed")
         assert await near.received(8) == b"unharmed"
+
+
+# What the plain connection has already goes with it.
+
+carried = pytest.mark.not_on("asyncio", "uvloop", reason="lost there (gh-142352, mended in 2026)")
+
+
+@carried
+@pytest.mark.parametrize("limit", [2**16, 64], ids=["room", "full"])
+@pytest.mark.parametrize("split", [9, 10, 100, -1, None], ids=str)
+async def test_the_hello_is_in_the_reader(loop, limit, split):
+    # It came with the last plain line, as a whole or in part: the reader has it, and may have paused for it.
+    done = loop.create_future()
+
+    async def serve(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        while split != 9 and not reader._buffer:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.005)
+        await writer.start_tls(tls.server_context())
+        assert reader._transport is writer.transport
+        writer.write(b"<%s>\n" % (await reader.readline()).strip())
+        writer.close()
+        await writer.wait_closed()
+        done.set_result(None)
+
+    server = await asyncio.start_server(serve, peers.LOOPBACK, 0, limit=limit)
+
+    def client():
+        engine = tls.Engine()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            engine.session.do_handshake()
+        said = b"STARTTLS\n" + engine.outgoing.read()
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.settimeout(peers.PATIENCE)
+            sock.sendall(said[:split])
+            time.sleep(0.05)
+            engine.shake_hands(Ahead(sock, said[split:] if split else b""))
+            sock.sendall(engine.encrypt(b"secret\n"))
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    return engine.session.read(100)
+                engine.incoming.write(sock.recv(65536))
+
+    assert await asyncio.to_thread(client) == b"<secret>\n"
+    await done
+    server.close()
+    await server.wait_closed()
+
+
+class Ahead(Given):
+    """The same, with something to be said first."""
+
+    def __init__(self, sock, first):
+        super().__init__(sock)
+        sock.sendall(first)
+
+
+@carried
+async def test_a_paused_writer_goes_on(loop):
+    size = 6_000_000
+    async with connected(loop, lambda: Upgradable(loop), lambda: Upgradable(loop)) as (near, far):
+        near.transport.pause_reading()
+        far.transport.write(bytes(size))
+        assert far.calls[-1] == "pause_writing"
+        upgrade = asyncio.ensure_future(far.upgrade(server_side=True))
+        await asyncio.sleep(0.01)
+        assert far.calls[-1] == "pause_writing", "resumed while the transport below is full"
+        near.transport.resume_reading()
+        await near.received(size)
+        await near.upgrade()
+        await upgrade
+        assert far.calls[-2:] == ["pause_writing", "resume_writing"]
+        assert not far.transport._protocol_paused
+        # And again, by the TLS transport's own marks.
+        near.transport.pause_reading()
+        far.transport.write(bytes(size))
+        assert far.calls[-1] == "pause_writing"
+        near.transport.resume_reading()
+        await near.received(2 * size)
+        assert far.calls.count("resume_writing") == 2
+
+
+@carried
+async def test_a_paused_writer_goes_on_over_tls(loop):
+    size = 6_000_000
+    async with upgraded(loop) as (near, far):
+        before = len(near.data)
+        near.transport.pause_reading()
+        far.transport.write(bytes(size))
+        upgrade = asyncio.ensure_future(far.upgrade(server_side=True))
+        await asyncio.sleep(0.01)
+        near.transport.resume_reading()
+        await near.received(before + size)
+        await near.upgrade()
+        await upgrade
+        assert far.calls[-2:] == ["pause_writing", "resume_writing"]
+
+
+async def test_the_upgrade_of_a_paused_writer_fails(loop):
+    async with facing(loop, lambda: Upgradable(loop)) as (near, _):
+        near.transport.write(bytes(6_000_000))
+        with pytest.raises(ConnectionAbortedError):
+            await near.upgrade(ssl_handshake_timeout=0.05)
+        near.lost.set_result(None)
+        assert near.transport.is_closing()

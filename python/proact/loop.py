@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, signals, subprocesses, tls
+from . import _core, choice, signals, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -57,6 +57,14 @@ if TYPE_CHECKING:
 
     class _FlowControlMixin(asyncio.Transport): ...
 
+    class _StreamReader(asyncio.StreamReader):
+        _buffer: bytearray
+        _paused: bool
+        _transport: Any
+
+    class _StreamReaderProtocol(asyncio.StreamReaderProtocol):
+        _stream_reader: _StreamReader | None
+
     class _Server(Server):
         def _attach(self, transport: asyncio.BaseTransport) -> None: ...
 
@@ -86,6 +94,7 @@ else:
     from asyncio.base_events import _format_handle, _set_nodelay
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
+    from asyncio.streams import StreamReaderProtocol as _StreamReaderProtocol
     from asyncio.transports import _FlowControlMixin
     from asyncio.unix_events import _UnixSelectorEventLoop as _UnixEventLoop
 
@@ -140,7 +149,12 @@ class _Late:
 
 
 class EventLoop(_core.Scheduler, _BaseEventLoop):
-    """An asyncio event loop on one of proact's engines; make it with `proact.new_event_loop`."""
+    """An asyncio event loop on the engine named, as `proact.new_event_loop`, which see.
+
+    A subclass may take arguments of its own, by keyword.
+    """
+
+    _info: dict[str, Any]
 
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
@@ -149,13 +163,14 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     _write_pipe_class = _WritePipe
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
-    def __new__(cls, engine: str, info: dict[str, Any] | None = None) -> Self:
-        return _core.Scheduler.__new__(cls, engine)
+    def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
+        self, info = choice.choose(engine, partial(_core.Scheduler.__new__, cls))
+        self._info = info
+        return self
 
-    def __init__(self, engine: str, info: dict[str, Any] | None = None) -> None:
+    def __init__(self, engine: str = "auto") -> None:
         self._configure(asyncio.BufferedProtocol, socket.socket, _SERVER_TAKES_TRANSPORT)
         asyncio.BaseEventLoop.__init__(self)
-        self._info = info or {"requested": engine, "engines": {}}
         self._listeners: dict[socket.socket, _core.Listener] = {}
         # Python 3.13 and later: by the socket, the inode of the path to remove with it.
         self._unix_server_sockets: dict[socket.socket, int] = {}
@@ -483,7 +498,13 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> _core.StreamTransport:
+        if context is not None:
+            # Python 3.15 and later; the transport calls its protocol in the context in which it was made.
+            return context.run(
+                self._make_socket_transport, sock, protocol, waiter, extra=extra, server=server
+            )
         _set_nodelay(sock)
         transport = _core.StreamTransport(self, sock, protocol, extra, server)
         _keep_open(sock)
@@ -526,6 +547,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         server: Any = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
     ) -> Any:
         try:
             transport = tls.over(
@@ -542,7 +564,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             # No transport will ever close it.
             rawsock.close()
             raise
-        self._make_socket_transport(rawsock, transport, extra=extra, server=server)
+        self._make_socket_transport(rawsock, transport, extra=extra, server=server, context=context)
         return transport
 
     async def start_tls(
@@ -558,6 +580,10 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     ) -> Any:
         """Upgrade a connection to TLS: the transport that `protocol` is to use from now on."""
         tls.check(transport, sslcontext)
+        reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
+        # What a client says first may have come with its last plain line. A server says nothing first: what a
+        # client has from it is plain, whoever sent it.
+        early = reader if server_side else None
         waiter: asyncio.Future[None] = self.create_future()
         upgraded = tls.over(
             self,
@@ -569,10 +595,15 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
             call_connection_made=False,
+            received=bytes(early._buffer) if early else b"",
+            writing_paused=getattr(transport, "_protocol_paused", False),
         )
         # Nothing may arrive between the two: what the peer says next is its half of the handshake.
         transport.pause_reading()
         transport.set_protocol(upgraded)
+        if early:
+            early._buffer.clear()
+            early._paused = False  # it may have held the transport back
         begin = self.call_soon(upgraded.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
         try:
@@ -582,6 +613,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             resume.cancel()
             transport.close()
             raise
+        if reader:
+            reader._transport = upgraded
         return upgraded
 
     def _start_serving(
@@ -615,7 +648,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                     connection.close()
                     raise
 
-        listener = _core.Listener(self, sock, protocol_factory, server, adopt)
+        make = partial(_core.Listener, self, sock, protocol_factory, server, adopt)
+        listener = make() if context is None else context.run(make)
         listener.start()
         self._listeners[sock] = listener
 

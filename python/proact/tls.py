@@ -57,9 +57,12 @@ def over(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
     call_connection_made: bool = True,
+    received: bytes = b"",
+    writing_paused: bool = False,
 ) -> _core.TLSTransport:
     """A TLS transport for `protocol`, to be made the protocol of the transport below; timeouts in seconds.
 
+    `received`: what has come from the peer already; `writing_paused`: the transport below is full.
     Raises ValueError for a timeout that is not positive, and for a server without a context.
     """
     import ssl
@@ -68,6 +71,7 @@ def over(
     shutdown = _seconds("ssl_shutdown_timeout", ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT)
     context = sslcontext or _default_context(server_side, server_hostname)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming.write(received)
     name = None if server_side else server_hostname or None
     session = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=name)
     return _core.TLSTransport(
@@ -78,6 +82,7 @@ def over(
         {"sslcontext": context},
         (handshake, shutdown),
         call_connection_made,
+        writing_paused,
     )
 
 

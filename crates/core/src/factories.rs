@@ -51,6 +51,17 @@ fn construct<'py>(
     }
 }
 
+/// An argument by keyword: not given is not the same as None.
+struct Keyword<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Keyword<'py> {
+    type Error = std::convert::Infallible;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> Result<Self, Self::Error> {
+        Ok(Keyword(Some(object.to_owned())))
+    }
+}
+
 #[pymethods]
 impl Scheduler {
     /// A future of this loop.
@@ -61,17 +72,18 @@ impl Scheduler {
     }
 
     /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
-    #[pyo3(signature = (coro, *, name = None, context = None, **kwargs))]
+    #[pyo3(signature = (coro, *, name = Keyword(None), context = Keyword(None), **kwargs))]
     fn create_task<'py>(
         slf: &Bound<'py, Self>,
         coro: Bound<'py, PyAny>,
-        name: Option<Bound<'py, PyAny>>,
-        context: Option<Bound<'py, PyAny>>,
+        name: Keyword<'py>,
+        context: Keyword<'py>,
         kwargs: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
         this.check_closed()?;
+        let (name, context) = (name.0, context.0);
         let plain = kwargs.is_none() && !this.is_debug();
         if plain && slf.getattr(intern!(py, "_task_factory"))?.is_none() {
             let kind = import_once(py, &TASK, "Task")?;
@@ -87,10 +99,12 @@ impl Scheduler {
             let names = intern_names(py, &TASK_NAMES, &["loop", "name", "context"])?;
             return construct(kind, &[&coro, slf.as_any(), name, context], names);
         }
+        // Those that were given, None or not: that is what a task factory sees.
         let keywords = kwargs.unwrap_or_else(|| PyDict::new(py));
-        keywords.set_item("name", name)?;
-        if let Some(context) = context {
-            keywords.set_item("context", context)?;
+        for (key, value) in [(intern!(py, "name"), name), (intern!(py, "context"), context)] {
+            if let Some(value) = value {
+                keywords.set_item(key, value)?;
+            }
         }
         let base = py.import("asyncio")?.getattr("BaseEventLoop")?;
         base.getattr("create_task")?.call((slf, coro), Some(&keywords))

@@ -26,7 +26,8 @@ mod transport;
 
 use pyo3::prelude::*;
 
-#[pymodule]
+// Free threading is not audited yet: importing proact there turns the GIL on.
+#[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};

@@ -412,8 +412,9 @@ impl Scheduler {
     }
 
     #[setter(_stopping)]
-    fn set_stopping(&self, value: bool) {
-        self.stopping.store(value, Ordering::Relaxed);
+    fn set_stopping(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.stopping.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
     }
 
     #[getter(_closed)]
@@ -422,8 +423,9 @@ impl Scheduler {
     }
 
     #[setter(_closed)]
-    fn set_closed(&self, value: bool) {
-        self.closed.store(value, Ordering::Relaxed);
+    fn set_closed(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.closed.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
     }
 
     #[getter(_debug)]
@@ -432,8 +434,9 @@ impl Scheduler {
     }
 
     #[setter(_debug)]
-    fn set_debug_flag(&self, value: bool) {
-        self.debug.store(value, Ordering::Relaxed);
+    fn set_debug_flag(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.debug.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Ends everything in flight and lets go of all that is scheduled.

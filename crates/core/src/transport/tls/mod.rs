@@ -248,9 +248,13 @@ impl TLSTransport {
 #[pymethods]
 impl TLSTransport {
     /// The transport of a session (`ssl.SSLObject`) between two `ssl.MemoryBIO`s. The handshake begins once it is given
-    /// the transport below (`connection_made`), and `waiter` is told of its end. Timeouts in seconds.
+    /// the transport below (`connection_made`), and `waiter` is told of its end. Timeouts in seconds. `writing_paused`: the
+    /// transport below is full, and has told the protocol.
     #[new]
-    #[pyo3(signature = (scheduler, protocol, session, waiter, extra, timeouts, call_connection_made = true))]
+    #[pyo3(signature = (
+        scheduler, protocol, session, waiter, extra, timeouts, call_connection_made = true, writing_paused = false
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's, by name")]
     fn new(
         scheduler: &Bound<'_, Scheduler>,
         protocol: Bound<'_, PyAny>,
@@ -259,8 +263,11 @@ impl TLSTransport {
         extra: Bound<'_, PyDict>,
         timeouts: (Py<PyAny>, Py<PyAny>),
         call_connection_made: bool,
+        writing_paused: bool,
     ) -> PyResult<Py<TLSTransport>> {
         let buffered = scheduler.get().is_buffered(&protocol)?;
+        let mut writing = Flow::new(WRITE_HIGH);
+        writing.paused = writing_paused;
         let (object, incoming, outgoing) = session;
         let transport = TLSTransport {
             scheduler: scheduler.clone().unbind(),
@@ -289,8 +296,8 @@ impl TLSTransport {
                 offset: 0,
                 backlog_len: 0,
                 undrained: 0,
-                lower_writing_paused: false,
-                writing: Flow::new(WRITE_HIGH),
+                lower_writing_paused: writing_paused,
+                writing,
                 futile: 0,
             }),
         };

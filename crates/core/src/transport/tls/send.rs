@@ -130,10 +130,12 @@ impl TLSTransport {
         let change = {
             let mut state = transport.state.get()?;
             let size = waiting + state.backlog_len;
+            // Paused before the upgrade, and the transport below is still full of what was written then.
+            let inherited = state.lower_writing_paused && state.phase == Phase::Handshake;
             // With nothing held back there would be nobody to resume it, whatever the mark.
             let change = if size > 0 && size >= state.writing.high && !state.writing.paused {
                 Some("pause_writing")
-            } else if size <= state.writing.low && state.writing.paused {
+            } else if size <= state.writing.low && state.writing.paused && !inherited {
                 Some("resume_writing")
             } else {
                 None

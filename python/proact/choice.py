@@ -1,0 +1,60 @@
+"""Which engine a loop gets: the one named, the environment's, or the first that works here."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["choose"]
+
+_T = TypeVar("_T")
+
+
+def _check_name(engine: str, source: str) -> str:
+    if engine != "auto" and engine not in _core.ENGINES:
+        names = ", ".join(("auto", *_core.ENGINES))
+        raise ValueError(f"{source}: no engine is named {engine!r}; there are {names}")
+    return engine
+
+
+def _requested(engine: str) -> str:
+    """The engine asked for: the argument, else `PROACT_ENGINE`, else "auto"."""
+    if _check_name(engine, "engine") != "auto":
+        return engine
+    return _check_name(os.environ.get("PROACT_ENGINE") or "auto", "PROACT_ENGINE")
+
+
+def choose(engine: str, make: Callable[[str], _T]) -> tuple[_T, dict[str, Any]]:
+    """What `make` makes of the engine's name, and how that was chosen: `requested`, and the `engines` tried.
+
+    Raises ValueError for an unknown name, OSError where a named engine can't be had, or where memory or file
+    descriptors have run out.
+    """
+    requested = _requested(engine)
+    engines: dict[str, dict[str, Any]] = {}
+    info = {"requested": requested, "engines": engines}
+    if requested != "auto":
+        if engine == "auto":
+            # The environment has decided: nothing of another engine is touched, not even to ask. Under a
+            # filter that kills instead of refusing, a probe would be the end.
+            for name in _core.ENGINES:
+                engines[name] = {"available": False, "reason": f"not tried: PROACT_ENGINE is {requested}"}
+        return make(requested), info
+    for name in _core.ENGINES:
+        try:
+            made = make(name)
+        except OSError as error:
+            # The ring's is the limit of locked memory, which the other engines need none of.
+            exhausted = error.errno == errno.ENOMEM and name != "io_uring"
+            if exhausted or error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            engines[name] = {"available": False, "reason": error.strerror or str(error)}
+            continue
+        return made, info
+    raise OSError(errno.ENOSYS, f"no engine works here: {engines}")
