@@ -117,8 +117,8 @@ async def test_stats_count_what_happens(proact, loop):
         await task
     after = loop.stats()
     assert after["in_flight"] == before["in_flight"]
-    assert after["submitted"]["recv"] > before["submitted"].get("recv", 0)
-    assert after["completed"]["recv"] > before["completed"].get("recv", 0)
+    assert after["submitted"]["poll"] > before["submitted"].get("poll", 0)
+    assert after["completed"]["poll"] > before["completed"].get("poll", 0)
     assert after["syscalls"] > before["syscalls"]
     assert after["wait_seconds"] - before["wait_seconds"] <= loop.time() - begun
     for name in ("buffer_exhaustions", "overflows", "rebuilds", "handles", "cancelled", "slots"):

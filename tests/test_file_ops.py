@@ -100,6 +100,7 @@ async def test_the_buffer_is_held_as_long_as_it_may_be_written_to(loop, zeros):
     buffer = bytearray(b"x" * (16 << 20))
     references = sys.getrefcount(buffer), sys.getrefcount(zeros)
     operation = loop._read_at(zeros, buffer, 0)
+    operation.send(None)
     assert loops.in_flight(loop) == 1
     operation.close()
     del operation

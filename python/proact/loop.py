@@ -384,6 +384,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> _core.Operation[tuple[bytes, Any]]:
         """Receive a datagram: its bytes, `bufsize` at most, and where it came from."""
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
         return self._sock_when_readable(sock, lambda: sock.recvfrom(bufsize))
 
     def sock_recvfrom_into(
@@ -391,6 +393,11 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     ) -> _core.Operation[tuple[int, Any]]:
         """Receive a datagram into a buffer, `nbytes` at most (0: its size): its length and its sender."""
         size = nbytes or len(buf)
+        with memoryview(buf) as room:
+            if room.readonly:
+                raise TypeError("a read-write bytes-like object is required")
+            if not 0 <= size <= room.nbytes:
+                raise ValueError("nbytes must be 0 to the size of the buffer")
         return self._sock_when_readable(sock, lambda: sock.recvfrom_into(buf, size))
 
     def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> _core.Operation[int]:

@@ -118,6 +118,14 @@ pub fn uninit_bytes(py: Python<'_>, len: usize) -> PyResult<Bound<'_, PyBytes>> 
     }
 }
 
+/// A `bytes` of what is at `source`.
+pub fn copy_bytes<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = uninit_bytes(py, source.len())?;
+    // SAFETY: a fresh object of just this length.
+    unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), bytes_memory(&bytes), source.len()) };
+    Ok(bytes)
+}
+
 /// The writable memory of a `bytes` that nobody but its maker has seen.
 pub fn bytes_memory(bytes: &Bound<'_, PyBytes>) -> *mut u8 {
     // SAFETY: an exact bytes object.

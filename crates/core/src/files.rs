@@ -44,8 +44,8 @@ fn start(
     work: FileWork,
 ) -> PyResult<Py<Operation>> {
     scheduler.get().check_closed()?;
-    let fd = descriptor(file)?;
-    Operation::start(scheduler, file, Work::File { fd, work })
+    descriptor(file)?;
+    Operation::new(scheduler, file, Work::File(work))
 }
 
 /// -1 would be the current position, which operations in flight together can't share.

@@ -11,23 +11,19 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::call::{bytes_memory, uninit_bytes};
+use crate::call::copy_bytes;
+use crate::fds::Fds;
 use crate::slots::{Slots, Target};
-use crate::stash::{Buffers, Leaving, Stash};
+use crate::spare::Spare;
 use crate::transport::datagram::inbox::Inbox;
 
 pub struct Io {
     // The engine goes first: what the slots own must outlive it.
     pub driver: Box<dyn Driver>,
     pub slots: Slots<Target>,
-    pub stash: Stash,
-    pub leaving: Leaving,
-    pub buffers: Buffers,
+    pub fds: Fds,
+    pub spare: Spare,
     pub inbox: Inbox,
-    /// By fd: whether a transport owns it.
-    owned: Vec<bool>,
-    /// By fd: the address of the object that used it last, never followed.
-    sockets: Vec<usize>,
     batch: Vec<Completion>,
     next: usize,
 }
@@ -59,12 +55,9 @@ impl Io {
         Io {
             driver,
             slots: Slots::default(),
-            stash: Stash::default(),
-            leaving: Leaving::default(),
-            buffers: Buffers::default(),
+            fds: Fds::default(),
+            spare: Spare::default(),
             inbox: Inbox::default(),
-            owned: Vec::new(),
-            sockets: Vec::new(),
             batch: Vec::new(),
             next: 0,
         }
@@ -111,35 +104,27 @@ impl Io {
 
     /// A transport takes an fd over, or gives it up.
     pub fn own(&mut self, fd: RawFd, owns: bool) {
-        let Ok(index) = usize::try_from(fd) else { return };
-        if self.owned.len() <= index {
-            self.owned.resize(index + 1, false);
-        }
-        self.owned[index] = owns;
+        self.fds.own(fd, owns);
     }
 
     /// An operation begins on the fd of an object. If that was another object's before, its socket was closed behind our
     /// back: operations that still wait under the number end, so that none of them takes what is not meant for it.
-    pub fn evict(&mut self, fd: RawFd, socket: *mut pyo3::ffi::PyObject) {
-        let Ok(index) = usize::try_from(fd) else { return };
-        if self.sockets.len() <= index {
-            self.sockets.resize(index + 1, 0);
+    ///
+    /// # Errors
+    /// False if the number is no open file.
+    pub fn evict(&mut self, fd: RawFd, socket: *mut pyo3::ffi::PyObject) -> bool {
+        let is_new = self.fds.is_new(fd, socket);
+        if is_new == Some(true) {
+            for token in self.slots.operations(|operation| operation.is_stale(fd, socket)) {
+                self.cancel(token);
+            }
         }
-        if std::mem::replace(&mut self.sockets[index], socket as usize) == socket as usize {
-            return;
-        }
-        for token in self.slots.operations(|operation| operation.is_stale(fd, socket)) {
-            self.cancel(token);
-        }
+        is_new.is_some()
     }
 
     #[inline]
     pub fn is_owned(&self, fd: RawFd) -> bool {
-        usize::try_from(fd)
-            .ok()
-            .and_then(|index| self.owned.get(index))
-            .copied()
-            .unwrap_or(false)
+        self.fds.is_owned(fd)
     }
 
     pub fn has_batch(&self) -> bool {
@@ -154,21 +139,23 @@ impl Io {
     }
 
     /// The next completion, whom it is for, and its bytes.
+    ///
+    /// # Errors
+    /// `MemoryError` where there is no room for the bytes: they and the completion stay for the next call.
     #[inline]
     pub fn pop<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Arrived<'py>>> {
         while let Some(completion) = self.batch.get(self.next).copied() {
+            let mut data = None;
+            if completion.flags.contains(Flags::DATA) {
+                data = Some(copy_bytes(py, self.driver.data(&completion))?);
+                self.driver.release(&completion);
+            }
             self.next += 1;
             let target = if completion.is_terminal() {
                 self.slots.take(completion.token)
             } else {
                 self.slots.peek(py, completion.token)
             };
-            let mut data = None;
-            if completion.flags.contains(Flags::DATA) {
-                let copied = copy(py, self.driver.data(&completion));
-                self.driver.release(&completion);
-                data = Some(copied?);
-            }
             if let Some(target) = target {
                 return Ok(Some(Arrived {
                     completion,
@@ -179,13 +166,6 @@ impl Io {
         }
         Ok(None)
     }
-}
-
-fn copy<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    let bytes = uninit_bytes(py, source.len())?;
-    // SAFETY: a fresh object of just this length.
-    unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), bytes_memory(&bytes), source.len()) };
-    Ok(bytes)
 }
 
 /// A completion on its way to whom it is for.

@@ -1,83 +1,98 @@
-//! `await loop.sock_recv(...)`: one op, one awaitable, one wake-up of the task, no coroutine in between.
+//! `await loop.sock_recv(...)`: one awaitable, one wake-up of the task, no coroutine in between.
 //!
-//! An `Operation` begins when it is made. Awaited when it is done already, it does not suspend. It has the methods of a
-//! coroutine, so that `create_task` takes it, and learns through `throw` that its task was cancelled.
+//! An `Operation` has the methods of a coroutine, and like one it begins with its first step. On a socket a poll tells
+//! when it is ready, and the task that goes on then makes the call. So whatever is taken from a socket is taken in a step
+//! of the task that gets it: a cancelled operation has taken nothing, on every engine. What is sent is tried in the first
+//! step already, and goes on without its task until everything is out. An operation on a file is an op of the engine's.
+//!
+//! ```text
+//! New ──step──▶ InFlight ──completion──▶ Woken ──step──▶ Spent, or InFlight again
+//!  │             ▲    │                  Done ──step──▶ Spent
+//!  ├──step──▶ Queued  └──throw, close──▶ Abandoned ──completion──▶ Spent
+//!  └──step──▶ Spent
+//! ```
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token, syscalls};
+use proact_driver::{Op, Token};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
+use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::PyTuple;
 
 use crate::address::Address;
 use crate::buffer::Buffer;
-use crate::call::{bytes_memory, method1, os_error};
+use crate::call::{method0, method1, os_error};
 use crate::cell::LoopCell;
-use crate::ending::finalise;
 use crate::files::FileWork;
-use crate::io::{Io, Sent};
+use crate::io::Sent;
+use crate::readers::{Side, descriptor};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
+use crate::sockets::{number, socket_fd};
 
-/// What is being done, and the memory it is done in.
+/// What is being done. How a socket is tried is in `sockets.rs`.
 pub enum Work {
-    /// A receive into a `bytes` that nobody has seen yet.
     Receive {
-        fd: RawFd,
-        bytes: Py<PyBytes>,
         len: usize,
     },
-    /// A wait until a socket is readable (`POLLIN`) or writable (`POLLOUT`). `then` makes the result once the task goes
-    /// on: whatever it takes from the socket is taken by somebody who is there to have it.
-    Ready {
-        fd: RawFd,
-        events: i16,
-        then: Py<PyAny>,
+    /// The buffer is exported only while it is received into.
+    ReceiveInto {
+        buffer: Py<PyAny>,
+    },
+    /// A Python call that raises `BlockingIOError` where the socket is not ready.
+    Call {
+        side: Side,
+        attempt: Py<PyAny>,
     },
     /// A send of what is left of a buffer that stays exported until the end.
     Send {
-        fd: RawFd,
         buffer: Buffer,
         sent: usize,
     },
     Connect {
-        fd: RawFd,
         address: Box<Address>,
         shown: Py<PyAny>,
+        begun: bool,
     },
-    File {
-        fd: RawFd,
-        work: FileWork,
-    },
+    File(FileWork),
 }
 
 enum State {
-    /// In flight; the future appears when somebody awaits.
-    Pending {
+    New(Work),
+    /// The poll, or a file's op, is with the engine.
+    InFlight {
         token: Token,
+        fd: RawFd,
         work: Work,
-        future: Option<Py<PyAny>>,
+        future: Py<PyAny>,
     },
-    /// A receive that waits until a cancelled one on the same socket has gone.
+    /// Others are before it on this side of the socket.
     Queued {
+        fd: RawFd,
         work: Work,
-        future: Option<Py<PyAny>>,
+        future: Py<PyAny>,
+    },
+    /// The socket is ready: the task tries next.
+    Woken {
+        fd: RawFd,
+        work: Work,
     },
     Done(PyResult<Py<PyAny>>),
-    /// The socket is ready: whoever awaits tries next.
-    Try {
-        work: Work,
-    },
-    /// Nobody waits any more; the work lives on until its terminal completion.
-    Abandoned {
-        work: Work,
-    },
+    /// Nobody waits any more.
+    Abandoned(Left),
     Spent,
+}
+
+/// What the engine still has of an operation.
+enum Left {
+    Poll(RawFd, Side),
+    /// Its memory lives on until the terminal completion.
+    File(#[expect(dead_code, reason = "held, not looked at")] FileWork),
 }
 
 /// An awaitable operation on a socket or a file.
@@ -85,185 +100,108 @@ enum State {
 pub struct Operation {
     scheduler: Py<Scheduler>,
     /// The object whose fd is used: by it an operation is known whose fd was closed behind its back (`Io::evict`).
-    pub socket: Option<Py<PyAny>>,
-    /// The socket whose bytes must not be lost when a receive is cancelled.
-    receives: Option<RawFd>,
+    object: Py<PyAny>,
     state: LoopCell<State>,
+}
+
+/// How a step of the task ended.
+enum Step {
+    Finished(Py<PyAny>),
+    /// The future to wait for.
+    Waits(Py<PyAny>),
 }
 
 impl Work {
     fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Work::Ready { then, .. } = self {
-            visit.call(then)
-        } else {
-            Ok(())
+        match self {
+            Work::ReceiveInto { buffer: object }
+            | Work::Call { attempt: object, .. }
+            | Work::Connect { shown: object, .. } => visit.call(object),
+            Work::Receive { .. } | Work::Send { .. } | Work::File(_) => Ok(()),
         }
     }
 
-    pub fn fd(&self) -> RawFd {
+    fn side(&self) -> Side {
         match self {
-            Work::Receive { fd, .. }
-            | Work::Ready { fd, .. }
-            | Work::Send { fd, .. }
-            | Work::Connect { fd, .. }
-            | Work::File { fd, .. } => *fd,
+            Work::Receive { .. } | Work::ReceiveInto { .. } => Side::Read,
+            Work::Call { side, .. } => *side,
+            Work::Send { .. } | Work::Connect { .. } | Work::File(_) => Side::Write,
         }
     }
 
-    /// The op that carries the work on.
-    fn op(&self, py: Python<'_>) -> Op {
+    /// What the engine has of it while it is in flight.
+    fn left(self, fd: RawFd) -> Left {
         match self {
-            Work::Receive { fd, bytes, len } => Op::Recv {
-                fd: *fd,
-                buf: bytes_memory(bytes.bind(py)),
-                len: *len,
-                flags: 0,
-            },
-            Work::Ready { fd, events, .. } => Op::Poll {
-                fd: *fd,
-                events: *events as u32,
-            },
-            Work::Send { fd, buffer, sent } => Op::Send {
-                fd: *fd,
-                buf: buffer.ptr().wrapping_add(*sent),
-                len: buffer.len() - sent,
-                flags: libc::MSG_WAITALL,
-            },
-            Work::Connect { fd, address, .. } => Op::Connect {
-                fd: *fd,
-                addr: (&raw const address.storage).cast(),
-                len: address.len,
-            },
-            Work::File { fd, work } => work.op(*fd),
-        }
-    }
-}
-
-/// How a step of the work ended.
-enum Step {
-    Finished(PyResult<Py<PyAny>>),
-    /// Another op is needed.
-    Again(Work),
-    /// The task that waits must try for itself.
-    Try(Work),
-}
-
-impl Work {
-    /// What a result means.
-    fn advance(self, py: Python<'_>, scheduler: &Scheduler, result: i32) -> Step {
-        match self {
-            Work::Receive { bytes, .. } if result >= 0 => {
-                let settled = scheduler
-                    .io
-                    .get()
-                    .and_then(|mut io| io.buffers.settle(bytes.into_bound(py), result as usize));
-                Step::Finished(settled.map(Py::into_any))
-            }
-            Work::Ready { .. } if result >= 0 => Step::Try(self),
-            Work::Send { fd, buffer, sent } if result >= 0 => {
-                let sent = sent + result as usize;
-                if sent >= buffer.len() {
-                    Step::Finished(Ok(py.None()))
-                } else {
-                    Step::Again(Work::Send { fd, buffer, sent })
-                }
-            }
-            Work::Connect { .. }
-            | Work::File {
-                work: FileWork::Sync { .. },
-                ..
-            } if result >= 0 => Step::Finished(Ok(py.None())),
-            Work::File { .. } if result >= 0 => Step::Finished(result.into_py_any(py)),
-            // A Unix socket's connect answers at once.
-            Work::Connect { address, .. } if address.family() == libc::AF_UNIX => {
-                Step::Finished(Err(os_error(result)))
-            }
-            Work::Connect { shown, .. } => {
-                let message = format!("Connect call failed {}", shown.bind(py));
-                Step::Finished(Err(PyOSError::new_err((-result, message))))
-            }
-            _ => Step::Finished(Err(os_error(result))),
+            Work::File(work) => Left::File(work),
+            work => Left::Poll(fd, work.side()),
         }
     }
 }
 
 impl Operation {
-    fn new(
+    pub fn new(
         scheduler: &Bound<'_, Scheduler>,
-        socket: Option<&Bound<'_, PyAny>>,
-        receives: Option<RawFd>,
-        state: State,
+        object: &Bound<'_, PyAny>,
+        work: Work,
     ) -> PyResult<Py<Operation>> {
         let operation = Operation {
             scheduler: scheduler.clone().unbind(),
-            socket: socket.map(|socket| socket.clone().unbind()),
-            receives,
-            state: LoopCell::new(state),
+            object: object.clone().unbind(),
+            state: LoopCell::new(State::New(work)),
         };
         Py::new(scheduler.py(), operation)
     }
 
-    pub fn done(scheduler: &Bound<'_, Scheduler>, outcome: PyResult<Py<PyAny>>) -> PyResult<Py<Operation>> {
-        Operation::new(scheduler, None, None, State::Done(outcome))
+    /// Exchanges the state. What is returned is dropped, or not, without a guard.
+    fn turn_to(&self, state: State) -> PyResult<State> {
+        Ok(std::mem::replace(&mut *self.state.get()?, state))
     }
 
-    /// Begins the work.
-    pub fn start(
-        scheduler: &Bound<'_, Scheduler>,
-        socket: &Bound<'_, PyAny>,
-        work: Work,
-    ) -> PyResult<Py<Operation>> {
-        let receives = if let Work::Receive { fd, .. } = work {
-            Some(fd)
-        } else {
-            None
-        };
-        let operation = Operation::new(scheduler, Some(socket), receives, State::Spent)?;
-        if let Some(fd) = receives
-            && let Some(heirs) = scheduler.get().io.get()?.leaving.heirs(fd)
-        {
-            heirs.push(operation.clone_ref(scheduler.py()));
-            *operation.get().state.get()? = State::Queued { work, future: None };
-            return Ok(operation);
+    /// The first step.
+    fn begin(slf: &Bound<'_, Self>, mut work: Work) -> PyResult<Step> {
+        let (py, this) = (slf.py(), slf.get());
+        let scheduler = this.scheduler.bind(py);
+        if let Work::File(work) = work {
+            return Operation::begin_file(slf, work);
         }
-        operation.get().carry_on(scheduler.py(), &operation, work, None)?;
-        Ok(operation)
+        let fd = socket_fd(scheduler, this.object.bind(py))?;
+        if let Work::ReceiveInto { buffer } = &work {
+            // What can't be received into is told now, and not when something comes.
+            drop(Buffer::room(buffer.bind(py))?);
+        }
+        // A receive is never done in its first step: a task that is cancelled right after that has taken nothing.
+        let tries = work.side() == Side::Write && scheduler.get().io.get()?.fds.is_free(fd, Side::Write);
+        if tries && let Some(value) = work.attempt(scheduler, fd)? {
+            return Ok(Step::Finished(value));
+        }
+        Operation::wait(slf, fd, work, false)
     }
 
-    /// Submits the work's next op, again and again while it is done at once.
-    fn carry_on(
-        &self,
-        py: Python<'_>,
-        this: &Py<Operation>,
-        mut work: Work,
-        future: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
-        loop {
-            let sent = {
-                let mut io = self.scheduler.get().io.get()?;
-                // SAFETY: the work goes into this operation's state below and stays there until the terminal
-                // completion; its memory is on the heap and does not move with it.
-                unsafe { io.submit(work.op(py), Target::Operation(this.clone_ref(py))) }
-            };
-            match sent {
+    fn begin_file(slf: &Bound<'_, Self>, work: FileWork) -> PyResult<Step> {
+        let (py, this) = (slf.py(), slf.get());
+        let scheduler = this.scheduler.get();
+        scheduler.check_closed()?;
+        let fd = descriptor(this.object.bind(py))?;
+        let future = this.new_future(py)?;
+        let target = Target::Operation(slf.clone().unbind());
+        let result = {
+            let (mut state, mut io) = (this.state.get()?, scheduler.io.get()?);
+            // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
+            // its memory is on the heap and does not move with it. Nothing fails in between.
+            match unsafe { io.submit(work.op(fd), target) } {
                 Sent::Pending(token) => {
-                    *self.state.get()? = State::Pending { token, work, future };
-                    return Ok(());
-                }
-                Sent::Ready(result) => {
-                    let state = match work.advance(py, self.scheduler.get(), result) {
-                        Step::Again(next) => {
-                            work = next;
-                            continue;
-                        }
-                        Step::Finished(outcome) => State::Done(outcome),
-                        Step::Try(work) => State::Try { work },
+                    *state = State::InFlight {
+                        token,
+                        fd,
+                        work: Work::File(work),
+                        future: future.clone_ref(py),
                     };
-                    *self.state.get()? = state;
-                    return self.wake(py, future);
+                    return Ok(Step::Waits(future));
                 }
+                Sent::Ready(result) => result,
             }
-        }
+        };
+        file_outcome(py, &work, result).map(Step::Finished)
     }
 
     /// What the task that awaits is to wait for.
@@ -273,149 +211,269 @@ impl Operation {
         Ok(future.unbind())
     }
 
-    fn wake(&self, py: Python<'_>, future: Option<Py<PyAny>>) -> PyResult<()> {
-        let Some(future) = future else { return Ok(()) };
+    /// Waits until the socket is ready, behind the others that wait for that, or `in_front` of them.
+    fn wait(slf: &Bound<'_, Self>, fd: RawFd, work: Work, in_front: bool) -> PyResult<Step> {
+        let (py, this) = (slf.py(), slf.get());
+        let future = this.new_future(py)?;
+        let given = future.clone_ref(py);
+        match this.poll(py, slf.as_unbound(), fd, work, given, in_front)? {
+            None => Ok(Step::Waits(future)),
+            Some((result, _)) => Err(os_error(result)),
+        }
+    }
+
+    /// Has the engine poll, or lines up. If the engine refuses, the work is over; why, and the future that is to know.
+    fn poll(
+        &self,
+        py: Python<'_>,
+        this: &Py<Operation>,
+        fd: RawFd,
+        work: Work,
+        future: Py<PyAny>,
+        in_front: bool,
+    ) -> PyResult<Option<(i32, Py<PyAny>)>> {
+        let side = work.side();
+        let (mut state, mut io) = (self.state.get()?, self.scheduler.get().io.get()?);
+        if io.fds.is_polled(fd, side) {
+            io.fds.line_up(fd, side, this.clone_ref(py), in_front);
+            *state = State::Queued { fd, work, future };
+            return Ok(None);
+        }
+        let events = side.events();
+        // SAFETY: a poll points at no memory.
+        match unsafe { io.submit(Op::Poll { fd, events }, Target::Operation(this.clone_ref(py))) } {
+            Sent::Pending(token) => {
+                io.fds.set_polled(fd, side, true);
+                *state = State::InFlight {
+                    token,
+                    fd,
+                    work,
+                    future,
+                };
+                Ok(None)
+            }
+            Sent::Ready(result) => Ok(Some((result, future))),
+        }
+    }
+
+    fn wake(&self, py: Python<'_>, future: &Py<PyAny>) -> PyResult<()> {
         match method1(future.bind(py), intern!(py, "set_result"), py.None().bind(py)) {
             // Cancelled in this turn: its task will say so through `throw`.
-            Err(_) if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? => Ok(()),
+            Err(_) if method0(future.bind(py), intern!(py, "done"))?.is_truthy()? => Ok(()),
             outcome => outcome.map(drop),
         }
     }
 
     /// Whether it uses this fd, but as another object's.
-    pub fn is_stale(&self, fd: RawFd, socket: *mut pyo3::ffi::PyObject) -> bool {
-        let other = self.socket.as_ref().is_some_and(|own| own.as_ptr() != socket);
-        let work = self.state.try_get();
-        other && matches!(work.as_deref(), Some(State::Pending { work, .. }) if work.fd() == fd)
+    pub fn is_stale(&self, fd: RawFd, object: *mut ffi::PyObject) -> bool {
+        let other = self.object.as_ptr() != object;
+        let state = self.state.try_get();
+        other && matches!(state.as_deref(), Some(State::InFlight { fd: used, .. }) if *used == fd)
     }
 
-    /// The terminal completion.
+    /// The terminal completion. What goes wrong is told to the loop's exception handler, and ends nothing else.
     pub fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
-        let state = std::mem::replace(&mut *self.state.get()?, State::Spent);
-        match state {
-            State::Pending { work, future, .. } => match work.advance(py, self.scheduler.get(), result) {
-                Step::Again(work) => self.carry_on(py, this, work, future),
-                Step::Finished(outcome) => {
-                    *self.state.get()? = State::Done(outcome);
-                    self.wake(py, future)
+        match self.complete(py, this, result) {
+            Err(error) => Scheduler::report(self.scheduler.bind(py), "An operation could not go on", error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn complete(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
+        let (fd, side) = match self.turn_to(State::Spent)? {
+            State::InFlight {
+                work: Work::File(work),
+                future,
+                ..
+            } => {
+                self.turn_to(State::Done(file_outcome(py, &work, result)))?;
+                return self.wake(py, &future);
+            }
+            State::InFlight { fd, work, future, .. } => {
+                let side = work.side();
+                self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
+                if result < 0 {
+                    self.turn_to(State::Done(Err(os_error(result))))?;
+                    self.wake(py, &future)?;
+                } else if self.ready(py, this, fd, work, future)? {
+                    return Ok(());
                 }
-                Step::Try(work) => {
-                    *self.state.get()? = State::Try { work };
-                    self.wake(py, future)
-                }
+                (fd, side)
+            }
+            State::Abandoned(Left::Poll(fd, side)) => {
+                self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
+                (fd, side)
+            }
+            State::Abandoned(Left::File(_)) => return Ok(()),
+            other => {
+                self.turn_to(other)?;
+                return Ok(());
+            }
+        };
+        self.call_next(py, fd, side)
+    }
+
+    /// The socket is ready. True if it must be waited for again: of a send more is left.
+    fn ready(
+        &self,
+        py: Python<'_>,
+        this: &Py<Operation>,
+        fd: RawFd,
+        mut work: Work,
+        future: Py<PyAny>,
+    ) -> PyResult<bool> {
+        let goes_on = matches!(work, Work::Send { .. })
+            && !method0(future.bind(py), intern!(py, "done"))?.is_truthy()?
+            && number(self.object.bind(py))? == fd;
+        if !goes_on {
+            self.turn_to(State::Woken { fd, work })?;
+            self.wake(py, &future)?;
+            return Ok(false);
+        }
+        let (outcome, future) = match work.attempt(self.scheduler.bind(py), fd) {
+            Ok(None) => match self.poll(py, this, fd, work, future, true)? {
+                None => return Ok(true),
+                Some((result, future)) => (Err(os_error(result)), future),
             },
-            State::Abandoned { work } => {
-                if let Step::Finished(Ok(value)) = work.advance(py, self.scheduler.get(), result) {
-                    self.keep(py, value, false)?;
+            Ok(Some(value)) => (Ok(value), future),
+            Err(error) => (Err(error), future),
+        };
+        self.turn_to(State::Done(outcome))?;
+        self.wake(py, &future)?;
+        Ok(false)
+    }
+
+    /// A poll has ended: whoever is next on this side of the socket waits for it now.
+    fn call_next(&self, py: Python<'_>, fd: RawFd, side: Side) -> PyResult<()> {
+        loop {
+            let next = self.scheduler.get().io.get()?.fds.next(fd, side);
+            let Some(next) = next else { return Ok(()) };
+            let this = next.get();
+            let (work, future) = match this.turn_to(State::Spent)? {
+                State::Queued { work, future, .. } => (work, future),
+                other => {
+                    this.turn_to(other)?;
+                    continue;
                 }
-                let Some(fd) = self.receives else { return Ok(()) };
-                let heirs = self.scheduler.get().io.get()?.leaving.end(fd);
-                heirs
-                    .into_iter()
-                    .try_for_each(|heir| heir.get().proceed(py, &heir))
-            }
-            other => {
-                *self.state.get()? = other;
-                Ok(())
-            }
+            };
+            let is_open = number(this.object.bind(py)).is_ok_and(|number| number == fd);
+            let (result, future) = if is_open {
+                match this.poll(py, &next, fd, work, future, true)? {
+                    None => return Ok(()),
+                    Some(refused) => refused,
+                }
+            } else {
+                (-libc::EBADF, future)
+            };
+            this.turn_to(State::Done(Err(os_error(result))))?;
+            this.wake(py, &future)?;
         }
     }
 
-    /// The cancelled receive that this one waited for has gone: what it left comes first.
-    fn proceed(&self, py: Python<'_>, this: &Py<Operation>) -> PyResult<()> {
-        let state = std::mem::replace(&mut *self.state.get()?, State::Spent);
-        match state {
-            State::Queued { work, future } => {
-                let Work::Receive { fd, len, .. } = &work else {
-                    return self.carry_on(py, this, work, future);
+    /// Nobody waits for it any more: the engine is asked to end it.
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        // What is dropped here is dropped without a guard.
+        let (dropped, future) = match self.turn_to(State::Spent)? {
+            State::InFlight {
+                token,
+                fd,
+                work,
+                future,
+            } => {
+                let side = work.side();
+                let (left, work) = match work {
+                    Work::File(_) => (work.left(fd), None),
+                    _ => (Left::Poll(fd, side), Some(work)),
                 };
-                let kept = kept_of(&mut *self.scheduler.get().io.get()?, *fd, *len);
-                match kept {
-                    Some(kept) => {
-                        let bytes = PyBytes::new(py, &kept).unbind().into_any();
-                        *self.state.get()? = State::Done(Ok(bytes));
-                        self.wake(py, future)
+                let is_poll = work.is_some();
+                self.turn_to(State::Abandoned(left))?;
+                // A loop that is at work in another thread, or closed, is not asked: the op ends by itself.
+                if let Some(mut io) = self.scheduler.get().io.try_get() {
+                    io.cancel(token);
+                    if is_poll {
+                        // Whoever closes the socket next has its peer see that. An error shows with the next wait.
+                        let _ = io.driver.flush();
                     }
-                    None => self.carry_on(py, this, work, future),
                 }
+                (work, Some(future))
             }
-            other => {
-                *self.state.get()? = other;
-                Ok(())
+            State::Queued { fd, work, future } => {
+                let io = self.scheduler.get().io.try_get();
+                let left = io.and_then(|mut io| io.fds.leave(fd, work.side(), self));
+                drop(left);
+                (Some(work), Some(future))
             }
-        }
-    }
-
-    /// Puts received bytes that nobody takes back in front of the socket.
-    fn keep(&self, py: Python<'_>, value: Py<PyAny>, first: bool) -> PyResult<()> {
-        if let (Some(fd), Ok(bytes)) = (self.receives, value.bind(py).cast::<PyBytes>())
-            && !bytes.as_bytes().is_empty()
-            && self.still_has(py, fd)
-        {
-            self.scheduler
-                .get()
-                .io
-                .get()?
-                .stash
-                .keep(fd, bytes.as_bytes(), first);
-        }
+            abandoned @ State::Abandoned(_) => {
+                self.turn_to(abandoned)?;
+                (None, None)
+            }
+            State::New(work) | State::Woken { work, .. } => (Some(work), None),
+            State::Done(_) | State::Spent => (None, None),
+        };
+        drop((dropped, future));
+        let _ = py;
         Ok(())
     }
 
-    /// Whether the fd is still that of the socket that the operation is about: closed since, it may be another's by now.
-    fn still_has(&self, py: Python<'_>, fd: RawFd) -> bool {
-        let number = |socket: &Py<PyAny>| {
-            socket
-                .call_method0(py, intern!(py, "fileno"))?
-                .extract::<RawFd>(py)
-        };
-        self.socket
-            .as_ref()
-            .is_some_and(|socket| number(socket).is_ok_and(|number| number == fd))
-    }
-
-    /// Nobody waits for it any more: ask the engine to end it.
-    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = self.state.get()?;
-        match std::mem::replace(&mut *state, State::Spent) {
-            State::Pending { token, work, .. } => {
-                *state = State::Abandoned { work };
-                drop(state);
-                let mut io = self.scheduler.get().io.get()?;
-                io.cancel(token);
-                if let Some(fd) = self.receives {
-                    io.leaving.begin(fd);
+    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+        let (py, this) = (slf.py(), slf.get());
+        // Refused in another thread than the loop's while that is at work, with nothing changed.
+        drop(this.scheduler.get().io.get()?);
+        match this.turn_to(State::Spent)? {
+            State::New(work) => Operation::begin(slf, work),
+            State::Woken { fd, mut work } => {
+                if number(this.object.bind(py))? != fd {
+                    return Err(os_error(-libc::EBADF));
                 }
-                Ok(())
+                match work.attempt(this.scheduler.bind(py), fd)? {
+                    Some(value) => Ok(Step::Finished(value)),
+                    // Somebody else was quicker.
+                    None => Operation::wait(slf, fd, work, true),
+                }
             }
-            State::Abandoned { work } => {
-                *state = State::Abandoned { work };
-                Ok(())
+            State::Done(outcome) => outcome.map(Step::Finished),
+            State::Spent => Err(PyRuntimeError::new_err("cannot reuse already awaited operation")),
+            abandoned @ State::Abandoned(_) => {
+                this.turn_to(abandoned)?;
+                Err(PyRuntimeError::new_err("cannot reuse already awaited operation"))
             }
-            State::Done(Ok(value)) => {
-                drop(state);
-                self.keep(py, value, true)
+            waiting => {
+                this.turn_to(waiting)?;
+                Err(PyRuntimeError::new_err("the operation is being awaited already"))
             }
-            _ => Ok(()),
         }
     }
 }
 
-fn spent() -> PyErr {
-    PyRuntimeError::new_err("cannot reuse already awaited operation")
+fn file_outcome(py: Python<'_>, work: &FileWork, result: i32) -> PyResult<Py<PyAny>> {
+    match work {
+        _ if result < 0 => Err(os_error(result)),
+        FileWork::Sync { .. } => Ok(py.None()),
+        FileWork::Read { .. } | FileWork::Write { .. } => result.into_py_any(py),
+    }
+}
+
+/// Sets `StopIteration(value)`, without an object for it where that can be had.
+fn set_stop_iteration(value: &Bound<'_, PyAny>) {
+    let py = value.py();
+    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
+        return PyStopIteration::new_err((value.clone().unbind(),)).restore(py);
+    }
+    // SAFETY: two live objects. A value that is neither a tuple nor an exception is the only argument.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
 }
 
 #[pymethods]
 impl Operation {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
-        visit.call(&self.socket)?;
+        visit.call(&self.object)?;
         match self.state.try_get().as_deref() {
-            Some(State::Pending { work, future, .. } | State::Queued { work, future }) => {
+            Some(State::InFlight { work, future, .. } | State::Queued { work, future, .. }) => {
                 visit.call(future)?;
                 work.traverse(visit)
             }
-            Some(State::Abandoned { work } | State::Try { work }) => work.traverse(visit),
+            Some(State::New(work) | State::Woken { work, .. }) => work.traverse(visit),
             Some(State::Done(Ok(value))) => visit.call(value),
             _ => Ok(()),
         }
@@ -429,72 +487,26 @@ impl Operation {
         slf
     }
 
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let mut state = this.state.get()?;
-        match std::mem::replace(&mut *state, State::Spent) {
-            State::Done(Ok(value)) => {
-                drop(state);
-                Err(PyStopIteration::new_err((value,)))
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        match Operation::step(slf)? {
+            Step::Waits(future) => Ok(Some(future)),
+            Step::Finished(value) => {
+                // The slot of `__next__` lets an exception through that is set already.
+                set_stop_iteration(value.bind(slf.py()));
+                Ok(None)
             }
-            State::Done(Err(error)) => Err(error),
-            State::Try { work } => {
-                drop(state);
-                let Work::Ready { then, .. } = &work else {
-                    return Err(spent());
-                };
-                match then.call0(py) {
-                    Ok(value) => Err(PyStopIteration::new_err((value,))),
-                    // Somebody else was quicker: wait again.
-                    Err(error) if error.is_instance_of::<PyBlockingIOError>(py) => {
-                        this.carry_on(py, slf.as_unbound(), work, None)?;
-                        Operation::__next__(slf)
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            State::Pending { token, work, future } => {
-                // Put back before any call into Python.
-                *state = State::Pending {
-                    token,
-                    work,
-                    future: future.as_ref().map(|future| future.clone_ref(py)),
-                };
-                drop(state);
-                if future.is_some() {
-                    return Err(PyRuntimeError::new_err("the operation is awaited already"));
-                }
-                let future = this.new_future(py)?;
-                if let State::Pending { future: slot, .. } = &mut *this.state.get()? {
-                    *slot = Some(future.clone_ref(py));
-                }
-                Ok(future)
-            }
-            State::Queued { work, future } => {
-                let waits = future.is_some();
-                *state = State::Queued { work, future };
-                drop(state);
-                if waits {
-                    return Err(PyRuntimeError::new_err("the operation is awaited already"));
-                }
-                let future = this.new_future(py)?;
-                if let State::Queued { future: slot, .. } = &mut *this.state.get()? {
-                    *slot = Some(future.clone_ref(py));
-                }
-                Ok(future)
-            }
-            State::Abandoned { work } => {
-                *state = State::Abandoned { work };
-                Err(PyRuntimeError::new_err("the operation was cancelled"))
-            }
-            State::Spent => Err(spent()),
         }
     }
 
     fn send(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let _ = value;
-        Operation::__next__(slf)
+        match Operation::step(slf)? {
+            Step::Waits(future) => Ok(future),
+            Step::Finished(value) => {
+                set_stop_iteration(value.bind(slf.py()));
+                Err(PyErr::fetch(slf.py()))
+            }
+        }
     }
 
     #[pyo3(signature = (kind, value = None, traceback = None))]
@@ -507,84 +519,18 @@ impl Operation {
     ) -> PyResult<Py<PyAny>> {
         self.abandon(py)?;
         let error = match value {
-            Some(value) if !value.is_none() => PyErr::from_value(value),
-            _ => PyErr::from_value(kind),
+            Some(value) if value.is_instance_of::<PyBaseException>() => value,
+            Some(value) if !value.is_none() => kind.call1((value,))?,
+            _ => kind,
         };
-        let _ = traceback;
+        let error = PyErr::from_value(error);
+        if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
+            error.value(py).setattr(intern!(py, "__traceback__"), traceback)?;
+        }
         Err(error)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.abandon(py)
     }
-}
-
-impl Drop for Operation {
-    /// A receive that nobody awaited to its end: its bytes stay with the socket.
-    fn drop(&mut self) {
-        let Some(mut state) = self.state.try_get() else {
-            return;
-        };
-        if self.receives.is_none() || !matches!(*state, State::Done(Ok(_))) {
-            return;
-        }
-        let done = std::mem::replace(&mut *state, State::Spent);
-        drop(state);
-        if let State::Done(Ok(value)) = done {
-            // A loop that is in use elsewhere, or closed, has no place for them any more.
-            finalise(|py| {
-                let _ = self.keep(py, value, true);
-                Ok(())
-            });
-        }
-    }
-}
-
-/// `sock_recv`: what was kept of a cancelled receive first, then the socket.
-pub fn receive(
-    scheduler: &Bound<'_, Scheduler>,
-    socket: &Bound<'_, PyAny>,
-    fd: RawFd,
-    len: usize,
-) -> PyResult<Py<Operation>> {
-    let py = scheduler.py();
-    let kept = kept_of(&mut *scheduler.get().io.get()?, fd, len);
-    if let Some(kept) = kept {
-        return Operation::done(scheduler, Ok(PyBytes::new(py, &kept).unbind().into_any()));
-    }
-    let bytes = scheduler.get().io.get()?.buffers.take(py, len)?;
-    Operation::start(scheduler, socket, Work::Receive { fd, bytes, len })
-}
-
-/// What was kept of a cancelled receive.
-pub fn kept_of(io: &mut Io, fd: RawFd, room: usize) -> Option<Vec<u8>> {
-    if io.stash.is_empty() {
-        None
-    } else {
-        io.stash.take(fd, room)
-    }
-}
-
-/// `sock_sendall`: tries at once, and leaves the rest to the engine.
-pub fn send_all(
-    scheduler: &Bound<'_, Scheduler>,
-    socket: &Bound<'_, PyAny>,
-    fd: RawFd,
-    buffer: Buffer,
-) -> PyResult<Py<Operation>> {
-    let len = buffer.len();
-    let op = Op::Send {
-        fd,
-        buf: buffer.ptr(),
-        len,
-        flags: 0,
-    };
-    // SAFETY: the buffer is exported for as long as `buffer` lives.
-    let sent = match unsafe { syscalls::attempt(&op) } {
-        syscalls::AGAIN => 0,
-        error if error < 0 => return Operation::done(scheduler, Err(os_error(error))),
-        sent if sent as usize >= len => return Operation::done(scheduler, Ok(scheduler.py().None())),
-        sent => sent as usize,
-    };
-    Operation::start(scheduler, socket, Work::Send { fd, buffer, sent })
 }

@@ -12,15 +12,25 @@ use pyo3::prelude::*;
 
 use crate::call::os_error;
 use crate::cell::LoopCell;
+use crate::fds::is_open;
 use crate::handle::Handle;
 use crate::io::{Io, Sent};
 use crate::ready::Ready;
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
 
+/// A poll in flight and whom it calls.
+#[pyclass(frozen, module = "proact._core")]
+pub struct Watch {
+    handle: LoopCell<Option<Ready>>,
+    /// What the program named: a socket that is closed by now is known by nothing else.
+    file: Option<Py<PyAny>>,
+}
+
 #[pymethods]
 impl Watch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.file)?;
         match self.handle.try_get().as_deref() {
             Some(Some(handle)) => handle.traverse(visit),
             _ => Ok(()),
@@ -28,13 +38,12 @@ impl Watch {
     }
 }
 
-/// A poll in flight and whom it calls.
-#[pyclass(frozen, module = "proact._core")]
-pub struct Watch {
-    handle: LoopCell<Option<Ready>>,
-}
-
 impl Watch {
+    fn create(py: Python<'_>, handle: Ready, file: Option<Py<PyAny>>) -> PyResult<Py<Watch>> {
+        let handle = LoopCell::new(Some(handle));
+        Py::new(py, Watch { handle, file })
+    }
+
     /// The callback, if it is still there.
     pub fn current(&self, py: Python<'_>) -> PyResult<Option<Ready>> {
         Ok(match &*self.handle.get()? {
@@ -42,6 +51,11 @@ impl Watch {
             Some(Ready::Debug(handle)) => Some(Ready::Debug(handle.clone_ref(py))),
             _ => None,
         })
+    }
+
+    /// It calls nobody from now on; the callback that it had.
+    fn end(&self) -> PyResult<Option<Ready>> {
+        Ok(self.handle.get()?.take())
     }
 }
 
@@ -51,53 +65,58 @@ pub enum Side {
     Write,
 }
 
+impl Side {
+    fn of(write: bool) -> Side {
+        if write { Side::Write } else { Side::Read }
+    }
+
+    pub fn events(self) -> u32 {
+        match self {
+            Side::Read => libc::POLLIN as u32,
+            Side::Write => libc::POLLOUT as u32,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Readers(HashMap<(RawFd, Side), (Token, Py<Watch>)>);
 
 impl Readers {
-    /// Replaces the callback of one side of an fd, or begins to watch it.
-    ///
-    /// # Errors
-    /// `OSError` where the engine can't watch the fd (`EBADF`; `EPERM` for regular files; `ERANGE` past FD_SETSIZE).
-    pub fn add(
+    /// Begins to watch one side of an fd; the watch that it had. Nothing that is handed in or out is dropped here, where
+    /// the caller holds guards. A refusal is the engine's result: `EPERM` for regular files, `ERANGE` past FD_SETSIZE.
+    fn add(
         &mut self,
-        py: Python<'_>,
         io: &mut Io,
         fd: RawFd,
         side: Side,
-        handle: Ready,
-    ) -> PyResult<Option<Ready>> {
+        (watch, target): (Py<Watch>, Py<Watch>),
+    ) -> Result<Option<Py<Watch>>, (i32, Py<Watch>)> {
         // A new poll even where there is one: the number may name another file by now, closed behind our back.
-        let previous = self.remove(io, fd, side)?;
-        let watch = Py::new(
-            py,
-            Watch {
-                handle: LoopCell::new(Some(handle)),
-            },
-        )?;
-        let events = if side == Side::Read {
-            libc::POLLIN
-        } else {
-            libc::POLLOUT
-        } as u32;
+        let previous = self.remove(io, fd, side);
+        let events = side.events();
         // SAFETY: a poll points at no memory.
-        match unsafe { io.submit(Op::PollMulti { fd, events }, Target::Watch(watch.clone_ref(py))) } {
+        match unsafe { io.submit(Op::PollMulti { fd, events }, Target::Watch(target)) } {
             Sent::Pending(token) => {
                 self.0.insert((fd, side), (token, watch));
                 Ok(previous)
             }
-            Sent::Ready(error) => Err(os_error(error)),
+            Sent::Ready(error) => Err((error, watch)),
         }
     }
 
-    /// Stops watching; the handle that was called, if there was one.
-    pub fn remove(&mut self, io: &mut Io, fd: RawFd, side: Side) -> PyResult<Option<Ready>> {
-        let Some((token, watch)) = self.0.remove(&(fd, side)) else {
-            return Ok(None);
-        };
+    /// Stops watching; the watch that there was, for the caller to end.
+    fn remove(&mut self, io: &mut Io, fd: RawFd, side: Side) -> Option<Py<Watch>> {
+        let (token, watch) = self.0.remove(&(fd, side))?;
         io.cancel(token);
-        let handle = watch.get().handle.get()?.take();
-        Ok(handle)
+        Some(watch)
+    }
+
+    /// The fd under which an object that is closed by now is watched.
+    fn number_of(&self, object: &Bound<'_, PyAny>, side: Side) -> Option<RawFd> {
+        self.0.iter().find_map(|(&(fd, watched), (_, watch))| {
+            let same = watch.get().file.as_ref().is_some_and(|file| file.is(object));
+            (same && watched == side).then_some(fd)
+        })
     }
 
     pub fn watches(&self) -> impl Iterator<Item = &Py<Watch>> {
@@ -138,6 +157,15 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 }
 
 impl Scheduler {
+    /// A watch that was removed: its handle is cancelled. True if it had one.
+    fn end_watch(&self, py: Python<'_>, watch: &Py<Watch>) -> PyResult<bool> {
+        let Some(handle) = watch.get().end()? else {
+            return Ok(false);
+        };
+        handle.object(py).call_method0(py, intern!(py, "cancel"))?;
+        Ok(true)
+    }
+
     /// The program may not use the fd of a transport itself.
     #[inline]
     pub fn check_not_a_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
@@ -163,23 +191,31 @@ impl Scheduler {
         write: bool,
         handle: Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let fd = descriptor(fd)?;
-        let side = if write { Side::Write } else { Side::Read };
+        let py = slf.py();
+        let (file, fd) = (fd, descriptor(fd)?);
+        let side = Side::of(write);
         let this = slf.get();
         this.check_closed()?;
-        this.check_not_a_transport(slf.py(), fd)?;
+        this.check_not_a_transport(py, fd)?;
+        // A ring would say so in the next turn only.
+        if !is_open(fd) {
+            return Err(os_error(-libc::EBADF));
+        }
         let ready = match handle.cast_into::<Handle>() {
             Ok(handle) => Ready::Native(handle.unbind()),
             Err(error) => Ready::Debug(error.into_inner().unbind()),
         };
-        let previous = {
-            let mut io = this.io.get()?;
-            this.readers.get()?.add(slf.py(), &mut io, fd, side, ready)?
+        let watch = Watch::create(py, ready, Some(file.clone().unbind()))?;
+        let target = watch.clone_ref(py);
+        let added = {
+            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            readers.add(&mut io, fd, side, (watch, target))
         };
-        if let Some(previous) = previous {
-            previous.object(slf.py()).call_method0(slf.py(), "cancel")?;
+        match added {
+            Ok(Some(previous)) => this.end_watch(py, &previous).map(drop),
+            Ok(None) => Ok(()),
+            Err((error, _)) => Err(os_error(error)),
         }
-        Ok(())
     }
 
     /// Calls back once, when the child process of a pidfd has ended; until then only `_close_fd` may close it.
@@ -187,12 +223,7 @@ impl Scheduler {
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
         this.check_closed()?;
-        let watch = Py::new(
-            slf.py(),
-            Watch {
-                handle: LoopCell::new(Some(Ready::Native(handle))),
-            },
-        )?;
+        let watch = Watch::create(slf.py(), Ready::Native(handle), None)?;
         let target = Target::Watch(watch.clone_ref(slf.py()));
         // SAFETY: the op points at no memory.
         match unsafe { this.io.get()?.submit(Op::WaitId { pidfd }, target) } {
@@ -215,18 +246,25 @@ impl Scheduler {
         if this.is_closed() || this.is_forked() {
             return Ok(false);
         }
-        let fd = descriptor(fd)?;
-        this.check_not_a_transport(slf.py(), fd)?;
-        let side = if write { Side::Write } else { Side::Read };
-        let handle = {
-            let mut io = this.io.get()?;
-            this.readers.get()?.remove(&mut io, fd, side)?
+        let py = slf.py();
+        let (file, side) = (fd, Side::of(write));
+        let fd = match descriptor(file) {
+            Ok(fd) => fd,
+            // Closed: asyncio's selectors look for the object then.
+            Err(error) => this.readers.get()?.number_of(file, side).ok_or(error)?,
         };
-        match handle {
-            Some(handle) => handle
-                .object(slf.py())
-                .call_method0(slf.py(), "cancel")
-                .map(|_| true),
+        this.check_not_a_transport(py, fd)?;
+        let watch = {
+            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let watch = readers.remove(&mut io, fd, side);
+            if watch.is_some() {
+                // A ring's poll keeps the file open: whoever waits for its end sees it now. An error shows with the next wait.
+                let _ = io.driver.flush();
+            }
+            watch
+        };
+        match watch {
+            Some(watch) => this.end_watch(py, &watch),
             None => Ok(false),
         }
     }

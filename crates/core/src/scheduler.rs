@@ -13,9 +13,9 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
-use crate::call::{current_context, io_error};
+use crate::call::{current_context, exception, io_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::handle::{Handle, TimerHandle};
 use crate::io::{Closed, Io, open_engine};
@@ -176,6 +176,18 @@ impl Scheduler {
         }
     }
 
+    /// Tells the loop's exception handler of what went wrong between callbacks. What stops the loop is passed on.
+    pub fn report(slf: &Bound<'_, Self>, message: &str, error: PyErr) -> PyResult<()> {
+        let py = slf.py();
+        if stops_the_loop(py, &error) {
+            return Err(error);
+        }
+        let context = PyDict::new(py);
+        context.set_item("message", message)?;
+        context.set_item("exception", exception(py, &error))?;
+        slf.call_method1("call_exception_handler", (context,)).map(drop)
+    }
+
     /// The transport that an fd belongs to.
     pub fn transport_of(&self, py: Python<'_>, fd: i32) -> PyResult<Option<Py<StreamTransport>>> {
         let io = self.io.get()?;
@@ -234,8 +246,8 @@ impl Scheduler {
             let closed = Box::new(Closed::after(&*io.driver));
             io.driver = closed;
             self.waker.detach();
-            let heirs = std::mem::take(&mut io.leaving);
-            (left, io.slots.drain(), heirs)
+            let fds = std::mem::take(&mut io.fds);
+            (left, io.slots.drain(), fds)
         };
         if left > 0 {
             // The kernel may still write to their memory: better lost than freed.
@@ -461,7 +473,7 @@ impl Scheduler {
             visit.call(class.get())?;
         }
         if let Some(io) = self.io.try_get() {
-            io.leaving.waiting().try_for_each(|heir| visit.call(heir))?;
+            io.fds.waiting().try_for_each(|operation| visit.call(operation))?;
             for target in io.slots.targets() {
                 match target {
                     Target::StreamReceive(object)

@@ -1,119 +1,162 @@
-//! `loop.sock_*` for sockets of the program's own.
+//! `loop.sock_*` for sockets of the program's own: what each asks for, and how a socket is tried.
 
 use std::os::fd::RawFd;
 
 use proact_driver::{Op, syscalls};
-use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyBlockingIOError, PyValueError};
-use pyo3::gc::PyVisit;
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::address::Address;
 use crate::buffer::Buffer;
-use crate::call::{io_error, os_error};
-use crate::operation::{self, Operation, Work};
+use crate::call::os_error;
+use crate::operation::{Operation, Work};
+use crate::readers::Side;
 use crate::scheduler::Scheduler;
 
-/// The fd of a socket, which debug mode wants non-blocking.
-fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+/// The number of a socket's fd now; -1 once it is closed.
+pub fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    socket.call_method0(intern!(socket.py(), "fileno"))?.extract()
+}
+
+/// The fd of a socket on which an operation begins, which debug mode wants non-blocking.
+pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let this = scheduler.get();
     this.check_closed()?;
     if this.is_debug() && !socket.call_method0("gettimeout")?.eq(0)? {
         return Err(PyValueError::new_err("the socket must be non-blocking"));
     }
-    scheduler.get().check_plain_socket(socket)?;
-    let fd: RawFd = socket.call_method0(intern!(socket.py(), "fileno"))?.extract()?;
-    if fd < 0 {
+    this.check_plain_socket(socket)?;
+    let fd = number(socket)?;
+    let mut io = this.io.get()?;
+    if io.is_owned(fd) {
+        drop(io);
+        this.check_not_a_transport(socket.py(), fd)?;
+        io = this.io.get()?;
+    }
+    if !io.evict(fd, socket.as_ptr()) {
         return Err(os_error(-libc::EBADF));
     }
-    this.check_not_a_transport(socket.py(), fd)?;
-    this.io.get()?.evict(fd, socket.as_ptr());
     Ok(fd)
 }
 
-/// One attempt at a receive into a buffer that is exported only while it lasts.
-fn receive_into(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let buffer = Buffer::room(buffer)?;
-    let (buf, len) = (buffer.ptr(), buffer.len());
-    let (kept, leaving) = {
-        let io = &mut *scheduler.get().io.get()?;
-        (operation::kept_of(io, fd, len), io.leaving.heirs(fd).is_some())
-    };
-    if leaving {
-        // A cancelled receive may yet have taken what comes first.
-        return Err(PyBlockingIOError::new_err((libc::EAGAIN, "not ready")));
-    }
-    if let Some(kept) = kept {
-        // SAFETY: exported, writable, and `kept` is no longer than it was asked to be.
-        unsafe { std::ptr::copy_nonoverlapping(kept.as_ptr(), buf, kept.len()) };
-        return Ok(kept.len());
-    }
-    // SAFETY: exported and writable while the call lasts.
-    match unsafe {
-        syscalls::attempt(&Op::Recv {
-            fd,
-            buf,
-            len,
-            flags: 0,
-        })
-    } {
-        syscalls::AGAIN => Err(PyBlockingIOError::new_err((libc::EAGAIN, "not ready"))),
-        error if error < 0 => Err(os_error(error)),
-        count => Ok(count as usize),
+/// One attempt at a receive into memory that is valid while it lasts.
+fn recv(fd: RawFd, buf: *mut u8, len: usize) -> i32 {
+    let flags = 0;
+    // SAFETY: as the callers below see to.
+    unsafe { syscalls::attempt(&Op::Recv { fd, buf, len, flags }) }
+}
+
+impl Work {
+    /// Tries it, without waiting. `None`: the socket is not ready.
+    pub fn attempt(&mut self, scheduler: &Bound<'_, Scheduler>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
+        let py = scheduler.py();
+        match self {
+            Work::Receive { len: 0 } => Ok(Some(PyBytes::new(py, b"").into_any().unbind())),
+            Work::Receive { len } => {
+                let received = scheduler
+                    .get()
+                    .io
+                    .get()?
+                    .spare
+                    .receive(py, *len, |buf, len| recv(fd, buf, len))?;
+                match received {
+                    Ok(bytes) => Ok(Some(bytes.into_any().unbind())),
+                    Err(syscalls::AGAIN) => Ok(None),
+                    Err(error) => Err(os_error(error)),
+                }
+            }
+            Work::ReceiveInto { buffer } => {
+                let buffer = Buffer::room(buffer.bind(py))?;
+                let len = buffer.len();
+                let count = if len == 0 { 0 } else { recv(fd, buffer.ptr(), len) };
+                match count {
+                    syscalls::AGAIN => Ok(None),
+                    error if error < 0 => Err(os_error(error)),
+                    count => count.into_py_any(py).map(Some),
+                }
+            }
+            Work::Call { attempt, .. } => match attempt.call0(py) {
+                Err(error) if error.is_instance_of::<PyBlockingIOError>(py) => Ok(None),
+                outcome => outcome.map(Some),
+            },
+            Work::Send { buffer, sent } => {
+                let op = Op::Send {
+                    fd,
+                    buf: buffer.ptr().wrapping_add(*sent),
+                    len: buffer.len() - *sent,
+                    flags: 0,
+                };
+                // SAFETY: the buffer is exported for as long as `buffer` lives.
+                match unsafe { syscalls::attempt(&op) } {
+                    syscalls::AGAIN => return Ok(None),
+                    error if error < 0 => return Err(os_error(error)),
+                    count => *sent += count as usize,
+                }
+                Ok((*sent >= buffer.len()).then(|| py.None()))
+            }
+            Work::Connect {
+                address,
+                shown,
+                begun,
+            } => connect(py, fd, address, shown, begun),
+            // Files are not tried.
+            Work::File(_) => Ok(None),
+        }
     }
 }
 
-/// Tries `attempt` now, and again whenever the socket has one of `events`.
-fn when_ready(
-    scheduler: &Bound<'_, Scheduler>,
-    socket: &Bound<'_, PyAny>,
+fn connect(
+    py: Python<'_>,
     fd: RawFd,
-    events: i16,
-    attempt: Bound<'_, PyAny>,
-) -> PyResult<Py<Operation>> {
-    match attempt.call0() {
-        Err(error) if error.is_instance_of::<PyBlockingIOError>(scheduler.py()) => Operation::start(
-            scheduler,
-            socket,
-            Work::Ready {
-                fd,
-                events,
-                then: attempt.unbind(),
-            },
-        ),
-        outcome => Operation::done(scheduler, outcome.map(Bound::unbind)),
+    address: &Address,
+    shown: &Py<PyAny>,
+    begun: &mut bool,
+) -> PyResult<Option<Py<PyAny>>> {
+    if !std::mem::replace(begun, true) {
+        let op = Op::Connect {
+            fd,
+            addr: (&raw const address.storage).cast(),
+            len: address.len,
+        };
+        // SAFETY: the address lives while the call lasts.
+        return match -unsafe { syscalls::attempt(&op) } {
+            0 => Ok(Some(py.None())),
+            // EALREADY: one that was cancelled has begun it.
+            libc::EINPROGRESS | libc::EALREADY => Ok(None),
+            errno => Err(os_error(-errno)),
+        };
+    }
+    // The wake-up may be for a file that had this number before: success must be seen, not supposed.
+    if syscalls::poll_now(fd, Side::Write.events()) == syscalls::AGAIN {
+        return Ok(None);
+    }
+    match -syscalls::socket_error(fd) {
+        0 => Ok(Some(py.None())),
+        errno => {
+            let message = format!("Connect call failed {}", shown.bind(py));
+            Err(PyOSError::new_err((errno, message)))
+        }
     }
 }
 
 #[pymethods]
 impl Scheduler {
-    /// Receives up to `n` bytes; empty at the end of the stream. A cancelled receive loses no byte.
+    /// Receives up to `n` bytes; empty at the end of the stream.
     fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<Operation>> {
-        let n = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
-        let fd = socket_fd(slf, sock)?;
-        operation::receive(slf, sock, fd, n)
+        let len = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
+        Operation::new(slf, sock, Work::Receive { len })
     }
 
     /// Receives into a buffer; the number of bytes. The buffer is not held while waiting.
     fn sock_recv_into(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
-        buf: Bound<'_, PyAny>,
+        buf: Py<PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let fd = socket_fd(slf, sock)?;
-        let attempt = Attempt {
-            scheduler: slf.clone().unbind(),
-            fd,
-            buffer: buf.unbind(),
-        };
-        when_ready(
-            slf,
-            sock,
-            fd,
-            libc::POLLIN,
-            Bound::new(slf.py(), attempt)?.into_any(),
-        )
+        Operation::new(slf, sock, Work::ReceiveInto { buffer: buf })
     }
 
     /// Sends all of `data`.
@@ -122,8 +165,8 @@ impl Scheduler {
         sock: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let fd = socket_fd(slf, sock)?;
-        operation::send_all(slf, sock, fd, Buffer::of(data)?)
+        let buffer = Buffer::of(data)?;
+        Operation::new(slf, sock, Work::Send { buffer, sent: 0 })
     }
 
     /// `attempt()` once the socket is readable; it raises `BlockingIOError` where it was not after all.
@@ -131,10 +174,10 @@ impl Scheduler {
     fn sock_when_readable(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
-        attempt: Bound<'_, PyAny>,
+        attempt: Py<PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let fd = socket_fd(slf, sock)?;
-        when_ready(slf, sock, fd, libc::POLLIN, attempt)
+        let side = Side::Read;
+        Operation::new(slf, sock, Work::Call { side, attempt })
     }
 
     /// The same once it is writable.
@@ -142,10 +185,10 @@ impl Scheduler {
     fn sock_when_writable(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
-        attempt: Bound<'_, PyAny>,
+        attempt: Py<PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let fd = socket_fd(slf, sock)?;
-        when_ready(slf, sock, fd, libc::POLLOUT, attempt)
+        let side = Side::Write;
+        Operation::new(slf, sock, Work::Call { side, attempt })
     }
 
     /// Connects to an address that is resolved already.
@@ -155,40 +198,12 @@ impl Scheduler {
         sock: &Bound<'_, PyAny>,
         address: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let fd = socket_fd(slf, sock)?;
         let family: i32 = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
-        let parsed = Box::new(Address::parse(family, &address)?);
-        let connect = Operation::start(
-            slf,
-            sock,
-            Work::Connect {
-                fd,
-                address: parsed,
-                shown: address.unbind(),
-            },
-        )?;
-        // It has begun when this returns: the program may go on to wait for the connection in a call that blocks.
-        slf.get().io.get()?.driver.flush().map_err(io_error)?;
-        Ok(connect)
-    }
-}
-
-/// `sock_recv_into`'s attempt, as a callable.
-#[pyclass(frozen, module = "proact._core")]
-struct Attempt {
-    scheduler: Py<Scheduler>,
-    fd: RawFd,
-    buffer: Py<PyAny>,
-}
-
-#[pymethods]
-impl Attempt {
-    fn __call__(&self, py: Python<'_>) -> PyResult<usize> {
-        receive_into(self.scheduler.bind(py), self.fd, self.buffer.bind(py))
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.scheduler)?;
-        visit.call(&self.buffer)
+        let work = Work::Connect {
+            address: Box::new(Address::parse(family, &address)?),
+            shown: address.unbind(),
+            begun: false,
+        };
+        Operation::new(slf, sock, work)
     }
 }

@@ -11,8 +11,12 @@ impl Scheduler {
     /// Counters of the engine since the loop was made.
     #[pyo3(name = "_stats")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let io = self.io.get()?;
-        let stats = io.driver.stats();
+        // Copied first: no guard is held while dictionaries are made.
+        let (stats, slots) = {
+            let io = self.io.get()?;
+            (io.driver.stats().clone(), io.slots.targets().count())
+        };
+        let readers = self.readers.get()?.len();
         let dict = PyDict::new(py);
         let (submitted, completed) = (PyDict::new(py), PyDict::new(py));
         for (name, count) in stats.submitted() {
@@ -32,24 +36,24 @@ impl Scheduler {
         dict.set_item("overflows", stats.overflows)?;
         dict.set_item("rebuilds", stats.rebuilds)?;
         dict.set_item("fallbacks", &stats.fallbacks)?;
-        dict.set_item("readers", self.readers.get()?.len())?;
+        dict.set_item("readers", readers)?;
         let (scheduled, cancelled) = self.scheduled(py)?;
         dict.set_item("handles", scheduled)?;
         dict.set_item("cancelled", cancelled)?;
-        dict.set_item("slots", io.slots.targets().count())?;
+        dict.set_item("slots", slots)?;
         Ok(dict)
     }
 
     /// The engine's features and opcodes, by name; empty for engines without a ring.
     #[pyo3(name = "_features")]
     fn features<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
-        let io = self.io.get()?;
+        let features = self.io.get()?.driver.features().cloned();
         let (flags, opcodes) = (PyDict::new(py), PyDict::new(py));
-        if let Some(features) = io.driver.features() {
-            for (name, has) in &features.flags {
+        if let Some(features) = features {
+            for (name, has) in features.flags {
                 flags.set_item(name, has)?;
             }
-            for (name, allowed) in &features.opcodes {
+            for (name, allowed) in features.opcodes {
                 opcodes.set_item(name, allowed)?;
             }
         }

@@ -63,8 +63,13 @@ impl Scheduler {
     fn dispatch(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         loop {
-            let arrived = self.io.get()?.pop(py)?;
-            let Some(arrived) = arrived else { return Ok(()) };
+            let arrived = self.io.get()?.pop(py);
+            let arrived = match arrived {
+                Ok(Some(arrived)) => arrived,
+                Ok(None) => return Ok(()),
+                // It stays for the next turn: callbacks run in between, and may free some memory.
+                Err(error) => return Scheduler::report(slf, "No memory for what has arrived", error),
+            };
             let Arrived {
                 completion,
                 target,
