@@ -60,6 +60,12 @@ SUITES: tuple[Suite, ...] = (
         files=("tests/test_*.py", "tests/streams/test_*.py"),
         needs=("trustme", "psutil", "hypothesis", "pytest-mock", "truststore"),
         package="src",
+        exclusions=(
+            Exclusion(
+                "*::test_dynamic_async_fixture_access_does_not_hang",
+                "gives a pytest of its own three seconds, and proact is not in that one",
+            ),
+        ),
     ),
     Suite(
         "aiohttp",
@@ -93,6 +99,16 @@ SUITES: tuple[Suite, ...] = (
         files=("tests/test_*.py",),
         needs=("aiohttp==3.14.5", "psutil", "pyOpenSSL"),
         how="uvloop_testbase",
+        timeout=20,
+        exclusions=(
+            Exclusion(
+                "*::Test_UV_TCP::test_transport_get_extra_info", "reads the transport's private `_paused`"
+            ),
+            Exclusion(
+                "*::Test_UV_TCPSSL::test_remote_shutdown_receives_trailing_data",
+                "fills the backlog with asyncio's private `_test__append_write_backlog`",
+            ),
+        ),
     ),
     Suite(
         "aiofastnet",
