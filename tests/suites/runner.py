@@ -212,7 +212,9 @@ class _Log:
             word, why = "timeout", "not done after its limit"
         # 0 and 1: all ran; 5: nothing was left to run.
         self.finished = code in (0, 1, 5) and not self._running
-        for test in [*self._running] or ([] if self.finished else [self.what]):
+        # A file that can't be imported has been told of, and ends with 2.
+        told = self.finished or self.what in self.run.outcomes
+        for test in [*self._running] or ([] if told else [self.what]):
             self._settle(test, Outcome(word, why, output))
 
 

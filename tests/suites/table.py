@@ -60,6 +60,12 @@ SUITES: tuple[Suite, ...] = (
         files=("tests/test_*.py", "tests/streams/test_*.py"),
         needs=("trustme", "psutil", "hypothesis", "pytest-mock", "truststore"),
         package="src",
+        exclusions=(
+            Exclusion(
+                "*::test_dynamic_async_fixture_access_does_not_hang",
+                "gives a pytest of its own three seconds, and proact is not in that one",
+            ),
+        ),
     ),
     Suite(
         "aiohttp",
@@ -86,6 +92,20 @@ SUITES: tuple[Suite, ...] = (
         needs=("trustme", "pytest-mock", "freezegun", "proxy.py", "re-assert", "aiohttp[speedups]"),
         arguments=("-p", "no:warnings"),
         timeout=60,
+        exclusions=(
+            Exclusion(
+                "*::test_keepalive_expires_on_time*",
+                "moves the loop's time by a mock of `loop.time`; proact's timers, as uvloop's, do not ask it",
+            ),
+            Exclusion(
+                "*::test_concurrent_close_multiple_tasks*",
+                "needs a task that was woken by data to run a turn later, as on asyncio; fails on uvloop too",
+            ),
+            Exclusion(
+                "*::test_tcp_connector_do_not_raise_connector_ssl_error*",
+                "reads the context out of the transport's private `_ssl_protocol`",
+            ),
+        ),
     ),
     Suite(
         "uvloop",
@@ -93,11 +113,22 @@ SUITES: tuple[Suite, ...] = (
         files=("tests/test_*.py",),
         needs=("aiohttp==3.14.5", "psutil", "pyOpenSSL"),
         how="uvloop_testbase",
+        timeout=20,
+        exclusions=(
+            Exclusion(
+                "*::Test_UV_TCP::test_transport_get_extra_info", "reads the transport's private `_paused`"
+            ),
+            Exclusion(
+                "*::Test_UV_TCPSSL::test_remote_shutdown_receives_trailing_data",
+                "fills the backlog with asyncio's private `_test__append_write_backlog`",
+            ),
+        ),
     ),
     Suite(
         "aiofastnet",
         "1.2.0",
-        files=("tests/test_*.py",),
+        # Not its benchmarks, and not its test of type hints.
+        files=("tests/test_api_*.py", "tests/test_p*.py", "tests/test_s*.py", "tests/test_threading.py"),
         needs=("pytest-asyncio~=1.5", "async-timeout", "aiohttp==3.14.5"),
     ),
 )

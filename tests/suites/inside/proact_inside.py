@@ -10,11 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOOP = os.environ["SUITES_LOOP"]
 HOW = os.environ["SUITES_HOW"].split()
@@ -59,17 +64,37 @@ def under_uvloop_testbase() -> None:
 
 
 def localhost_by_ipv6() -> None:
-    """ "localhost" has an IPv6 address, also on a machine whose /etc/hosts has none: suites count on it."""
-    real = socket.getaddrinfo
+    """ "localhost" has an IPv6 address, also where /etc/hosts has none: suites count on it."""
+    lookup = socket.getaddrinfo
+    try:
+        lookup("localhost", 0, socket.AF_INET6)
+    except OSError:
+        pass
+    else:
+        return
 
     def getaddrinfo(host: object, port: object, family: int = 0, *rest: int, **named: int) -> list:
-        if host in ("localhost", b"localhost") and family == socket.AF_INET6:
-            host = "::1"
-        return real(host, port, family, *rest, **named)
+        if host not in ("localhost", b"localhost") or family not in (0, socket.AF_INET6):
+            return lookup(host, port, family, *rest, **named)
+        found = lookup("::1", port, family, *rest, **named)
+        return found if family else found + lookup(host, port, family, *rest, **named)
+
+    def resolving(method: Callable) -> Callable:
+        def call(sock: socket.socket, address: object) -> object:
+            if sock.family == socket.AF_INET6 and isinstance(address, tuple) and address[0] == "localhost":
+                address = ("::1", *address[1:])
+            return method(sock, address)
+
+        return call
 
     socket.getaddrinfo = getaddrinfo
+    for name in ("bind", "connect"):
+        setattr(socket.socket, name, resolving(getattr(socket.socket, name)))
 
 
+# A shell that starts the suites in the background has this ignored, and each child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 under_policy()
 localhost_by_ipv6()
 for way in HOW:
