@@ -77,8 +77,8 @@ def main() -> int:
         )
         count, findings = work.run()
         for finding in findings:
-            if arguments.save:
-                print(finding.save(arguments.save))
+            where = f", {finding.save(arguments.save)}" if arguments.save else ""
+            print(f"        {finding.count} x {finding.kind} (seed {finding.seed}{where})")
         bad |= bool(findings)
         verdict = "FAILED" if findings else "passed"
         print(f"{verdict}  {engine}: seeds {seed} to {seed + count - 1}, {len(findings)} findings")
