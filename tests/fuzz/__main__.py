@@ -73,12 +73,12 @@ def main() -> int:
             shrinking=arguments.shrink,
             patience=arguments.patience,
             enough=arguments.enough,
+            directory=arguments.save,
             tell=lambda line: print(line, flush=True),
         )
         count, findings = work.run()
         for finding in findings:
-            where = f", {finding.save(arguments.save)}" if arguments.save else ""
-            print(f"        {finding.count} x {finding.kind} (seed {finding.seed}{where})")
+            print(f"        {finding.count} x {finding.kind} (seed {finding.seed})")
         bad |= bool(findings)
         verdict = "FAILED" if findings else "passed"
         print(f"{verdict}  {engine}: seeds {seed} to {seed + count - 1}, {len(findings)} findings")

@@ -65,6 +65,8 @@ class Campaign:
     patience: float = 3.0
     enough: int = 1000
     """Findings after which it ends."""
+    directory: Path | None = None
+    """Where each finding is saved."""
     tell: Callable[[str], None] = print
 
     def run(self) -> tuple[int, list[Finding]]:
@@ -116,7 +118,7 @@ class Campaign:
                 known.count += 1
                 return
         findings.append(finding)
-        self.tell(finding.shown())
+        self.tell(finding.shown(finding.save(self.directory) if self.directory else None))
 
 
 def _names(sequence: Sequence) -> list[str]:

@@ -12,7 +12,7 @@ from .link import Link, sockets
 from .model import PIECES, ROOM
 from .vocabulary import FAMILY, SIZE, SLOT, SMALL, TURNS, WAIT, op
 
-KINDS = ("plain", "stream", "bytearray", "array", "ctypes")
+KINDS = ("plain", "plain", "plain", "stream", "stream", "bytearray", "array", "ctypes")
 ENDS = ("close", "abort")
 
 
@@ -128,7 +128,7 @@ def end(world: Any, slot: int, how: str) -> None:
 @op("transport", 4, SLOT)
 def pause(world: Any, slot: int) -> None:
     link = world.link(slot, "protocol")
-    if link and link.alive:
+    if link and link.alive and not link.busy:
         link.transport.pause_reading()
         link.paused = True
 

@@ -45,7 +45,7 @@ def perform(
         loop.call_later = lambda delay, *args, **more: later(0.02 if delay == 1 else delay, *args, **more)
     world.perform(sequence)
     problems = world.problems
-    if not problems and not world.slammed:
+    if not problems and not world.slammed and not world.abandoned:
         stats = getattr(loop, "stats", None)
         deadline = time.monotonic() + patience
         while stats and stats()["in_flight"] and time.monotonic() < deadline:
