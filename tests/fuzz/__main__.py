@@ -22,6 +22,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=3.0, help="seconds after which nothing comes any more"
     )
+    parser.add_argument(
+        "--without", default="", metavar="OP,...", help="leave these ops out of the sequences"
+    )
     parser.add_argument("--enough", type=int, default=1000, help="findings after which an engine is left")
     parser.add_argument(
         "--save", type=Path, metavar="DIRECTORY", help="write each finding to a JSON file there"
@@ -73,12 +76,13 @@ def main() -> int:
             shrinking=arguments.shrink,
             patience=arguments.patience,
             enough=arguments.enough,
+            without=frozenset(arguments.without.split(",")),
+            directory=arguments.save,
             tell=lambda line: print(line, flush=True),
         )
         count, findings = work.run()
         for finding in findings:
-            if arguments.save:
-                print(finding.save(arguments.save))
+            print(f"        {finding.count} x {finding.kind} (seed {finding.seed})")
         bad |= bool(findings)
         verdict = "FAILED" if findings else "passed"
         print(f"{verdict}  {engine}: seeds {seed} to {seed + count - 1}, {len(findings)} findings")

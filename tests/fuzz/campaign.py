@@ -65,6 +65,10 @@ class Campaign:
     patience: float = 3.0
     enough: int = 1000
     """Findings after which it ends."""
+    without: frozenset[str] = frozenset()
+    """Ops to leave out: what is known to fail hides the rest."""
+    directory: Path | None = None
+    """Where each finding is saved."""
     tell: Callable[[str], None] = print
 
     def run(self) -> tuple[int, list[Finding]]:
@@ -79,15 +83,17 @@ class Campaign:
                     self._failed(ran, failure, findings)
         return seed - self.seed, findings
 
-    @staticmethod
-    def _sequences(seed: int, until: float) -> Iterator[tuple[int, Sequence]]:
+    def _sequence(self, seed: int) -> Sequence:
+        return [value for value in generate(seed) if value[0] not in self.without]
+
+    def _sequences(self, seed: int, until: float) -> Iterator[tuple[int, Sequence]]:
         while time.monotonic() < until:
-            yield seed, generate(seed)
+            yield seed, self._sequence(seed)
             seed += 1
 
     def _failed(self, seed: int, failure: child.Failure, findings: list[Finding]) -> None:
         kind, detail = failure
-        sequence = generate(seed)
+        sequence = self._sequence(seed)
         for known in findings:
             if known.kind == kind and _within(known.sequence, sequence):
                 known.count += 1
@@ -103,7 +109,7 @@ class Campaign:
                 return other is not None and other[0] == kind
 
             small = shrink.shrink(sequence, fails, self.shrinking * (3 if kind == "hang" else 1))
-            again = [child.alone(small, self.engine, self.patience) for _ in range(TRIES)]
+            again = [child.alone(small, self.engine, self.patience / 2) for _ in range(TRIES)]
             same = [each for each in again if each and each[0] == kind]
             if same:
                 sequence, detail = small, same[0][1]
@@ -116,7 +122,7 @@ class Campaign:
                 known.count += 1
                 return
         findings.append(finding)
-        self.tell(finding.shown())
+        self.tell(finding.shown(finding.save(self.directory) if self.directory else None))
 
 
 def _names(sequence: Sequence) -> list[str]:

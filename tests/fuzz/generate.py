@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from . import actions
-from .vocabulary import TABLE, Sequence, sample
+from .vocabulary import SLOT, TABLE, Sequence, sample
 
 GROUPS = {
     "transport": 10,
@@ -52,7 +52,8 @@ def generate(seed: int) -> Sequence:
     ops = [op for op in TABLE.values() if op.group in groups]
     openers = [op for op in ops if op.name in actions.OPENERS]
     ops = [op for op in ops if op in openers or rng.random() < 0.7]
-    sequence = [sample(rng, [op]) for op in openers for _ in range(rng.choice((1, 1, 2)))]
+    slots = rng.choice(((0,), (0, 1), SLOT))
+    sequence = [sample(rng, [op], slots) for op in openers for _ in slots]
     rng.shuffle(sequence)
-    sequence = sequence[: rng.choice((1, 2, 4))]
-    return sequence + [sample(rng, ops) for _ in range(rng.choice(LENGTHS))]
+    sequence = sequence[: rng.choice((2, 3, 5))]
+    return sequence + [sample(rng, ops, slots) for _ in range(rng.choice(LENGTHS))]

@@ -35,6 +35,7 @@ class Link:
         self.dropped = False  # nobody has the transport any more
         self.paused = self.write_paused = False
         self.keep_open = False
+        self.elsewhere = False  # another thread is at it: what it does shows before it says so
         self.held = False  # a duplicate of the near fd is open
         self.peer_state = "open"  # "shut", "closed", "reset"
         self.peer_ended = False  # the peer has seen our end
@@ -79,7 +80,7 @@ class Link:
         self.lost += 1
         if self.lost > 1 or not self.made:
             self.problems.add("connection_lost twice", f"{self.name}: {self.lost} times, made {self.made}")
-        if exc is None and not self.closing:
+        if exc is None and not self.closing and not self.elsewhere:
             self.problems.add("lost without reason", self.name)
         self.closing = True
         self.into.cut()
@@ -117,9 +118,9 @@ class Link:
         return bool(self.lost or self.dropped or (self.kind == "sock" and self.sock is None))
 
     def ending(self, orderly: bool = False) -> None:
-        """The near end closes: what was promised arrives (orderly: all of it); nothing more comes in."""
+        """The near end closes: what was promised arrives, all of it if orderly; no more comes in."""
         self.closing = True
-        # TCP resets a connection that is closed with bytes unread, and what is under way the other way is lost.
+        # TCP resets a connection that is closed with bytes unread: what is under way the other way is lost.
         if not orderly or self.into.outstanding:
             self.out.cut()
         self.into.cut()
@@ -154,11 +155,14 @@ class Link:
             found.append(("the peer sees no end", ""))
         if self.alive and self.write_paused and peer_reads and not self.out.outstanding:
             found.append(("the writer stays paused", ""))
-        if self.alive and self.reads and self.peer_state == "reset" and not self.lost and not self.ended:
+        hung_up = self.alive and self.reads and not self.world.holders  # a child has the peer's socket too
+        if hung_up and self.peer_state == "reset" and not self.lost and not self.ended:
             found.append(("no connection_lost", "after a reset"))
-        if self.alive and self.reads and self.peer_state in ("shut", "closed") and not self.ended:
+        shut = self.alive and self.reads and self.peer_state == "shut"
+        if (shut or (hung_up and self.peer_state == "closed")) and not self.ended:
             found.append(("no eof_received", ""))
-        if self.busy and (peer_reads or self.closing):
+        # asyncio's sendfile never ends when its transport is closed meanwhile.
+        if self.busy and ((self.closing and not self.world.lenient) or (peer_reads and not self.closing)):
             found.append(("a send hangs", repr(self.tasks)))
         return [(kind, f"{self.name} ({self.kind}): {detail}") for kind, detail in found]
 

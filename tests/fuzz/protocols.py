@@ -43,7 +43,6 @@ class BufferedNear(asyncio.BufferedProtocol):
     def __init__(self, link: Any, buffer: str) -> None:
         self.link = link
         self.buffer = BUFFERS[buffer]()
-        self.itemized = buffer != "bytearray"
 
     connection_made = Near.connection_made
     eof_received = Near.eof_received

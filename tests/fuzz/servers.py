@@ -134,7 +134,11 @@ async def starve(world: Any, at: int, count: int, milliseconds: int, extra: bool
     resource.setrlimit(resource.RLIMIT_NOFILE, (spare + extra, hard))
     try:
         for slot, caller in zip(slots, callers, strict=True):
-            caller.connect(address)
+            try:
+                caller.connect(address)
+            except OSError:
+                caller.close()  # a server that closes itself has got some
+                continue
             incoming(world, server, slot, caller)
             await world.turns(2)
         await asyncio.sleep(milliseconds / 1000)

@@ -168,7 +168,7 @@ def abandon(world: Any, slot: int, how: str, raising: bool) -> None:
     link = world.link(slot, "sock")
     if not link or link.sock is None or (link.reading and not link.reading.done()):
         return
-    link.into.gaps = True
+    link.into.gaps = world.abandoned = True
     loop, sock = world.loop, link.sock
     calls = {
         "recv": lambda: loop.sock_recv(sock, 100),

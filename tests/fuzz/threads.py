@@ -39,8 +39,12 @@ async def end_elsewhere(world: Any, slot: int, how: str, asleep: bool) -> None:
     if world.lenient:
         # asyncio does it there and then, with luck.
         return
+    link.elsewhere = True
     if await elsewhere(world, getattr(link.transport, how), asleep):
         link.ending()
+    elif link.lost and not link.closing:
+        world.problems.add("a refused call closes", link.name)
+    link.elsewhere = False
 
 
 @op("thread", 4, SLOT, YES)
@@ -49,8 +53,11 @@ async def write_elsewhere(world: Any, slot: int, asleep: bool) -> None:
     if not link or not link.alive or link.busy or link.shut or link.engine or world.lenient:
         return
     data = link.out.random.randbytes(10)
+    before, link.out.gaps = link.out.gaps, True
     if await elsewhere(world, lambda: link.transport.write(data), asleep):
-        link.sent(data)
+        link.sent(data)  # where it lies among the writes of others nobody knows
+    else:
+        link.out.gaps = before
 
 
 @op("thread", 4, SLOT, ("pause_reading", "resume_reading", "write_eof"), YES)
@@ -58,9 +65,13 @@ async def change_elsewhere(world: Any, slot: int, how: str, asleep: bool) -> Non
     link = world.link(slot, "protocol")
     if not link or not link.alive or link.busy or link.shut or link.engine or world.lenient:
         return
-    if await elsewhere(world, getattr(link.transport, how), asleep):
-        link.shut |= how == "write_eof"
-        link.paused = link.paused if how == "write_eof" else how == "pause_reading"
+    before = link.paused, link.shut
+    link.paused &= how != "resume_reading"
+    link.shut |= how == "write_eof"
+    if not await elsewhere(world, getattr(link.transport, how), asleep):
+        link.paused, link.shut = before
+    elif how == "pause_reading":
+        link.paused = True
 
 
 @op("thread", 3, SLOT, YES)

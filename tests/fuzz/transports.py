@@ -12,7 +12,7 @@ from .link import Link, sockets
 from .model import PIECES, ROOM
 from .vocabulary import FAMILY, SIZE, SLOT, SMALL, TURNS, WAIT, op
 
-KINDS = ("plain", "stream", "bytearray", "array", "ctypes")
+KINDS = ("plain", "plain", "plain", "stream", "stream", "bytearray", "array", "ctypes")
 ENDS = ("close", "abort")
 
 
@@ -128,7 +128,7 @@ def end(world: Any, slot: int, how: str) -> None:
 @op("transport", 4, SLOT)
 def pause(world: Any, slot: int) -> None:
     link = world.link(slot, "protocol")
-    if link and link.alive:
+    if link and link.alive and not link.busy:
         link.transport.pause_reading()
         link.paused = True
 
@@ -209,14 +209,14 @@ def sendfile(world: Any, slot: int, size: int) -> None:
                     count = await world.loop.sendfile(link.transport, file, 0)
                     break
                 except (OSError, asyncio.CancelledError):
-                    link.out.cut()
-                    if link.peer_state == "open" and not link.closing:
+                    link.out.gaps = True
+                    if link.peer_state in ("open", "shut") and not link.closing:
                         raise
                     return
                 # asyncio refuses a second one with a RuntimeError, or (its own fault) with a KeyError.
                 except (RuntimeError, KeyError):
-                    if link.closing or link.lost or link.peer_state != "open":
-                        link.out.cut()
+                    if link.closing or link.peer_state not in ("open", "shut"):
+                        link.out.gaps = True
                         return
                     await asyncio.sleep(0)
             if count != size and not link.closing and link.peer_state == "open":

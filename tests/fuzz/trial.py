@@ -16,8 +16,11 @@ from .model import Deliberate
 from .vocabulary import Sequence
 from .world import World
 
-# asyncio tries a listener again that was closed in the meantime; we take that for its fault.
-LENIENT = "Exception in callback BaseSelectorEventLoop._start_serving"
+# asyncio tries a listener again that was closed meanwhile, and wakes a sendfile that was cancelled.
+LENIENT = (
+    "Exception in callback BaseSelectorEventLoop._start_serving",
+    "Exception in callback _SelectorSocketTransport._call_connection_lost",
+)
 EXPECTED = (
     "socket.accept() out of system resource",
     "Task was destroyed but it is pending",  # after `slam`
@@ -42,7 +45,7 @@ def perform(
         loop.call_later = lambda delay, *args, **more: later(0.02 if delay == 1 else delay, *args, **more)
     world.perform(sequence)
     problems = world.problems
-    if not problems and not world.slammed:
+    if not problems and not world.slammed and not world.abandoned:
         stats = getattr(loop, "stats", None)
         deadline = time.monotonic() + patience
         while stats and stats()["in_flight"] and time.monotonic() < deadline:
@@ -56,7 +59,7 @@ def perform(
     world.clear()
     for context in world.contexts:
         error = context.get("exception")
-        expected = (*EXPECTED, LENIENT) if lenient else EXPECTED
+        expected = (*EXPECTED, *LENIENT) if lenient else EXPECTED
         if not isinstance(error, Deliberate) and not context["message"].startswith(expected) and not problems:
             problems.add("unhandled", f"{context['message']}: {error!r}")
     world.contexts.clear()

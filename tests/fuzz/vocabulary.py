@@ -55,8 +55,8 @@ def op(group: str, weight: int, *arguments: Choices) -> Callable[[Any], Any]:
     return register
 
 
-def sample(rng: random.Random, ops: list[Op], deep: bool = False) -> Value:
-    """A random op with random arguments; `deep` inside a script, where no other script stands."""
+def sample(rng: random.Random, ops: list[Op], slots: Choices = SLOT, deep: bool = False) -> Value:
+    """A random op on one of the slots; `deep` inside a script, where no other script stands."""
     usable = [each for each in ops if not (deep and (each.waits or SCRIPT in each.arguments))]
     if not usable:
         return ["nothing"]
@@ -64,9 +64,9 @@ def sample(rng: random.Random, ops: list[Op], deep: bool = False) -> Value:
     value: Value = [chosen.name]
     for choices in chosen.arguments:
         if choices is SCRIPT:
-            value.append([sample(rng, ops, True) for _ in range(rng.randrange(1, STEPS))])
+            value.append([sample(rng, ops, slots, True) for _ in range(rng.randrange(1, STEPS))])
         else:
-            value.append(rng.choice(choices))
+            value.append(rng.choice(slots if choices is SLOT else choices))
     return value
 
 
@@ -81,7 +81,7 @@ def simpler(value: Value) -> list[Value]:
                 [*now[:at], each, *now[at + 1 :]] for at, old in enumerate(now) for each in simpler(old)
             ]
         else:
-            others = list(choices[: choices.index(now)]) if now in choices else []
+            others = list(dict.fromkeys(choices[: choices.index(now)])) if now in choices else []
         found += [[*value[:index], other, *value[index + 1 :]] for other in others]
     return found
 

@@ -32,6 +32,7 @@ class Watch:
             self.far.setblocking(False)
         self.watched = self.open = False
         self.held = False
+        self.writing = False  # there is a writer; a second one would replace it
         self.sent = self.got = 0
 
     def fileno(self) -> int:
@@ -166,13 +167,15 @@ def watch_nothing(world: Any, number: int) -> None:
 def writer(world: Any, slot: int) -> None:
     """add_writer, until it is called once."""
     found = world.things.get(("watch", slot))
-    if not found or not found.open or found.kind == "pipe":
+    if not found or not found.open or found.kind == "pipe" or found.writing:
         return
+    found.writing = True
     calls: list[int] = []
     near = found.near
 
     def called() -> None:
         calls.append(1)
+        found.writing = False
         world.loop.remove_writer(near)
 
     world.loop.add_writer(near, called)

@@ -43,6 +43,7 @@ class World:
         self.tasks: list[asyncio.Task[Any]] = []  # must end by themselves
         self.contexts: list[dict[str, Any]] = []
         self.starved = self.slammed = False
+        self.abandoned = False  # a receive was begun and forgotten: its op may stay
         self.draining = False  # it is near the end: all that can be received is
         self.count = 0
 
