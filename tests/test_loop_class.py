@@ -59,7 +59,7 @@ def test_subclasses(engine, proact):
     assert loop.calls
 
 
-@pytest.mark.parametrize("value", [1, 0, None, "yes", "", [], object()], ids=repr)
+@pytest.mark.parametrize("value", [1, 0, None, "yes", "", [], object], ids=repr)
 def test_set_debug_takes_anything(loop, value):
     loop.set_debug(value)
     assert bool(loop.get_debug()) == bool(value)

@@ -417,15 +417,3 @@ async def test_writing_after_connection_lost_does_no_harm(loop, caplog):
         assert client.transport.get_write_buffer_size() == 0
         await server.lost
         assert server.data == b""
-
-
-async def test_resuming_after_a_write_that_was_sent_at_once(loop):
-    # The first write pauses the protocol; the second is large enough to take everything with it in the call.
-    async with facing(loop, lambda: Recorder(loop)) as (client, peer):
-        client.transport.set_write_buffer_limits(high=0)
-        client.transport.write(b"x")
-        assert client.calls[-1] == "pause_writing"
-        client.transport.write(bytes(40_000))
-        await heard(loop, peer, 40_001)
-        await loops.turns()
-        assert client.calls.count("resume_writing") == client.calls.count("pause_writing")

@@ -1,5 +1,5 @@
-//! What the loop's thread holds while it talks to the engine: the engine, the ops in flight, the writes to flush, and
-//! the completions that wait to be dispatched.
+//! What the loop's thread holds while it talks to the engine: the engine, the ops in flight, and the completions
+//! that wait to be dispatched.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::fds::Fds;
 use crate::slots::{Slots, Target};
 use crate::spare::Spare;
 use crate::transport::datagram::inbox::Inbox;
+
+/// The most that pieces are joined to, in bytes: what asyncio's one receive takes.
+const JOINED: usize = 256 * 1024;
 
 pub struct Io {
     // The engine goes first: what the slots own must outlive it.
@@ -135,7 +138,15 @@ impl Io {
         debug_assert!(!self.has_batch());
         self.batch.clear();
         self.next = 0;
-        self.driver.wait(timeout, &mut self.batch)
+        let outcome = self.driver.wait(timeout, &mut self.batch);
+        if self.batch.len() > 1 {
+            for completion in &self.batch {
+                if completion.flags.contains(Flags::DATA) {
+                    self.slots.count_piece(completion.token);
+                }
+            }
+        }
+        outcome
     }
 
     /// The next completion, whom it is for, and its bytes.
@@ -147,8 +158,14 @@ impl Io {
         while let Some(completion) = self.batch.get(self.next).copied() {
             let mut data = None;
             if completion.flags.contains(Flags::DATA) {
-                data = Some(copy_bytes(py, self.driver.data(&completion))?);
-                self.driver.release(&completion);
+                data = Some(if self.slots.pieces(completion.token) > 1 {
+                    self.join(py, completion.token)?
+                } else {
+                    let copied = copy_bytes(py, self.driver.data(&completion))?;
+                    self.driver.release(&completion);
+                    self.slots.set_pieces(completion.token, 0);
+                    copied
+                });
             }
             self.next += 1;
             let target = if completion.is_terminal() {
@@ -165,6 +182,39 @@ impl Io {
             }
         }
         Ok(None)
+    }
+
+    /// The next piece and those behind it on the same connection, as one: what was taken out of a socket is handed over
+    /// whole, as what asyncio's one receive takes, before a protocol can say that it wants no more.
+    #[cold]
+    fn join<'py>(&mut self, py: Python<'py>, token: Token) -> PyResult<Bound<'py, PyBytes>> {
+        let mut joined = Vec::new();
+        let mut parts = Vec::new();
+        for (index, completion) in self.batch.iter().enumerate().skip(self.next) {
+            if completion.token != token || !completion.flags.contains(Flags::DATA) {
+                continue;
+            }
+            let piece = self.driver.data(completion);
+            if !parts.is_empty() && joined.len() + piece.len() > JOINED {
+                break;
+            }
+            joined.extend_from_slice(piece);
+            parts.push(index);
+        }
+        let bytes = copy_bytes(py, &joined)?;
+        let left = self.slots.pieces(token).saturating_sub(parts.len() as u32);
+        self.slots.set_pieces(token, left);
+        for index in parts {
+            let dealt_with = Completion::terminal(0, 0);
+            let completion = if index == self.next {
+                self.batch[index]
+            } else {
+                // No slot has this token.
+                std::mem::replace(&mut self.batch[index], dealt_with)
+            };
+            self.driver.release(&completion);
+        }
+        Ok(bytes)
     }
 }
 

@@ -63,6 +63,8 @@ impl Target {
 struct Slot<T> {
     generation: u32,
     kind: OpKind,
+    /// How many pieces of data of this op wait in the batch that is being dispatched.
+    pieces: u32,
     target: Option<T>,
 }
 
@@ -90,6 +92,7 @@ impl<T> Slots<T> {
             self.slots.push(Slot {
                 generation: 1,
                 kind,
+                pieces: 0,
                 target: None,
             });
             self.slots.len() as u32 - 1
@@ -109,10 +112,28 @@ impl<T> Slots<T> {
         self.slot(token).map(|slot| slot.kind)
     }
 
+    pub fn count_piece(&mut self, token: Token) {
+        if let Some(slot) = self.slot(token) {
+            slot.pieces += 1;
+        }
+    }
+
+    /// The pieces that wait.
+    pub fn pieces(&mut self, token: Token) -> u32 {
+        self.slot(token).map_or(0, |slot| slot.pieces)
+    }
+
+    pub fn set_pieces(&mut self, token: Token, pieces: u32) {
+        if let Some(slot) = self.slot(token) {
+            slot.pieces = pieces;
+        }
+    }
+
     /// Frees the slot of an op that is over.
     pub fn take(&mut self, token: Token) -> Option<T> {
         let slot = self.slot(token)?;
         let target = slot.target.take();
+        slot.pieces = 0;
         slot.generation = ((slot.generation + 1) & GENERATION_MASK).max(1);
         self.free.push(token as u32);
         target
