@@ -6,7 +6,7 @@ from contextvars import Context
 from socket import socket
 from ssl import MemoryBIO, SSLObject
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final
+from typing import Any, Generic, NoReturn, Self, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, disjoint_base
@@ -203,6 +203,9 @@ class WritePipeTransport(PipeTransport):
     def __new__(
         cls, scheduler: Scheduler, pipe: Any, protocol: BaseProtocol, extra: dict[str, Any] | None = None
     ) -> WritePipeTransport: ...
+    def pause_reading(self) -> NoReturn: ...
+    def resume_reading(self) -> NoReturn: ...
+    def is_reading(self) -> NoReturn: ...
     def write(self, data: Buffer) -> None: ...
     def writelines(self, list_of_data: Iterable[Buffer]) -> None: ...
     def write_eof(self) -> None: ...
@@ -242,6 +245,8 @@ class DatagramTransport:
 @final
 class TLSTransport:
     _start_tls_compatible: bool
+    @property
+    def _is_lost(self) -> bool: ...
     def __new__(
         cls,
         scheduler: Scheduler,

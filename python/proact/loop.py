@@ -622,7 +622,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             raise
         if reader:
             reader._transport = upgraded
-        return upgraded
+        # A connection that ended meanwhile leaves nothing to go on with: asyncio says so by None.
+        return None if upgraded._is_lost else upgraded
 
     def _start_serving(
         self,

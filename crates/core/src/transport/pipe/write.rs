@@ -1,6 +1,7 @@
 //! How a write pipe writes: at once what the pipe takes, the rest when there is room again.
 
 use proact_driver::{Op, syscalls};
+use pyo3::exceptions::PyNotImplementedError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -98,6 +99,19 @@ impl WritePipeTransport {
         let base = PipeTransport::create(scheduler, pipe, protocol, extra, true)?;
         let whole = PyClassInitializer::from(base).add_subclass(WritePipeTransport);
         crate::transport::instance(scheduler.py(), whole).map(Bound::unbind)
+    }
+
+    /// The reading half of `asyncio.Transport`, of which asyncio's own write pipes are instances: there is nothing to read.
+    fn pause_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn resume_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    fn is_reading(&self) -> PyResult<bool> {
+        Err(PyNotImplementedError::new_err(()))
     }
 
     /// Writes what the pipe takes now and queues the rest; never blocks.

@@ -67,13 +67,27 @@ impl TLSTransport {
         // The protocol may stop the loop, and the connection is closed all the same.
         let told = one_after_other(py, Self::drain(this), Self::deliver_end(this));
         Self::cancel_shutdown_timer(this)?;
-        let Some(lower) = this.get().lower(py)? else {
-            return told;
+        one_after_other(py, told, Self::close_lower(this))
+    }
+
+    /// Closes the transport below, once it has taken all that is encrypted: it takes nothing more after that.
+    pub(super) fn close_lower(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let waits = this.get().session.undrained(py)? > 0;
+        let lower = {
+            let mut state = this.get().state.get()?;
+            state.closes_lower = waits && state.lower_writing_paused;
+            if state.closes_lower {
+                return Ok(());
+            }
+            state.lower.as_ref().map(|lower| lower.clone_ref(py))
         };
+        let Some(lower) = lower else { return Ok(()) };
         let close = lower.bind(py).getattr(intern!(py, "close"))?;
         let scheduler = this.get().scheduler.bind(py);
-        scheduler.call_method1(intern!(py, "call_soon"), (close,))?;
-        told
+        scheduler
+            .call_method1(intern!(py, "call_soon"), (close,))
+            .map(drop)
     }
 
     fn cancel_shutdown_timer(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -112,6 +126,12 @@ impl TLSTransport {
     #[pyo3(name = "_force_close", signature = (exc))]
     fn force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         Self::lose(slf, exc.map(PyErr::from_value).as_ref())
+    }
+
+    /// Whether the transport below is gone.
+    #[getter(_is_lost)]
+    fn is_lost(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.lower.is_none())
     }
 
     #[pyo3(name = "_shutdown_timed_out")]

@@ -74,6 +74,8 @@ struct State {
     /// Bytes written since the session was last drained.
     undrained: usize,
     lower_writing_paused: bool,
+    /// The transport below is to be closed when it has taken what is encrypted.
+    closes_lower: bool,
     writing: Flow,
     /// Writes since the connection was lost.
     futile: u32,
@@ -297,6 +299,7 @@ impl TLSTransport {
                 backlog_len: 0,
                 undrained: 0,
                 lower_writing_paused: writing_paused,
+                closes_lower: false,
                 writing,
                 futile: 0,
             }),
@@ -311,8 +314,8 @@ impl TLSTransport {
         let lower = Lower::new(transport);
         let closed = {
             let mut state = this.state.get()?;
-            state.lower = Some(lower.clone_ref(py));
             if !state.closed {
+                state.lower = Some(lower.clone_ref(py));
                 state.phase = Phase::Handshake;
             }
             state.closed

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::{Phase, TLSTransport, WRITE_HIGH};
-use crate::call::{method0, stops_the_loop};
+use crate::call::{method0, one_after_other, stops_the_loop};
 use crate::transport::send::{FUTILE_WRITES, snapshot};
 
 /// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
@@ -224,11 +224,15 @@ impl TLSTransport {
     }
 
     fn resume_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let has_backlog = {
+        let (has_backlog, closes_lower) = {
             let mut state = slf.get().state.get()?;
             state.lower_writing_paused = false;
-            !state.backlog.is_empty()
+            (!state.backlog.is_empty(), std::mem::take(&mut state.closes_lower))
         };
+        if closes_lower {
+            let drained = Self::drain(slf);
+            return one_after_other(slf.py(), drained, Self::close_lower(slf));
+        }
         if !has_backlog {
             return Self::drain(slf);
         }
