@@ -99,7 +99,8 @@ pub(crate) fn is_exhaustion(error: i32) -> bool {
     matches!(-error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// Whether a child has ended: 0, or [`AGAIN`]. Its status stays.
+/// Whether a child has ended: 0, or [`AGAIN`]. Its status stays. Where a filter forbids waitid, the pidfd tells: it is
+/// readable once the child has ended.
 fn wait_id(pidfd: RawFd) -> i32 {
     // SAFETY: zeros are a value of siginfo_t, and what it says of a child that has nothing to tell.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -109,6 +110,12 @@ fn wait_id(pidfd: RawFd) -> i32 {
         libc::waitid(libc::P_PIDFD, pidfd as libc::id_t, &raw mut info, options)
     })) {
         0 if info.si_signo == 0 => AGAIN,
+        denied if matches!(-denied, libc::EPERM | libc::EACCES | libc::ENOSYS) => {
+            match poll_now(pidfd, libc::POLLIN as u32) {
+                ready if ready > 0 => 0,
+                result => result,
+            }
+        }
         result => result,
     }
 }

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::fork::Generation;
+
 const RUNNING: u8 = 0;
 const ASLEEP: u8 = 1;
 const NOTIFIED: u8 = 2;
@@ -16,6 +18,7 @@ struct Shared {
     event: Mutex<Option<OwnedFd>>,
     /// The event's number, good for as long as the engine lives.
     fd: RawFd,
+    generation: Generation,
 }
 
 /// A handle to wake an engine; cheap to clone, good on any thread, harmless after the engine is gone.
@@ -35,6 +38,7 @@ impl Waker {
             state: AtomicU8::new(RUNNING),
             event: Mutex::new(Some(event)),
             fd,
+            generation: Generation::current(),
         })))
     }
 
@@ -44,16 +48,22 @@ impl Waker {
             state: AtomicU8::new(RUNNING),
             event: Mutex::new(None),
             fd: -1,
+            generation: Generation::current(),
         }))
     }
 
     /// Closes the event, once the engine is gone: from now on this waker and its clones wake nobody.
     pub fn detach(&self) {
-        *self.event() = None;
+        if let Some(mut event) = self.event() {
+            *event = None;
+        }
     }
 
-    fn event(&self) -> MutexGuard<'_, Option<OwnedFd>> {
-        self.0.event.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `None` in a forked child: a thread that the child does not have may hold the lock for ever, and the event is the
+    /// parent's.
+    fn event(&self) -> Option<MutexGuard<'_, Option<OwnedFd>>> {
+        let lock = || self.0.event.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.generation.is_current().then(lock)
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -64,7 +74,8 @@ impl Waker {
     /// the loop after that wait.
     pub fn wake(&self) {
         if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP
-            && let Some(event) = &*self.event()
+            && let Some(event) = self.event()
+            && let Some(event) = &*event
         {
             let one = 1u64;
             // SAFETY: eight readable bytes, an fd that is open while the lock is held. It can only fail when the counter is
@@ -90,5 +101,41 @@ impl Waker {
         let mut count = 0u64;
         // SAFETY: eight writable bytes; EAGAIN when there is nothing, which is fine. The engine that drains still has its fd.
         unsafe { libc::read(self.fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread of the parent may be waking the engine at the moment of the fork.
+    #[test]
+    fn a_forked_child_waits_for_no_lock() {
+        let waker = Waker::new().expect("an eventfd");
+        assert!(waker.fall_asleep());
+        let held = waker.event();
+        // SAFETY: the child calls what is tested and leaves; alarm(2) ends it if that hangs.
+        let status = unsafe {
+            match libc::fork() {
+                0 => {
+                    libc::alarm(5);
+                    waker.wake();
+                    waker.detach();
+                    libc::_exit(0);
+                }
+                pid => {
+                    let mut status = -1;
+                    libc::waitpid(pid, &raw mut status, 0);
+                    status
+                }
+            }
+        };
+        assert_eq!(status, 0);
+        drop(held);
+        // And the parent was not woken by the child.
+        let mut count = 0u64;
+        // SAFETY: eight writable bytes.
+        let read = unsafe { libc::read(waker.fd(), (&raw mut count).cast(), 8) };
+        assert_eq!(read, -1, "woken {count} times");
     }
 }

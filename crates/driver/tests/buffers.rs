@@ -13,7 +13,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine};
+use proact_driver::{Config, Engine, Submitted, open};
 
 fn few(deny: &[&str]) -> Config {
     Config {
@@ -271,4 +271,27 @@ fn bursts_that_grow() {
             }
         }
     }
+}
+
+/// Dropped with a receive in flight, as after a `shutdown` that came to its limit: the kernel may still write to them.
+#[test]
+fn buffers_outlive_a_driver_that_ops_are_left_of() {
+    let Ok(mut driver) = open(Engine::IoUring, &Config::default()) else {
+        return;
+    };
+    let (mut a, b) = pair();
+    // SAFETY: the op points at no memory of ours.
+    assert_eq!(unsafe { driver.submit(1, recv_multi(&b)) }, Submitted::Pending);
+    a.write_all(b"bytes").unwrap();
+    let mut batch = Vec::new();
+    while batch.is_empty() {
+        driver.wait(Some(Duration::from_millis(100)), &mut batch).unwrap();
+    }
+    let data = driver.data(&batch[0]).as_ptr();
+    drop(driver);
+    let page = data.map_addr(|address| address & !4095);
+    let mut resident = 0u8;
+    // SAFETY: it reads nothing, and tells of one page.
+    let result = unsafe { libc::mincore(page.cast_mut().cast(), 4096, &raw mut resident) };
+    assert_eq!(result, 0, "unmapped");
 }

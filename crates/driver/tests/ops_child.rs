@@ -125,3 +125,60 @@ fn a_ring_without_waitid_polls_the_pidfd() {
     assert!(stated.iter().any(|line| line.starts_with("waitid")), "{stated:?}");
     told_and_left(&mut rig);
 }
+
+/// `waitid` of this process fails from now on.
+fn deny_waitid(errno: i32) {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let failure = libc::SECCOMP_RET_ERRNO | errno as u32;
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            libc::SYS_waitid as u32,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, failure),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: a local program, for a child that ends soon.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
+    }
+}
+
+#[test]
+fn under_a_filter_that_forbids_waitid() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        for engine in Engine::ALL {
+            for deny in [vec![], vec!["waitid".to_string()]] {
+                let config = Config {
+                    deny: deny.clone(),
+                    ..Config::default()
+                };
+                let code = forked(|| {
+                    let run = || {
+                        let Some(mut rig) = Rig::with(engine, &config) else {
+                            return;
+                        };
+                        deny_waitid(errno);
+                        told_and_left(&mut rig);
+                    };
+                    i32::from(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err())
+                });
+                assert_eq!(code, 0, "{} {deny:?} {errno}", engine.name());
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ const FIRST: u16 = 256;
 const MAX: u16 = 1 << 15;
 const MIN_SIZE: u32 = 16;
 
-/// Anonymous memory, zeroed, unmapped on drop.
+/// Anonymous memory, zeroed, unmapped on drop; of length 0 once it is leaked.
 struct Memory {
     base: *mut u8,
     len: usize,
@@ -57,7 +57,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // In a forked child the range may be somebody else's by now.
-        if self.generation.is_current() {
+        if self.len > 0 && self.generation.is_current() {
             // SAFETY: our own mapping, whole.
             unsafe { libc::munmap(self.base.cast(), self.len) };
         }
@@ -162,6 +162,11 @@ impl Buffers {
             }
         }
         Ok(())
+    }
+
+    /// The memory stays for good: the kernel may still write to it.
+    pub(super) fn leak(&mut self) {
+        self.memory.len = 0;
     }
 
     pub(super) fn size(&self) -> u32 {

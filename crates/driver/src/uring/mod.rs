@@ -468,3 +468,12 @@ impl Driver for UringDriver {
         self.stats.in_flight
     }
 }
+
+impl Drop for UringDriver {
+    fn drop(&mut self) {
+        // `shutdown` did not end them all, or was not called. Closing the ring ends them some time after.
+        if self.stats.in_flight > 0 {
+            self.buffers.leak();
+        }
+    }
+}
