@@ -327,25 +327,80 @@ def test_what_is_no_fd(loop, fd):
 
 
 @pytest.mark.not_on("uvloop", reason="looks at the fd in the next turn only")
-def test_an_fd_that_is_not_open(loop):
+@pytest.mark.parametrize("side", ["reader", "writer"])
+def test_an_fd_that_is_not_open(loop, side):
+    add, remove = getattr(loop, f"add_{side}"), getattr(loop, f"remove_{side}")
     with peers.pair() as (near, _):
         fd = os.dup(near.fileno())
     os.close(fd)
-    if loops.REFERENCE or loop.engine == "epoll":
+    for number in (fd, 1 << 30):
         with pytest.raises(OSError, match="Bad file descriptor"):
-            loop.add_reader(fd, print)
-        return
-    # poll, select and io_uring learn it from the kernel in the next turn: an error now or readiness then
-    # (poll says POLLNVAL, so a read of it fails where its owner sees it), and never a loop that hangs or
-    # dies.
-    calls = []
+            add(number, print)
+        assert remove(number) is False
+
+
+@pytest.mark.not_on("uvloop", reason="watches it")
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_what_is_always_ready_can_t_be_watched(loop, what, tmp_path):
+    (tmp_path / "file").touch()
+    fd = os.open(tmp_path / "file" if what == "file" else tmp_path, os.O_RDONLY)
     try:
-        loop.add_reader(fd, calls.append, None)
-    except OSError:
-        pass
-    loop.run_until_complete(asyncio.sleep(0.01))
-    loop.remove_reader(fd)
-    assert loop.run_until_complete(asyncio.sleep(0, "alive")) == "alive"
+        for add in (loop.add_reader, loop.add_writer):
+            with pytest.raises(PermissionError):
+                add(fd, print)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.not_on("uvloop", reason="keeps the socket open")
+@pytest.mark.parametrize("side", ["reader", "writer"])
+@pytest.mark.parametrize("turns", [0, 2])
+async def test_removing_a_socket_that_is_closed(loop, side, turns):
+    add, remove = getattr(loop, f"add_{side}"), getattr(loop, f"remove_{side}")
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.settimeout(peers.PATIENCE)
+    with far:
+        add(near, lambda: None)
+        await loops.turns(turns)
+        near.close()
+        assert remove(near) is True
+        # At once: the engine's interest does not keep it open.
+        assert far.recv(1) == b""
+        with pytest.raises(ValueError, match="Invalid file descriptor"):
+            remove(near)
+
+
+async def test_a_socket_that_is_removed_and_closed_is_gone_at_once(loop):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.settimeout(peers.PATIENCE)
+    with far:
+        loop.add_reader(near, lambda: None)
+        await loops.turns(2)
+        loop.remove_reader(near)
+        near.close()
+        assert far.recv(1) == b""
+
+
+@pytest.mark.not_on("asyncio", "uvloop", reason="hold it in other ways")
+async def test_a_callback_whose_end_runs_python(loop):
+    # It uses the loop when it is dropped, which is while it is being replaced or removed.
+    class Ends:
+        def __call__(self):
+            pass
+
+        def __del__(self):
+            ended.append(loop.stats()["readers"])
+            loop.remove_writer(far)
+
+    ended = []
+    with peers.pair() as (near, far):
+        loop.add_reader(near, Ends())
+        loop.add_reader(near, Ends())
+        assert loop.remove_reader(near)
+        await loops.turns(3)
+        assert len(ended) == 2
 
 
 async def test_the_fd_of_a_transport_is_the_transport_s(loop):

@@ -119,7 +119,7 @@ impl Record {
 }
 
 /// Whether a number names an open file.
-pub fn is_open(fd: RawFd) -> bool {
+fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only reads the fd table.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }

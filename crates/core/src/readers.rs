@@ -12,7 +12,6 @@ use pyo3::prelude::*;
 
 use crate::call::os_error;
 use crate::cell::LoopCell;
-use crate::fds::is_open;
 use crate::handle::Handle;
 use crate::io::{Io, Sent};
 use crate::ready::Ready;
@@ -83,7 +82,7 @@ pub struct Readers(HashMap<(RawFd, Side), (Token, Py<Watch>)>);
 
 impl Readers {
     /// Begins to watch one side of an fd; the watch that it had. Nothing that is handed in or out is dropped here, where
-    /// the caller holds guards. A refusal is the engine's result: `EPERM` for regular files, `ERANGE` past FD_SETSIZE.
+    /// the caller holds guards. A refusal is the engine's result: `ERANGE` past FD_SETSIZE.
     fn add(
         &mut self,
         io: &mut Io,
@@ -125,6 +124,22 @@ impl Readers {
 
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// # Errors
+/// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
+/// next turn only, and would report the other for ever.
+fn check_can_wait(fd: RawFd) -> PyResult<()> {
+    // SAFETY: zeros are a value of struct stat.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a local struct.
+    if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
+        return Err(os_error(-libc::EBADF));
+    }
+    match status.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFDIR => Err(os_error(-libc::EPERM)),
+        _ => Ok(()),
     }
 }
 
@@ -197,10 +212,7 @@ impl Scheduler {
         let this = slf.get();
         this.check_closed()?;
         this.check_not_a_transport(py, fd)?;
-        // A ring would say so in the next turn only.
-        if !is_open(fd) {
-            return Err(os_error(-libc::EBADF));
-        }
+        check_can_wait(fd)?;
         let ready = match handle.cast_into::<Handle>() {
             Ok(handle) => Ready::Native(handle.unbind()),
             Err(error) => Ready::Debug(error.into_inner().unbind()),
