@@ -24,7 +24,7 @@ from .vocabulary import Sequence
 
 
 def limit(patience: float) -> float:
-    """Seconds after which a sequence hangs: it settles a few times, starts a few processes, and loses its core."""
+    """Seconds after which a sequence hangs: it settles a few times, starts processes, loses its core."""
     return 4 * patience + 2 * patience**2
 
 
