@@ -24,8 +24,8 @@ from .vocabulary import Sequence
 
 
 def limit(patience: float) -> float:
-    """Seconds after which a sequence hangs: it settles a few times, and starts a few processes."""
-    return 4 * patience + 2
+    """Seconds after which a sequence hangs: it settles a few times, starts processes, loses its core."""
+    return 4 * patience + 2 * patience**2
 
 
 Failure = tuple[str, str]

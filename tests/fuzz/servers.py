@@ -33,7 +33,7 @@ class Server:
             raise Deliberate("the factory's")
         if self.how == "closes":
             self.close()
-            self.world.guard()
+            self.world.guard(4)
             self.refused()
             return asyncio.Protocol()
         if not self.dialled:

@@ -19,15 +19,25 @@ from .vocabulary import FAMILY, SIZE, SLOT, SMALL, TURNS, YES, op
 HOW = ("recv", "recv_into", "recvfrom", "recvfrom_into")
 
 
+# How each is called with a buffer, and what has come, of its result and the buffer.
+CALLS: dict[str, tuple[Any, Any]] = {
+    "recv": (lambda loop, sock, buffer: loop.sock_recv(sock, len(buffer)), lambda got, _: got),
+    "recv_into": (
+        lambda loop, *rest: loop.sock_recv_into(*rest),
+        lambda count, buffer: bytes(buffer[:count]),
+    ),
+    "recvfrom": (lambda loop, sock, buffer: loop.sock_recvfrom(sock, len(buffer)), lambda got, _: got[0]),
+    "recvfrom_into": (
+        lambda loop, *rest: loop.sock_recvfrom_into(*rest),
+        lambda got, buffer: bytes(buffer[: got[0]]),
+    ),
+}
+
+
 async def received(loop: Any, sock: socket.socket, how: str, size: int) -> bytes:
-    if how == "recv":
-        return await loop.sock_recv(sock, size)
-    if how == "recvfrom":
-        return (await loop.sock_recvfrom(sock, size))[0]
     buffer = bytearray(size)
-    if how == "recv_into":
-        return bytes(buffer[: await loop.sock_recv_into(sock, buffer)])
-    return bytes(buffer[: (await loop.sock_recvfrom_into(sock, buffer))[0]])
+    call, data_of = CALLS[how]
+    return data_of(await call(loop, sock, buffer), buffer)
 
 
 @op("sock", 5, SLOT, FAMILY)
@@ -38,28 +48,45 @@ def open_sock(world: Any, slot: int, family: str) -> None:
         link.sock = near
 
 
-def receive(world: Any, link: Link, how: str, size: int) -> None:
-    """One receive at a time: a second one before the first is done is an error of its caller's on asyncio."""
-    if link.reading is not None and not link.reading.done() and not link.reading.cancelling():
+def receive(world: Any, link: Link, how: str, size: int, direct: bool = False) -> None:
+    """One receive at a time: a second one before the first is done is an error of its caller's on asyncio.
+
+    `direct`: what the loop returns is waited for itself, and begins at once where that is a future.
+    """
+    old = link.reading
+    if link.sock is None or (old and not old.done() and not getattr(old, "cancelling", int)()):
         return
-
-    async def run() -> None:
-        with contextlib.suppress(ConnectionError):
-            data = await received(world.loop, link.sock, how, size)
-            link.into.arrived(data)
-            if not data and link.peer_state == "open":
-                world.problems.add("an end that nobody made", link.name)
-
-    if link.sock is not None and not (
-        link.peer_state in ("closed", "shut", "reset") and not link.into.outstanding
-    ):
-        link.reading = world.loop.create_task(run())
+    if link.peer_state in ("closed", "shut", "reset") and not link.into.outstanding:
+        return
+    if direct:
+        buffer = bytearray(size)
+        call, data_of = CALLS[how]
+        link.reading = asyncio.ensure_future(call(world.loop, link.sock, buffer), loop=world.loop)
+        link.reading.add_done_callback(lambda done: taken(world, link, done, data_of, buffer))
+    else:
+        link.reading = world.loop.create_task(run(world, link, how, size))
 
 
-@op("sock", 10, SLOT, HOW, SIZE)
-def recv(world: Any, slot: int, how: str, size: int) -> None:
+async def run(world: Any, link: Link, how: str, size: int) -> None:
+    with contextlib.suppress(ConnectionError):
+        came(world, link, await received(world.loop, link.sock, how, size))
+
+
+def taken(world: Any, link: Link, done: Any, data_of: Any, buffer: bytearray) -> None:
+    if not done.cancelled() and not isinstance(done.exception(), ConnectionError):
+        came(world, link, data_of(done.result(), buffer))
+
+
+def came(world: Any, link: Link, data: bytes) -> None:
+    link.into.arrived(data)
+    if not data and link.peer_state == "open":
+        world.problems.add("an end that nobody made", link.name)
+
+
+@op("sock", 10, SLOT, HOW, SIZE, YES)
+def recv(world: Any, slot: int, how: str, size: int, direct: bool) -> None:
     if link := world.link(slot, "sock"):
-        receive(world, link, how, size)
+        receive(world, link, how, size, direct)
 
 
 @op("sock", 8, SLOT)
@@ -77,19 +104,11 @@ async def timed(world: Any, slot: int, how: str, size: int) -> None:
     link = world.link(slot, "sock")
     if not link or link.sock is None or (link.reading and not link.reading.done()):
         return
-    calls = {"recv": world.loop.sock_recv, "recvfrom": world.loop.sock_recvfrom}
     buffer = bytearray(size)
+    call, data_of = CALLS[how]
     with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-        if how in calls:
-            result = await asyncio.wait_for(calls[how](link.sock, size), 0)
-            link.into.arrived(result if how == "recv" else result[0])
-        elif how == "recv_into":
-            link.into.arrived(
-                bytes(buffer[: await asyncio.wait_for(world.loop.sock_recv_into(link.sock, buffer), 0)])
-            )
-        else:
-            count, _ = await asyncio.wait_for(world.loop.sock_recvfrom_into(link.sock, buffer), 0)
-            link.into.arrived(bytes(buffer[:count]))
+        result = await asyncio.wait_for(call(world.loop, link.sock, buffer), 0)
+        link.into.arrived(data_of(result, buffer))
 
 
 @op("sock", 4, SLOT, SIZE)
@@ -169,15 +188,8 @@ def abandon(world: Any, slot: int, how: str, raising: bool) -> None:
     if not link or link.sock is None or (link.reading and not link.reading.done()):
         return
     link.into.gaps = world.abandoned = True
-    loop, sock = world.loop, link.sock
-    calls = {
-        "recv": lambda: loop.sock_recv(sock, 100),
-        "recv_into": lambda: loop.sock_recv_into(sock, bytearray(100)),
-        "recvfrom": lambda: loop.sock_recvfrom(sock, 100),
-        "recvfrom_into": lambda: loop.sock_recvfrom_into(sock, bytearray(100)),
-    }
     with contextlib.suppress(ConnectionError):
-        lose([calls[how]()], raising)
+        lose([CALLS[how][0](world.loop, link.sock, bytearray(100))], raising)
 
 
 # Listeners.

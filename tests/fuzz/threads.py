@@ -39,10 +39,10 @@ async def end_elsewhere(world: Any, slot: int, how: str, asleep: bool) -> None:
     if world.lenient:
         # asyncio does it there and then, with luck.
         return
-    link.elsewhere = True
+    link.elsewhere, before = True, link.lost
     if await elsewhere(world, getattr(link.transport, how), asleep):
         link.ending()
-    elif link.lost and not link.closing:
+    elif link.lost > before:
         world.problems.add("a refused call closes", link.name)
     link.elsewhere = False
 

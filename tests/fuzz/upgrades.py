@@ -40,8 +40,9 @@ async def upgrade(world: Any, slot: int, hello: str) -> None:
         hello = "together" if hello == "together" and not world.lenient else "after"
     elif hello == "together":
         return
-    if world.lenient and link.kind == "stream" and link.write_paused:
-        return  # writer.start_tls drains first, and meanwhile its StreamReader takes the ClientHello
+    if world.lenient and link.write_paused:
+        # Nobody resumes it; and writer.start_tls drains first, while its StreamReader takes the ClientHello.
+        return
     if world.lenient and isinstance(link.protocol, BufferedNear):
         return  # asyncio's TLS slices the buffer, which copies it, and counts its items, not its bytes
     # What the peer has sent is read before.
