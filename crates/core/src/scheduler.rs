@@ -151,6 +151,16 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Asked before anything is changed: what is refused has not happened. The answer holds for as long as the caller runs no
+    /// Python code.
+    ///
+    /// # Errors
+    /// `RuntimeError` in a thread that is not the loop's while that one is in the engine.
+    #[inline]
+    pub fn check_free(&self) -> PyResult<()> {
+        self.io.get().map(drop)
+    }
+
     pub fn server_takes_transport(&self) -> bool {
         *self.server_takes_transport.get().unwrap_or(&true)
     }

@@ -119,6 +119,7 @@ impl DatagramTransport {
     fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let reason = error.map(|error| error.into_value(this.py()));
         let queue = {
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
@@ -126,7 +127,6 @@ impl DatagramTransport {
             state.phase = Phase::Lost;
             state.error = reason;
             state.queued = 0;
-            let mut io = this.get().scheduler.get().io.get()?;
             state.stop_reading(&mut io);
             if let Some(token) = state.writing {
                 io.cancel(token);
@@ -309,13 +309,14 @@ impl DatagramTransport {
     /// Ends the transport once everything queued is sent.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         {
+            let mut io = slf.get().scheduler.get().io.get()?;
             let mut state = slf.get().state.get()?;
             if state.phase >= Phase::Closing {
                 return Ok(());
             }
             if !state.queue.is_empty() {
                 state.phase = Phase::Closing;
-                state.stop_reading(&mut *slf.get().scheduler.get().io.get()?);
+                state.stop_reading(&mut io);
                 return Ok(());
             }
         }

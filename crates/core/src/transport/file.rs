@@ -88,11 +88,11 @@ impl StreamTransport {
     /// Goes on with the file, if one is being sent and it is its turn. False: there is none.
     pub(super) fn send_piece(this: &Bound<'_, Self>) -> PyResult<bool> {
         let outcome = {
-            let mut io = this.get().scheduler.get().io.get()?;
-            let mut state = this.get().state.get()?;
-            if state.file.is_none() {
+            if this.get().state.get()?.file.is_none() {
                 return Ok(false);
             }
+            let mut io = this.get().scheduler.get().io.get()?;
+            let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost || state.sending.is_some() || !state.out.is_empty() {
                 return Ok(true);
             }
@@ -174,6 +174,7 @@ impl StreamTransport {
             },
         )?;
         {
+            slf.get().scheduler.get().check_free()?;
             let mut state = slf.get().state.get()?;
             if state.phase >= Phase::Closing {
                 return Err(PyRuntimeError::new_err("Transport is closing"));

@@ -294,6 +294,7 @@ impl PipeTransport {
     /// Ends the transport once everything queued is written.
     fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
         {
+            this.get().scheduler.get().check_free()?;
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Closing {
                 return Ok(());
@@ -303,16 +304,26 @@ impl PipeTransport {
         Self::stop_and_finish(this)
     }
 
-    /// Ends the transport now.
+    /// Ends the transport now; what the pipe does not take at once is dropped.
     fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let reason = error.map(|error| error.into_value(this.py()));
         {
+            this.get().scheduler.get().check_free()?;
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
             }
             state.phase = Phase::Lost;
             state.error = reason;
+            let fd = state.fd;
+            if let Some(op) = state
+                .out
+                .write_op(this.py(), fd)
+                .filter(|_| !state.out.is_empty())
+            {
+                // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+                unsafe { syscalls::attempt(&op) };
+            }
             state.out.clear();
         }
         Self::stop_and_finish(this)
@@ -524,6 +535,7 @@ impl ReadPipeTransport {
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().scheduler.get().check_free()?;
         {
             let mut state = slf.as_super().get().state.get()?;
             if state.phase >= Phase::Closing || !state.paused {

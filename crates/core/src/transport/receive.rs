@@ -339,6 +339,7 @@ impl StreamTransport {
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().scheduler.get().check_free()?;
         let has_held = {
             let mut state = slf.get().state.get()?;
             if state.phase >= Phase::Closing || !state.paused {

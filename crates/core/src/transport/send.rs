@@ -312,6 +312,7 @@ impl StreamTransport {
 
     /// Ends our side once everything queued is sent; receiving goes on.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().scheduler.get().check_free()?;
         let idle = {
             let mut state = slf.get().state.get()?;
             if state.phase >= Phase::Closing || state.eof {

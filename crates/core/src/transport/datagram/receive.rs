@@ -175,6 +175,7 @@ impl DatagramTransport {
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().scheduler.get().check_free()?;
         slf.get().state.get()?.paused = false;
         Self::read(slf)
     }

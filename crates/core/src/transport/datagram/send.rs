@@ -266,6 +266,7 @@ impl DatagramTransport {
             Ok(to) => to,
             Err(error) => return Self::refused(slf, error),
         };
+        this.scheduler.get().check_free()?;
         let result = {
             let mut state = this.state.get()?;
             let result = if state.queue.is_empty() {

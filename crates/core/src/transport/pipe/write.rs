@@ -121,6 +121,7 @@ impl WritePipeTransport {
         if data.as_bytes().is_empty() {
             return Ok(());
         }
+        this.get().scheduler.get().check_free()?;
         let idle = {
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Closing {

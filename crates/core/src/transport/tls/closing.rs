@@ -9,6 +9,7 @@ use crate::call::one_after_other;
 
 impl TLSTransport {
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
+        this.get().scheduler.get().check_free()?;
         let phase = {
             let mut state = this.get().state.get()?;
             let phase = state.phase;
@@ -97,6 +98,7 @@ impl TLSTransport {
 
     /// Ends the connection now.
     fn lose(this: &Bound<'_, Self>, error: Option<&PyErr>) -> PyResult<()> {
+        this.get().scheduler.get().check_free()?;
         {
             let mut state = this.get().state.get()?;
             state.closed = true;

@@ -219,6 +219,7 @@ impl TLSTransport {
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().scheduler.get().check_free()?;
         if !std::mem::replace(&mut slf.get().state.get()?.paused, false) {
             return Ok(());
         }
