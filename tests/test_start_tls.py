@@ -296,10 +296,21 @@ class Ahead(Given):
         sock.sendall(first)
 
 
+FULL = 2_000_000
+
+
+def little_room(*protocols):
+    """Both ends' buffers stay small: FULL does not fit, however fast the connection was before."""
+    for protocol in protocols:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 32768)
+
+
 @carried
 async def test_a_paused_writer_goes_on(loop):
-    size = 6_000_000
+    size = FULL
     async with connected(loop, lambda: Upgradable(loop), lambda: Upgradable(loop)) as (near, far):
+        little_room(near, far)
         near.transport.pause_reading()
         far.transport.write(bytes(size))
         assert far.calls[-1] == "pause_writing"
@@ -323,8 +334,9 @@ async def test_a_paused_writer_goes_on(loop):
 
 @carried
 async def test_a_paused_writer_goes_on_over_tls(loop):
-    size = 6_000_000
+    size = FULL
     async with upgraded(loop) as (near, far):
+        little_room(near, far)
         before = len(near.data)
         near.transport.pause_reading()
         far.transport.write(bytes(size))
@@ -339,7 +351,8 @@ async def test_a_paused_writer_goes_on_over_tls(loop):
 
 async def test_the_upgrade_of_a_paused_writer_fails(loop):
     async with facing(loop, lambda: Upgradable(loop)) as (near, _):
-        near.transport.write(bytes(6_000_000))
+        little_room(near)
+        near.transport.write(bytes(FULL))
         with pytest.raises(ConnectionAbortedError):
             await near.upgrade(ssl_handshake_timeout=0.05)
         near.lost.set_result(None)
