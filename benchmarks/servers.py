@@ -37,7 +37,7 @@ class Echo(asyncio.Protocol):
 
 
 HEADER = 100
-"""Bytes of a message that `pieces` and `writelines` send as a piece of their own, as an HTTP server its header."""
+"""Bytes of a message that `pieces` and `writelines` send as a piece of their own, as a server its header."""
 
 
 class PiecesEcho(Echo):

@@ -370,6 +370,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to `address`, resolving a host name first."""
+        if self.get_debug() and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             resolved = await self._ensure_resolved(
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
@@ -620,7 +622,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             resume.cancel()
             transport.close()
             raise
-        if reader:
+        if reader and reader._transport is transport:
             reader._transport = upgraded
         # A connection that ended meanwhile leaves nothing to go on with: asyncio says so by None.
         return None if upgraded._is_lost else upgraded

@@ -15,6 +15,7 @@ import threading
 from asyncio import base_subprocess
 from asyncio.log import logger
 from contextlib import suppress
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from . import _core
@@ -146,36 +147,33 @@ class SubprocessTransport(_Base):
             raise ChildProcessError
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
-    def connect(self, waiter: asyncio.Future[None]) -> None:
-        """Make the pipes' transports; in the next turn the protocol is told, and `waiter` is done."""
+    async def connect(self) -> None:
+        """Join the pipes to the protocol, and tell it."""
         loop = self._watcher
         for fd, stream in self._streams():
             if fd == 0:
-                protocol = _WritePipeProtocol(self, fd)
-                protocol.pipe = loop._make_write_pipe_transport(stream, protocol)
+                _, protocol = await loop.connect_write_pipe(partial(_WritePipeProtocol, self, fd), stream)
             else:
-                protocol = _ReadPipeProtocol(self, fd)
-                protocol.pipe = loop._make_read_pipe_transport(stream, protocol)
+                _, protocol = await loop.connect_read_pipe(partial(_ReadPipeProtocol, self, fd), stream)
             self._pipes[fd] = protocol
-        # The pipes begin in that turn, before this.
-        loop.call_soon(self._connected, waiter)
+        loop.call_soon(self._protocol.connection_made, self)
+        calls, self._pending_calls = self._pending_calls, None
+        for callback, args in calls or ():
+            loop.call_soon(callback, *args)
+        # It has been told when this goes on.
+        await asyncio.sleep(0)
 
     def _streams(self) -> list[tuple[int, IO[bytes]]]:
         process = self._proc
         streams = (process.stdin, process.stdout, process.stderr) if process else ()
         return [(fd, stream) for fd, stream in enumerate(streams) if stream is not None]
 
-    def _connected(self, waiter: asyncio.Future[None]) -> None:
-        loop = self._watcher
-        loop.call_soon(self._protocol.connection_made, self)
-        calls, self._pending_calls = self._pending_calls, None
-        for callback, args in calls or ():
-            loop.call_soon(callback, *args)
-        if not waiter.done():
-            waiter.set_result(None)
-
     async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
-        """Nothing: `connect` does it. The base class makes a task of this, and anybody may cancel a task."""
+        """Nothing: `connect` does it, in the task that spawns.
+
+        The base class makes a task of this one. Whoever cancels all tasks cancels that one too, and the task
+        that spawns would wait for ever.
+        """
 
     async def end(self) -> None:
         """Kill the child, close its pipes and wait until its status is collected."""
@@ -216,11 +214,9 @@ async def spawn(
     loop: EventLoop, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
 ) -> SubprocessTransport:
     """Start a child and wait until its pipes are connected; `args` and `kwargs` are the base transport's."""
-    connected = loop.create_future()
     transport = SubprocessTransport(loop, protocol, *args, **kwargs)
     try:
-        transport.connect(connected)
-        await connected
+        await transport.connect()
     except (asyncio.CancelledError, Exception):
         await transport.end()
         raise

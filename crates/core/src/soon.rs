@@ -53,11 +53,33 @@ unsafe fn arguments<'py>(
             "{name}() missing 1 required positional argument: 'callback'"
         ))
     })?;
-    let rest = match positional {
-        0 | 1 => PyTuple::empty(py),
-        _ => PyTuple::new(py, (1..positional).map(at))?,
-    };
+    // SAFETY: the arguments behind the first.
+    let rest = unsafe { tuple(py, args.wrapping_add(1), positional.saturating_sub(1))? };
     Ok((callback, rest, context))
+}
+
+/// A tuple of `count` objects. PyO3's own panics where there is no memory.
+///
+/// # Safety
+/// As many live objects are at `items`.
+#[inline]
+unsafe fn tuple<'py>(
+    py: Python<'py>,
+    items: *const *mut ffi::PyObject,
+    count: usize,
+) -> PyResult<Bound<'py, PyTuple>> {
+    if count == 0 {
+        return Ok(PyTuple::empty(py));
+    }
+    // SAFETY: a new tuple of that size, whose places are each given a reference of their own.
+    unsafe {
+        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(count as ffi::Py_ssize_t))?;
+        for index in 0..count {
+            let item = ffi::Py_NewRef(*items.add(index));
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index as ffi::Py_ssize_t, item);
+        }
+        Ok(tuple.cast_into_unchecked())
+    }
 }
 
 /// The body of both methods: no panic leaves it, and an error is set for Python.

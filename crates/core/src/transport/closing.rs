@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::{exception, io_error, stops_the_loop};
+use crate::call::{exception, io_error, one_after_other, stops_the_loop};
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -115,16 +115,7 @@ impl StreamTransport {
             }
             None => Ok(()),
         };
-        let ours = this.release_socket(py)?;
-        this.scheduler
-            .get()
-            .io
-            .get()?
-            .give_up(fd, ours)
-            .map_err(io_error)?;
-        this.attach(slf, "_detach")?;
-        this.state.get()?.server = None;
-        match outcome {
+        let lost = match outcome {
             Err(error) if !stops_the_loop(py, &error) => {
                 let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
@@ -133,6 +124,20 @@ impl StreamTransport {
                     .map(drop)
             }
             outcome => outcome,
-        }
+        };
+        // Each is done whatever the others raise.
+        let released = this.release_socket(py);
+        let given_up = this
+            .scheduler
+            .get()
+            .io
+            .get()
+            .and_then(|mut io| io.give_up(fd, matches!(released, Ok(true))).map_err(io_error));
+        let detached = this.attach(slf, "_detach");
+        let server = this.state.get()?.server.take();
+        drop(server);
+        [released.map(drop), given_up, detached]
+            .into_iter()
+            .fold(lost, |first, second| one_after_other(py, first, second))
     }
 }

@@ -24,7 +24,7 @@ use super::flow::{Flow, HIGH_WATER};
 use super::protocol::Callee;
 use super::stream::Phase;
 use crate::address::Address;
-use crate::call::{Reason, current_context, exception, io_error, stops_the_loop};
+use crate::call::{Reason, current_context, exception, io_error, one_after_other, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Io;
 use crate::scheduler::Scheduler;
@@ -353,15 +353,19 @@ impl DatagramTransport {
             }
             None => Ok(()),
         };
-        let ours = this.release_socket(py)?;
-        this.scheduler
+        let message = "Exception in callback protocol.connection_lost";
+        let lost = outcome.or_else(|error| Self::protocol_failed(slf, error, message));
+        // Each is done whatever the others raise.
+        let released = this.release_socket(py);
+        let given_up = this
+            .scheduler
             .get()
             .io
-            .get()?
-            .give_up(fd, ours)
-            .map_err(io_error)?;
-        let message = "Exception in callback protocol.connection_lost";
-        outcome.or_else(|error| Self::protocol_failed(slf, error, message))
+            .get()
+            .and_then(|mut io| io.give_up(fd, matches!(released, Ok(true))).map_err(io_error));
+        [released.map(drop), given_up]
+            .into_iter()
+            .fold(lost, |first, second| one_after_other(py, first, second))
     }
 
     /// What `isinstance` sees: asyncio's `DatagramTransport`, from which a native class can't inherit.

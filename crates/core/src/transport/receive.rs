@@ -14,7 +14,9 @@ use pyo3::types::PyBytes;
 
 use super::protocol::Callee;
 use super::stream::{Held, Mode, Phase, Stream, StreamTransport};
-use crate::call::{bytes_memory, io_error, one_after_other, os_error, shorten, stops_the_loop, uninit_bytes};
+use crate::call::{
+    bytes_memory, copy_bytes, io_error, one_after_other, os_error, shorten, stops_the_loop, uninit_bytes,
+};
 use crate::io::{Io, Sent};
 use crate::slots::Target;
 
@@ -262,14 +264,13 @@ impl StreamTransport {
         if rest.is_empty() || !stops_the_loop(this.py(), error) {
             return Ok(());
         }
+        let rest = copy_bytes(this.py(), rest)?;
         {
             let mut state = this.get().state.get()?;
             if state.phase != Phase::Open {
                 return Ok(());
             }
-            state
-                .held
-                .push_front(Held::Data(PyBytes::new(this.py(), rest).unbind()));
+            state.held.push_front(Held::Data(rest.unbind()));
         }
         Self::soon(this, "_deliver_held")
     }

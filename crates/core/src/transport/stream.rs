@@ -348,12 +348,10 @@ impl StreamTransport {
                     let view = py
                         .import("asyncio.trsock")?
                         .call_method1("TransportSocket", (socket,))?;
+                    let made = PyDict::new(py).unbind();
                     let extra = {
                         let mut state = this.state.get()?;
-                        state
-                            .extra
-                            .get_or_insert_with(|| PyDict::new(py).unbind())
-                            .clone_ref(py)
+                        state.extra.get_or_insert(made).clone_ref(py)
                     };
                     extra.bind(py).set_item("socket", &view)?;
                     Some(view)

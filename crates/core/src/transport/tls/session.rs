@@ -13,7 +13,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use crate::buffer::Buffer;
-use crate::call::{bytes_memory, shorten, uninit_bytes};
+use crate::call::{bytes_memory, copy_bytes, shorten, uninit_bytes};
 
 /// The most plain bytes that one record holds (RFC 8446, 5.1), and so the most that one call reads or writes.
 const RECORD: usize = 16 * 1024;
@@ -178,7 +178,7 @@ impl Session {
             .chain(&all)
             .map(|chunk| chunk.as_bytes())
             .collect();
-        Ok((Some(PyBytes::new(py, &joined.concat())), stop))
+        Ok((Some(copy_bytes(py, &joined.concat())?), stop))
     }
 
     /// Many records, each decrypted straight into the one object that they make up.
