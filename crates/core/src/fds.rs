@@ -20,6 +20,8 @@ struct Record {
     /// The address of the object that used the fd last, never followed.
     object: usize,
     owned: bool,
+    /// Whether the last receive brought much: then there is more most likely.
+    bulk: bool,
     /// By side: whether a poll is with the engine.
     polled: [bool; 2],
     /// Most fds never have a second operation on one side.
@@ -79,6 +81,16 @@ impl Fds {
     pub fn set_polled(&mut self, fd: RawFd, side: Side, polled: bool) {
         if let Some(record) = self.get(fd) {
             record.polled[side as usize] = polled;
+        }
+    }
+
+    pub fn is_bulk(&mut self, fd: RawFd) -> bool {
+        self.get(fd).is_some_and(|record| record.bulk)
+    }
+
+    pub fn set_bulk(&mut self, fd: RawFd, bulk: bool) {
+        if let Some(record) = self.get(fd) {
+            record.bulk = bulk;
         }
     }
 

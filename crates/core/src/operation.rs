@@ -14,7 +14,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token};
+use proact_driver::{Op, Token, syscalls};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
@@ -88,6 +88,9 @@ enum State {
     Spent,
 }
 
+/// From so many bytes on a receive says that its peer sends in bulk.
+const BULK: usize = 16 * 1024;
+
 /// What the engine still has of an operation.
 enum Left {
     Poll(RawFd, Side),
@@ -126,6 +129,15 @@ impl Work {
             Work::Receive { .. } | Work::ReceiveInto { .. } => Side::Read,
             Work::Call { side, .. } => *side,
             Work::Send { .. } | Work::Connect { .. } | Work::File(_) => Side::Write,
+        }
+    }
+
+    /// How many bytes a receive has received.
+    fn received(&self, value: &Bound<'_, PyAny>) -> Option<usize> {
+        match self {
+            Work::Receive { .. } => value.len().ok(),
+            Work::ReceiveInto { .. } => value.extract().ok(),
+            _ => None,
         }
     }
 
@@ -170,9 +182,24 @@ impl Operation {
             drop(Buffer::room(buffer.bind(py))?);
         }
         // A receive is never done in its first step: a task that is cancelled right after that has taken nothing.
-        let tries = work.side() == Side::Write && scheduler.get().io.get()?.fds.is_free(fd, Side::Write);
-        if tries && let Some(value) = work.attempt(scheduler, fd)? {
-            return Ok(Step::Finished(value));
+        let (is_free, is_bulk) = {
+            let fds = &mut scheduler.get().io.get()?.fds;
+            (fds.is_free(fd, work.side()), fds.is_bulk(fd))
+        };
+        match work.side() {
+            Side::Write if is_free => {
+                if let Some(value) = work.attempt(scheduler, fd)? {
+                    return Ok(Step::Finished(value));
+                }
+            }
+            // There is more most likely: the engine need not watch for it.
+            Side::Read if is_free && is_bulk && syscalls::poll_now(fd, Side::Read.events()) >= 0 => {
+                let future = this.new_future(py)?;
+                this.turn_to(State::Woken { fd, work })?;
+                this.wake(py, &future)?;
+                return Ok(Step::Waits(future));
+            }
+            _ => {}
         }
         Operation::wait(slf, fd, work, false)
     }
@@ -426,7 +453,12 @@ impl Operation {
                     return Err(os_error(-libc::EBADF));
                 }
                 match work.attempt(this.scheduler.bind(py), fd)? {
-                    Some(value) => Ok(Step::Finished(value)),
+                    Some(value) => {
+                        if let Some(count) = work.received(value.bind(py)) {
+                            this.scheduler.get().io.get()?.fds.set_bulk(fd, count >= BULK);
+                        }
+                        Ok(Step::Finished(value))
+                    }
                     // Somebody else was quicker.
                     None => Operation::wait(slf, fd, work, true),
                 }
