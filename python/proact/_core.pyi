@@ -15,6 +15,7 @@ __all__ = [
     "ENGINES",
     "Completion",
     "DatagramTransport",
+    "FileSending",
     "Handle",
     "Listener",
     "Operation",
