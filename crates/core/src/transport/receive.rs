@@ -175,11 +175,11 @@ impl StreamTransport {
             count => {
                 let mut state = this.get().state.get()?;
                 state.small = if (count as usize) < SMALL {
-                    state.small + 1
+                    state.small.saturating_add(1)
                 } else {
                     0
                 };
-                if state.small == SMALL_STREAK {
+                if state.small >= SMALL_STREAK && !state.buffered {
                     state.small = 0;
                     state.mode = Mode::Pieces;
                     state.stop_receiving(&mut *this.get().scheduler.get().io.get()?);
@@ -251,10 +251,24 @@ impl StreamTransport {
                 Self::keep(this, &error, left)?;
                 return Err(error);
             }
-            if this.get().state.get()?.phase != Phase::Open {
+            rest = left;
+            if rest.is_empty() {
                 break;
             }
-            rest = left;
+            // The protocol may have closed, paused, or made place for another one.
+            let goes_on = {
+                let state = this.get().state.get()?;
+                if state.phase != Phase::Open {
+                    break;
+                }
+                let same = state.protocol.as_ref().is_some_and(|it| it.is(&callee.protocol));
+                same && !state.paused
+            };
+            if !goes_on {
+                let rest = copy_bytes(this.py(), rest)?.unbind();
+                this.get().state.get()?.held.push_front(Held::Data(rest));
+                return Self::deliver_held(this);
+            }
         }
         Ok(())
     }

@@ -33,6 +33,14 @@ pub(super) enum Mode {
     Bulk,
 }
 
+impl Mode {
+    /// Where a connection begins. A BufferedProtocol is received for once it has said where to and how much at most: it may
+    /// pause, or make place for another protocol, before all is taken.
+    pub fn of(buffered: bool) -> Mode {
+        if buffered { Mode::Bulk } else { Mode::Pieces }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     /// Made, `connection_made` not called yet.
@@ -127,7 +135,7 @@ impl StreamTransport {
             phase: Phase::New,
             protocol: Some(protocol.unbind()),
             buffered,
-            mode: Mode::Pieces,
+            mode: Mode::of(buffered),
             receiving: None,
             stopping: false,
             paused: false,
@@ -366,8 +374,13 @@ impl StreamTransport {
     fn set_protocol(&self, py: Python<'_>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
         let buffered = self.scheduler.bind(py).get().is_buffered(&protocol)?;
         let old = {
+            let mut io = self.scheduler.get().io.get()?;
             let mut state = self.state.get()?;
             state.buffered = buffered;
+            if buffered && state.mode == Mode::Pieces {
+                state.mode = Mode::Bulk;
+                state.stop_receiving(&mut io);
+            }
             state.protocol.replace(protocol.unbind())
         };
         drop(old);
