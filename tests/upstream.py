@@ -53,7 +53,7 @@ REPLACED = {
     "base_events.BaseEventLoop.is_closed": "scheduler.rs",
     "base_events.BaseEventLoop.run_forever": "loop.py",
     "base_events.BaseEventLoop.set_debug": "scheduler.rs",
-    "base_events.BaseEventLoop.start_tls": "loop.py",
+    "base_events.BaseEventLoop.start_tls": "tls.py",
     "base_events.BaseEventLoop.stop": "scheduler.rs",
     "base_events.BaseEventLoop.time": "scheduler.rs",
     "selector_events.BaseSelectorEventLoop": "loop.py, sockets.rs, readers.rs, transport/listener.rs",
@@ -77,7 +77,7 @@ REPLACED = {
     "streams.StreamReaderProtocol": "loop.py",
     "streams.StreamReader.feed_data": "loop.py",
     "streams.StreamReader._maybe_resume_transport": "loop.py",
-    "streams.StreamWriter.start_tls": "loop.py",
+    "streams.StreamWriter.start_tls": "tls.py",
 }
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -57,14 +57,6 @@ if TYPE_CHECKING:
 
     class _FlowControlMixin(asyncio.Transport): ...
 
-    class _StreamReader(asyncio.StreamReader):
-        _buffer: bytearray
-        _paused: bool
-        _transport: Any
-
-    class _StreamReaderProtocol(asyncio.StreamReaderProtocol):
-        _stream_reader: _StreamReader | None
-
     class _Server(Server):
         def _attach(self, transport: asyncio.BaseTransport) -> None: ...
 
@@ -94,7 +86,6 @@ else:
     from asyncio.base_events import _format_handle, _set_nodelay
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
-    from asyncio.streams import StreamReaderProtocol as _StreamReaderProtocol
     from asyncio.transports import _FlowControlMixin
     from asyncio.unix_events import _UnixSelectorEventLoop as _UnixEventLoop
 
@@ -588,44 +579,16 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Upgrade a connection to TLS: the transport that `protocol` is to use from now on."""
-        tls.check(transport, sslcontext)
-        reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
-        # What a client says first may have come with its last plain line. A server says nothing first: what a
-        # client has from it is plain, whoever sent it.
-        early = reader if server_side else None
-        waiter: asyncio.Future[None] = self.create_future()
-        upgraded = tls.over(
+        return await tls.upgrade(
             self,
+            transport,
             protocol,
             sslcontext,
-            waiter,
             server_side=server_side,
             server_hostname=server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
-            call_connection_made=False,
-            received=bytes(early._buffer) if early else b"",
-            writing_paused=getattr(transport, "_protocol_paused", False),
         )
-        # Nothing may arrive between the two: what the peer says next is its half of the handshake.
-        transport.pause_reading()
-        transport.set_protocol(upgraded)
-        if early:
-            early._buffer.clear()
-            early._paused = False  # it may have held the transport back
-        begin = self.call_soon(upgraded.connection_made, transport)
-        resume = self.call_soon(transport.resume_reading)
-        try:
-            await waiter
-        except BaseException:
-            begin.cancel()
-            resume.cancel()
-            transport.close()
-            raise
-        if reader and reader._transport is transport:
-            reader._transport = upgraded
-        # A connection that ended meanwhile leaves nothing to go on with: asyncio says so by None.
-        return None if upgraded._is_lost else upgraded
 
     def _start_serving(
         self,

@@ -1,6 +1,7 @@
 """TLS: what happens once a connection, before the native transport takes over.
 
-Checks the arguments as asyncio does, and makes the session: Python's own `ssl` between two memory buffers.
+Checks the arguments as asyncio does, makes the session (Python's own `ssl` between two memory buffers), and
+puts it over a connection that exists already.
 """
 
 from __future__ import annotations
@@ -14,12 +15,23 @@ from . import _core
 if TYPE_CHECKING:
     import ssl
 
+    from .loop import EventLoop
+
     class _FlowControlMixin: ...
 
+    class _StreamReader(asyncio.StreamReader):
+        _buffer: bytearray
+        _paused: bool
+        _transport: Any
+
+    class _StreamReaderProtocol(asyncio.StreamReaderProtocol):
+        _stream_reader: _StreamReader | None
+
 else:
+    from asyncio.streams import StreamReaderProtocol as _StreamReaderProtocol
     from asyncio.transports import _FlowControlMixin
 
-__all__ = ["SSLTransport", "check", "over"]
+__all__ = ["SSLTransport", "over", "upgrade"]
 
 
 class SSLTransport(_FlowControlMixin, transports.Transport):
@@ -86,7 +98,7 @@ def over(
     )
 
 
-def check(transport: Any, sslcontext: object) -> None:
+def _check(transport: Any, sslcontext: object) -> None:
     """What `start_tls` refuses, with a TypeError."""
     import ssl
 
@@ -94,3 +106,53 @@ def check(transport: Any, sslcontext: object) -> None:
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
     if not getattr(transport, "_start_tls_compatible", False):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+
+
+async def upgrade(
+    loop: EventLoop,
+    transport: Any,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: ssl.SSLContext,
+    *,
+    server_side: bool,
+    **options: Any,
+) -> _core.TLSTransport | None:
+    """A TLS transport over `transport`, with which `protocol` goes on; None if the connection has ended.
+
+    `options` are those of `over`. Raises TypeError for what can't be upgraded, and what the handshake raises.
+    """
+    _check(transport, sslcontext)
+    reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
+    # What a client says first may have come with its last plain line. A server says nothing first: what a
+    # client has from it is plain, whoever sent it.
+    early = reader if server_side else None
+    waiter: asyncio.Future[None] = loop.create_future()
+    upgraded = over(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side=server_side,
+        call_connection_made=False,
+        received=bytes(early._buffer) if early else b"",
+        writing_paused=getattr(transport, "_protocol_paused", False),
+        **options,
+    )
+    # Nothing may arrive between the two: what the peer says next is its half of the handshake.
+    transport.pause_reading()
+    transport.set_protocol(upgraded)
+    if early:
+        early._buffer.clear()
+        early._paused = False  # it may have held the transport back
+    begin = loop.call_soon(upgraded.connection_made, transport)
+    resume = loop.call_soon(transport.resume_reading)
+    try:
+        await waiter
+    except BaseException:
+        begin.cancel()
+        resume.cancel()
+        transport.close()
+        raise
+    if reader and reader._transport is transport:
+        reader._transport = upgraded
+    return None if upgraded._is_lost else upgraded
