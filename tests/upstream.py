@@ -74,9 +74,9 @@ REPLACED = {
     "unix_events.ThreadedChildWatcher": "subprocesses.py",
     "unix_events._ThreadedChildWatcher": "subprocesses.py",
     # Not replaced, but start_tls reaches into them.
-    "streams.StreamReaderProtocol": "loop.py",
-    "streams.StreamReader.feed_data": "loop.py",
-    "streams.StreamReader._maybe_resume_transport": "loop.py",
+    "streams.StreamReaderProtocol": "tls.py",
+    "streams.StreamReader.feed_data": "tls.py",
+    "streams.StreamReader._maybe_resume_transport": "tls.py",
     "streams.StreamWriter.start_tls": "tls.py",
 }
 
