@@ -6,6 +6,9 @@ use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::call::copy_bytes;
+use crate::make::{Int, Text, name, py_error, tuple};
+
 /// A `sockaddr` of any family.
 #[derive(Clone)]
 pub struct Address {
@@ -133,7 +136,7 @@ impl Address {
         // An abstract name (first byte zero) may fill the array, a path leaves room for its end.
         let limit = unix.sun_path.len() - usize::from(path.first() != Some(&0));
         if path.len() > limit {
-            return Err(PyOSError::new_err("AF_UNIX path too long"));
+            return Err(py_error::<PyOSError>("AF_UNIX path too long"));
         }
         for (place, byte) in unix.sun_path.iter_mut().zip(path) {
             *place = *byte as libc::c_char;
@@ -154,7 +157,10 @@ impl Address {
             if let Ok(bytes) = address.cast::<PyBytes>() {
                 return Address::from_path(bytes.as_bytes());
             }
-            let path = address.py().import("os")?.call_method1("fsencode", (address,))?;
+            let path = address
+                .py()
+                .import(name!("os"))?
+                .call_method1(name!("fsencode"), (address,))?;
             return Address::from_path(path.cast::<PyBytes>()?.as_bytes());
         }
         let name = if family == libc::AF_INET6 {
@@ -165,11 +171,11 @@ impl Address {
         let Ok(tuple) = address.cast::<PyTuple>() else {
             let kind = address.get_type().name()?;
             let message = format!("{name} address must be tuple, not {kind}");
-            return Err(PyTypeError::new_err(message));
+            return Err(py_error::<PyTypeError>(message));
         };
         if tuple.len() < 2 {
             let message = format!("{name} address must be a tuple of a host and a port");
-            return Err(PyTypeError::new_err(message));
+            return Err(py_error::<PyTypeError>(message));
         }
         let (host, port): (String, u16) = (tuple.get_item(0)?.extract()?, tuple.get_item(1)?.extract()?);
         let host = match host.as_str() {
@@ -180,7 +186,7 @@ impl Address {
         let bare = host.split('%').next().unwrap_or(&host);
         let ip: IpAddr = bare
             .parse()
-            .map_err(|_| PyValueError::new_err(format!("not an IP address: {host:?}")))?;
+            .map_err(|_| py_error::<PyValueError>(format!("not an IP address: {host:?}")))?;
         let item = |index: usize| -> PyResult<u32> {
             if tuple.len() > index {
                 tuple.get_item(index)?.extract()
@@ -197,7 +203,7 @@ impl Address {
                 SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
             }
             _ => {
-                return Err(PyValueError::new_err(format!(
+                return Err(py_error::<PyValueError>(format!(
                     "{host:?} is no address of family {family}"
                 )));
             }
@@ -216,9 +222,10 @@ impl Address {
                     && matches!(family, libc::AF_INET | libc::AF_INET6) =>
             {
                 let (host, port) = (address.get_item(0)?, address.get_item(1)?);
-                let found = py
-                    .import("_socket")?
-                    .call_method1("getaddrinfo", (host, port, family, libc::SOCK_DGRAM))?;
+                let found = py.import(name!("_socket"))?.call_method1(
+                    name!("getaddrinfo"),
+                    (host, port, Int::new(family), Int::new(libc::SOCK_DGRAM)),
+                )?;
                 Address::parse(family, &found.get_item(0)?.get_item(4)?)
             }
             outcome => outcome,
@@ -251,7 +258,9 @@ impl Address {
     /// As Python's `socket` shows it: a tuple, or for Unix sockets a path.
     pub fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(v4) = self.v4() {
-            return Ok((v4.ip().to_string(), v4.port()).into_pyobject(py)?.into_any());
+            let host = Text(v4.ip().to_string()).into_pyobject(py)?.into_any();
+            let port = Int::new(v4.port()).into_pyobject(py)?.into_any();
+            return Ok(tuple(py, &[host, port])?.into_any());
         }
         let storage = &raw const self.storage;
         match self.family() {
@@ -259,10 +268,14 @@ impl Address {
                 // SAFETY: the family says so.
                 let v6 = unsafe { &*storage.cast::<libc::sockaddr_in6>() };
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_string();
-                let rest = (u32::from_be(v6.sin6_flowinfo), v6.sin6_scope_id);
-                Ok((ip, u16::from_be(v6.sin6_port), rest.0, rest.1)
-                    .into_pyobject(py)?
-                    .into_any())
+                let int = |number: u32| PyResult::Ok(Int::new(number).into_pyobject(py)?.into_any());
+                let items = [
+                    Text(ip).into_pyobject(py)?.into_any(),
+                    int(u16::from_be(v6.sin6_port).into())?,
+                    int(u32::from_be(v6.sin6_flowinfo))?,
+                    int(v6.sin6_scope_id)?,
+                ];
+                Ok(tuple(py, &items)?.into_any())
             }
             libc::AF_UNIX => {
                 let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
@@ -271,11 +284,11 @@ impl Address {
                 let path: &[u8] =
                     unsafe { std::slice::from_raw_parts(storage.cast::<u8>().add(header), count) };
                 if path.first() == Some(&0) {
-                    return Ok(PyBytes::new(py, path).into_any());
+                    return Ok(copy_bytes(py, path)?.into_any());
                 }
                 let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
-                py.import("os")?
-                    .call_method1("fsdecode", (PyBytes::new(py, path),))
+                py.import(name!("os"))?
+                    .call_method1(name!("fsdecode"), (copy_bytes(py, path)?,))
             }
             _ => Ok(py.None().into_bound(py)),
         }

@@ -6,6 +6,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::ending::interpreter_ends;
+use crate::make::py_error;
 
 /// Exported, and so neither freed nor moved, until this is dropped. On the heap: CPython keeps the address of the structure.
 pub struct Buffer(Box<ffi::Py_buffer>);
@@ -40,7 +41,7 @@ impl Buffer {
     pub fn room(object: &Bound<'_, PyAny>) -> PyResult<Buffer> {
         match Buffer::get(object, ffi::PyBUF_WRITABLE) {
             Ok(buffer) if buffer.0.readonly == 0 => Ok(buffer),
-            _ => Err(PyTypeError::new_err(format!(
+            _ => Err(py_error::<PyTypeError>(format!(
                 "a read-write bytes-like object is required, not {}",
                 object.get_type().name()?.repr()?
             ))),

@@ -1,10 +1,11 @@
 //! Calls into Python: in a context, with few arguments, without intermediate objects.
 
-use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::make::{Name, name, py_os_error};
 
 /// A copy of the current `contextvars.Context`.
 pub fn current_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -58,9 +59,10 @@ pub fn call_tuple<'py>(
 #[inline]
 pub fn method1<'py>(
     object: &Bound<'py, PyAny>,
-    name: &Bound<'py, PyString>,
+    name: &'static Name,
     argument: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let name = name.get(object.py())?;
     // SAFETY: three live objects; returns a new reference or null with an exception set.
     unsafe {
         let result = ffi::PyObject_CallMethodOneArg(object.as_ptr(), name.as_ptr(), argument.as_ptr());
@@ -70,7 +72,8 @@ pub fn method1<'py>(
 
 /// `object.name()`
 #[inline]
-pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &'static Name) -> PyResult<Bound<'py, PyAny>> {
+    let name = name.get(object.py())?;
     // SAFETY: two live objects; returns a new reference or null with an exception set.
     unsafe {
         let result = ffi::PyObject_CallMethodNoArgs(object.as_ptr(), name.as_ptr());
@@ -93,13 +96,13 @@ pub fn one_after_other(py: Python<'_>, first: PyResult<()>, second: PyResult<()>
         if end.is(context.value(py)) {
             return Err(raised);
         }
-        let next = end.getattr(intern!(py, "__context__"))?;
+        let next = end.getattr(name!("__context__"))?;
         if next.is_none() {
             break;
         }
         end = next;
     }
-    end.setattr(intern!(py, "__context__"), context.value(py))?;
+    end.setattr(name!("__context__"), context.value(py))?;
     Err(raised)
 }
 
@@ -164,9 +167,9 @@ pub fn os_error(result: i32) -> PyErr {
         // No socket call answers ERANGE: it is the select engine's word for an fd it can't watch.
         let message =
             "the fd is at or above FD_SETSIZE (1024), which select can't watch; use the poll or epoll engine";
-        return PyOSError::new_err((libc::ERANGE, message));
+        return py_os_error(libc::ERANGE, message);
     }
-    PyOSError::new_err((-result, reason(-result)))
+    py_os_error(-result, reason(-result))
 }
 
 /// The words for an errno, as `os.strerror` has them.

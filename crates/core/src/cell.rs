@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::make::py_error;
+
 pub struct LoopCell<T> {
     busy: AtomicBool,
     value: UnsafeCell<T>,
@@ -34,7 +36,9 @@ impl<T> LoopCell<T> {
     #[inline]
     pub fn get(&self) -> PyResult<Guard<'_, T>> {
         self.try_get().ok_or_else(|| {
-            PyRuntimeError::new_err("Non-thread-safe operation: the event loop is in use by another thread")
+            py_error::<PyRuntimeError>(
+                "Non-thread-safe operation: the event loop is in use by another thread",
+            )
         })
     }
 

@@ -1,11 +1,11 @@
 //! `create_future` and `create_task`: asyncio's own futures and tasks, made without a Python frame in between.
 
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
+use crate::make::{Name, dict, name, tuple};
 use crate::scheduler::Scheduler;
 
 static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -17,20 +17,22 @@ static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 fn import_once<'py>(
     py: Python<'py>,
     known: &'static PyOnceLock<Py<PyAny>>,
-    name: &str,
+    name: &'static Name,
 ) -> PyResult<&'py Bound<'py, PyAny>> {
-    let class = known.get_or_try_init(py, || py.import("asyncio")?.getattr(name).map(Bound::unbind))?;
+    let class = known.get_or_try_init(py, || {
+        py.import(name!("asyncio"))?.getattr(name).map(Bound::unbind)
+    })?;
     Ok(class.bind(py))
 }
 
 fn intern_names<'py>(
     py: Python<'py>,
     known: &'static PyOnceLock<Py<PyTuple>>,
-    names: &[&str],
+    names: &[&'static Name],
 ) -> PyResult<&'py Bound<'py, PyTuple>> {
     let names = known.get_or_try_init(py, || {
-        let names = names.iter().map(|name| PyString::intern(py, name));
-        PyTuple::new(py, names.collect::<Vec<_>>()).map(Bound::unbind)
+        let names = names.iter().map(|name| Ok(name.get(py)?.clone().into_any()));
+        tuple(py, &names.collect::<PyResult<Vec<_>>>()?).map(Bound::unbind)
     })?;
     Ok(names.bind(py))
 }
@@ -67,8 +69,12 @@ impl Scheduler {
     /// A future of this loop.
     pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let kind = import_once(py, &FUTURE, "Future")?;
-        construct(kind, &[slf.as_any()], intern_names(py, &LOOP_NAME, &["loop"])?)
+        let kind = import_once(py, &FUTURE, name!("Future"))?;
+        construct(
+            kind,
+            &[slf.as_any()],
+            intern_names(py, &LOOP_NAME, &[name!("loop")])?,
+        )
     }
 
     /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
@@ -85,28 +91,29 @@ impl Scheduler {
         this.check_closed()?;
         let (name, context) = (name.0, context.0);
         let plain = kwargs.is_none() && !this.is_debug();
-        if plain && slf.getattr(intern!(py, "_task_factory"))?.is_none() {
-            let kind = import_once(py, &TASK, "Task")?;
+        if plain && slf.getattr(name!("_task_factory"))?.is_none() {
+            let kind = import_once(py, &TASK, name!("Task"))?;
             if name.is_none() && context.is_none() {
                 return construct(
                     kind,
                     &[&coro, slf.as_any()],
-                    intern_names(py, &LOOP_NAME, &["loop"])?,
+                    intern_names(py, &LOOP_NAME, &[name!("loop")])?,
                 );
             }
             let none = py.None().into_bound(py);
             let (name, context) = (name.as_ref().unwrap_or(&none), context.as_ref().unwrap_or(&none));
-            let names = intern_names(py, &TASK_NAMES, &["loop", "name", "context"])?;
+            let names = intern_names(py, &TASK_NAMES, &[name!("loop"), name!("name"), name!("context")])?;
             return construct(kind, &[&coro, slf.as_any(), name, context], names);
         }
         // Those that were given, None or not: that is what a task factory sees.
-        let keywords = kwargs.unwrap_or_else(|| PyDict::new(py));
-        for (key, value) in [(intern!(py, "name"), name), (intern!(py, "context"), context)] {
+        let keywords = kwargs.map_or_else(|| dict(py), Ok)?;
+        for (key, value) in [(name!("name"), name), (name!("context"), context)] {
             if let Some(value) = value {
                 keywords.set_item(key, value)?;
             }
         }
-        let base = py.import("asyncio")?.getattr("BaseEventLoop")?;
-        base.getattr("create_task")?.call((slf, coro), Some(&keywords))
+        let base = py.import(name!("asyncio"))?.getattr(name!("BaseEventLoop"))?;
+        base.getattr(name!("create_task"))?
+            .call((slf, coro), Some(&keywords))
     }
 }

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::buffer::Buffer;
+use crate::make::py_error;
 use crate::operation::{Operation, Work};
 use crate::readers::descriptor;
 use crate::scheduler::Scheduler;
@@ -51,7 +52,7 @@ fn start(
 /// -1 would be the current position, which operations in flight together can't share.
 fn checked_offset(offset: i64) -> PyResult<i64> {
     if offset < 0 {
-        return Err(PyValueError::new_err("offset must be 0 or more"));
+        return Err(py_error::<PyValueError>("offset must be 0 or more"));
     }
     Ok(offset)
 }

@@ -17,6 +17,7 @@ use pyo3::types::PyTuple;
 
 use crate::call::{call_tuple, current_context, in_context};
 use crate::cell::LoopCell;
+use crate::make::{Float, Text, name};
 use crate::timers::Cancelled;
 
 struct Call {
@@ -219,8 +220,10 @@ impl Call {
     /// The callback as asyncio's messages show it.
     fn describe(&self, py: Python<'_>) -> String {
         let shown = py
-            .import("asyncio.format_helpers")
-            .and_then(|helpers| helpers.call_method1("_format_callback_source", (&self.callback, &self.args)))
+            .import(name!("asyncio.format_helpers"))
+            .and_then(|helpers| {
+                helpers.call_method1(name!("_format_callback_source"), (&self.callback, &self.args))
+            })
             .and_then(|shown| shown.extract());
         shown.unwrap_or_else(|_| "?".into())
     }
@@ -250,7 +253,7 @@ impl Handle {
         self.held.try_get().and_then(|held| held.context(py))
     }
 
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Text<String>> {
         let name = slf.get_type().name()?;
         let this = slf.get();
         let state = match this.call(slf.py()) {
@@ -258,7 +261,7 @@ impl Handle {
             None if this.is_cancelled() => "cancelled".into(),
             None => "finished".into(),
         };
-        Ok(format!("<{name} {state}>"))
+        Ok(Text(format!("<{name} {state}>")))
     }
 }
 
@@ -284,8 +287,8 @@ impl TimerHandle {
 #[pymethods]
 impl TimerHandle {
     /// The time it is due, in seconds of `loop.time()`.
-    fn when(&self) -> f64 {
-        self.when
+    fn when(&self) -> Float {
+        Float(self.when)
     }
 
     fn cancel(slf: &Bound<'_, Self>) {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use proact_driver::{
     Completion, Config, Driver, Engine, Flags, Op, Stats, Submitted, Token, Waker, explain, open,
 };
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::call::copy_bytes;
 use crate::fds::Fds;
+use crate::make::py_os_error;
 use crate::slots::{Slots, Target};
 use crate::spare::Spare;
 use crate::transport::datagram::inbox::Inbox;
@@ -42,7 +42,7 @@ pub fn open_engine(engine: Engine, config: &Config) -> PyResult<Box<dyn Driver>>
             engine.name(),
             explain(engine, &error)
         );
-        PyOSError::new_err((error.raw_os_error().unwrap_or(libc::ENOSYS), message))
+        py_os_error(error.raw_os_error().unwrap_or(libc::ENOSYS), message)
     })
 }
 

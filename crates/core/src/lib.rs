@@ -12,6 +12,7 @@ mod files;
 mod handle;
 mod io;
 mod lab;
+mod make;
 mod operation;
 mod readers;
 mod ready;
@@ -61,6 +62,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::ending::install();
         crate::handle::install(module.py());
+        crate::scheduler::unmade::install(module.py());
         crate::soon::install(module.py())?;
         module.add(
             "ENGINES",

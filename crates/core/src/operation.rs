@@ -20,7 +20,6 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -30,6 +29,7 @@ use crate::call::{method0, method1, os_error};
 use crate::cell::LoopCell;
 use crate::files::FileWork;
 use crate::io::Sent;
+use crate::make::{Int, name, py_error, tuple};
 use crate::readers::{Side, descriptor};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
@@ -234,7 +234,7 @@ impl Operation {
     /// What the task that awaits is to wait for.
     fn new_future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let future = Scheduler::create_future(self.scheduler.bind(py))?;
-        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        future.setattr(name!("_asyncio_future_blocking"), true)?;
         Ok(future.unbind())
     }
 
@@ -284,9 +284,9 @@ impl Operation {
     }
 
     fn wake(&self, py: Python<'_>, future: &Py<PyAny>) -> PyResult<()> {
-        match method1(future.bind(py), intern!(py, "set_result"), py.None().bind(py)) {
+        match method1(future.bind(py), name!("set_result"), py.None().bind(py)) {
             // Cancelled in this turn: its task will say so through `throw`.
-            Err(_) if method0(future.bind(py), intern!(py, "done"))?.is_truthy()? => Ok(()),
+            Err(_) if method0(future.bind(py), name!("done"))?.is_truthy()? => Ok(()),
             outcome => outcome.map(drop),
         }
     }
@@ -350,7 +350,7 @@ impl Operation {
         future: Py<PyAny>,
     ) -> PyResult<bool> {
         let goes_on = matches!(work, Work::Send { .. })
-            && !method0(future.bind(py), intern!(py, "done"))?.is_truthy()?
+            && !method0(future.bind(py), name!("done"))?.is_truthy()?
             && number(self.object.bind(py))? == fd;
         if !goes_on {
             self.turn_to(State::Woken { fd, work })?;
@@ -464,14 +464,20 @@ impl Operation {
                 }
             }
             State::Done(outcome) => outcome.map(Step::Finished),
-            State::Spent => Err(PyRuntimeError::new_err("cannot reuse already awaited operation")),
+            State::Spent => Err(py_error::<PyRuntimeError>(
+                "cannot reuse already awaited operation",
+            )),
             abandoned @ State::Abandoned(_) => {
                 this.turn_to(abandoned)?;
-                Err(PyRuntimeError::new_err("cannot reuse already awaited operation"))
+                Err(py_error::<PyRuntimeError>(
+                    "cannot reuse already awaited operation",
+                ))
             }
             waiting => {
                 this.turn_to(waiting)?;
-                Err(PyRuntimeError::new_err("the operation is being awaited already"))
+                Err(py_error::<PyRuntimeError>(
+                    "the operation is being awaited already",
+                ))
             }
         }
     }
@@ -481,7 +487,7 @@ fn file_outcome(py: Python<'_>, work: &FileWork, result: i32) -> PyResult<Py<PyA
     match work {
         _ if result < 0 => Err(os_error(result)),
         FileWork::Sync { .. } => Ok(py.None()),
-        FileWork::Read { .. } | FileWork::Write { .. } => result.into_py_any(py),
+        FileWork::Read { .. } | FileWork::Write { .. } => Int::new(result).into_py_any(py),
     }
 }
 
@@ -489,7 +495,10 @@ fn file_outcome(py: Python<'_>, work: &FileWork, result: i32) -> PyResult<Py<PyA
 fn set_stop_iteration(value: &Bound<'_, PyAny>) {
     let py = value.py();
     if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
-        return PyStopIteration::new_err((value.clone().unbind(),)).restore(py);
+        return match tuple(py, std::slice::from_ref(value)) {
+            Ok(args) => PyStopIteration::new_err(args.unbind()).restore(py),
+            Err(error) => error.restore(py),
+        };
     }
     // SAFETY: two live objects. A value that is neither a tuple nor an exception is the only argument.
     unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
@@ -557,7 +566,7 @@ impl Operation {
         };
         let error = PyErr::from_value(error);
         if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
-            error.value(py).setattr(intern!(py, "__traceback__"), traceback)?;
+            error.value(py).setattr(name!("__traceback__"), traceback)?;
         }
         Err(error)
     }

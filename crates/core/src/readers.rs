@@ -7,13 +7,13 @@ use proact_driver::{Op, Token};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::call::os_error;
 use crate::cell::LoopCell;
 use crate::handle::Handle;
 use crate::io::{Io, Sent};
+use crate::make::{name, py_error};
 use crate::ready::Ready;
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
@@ -150,7 +150,7 @@ fn invalid(object: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
         || error.is_instance_of::<PyTypeError>(py)
         || error.is_instance_of::<PyValueError>(py);
     if known {
-        PyValueError::new_err(format!("Invalid file object: {object:?}"))
+        py_error::<PyValueError>(format!("Invalid file object: {object:?}"))
     } else {
         error
     }
@@ -161,12 +161,12 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let fd: RawFd = match object.extract() {
         Ok(fd) => fd,
         Err(_) => object
-            .call_method0(intern!(object.py(), "fileno"))
+            .call_method0(name!("fileno"))
             .and_then(|fd| fd.extract())
             .map_err(|error| invalid(object, error))?,
     };
     if fd < 0 {
-        return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+        return Err(py_error::<PyValueError>(format!("Invalid file descriptor: {fd}")));
     }
     Ok(fd)
 }
@@ -177,7 +177,7 @@ impl Scheduler {
         let Some(handle) = watch.get().end()? else {
             return Ok(false);
         };
-        handle.object(py).call_method0(py, intern!(py, "cancel"))?;
+        handle.object(py).call_method0(py, name!("cancel"))?;
         Ok(true)
     }
 
@@ -191,7 +191,7 @@ impl Scheduler {
             Some(transport) => transport.bind(py).repr()?.to_string(),
             None => String::new(),
         };
-        Err(PyRuntimeError::new_err(format!(
+        Err(py_error::<PyRuntimeError>(format!(
             "File descriptor {fd} is used by transport {transport}"
         )))
     }

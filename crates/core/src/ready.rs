@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use crate::cell::{Guard, LoopCell};
 use crate::handle::Handle;
+use crate::make::name;
 use crate::readers::Watch;
 use crate::transport::datagram::DatagramTransport;
 
@@ -38,7 +39,7 @@ impl Ready {
             Ready::Watch(_) | Ready::Datagrams(_) => false,
             Ready::Debug(handle) => handle
                 .bind(py)
-                .getattr("_cancelled")
+                .getattr(name!("_cancelled"))
                 .and_then(|flag| flag.is_truthy())
                 .unwrap_or(false),
         }

@@ -22,6 +22,7 @@ use crate::buffer::Buffer;
 use crate::call::io_error;
 use crate::cell::LoopCell;
 use crate::io::open_engine;
+use crate::make::{Int, Text, list, py_error};
 use crate::readers::descriptor;
 use crate::scheduler::SHUTDOWN_LIMIT;
 use crate::slots::Slots;
@@ -32,11 +33,7 @@ const MOST_ENTRIES: u32 = 32_768;
 /// The end of one operation.
 #[pyclass(frozen, module = "proact._core")]
 pub struct Completion {
-    /// What submitting the operation returned.
-    #[pyo3(get)]
     token: Token,
-    /// As the system call's: a count of bytes, a new fd, events, or 0; a failure is the negative errno.
-    #[pyo3(get)]
     result: i32,
     /// The object that was given with the operation.
     #[pyo3(get)]
@@ -45,15 +42,27 @@ pub struct Completion {
 
 #[pymethods]
 impl Completion {
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+    /// What submitting the operation returned.
+    #[getter]
+    fn token(&self) -> Int {
+        Int::new(self.token)
+    }
+
+    /// As the system call's: a count of bytes, a new fd, events, or 0; a failure is the negative errno.
+    #[getter]
+    fn result(&self) -> Int {
+        Int::new(self.result)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<Text<String>> {
         let data = match &self.data {
             Some(data) => data.bind(py).repr()?.to_string(),
             None => "None".into(),
         };
-        Ok(format!(
+        Ok(Text(format!(
             "Completion(token={}, result={}, data={data})",
             self.token, self.result
-        ))
+        )))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -144,7 +153,7 @@ impl Ring {
         if self.is_ours() {
             return Ok(());
         }
-        Err(PyRuntimeError::new_err("this ring belongs to another thread"))
+        Err(py_error::<PyRuntimeError>("this ring belongs to another thread"))
     }
 
     fn is_ours(&self) -> bool {
@@ -154,14 +163,14 @@ impl Ring {
     /// Runs `body`, which must not call into Python, on an open ring of this thread.
     fn with<R>(&self, body: impl FnOnce(&mut Inner) -> R) -> PyResult<R> {
         if !self.generation.is_current() {
-            return Err(PyRuntimeError::new_err(
+            return Err(py_error::<PyRuntimeError>(
                 "this ring belongs to the parent process; a forked child must make a ring of its own",
             ));
         }
         self.check_thread()?;
         match &mut *self.inner.get()? {
             Some(inner) => Ok(body(inner)),
-            None => Err(PyValueError::new_err("the ring is closed")),
+            None => Err(py_error::<PyValueError>("the ring is closed")),
         }
     }
 
@@ -175,7 +184,7 @@ impl Ring {
         buffer: Option<Buffer>,
         data: Option<Py<PyAny>>,
         op: impl FnOnce(RawFd, *mut u8, usize) -> Op,
-    ) -> PyResult<Token> {
+    ) -> PyResult<Int> {
         let (address, len) = match &buffer {
             Some(buffer) => (buffer.ptr(), buffer.len()),
             None => (std::ptr::null_mut(), 0),
@@ -192,7 +201,7 @@ impl Ring {
             if let Submitted::Ready(result) = unsafe { inner.driver.submit(token, op) } {
                 inner.done.push(Completed::terminal(token, result));
             }
-            token
+            Int::new(token)
         })
     }
 
@@ -217,7 +226,7 @@ impl Ring {
     #[pyo3(signature = (entries = 256))]
     fn new(entries: u32) -> PyResult<Ring> {
         if !(1..=MOST_ENTRIES).contains(&entries) {
-            return Err(PyValueError::new_err(format!(
+            return Err(py_error::<PyValueError>(format!(
                 "entries must be 1 to {MOST_ENTRIES}"
             )));
         }
@@ -263,11 +272,11 @@ impl Ring {
     ///
     /// Signal handlers run meanwhile; if one raises, no completion is lost: the next wait returns them.
     #[pyo3(signature = (timeout = None, at_least = 1))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>, at_least: usize) -> PyResult<Vec<Completion>> {
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>, at_least: usize) -> PyResult<Py<PyAny>> {
         let deadline = match timeout.map(Duration::try_from_secs_f64) {
             // A time that no clock will show is none.
             Some(Ok(timeout)) => Instant::now().checked_add(timeout),
-            Some(Err(_)) => return Err(PyValueError::new_err("timeout must be 0 or more seconds")),
+            Some(Err(_)) => return Err(py_error::<PyValueError>("timeout must be 0 or more seconds")),
             None => None,
         };
         loop {
@@ -293,18 +302,22 @@ impl Ring {
                 .filter_map(|completed| Some((completed, slots.take(completed.token)?)))
                 .collect()
         })?;
-        let completion = |(completed, held): (Completed, Held)| Completion {
-            token: completed.token,
-            result: completed.result,
-            data: held.data,
+        let completion = |(completed, held): (Completed, Held)| {
+            let completion = Completion {
+                token: completed.token,
+                result: completed.result,
+                data: held.data,
+            };
+            Ok(Bound::new(py, completion)?.into_any())
         };
-        Ok(finished.into_iter().map(completion).collect())
+        let completions = finished.into_iter().map(completion);
+        list(py, &completions.collect::<PyResult<Vec<_>>>()?).map(Bound::unbind)
     }
 
     /// How many operations are queued, under way, or completed and not returned by `wait` yet.
     #[getter]
-    fn in_flight(&self) -> PyResult<usize> {
-        self.with(|inner| inner.slots.len())
+    fn in_flight(&self) -> PyResult<Int> {
+        self.with(|inner| Int::new(inner.slots.len()))
     }
 
     /// Cancels what is in flight, waits until the kernel has let go of its buffers, then frees these and closes the

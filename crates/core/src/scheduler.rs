@@ -2,6 +2,7 @@
 //! `scheduler/turn.rs`.
 
 mod turn;
+pub mod unmade;
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,13 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::PyTuple;
 
 use crate::call::{current_context, exception, io_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::handle::{Handle, TimerHandle};
 use crate::io::{Closed, Io, open_engine};
+use crate::make::{Float, Name, Text, dict, name, py_error};
 use crate::readers::Readers;
 use crate::ready::{Queue, Ready};
 use crate::slots::Target;
@@ -55,7 +57,7 @@ pub struct Scheduler {
 /// How an engine's error shows: a forked child is told what is wrong.
 fn engine_error(error: std::io::Error) -> PyErr {
     if error.raw_os_error() == Some(libc::EOWNERDEAD) {
-        return PyRuntimeError::new_err(
+        return py_error::<PyRuntimeError>(
             "this event loop belongs to the parent process; a forked child must make a loop of its own",
         );
     }
@@ -103,9 +105,9 @@ impl Scheduler {
 
     /// Schedules a method of an object for the next turn. The name is interned: of any other object the type's cache
     /// would keep a reference.
-    pub fn method_soon(&self, object: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+    pub fn method_soon(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<()> {
         let py = object.py();
-        let callback = object.getattr(PyString::intern(py, method))?.unbind();
+        let callback = object.getattr(method)?.unbind();
         let args = PyTuple::empty(py).unbind();
         self.soon(py, callback, args, current_context(py)?).map(drop)
     }
@@ -143,7 +145,7 @@ impl Scheduler {
     /// `RuntimeError` for a closed loop, and in a forked child, where using it would corrupt the parent's.
     pub fn check_closed(&self) -> PyResult<()> {
         if self.is_closed() {
-            return Err(PyRuntimeError::new_err("Event loop is closed"));
+            return Err(py_error::<PyRuntimeError>("Event loop is closed"));
         }
         if self.is_forked() {
             return Err(engine_error(std::io::Error::from_raw_os_error(libc::EOWNERDEAD)));
@@ -180,8 +182,8 @@ impl Scheduler {
             Some(plain) if socket.get_type().is(plain) => Ok(()),
             _ => socket
                 .py()
-                .import("asyncio.base_events")?
-                .call_method1("_check_ssl_socket", (socket,))
+                .import(name!("asyncio.base_events"))?
+                .call_method1(name!("_check_ssl_socket"), (socket,))
                 .map(drop),
         }
     }
@@ -192,10 +194,11 @@ impl Scheduler {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", exception(py, &error))?;
-        slf.call_method1("call_exception_handler", (context,)).map(drop)
+        let context = dict(py)?;
+        context.set_item(name!("message"), Text(message))?;
+        context.set_item(name!("exception"), exception(py, &error))?;
+        slf.call_method1(name!("call_exception_handler"), (context,))
+            .map(drop)
     }
 
     /// The transport that an fd belongs to.
@@ -287,7 +290,7 @@ impl Scheduler {
         this.check_closed()?;
         let handle = if this.is_debug() {
             let handle = slf
-                .call_method1("_debug_handle", (callback, args, context, !threadsafe))?
+                .call_method1(name!("_debug_handle"), (callback, args, context, !threadsafe))?
                 .unbind();
             this.push(Ready::Debug(handle.clone_ref(py)));
             handle
@@ -314,7 +317,7 @@ impl Scheduler {
         this.check_closed()?;
         if this.is_debug() {
             let handle = slf
-                .call_method1("_debug_timer", (when, callback, args, context))?
+                .call_method1(name!("_debug_timer"), (Float(when), callback, args, context))?
                 .unbind();
             this.push_timer(when, Ready::Debug(handle.clone_ref(py)))?;
             return Ok(handle);
@@ -342,7 +345,7 @@ impl Scheduler {
     #[pyo3(signature = (engine))]
     fn new(engine: &str) -> PyResult<Scheduler> {
         let engine = Engine::from_name(engine)
-            .ok_or_else(|| PyValueError::new_err(format!("no engine is named {engine:?}")))?;
+            .ok_or_else(|| py_error::<PyValueError>(format!("no engine is named {engine:?}")))?;
         let driver = open_engine(engine, &Config::default())?;
         let cancelled = Arc::default();
         Ok(Scheduler {
@@ -381,13 +384,13 @@ impl Scheduler {
 
     /// The engine's name.
     #[getter]
-    fn engine(&self) -> &'static str {
-        self.engine.name()
+    fn engine(&self) -> Text<&'static str> {
+        Text(self.engine.name())
     }
 
     /// The time of the loop, in seconds of the monotonic clock.
-    fn time(&self) -> f64 {
-        now() as f64 / 1e9
+    fn time(&self) -> Float {
+        Float(now() as f64 / 1e9)
     }
 
     /// Schedules a callback `delay` seconds from now.
@@ -399,8 +402,8 @@ impl Scheduler {
         args: Bound<'_, PyTuple>,
         context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let delay = delay.ok_or_else(|| PyTypeError::new_err("delay must not be None"))?;
-        Scheduler::schedule_at(slf, slf.get().time() + delay, callback, args, context)
+        let delay = delay.ok_or_else(|| py_error::<PyTypeError>("delay must not be None"))?;
+        Scheduler::schedule_at(slf, slf.get().time().0 + delay, callback, args, context)
     }
 
     /// Schedules a callback for a time of the loop's clock, in seconds.
@@ -412,7 +415,7 @@ impl Scheduler {
         args: Bound<'_, PyTuple>,
         context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let when = when.ok_or_else(|| PyTypeError::new_err("when cannot be None"))?;
+        let when = when.ok_or_else(|| py_error::<PyTypeError>("when cannot be None"))?;
         Scheduler::schedule_at(slf, when, callback, args, context)
     }
 

@@ -4,29 +4,28 @@ use std::os::fd::RawFd;
 
 use proact_driver::{Op, syscalls};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyValueError};
-use pyo3::intern;
+use pyo3::exceptions::{PyBlockingIOError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 use crate::address::Address;
 use crate::buffer::Buffer;
-use crate::call::os_error;
+use crate::call::{copy_bytes, os_error};
+use crate::make::{Int, name, py_error, py_os_error};
 use crate::operation::{Operation, Work};
 use crate::readers::Side;
 use crate::scheduler::Scheduler;
 
 /// The number of a socket's fd now; -1 once it is closed.
 pub fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    socket.call_method0(intern!(socket.py(), "fileno"))?.extract()
+    socket.call_method0(name!("fileno"))?.extract()
 }
 
 /// The fd of a socket on which an operation begins, which debug mode wants non-blocking.
 pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let this = scheduler.get();
     this.check_closed()?;
-    if this.is_debug() && !socket.call_method0("gettimeout")?.eq(0)? {
-        return Err(PyValueError::new_err("the socket must be non-blocking"));
+    if this.is_debug() && !socket.call_method0(name!("gettimeout"))?.eq(0)? {
+        return Err(py_error::<PyValueError>("the socket must be non-blocking"));
     }
     this.check_plain_socket(socket)?;
     let fd = number(socket)?;
@@ -54,7 +53,7 @@ impl Work {
     pub fn attempt(&mut self, scheduler: &Bound<'_, Scheduler>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
         let py = scheduler.py();
         match self {
-            Work::Receive { len: 0 } => Ok(Some(PyBytes::new(py, b"").into_any().unbind())),
+            Work::Receive { len: 0 } => Ok(Some(copy_bytes(py, b"")?.into_any().unbind())),
             Work::Receive { len } => {
                 let received = scheduler
                     .get()
@@ -75,7 +74,7 @@ impl Work {
                 match count {
                     syscalls::AGAIN => Ok(None),
                     error if error < 0 => Err(os_error(error)),
-                    count => count.into_py_any(py).map(Some),
+                    count => Int::new(count).into_py_any(py).map(Some),
                 }
             }
             Work::Call { attempt, .. } => match attempt.call0(py) {
@@ -137,7 +136,7 @@ fn connect(
         0 => Ok(Some(py.None())),
         errno => {
             let message = format!("Connect call failed {}", shown.bind(py));
-            Err(PyOSError::new_err((errno, message)))
+            Err(py_os_error(errno, message))
         }
     }
 }
@@ -146,7 +145,7 @@ fn connect(
 impl Scheduler {
     /// Receives up to `n` bytes; empty at the end of the stream.
     fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<Operation>> {
-        let len = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
+        let len = usize::try_from(n).map_err(|_| py_error::<PyValueError>("negative buffersize in recv"))?;
         Operation::new(slf, sock, Work::Receive { len })
     }
 
@@ -198,7 +197,7 @@ impl Scheduler {
         sock: &Bound<'_, PyAny>,
         address: Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let family: i32 = sock.getattr(intern!(slf.py(), "family"))?.extract()?;
+        let family: i32 = sock.getattr(name!("family"))?.extract()?;
         let work = Work::Connect {
             address: Box::new(Address::parse(family, &address)?),
             shown: address.unbind(),

@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::make::{name, py_error, tuple_of};
 use crate::scheduler::Scheduler;
 
 /// What a call hands over: the callback, its arguments, the context.
@@ -36,12 +36,12 @@ unsafe fn arguments<'py>(
         let names = unsafe { Bound::from_borrowed_ptr(py, names).cast_into_unchecked::<PyTuple>() };
         for (index, key) in names.iter_borrowed().enumerate() {
             let value = at(positional + index);
-            if key.is(intern!(py, "context")) || key.eq("context")? {
+            if key.is(name!("context").get(py)?) || key.eq(name!("context"))? {
                 context = (!value.is_none()).then_some(value);
-            } else if callback.is_none() && key.eq("callback")? {
+            } else if callback.is_none() && key.eq(name!("callback"))? {
                 callback = Some(value);
             } else {
-                return Err(PyTypeError::new_err(format!(
+                return Err(py_error::<PyTypeError>(format!(
                     "{name}() got an unexpected keyword argument '{}'",
                     key.to_owned()
                 )));
@@ -49,37 +49,13 @@ unsafe fn arguments<'py>(
         }
     }
     let callback = callback.ok_or_else(|| {
-        PyTypeError::new_err(format!(
+        py_error::<PyTypeError>(format!(
             "{name}() missing 1 required positional argument: 'callback'"
         ))
     })?;
     // SAFETY: the arguments behind the first.
-    let rest = unsafe { tuple(py, args.wrapping_add(1), positional.saturating_sub(1))? };
+    let rest = unsafe { tuple_of(py, args.wrapping_add(1), positional.saturating_sub(1))? };
     Ok((callback, rest, context))
-}
-
-/// A tuple of `count` objects. PyO3's own panics where there is no memory.
-///
-/// # Safety
-/// As many live objects are at `items`.
-#[inline]
-unsafe fn tuple<'py>(
-    py: Python<'py>,
-    items: *const *mut ffi::PyObject,
-    count: usize,
-) -> PyResult<Bound<'py, PyTuple>> {
-    if count == 0 {
-        return Ok(PyTuple::empty(py));
-    }
-    // SAFETY: a new tuple of that size, whose places are each given a reference of their own.
-    unsafe {
-        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(count as ffi::Py_ssize_t))?;
-        for index in 0..count {
-            let item = ffi::Py_NewRef(*items.add(index));
-            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index as ffi::Py_ssize_t, item);
-        }
-        Ok(tuple.cast_into_unchecked())
-    }
 }
 
 /// The body of both methods: no panic leaves it, and an error is set for Python.

@@ -1,15 +1,16 @@
 //! What can be asked of a bare ring: each method checks its arguments, exports its buffer and queues one op.
 
-use proact_driver::{Op, Token};
+use proact_driver::Op;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::Ring;
 use crate::buffer::Buffer;
+use crate::make::{Int, py_error};
 
 fn checked_offset(offset: i64) -> PyResult<i64> {
     if offset < -1 {
-        return Err(PyValueError::new_err(
+        return Err(py_error::<PyValueError>(
             "offset must be 0 or more, or -1 for the current position",
         ));
     }
@@ -21,7 +22,7 @@ impl Ring {
     /// Accepts one connection of a listening socket. Result: its fd, close-on-exec and non-blocking, which is the
     /// caller's to close.
     #[pyo3(signature = (fd, *, data = None))]
-    fn accept(&self, fd: Bound<'_, PyAny>, data: Option<Py<PyAny>>) -> PyResult<Token> {
+    fn accept(&self, fd: Bound<'_, PyAny>, data: Option<Py<PyAny>>) -> PyResult<Int> {
         let op = |fd, _, _| Op::Accept { fd };
         // SAFETY: it points at nothing.
         unsafe { self.queue(fd, None, data, op) }
@@ -34,7 +35,7 @@ impl Ring {
         fd: Bound<'_, PyAny>,
         buffer: &Bound<'_, PyAny>,
         data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
+    ) -> PyResult<Int> {
         let buffer = Some(Buffer::room(buffer)?);
         let op = |fd, buf, len| Op::Recv {
             fd,
@@ -53,7 +54,7 @@ impl Ring {
         fd: Bound<'_, PyAny>,
         buffer: &Bound<'_, PyAny>,
         data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
+    ) -> PyResult<Int> {
         let buffer = Some(Buffer::of(buffer)?);
         let op = |fd, buf: *mut u8, len| Op::Send {
             fd,
@@ -77,7 +78,7 @@ impl Ring {
         buffer: &Bound<'_, PyAny>,
         offset: i64,
         data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
+    ) -> PyResult<Int> {
         let offset = checked_offset(offset)?;
         let buffer = Some(Buffer::room(buffer)?);
         let op = |fd, buf, len| Op::Read { fd, buf, len, offset };
@@ -96,7 +97,7 @@ impl Ring {
         buffer: &Bound<'_, PyAny>,
         offset: i64,
         data: Option<Py<PyAny>>,
-    ) -> PyResult<Token> {
+    ) -> PyResult<Int> {
         let offset = checked_offset(offset)?;
         let buffer = Some(Buffer::of(buffer)?);
         let op = |fd, buf: *mut u8, len| Op::Write { fd, buf, len, offset };
@@ -107,7 +108,7 @@ impl Ring {
     /// Flushes a file to storage; with `data_only` not its times (fdatasync). Result: 0. Says nothing of writes in
     /// flight: wait for them first.
     #[pyo3(signature = (fd, *, data_only = false, data = None))]
-    fn fsync(&self, fd: Bound<'_, PyAny>, data_only: bool, data: Option<Py<PyAny>>) -> PyResult<Token> {
+    fn fsync(&self, fd: Bound<'_, PyAny>, data_only: bool, data: Option<Py<PyAny>>) -> PyResult<Int> {
         let op = |fd, _, _| Op::Fsync { fd, data_only };
         // SAFETY: it points at nothing.
         unsafe { self.queue(fd, None, data, op) }
@@ -116,9 +117,9 @@ impl Ring {
     /// Waits once until the fd is readable (`select.POLLIN`) or writable (`select.POLLOUT`), one of the two. Result: the
     /// events, POLLERR and POLLHUP perhaps among them or instead.
     #[pyo3(signature = (fd, mask, *, data = None))]
-    fn poll(&self, fd: Bound<'_, PyAny>, mask: i16, data: Option<Py<PyAny>>) -> PyResult<Token> {
+    fn poll(&self, fd: Bound<'_, PyAny>, mask: i16, data: Option<Py<PyAny>>) -> PyResult<Int> {
         if mask != libc::POLLIN && mask != libc::POLLOUT {
-            return Err(PyValueError::new_err("mask must be POLLIN or POLLOUT"));
+            return Err(py_error::<PyValueError>("mask must be POLLIN or POLLOUT"));
         }
         let events = mask as u32;
         let op = |fd, _, _| Op::Poll { fd, events };

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Scheduler, engine_error};
 use crate::call::{exception, one_after_other, stops_the_loop};
 use crate::handle::{Failure, Handle};
 use crate::io::Arrived;
+use crate::make::{Float, Text, name};
 use crate::ready::Ready;
 use crate::slots::Target;
 use crate::timers::now;
@@ -51,11 +51,10 @@ impl Scheduler {
         what: impl FnOnce() -> Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let Some(begun) = begun else { return Ok(()) };
-        let py = slf.py();
         let took = now().saturating_sub(begun) as f64 / 1e9;
-        let limit: f64 = slf.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
+        let limit: f64 = slf.getattr(name!("slow_callback_duration"))?.extract()?;
         match what() {
-            Some(what) if took >= limit => slf.call_method1(intern!(py, "_slow"), (what, took)).map(drop),
+            Some(what) if took >= limit => slf.call_method1(name!("_slow"), (what, Float(took))).map(drop),
             _ => Ok(()),
         }
     }
@@ -242,8 +241,7 @@ impl Scheduler {
     }
 
     fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
-        slf.call_method1(intern!(slf.py(), "_run_debug"), (handle,))
-            .map(drop)
+        slf.call_method1(name!("_run_debug"), (handle,)).map(drop)
     }
 
     fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, failure: Failure) -> PyResult<()> {
@@ -252,8 +250,11 @@ impl Scheduler {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        slf.call_method1("_callback_failed", (shown, exception(py, &error), handle))
-            .map(drop)
+        slf.call_method1(
+            name!("_callback_failed"),
+            (Text(shown), exception(py, &error), handle),
+        )
+        .map(drop)
     }
 }
 
@@ -263,7 +264,7 @@ impl Scheduler {
     #[pyo3(name = "_run_once")]
     fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().check_closed()?;
-        let single = slf.getattr(intern!(slf.py(), "_thread_id"))?.is_none();
+        let single = slf.getattr(name!("_thread_id"))?.is_none();
         let mut turn = Turn::default();
         loop {
             let outcome = slf.get().turn(slf, &mut turn);

@@ -3,11 +3,11 @@
 //! `Closing` waits for the outbox, `Lost` for nothing but the ops in flight; then `connection_lost` is called, and
 //! after it the fd is closed: no op of ours uses its number any more.
 
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::{Phase, StreamTransport};
 use crate::call::{exception, io_error, one_after_other, stops_the_loop};
+use crate::make::{Text, name};
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -26,7 +26,7 @@ impl StreamTransport {
                 return Ok(());
             }
         }
-        Self::soon(this, "_finish")
+        Self::soon(this, name!("_finish"))
     }
 
     /// Ends the connection now; what the socket does not take at once is dropped.
@@ -53,7 +53,7 @@ impl StreamTransport {
                 return Ok(());
             }
         }
-        Self::soon(this, "_finish")
+        Self::soon(this, name!("_finish"))
     }
 
     /// Finishes if closing and nothing is in flight.
@@ -111,7 +111,7 @@ impl StreamTransport {
                     context: this.context.clone_ref(py),
                 };
                 let reason = error.into_pyobject(py)?;
-                callee.call1(intern!(py, "connection_lost"), &reason).map(drop)
+                callee.call1(name!("connection_lost"), &reason).map(drop)
             }
             None => Ok(()),
         };
@@ -120,7 +120,10 @@ impl StreamTransport {
                 let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
                 scheduler
-                    .call_method1("_protocol_failed", (slf, exception(py, &error), message))
+                    .call_method1(
+                        name!("_protocol_failed"),
+                        (slf, exception(py, &error), Text(message)),
+                    )
                     .map(drop)
             }
             outcome => outcome,
@@ -133,7 +136,7 @@ impl StreamTransport {
             .io
             .get()
             .and_then(|mut io| io.give_up(fd, matches!(released, Ok(true))).map_err(io_error));
-        let detached = this.attach(slf, "_detach");
+        let detached = this.attach(slf, name!("_detach"));
         let server = this.state.get()?.server.take();
         drop(server);
         [released.map(drop), given_up, detached]

@@ -15,9 +15,8 @@ use std::os::fd::RawFd;
 use proact_driver::Token;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use self::send::Datagram;
 use super::flow::{Flow, HIGH_WATER};
@@ -27,6 +26,7 @@ use crate::address::Address;
 use crate::call::{Reason, current_context, exception, io_error, one_after_other, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Io;
+use crate::make::{Int, Name, Text, dict, name, pair};
 use crate::scheduler::Scheduler;
 
 /// An address as the kernel has it, and as Python shows it.
@@ -94,7 +94,10 @@ impl DatagramTransport {
         }
         let scheduler = this.get().scheduler.bind(py);
         scheduler
-            .call_method1("_protocol_failed", (this, exception(py, &error), message))
+            .call_method1(
+                name!("_protocol_failed"),
+                (this, exception(py, &error), Text(message)),
+            )
             .map(drop)
     }
 
@@ -105,13 +108,16 @@ impl DatagramTransport {
             return Err(error);
         }
         let scheduler = this.get().scheduler.bind(py);
-        let told = scheduler.call_method1("_transport_failed", (this, exception(py, &error), message));
+        let told = scheduler.call_method1(
+            name!("_transport_failed"),
+            (this, exception(py, &error), Text(message)),
+        );
         Self::lose(this, Some(error))?;
         told.map(drop)
     }
 
     /// Schedules a method of this transport for the next turn.
-    fn soon(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+    fn soon(this: &Bound<'_, Self>, method: &'static Name) -> PyResult<()> {
         this.get().scheduler.get().method_soon(this.as_any(), method)
     }
 
@@ -135,7 +141,7 @@ impl DatagramTransport {
         };
         drop(queue);
         // Never from here: the caller does not expect to be called back.
-        Self::soon(this, "_finish")
+        Self::soon(this, name!("_finish"))
     }
 
     fn py_socket<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -147,10 +153,7 @@ impl DatagramTransport {
     fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
         let socket = self.state.get()?.socket.take();
         match socket {
-            Some(socket) => Ok(socket
-                .call_method0(py, intern!(py, "detach"))?
-                .extract::<RawFd>(py)?
-                >= 0),
+            Some(socket) => Ok(socket.call_method0(py, name!("detach"))?.extract::<RawFd>(py)? >= 0),
             None => Ok(false),
         }
     }
@@ -180,8 +183,8 @@ impl DatagramTransport {
         extra: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Py<DatagramTransport>> {
         let py = scheduler.py();
-        let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
-        let family: i32 = sock.getattr(intern!(py, "family"))?.extract()?;
+        let fd: RawFd = sock.call_method0(name!("fileno"))?.extract()?;
+        let family: i32 = sock.getattr(name!("family"))?.extract()?;
         scheduler.get().check_not_a_transport(py, fd)?;
         let fixed = match address {
             Some(shown) if shown.is_truthy()? => Some(Known {
@@ -193,17 +196,17 @@ impl DatagramTransport {
         let transport = DatagramTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
-            extra: extra.unwrap_or_else(|| PyDict::new(py)).unbind(),
+            extra: extra.map_or_else(|| dict(py), Ok)?.unbind(),
             family,
             local: Address::of_socket(fd),
             peer: Address::of_peer(fd),
             fixed,
             header: if py.version_info() >= (3, 13) { 8 } else { 0 },
             state: LoopCell::new(Datagrams {
-                fd,
+                fd: -1,
                 phase: Phase::New,
                 protocol: Some(protocol.unbind()),
-                socket: Some(sock.unbind()),
+                socket: None,
                 error: None,
                 reading: None,
                 stopping: false,
@@ -219,6 +222,12 @@ impl DatagramTransport {
             }),
         };
         let transport = super::instance(py, transport)?;
+        {
+            // Only now: what could not be made leaves the fd whose it was.
+            let mut state = transport.get().state.get()?;
+            state.fd = fd;
+            state.socket = Some(sock.unbind());
+        }
         scheduler.get().io.get()?.own(fd, true);
         Ok(transport.unbind())
     }
@@ -235,16 +244,16 @@ impl DatagramTransport {
         }
         let mut outcome = Ok(());
         if let Some(callee) = slf.get().callee(py)?
-            && let Err(error) = callee.call1(intern!(py, "connection_made"), slf.as_any())
+            && let Err(error) = callee.call1(name!("connection_made"), slf.as_any())
         {
             let message = "Exception in callback protocol.connection_made";
             outcome = Self::protocol_failed(slf, error, message);
         }
         Self::read(slf)?;
         if let Some(waiter) = waiter
-            && !waiter.call_method0(intern!(py, "done"))?.is_truthy()?
+            && !waiter.call_method0(name!("done"))?.is_truthy()?
         {
-            waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+            waiter.call_method1(name!("set_result"), (py.None(),))?;
         }
         outcome
     }
@@ -256,7 +265,7 @@ impl DatagramTransport {
         name: &str,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if let Some(value) = self.extra.bind(py).get_item(name)? {
+        if let Some(value) = self.extra.bind(py).get_item(Text(name))? {
             return Ok(Some(value));
         }
         let shown = |address: &Option<Address>| address.as_ref().map(|it| it.to_python(py)).transpose();
@@ -267,9 +276,9 @@ impl DatagramTransport {
                 let Some(socket) = self.py_socket(py)? else {
                     return Ok(default);
                 };
-                let module = py.import("asyncio.trsock")?;
-                let view = module.call_method1("TransportSocket", (socket,))?;
-                self.extra.bind(py).set_item("socket", &view)?;
+                let module = py.import(name!("asyncio.trsock"))?;
+                let view = module.call_method1(name!("TransportSocket"), (socket,))?;
+                self.extra.bind(py).set_item(name!("socket"), &view)?;
                 Ok(Some(view))
             }
             _ => Ok(default),
@@ -291,13 +300,14 @@ impl DatagramTransport {
         Ok(self.state.get()?.phase >= Phase::Closing)
     }
 
-    fn get_write_buffer_size(&self) -> PyResult<usize> {
-        Ok(self.state.get()?.queued)
+    fn get_write_buffer_size(&self) -> PyResult<Int> {
+        Ok(Int::new(self.state.get()?.queued))
     }
 
     /// The water marks, `(low, high)`, in bytes.
-    fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        Ok(self.state.get()?.flow.limits())
+    fn get_write_buffer_limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let limits = self.state.get()?.flow.limits();
+        pair(py, limits)
     }
 
     #[pyo3(signature = (high = None, low = None))]
@@ -349,7 +359,7 @@ impl DatagramTransport {
                     context: this.context.clone_ref(py),
                 };
                 let reason = error.into_pyobject(py)?;
-                callee.call1(intern!(py, "connection_lost"), &reason).map(drop)
+                callee.call1(name!("connection_lost"), &reason).map(drop)
             }
             None => Ok(()),
         };
@@ -371,17 +381,17 @@ impl DatagramTransport {
     /// What `isinstance` sees: asyncio's `DatagramTransport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.scheduler.bind(py).getattr(intern!(py, "_datagram_class"))
+        self.scheduler.bind(py).getattr(name!("_datagram_class"))
     }
 
-    fn __repr__(&self) -> PyResult<String> {
+    fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
         let phase = state.phase.name();
         let reading = if state.paused { "paused" } else { "polling" };
-        Ok(format!(
+        Ok(Text(format!(
             "<DatagramTransport {phase} fd={} read={reading} write=<bufsize={}>>",
             state.fd, state.queued
-        ))
+        )))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use super::stream::{Phase, Stream, StreamTransport};
 use crate::call::{exception, os_error};
 use crate::io::Sent;
+use crate::make::{Int, name, py_error};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
 
@@ -33,8 +34,8 @@ pub struct FileSending {
 impl FileSending {
     /// How many bytes the socket has taken.
     #[getter]
-    fn sent(&self) -> usize {
-        self.sent.load(Ordering::Relaxed)
+    fn sent(&self) -> Int {
+        Int::new(self.sent.load(Ordering::Relaxed))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -139,12 +140,12 @@ impl StreamTransport {
             return Ok(());
         };
         let future = &of.get().future;
-        if future.call_method0(py, "done")?.is_truthy(py)? {
+        if future.call_method0(py, name!("done"))?.is_truthy(py)? {
             return Ok(());
         }
         match error {
-            None => future.call_method1(py, "set_result", (py.None(),)),
-            Some(error) => future.call_method1(py, "set_exception", (exception(py, &error),)),
+            None => future.call_method1(py, name!("set_result"), (py.None(),)),
+            Some(error) => future.call_method1(py, name!("set_exception"), (exception(py, &error),)),
         }
         .map(drop)
     }
@@ -153,7 +154,7 @@ impl StreamTransport {
     pub(super) fn cut_file(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::file_ended(
             this,
-            Some(PyConnectionError::new_err("Connection closed by peer")),
+            Some(py_error::<PyConnectionError>("Connection closed by peer")),
         )
     }
 }
@@ -177,7 +178,7 @@ impl StreamTransport {
             slf.get().scheduler.get().check_free()?;
             let mut state = slf.get().state.get()?;
             if state.phase >= Phase::Closing {
-                return Err(PyRuntimeError::new_err("Transport is closing"));
+                return Err(py_error::<PyRuntimeError>("Transport is closing"));
             }
             state.file = Some(Box::new(Sending {
                 file,
@@ -224,8 +225,8 @@ impl StreamTransport {
     /// How `loop.sendfile` goes about it.
     #[getter(_sendfile_compatible)]
     fn sendfile_compatible<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        py.import("asyncio.constants")?
-            .getattr("_SendfileMode")?
-            .getattr("TRY_NATIVE")
+        py.import(name!("asyncio.constants"))?
+            .getattr(name!("_SendfileMode"))?
+            .getattr(name!("TRY_NATIVE"))
     }
 }

@@ -3,6 +3,8 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::make::py_error;
+
 /// asyncio's default high-water mark, in bytes.
 pub const HIGH_WATER: usize = 64 * 1024;
 
@@ -53,7 +55,7 @@ impl Flow {
         let high = high.unwrap_or_else(|| low.map_or(default as i64, |low| low.saturating_mul(4)));
         let low = low.unwrap_or(high / 4);
         if low < 0 || high < low {
-            return Err(PyValueError::new_err(format!(
+            return Err(py_error::<PyValueError>(format!(
                 "high ({high}) must be >= low ({low}) must be >= 0"
             )));
         }

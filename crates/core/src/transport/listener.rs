@@ -5,13 +5,13 @@ use std::os::fd::RawFd;
 use proact_driver::{Completion, Op, Token};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::stream::StreamTransport;
 use crate::call::{current_context, exception, in_context, io_error, os_error, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Sent;
+use crate::make::{Float, Int, name};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
 
@@ -49,8 +49,8 @@ impl Listener {
         server: Option<Bound<'_, PyAny>>,
         adopt: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Listener> {
-        let fd: RawFd = sock.call_method0(intern!(scheduler.py(), "fileno"))?.extract()?;
-        let family: i32 = sock.getattr(intern!(scheduler.py(), "family"))?.extract()?;
+        let fd: RawFd = sock.call_method0(name!("fileno"))?.extract()?;
+        let family: i32 = sock.getattr(name!("family"))?.extract()?;
         Ok(Listener {
             scheduler: scheduler.clone().unbind(),
             socket: sock.unbind(),
@@ -177,12 +177,15 @@ impl Listener {
         let listener = this.get();
         let scheduler = listener.scheduler.bind(py);
         if !is_hopeless(error) {
-            let start = this.getattr(intern!(py, "start"))?;
-            scheduler.call_method1("call_later", (RETRY_DELAY, start))?;
+            let start = this.getattr(name!("start"))?;
+            scheduler.call_method1(name!("call_later"), (Float(RETRY_DELAY), start))?;
         }
         let raised = exception(py, &os_error(error));
         scheduler
-            .call_method1("_accept_failed", (raised, &listener.socket, is_exhaustion(error)))
+            .call_method1(
+                name!("_accept_failed"),
+                (raised, &listener.socket, is_exhaustion(error)),
+            )
             .map(drop)
     }
 
@@ -191,7 +194,7 @@ impl Listener {
         let scheduler = self.scheduler.bind(py);
         let outcome = in_context(py, &self.context, || {
             if let Some(adopt) = &self.adopt {
-                return adopt.call1(py, (fd, &self.factory)).map(drop);
+                return adopt.call1(py, (Int::new(fd), &self.factory)).map(drop);
             }
             if self.is_internet {
                 set_nodelay(fd);
@@ -215,7 +218,7 @@ impl Listener {
         });
         match outcome {
             Err(error) if !stops_the_loop(py, &error) => scheduler
-                .call_method1("_connection_failed", (exception(py, &error),))
+                .call_method1(name!("_connection_failed"), (exception(py, &error),))
                 .map(drop),
             outcome => outcome,
         }

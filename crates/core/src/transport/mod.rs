@@ -29,29 +29,22 @@ use crate::ending::finalise;
 use crate::scheduler::Scheduler;
 
 /// A new instance of a class with a `__dict__`, which is made only for those who put something in: CPython 3.11 and 3.12 make
-/// one with each instance, and 3.11 may collect garbage meanwhile, when there is nothing yet in the instance to be visited.
+/// one with each instance, 3.11 may collect garbage meanwhile, and with no memory for it both drop the instance, while there
+/// is nothing yet in it to be visited or dropped.
 fn instance<T: PyClass>(py: Python<'_>, value: impl Into<PyClassInitializer<T>>) -> PyResult<Bound<'_, T>> {
-    // SAFETY: called with the GIL; sets a flag of the interpreter's.
-    let collects = cfg!(not(Py_3_12)) && unsafe { ffi::PyGC_Disable() } != 0;
-    let made = Bound::new(py, value);
-    if collects {
-        // SAFETY: as above.
-        unsafe { ffi::PyGC_Enable() };
-    }
-    let object = made?;
-    // SAFETY: a live object that nobody else has seen; its dictionary, where there is one, is empty and goes.
+    let class = T::type_object_raw(py);
+    // SAFETY: called with the GIL; sets a flag of the interpreter's, and hides from it where an instance has its dictionary. No
+    // code of Python's runs until both are as they were.
     unsafe {
-        let place = _PyObject_GetDictPtr(object.as_ptr());
-        if !place.is_null() {
-            ffi::Py_XDECREF(std::mem::replace(&mut *place, std::ptr::null_mut()));
+        let collects = cfg!(not(Py_3_12)) && ffi::PyGC_Disable() != 0;
+        let place = std::mem::replace(&mut (*class).tp_dictoffset, 0);
+        let made = Bound::new(py, value);
+        (*class).tp_dictoffset = place;
+        if collects {
+            ffi::PyGC_Enable();
         }
+        made
     }
-    Ok(object)
-}
-
-unsafe extern "C" {
-    /// Where an object has the reference to its `__dict__`.
-    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
 }
 
 /// A transport that nobody closed is gone: its fd is closed if it is `ours`, which `release` finds out, its number is free

@@ -12,7 +12,6 @@ use proact_driver::{Completion, Op, Token, syscalls};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -27,6 +26,7 @@ use crate::call::{
 use crate::cell::LoopCell;
 use crate::ending::finalise;
 use crate::io::Sent;
+use crate::make::{Text, dict, name, py_error};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
 
@@ -99,18 +99,18 @@ impl PipeTransport {
         writes: bool,
     ) -> PyResult<PipeTransport> {
         let py = scheduler.py();
-        let fd: RawFd = pipe.call_method0(intern!(py, "fileno"))?.extract()?;
+        let fd: RawFd = pipe.call_method0(name!("fileno"))?.extract()?;
         let kind = file_type(fd)?;
         if !matches!(kind, libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR) {
-            return Err(PyValueError::new_err(if writes {
+            return Err(py_error::<PyValueError>(if writes {
                 "Pipe transport is only for pipes, sockets and character devices"
             } else {
                 "Pipe transport is for pipes/sockets only."
             }));
         }
         set_nonblocking(fd);
-        let extra = extra.unwrap_or_else(|| PyDict::new(py));
-        extra.set_item("pipe", &pipe)?;
+        let extra = extra.map_or_else(|| dict(py), Ok)?;
+        extra.set_item(name!("pipe"), &pipe)?;
         Ok(PipeTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
@@ -161,13 +161,13 @@ impl PipeTransport {
             return Err(error.clone_ref(py));
         }
         let hook = if quiet {
-            "_transport_failed"
+            name!("_transport_failed")
         } else {
-            "_protocol_failed"
+            name!("_protocol_failed")
         };
         let scheduler = this.get().scheduler.bind(py);
         scheduler
-            .call_method1(hook, (this, exception(py, error), message))
+            .call_method1(hook, (this, exception(py, error), Text(message)))
             .map(drop)
     }
 
@@ -272,14 +272,14 @@ impl PipeTransport {
         match unsafe { syscalls::attempt(&op) } {
             syscalls::AGAIN => Ok(()),
             0 => {
-                let outcome = callee.call0(intern!(py, "eof_received"));
+                let outcome = callee.call0(name!("eof_received"));
                 let told = Self::report(this, outcome, "eof_received");
                 Self::lose(this, None).and(told)
             }
             error if error < 0 => Self::fatal(this, error),
             count => {
                 let data = shorten(bytes, count as usize)?;
-                let outcome = callee.call1(intern!(py, "data_received"), data.as_any());
+                let outcome = callee.call1(name!("data_received"), data.as_any());
                 Self::report(this, outcome, "data_received")
             }
         }
@@ -341,7 +341,10 @@ impl PipeTransport {
                 return Ok(());
             }
         }
-        this.get().scheduler.get().method_soon(this.as_any(), "_finish")
+        this.get()
+            .scheduler
+            .get()
+            .method_soon(this.as_any(), name!("_finish"))
     }
 
     fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -380,16 +383,16 @@ impl PipeTransport {
         }
         let outcome = match slf.get().callee(py)? {
             Some(callee) => {
-                let made = callee.call1(intern!(py, "connection_made"), slf.as_any());
+                let made = callee.call1(name!("connection_made"), slf.as_any());
                 Self::report(slf, made, "connection_made")
             }
             None => Ok(()),
         };
         Self::poll(slf)?;
         if let Some(waiter) = waiter
-            && !waiter.call_method0(intern!(py, "done"))?.is_truthy()?
+            && !waiter.call_method0(name!("done"))?.is_truthy()?
         {
-            waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+            waiter.call_method1(name!("set_result"), (py.None(),))?;
         }
         outcome
     }
@@ -412,13 +415,13 @@ impl PipeTransport {
         let mut outcome = Ok(());
         if let Some(callee) = callee {
             let reason = error.into_pyobject(py)?;
-            let lost = callee.call1(intern!(py, "connection_lost"), &reason);
+            let lost = callee.call1(name!("connection_lost"), &reason);
             outcome = Self::report(slf, lost, "connection_lost");
         }
         // No op uses the fd any more; the pipe object closes it.
         this.scheduler.get().io.get()?.driver.forget(fd);
         if let Some(pipe) = pipe {
-            let closed = pipe.into_bound(py).call_method0(intern!(py, "close"));
+            let closed = pipe.into_bound(py).call_method0(name!("close"));
             Self::report(slf, closed, "pipe.close")?;
         }
         outcome
@@ -431,7 +434,7 @@ impl PipeTransport {
         name: &str,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(self.extra.bind(py).get_item(name)?.or(default))
+        Ok(self.extra.bind(py).get_item(Text(name))?.or(default))
     }
 
     fn set_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
@@ -473,13 +476,13 @@ impl PipeTransport {
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let scheduler = slf.get().scheduler.bind(slf.py());
         if slf.get().writes {
-            scheduler.getattr(intern!(slf.py(), "_write_pipe_class"))
+            scheduler.getattr(name!("_write_pipe_class"))
         } else {
-            scheduler.getattr(intern!(slf.py(), "_read_pipe_class"))
+            scheduler.getattr(name!("_read_pipe_class"))
         }
     }
 
-    fn __repr__(&self) -> PyResult<String> {
+    fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
         let phase = match state.phase {
             Phase::New | Phase::Open => "open",
@@ -487,12 +490,12 @@ impl PipeTransport {
             Phase::Closed => "closed",
         };
         let fd = state.fd;
-        Ok(if self.writes {
+        Ok(Text(if self.writes {
             format!("<WritePipeTransport {phase} fd={fd} bufsize={}>", state.out.len())
         } else {
             let reading = if state.paused { "paused" } else { "polling" };
             format!("<ReadPipeTransport {phase} fd={fd} {reading}>")
-        })
+        }))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -560,7 +563,7 @@ impl Drop for PipeTransport {
             } else {
                 Ok(())
             };
-            let closed = pipe.call_method0(py, intern!(py, "close")).map(drop);
+            let closed = pipe.call_method0(py, name!("close")).map(drop);
             one_after_other(py, warned, closed)
         });
     }

@@ -8,7 +8,6 @@
 use std::num::NonZero;
 
 use proact_driver::{Completion, Flags, Op, syscalls};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -18,6 +17,7 @@ use crate::call::{
     bytes_memory, copy_bytes, io_error, one_after_other, os_error, shorten, stops_the_loop, uninit_bytes,
 };
 use crate::io::{Io, Sent};
+use crate::make::name;
 use crate::slots::Target;
 
 /// The most that one bulk receive takes, in bytes: 64 KiB with what TLS adds to them, and more. An object of this size
@@ -286,7 +286,7 @@ impl StreamTransport {
             }
             state.held.push_front(Held::Data(rest.unbind()));
         }
-        Self::soon(this, "_deliver_held")
+        Self::soon(this, name!("_deliver_held"))
     }
 
     fn updated(this: &Bound<'_, Self>, callee: &Callee<'_>, count: usize) -> PyResult<()> {
@@ -299,7 +299,7 @@ impl StreamTransport {
     /// The peer has ended its side.
     fn deliver_end(this: &Bound<'_, Self>, callee: &Callee<'_>) -> PyResult<()> {
         let outcome = callee
-            .call0(intern!(this.py(), "eof_received"))
+            .call0(name!("eof_received"))
             .and_then(|keep| keep.is_truthy());
         match outcome {
             // The protocol still has something to say.
@@ -365,7 +365,7 @@ impl StreamTransport {
         };
         // Not from here: the caller does not expect to be called back.
         if has_held {
-            Self::soon(slf, "_deliver_held")
+            Self::soon(slf, name!("_deliver_held"))
         } else {
             Self::receive(slf)
         }
@@ -394,7 +394,7 @@ impl StreamTransport {
             };
             if outcome.is_err() {
                 // What is behind it comes in the next run.
-                return Self::soon(slf, "_deliver_held").and(outcome);
+                return Self::soon(slf, name!("_deliver_held")).and(outcome);
             }
         }
     }

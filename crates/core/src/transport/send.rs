@@ -16,6 +16,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use super::stream::{Phase, Stream, StreamTransport};
 use crate::call::{exception, method0, one_after_other, os_error, stops_the_loop};
 use crate::io::{Io, Sent};
+use crate::make::{Name, Text, name, py_error};
 use crate::slots::Target;
 
 /// asyncio's: a program that goes on writing into a lost connection is told in the log.
@@ -40,7 +41,7 @@ pub(super) fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
         "data argument must be a bytes-like object, not {}",
         kind.name()?.repr()?
     );
-    Err(PyTypeError::new_err(message))
+    Err(py_error::<PyTypeError>(message))
 }
 
 impl Stream {
@@ -178,8 +179,8 @@ impl StreamTransport {
             state.futile
         };
         if futile >= FUTILE_WRITES {
-            let logger = py.import("asyncio.log")?.getattr("logger")?;
-            logger.call_method1("warning", ("socket.send() raised exception.",))?;
+            let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
+            logger.call_method1(name!("warning"), (Text("socket.send() raised exception."),))?;
         }
         Ok(())
     }
@@ -192,7 +193,7 @@ impl StreamTransport {
         };
         // The caller is the program, possibly inside the transport's context already: it is called in whatever it has.
         if pauses {
-            Self::flow(this, "pause_writing", false)
+            Self::flow(this, name!("pause_writing"), false)
         } else {
             Ok(())
         }
@@ -205,32 +206,34 @@ impl StreamTransport {
             state.flow.resumes(size)
         };
         if resumes {
-            Self::flow(this, "resume_writing", true)
+            Self::flow(this, name!("resume_writing"), true)
         } else {
             Ok(())
         }
     }
 
     /// `pause_writing` or `resume_writing`; what it raises is reported and changes nothing.
-    fn flow(this: &Bound<'_, Self>, method: &str, enters: bool) -> PyResult<()> {
+    fn flow(this: &Bound<'_, Self>, method: &'static Name, enters: bool) -> PyResult<()> {
         let py = this.py();
         let Some((callee, _)) = this.get().callee(py)? else {
             return Ok(());
         };
-        let name = pyo3::types::PyString::intern(py, method);
         let outcome = if enters {
-            callee.call0(&name)
+            callee.call0(method)
         } else {
-            method0(&callee.protocol, &name)
+            method0(&callee.protocol, method)
         };
         match outcome {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
                 let scheduler = this.get().scheduler.bind(py);
-                let message = format!("protocol.{method}() failed");
+                let message = format!("protocol.{}() failed", method.text());
                 scheduler
-                    .call_method1("_protocol_failed", (this, exception(py, &error), message))
+                    .call_method1(
+                        name!("_protocol_failed"),
+                        (this, exception(py, &error), Text(message)),
+                    )
                     .map(drop)
             }
         }

@@ -10,9 +10,8 @@ use proact_driver::Token;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::file::Sending;
 use super::flow::{Flow, HIGH_WATER};
@@ -22,6 +21,7 @@ use super::rare::Rare;
 use crate::address::Ends;
 use crate::call::{Reason, current_context, exception, stops_the_loop};
 use crate::cell::LoopCell;
+use crate::make::{Int, Name, Text, dict, name, pair, py_error};
 use crate::scheduler::Scheduler;
 
 /// How a connection is received from.
@@ -131,7 +131,7 @@ impl StreamTransport {
         let py = scheduler.py();
         let buffered = scheduler.get().is_buffered(&protocol)?;
         let state = Stream {
-            fd,
+            fd: -1,
             phase: Phase::New,
             protocol: Some(protocol.unbind()),
             buffered,
@@ -151,7 +151,7 @@ impl StreamTransport {
             flow: Flow::new(HIGH_WATER),
             futile: 0,
             error: None,
-            socket,
+            socket: None,
             server: server.map(Bound::unbind),
         };
         let transport = StreamTransport {
@@ -161,6 +161,12 @@ impl StreamTransport {
             state: LoopCell::new(state),
         };
         let transport = super::instance(py, transport)?;
+        {
+            // Only now: what could not be made leaves the fd whose it was.
+            let mut state = transport.get().state.get()?;
+            state.fd = fd;
+            state.socket = socket;
+        }
         let begun = match scheduler.get().io.get() {
             Ok(mut io) => {
                 io.own(fd, true);
@@ -168,7 +174,7 @@ impl StreamTransport {
             }
             Err(error) => Err(error),
         };
-        let begun = begun.and_then(|()| transport.get().attach(&transport, "_attach"));
+        let begun = begun.and_then(|()| transport.get().attach(&transport, name!("_attach")));
         if let Err(error) = begun {
             // The fd stays whose it was.
             let socket = {
@@ -185,7 +191,7 @@ impl StreamTransport {
     }
 
     /// Tells the server, where there is one, that a connection came or went.
-    pub(super) fn attach(&self, this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+    pub(super) fn attach(&self, this: &Bound<'_, Self>, method: &'static Name) -> PyResult<()> {
         let py = this.py();
         let server = self
             .state
@@ -195,9 +201,9 @@ impl StreamTransport {
             .map(|server| server.clone_ref(py));
         let Some(server) = server else { return Ok(()) };
         if self.scheduler.get().server_takes_transport() {
-            server.call_method1(py, PyString::intern(py, method), (this,))?;
+            server.call_method1(py, method, (this,))?;
         } else {
-            server.call_method0(py, PyString::intern(py, method))?;
+            server.call_method0(py, method)?;
         }
         Ok(())
     }
@@ -226,8 +232,8 @@ impl StreamTransport {
         }
         let scheduler = this.get().scheduler.bind(py);
         let told = scheduler.call_method1(
-            intern!(py, "_transport_failed"),
-            (this, exception(py, &error), message),
+            name!("_transport_failed"),
+            (this, exception(py, &error), Text(message)),
         );
         // Whatever an exception handler raises: the connection ends.
         Self::lose(this, Some(error))?;
@@ -252,11 +258,11 @@ impl StreamTransport {
             return Ok(None);
         }
         // Made only for those who ask; it shares the fd, which stays the transport's (see `release_socket`).
-        let keywords = PyDict::new(py);
-        keywords.set_item("fileno", fd)?;
+        let keywords = dict(py)?;
+        keywords.set_item(name!("fileno"), Int::new(fd))?;
         let socket = py
-            .import("socket")?
-            .getattr("socket")?
+            .import(name!("socket"))?
+            .getattr(name!("socket"))?
             .call((), Some(&keywords))?;
         transport.state.get()?.socket = Some(socket.clone().unbind());
         Ok(Some(socket))
@@ -266,10 +272,7 @@ impl StreamTransport {
     pub(super) fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
         let socket = self.state.get()?.socket.take();
         match socket {
-            Some(socket) => Ok(socket
-                .call_method0(py, intern!(py, "detach"))?
-                .extract::<RawFd>(py)?
-                >= 0),
+            Some(socket) => Ok(socket.call_method0(py, name!("detach"))?.extract::<RawFd>(py)? >= 0),
             None => Ok(true),
         }
     }
@@ -287,7 +290,7 @@ impl StreamTransport {
         extra: Option<Bound<'_, PyDict>>,
         server: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<StreamTransport>> {
-        let fd = sock.call_method0(intern!(scheduler.py(), "fileno"))?.extract()?;
+        let fd = sock.call_method0(name!("fileno"))?.extract()?;
         StreamTransport::create(scheduler, fd, Some(sock.unbind()), protocol, extra, server)
     }
 
@@ -304,14 +307,17 @@ impl StreamTransport {
         }
         let mut outcome = Ok(());
         if let Some((callee, _)) = this.callee(py)? {
-            let made = callee.call1(intern!(py, "connection_made"), slf.as_any());
+            let made = callee.call1(name!("connection_made"), slf.as_any());
             match made {
                 Err(error) if stops_the_loop(py, &error) => outcome = Err(error),
                 Err(error) => {
                     let scheduler = this.scheduler.bind(py);
                     let message = "Exception in callback protocol.connection_made";
                     outcome = scheduler
-                        .call_method1("_protocol_failed", (slf, exception(py, &error), message))
+                        .call_method1(
+                            name!("_protocol_failed"),
+                            (slf, exception(py, &error), Text(message)),
+                        )
                         .map(drop);
                 }
                 Ok(_) => {}
@@ -321,11 +327,11 @@ impl StreamTransport {
             Self::receive(slf)?;
             return outcome;
         };
-        if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-            waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        if !waiter.call_method0(name!("done"))?.is_truthy()? {
+            waiter.call_method1(name!("set_result"), (py.None(),))?;
         }
         // Whoever waits has the transport before the protocol has its first data.
-        Self::soon(slf, "_begin_reading")?;
+        Self::soon(slf, name!("_begin_reading"))?;
         outcome
     }
 
@@ -344,7 +350,7 @@ impl StreamTransport {
         let this = slf.get();
         let extra = this.state.get()?.extra.as_ref().map(|extra| extra.clone_ref(py));
         if let Some(extra) = extra
-            && let Some(value) = extra.bind(py).get_item(name)?
+            && let Some(value) = extra.bind(py).get_item(Text(name))?
         {
             return Ok(Some(value));
         }
@@ -354,14 +360,14 @@ impl StreamTransport {
             "socket" => match Self::py_socket(slf)? {
                 Some(socket) => {
                     let view = py
-                        .import("asyncio.trsock")?
-                        .call_method1("TransportSocket", (socket,))?;
-                    let made = PyDict::new(py).unbind();
+                        .import(name!("asyncio.trsock"))?
+                        .call_method1(name!("TransportSocket"), (socket,))?;
+                    let made = dict(py)?.unbind();
                     let extra = {
                         let mut state = this.state.get()?;
                         state.extra.get_or_insert(made).clone_ref(py)
                     };
-                    extra.bind(py).set_item("socket", &view)?;
+                    extra.bind(py).set_item(name!("socket"), &view)?;
                     Some(view)
                 }
                 None => None,
@@ -405,13 +411,14 @@ impl StreamTransport {
         Ok(state.phase < Phase::Closing && !state.paused)
     }
 
-    fn get_write_buffer_size(&self) -> PyResult<usize> {
-        Ok(self.state.get()?.out.len())
+    fn get_write_buffer_size(&self) -> PyResult<Int> {
+        Ok(Int::new(self.state.get()?.out.len()))
     }
 
     /// The water marks, `(low, high)`, in bytes.
-    fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        Ok(self.state.get()?.flow.limits())
+    fn get_write_buffer_limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let limits = self.state.get()?.flow.limits();
+        pair(py, limits)
     }
 
     #[pyo3(signature = (high = None, low = None))]
@@ -436,18 +443,18 @@ impl StreamTransport {
         slf.get()
             .scheduler
             .bind(slf.py())
-            .getattr(intern!(slf.py(), "_transport_class"))
+            .getattr(name!("_transport_class"))
     }
 
-    fn __repr__(&self) -> PyResult<String> {
+    fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
         let phase = state.phase.name();
         let reading = if state.paused { "paused" } else { "polling" };
-        Ok(format!(
+        Ok(Text(format!(
             "<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>",
             state.fd,
             state.out.len()
-        ))
+        )))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -474,10 +481,12 @@ impl StreamTransport {
     pub(super) fn check_writable(&self) -> PyResult<()> {
         let state = self.state.get()?;
         if state.eof {
-            return Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"));
+            return Err(py_error::<PyRuntimeError>(
+                "Cannot call write() after write_eof()",
+            ));
         }
         if state.file.is_some() {
-            return Err(PyRuntimeError::new_err(
+            return Err(py_error::<PyRuntimeError>(
                 "unable to write; sendfile is in progress",
             ));
         }
@@ -485,7 +494,7 @@ impl StreamTransport {
     }
 
     /// Schedules a method of this transport for the next turn.
-    pub(super) fn soon(this: &Bound<'_, Self>, method: &str) -> PyResult<()> {
+    pub(super) fn soon(this: &Bound<'_, Self>, method: &'static Name) -> PyResult<()> {
         // Not the transport's own context, which those methods enter themselves.
         this.get().scheduler.get().method_soon(this.as_any(), method)
     }

@@ -11,6 +11,7 @@ use super::{DatagramTransport, Known};
 use crate::address::Address;
 use crate::call::{one_after_other, os_error};
 use crate::io::Sent;
+use crate::make::name;
 use crate::ready::Ready;
 use crate::slots::Target;
 use crate::transport::stream::Phase;
@@ -154,7 +155,7 @@ impl DatagramTransport {
             return Ok(());
         };
         let error = os_error(error).into_value(py);
-        let told = callee.call1(pyo3::intern!(py, "error_received"), error.bind(py).as_any());
+        let told = callee.call1(name!("error_received"), error.bind(py).as_any());
         told.map(drop).or_else(|error| {
             Self::protocol_failed(this, error, "Exception in callback protocol.error_received")
         })

@@ -4,7 +4,6 @@ use std::os::fd::RawFd;
 
 use proact_driver::{Completion, Op, syscalls};
 use pyo3::exceptions::{PyOSError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -12,6 +11,7 @@ use super::{DatagramTransport, Datagrams};
 use crate::address::Address;
 use crate::call::{exception, method0, method1, os_error, stops_the_loop};
 use crate::io::Sent;
+use crate::make::{Float, Text, name, py_error};
 use crate::slots::Target;
 use crate::transport::send::{FUTILE_WRITES, snapshot};
 use crate::transport::stream::Phase;
@@ -94,8 +94,8 @@ impl DatagramTransport {
             state.futile
         };
         if futile >= FUTILE_WRITES {
-            let logger = py.import("asyncio.log")?.getattr("logger")?;
-            logger.call_method1("warning", ("socket.send() raised exception.",))?;
+            let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
+            logger.call_method1(name!("warning"), (Text("socket.send() raised exception."),))?;
         }
         Ok(())
     }
@@ -181,9 +181,11 @@ impl DatagramTransport {
 
     fn retry_later(this: &Bound<'_, Self>) -> PyResult<()> {
         this.get().state.get()?.retrying = true;
-        let retry = this.getattr("_retry")?;
+        let retry = this.getattr(name!("_retry"))?;
         let scheduler = this.get().scheduler.bind(this.py());
-        scheduler.call_method1("call_later", (RETRY, retry)).map(drop)
+        scheduler
+            .call_method1(name!("call_later"), (Float(RETRY), retry))
+            .map(drop)
     }
 
     pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -196,7 +198,7 @@ impl DatagramTransport {
         match this.get().callee(py)? {
             // The caller is the program: it is called in the context that it has.
             Some(callee) if pauses => {
-                let paused = method0(&callee.protocol, intern!(py, "pause_writing")).map(drop);
+                let paused = method0(&callee.protocol, name!("pause_writing")).map(drop);
                 paused.or_else(|error| Self::protocol_failed(this, error, "protocol.pause_writing() failed"))
             }
             _ => Ok(()),
@@ -212,7 +214,7 @@ impl DatagramTransport {
         };
         match this.get().callee(py)? {
             Some(callee) if resumes => {
-                let resumed = callee.call0(intern!(py, "resume_writing")).map(drop);
+                let resumed = callee.call0(name!("resume_writing")).map(drop);
                 resumed
                     .or_else(|error| Self::protocol_failed(this, error, "protocol.resume_writing() failed"))
             }
@@ -233,7 +235,7 @@ impl DatagramTransport {
             return Ok(());
         };
         let error = exception(py, &error);
-        method1(&callee.protocol, intern!(py, "error_received"), error.bind(py)).map(drop)
+        method1(&callee.protocol, name!("error_received"), error.bind(py)).map(drop)
     }
 }
 
@@ -256,7 +258,7 @@ impl DatagramTransport {
             && !addr.eq(&fixed.shown)?
         {
             let message = format!("Invalid address: must be None or {}", fixed.shown.bind(py).str()?);
-            return Err(PyValueError::new_err(message));
+            return Err(py_error::<PyValueError>(message));
         }
         let phase = this.state.get()?.phase;
         if phase == Phase::Closed || (phase == Phase::Lost && this.fixed.is_some()) {

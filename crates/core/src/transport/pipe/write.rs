@@ -2,13 +2,13 @@
 
 use proact_driver::{Op, syscalls};
 use pyo3::exceptions::PyNotImplementedError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::{PipeTransport, WritePipeTransport};
 use crate::call::method0;
 use crate::io::Sent;
+use crate::make::{Int, Text, name, pair};
 use crate::scheduler::Scheduler;
 use crate::slots::Target;
 use crate::transport::flow::HIGH_WATER;
@@ -58,7 +58,7 @@ impl PipeTransport {
         };
         let told = match this.get().callee(py)? {
             Some(callee) if resumes => {
-                let outcome = callee.call0(intern!(py, "resume_writing"));
+                let outcome = callee.call0(name!("resume_writing"));
                 Self::report(this, outcome, "resume_writing")
             }
             _ => Ok(()),
@@ -78,7 +78,7 @@ impl PipeTransport {
         // The caller is the program, possibly inside the transport's context already.
         match this.get().callee(this.py())? {
             Some(callee) if pauses => {
-                let outcome = method0(&callee.protocol, intern!(this.py(), "pause_writing"));
+                let outcome = method0(&callee.protocol, name!("pause_writing"));
                 Self::report(this, outcome, "pause_writing")
             }
             _ => Ok(()),
@@ -129,9 +129,9 @@ impl WritePipeTransport {
                 let warns = state.futile > FUTILE_WRITES;
                 drop(state);
                 if warns {
-                    let logger = slf.py().import("asyncio.log")?.getattr("logger")?;
+                    let logger = slf.py().import(name!("asyncio.log"))?.getattr(name!("logger"))?;
                     let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
-                    logger.call_method1("warning", (message,))?;
+                    logger.call_method1(name!("warning"), (Text(message),))?;
                 }
                 return Ok(());
             }
@@ -149,10 +149,10 @@ impl WritePipeTransport {
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         let joined = slf
             .py()
-            .import("builtins")?
-            .getattr("bytes")?
+            .import(name!("builtins"))?
+            .getattr(name!("bytes"))?
             .call0()?
-            .call_method1("join", (list_of_data,))?;
+            .call_method1(name!("join"), (list_of_data,))?;
         Self::write(slf, &joined)
     }
 
@@ -170,13 +170,14 @@ impl WritePipeTransport {
         PipeTransport::lose(slf.as_super(), None)
     }
 
-    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        Ok(slf.as_super().get().state.get()?.out.len())
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<Int> {
+        Ok(Int::new(slf.as_super().get().state.get()?.out.len()))
     }
 
     /// The water marks, `(low, high)`, in bytes.
-    fn get_write_buffer_limits(slf: &Bound<'_, Self>) -> PyResult<(usize, usize)> {
-        Ok(slf.as_super().get().state.get()?.flow.limits())
+    fn get_write_buffer_limits<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let limits = slf.as_super().get().state.get()?.flow.limits();
+        pair(slf.py(), limits)
     }
 
     #[pyo3(signature = (high = None, low = None))]

@@ -1,11 +1,11 @@
 //! How a TLS transport ends: what was written goes out, close_notify is exchanged, and the transport below is closed;
 //! `connection_lost` comes once that is.
 
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Phase, TLSTransport, Told, session};
 use crate::call::one_after_other;
+use crate::make::{name, py_error};
 
 impl TLSTransport {
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -25,7 +25,7 @@ impl TLSTransport {
         match phase {
             Phase::Handshake => Self::lose(this, None),
             Phase::Wrapped => {
-                let timer = Self::later(this, &this.get().timeouts.1, "_shutdown_timed_out")?;
+                let timer = Self::later(this, &this.get().timeouts.1, name!("_shutdown_timed_out"))?;
                 this.get().state.get()?.shutdown_timer = Some(timer);
                 Self::flush(this)
             }
@@ -84,11 +84,9 @@ impl TLSTransport {
             state.lower.as_ref().map(|lower| lower.clone_ref(py))
         };
         let Some(lower) = lower else { return Ok(()) };
-        let close = lower.bind(py).getattr(intern!(py, "close"))?;
+        let close = lower.bind(py).getattr(name!("close"))?;
         let scheduler = this.get().scheduler.bind(py);
-        scheduler
-            .call_method1(intern!(py, "call_soon"), (close,))
-            .map(drop)
+        scheduler.call_method1(name!("call_soon"), (close,)).map(drop)
     }
 
     fn cancel_shutdown_timer(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -144,7 +142,7 @@ impl TLSTransport {
         let Some(lower) = slf.get().lower(slf.py())? else {
             return Ok(());
         };
-        let error = pyo3::exceptions::PyTimeoutError::new_err("SSL shutdown timed out");
+        let error = py_error::<pyo3::exceptions::PyTimeoutError>("SSL shutdown timed out");
         lower.force_close(slf.py(), Some(&error))
     }
 
@@ -177,10 +175,10 @@ impl TLSTransport {
             Self::cancel(py, timer)?;
         }
         if let Some(protocol) = protocol.filter(|_| tell) {
-            let lost = protocol.bind(py).getattr(intern!(py, "connection_lost"))?;
+            let lost = protocol.bind(py).getattr(name!("connection_lost"))?;
             let scheduler = this.scheduler.bind(py);
             let reason = exc.clone();
-            scheduler.call_method1(intern!(py, "call_soon"), (lost, reason))?;
+            scheduler.call_method1(name!("call_soon"), (lost, reason))?;
         }
         let error = exc.map(PyErr::from_value);
         this.wake(py, error.as_ref())

@@ -2,11 +2,11 @@
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::call::{exception, method1};
+use crate::make::name;
 use crate::transport::stream::StreamTransport;
 
 pub enum Lower {
@@ -41,27 +41,27 @@ impl Lower {
         let py = data.py();
         match self {
             Lower::Stream(stream) => StreamTransport::write_bytes(stream.bind(py), data),
-            Lower::Other(other) => method1(other.bind(py), intern!(py, "write"), data.as_any()).map(drop),
+            Lower::Other(other) => method1(other.bind(py), name!("write"), data.as_any()).map(drop),
         }
     }
 
     pub fn pause_reading(&self, py: Python<'_>, pause: bool) -> PyResult<()> {
         let method = if pause {
-            intern!(py, "pause_reading")
+            name!("pause_reading")
         } else {
-            intern!(py, "resume_reading")
+            name!("resume_reading")
         };
         self.bind(py).call_method0(method).map(drop)
     }
 
     pub fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.bind(py).call_method0(intern!(py, "close")).map(drop)
+        self.bind(py).call_method0(name!("close")).map(drop)
     }
 
     pub fn force_close(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let error = error.map(|error| exception(py, error));
         self.bind(py)
-            .call_method1(intern!(py, "_force_close"), (error,))
+            .call_method1(name!("_force_close"), (error,))
             .map(drop)
     }
 

@@ -15,15 +15,15 @@ use std::collections::VecDeque;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError};
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict};
 
 use self::lower::Lower;
 use self::session::Session;
 use crate::call::{exception, method1, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::ending::finalise;
+use crate::make::{Float, Name, Text, name, py_error};
 use crate::scheduler::Scheduler;
 use crate::timers::now;
 use crate::transport::flow::Flow;
@@ -115,18 +115,15 @@ impl TLSTransport {
     }
 
     /// Has a method of this transport called `delay` seconds from now.
-    fn later(this: &Bound<'_, Self>, delay: &Py<PyAny>, method: &str) -> PyResult<Py<PyAny>> {
+    fn later(this: &Bound<'_, Self>, delay: &Py<PyAny>, method: &'static Name) -> PyResult<Py<PyAny>> {
         let scheduler = this.get().scheduler.bind(this.py());
-        let timer = scheduler.call_method1(
-            intern!(this.py(), "call_later"),
-            (delay, this.getattr(PyString::intern(this.py(), method))?),
-        )?;
+        let timer = scheduler.call_method1(name!("call_later"), (delay, this.getattr(method)?))?;
         Ok(timer.unbind())
     }
 
     fn cancel(py: Python<'_>, timer: Option<Py<PyAny>>) -> PyResult<()> {
         match timer {
-            Some(timer) => timer.call_method0(py, intern!(py, "cancel")).map(drop),
+            Some(timer) => timer.call_method0(py, name!("cancel")).map(drop),
             None => Ok(()),
         }
     }
@@ -135,12 +132,12 @@ impl TLSTransport {
     fn wake(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let waiter = self.state.get()?.waiter.take();
         let Some(waiter) = waiter else { return Ok(()) };
-        if waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
+        if waiter.call_method0(py, name!("done"))?.is_truthy(py)? {
             return Ok(());
         }
         let told = match error {
-            Some(error) => waiter.call_method1(py, intern!(py, "set_exception"), (exception(py, error),)),
-            None => waiter.call_method1(py, intern!(py, "set_result"), (py.None(),)),
+            Some(error) => waiter.call_method1(py, name!("set_exception"), (exception(py, error),)),
+            None => waiter.call_method1(py, name!("set_result"), (py.None(),)),
         };
         told.map(drop)
     }
@@ -157,14 +154,14 @@ impl TLSTransport {
         if let Some(lower) = this.get().lower(py)? {
             lower.force_close(py, Some(&error))?;
         }
-        Self::report(this, "_transport_failed", &error, message)
+        Self::report(this, name!("_transport_failed"), &error, message)
     }
 
-    fn report(this: &Bound<'_, Self>, hook: &str, error: &PyErr, message: &str) -> PyResult<()> {
+    fn report(this: &Bound<'_, Self>, hook: &'static Name, error: &PyErr, message: &str) -> PyResult<()> {
         let py = this.py();
         let scheduler = this.get().scheduler.bind(py);
         scheduler
-            .call_method1(hook, (this, exception(py, error), message))
+            .call_method1(hook, (this, exception(py, error), Text(message)))
             .map(drop)
     }
 
@@ -184,7 +181,7 @@ impl TLSTransport {
         let timer = transport.state.get()?.handshake_timer.take();
         Self::cancel(py, timer)?;
         let object = transport.session.object.bind(py);
-        let certificate = match object.call_method0(intern!(py, "getpeercert")) {
+        let certificate = match object.call_method0(name!("getpeercert")) {
             Ok(certificate) => certificate,
             Err(error) => return Self::handshake_failed(this, error),
         };
@@ -192,13 +189,13 @@ impl TLSTransport {
         if let Some(began) = began {
             let took = now().saturating_sub(began) as f64 / 1e9;
             let scheduler = transport.scheduler.bind(py);
-            scheduler.call_method1("_handshake_took", (this, took))?;
+            scheduler.call_method1(name!("_handshake_took"), (this, Float(took)))?;
         }
         let extra = transport.extra.bind(py);
-        extra.set_item("peercert", certificate)?;
-        extra.set_item("cipher", object.call_method0(intern!(py, "cipher"))?)?;
-        extra.set_item("compression", object.call_method0(intern!(py, "compression"))?)?;
-        extra.set_item("ssl_object", object)?;
+        extra.set_item(name!("peercert"), certificate)?;
+        extra.set_item(name!("cipher"), object.call_method0(name!("cipher"))?)?;
+        extra.set_item(name!("compression"), object.call_method0(name!("compression"))?)?;
+        extra.set_item(name!("ssl_object"), object)?;
         let first = {
             let mut state = transport.state.get()?;
             state.phase = Phase::Wrapped;
@@ -209,9 +206,7 @@ impl TLSTransport {
             first
         };
         let told = match transport.protocol(py)? {
-            Some(protocol) if first => {
-                method1(&protocol, intern!(py, "connection_made"), this.as_any()).map(drop)
-            }
+            Some(protocol) if first => method1(&protocol, name!("connection_made"), this.as_any()).map(drop),
             _ => Ok(()),
         };
         match told {
@@ -324,12 +319,12 @@ impl TLSTransport {
             // Given up before it began.
             return lower.force_close(py, None);
         }
-        let timer = Self::later(slf, &this.timeouts.0, "_handshake_timed_out")?;
+        let timer = Self::later(slf, &this.timeouts.0, name!("_handshake_timed_out"))?;
         this.state.get()?.handshake_timer = Some(timer);
         if this.scheduler.get().is_debug() {
             this.state.get()?.handshake_began = Some(now());
             let scheduler = this.scheduler.bind(py);
-            scheduler.call_method1("_handshake_begins", (slf,))?;
+            scheduler.call_method1(name!("_handshake_begins"), (slf,))?;
         }
         Self::handshake(slf)
     }
@@ -344,7 +339,7 @@ impl TLSTransport {
             format!("SSL handshake is taking longer than {seconds} seconds: aborting the connection");
         Self::fatal(
             slf,
-            PyConnectionAbortedError::new_err(message),
+            py_error::<PyConnectionAbortedError>(message),
             "Fatal error on transport",
         )
     }
@@ -362,7 +357,9 @@ impl TLSTransport {
         match self.lower(py)? {
             Some(lower) => {
                 let below = lower.bind(py);
-                below.call_method1("get_extra_info", (name, default)).map(Some)
+                below
+                    .call_method1(name!("get_extra_info"), (name, default))
+                    .map(Some)
             }
             None => Ok(default),
         }
@@ -393,9 +390,9 @@ impl TLSTransport {
     #[getter]
     fn _sendfile_compatible<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.py()
-            .import("asyncio.constants")?
-            .getattr("_SendfileMode")?
-            .getattr("FALLBACK")
+            .import(name!("asyncio.constants"))?
+            .getattr(name!("_SendfileMode"))?
+            .getattr(name!("FALLBACK"))
     }
 
     /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
@@ -404,12 +401,12 @@ impl TLSTransport {
         slf.get()
             .scheduler
             .bind(slf.py())
-            .getattr(intern!(slf.py(), "_tls_transport_class"))
+            .getattr(name!("_tls_transport_class"))
     }
 
-    fn __repr__(&self) -> PyResult<String> {
+    fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
-        Ok(format!(
+        Ok(Text(format!(
             "<TLSTransport {} read={} write=<backlog={}>>",
             match state.phase {
                 Phase::Unwrapped if state.closed => "closed",
@@ -420,7 +417,7 @@ impl TLSTransport {
             },
             if state.paused { "paused" } else { "polling" },
             state.backlog_len
-        ))
+        )))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

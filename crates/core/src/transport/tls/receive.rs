@@ -1,11 +1,12 @@
 //! How a TLS transport receives: what arrives is decrypted as far as it goes, and given to the protocol in one piece.
 
-use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use super::session::Stop;
 use super::{Phase, READ_HIGH, TLSTransport, Told, reset};
 use crate::call::{method0, method1, stops_the_loop};
+use crate::make::{Int, Text, name, pair};
 
 impl TLSTransport {
     /// Bytes from the transport below.
@@ -53,7 +54,10 @@ impl TLSTransport {
 
     /// Has the next turn go on where this one stops.
     pub(super) fn resume_soon(this: &Bound<'_, Self>) -> PyResult<()> {
-        this.get().scheduler.get().method_soon(this.as_any(), "_resumed")
+        this.get()
+            .scheduler
+            .get()
+            .method_soon(this.as_any(), name!("_resumed"))
     }
 
     fn read_joined(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -62,7 +66,7 @@ impl TLSTransport {
         if let Some(data) = data
             && let Some(protocol) = this.get().protocol(py)?
         {
-            method1(&protocol, intern!(py, "data_received"), data.as_any())?;
+            method1(&protocol, name!("data_received"), data.as_any())?;
         }
         Self::stopped(this, stop)
     }
@@ -81,13 +85,13 @@ impl TLSTransport {
             if !buffered {
                 return Self::read_joined(this);
             }
-            let hint = this.get().session.unread(py)?.into_pyobject(py)?;
-            let buffer = method1(&protocol, intern!(py, "get_buffer"), hint.as_any())?;
+            let hint = Int::new(this.get().session.unread(py)?).into_pyobject(py)?;
+            let buffer = method1(&protocol, name!("get_buffer"), hint.as_any())?;
             let (count, stop) = this.get().session.read_into(&buffer)?;
             drop(buffer);
             if count > 0 {
-                let count = count.into_pyobject(py)?;
-                method1(&protocol, intern!(py, "buffer_updated"), count.as_any())?;
+                let count = Int::new(count).into_pyobject(py)?;
+                method1(&protocol, name!("buffer_updated"), count.as_any())?;
             }
             if let Some(stop) = stop {
                 return Self::stopped(this, stop);
@@ -119,13 +123,13 @@ impl TLSTransport {
             state.protocol.as_ref().map(|protocol| protocol.bind(py).clone())
         };
         let Some(protocol) = protocol else { return Ok(()) };
-        let keeps = method0(&protocol, intern!(py, "eof_received")).and_then(|keeps| keeps.is_truthy());
+        let keeps = method0(&protocol, name!("eof_received")).and_then(|keeps| keeps.is_truthy());
         match keeps {
             Ok(false) => Ok(()),
             Ok(true) => {
-                let logger = py.import("asyncio.log")?.getattr("logger")?;
+                let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
                 let message = "returning true from eof_received() has no effect when using ssl";
-                logger.call_method1("warning", (message,)).map(drop)
+                logger.call_method1(name!("warning"), (Text(message),)).map(drop)
             }
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => Self::fatal(this, error, "Error calling eof_received()"),
@@ -244,11 +248,12 @@ impl TLSTransport {
         Self::control_reading(slf)
     }
 
-    fn get_read_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        Ok(self.state.get()?.reading.limits())
+    fn get_read_buffer_limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let limits = self.state.get()?.reading.limits();
+        pair(py, limits)
     }
 
-    fn get_read_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
-        self.session.unread(py)
+    fn get_read_buffer_size(&self, py: Python<'_>) -> PyResult<Int> {
+        self.session.unread(py).map(Int::new)
     }
 }

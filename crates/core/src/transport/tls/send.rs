@@ -1,12 +1,12 @@
 //! How a TLS transport sends: what is written is encrypted and given to the transport below within the write.
 
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyTuple};
 
 use super::{Phase, TLSTransport, WRITE_HIGH};
-use crate::call::{method0, one_after_other, stops_the_loop};
+use crate::call::{copy_bytes, method0, one_after_other, stops_the_loop};
+use crate::make::{Int, Text, name, pair, py_error};
 use crate::transport::send::{FUTILE_WRITES, snapshot};
 
 /// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
@@ -39,9 +39,9 @@ impl TLSTransport {
             // It leaves after the handshake.
             Phase::Handshake => Ok(()),
             _ if futile > FUTILE_WRITES => {
-                let logger = py.import("asyncio.log")?.getattr("logger")?;
+                let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
                 logger
-                    .call_method1("warning", ("SSL connection is closed",))
+                    .call_method1(name!("warning"), (Text("SSL connection is closed"),))
                     .map(drop)
             }
             _ => Ok(()),
@@ -135,9 +135,9 @@ impl TLSTransport {
             let inherited = state.lower_writing_paused && state.phase == Phase::Handshake;
             // With nothing held back there would be nobody to resume it, whatever the mark.
             let change = if size > 0 && size >= state.writing.high && !state.writing.paused {
-                Some("pause_writing")
+                Some(name!("pause_writing"))
             } else if size <= state.writing.low && state.writing.paused && !inherited {
-                Some("resume_writing")
+                Some(name!("resume_writing"))
             } else {
                 None
             };
@@ -149,12 +149,12 @@ impl TLSTransport {
         let (Some(method), Some(protocol)) = (change, transport.protocol(py)?) else {
             return Ok(());
         };
-        match method0(&protocol, &pyo3::types::PyString::intern(py, method)) {
+        match method0(&protocol, method) {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
-                let message = format!("protocol.{method}() failed");
-                Self::report(this, "_protocol_failed", &error, &message)
+                let message = format!("protocol.{}() failed", method.text());
+                Self::report(this, name!("_protocol_failed"), &error, &message)
             }
         }
     }
@@ -165,7 +165,7 @@ fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>();
     if !known {
-        return Err(PyTypeError::new_err(format!(
+        return Err(py_error::<PyTypeError>(format!(
             "data: expecting a bytes-like instance, got {}",
             data.get_type().name()?
         )));
@@ -182,7 +182,7 @@ impl TLSTransport {
 
     /// Sends several pieces as one, in as few records as they fit into.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let joined = PyBytes::new(slf.py(), b"").call_method1(intern!(slf.py(), "join"), (list_of_data,))?;
+        let joined = copy_bytes(slf.py(), b"")?.call_method1(name!("join"), (list_of_data,))?;
         Self::queue(slf, joined.cast_into()?)
     }
 
@@ -196,14 +196,15 @@ impl TLSTransport {
     }
 
     /// Bytes that wait for the transport below; what it holds itself is not counted.
-    fn get_write_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
+    fn get_write_buffer_size(&self, py: Python<'_>) -> PyResult<Int> {
         let waiting = self.session.undrained(py)?;
-        Ok(waiting + self.state.get()?.backlog_len)
+        Ok(Int::new(waiting + self.state.get()?.backlog_len))
     }
 
     /// The water marks, `(low, high)`, in bytes.
-    fn get_write_buffer_limits(&self) -> PyResult<(usize, usize)> {
-        Ok(self.state.get()?.writing.limits())
+    fn get_write_buffer_limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let limits = self.state.get()?.writing.limits();
+        pair(py, limits)
     }
 
     #[pyo3(signature = (high = None, low = None))]

@@ -7,13 +7,13 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use crate::buffer::Buffer;
 use crate::call::{bytes_memory, copy_bytes, shorten, uninit_bytes};
+use crate::make::{Int, Name, name, py_error, tuple};
 
 /// The most plain bytes that one record holds (RFC 8446, 5.1), and so the most that one call reads or writes.
 const RECORD: usize = 16 * 1024;
@@ -42,9 +42,13 @@ pub struct Session {
 fn ssl_type<'py>(
     py: Python<'py>,
     known: &'static PyOnceLock<Py<PyType>>,
-    name: &str,
+    name: &'static Name,
 ) -> PyResult<&'py Bound<'py, PyType>> {
-    known.import(py, "ssl", name)
+    let class = known.get_or_try_init(py, || {
+        let class = py.import(name!("ssl"))?.getattr(name)?;
+        Ok::<_, PyErr>(class.cast_into::<PyType>()?.unbind())
+    })?;
+    Ok(class.bind(py))
 }
 
 /// Whether the session only waits for its peer.
@@ -52,26 +56,28 @@ pub fn wants_more(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     static WANT_READ: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static SYSCALL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     Ok(
-        error.is_instance(py, ssl_type(py, &WANT_READ, "SSLWantReadError")?)
-            || error.is_instance(py, ssl_type(py, &SYSCALL, "SSLSyscallError")?),
+        error.is_instance(py, ssl_type(py, &WANT_READ, name!("SSLWantReadError"))?)
+            || error.is_instance(py, ssl_type(py, &SYSCALL, name!("SSLSyscallError"))?),
     )
 }
 
 pub fn is_ssl_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     static ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    Ok(error.is_instance(py, ssl_type(py, &ERROR, "SSLError")?))
+    Ok(error.is_instance(py, ssl_type(py, &ERROR, name!("SSLError"))?))
 }
 
 pub fn is_certificate_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     static CERTIFICATE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    Ok(error.is_instance(py, ssl_type(py, &CERTIFICATE, "CertificateError")?))
+    Ok(error.is_instance(py, ssl_type(py, &CERTIFICATE, name!("CertificateError"))?))
 }
 
 /// `(RECORD,)`, the arguments of most reads.
 fn record_args(py: Python<'_>) -> PyResult<&Bound<'_, PyTuple>> {
     static ARGS: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
-    ARGS.get_or_try_init(py, || Ok(PyTuple::new(py, [RECORD])?.unbind()))
-        .map(|args| args.bind(py))
+    ARGS.get_or_try_init(py, || {
+        Ok(tuple(py, &[Int::new(RECORD).into_pyobject(py)?.into_any()])?.unbind())
+    })
+    .map(|args| args.bind(py))
 }
 
 impl Session {
@@ -83,17 +89,17 @@ impl Session {
         static OBJECT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let py = object.py();
         // A program may have its own class there (`SSLContext.sslobject_class`), whose methods are then called.
-        let native = object.get_type().is(ssl_type(py, &OBJECT, "SSLObject")?);
+        let native = object.get_type().is(ssl_type(py, &OBJECT, name!("SSLObject"))?);
         let engine = if native {
-            object.getattr(intern!(py, "_sslobj"))?
+            object.getattr(name!("_sslobj"))?
         } else {
             object.clone()
         };
         Ok(Session {
-            feed: incoming.getattr(intern!(py, "write"))?.unbind(),
-            drain: outgoing.getattr(intern!(py, "read"))?.unbind(),
-            read: engine.getattr(intern!(py, "read"))?.unbind(),
-            write: engine.getattr(intern!(py, "write"))?.unbind(),
+            feed: incoming.getattr(name!("write"))?.unbind(),
+            drain: outgoing.getattr(name!("read"))?.unbind(),
+            read: engine.getattr(name!("read"))?.unbind(),
+            write: engine.getattr(name!("write"))?.unbind(),
             object: object.unbind(),
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
@@ -116,23 +122,21 @@ impl Session {
     /// Bytes from the peer that are not decrypted yet.
     #[inline]
     pub fn unread(&self, py: Python<'_>) -> PyResult<usize> {
-        self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()
+        self.incoming.bind(py).getattr(name!("pending"))?.extract()
     }
 
     /// Bytes for the peer that were not drained yet.
     pub fn undrained(&self, py: Python<'_>) -> PyResult<usize> {
-        self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()
+        self.outgoing.bind(py).getattr(name!("pending"))?.extract()
     }
 
     pub fn handshake(&self, py: Python<'_>) -> PyResult<()> {
-        self.object
-            .call_method0(py, intern!(py, "do_handshake"))
-            .map(drop)
+        self.object.call_method0(py, name!("do_handshake")).map(drop)
     }
 
     /// Sends our close_notify, and waits for the peer's.
     pub fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
-        self.object.call_method0(py, intern!(py, "unwrap")).map(drop)
+        self.object.call_method0(py, name!("unwrap")).map(drop)
     }
 
     fn stop(py: Python<'_>, error: PyErr) -> Stop {
@@ -217,10 +221,10 @@ impl Session {
             let view = ffi::PyMemoryView_FromMemory(memory.cast(), len as ffi::Py_ssize_t, ffi::PyBUF_WRITE);
             Bound::from_owned_ptr_or_err(py, view)?
         };
-        let count = self.read.bind(py).call1((len, &view));
+        let count = self.read.bind(py).call1((Int::new(len), &view));
         if !self.native {
             // A class of the program's may have kept the view: it must not outlive the memory.
-            view.call_method0(intern!(py, "release"))?;
+            view.call_method0(name!("release"))?;
         }
         count?.extract()
     }
@@ -231,7 +235,9 @@ impl Session {
         // Exported only while it is written to.
         let room = Buffer::room(buffer)?;
         if room.len() == 0 {
-            return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+            return Err(py_error::<PyRuntimeError>(
+                "get_buffer() returned an empty buffer",
+            ));
         }
         let mut filled = 0;
         while filled < room.len() {
