@@ -9,59 +9,11 @@ import contextlib
 import gc
 import os
 import socket
-import ssl
 
 import pytest
 from support import children, leaks, loops, peers, tls
+from support.links import Secured, linked
 from support.protocols import Recorder, heard
-
-
-class Secured:
-    """The peer of a TLS connection: a blocking socket, decrypted in memory."""
-
-    def __init__(self, sock):
-        context = tls.server_context()
-        context.num_tickets = 0  # a process that ends without having read one resets the connection
-        self.sock, self.engine = sock, tls.Engine(server_side=True, context=context)
-        self.settimeout = sock.settimeout
-
-    def sendall(self, data):
-        self.sock.sendall(self.engine.encrypt(data))
-
-    def recv(self, count):
-        while True:
-            try:
-                return self.engine.session.read(count)
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLWantReadError:
-                received = self.sock.recv(65536)
-                if not received:
-                    return b""
-                self.engine.incoming.write(received)
-
-
-@contextlib.asynccontextmanager
-async def linked(loop, kind, make):
-    """A protocol over tcp, unix or tls whose peer is a plain blocking socket: (protocol, socket)."""
-    with peers.pair() if kind == "unix" else peers.tcp_pair() as (near, far):
-        far.settimeout(peers.PATIENCE / 2)
-        options, shaking, peer = {}, None, far
-        if kind == "tls":
-            peer = Secured(far)
-            shaking = loop.run_in_executor(None, peer.engine.shake_hands, far)
-            options = {"ssl": tls.client_context(), "server_hostname": tls.NAME}
-        _, client = await loop.create_connection(make, sock=near.dup(), **options)
-        near.close()
-        if shaking:
-            await shaking
-        try:
-            yield client, peer
-        finally:
-            if not client.lost.done():
-                client.transport.abort()
-                await client.lost
-
 
 PARTS = [b"one,", bytearray(b"two,"), memoryview(b"three,"), bytes(5000)]
 EXPECTED = b"".join(PARTS)

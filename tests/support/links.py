@@ -1,0 +1,63 @@
+"""A connection whose near end is the loop's and whose far end is a blocking socket: TCP, Unix or TLS.
+
+What the far end sends and receives needs no turn of the loop: a test can look while the loop stands still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from . import peers, tls
+
+
+class Secured:
+    """The peer of a TLS connection: a blocking socket, decrypted in memory."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        context = tls.server_context()
+        context.num_tickets = 0  # a process that ends without having read one resets the connection
+        self.sock, self.engine = sock, tls.Engine(server_side=True, context=context)
+        self.settimeout = sock.settimeout
+
+    def sendall(self, data: bytes) -> None:
+        self.sock.sendall(self.engine.encrypt(data))
+
+    def recv(self, count: int) -> bytes:
+        while True:
+            try:
+                data = self.engine.session.read(count)
+                if not data:
+                    with contextlib.suppress(OSError):
+                        self.sock.sendall(self.engine.goodbye())
+                return data
+            except ssl.SSLWantReadError:
+                received = self.sock.recv(65536)
+                if not received:
+                    return b""
+                self.engine.incoming.write(received)
+
+
+@contextlib.asynccontextmanager
+async def linked(loop: Any, kind: str, make: Callable[[], Any]) -> AsyncIterator[tuple[Any, Any]]:
+    """A protocol over tcp, unix or tls whose peer is a plain blocking socket: (protocol, socket)."""
+    with peers.pair() if kind == "unix" else peers.tcp_pair() as (near, far):
+        far.settimeout(peers.PATIENCE / 2)
+        options, shaking, peer = {}, None, far
+        if kind == "tls":
+            peer = Secured(far)
+            shaking = loop.run_in_executor(None, peer.engine.shake_hands, far)
+            options = {"ssl": tls.client_context(), "server_hostname": tls.NAME}
+        _, client = await loop.create_connection(make, sock=near.dup(), **options)
+        near.close()
+        if shaking:
+            await shaking
+        try:
+            yield client, peer
+        finally:
+            if not client.lost.done():
+                client.transport.abort()
+                await client.lost
