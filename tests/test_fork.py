@@ -5,7 +5,7 @@ from support import children, loops
 
 
 @pytest.mark.skipif(bool(loops.REFERENCE), reason="asyncio lets a child use, and wreck, its parent's loop")
-@pytest.mark.parametrize("use", ["run", "call_soon", "call_soon_threadsafe", "add_reader", "close"])
+@pytest.mark.parametrize("use", ["run", "sock_recv", "add_reader", "close"])
 def test_a_child_cannot_use_its_parent_s_loop(engine, use):
     assert children.output("fork_use.py", use, engine=engine).split() == ["refused", "parent", "ok"]
 
@@ -14,6 +14,12 @@ def test_a_child_cannot_use_its_parent_s_loop(engine, use):
 def test_forking_with_operations_in_flight(engine, what):
     printed = children.output("fork_in_flight.py", what, engine=engine).split()
     assert printed == (["child", "parent"] if what == "own loop" else ["parent"])
+
+
+@pytest.mark.parametrize("where", ["callback", "task"])
+@pytest.mark.parametrize(("how", "status"), [("exit", 0), ("status", 5), ("return", 0)])
+def test_a_child_ends_as_it_wants_to(engine, where, how, status):
+    assert children.output("fork_and_end.py", where, how, engine=engine) == str(status)
 
 
 def test_multiprocessing_with_fork(engine):

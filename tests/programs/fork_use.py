@@ -8,9 +8,8 @@ import sys
 import under_test
 
 USES = {
-    "run": lambda loop: loop.run_until_complete(asyncio.sleep(0)),
-    "call_soon": lambda loop: loop.call_soon(print),
-    "call_soon_threadsafe": lambda loop: loop.call_soon_threadsafe(print),
+    "run": lambda loop: loop.run_until_complete(asyncio.sleep(0.001)),
+    "sock_recv": lambda loop: loop.run_until_complete(loop.sock_recv(far, 10)),
     "add_reader": lambda loop: loop.add_reader(0, print),
     "close": lambda loop: loop.close(),
 }
@@ -18,6 +17,7 @@ USES = {
 loop = under_test.new_event_loop()
 near, far = socket.socketpair()
 near.setblocking(False)
+far.setblocking(False)
 
 
 async def start():

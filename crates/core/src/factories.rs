@@ -88,7 +88,7 @@ impl Scheduler {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        this.check_closed()?;
+        this.check_open()?;
         let (name, context) = (name.0, context.0);
         let plain = kwargs.is_none() && !this.is_debug();
         if plain && slf.getattr(name!("_task_factory"))?.is_none() {

@@ -54,12 +54,17 @@ pub struct Scheduler {
     plain_socket: OnceLock<Py<PyAny>>,
 }
 
-/// How an engine's error shows: a forked child is told what is wrong.
+/// What a forked child is told.
+fn forked() -> PyErr {
+    py_error::<PyRuntimeError>(
+        "this event loop belongs to the parent process; a forked child must make a loop of its own",
+    )
+}
+
+/// How an engine's error shows.
 fn engine_error(error: std::io::Error) -> PyErr {
     if error.raw_os_error() == Some(libc::EOWNERDEAD) {
-        return py_error::<PyRuntimeError>(
-            "this event loop belongs to the parent process; a forked child must make a loop of its own",
-        );
+        return forked();
     }
     io_error(error)
 }
@@ -142,13 +147,23 @@ impl Scheduler {
     }
 
     /// # Errors
-    /// `RuntimeError` for a closed loop, and in a forked child, where using it would corrupt the parent's.
-    pub fn check_closed(&self) -> PyResult<()> {
+    /// `RuntimeError` for a closed loop.
+    #[inline]
+    pub fn check_open(&self) -> PyResult<()> {
         if self.is_closed() {
             return Err(py_error::<PyRuntimeError>("Event loop is closed"));
         }
+        Ok(())
+    }
+
+    /// Asked before anything that needs the engine.
+    ///
+    /// # Errors
+    /// `RuntimeError` for a closed loop, and in a forked child, where using it would corrupt the parent's.
+    pub fn check_closed(&self) -> PyResult<()> {
+        self.check_open()?;
         if self.is_forked() {
-            return Err(engine_error(std::io::Error::from_raw_os_error(libc::EOWNERDEAD)));
+            return Err(forked());
         }
         Ok(())
     }
@@ -287,7 +302,7 @@ impl Scheduler {
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        this.check_closed()?;
+        this.check_open()?;
         let handle = if this.is_debug() {
             let handle = slf
                 .call_method1(name!("_debug_handle"), (callback, args, context, !threadsafe))?
@@ -314,7 +329,7 @@ impl Scheduler {
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        this.check_closed()?;
+        this.check_open()?;
         if this.is_debug() {
             let handle = slf
                 .call_method1(name!("_debug_timer"), (Float(when), callback, args, context))?

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use super::{Scheduler, engine_error};
+use super::{Scheduler, engine_error, forked};
 use crate::call::{exception, one_after_other, stops_the_loop};
 use crate::handle::{Failure, Handle};
 use crate::io::Arrived;
@@ -62,6 +62,10 @@ impl Scheduler {
     fn dispatch(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         loop {
+            if self.is_forked() {
+                // The completions are the parent's.
+                return Ok(());
+            }
             let arrived = self.io.get()?.pop(py);
             let arrived = match arrived {
                 Ok(Some(arrived)) => arrived,
@@ -124,6 +128,15 @@ impl Scheduler {
 
     /// Lets the engine submit, wait and collect. False: there is nothing to submit or to dispatch.
     fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
+        if self.is_forked() {
+            // A child may go on with what needs no engine, so that it can end as it wants to (`sys.exit` in a callback,
+            // the clean-up of `asyncio.run`).
+            return if self.stopping.load(Ordering::Relaxed) || !self.ready.lock().is_empty() {
+                Ok(false)
+            } else {
+                Err(forked())
+            };
+        }
         {
             let io = self.io.get()?;
             if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
@@ -263,12 +276,15 @@ impl Scheduler {
     /// Turns of the loop until it is stopped; a single one for who calls this outside of a run.
     #[pyo3(name = "_run_once")]
     fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().check_closed()?;
+        slf.get().check_open()?;
         let single = slf.getattr(name!("_thread_id"))?.is_none();
         let mut turn = Turn::default();
         loop {
             let outcome = slf.get().turn(slf, &mut turn);
             if single || outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
+                if slf.get().is_forked() {
+                    return outcome;
+                }
                 let mut io = slf.get().io.get()?;
                 // What was asked for last (a cancel, a close) is on its way before the loop stands still.
                 let handed_over = io.driver.flush().map_err(engine_error);
