@@ -282,3 +282,26 @@ async def test_connect_accepted_socket(loop):
 async def test_connect_accepted_socket_refuses_what_is_no_stream(loop):
     with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="Stream Socket"):
         await loop.connect_accepted_socket(asyncio.Protocol, sock)
+
+
+@pytest.mark.parametrize(
+    ("mode", "keywords", "kind"),
+    [
+        ("w+b", {"count": 0}, ValueError),
+        ("w+b", {"count": -1}, ValueError),
+        ("w+b", {"count": 1.5}, TypeError),
+        ("w+b", {"offset": -1}, ValueError),
+        ("w+b", {"offset": 0.5}, TypeError),
+        ("w+", {}, ValueError),
+    ],
+)
+async def test_what_loop_sendfile_refuses(loop, tmp_path, mode, keywords, kind):
+    near, far = socket.socketpair()
+    with far, open(tmp_path / "file", mode) as file:
+        transport, protocol = await loop.create_connection(lambda: protocols.Recorder(loop), sock=near)
+        with pytest.raises(kind):
+            await loop.sendfile(transport, file, **keywords)
+        transport.close()
+        await protocol.lost
+        far.setblocking(False)
+        assert await loop.sock_recv(far, 10) == b""

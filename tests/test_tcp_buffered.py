@@ -4,8 +4,8 @@ import asyncio
 import socket
 
 import pytest
-from support import peers
-from support.protocols import Buffered, facing, heard
+from support import loops, peers
+from support.protocols import Buffered, Recorder, facing, heard
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000, 65537, 1 << 20])
@@ -133,3 +133,38 @@ async def test_never_more_than_the_buffer_holds(loop):
         assert await client.received(100) == bytes(range(100))
         # Never more at a time than the buffer holds, and never nothing.
         assert all(0 < size <= 16 for size in client.sizes)
+
+
+@pytest.mark.parametrize("then", ["set_protocol", "pause_reading"])
+async def test_a_small_buffer_leaves_the_rest(loop, then):
+    # The peer sends more than the buffer holds: the rest is for whoever comes next, or for later.
+    after = Recorder(loop)
+
+    class Small(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.buffer, self.got = bytearray(4), b""
+
+        def get_buffer(self, hint):
+            return self.buffer
+
+        def buffer_updated(self, count):
+            self.got += self.buffer[:count]
+            if then == "set_protocol":
+                transport.set_protocol(after)
+            else:
+                transport.pause_reading()
+
+    near, far = socket.socketpair()
+    with far:
+        transport, small = await loop.create_connection(Small, sock=near)
+        far.sendall(b"HEADthe body")
+        while not small.got:
+            await asyncio.sleep(0)
+        await loops.turns()
+        assert small.got == b"HEAD"
+        if then == "pause_reading":
+            transport.set_protocol(after)
+            transport.resume_reading()
+        assert await after.received(8) == b"the body"
+        transport.abort()
+        await after.lost

@@ -1,4 +1,4 @@
-"""A child is forked in a callback or a task of the running loop, and ends in the way that the arguments say: its exit status."""
+"""A child is forked in a callback or a task of the running loop and ends as the arguments say: its status."""
 
 import asyncio
 import os

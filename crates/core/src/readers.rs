@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueErr
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::call::os_error;
+use crate::call::{current_context, os_error};
 use crate::cell::LoopCell;
 use crate::handle::Handle;
 use crate::io::{Io, Sent};
@@ -81,6 +81,10 @@ impl Side {
 pub struct Readers(HashMap<(RawFd, Side), (Token, Py<Watch>)>);
 
 impl Readers {
+    fn watch(&self, py: Python<'_>, fd: RawFd, side: Side) -> Option<Py<Watch>> {
+        self.0.get(&(fd, side)).map(|(_, watch)| watch.clone_ref(py))
+    }
+
     /// Begins to watch one side of an fd; the watch that it had. Nothing that is handed in or out is dropped here, where
     /// the caller holds guards. A refusal is the engine's result: `ERANGE` past FD_SETSIZE.
     fn add(
@@ -265,6 +269,17 @@ impl Scheduler {
             // Closed: asyncio's selectors look for the object then.
             Err(error) => this.readers.get()?.number_of(file, side).ok_or(error)?,
         };
+        if this.io.try_get().is_none() {
+            // Another thread's finaliser, most likely. The callback is not called any more, and the loop's thread does the rest.
+            let Some(watch) = this.readers.get()?.watch(py, fd, side) else {
+                return Ok(false);
+            };
+            let again = slf.getattr(name!("_unwatch"))?.unbind();
+            let args = (file, write).into_pyobject(py)?.unbind();
+            this.soon(py, again, args, current_context(py)?)?;
+            this.wake();
+            return this.end_watch(py, &watch);
+        }
         this.check_not_a_transport(py, fd)?;
         let watch = {
             let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);

@@ -117,6 +117,21 @@ impl Scheduler {
         self.soon(py, callback, args, current_context(py)?).map(drop)
     }
 
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// In another thread than the loop's, while that is in the engine: has the loop's thread call the method. What ends something
+    /// does so, for it may be a finaliser's, and the collector runs in any thread. False: it can be done here.
+    pub fn defers(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<bool> {
+        if self.is_forked() || self.io.try_get().is_some() {
+            return Ok(false);
+        }
+        self.method_soon(object, method)?;
+        self.waker.wake();
+        Ok(true)
+    }
+
     /// Handles that are ready or wait for their time, and how many of them were cancelled meanwhile.
     pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
         let waiting: Vec<Ready> = {

@@ -74,10 +74,16 @@ impl StreamTransport {
 #[pymethods]
 impl StreamTransport {
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+            return Ok(());
+        }
         Self::begin_close(slf)
     }
 
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+            return Ok(());
+        }
         Self::lose(slf, None)
     }
 

@@ -318,6 +318,9 @@ impl DatagramTransport {
 
     /// Ends the transport once everything queued is sent.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+            return Ok(());
+        }
         {
             let mut io = slf.get().scheduler.get().io.get()?;
             let mut state = slf.get().state.get()?;
@@ -335,6 +338,9 @@ impl DatagramTransport {
 
     /// Ends the transport now; what is queued is dropped.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+            return Ok(());
+        }
         Self::lose(slf, None)
     }
 

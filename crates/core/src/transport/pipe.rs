@@ -454,6 +454,9 @@ impl PipeTransport {
 
     /// Ends the transport once everything queued is written.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+            return Ok(());
+        }
         Self::begin_close(slf)
     }
 

@@ -44,6 +44,22 @@ pub(super) fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     Err(py_error::<PyTypeError>(message))
 }
 
+/// The same of any bytes-like object: `writelines` takes more than `write` does, as `bytes.join` has it in asyncio.
+fn copied<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: a live object.
+    if unsafe { pyo3::ffi::PyObject_CheckBuffer(data.as_ptr()) } == 0 {
+        return snapshot(data);
+    }
+    match data.cast_exact::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.clone()),
+        // SAFETY: returns a new exact bytes object, or null with an exception set.
+        Err(_) => unsafe {
+            let made = pyo3::ffi::PyBytes_FromObject(data.as_ptr());
+            Ok(Bound::from_owned_ptr_or_err(data.py(), made)?.cast_into_unchecked())
+        },
+    }
+}
+
 impl Stream {
     /// One attempt to send what is queued, where no send is in flight: 0, or the error that ends the connection.
     pub(super) fn send_queued(&mut self, py: Python<'_>) -> i32 {
@@ -308,7 +324,7 @@ impl StreamTransport {
         slf.get().check_writable()?;
         let pieces = list_of_data
             .try_iter()?
-            .map(|piece| snapshot(&piece?))
+            .map(|piece| copied(&piece?))
             .collect::<PyResult<Vec<_>>>()?;
         Self::write_several(slf, pieces)
     }

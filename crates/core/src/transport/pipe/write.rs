@@ -167,6 +167,15 @@ impl WritePipeTransport {
 
     /// Ends the transport now; what is queued is dropped.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf
+            .as_super()
+            .get()
+            .scheduler
+            .get()
+            .defers(slf.as_any(), name!("abort"))?
+        {
+            return Ok(());
+        }
         PipeTransport::lose(slf.as_super(), None)
     }
 
