@@ -43,13 +43,19 @@ async def writing_stream(loop):
     return transport, far
 
 
-async def secured(loop):
+async def upgraded(loop):
     near, far = socket.socketpair()
     plain, protocol = await loop.create_connection(asyncio.Protocol, sock=near)
     engine = tls.Engine(server_side=True)
     shaking = loop.run_in_executor(None, engine.shake_hands, far)
     transport = await loop.start_tls(plain, protocol, tls.client_context(), server_hostname=tls.NAME)
     await shaking
+    return transport, plain, far
+
+
+async def secured(loop):
+    transport, plain, far = await upgraded(loop)
+    # So that nothing but the caller refers to it.
     plain.pause_reading()
     plain.set_protocol(asyncio.Protocol())
     return transport, far

@@ -16,9 +16,15 @@ import weakref
 import pytest
 from support import loops, peers
 from support.protocols import Recorder
-from test_ending import datagrams, let_go, read_pipe, secured, stream, write_pipe
+from test_ending import datagrams, let_go, read_pipe, secured, stream, upgraded, write_pipe
 
-TRANSPORTS = (stream, secured, datagrams, read_pipe, write_pipe)
+
+async def over_tls(loop):
+    transport, _, far = await upgraded(loop)
+    return transport, far
+
+
+TRANSPORTS = (stream, over_tls, datagrams, read_pipe, write_pipe)
 
 
 async def closed(number):

@@ -140,6 +140,46 @@ async def test_cancelling_leaves_the_connection_usable(loop, file):
         assert peers.digest(await protocols.heard(loop, peer)) == peers.digest(DATA[:sent] + b"after")
 
 
+async def again(loop, transport, file):
+    """sendfile, as soon as the one before is over."""
+    while True:
+        try:
+            return await loop.sendfile(transport, file)
+        except RuntimeError:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.not_on("asyncio", "uvloop", reason="the second is refused, or its task never ends")
+@pytest.mark.parametrize(
+    "end", ["all", "the first is cancelled", "the second is cancelled", "both, and closed"]
+)
+async def test_two_back_to_back(loop, file, path, end):
+    async with protocols.facing(loop, lambda: protocols.Recorder(loop)) as (protocol, peer):
+        with open(path, "rb") as other:
+            first = loop.create_task(again(loop, protocol.transport, file))
+            await loops.turns()
+            second = loop.create_task(again(loop, protocol.transport, other))
+            await loops.turns()
+            for task, name in ((first, "first"), (second, "second")):
+                if name in end or "both" in end:
+                    task.cancel()
+            if "both" in end:
+                protocol.transport.close()
+            hearing = loop.create_task(protocols.heard(loop, peer))
+            results = await asyncio.gather(first, second, return_exceptions=True)
+            protocol.transport.close()
+            assert await protocol.lost is None
+            expected = b""
+            for result, sent in zip(results, (file, other), strict=True):
+                assert result == SIZE or isinstance(result, asyncio.CancelledError)
+                expected += DATA[: sent.tell()]
+            assert peers.digest(await hearing) == peers.digest(expected)
+            assert [result == SIZE for result in results] == [
+                "first" not in end and "both" not in end,
+                "second" not in end and "both" not in end,
+            ]
+
+
 async def test_others_have_their_turn(loop, file):
     turns = 0
 

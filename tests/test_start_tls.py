@@ -359,3 +359,14 @@ async def test_the_upgrade_of_a_paused_writer_fails(loop):
             await near.upgrade(ssl_handshake_timeout=0.05)
         near.lost.set_result(None)
         assert near.transport.is_closing()
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_of_a_closing_transport_there_is_none(loop, end):
+    async with facing(loop, lambda: Upgradable(loop)) as (near, _):
+        getattr(near.transport, end)()
+        async with asyncio.timeout(peers.PATIENCE):
+            upgraded = await loop.start_tls(
+                near.transport, near, tls.client_context(), server_hostname=tls.NAME
+            )
+        assert upgraded is None

@@ -1,10 +1,14 @@
 """BufferedProtocol: the loop receives into the protocol's own memory."""
 
+import array
 import asyncio
+import ctypes
+import mmap
 import socket
 
 import pytest
 from support import loops, peers
+from support.links import linked
 from support.protocols import Buffered, Recorder, facing, heard
 
 
@@ -168,3 +172,65 @@ async def test_a_small_buffer_leaves_the_rest(loop, then):
         assert await after.received(8) == b"the body"
         transport.abort()
         await after.lost
+
+
+ROOMS = {
+    "bytearray": lambda: bytearray(100),
+    "array of b": lambda: array.array("b", bytes(100)),
+    "array of i": lambda: array.array("i", bytes(100)),
+    "ctypes array": lambda: (ctypes.c_ubyte * 100)(),
+    "ctypes array of int": lambda: (ctypes.c_int * 25)(),
+    "ctypes string": lambda: ctypes.create_string_buffer(100),
+    "mmap": lambda: mmap.mmap(-1, 4096),
+    "view of chars": lambda: memoryview(bytearray(100)).cast("c"),
+    "view of a part": lambda: memoryview(bytearray(200))[50:150],
+}
+
+
+class Given(Buffered):
+    """Offers a buffer of the test's."""
+
+    def __init__(self, loop, buffer):
+        super().__init__(loop)
+        self.buffer = buffer
+
+    def buffer_updated(self, nbytes):
+        self.record.data_received(memoryview(self.buffer).cast("B")[:nbytes].tobytes())
+
+
+# What asyncio's TLS takes: it makes a slice of the object, for ssl to write into.
+SLICED = ("bytearray", "array of b", "array of i", "view of chars", "view of a part")
+differs = pytest.mark.not_on("asyncio", "uvloop", reason="their TLS can't slice it as it needs to")
+
+
+@pytest.mark.parametrize(
+    ("kind", "room"),
+    [
+        pytest.param(kind, room, marks=[differs] if kind == "tls" and room not in SLICED else [])
+        for kind in ("tcp", "tls")
+        for room in ROOMS
+    ],
+)
+async def test_any_memory_that_can_be_written_to(loop, kind, room):
+    async with linked(loop, kind, lambda: Given(loop, ROOMS[room]())) as (client, peer):
+        peer.sendall(b"hello")
+        assert await client.received(5) == b"hello"
+        data = peers.payload(1000)
+        peer.sendall(data)
+        assert await client.received(1005) == b"hello" + data
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+@pytest.mark.parametrize(
+    "buffer",
+    [bytes(100), memoryview(bytearray(100)).toreadonly(), memoryview(bytearray(200))[::2], "text", 42, None],
+    ids=["bytes", "read-only", "not contiguous", "text", "int", "none"],
+)
+async def test_what_can_not_be_written_to_ends_the_connection(loop, unhandled, kind, buffer):
+    async with linked(loop, kind, lambda: Given(loop, bytearray(100))) as (client, peer):
+        # TLS asks for a buffer as soon as the handshake is over.
+        client.buffer = buffer
+        peer.sendall(b"hello")
+        assert isinstance(await client.lost, (TypeError, BufferError))
+        assert isinstance(unhandled.take_one().exception, (TypeError, BufferError))
+        assert client.calls == ["connection_made", "connection_lost"]

@@ -274,3 +274,26 @@ def test_without_file_descriptors_it_neither_spins_nor_dies(engine):
         assert child.stdout.read().strip() == "closed"
         assert child.wait(10) == 0
         assert "Traceback" not in child.stderr.read()
+
+
+@pytest.mark.not_on("uvloop", reason="does not report it")
+def test_everybody_is_served_each_time_that_there_are_fds_again(engine):
+    with children.program("out_of_fds_again.py", engine=engine) as child:
+        port = int(children.line(child))
+
+        def say(line):
+            child.stdin.write(line)
+            child.stdin.flush()
+
+        for _ in range(2):
+            say("again\n")
+            assert children.line(child) == "few"
+            socks = [socket.create_connection((peers.LOOPBACK, port)) for _ in range(20)]
+            for number, sock in enumerate(socks):
+                sock.sendall(b"%02d" % number)
+            assert children.line(child) == "out"
+            for number, sock in enumerate(socks):
+                with sock:
+                    assert peers.receive(sock, 2) == b"%02d" % number
+        say("end\n")
+        assert child.wait(10) == 0

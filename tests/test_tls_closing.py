@@ -383,3 +383,29 @@ async def test_closing_while_the_peer_still_sends(loop):
         client.transport.close()
         await asyncio.wait_for(asyncio.shield(client.lost), 5)
         stop.set()
+
+
+async def test_what_waits_for_the_peer_goes_out_after_its_close_notify(loop):
+    # The peer says goodbye before it reads what fills the connection.
+    data = peers.payload(8 << 20)
+    async with handheld(loop, lambda: Recorder(loop)) as (near, sock, engine):
+        near.transport.write(data[: 4 << 20])
+        near.transport.write(data[4 << 20 :])
+        await loop.run_in_executor(None, sock.sendall, engine.goodbye())
+        await near.ended
+
+        def read():
+            got = bytearray()
+            while True:
+                try:
+                    got += engine.session.read(65536)
+                except ssl.SSLZeroReturnError:
+                    return bytes(got)
+                except ssl.SSLWantReadError:
+                    received = sock.recv(1 << 20)
+                    assert received, "ended without close_notify"
+                    engine.incoming.write(received)
+
+        got = await loop.run_in_executor(None, read)
+        assert peers.digest(got) == peers.digest(data)
+        assert await near.lost is None
