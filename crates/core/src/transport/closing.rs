@@ -6,7 +6,7 @@
 use pyo3::prelude::*;
 
 use super::stream::{Phase, StreamTransport};
-use crate::call::{exception, io_error, one_after_other, stops_the_loop};
+use crate::call::{exception, one_after_other, stops_the_loop};
 use crate::make::{Text, name};
 
 impl StreamTransport {
@@ -135,17 +135,11 @@ impl StreamTransport {
             outcome => outcome,
         };
         // Each is done whatever the others raise.
-        let released = this.release_socket(py);
-        let given_up = this
-            .scheduler
-            .get()
-            .io
-            .get()
-            .and_then(|mut io| io.give_up(fd, matches!(released, Ok(true))).map_err(io_error));
+        let given_up = super::give_up(py, this.scheduler.get(), fd, this.release_socket(py));
         let detached = this.attach(slf, name!("_detach"));
         let server = this.state.get()?.server.take();
         drop(server);
-        [released.map(drop), given_up, detached]
+        [given_up, detached]
             .into_iter()
             .fold(lost, |first, second| one_after_other(py, first, second))
     }

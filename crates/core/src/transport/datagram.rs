@@ -23,7 +23,7 @@ use super::flow::{Flow, HIGH_WATER};
 use super::protocol::Callee;
 use super::stream::Phase;
 use crate::address::Address;
-use crate::call::{Reason, current_context, exception, io_error, one_after_other, stops_the_loop};
+use crate::call::{Reason, current_context, exception, one_after_other, stops_the_loop};
 use crate::cell::LoopCell;
 use crate::io::Io;
 use crate::make::{Int, Name, Text, dict, name, pair};
@@ -371,17 +371,8 @@ impl DatagramTransport {
         };
         let message = "Exception in callback protocol.connection_lost";
         let lost = outcome.or_else(|error| Self::protocol_failed(slf, error, message));
-        // Each is done whatever the others raise.
-        let released = this.release_socket(py);
-        let given_up = this
-            .scheduler
-            .get()
-            .io
-            .get()
-            .and_then(|mut io| io.give_up(fd, matches!(released, Ok(true))).map_err(io_error));
-        [released.map(drop), given_up]
-            .into_iter()
-            .fold(lost, |first, second| one_after_other(py, first, second))
+        let given_up = super::give_up(py, this.scheduler.get(), fd, this.release_socket(py));
+        one_after_other(py, lost, given_up)
     }
 
     /// What `isinstance` sees: asyncio's `DatagramTransport`, from which a native class can't inherit.

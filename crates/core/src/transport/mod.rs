@@ -24,8 +24,10 @@ use pyo3::exceptions::PyResourceWarning;
 use pyo3::prelude::*;
 use pyo3::{PyClass, ffi};
 
-use crate::call::one_after_other;
+use self::send::FUTILE_WRITES;
+use crate::call::{io_error, one_after_other};
 use crate::ending::finalise;
+use crate::make::{Text, name};
 use crate::scheduler::Scheduler;
 
 /// A new instance of a class with a `__dict__`, which is made only for those who put something in: CPython 3.11 and 3.12 make
@@ -45,6 +47,27 @@ fn instance<T: PyClass>(py: Python<'_>, value: impl Into<PyClassInitializer<T>>)
         }
         made
     }
+}
+
+/// An fd that its transport has done with: closed if it is ours to close, as `released` says.
+fn give_up(py: Python<'_>, scheduler: &Scheduler, fd: RawFd, released: PyResult<bool>) -> PyResult<()> {
+    let ours = matches!(released, Ok(true));
+    let given_up = scheduler
+        .io
+        .get()
+        .and_then(|mut io| io.give_up(fd, ours).map_err(io_error));
+    one_after_other(py, released.map(drop), given_up)
+}
+
+/// One more write into a lost connection: a program that goes on so is told in the log, as asyncio tells it.
+fn futile_write(py: Python<'_>, count: u32) -> PyResult<()> {
+    if count < FUTILE_WRITES {
+        return Ok(());
+    }
+    let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
+    logger
+        .call_method1(name!("warning"), (Text("socket.send() raised exception."),))
+        .map(drop)
 }
 
 /// A transport that nobody closed is gone: its fd is closed if it is `ours`, which `release` finds out, its number is free

@@ -194,11 +194,7 @@ impl StreamTransport {
             state.futile += 1;
             state.futile
         };
-        if futile >= FUTILE_WRITES {
-            let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
-            logger.call_method1(name!("warning"), (Text("socket.send() raised exception."),))?;
-        }
-        Ok(())
+        super::futile_write(py, futile)
     }
 
     pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {

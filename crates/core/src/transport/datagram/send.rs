@@ -11,9 +11,9 @@ use super::{DatagramTransport, Datagrams};
 use crate::address::Address;
 use crate::call::{exception, method0, method1, os_error, stops_the_loop};
 use crate::io::Sent;
-use crate::make::{Float, Text, name, py_error};
+use crate::make::{Float, name, py_error};
 use crate::slots::Target;
-use crate::transport::send::{FUTILE_WRITES, snapshot};
+use crate::transport::send::snapshot;
 use crate::transport::stream::Phase;
 
 /// Seconds until a socket that says it is writable and then takes nothing is asked again. An unconnected Unix socket
@@ -93,11 +93,7 @@ impl DatagramTransport {
             state.futile += 1;
             state.futile
         };
-        if futile >= FUTILE_WRITES {
-            let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
-            logger.call_method1(name!("warning"), (Text("socket.send() raised exception."),))?;
-        }
-        Ok(())
+        crate::transport::futile_write(py, futile)
     }
 
     /// Sends what is queued, as far as the socket takes it; whether that made room, where there was need.
