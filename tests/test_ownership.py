@@ -101,7 +101,10 @@ async def test_what_was_accepted_is_closed_once(loop, unhandled, act):
 
     def factory():
         asked.done() or asked.set_result(None)
-        act(server)
+        try:
+            act(server)
+        finally:
+            kept.append(os.open(os.devnull, os.O_RDONLY))
         return Guarded(loop)
 
     server = await loop.create_server(factory, peers.LOOPBACK, 0)
