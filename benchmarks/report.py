@@ -65,6 +65,15 @@ GOALS = (
     Goal("idle/10000", "proact-io_uring", "memory", "uvloop", False, 0.5),
 )
 
+SINCE = (
+    """\
+**Older than the code:** since this run a write is sent within the call
+([decision 3](decisions/0003-writes-at-once.md)). Streams, and servers that write a header and a body apart
+(uvicorn, aiohttp), have lost much of their lead over uvloop by that; the decision has the figures.
+""",
+)
+"""What changed after the newest whole run and a reader must know; empty after the next one."""
+
 
 def wanted(case: dict[str, Any]) -> Iterator[Goal]:
     """A case's own goals, and what holds in all: no worse than the baseline, on io_uring and epoll."""
@@ -212,6 +221,7 @@ def page(results: dict[str, Any], source: str) -> str:
         "",
         *setting(results, source),
         "",
+        *SINCE,
     ]
     lines += [HOW, "## Goals", "", *goals(cases), "", "## Where we lose", "", *losses(cases), ""]
     for kind, title in KINDS.items():
