@@ -214,3 +214,16 @@ def test_before_the_process_ends(engine, kind, end):
                     peer.engine.shake_hands(sock)
                 assert peers.receive_all(peer) == b"one,two,three"
             child.wait(peers.PATIENCE)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_more_pieces_than_one_call_carries(loop, kind):
+    pieces = [b"%05d" % number for number in range(1000)]
+    async with linked(loop, kind, lambda: Recorder(loop)) as (near, far):
+        near.transport.writelines(pieces)
+        near.transport.abort()
+        got = b""
+        while len(got) < 5000 and (data := far.recv(10_000)):
+            got += data
+        assert got == b"".join(pieces)
+        await near.lost

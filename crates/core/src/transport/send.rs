@@ -61,20 +61,19 @@ fn copied<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 }
 
 impl Stream {
-    /// One attempt to send what is queued, where no send is in flight: 0, or the error that ends the connection.
+    /// Sends what is queued, where no send is in flight, as far as the socket takes it: 0, or the error that ends the
+    /// connection. One call carries a bounded part of it.
     pub(super) fn send_queued(&mut self, py: Python<'_>) -> i32 {
-        let Some(op) = self.out.op(py, self.fd).filter(|_| !self.out.is_empty()) else {
-            return 0;
-        };
-        // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-        match unsafe { syscalls::attempt(&op) } {
-            syscalls::AGAIN => 0,
-            error if error < 0 => error,
-            count => {
-                self.out.sent(py, count as usize);
-                0
+        while !self.out.is_empty() {
+            let Some(op) = self.out.op(py, self.fd) else { break };
+            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+            match unsafe { syscalls::attempt(&op) } {
+                syscalls::AGAIN => break,
+                error if error < 0 => return error,
+                count => self.out.sent(py, count as usize),
             }
         }
+        0
     }
 
     /// Hands what is queued to the engine: 0, or the error that ends the connection.
