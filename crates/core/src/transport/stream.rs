@@ -341,7 +341,7 @@ impl StreamTransport {
     }
 
     #[pyo3(signature = (name, default = None))]
-    fn get_extra_info<'py>(
+    pub fn get_extra_info<'py>(
         slf: &Bound<'py, Self>,
         name: &str,
         default: Option<Bound<'py, PyAny>>,

@@ -175,6 +175,7 @@ impl TLSTransport {
                 [state.handshake_timer.take(), state.shutdown_timer.take()],
             )
         };
+        let remembered = this.remember_ends(py, held.1.as_ref());
         drop(held);
         this.session.drain(py)?;
         for timer in timers {
@@ -187,6 +188,6 @@ impl TLSTransport {
             scheduler.call_method1(name!("call_soon"), (lost, reason))?;
         }
         let error = exc.map(PyErr::from_value);
-        this.wake(py, error.as_ref())
+        one_after_other(py, remembered, this.wake(py, error.as_ref()))
     }
 }

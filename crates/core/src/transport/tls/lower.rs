@@ -58,6 +58,14 @@ impl Lower {
         self.bind(py).call_method0(name!("close")).map(drop)
     }
 
+    /// One of the connection's two addresses, if the transport is one of ours: asking it runs no code of a user's.
+    pub fn address<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self {
+            Lower::Stream(stream) => StreamTransport::get_extra_info(stream.bind(py), name, None),
+            Lower::Other(_) => Ok(None),
+        }
+    }
+
     pub fn force_close(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let error = error.map(|error| exception(py, error));
         self.bind(py)

@@ -105,6 +105,21 @@ impl TLSTransport {
         Ok(self.state.get()?.lower.as_ref().map(|lower| lower.clone_ref(py)))
     }
 
+    /// Keeps the connection's addresses, which may be asked for after the transport below is gone: a peer that answers
+    /// at once and closes can be gone before the task that made the connection has run.
+    fn remember_ends(&self, py: Python<'_>, lower: Option<&Lower>) -> PyResult<()> {
+        let Some(lower) = lower else { return Ok(()) };
+        let extra = self.extra.bind(py);
+        for name in ["peername", "sockname"] {
+            if !extra.contains(Text(name))?
+                && let Some(address) = lower.address(py, name)?
+            {
+                extra.set_item(Text(name), address)?;
+            }
+        }
+        Ok(())
+    }
+
     fn protocol<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         Ok(self
             .state
