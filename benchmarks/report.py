@@ -65,13 +65,7 @@ GOALS = (
     Goal("idle/10000", "proact-io_uring", "memory", "uvloop", False, 0.5),
 )
 
-SINCE = (
-    """\
-**Older than the code:** since this run a write is sent within the call
-([decision 3](decisions/0003-writes-at-once.md)). Streams, and servers that write a header and a body apart
-(uvicorn, aiohttp), have lost much of their lead over uvloop by that; the decision has the figures.
-""",
-)
+SINCE: tuple[str, ...] = ()
 """What changed after the newest whole run and a reader must know; empty after the next one."""
 
 
