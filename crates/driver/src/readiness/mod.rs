@@ -4,23 +4,25 @@
 //! all its life, so a connection that is read again and again costs no `epoll_ctl`. Interest that outlived its op would
 //! be a trap: the program may close the fd next, and after that a duplicate's file can't be removed by its number. An op
 //! that begins to wait renews the watch, because the number may name another file than it did for the ops that wait
-//! already. What happens on an event: `serve.rs`.
+//! already. What happens at a submission: `submit.rs`; on an event: `serve.rs`.
 
 mod arena;
 mod serve;
+mod submit;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use crate::completion::{Completion, Token};
 use crate::driver::{Driver, Engine, Submitted};
 use crate::fork::Generation;
-use crate::op::{Completion, Direction, Flags, Op, OpKind, Token};
-use crate::pool::{Pool, discard};
+use crate::ops::{Course, Direction, Op, splice_waits_on};
+use crate::pool::Pool;
 use crate::selector::{Interest, Ready, Selector};
 use crate::stats::Stats;
-use crate::syscalls::{self, AGAIN, is_exhaustion, is_transient_accept_error};
+use crate::syscalls::AGAIN;
 use crate::tokens::TokenMap;
 use crate::waker::Waker;
 use arena::Arena;
@@ -43,7 +45,7 @@ struct FdState {
 struct Pooled {
     tokens: Vec<Token>,
     /// A close that waits for them.
-    closing: Option<Token>,
+    closing: Option<(Token, Op)>,
 }
 
 impl FdState {
@@ -154,78 +156,6 @@ impl<S: Selector> ReadinessDriver<S> {
         Some(&mut self.fds[index])
     }
 
-    /// Hands an op, counted already, to the pool.
-    fn delegate(&mut self, token: Token, op: Op) {
-        for fd in op.uses() {
-            if let Some(state) = self.state(fd) {
-                state.pooled.get_or_insert_default().tokens.push(token);
-            }
-        }
-        let place = Place::Pool(Box::new(InPool { op, cancelled: false }));
-        self.places.insert(token, place);
-        let waker = &self.waker;
-        let pool = self.pool.get_or_insert_with(|| Pool::new(waker.clone()));
-        // SAFETY: the op's memory is valid until its completion: the contract of `Driver::submit`.
-        unsafe { pool.submit(token, op) };
-    }
-
-    /// The op is no longer with the pool: closes of its fds that waited for it go on.
-    fn undelegate(&mut self, token: Token, op: &Op) {
-        for fd in op.uses() {
-            let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
-                continue;
-            };
-            let Some(pooled) = &mut state.pooled else { continue };
-            pooled.tokens.retain(|pooled| *pooled != token);
-            if pooled.tokens.is_empty()
-                && let Some(close) = state.pooled.take().and_then(|pooled| pooled.closing)
-            {
-                let result = self.close(fd);
-                self.end(close, OpKind::Close, result);
-            }
-        }
-    }
-
-    fn close(&mut self, fd: RawFd) -> i32 {
-        self.stats.syscalls += 1;
-        // SAFETY: a close points at no memory.
-        unsafe { syscalls::block(&Op::Close { fd }) }
-    }
-
-    fn done(&mut self, op: &Op, result: i32) -> Submitted {
-        self.stats.done_at_once(op.kind());
-        Submitted::Ready(result)
-    }
-
-    /// An op in flight is over, outside `wait`.
-    fn end(&mut self, token: Token, kind: OpKind, result: i32) {
-        self.places.remove(&token);
-        self.stats.complete(kind, true);
-        self.queued.push_back(Completion::terminal(token, result));
-    }
-
-    /// Queues an op behind its fd and renews the watch.
-    fn enqueue(&mut self, token: Token, op: Op, fd: RawFd, direction: Direction) -> Result<(), i32> {
-        let Some(state) = self.state(fd) else {
-            return Err(libc::EBADF);
-        };
-        if state.is_closing() {
-            return Err(libc::EBADF);
-        }
-        state.push(direction, Waiter { token, op });
-        let wanted = state.wanted();
-        match self.selector.watch(fd, wanted, &mut self.stats) {
-            Ok(()) => {
-                self.places.insert(token, Place::Waiting(fd, direction));
-                Ok(())
-            }
-            Err(error) => {
-                self.fds[fd as usize].queue(direction).pop_back();
-                Err(error.raw_os_error().unwrap_or(libc::EIO))
-            }
-        }
-    }
-
     /// Brings the watch of an fd in line with what waits.
     fn settle(&mut self, fd: RawFd) {
         let wanted = self.fds[fd as usize].wanted();
@@ -283,37 +213,17 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    fn submit_close(&mut self, token: Token, fd: RawFd) -> Submitted {
-        self.abandon(fd);
-        if let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) {
-            if state.is_closing() {
-                return self.done(&Op::Close { fd }, -libc::EBADF);
-            }
-            if let Some(pooled) = &mut state.pooled {
-                pooled.closing = Some(token);
-                self.places.insert(token, Place::Closing);
-                self.stats.submit(OpKind::Close);
-                return Submitted::Pending;
-            }
-        }
-        let result = self.close(fd);
-        self.done(&Op::Close { fd }, result)
-    }
-
     /// A splice that can't go on waits for the side that is not ready, then goes back to the pool.
-    fn splice_again(&mut self, token: Token, op: Op) {
+    fn splice_again(&mut self, token: Token, op: Op, from: RawFd, to: RawFd) {
         self.undelegate(token, &op);
-        let Op::Splice { from, to, .. } = op else { return };
         self.stats.syscalls += 2;
-        let failure = match syscalls::splice_waits_on(from, to) {
-            Some((fd, direction)) => self.enqueue(token, op, fd, direction).err(),
-            None => {
-                self.delegate(token, op);
-                None
+        match splice_waits_on(from, to) {
+            None => self.delegate(token, op),
+            Some((fd, direction)) => {
+                if let Err(errno) = self.enqueue(token, op, fd, direction) {
+                    self.end(token, op.kind(), -errno);
+                }
             }
-        };
-        if let Some(errno) = failure {
-            self.end(token, OpKind::Splice, -errno);
         }
     }
 
@@ -328,17 +238,16 @@ impl<S: Selector> ReadinessDriver<S> {
                 };
                 let InPool { op, cancelled } = **pooled;
                 self.stats.syscalls += 1;
-                if result == AGAIN && matches!(op, Op::Splice { .. }) {
-                    if cancelled {
-                        self.end(token, op.kind(), -libc::ECANCELED);
-                        self.undelegate(token, &op);
-                    } else {
-                        self.splice_again(token, op);
+                let result = match (result, op.course()) {
+                    (AGAIN, Course::Splice { from, to }) if !cancelled => {
+                        self.splice_again(token, op, from, to);
+                        continue;
                     }
-                    continue;
-                }
+                    (AGAIN, Course::Splice { .. }) => -libc::ECANCELED,
+                    _ => result,
+                };
                 if self.discards {
-                    discard(&op, result);
+                    op.discard(result);
                 }
                 self.end(token, op.kind(), result);
                 self.undelegate(token, &op);
@@ -358,77 +267,8 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         if !self.generation.is_current() {
             return Submitted::Ready(-libc::EOWNERDEAD);
         }
-        if let Op::Close { fd } = op {
-            return self.submit_close(token, fd);
-        }
-        let Some((fd, direction)) = op.waits_on() else {
-            if matches!(op, Op::Shutdown { .. }) {
-                self.stats.syscalls += 1;
-                // SAFETY: a shutdown points at no memory, and does not wait.
-                let result = unsafe { syscalls::block(&op) };
-                return self.done(&op, result);
-            }
-            self.stats.submit(op.kind());
-            self.delegate(token, op);
-            return Submitted::Pending;
-        };
-        let asks_first = !matches!(op, Op::RecvMulti { .. } | Op::Poll { .. } | Op::PollMulti { .. });
-        let mut accepted = None;
-        // Who only polls moves no bytes, so nobody overtakes it.
-        let overtakes = usize::try_from(fd)
-            .ok()
-            .and_then(|index| self.fds.get_mut(index))
-            .is_some_and(|state| state.queue(direction).iter().any(|waiter| !waiter.polls()));
-        if asks_first && !overtakes {
-            // SAFETY: the contract of `submit`.
-            let result = unsafe { syscalls::attempt_counted(&op, &mut self.stats.syscalls) };
-            let waits = match op {
-                Op::Connect { .. } => result == -libc::EINPROGRESS,
-                Op::AcceptMulti { .. } => {
-                    accepted = (result >= 0).then_some(result);
-                    if is_exhaustion(result) {
-                        self.stats.submit(op.kind());
-                        self.end(token, op.kind(), result);
-                        return Submitted::Pending;
-                    }
-                    result >= 0 || result == AGAIN || is_transient_accept_error(result)
-                }
-                _ => result == AGAIN,
-            };
-            if !waits {
-                return self.done(&op, result);
-            }
-        }
-        match self.enqueue(token, op, fd, direction) {
-            Ok(()) => {
-                self.stats.submit(op.kind());
-                if let Some(result) = accepted {
-                    self.stats.complete(OpKind::AcceptMulti, false);
-                    self.queued.push_back(Completion {
-                        flags: Flags::MORE,
-                        ..Completion::terminal(token, result)
-                    });
-                }
-                Submitted::Pending
-            }
-            // epoll can't wait for a regular file.
-            Err(libc::EPERM)
-                if matches!(
-                    op.kind(),
-                    OpKind::Read | OpKind::Readv | OpKind::Write | OpKind::Writev
-                ) =>
-            {
-                self.stats.submit(op.kind());
-                self.delegate(token, op);
-                Submitted::Pending
-            }
-            Err(errno) => {
-                if let Some(result) = accepted {
-                    discard(&op, result);
-                }
-                self.done(&op, -errno)
-            }
-        }
+        // SAFETY: passed on.
+        unsafe { self.begin(token, op) }
     }
 
     fn cancel(&mut self, token: Token) -> bool {
