@@ -5,8 +5,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::Ring;
-use crate::buffer::Buffer;
-use crate::make::{Int, py_error};
+use crate::py::buffer::Buffer;
+use crate::py::make::{Int, py_error};
 
 fn checked_offset(offset: i64) -> PyResult<i64> {
     if offset < -1 {
