@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::Op;
+use proact_driver::{Op, ops};
 use pyo3::prelude::*;
 
 use crate::py::call::current_context;
@@ -84,7 +84,7 @@ impl Scheduler {
         let watch = Watch::create(slf.py(), Ready::Native(handle), None)?;
         let target = Target::Watch(watch.clone_ref(slf.py()));
         // SAFETY: the op points at no memory.
-        match unsafe { this.io.get()?.submit(Op::WaitId { pidfd }, target) } {
+        match unsafe { this.io.get()?.submit(Op::WaitId(ops::WaitId { pidfd }), target) } {
             Sent::Ready(error) if error < 0 && error != -libc::ECHILD => return Err(os_error(error)),
             Sent::Ready(_) => this.push(Ready::Watch(watch)),
             Sent::Pending(_) => {}

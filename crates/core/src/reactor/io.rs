@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use proact_driver::{
-    Completion, Config, Driver, Engine, Flags, Op, Stats, Submitted, Token, Waker, explain, open,
+    Completion, Config, Driver, Engine, Flags, Op, Stats, Submitted, Token, Waker, explain, open, ops,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -94,7 +94,7 @@ impl Io {
     /// Closes an fd that no op of ours uses any more. The peer sees it when this returns.
     pub fn close(&mut self, fd: RawFd) -> std::io::Result<()> {
         // SAFETY: a close points at no memory.
-        unsafe { self.submit(Op::Close { fd }, Target::Nobody) };
+        unsafe { self.submit(Op::Close(ops::Close { fd }), Target::Nobody) };
         self.driver.flush()
     }
 

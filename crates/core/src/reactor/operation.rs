@@ -14,7 +14,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token, syscalls};
+use proact_driver::{Op, Token, ops, syscalls};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
@@ -215,7 +215,12 @@ impl Operation {
         }
         let events = side.events();
         // SAFETY: a poll points at no memory.
-        match unsafe { io.submit(Op::Poll { fd, events }, Target::Operation(this.clone_ref(py))) } {
+        match unsafe {
+            io.submit(
+                Op::Poll(ops::Poll { fd, events }),
+                Target::Operation(this.clone_ref(py)),
+            )
+        } {
             Sent::Pending(token) => {
                 io.fds.set_polled(fd, side, true);
                 *state = State::InFlight {

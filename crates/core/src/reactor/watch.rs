@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token};
+use proact_driver::{Op, Token, ops};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -93,7 +93,12 @@ impl Readers {
         let previous = self.remove(io, fd, side);
         let events = side.events();
         // SAFETY: a poll points at no memory.
-        match unsafe { io.submit(Op::PollMulti { fd, events }, Target::Watch(target)) } {
+        match unsafe {
+            io.submit(
+                Op::PollMulti(ops::PollMulti { fd, events }),
+                Target::Watch(target),
+            )
+        } {
             Sent::Pending(token) => {
                 self.0.insert((fd, side), (token, watch));
                 Ok(previous)

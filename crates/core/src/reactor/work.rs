@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, syscalls};
+use proact_driver::{Op, ops, syscalls};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBlockingIOError, PyValueError};
@@ -55,19 +55,19 @@ pub enum FileWork {
 impl FileWork {
     pub fn op(&self, fd: i32) -> Op {
         match *self {
-            FileWork::Read { ref buffer, offset } => Op::Read {
+            FileWork::Read { ref buffer, offset } => Op::Read(ops::Read {
                 fd,
                 buf: buffer.ptr(),
                 len: buffer.len(),
                 offset,
-            },
-            FileWork::Write { ref buffer, offset } => Op::Write {
+            }),
+            FileWork::Write { ref buffer, offset } => Op::Write(ops::Write {
                 fd,
                 buf: buffer.ptr(),
                 len: buffer.len(),
                 offset,
-            },
-            FileWork::Sync { data_only } => Op::Fsync { fd, data_only },
+            }),
+            FileWork::Sync { data_only } => Op::Fsync(ops::Fsync { fd, data_only }),
         }
     }
 }
@@ -125,7 +125,7 @@ pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) ->
 fn recv(fd: RawFd, buf: *mut u8, len: usize) -> i32 {
     let flags = 0;
     // SAFETY: as the callers below see to.
-    unsafe { syscalls::attempt(&Op::Recv { fd, buf, len, flags }) }
+    unsafe { Op::Recv(ops::Recv { fd, buf, len, flags }).attempt() }
 }
 
 impl Work {
@@ -162,14 +162,14 @@ impl Work {
                 outcome => outcome.map(Some),
             },
             Work::Send { buffer, sent } => {
-                let op = Op::Send {
+                let op = Op::Send(ops::Send {
                     fd,
                     buf: buffer.ptr().wrapping_add(*sent),
                     len: buffer.len() - *sent,
                     flags: 0,
-                };
+                });
                 // SAFETY: the buffer is exported for as long as `buffer` lives.
-                match unsafe { syscalls::attempt(&op) } {
+                match unsafe { op.attempt() } {
                     syscalls::AGAIN => return Ok(None),
                     error if error < 0 => return Err(os_error(error)),
                     count => *sent += count as usize,
@@ -195,13 +195,13 @@ fn connect(
     begun: &mut bool,
 ) -> PyResult<Option<Py<PyAny>>> {
     if !std::mem::replace(begun, true) {
-        let op = Op::Connect {
+        let op = Op::Connect(ops::Connect {
             fd,
             addr: (&raw const address.storage).cast(),
             len: address.len,
-        };
+        });
         // SAFETY: the address lives while the call lasts.
-        return match -unsafe { syscalls::attempt(&op) } {
+        return match -unsafe { op.attempt() } {
             0 => Ok(Some(py.None())),
             // EALREADY: one that was cancelled has begun it.
             libc::EINPROGRESS | libc::EALREADY => Ok(None),

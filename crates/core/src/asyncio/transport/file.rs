@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use proact_driver::{Op, syscalls};
+use proact_driver::{Op, ops, syscalls};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::gc::PyVisit;
@@ -106,7 +106,7 @@ impl StreamTransport {
                     let (fd, events) = (state.fd, libc::POLLOUT as u32);
                     let target = Target::StreamSend(this.clone().unbind());
                     // SAFETY: a poll points at no memory.
-                    match unsafe { io.submit(Op::Poll { fd, events }, target) } {
+                    match unsafe { io.submit(Op::Poll(ops::Poll { fd, events }), target) } {
                         Sent::Pending(token) => {
                             state.sending = NonZero::new(token);
                             state.waits_for_room = true;

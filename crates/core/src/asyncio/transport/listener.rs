@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token};
+use proact_driver::{Completion, Op, Token, ops};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -76,7 +76,7 @@ impl Listener {
             }
             let target = Target::Accept(slf.clone().unbind());
             // SAFETY: an accept points at no memory.
-            match unsafe { io.submit(Op::AcceptMulti { fd: this.fd }, target) } {
+            match unsafe { io.submit(Op::AcceptMulti(ops::AcceptMulti { fd: this.fd }), target) } {
                 Sent::Pending(token) => {
                     state.accepting = Some(token);
                     return Ok(());

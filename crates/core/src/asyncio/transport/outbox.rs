@@ -3,7 +3,7 @@
 //! While a send is in flight the kernel reads the chunks at the front through `message`: they are neither dropped nor
 //! moved until its completion (`sent`). The vector lives on the heap, not on a stack that greenlets may swap.
 
-use proact_driver::Op;
+use proact_driver::{Op, ops};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -56,12 +56,12 @@ impl Outbox {
         if self.others.is_empty() {
             let chunk = self.first.as_ref()?.bind(py).as_bytes();
             let rest = &chunk[self.offset..];
-            return Some(Op::Send {
+            return Some(Op::Send(ops::Send {
                 fd,
                 buf: rest.as_ptr(),
                 len: rest.len().min(PIECE),
                 flags,
-            });
+            }));
         }
         let mut total = 0;
         let mut count = 0;
@@ -91,30 +91,30 @@ impl Outbox {
         }
         message.header.msg_iov = message.vectors.as_mut_ptr();
         message.header.msg_iovlen = count;
-        (count > 0).then_some(Op::SendMsg {
+        (count > 0).then_some(Op::SendMsg(ops::SendMsg {
             fd,
             msg: &raw const message.header,
             flags,
-        })
+        }))
     }
 
     /// The same for an fd that is no socket.
     pub fn write_op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
         Some(match self.op(py, fd)? {
-            Op::Send { fd, buf, len, .. } => Op::Write {
+            Op::Send(ops::Send { fd, buf, len, .. }) => Op::Write(ops::Write {
                 fd,
                 buf,
                 len,
                 offset: -1,
-            },
+            }),
             _ => {
                 let header = &self.message.as_ref()?.header;
-                Op::Writev {
+                Op::Writev(ops::Writev {
                     fd,
                     iov: header.msg_iov,
                     count: header.msg_iovlen as u32,
                     offset: -1,
-                }
+                })
             }
         })
     }

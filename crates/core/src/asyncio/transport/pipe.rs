@@ -8,7 +8,7 @@ mod write;
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token, syscalls};
+use proact_driver::{Completion, Op, Token, ops, syscalls};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::gc::PyVisit;
@@ -197,9 +197,9 @@ impl PipeTransport {
             }
             let (fd, events) = (state.fd, libc::POLLIN as u32);
             let op = if transport.writes {
-                Op::Poll { fd, events }
+                Op::Poll(ops::Poll { fd, events })
             } else {
-                Op::PollMulti { fd, events }
+                Op::PollMulti(ops::PollMulti { fd, events })
             };
             let mut io = transport.scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
@@ -263,14 +263,14 @@ impl PipeTransport {
             return Ok(());
         };
         let bytes = uninit_bytes(py, READ)?;
-        let op = Op::Read {
+        let op = Op::Read(ops::Read {
             fd,
             buf: bytes_memory(&bytes),
             len: READ,
             offset: -1,
-        };
+        });
         // SAFETY: a fresh object of just this length that nobody else has seen.
-        match unsafe { syscalls::attempt(&op) } {
+        match unsafe { op.attempt() } {
             syscalls::AGAIN => Ok(()),
             0 => {
                 let outcome = callee.call0(name!("eof_received"));
@@ -323,7 +323,7 @@ impl PipeTransport {
                 .filter(|_| !state.out.is_empty())
             {
                 // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-                unsafe { syscalls::attempt(&op) };
+                unsafe { op.attempt() };
             }
             state.out.clear();
         }

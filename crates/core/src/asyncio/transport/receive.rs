@@ -7,7 +7,7 @@
 
 use std::num::NonZero;
 
-use proact_driver::{Completion, Flags, Op, syscalls};
+use proact_driver::{Completion, Flags, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -56,12 +56,15 @@ impl StreamTransport {
             let mut io = this.get().scheduler.get().io.get()?;
             let (fd, reference) = (state.fd, this.clone().unbind());
             let (op, target) = match state.mode {
-                Mode::Pieces => (Op::RecvMulti { fd }, Target::StreamReceive(reference)),
+                Mode::Pieces => (
+                    Op::RecvMulti(ops::RecvMulti { fd }),
+                    Target::StreamReceive(reference),
+                ),
                 Mode::Bulk => (
-                    Op::PollMulti {
+                    Op::PollMulti(ops::PollMulti {
                         fd,
                         events: libc::POLLIN as u32,
-                    },
+                    }),
                     Target::StreamReadable(reference),
                 ),
             };
@@ -140,14 +143,14 @@ impl StreamTransport {
                     return Self::fatal(this, error, "Fatal error: protocol.get_buffer() call failed.");
                 }
             };
-            let op = Op::Recv {
+            let op = Op::Recv(ops::Recv {
                 fd,
                 buf: buffer.ptr(),
                 len: buffer.len(),
                 flags: 0,
-            };
+            });
             // SAFETY: the buffer is exported, writable and contiguous while the call lasts.
-            let count = unsafe { syscalls::attempt(&op) };
+            let count = unsafe { op.attempt() };
             drop(buffer);
             if count > 0 {
                 Self::updated(this, &callee, count as usize)?;
@@ -157,12 +160,13 @@ impl StreamTransport {
             let bytes = uninit_bytes(py, BULK)?;
             // SAFETY: a fresh object of just this length that nobody else has seen.
             let count = unsafe {
-                syscalls::attempt(&Op::Recv {
+                Op::Recv(ops::Recv {
                     fd,
                     buf: bytes_memory(&bytes),
                     len: BULK,
                     flags: 0,
                 })
+                .attempt()
             };
             if count > 0 {
                 let data = shorten(bytes, count as usize)?;

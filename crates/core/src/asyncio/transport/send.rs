@@ -8,7 +8,7 @@
 
 use std::num::NonZero;
 
-use proact_driver::{Completion, Op, syscalls};
+use proact_driver::{Completion, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -29,7 +29,7 @@ impl Stream {
         while !self.out.is_empty() {
             let Some(op) = self.out.op(py, self.fd) else { break };
             // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            match unsafe { syscalls::attempt(&op) } {
+            match unsafe { op.attempt() } {
                 syscalls::AGAIN => break,
                 error if error < 0 => return error,
                 count => self.out.sent(py, count as usize),
@@ -79,14 +79,14 @@ impl StreamTransport {
             let bytes = data.as_bytes();
             let idle = state.sending.is_none();
             let sent = if idle {
-                let op = Op::Send {
+                let op = Op::Send(ops::Send {
                     fd: state.fd,
                     buf: bytes.as_ptr(),
                     len: bytes.len(),
                     flags: 0,
-                };
+                });
                 // SAFETY: `data` outlives the call, which does not block.
-                unsafe { syscalls::attempt(&op) }
+                unsafe { op.attempt() }
             } else {
                 0
             };

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, syscalls};
+use proact_driver::{Op, ops};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -37,11 +37,12 @@ impl Inbox {
         message.msg_iovlen = 1;
         // SAFETY: the call does not block and is over when it returns, and all that it points at is here.
         let count = unsafe {
-            syscalls::attempt(&Op::RecvMsg {
+            Op::RecvMsg(ops::RecvMsg {
                 fd,
                 msg: &raw mut message,
                 flags: 0,
             })
+            .attempt()
         };
         if count < 0 {
             return Ok(Err(count));

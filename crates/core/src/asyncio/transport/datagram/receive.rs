@@ -3,7 +3,7 @@
 //! A lone datagram costs one call. That more are there is looked for now and then, and as long as it proves true: up to
 //! `BURST` of them in one turn, so that a flood does not keep the others waiting.
 
-use proact_driver::{Completion, Op, syscalls};
+use proact_driver::{Completion, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -30,10 +30,10 @@ impl DatagramTransport {
             if state.phase != Phase::Open || state.paused || state.reading.is_some() {
                 return Ok(());
             }
-            let op = Op::PollMulti {
+            let op = Op::PollMulti(ops::PollMulti {
                 fd: state.fd,
                 events: libc::POLLIN as u32,
-            };
+            });
             let mut io = this.get().scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
             match unsafe { io.submit(op, Target::DatagramReadable(this.clone().unbind())) } {

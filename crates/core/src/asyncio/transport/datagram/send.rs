@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, syscalls};
+use proact_driver::{Completion, Op, ops, syscalls};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -45,11 +45,12 @@ fn send(fd: RawFd, data: &[u8], to: Option<&Address>) -> i32 {
     message.msg_iovlen = 1;
     // SAFETY: the call does not block and is over when it returns, and all that it points at is here.
     unsafe {
-        syscalls::attempt(&Op::SendMsg {
+        Op::SendMsg(ops::SendMsg {
             fd,
             msg: &raw const message,
             flags: 0,
         })
+        .attempt()
     }
 }
 
@@ -133,10 +134,10 @@ impl DatagramTransport {
             if state.queue.is_empty() || state.writing.is_some() || state.retrying {
                 return Ok(());
             }
-            let op = Op::Poll {
+            let op = Op::Poll(ops::Poll {
                 fd: state.fd,
                 events: libc::POLLOUT as u32,
-            };
+            });
             let mut io = this.get().scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
             match unsafe { io.submit(op, Target::DatagramWritable(this.clone().unbind())) } {

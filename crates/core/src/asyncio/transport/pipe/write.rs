@@ -1,6 +1,6 @@
 //! How a write pipe writes: at once what the pipe takes, the rest when there is room again.
 
-use proact_driver::{Op, syscalls};
+use proact_driver::{Op, ops, syscalls};
 use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -28,7 +28,7 @@ impl PipeTransport {
                 return Ok(());
             };
             // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            let result = unsafe { syscalls::attempt(&op) };
+            let result = unsafe { op.attempt() };
             if result >= 0 {
                 state.out.sent(py, result as usize);
             }
@@ -37,7 +37,12 @@ impl PipeTransport {
                 let events = libc::POLLOUT as u32;
                 let mut io = this.get().scheduler.get().io.get()?;
                 // SAFETY: a poll points at no memory.
-                match unsafe { io.submit(Op::Poll { fd, events }, Target::Pipe(this.clone().unbind())) } {
+                match unsafe {
+                    io.submit(
+                        Op::Poll(ops::Poll { fd, events }),
+                        Target::Pipe(this.clone().unbind()),
+                    )
+                } {
                     Sent::Pending(token) => {
                         state.writing = Some(token);
                         0
