@@ -7,10 +7,12 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use crate::call::Call;
 use crate::completion::{Completion, Token};
 use crate::features::Features;
 use crate::ops::Op;
 use crate::stats::Stats;
+use crate::syscalls::monotonic;
 use crate::waker::Waker;
 
 /// What became of a submission.
@@ -80,6 +82,31 @@ pub trait Driver: Send {
     fn waker(&self) -> Waker;
 
     fn stats(&self) -> &Stats;
+
+    fn stats_mut(&mut self) -> &mut Stats;
+
+    /// The engine's clock, in nanoseconds: `CLOCK_MONOTONIC`, unless time is simulated.
+    fn now(&self) -> u64 {
+        monotonic()
+    }
+
+    /// Tries an op at once, beside all that is in flight and without blocking: its result, or
+    /// [`crate::syscalls::AGAIN`]. A connect that has begun answers `-EINPROGRESS`.
+    ///
+    /// What only a disk makes wait (a regular file at its current position) does wait; at an offset the answer is
+    /// `AGAIN`.
+    ///
+    /// # Safety
+    /// What the op points at is valid, as [`Driver::submit`] demands.
+    unsafe fn attempt(&mut self, op: &Op) -> i32 {
+        // SAFETY: passed on.
+        unsafe { op.attempt_counted(&mut self.stats_mut().syscalls) }
+    }
+
+    /// Makes a system call that is no op.
+    fn call(&mut self, call: Call<'_>) -> i32 {
+        call.make(&mut self.stats_mut().syscalls)
+    }
 
     /// The ring's features, where the engine has one.
     fn features(&self) -> Option<&Features> {

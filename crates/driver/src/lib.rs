@@ -2,6 +2,7 @@
 //!
 //! No Python here. Read `ops/mod.rs` (what can be asked for), then `driver.rs` (the contract), then an engine.
 
+mod call;
 mod completion;
 mod driver;
 mod errno;
@@ -20,6 +21,7 @@ mod tokens;
 mod uring;
 mod waker;
 
+pub use call::Call;
 pub use completion::{Completion, Flags, TOKEN_BITS, Token};
 pub use driver::{Config, Driver, Engine, Submitted};
 pub use features::Features;

@@ -61,12 +61,24 @@ pub fn poll_now(fd: RawFd, events: u32) -> i32 {
     }
 }
 
-/// Sends a piece of a file, in non-blocking mode, without copying it here: the count, 0 at its end, or [`AGAIN`].
-pub fn send_file(socket: RawFd, file: RawFd, offset: i64, len: usize) -> i32 {
-    let mut at = offset;
-    let len = len.min(0x7fff_f000);
-    retry(&mut 0, || {
-        // SAFETY: a local offset.
-        check(unsafe { libc::sendfile64(socket, file, &raw mut at, len) } as i64)
-    })
+/// What kind of file it is: the type bits of `st_mode` (`S_IFMT`), or `-errno`.
+pub(crate) fn file_type(fd: RawFd) -> i32 {
+    // SAFETY: a stat of zeros is a value; fstat fills it or fails.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a local structure to fill.
+    match check(i64::from(unsafe { libc::fstat(fd, &raw mut status) })) {
+        0 => (status.st_mode & libc::S_IFMT) as i32,
+        error => error,
+    }
+}
+
+/// The time of `CLOCK_MONOTONIC`, in nanoseconds.
+pub(crate) fn monotonic() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a local structure to fill. The clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

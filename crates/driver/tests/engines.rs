@@ -9,10 +9,11 @@
 mod common;
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, engine_report, ops};
+use proact_driver::{Call, Config, Engine, Op, OpKind, engine_report, ops};
 
 #[test]
 fn every_engine_is_here_or_reported() {
@@ -64,6 +65,44 @@ on_every_engine! {
         }
         let made = rig.driver.stats().syscalls - before;
         assert_eq!(made, if rig.is_uring() { 0 } else { 100 }, "{}", rig.engine.name());
+    }
+
+    fn calls_beside_the_ops_are_counted(rig) {
+        let (a, mut b) = tcp_pair();
+        let (fd, events) = (a.as_raw_fd(), POLLIN);
+        let made = |rig: &mut Rig, call| {
+            let before = rig.driver.stats().syscalls;
+            let result = rig.driver.call(call);
+            (result, rig.driver.stats().syscalls - before)
+        };
+        assert_eq!(made(&mut rig, Call::Poll { fd, events }), (-libc::EAGAIN, 1));
+        b.write_all(b"ab").unwrap();
+        rig.until("the bytes are there", |rig| made(rig, Call::Poll { fd, events }).0 == libc::POLLIN.into());
+        assert_eq!(made(&mut rig, Call::NoDelay { fd }), (0, 1));
+        assert!(a.nodelay().unwrap());
+        a.set_nonblocking(false).unwrap();
+        assert_eq!(made(&mut rig, Call::SetNonBlocking { fd }), (0, 2));
+        assert_eq!(made(&mut rig, Call::SetNonBlocking { fd }), (0, 1));
+        assert_eq!(made(&mut rig, Call::FileType { fd }), (libc::S_IFSOCK as i32, 1));
+        assert_eq!(made(&mut rig, Call::FileType { fd: 1 << 30 }), (-libc::EBADF, 1));
+        assert_eq!(made(&mut rig, Call::SocketError { fd }), (0, 1));
+        assert!(made(&mut rig, Call::IsOpen { fd }).0 >= 0);
+        assert_eq!(made(&mut rig, Call::IsOpen { fd: 1 << 30 }), (-libc::EBADF, 1));
+
+        // SAFETY: an address of zeros is a value.
+        let mut room: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&room) as libc::socklen_t;
+        let call = Call::PeerAddress { fd, room: &mut room, len: &mut len };
+        assert_eq!(made(&mut rig, call), (0, 1));
+        assert_eq!(i32::from(room.ss_family), libc::AF_INET);
+
+        let mut byte = [0];
+        let op = recv(&a, &mut byte);
+        let before = rig.driver.stats().syscalls;
+        // SAFETY: a local buffer, which outlives the call.
+        let results = [1, 2, 3].map(|_| unsafe { rig.driver.attempt(&op) });
+        assert_eq!(results, [1, 1, -libc::EAGAIN]);
+        assert_eq!(rig.driver.stats().syscalls - before, 3);
     }
 
     fn waiting_time_is_counted(rig) {

@@ -6,7 +6,7 @@ use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
 use super::operation::{Course, Direction, Facts, NO_FILE, Operation, clamp};
-use crate::syscalls::{AGAIN, check, poll_now, retry};
+use crate::syscalls::{AGAIN, check, file_type, poll_now, retry};
 
 /// Read; `offset` -1 means the current position (pipes, ttys, sockets).
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,7 @@ impl Transfer {
         match -result {
             libc::EAGAIN => {
                 *calls += 1;
-                if !is_regular(fd) {
+                if file_type(fd) != libc::S_IFREG as i32 {
                     return AGAIN;
                 }
             }
@@ -136,13 +136,6 @@ impl Transfer {
             } as i64)
         })
     }
-}
-
-fn is_regular(fd: RawFd) -> bool {
-    // SAFETY: a stat of zeros is a value; fstat fills it or fails.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: a local structure to fill.
-    unsafe { libc::fstat(fd, &raw mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG }
 }
 
 /// The memory of an op that has one buffer.

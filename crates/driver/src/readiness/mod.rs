@@ -353,6 +353,10 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         &self.stats
     }
 
+    fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
     fn shutdown(&mut self, limit: Duration) -> usize {
         if !self.generation.is_current() {
             // The threads are the parent's; what waits are only entries of ours.

@@ -418,6 +418,10 @@ impl Driver for UringDriver {
         &self.stats
     }
 
+    fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
     fn features(&self) -> Option<&Features> {
         Some(&self.features)
     }

@@ -11,6 +11,7 @@ use io_uring::{IoUring, opcode};
 use crate::driver::Config;
 use crate::locked;
 use crate::ops::{OpKind, Opcode};
+use crate::syscalls::monotonic;
 
 pub(super) const REGISTER_RING_FDS: u8 = 20;
 pub(super) const UNREGISTER_RING_FDS: u8 = 21;
@@ -69,13 +70,7 @@ const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -
 static CLOSED: AtomicU64 = AtomicU64::new(0);
 
 fn now() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a local structure to fill.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    monotonic() / 1_000_000
 }
 
 /// The kernel will free the memory of a ring soon.
