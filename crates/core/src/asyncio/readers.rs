@@ -9,12 +9,12 @@ use crate::py::call::current_context;
 use crate::py::descriptor::descriptor;
 use crate::py::errno::os_error;
 use crate::py::make::name;
-use crate::reactor::handle::Handle;
+use crate::reactor::fds::Side;
+use crate::reactor::handle::{Callback, Handle};
 use crate::reactor::io::Sent;
-use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
-use crate::reactor::watch::{Side, Watch};
+use crate::reactor::target::Target;
+use crate::reactor::watch::{WATCHES, Watch};
 
 /// # Errors
 /// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
@@ -38,7 +38,7 @@ impl Scheduler {
         let Some(handle) = watch.get().end()? else {
             return Ok(false);
         };
-        handle.object(py).call_method0(py, name!("cancel"))?;
+        handle.object().call_method0(py, name!("cancel"))?;
         Ok(true)
     }
 }
@@ -59,11 +59,11 @@ impl Scheduler {
         this.check_closed()?;
         this.check_not_a_transport(py, fd)?;
         check_can_wait(fd)?;
-        let ready = match handle.cast_into::<Handle>() {
-            Ok(handle) => Ready::Native(handle.unbind()),
-            Err(error) => Ready::Debug(error.into_inner().unbind()),
+        let callback = match handle.cast_into::<Handle>() {
+            Ok(handle) => Callback::Native(handle.unbind()),
+            Err(error) => Callback::Debug(error.into_inner().unbind()),
         };
-        let watch = Watch::create(py, ready, Some(file.clone().unbind()))?;
+        let watch = Watch::create(py, callback, Some(file.clone().unbind()))?;
         let target = watch.clone_ref(py);
         let added = {
             let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
@@ -81,12 +81,12 @@ impl Scheduler {
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
         this.check_closed()?;
-        let watch = Watch::create(slf.py(), Ready::Native(handle), None)?;
-        let target = Target::Watch(watch.clone_ref(slf.py()));
+        let watch = Watch::create(slf.py(), Callback::Native(handle), None)?;
+        let target = Target::new(watch.clone_ref(slf.py()), &WATCHES);
         // SAFETY: the op points at no memory.
         match unsafe { this.io.get()?.submit(Op::WaitId(ops::WaitId { pidfd }), target) } {
             Sent::Ready(error) if error < 0 && error != -libc::ECHILD => return Err(os_error(error)),
-            Sent::Ready(_) => this.push(Ready::Watch(watch)),
+            Sent::Ready(_) => this.push(Watch::due(watch)),
             Sent::Pending(_) => {}
         }
         Ok(())

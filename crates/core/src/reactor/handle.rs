@@ -288,6 +288,46 @@ impl Cancelled {
     }
 }
 
+/// A callback that is due: one of ours, or in debug mode one of asyncio's (which knows where it was created).
+pub enum Callback {
+    Native(Py<Handle>),
+    Debug(Py<PyAny>),
+}
+
+impl Callback {
+    pub fn clone_ref(&self, py: Python<'_>) -> Callback {
+        match self {
+            Callback::Native(handle) => Callback::Native(handle.clone_ref(py)),
+            Callback::Debug(handle) => Callback::Debug(handle.clone_ref(py)),
+        }
+    }
+
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        match self {
+            Callback::Native(handle) => handle.get().is_cancelled(),
+            Callback::Debug(handle) => handle
+                .bind(py)
+                .getattr(name!("_cancelled"))
+                .and_then(|flag| flag.is_truthy())
+                .unwrap_or(false),
+        }
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        match self {
+            Callback::Native(handle) => handle.as_any(),
+            Callback::Debug(handle) => handle,
+        }
+    }
+
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Callback::Native(handle) => Handle::traverse(handle, visit),
+            Callback::Debug(handle) => visit.call(handle),
+        }
+    }
+}
+
 /// A callback scheduled for a time, as `asyncio.TimerHandle`.
 #[pyclass(frozen, extends = Handle, module = "proact._core")]
 pub struct TimerHandle {

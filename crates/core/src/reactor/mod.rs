@@ -12,6 +12,7 @@ pub mod slots;
 pub mod soon;
 pub mod spare;
 pub mod stats;
+pub mod target;
 pub mod timers;
 pub mod watch;
 pub mod work;

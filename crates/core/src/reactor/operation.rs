@@ -29,10 +29,10 @@ use crate::py::cell::LoopCell;
 use crate::py::descriptor::{descriptor, number};
 use crate::py::errno::os_error;
 use crate::py::make::{Int, name, py_error, tuple};
+use crate::reactor::fds::{Side, Waiting};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
-use crate::reactor::watch::Side;
+use crate::reactor::target::{Completes, Target};
 use crate::reactor::work::{FileWork, Work, socket_fd};
 
 enum State {
@@ -86,6 +86,12 @@ enum Step {
     /// The future to wait for.
     Waits(Py<PyAny>),
 }
+
+static OPERATIONS: Completes<Operation> = Completes::<Operation>::new(|operation, arrived| {
+    let (py, result) = (operation.py(), arrived.completion.result);
+    operation.get().completed(py, operation.as_unbound(), result)
+})
+.that_borrows(|operation, fd, object| operation.get().is_stale(fd, object));
 
 impl Left {
     /// What the engine has of an operation's work while it is in flight.
@@ -157,7 +163,7 @@ impl Operation {
         scheduler.check_closed()?;
         let fd = descriptor(this.object.bind(py))?;
         let future = this.new_future(py)?;
-        let target = Target::Operation(slf.clone().unbind());
+        let target = Target::new(slf.clone().unbind(), &OPERATIONS);
         let result = {
             let (mut state, mut io) = (this.state.get()?, scheduler.io.get()?);
             // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
@@ -209,7 +215,8 @@ impl Operation {
         let side = work.side();
         let (mut state, mut io) = (self.state.get()?, self.scheduler.get().io.get()?);
         if io.fds.is_polled(fd, side) {
-            io.fds.line_up(fd, side, this.clone_ref(py), in_front);
+            let waiting = Waiting::new(this.clone_ref(py), Operation::take_turn);
+            io.fds.line_up(fd, side, waiting, in_front);
             *state = State::Queued { fd, work, future };
             return Ok(None);
         }
@@ -218,7 +225,7 @@ impl Operation {
         match unsafe {
             io.submit(
                 Op::Poll(ops::Poll { fd, events }),
-                Target::Operation(this.clone_ref(py)),
+                Target::new(this.clone_ref(py), &OPERATIONS),
             )
         } {
             Sent::Pending(token) => {
@@ -244,14 +251,14 @@ impl Operation {
     }
 
     /// Whether it uses this fd, but as another object's.
-    pub fn is_stale(&self, fd: RawFd, object: *mut ffi::PyObject) -> bool {
+    fn is_stale(&self, fd: RawFd, object: *mut ffi::PyObject) -> bool {
         let other = self.object.as_ptr() != object;
         let state = self.state.try_get();
         other && matches!(state.as_deref(), Some(State::InFlight { fd: used, .. }) if *used == fd)
     }
 
     /// The terminal completion. What goes wrong is told to the loop's exception handler, and ends nothing else.
-    pub fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
+    fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
         match self.complete(py, this, result) {
             Err(error) => Scheduler::report(self.scheduler.bind(py), "An operation could not go on", error),
             Ok(()) => Ok(()),
@@ -326,33 +333,42 @@ impl Operation {
     fn call_next(&self, py: Python<'_>, fd: RawFd, side: Side) -> PyResult<()> {
         loop {
             let next = self.scheduler.get().io.get()?.fds.next(fd, side);
-            let Some(next) = next else { return Ok(()) };
-            let this = next.get();
-            let (work, future) = match this.turn_to(State::Spent)? {
-                State::Queued { work, future, .. } => (work, future),
-                other => {
-                    this.turn_to(other)?;
-                    continue;
-                }
-            };
-            let is_open = number(this.object.bind(py)).is_ok_and(|number| number == fd);
-            let (result, future) = if is_open {
-                match this.poll(py, &next, fd, work, future, true)? {
-                    None => return Ok(()),
-                    Some(refused) => refused,
-                }
-            } else {
-                (-libc::EBADF, future)
-            };
-            this.turn_to(State::Done(Err(os_error(result))))?;
-            this.wake(py, &future)?;
+            match next {
+                Some(next) if !next.call(py)? => {}
+                _ => return Ok(()),
+            }
         }
     }
 
+    /// It is the first of those that wait: the engine is asked to poll. False: it does not wait any more.
+    fn take_turn(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let (fd, work, future) = match this.turn_to(State::Spent)? {
+            State::Queued { fd, work, future } => (fd, work, future),
+            other => {
+                this.turn_to(other)?;
+                return Ok(false);
+            }
+        };
+        let is_open = number(this.object.bind(py)).is_ok_and(|number| number == fd);
+        let (result, future) = if is_open {
+            match this.poll(py, slf.as_unbound(), fd, work, future, true)? {
+                None => return Ok(true),
+                Some(refused) => refused,
+            }
+        } else {
+            (-libc::EBADF, future)
+        };
+        this.turn_to(State::Done(Err(os_error(result))))?;
+        this.wake(py, &future)?;
+        Ok(false)
+    }
+
     /// Nobody waits for it any more: the engine is asked to end it.
-    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+    fn abandon(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
         // What is dropped here is dropped without a guard.
-        let (dropped, future) = match self.turn_to(State::Spent)? {
+        let (dropped, future) = match this.turn_to(State::Spent)? {
             State::InFlight {
                 token,
                 fd,
@@ -365,9 +381,9 @@ impl Operation {
                     _ => (Left::Poll(fd, side), Some(work)),
                 };
                 let is_poll = work.is_some();
-                self.turn_to(State::Abandoned(left))?;
+                this.turn_to(State::Abandoned(left))?;
                 // A loop that is at work in another thread, or closed, is not asked: the op ends by itself.
-                if let Some(mut io) = self.scheduler.get().io.try_get() {
+                if let Some(mut io) = this.scheduler.get().io.try_get() {
                     io.cancel(token);
                     if is_poll {
                         // Whoever closes the socket next has its peer see that. An error shows with the next wait.
@@ -377,20 +393,19 @@ impl Operation {
                 (work, Some(future))
             }
             State::Queued { fd, work, future } => {
-                let io = self.scheduler.get().io.try_get();
-                let left = io.and_then(|mut io| io.fds.leave(fd, work.side(), self));
+                let io = this.scheduler.get().io.try_get();
+                let left = io.and_then(|mut io| io.fds.leave(fd, work.side(), slf));
                 drop(left);
                 (Some(work), Some(future))
             }
             abandoned @ State::Abandoned(_) => {
-                self.turn_to(abandoned)?;
+                this.turn_to(abandoned)?;
                 (None, None)
             }
             State::New(work) | State::Woken { work, .. } => (Some(work), None),
             State::Done(_) | State::Spent => (None, None),
         };
         drop((dropped, future));
-        let _ = py;
         Ok(())
     }
 
@@ -504,13 +519,13 @@ impl Operation {
 
     #[pyo3(signature = (kind, value = None, traceback = None))]
     fn throw(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         kind: Bound<'_, PyAny>,
         value: Option<Bound<'_, PyAny>>,
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        self.abandon(py)?;
+        Operation::abandon(slf)?;
+        let py = slf.py();
         let error = match value {
             Some(value) if value.is_instance_of::<PyBaseException>() => value,
             Some(value) if !value.is_none() => kind.call1((value,))?,
@@ -523,7 +538,7 @@ impl Operation {
         Err(error)
     }
 
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.abandon(py)
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Operation::abandon(slf)
     }
 }

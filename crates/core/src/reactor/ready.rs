@@ -7,66 +7,43 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::asyncio::transport::datagram::DatagramTransport;
 use crate::py::cell::{Guard, LoopCell};
-use crate::py::make::name;
-use crate::reactor::handle::Handle;
-use crate::reactor::watch::Watch;
+use crate::py::method::Method;
+use crate::reactor::handle::{Callback, Handle};
 
-/// A callback that is due: one of ours, or in debug mode one of asyncio's (which knows where it was created).
+/// What is due.
 pub enum Ready {
-    Native(Py<Handle>),
-    Debug(Py<PyAny>),
-    /// A watched fd is ready; its callback is asked for when the turn comes to it, for it may be gone by then.
-    Watch(Py<Watch>),
-    /// A datagram socket is readable: its transport takes what is there after what was scheduled before, as in asyncio.
-    Datagrams(Py<DatagramTransport>),
+    Callback(Callback),
+    /// A method of an object of the native side's, which does what there is to do, or says whom to call.
+    Method(Method<Option<Callback>>),
 }
 
 impl Ready {
     pub fn clone_ref(&self, py: Python<'_>) -> Ready {
         match self {
-            Ready::Native(handle) => Ready::Native(handle.clone_ref(py)),
-            Ready::Debug(handle) => Ready::Debug(handle.clone_ref(py)),
-            Ready::Watch(watch) => Ready::Watch(watch.clone_ref(py)),
-            Ready::Datagrams(transport) => Ready::Datagrams(transport.clone_ref(py)),
+            Ready::Callback(callback) => Ready::Callback(callback.clone_ref(py)),
+            Ready::Method(method) => Ready::Method(method.clone_ref(py)),
         }
     }
 
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
-            Ready::Native(handle) => handle.get().is_cancelled(),
-            Ready::Watch(_) | Ready::Datagrams(_) => false,
-            Ready::Debug(handle) => handle
-                .bind(py)
-                .getattr(name!("_cancelled"))
-                .and_then(|flag| flag.is_truthy())
-                .unwrap_or(false),
+            Ready::Callback(callback) => callback.is_cancelled(py),
+            Ready::Method(_) => false,
         }
     }
 
     /// Called back for the last time, or never: it lets go of its callback.
     pub fn discard(&self) {
-        if let Ready::Native(handle) = self {
+        if let Ready::Callback(Callback::Native(handle)) = self {
             handle.get().cancel_once();
-        }
-    }
-
-    pub fn object(&self, py: Python<'_>) -> Py<PyAny> {
-        match self {
-            Ready::Native(handle) => handle.clone_ref(py).into_any(),
-            Ready::Debug(handle) => handle.clone_ref(py),
-            Ready::Watch(watch) => watch.clone_ref(py).into_any(),
-            Ready::Datagrams(transport) => transport.clone_ref(py).into_any(),
         }
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Ready::Native(handle) => Handle::traverse(handle, visit),
-            Ready::Debug(handle) => visit.call(handle),
-            Ready::Watch(watch) => visit.call(watch),
-            Ready::Datagrams(transport) => visit.call(transport),
+            Ready::Callback(callback) => callback.traverse(visit),
+            Ready::Method(method) => visit.call(method.object()),
         }
     }
 }

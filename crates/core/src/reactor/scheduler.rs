@@ -15,16 +15,15 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::asyncio::transport::stream::StreamTransport;
 use crate::py::call::{current_context, exception, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::errno::io_error;
 use crate::py::make::{Float, Name, Text, dict, name, py_error};
 use crate::reactor::clock::{nanoseconds, now};
-use crate::reactor::handle::{Cancelled, Handle, TimerHandle};
+use crate::reactor::handle::{Callback, Cancelled, Handle, TimerHandle};
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
 use crate::reactor::ready::{Queue, Ready};
-use crate::reactor::slots::Target;
+use crate::reactor::target::Target;
 use crate::reactor::timers::Timers;
 use crate::reactor::watch::Readers;
 
@@ -102,7 +101,7 @@ impl Scheduler {
                 handle
             }
         };
-        ready.push(Ready::Native(handle.clone_ref(py)));
+        ready.push(Ready::Callback(Callback::Native(handle.clone_ref(py))));
         Ok(handle)
     }
 
@@ -230,16 +229,10 @@ impl Scheduler {
     }
 
     /// The transport that an fd belongs to.
-    pub fn transport_of(&self, py: Python<'_>, fd: i32) -> PyResult<Option<Py<StreamTransport>>> {
+    fn transport_of(&self, py: Python<'_>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
         let io = self.io.get()?;
-        for target in io.slots.targets() {
-            if let Target::StreamReceive(transport) | Target::StreamReadable(transport) = target
-                && transport.get().fd()? == fd
-            {
-                return Ok(Some(transport.clone_ref(py)));
-            }
-        }
-        Ok(None)
+        let owner = io.slots.targets().find(|target| target.owns(py, fd));
+        Ok(owner.and_then(Target::object).map(|object| object.clone_ref(py)))
     }
 
     /// The program may not use the fd of a transport itself.
@@ -335,7 +328,7 @@ impl Scheduler {
             let handle = slf
                 .call_method1(name!("_debug_handle"), (callback, args, context, !threadsafe))?
                 .unbind();
-            this.push(Ready::Debug(handle.clone_ref(py)));
+            this.push(Ready::Callback(Callback::Debug(handle.clone_ref(py))));
             handle
         } else {
             let context = context_or_current(py, context)?;
@@ -362,14 +355,14 @@ impl Scheduler {
             let handle = slf
                 .call_method1(name!("_debug_timer"), (Float(when), callback, args, context))?
                 .unbind();
-            this.push_timer(when, Ready::Debug(handle.clone_ref(py)))?;
+            this.push_timer(when, Ready::Callback(Callback::Debug(handle.clone_ref(py))))?;
             return Ok(handle);
         }
         let context = context_or_current(py, context)?;
         let handle = Handle::new(callback.unbind(), args.unbind(), context);
         let timer = TimerHandle::create(py, when, handle, this.cancelled.clone())?;
         let base = timer.bind(py).as_super().clone().unbind();
-        this.push_timer(when, Ready::Native(base))?;
+        this.push_timer(when, Ready::Callback(Callback::Native(base)))?;
         Ok(timer.into_any())
     }
 }
@@ -529,23 +522,11 @@ impl Scheduler {
             visit.call(class.get())?;
         }
         if let Some(io) = self.io.try_get() {
-            io.fds.waiting().try_for_each(|operation| visit.call(operation))?;
+            io.fds
+                .waiting()
+                .try_for_each(|waiting| visit.call(waiting.object()))?;
             for target in io.slots.targets() {
-                match target {
-                    Target::StreamReceive(object)
-                    | Target::StreamReadable(object)
-                    | Target::StreamSend(object) => {
-                        visit.call(object)?;
-                    }
-                    Target::Pipe(object) => visit.call(object)?,
-                    Target::Accept(object) => visit.call(object)?,
-                    Target::DatagramReadable(object) | Target::DatagramWritable(object) => {
-                        visit.call(object)?;
-                    }
-                    Target::Watch(object) => visit.call(object)?,
-                    Target::Operation(object) => visit.call(object)?,
-                    Target::Nobody => {}
-                }
+                visit.call(target.object())?;
             }
         }
         Ok(())

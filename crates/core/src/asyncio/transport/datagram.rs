@@ -5,7 +5,7 @@
 //! the socket is writable. So an idle endpoint pins no buffer, pausing and closing lose no race against the data, and the
 //! loop can go on in another thread. `receive.rs` and `send.rs` tell the life of the data; here are state and end.
 
-pub mod inbox;
+mod inbox;
 mod receive;
 mod send;
 
@@ -80,6 +80,11 @@ pub struct DatagramTransport {
 }
 
 impl DatagramTransport {
+    /// The fd, for a message.
+    fn owned(this: &Bound<'_, Self>) -> Option<RawFd> {
+        this.get().state.get().ok().map(|state| state.fd)
+    }
+
     fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<Callee<'py>>> {
         let state = self.state.get()?;
         Ok(state.protocol.as_ref().map(|protocol| Callee {

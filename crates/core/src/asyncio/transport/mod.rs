@@ -6,7 +6,7 @@
 
 mod closing;
 pub mod datagram;
-pub mod file;
+mod file;
 mod flow;
 mod futile;
 pub mod listener;
@@ -18,5 +18,6 @@ mod rare;
 mod receive;
 mod release;
 mod send;
+pub mod sending;
 pub mod stream;
 pub mod tls;

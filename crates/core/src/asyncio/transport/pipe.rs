@@ -29,7 +29,7 @@ use crate::py::instance::instance;
 use crate::py::make::{Text, dict, name, py_error};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// The most that one read takes, in bytes: what a pipe holds by default.
 const READ: usize = 64 * 1024;
@@ -71,6 +71,10 @@ pub struct ReadPipeTransport;
 /// A transport that writes, as `asyncio.WriteTransport`.
 #[pyclass(frozen, extends = PipeTransport, module = "proact._core")]
 pub struct WritePipeTransport;
+
+static POLLS: Completes<PipeTransport> =
+    Completes::<PipeTransport>::new(|pipe, arrived| PipeTransport::ready(pipe, &arrived.completion))
+        .that_owns(|pipe| pipe.get().state.get().ok().map(|state| state.fd));
 
 /// The kind of file, of `st_mode`.
 fn file_type(fd: RawFd) -> PyResult<u32> {
@@ -203,7 +207,7 @@ impl PipeTransport {
             };
             let mut io = transport.scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::Pipe(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &POLLS)) } {
                 Sent::Pending(token) => {
                     state.polling = Some(token);
                     state.stopping = false;

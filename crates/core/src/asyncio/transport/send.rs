@@ -20,7 +20,14 @@ use crate::py::call::{exception, method0, one_after_other, stops_the_loop};
 use crate::py::errno::os_error;
 use crate::py::make::{Name, Text, name};
 use crate::reactor::io::{Io, Sent};
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
+
+/// Of a send, and of the poll that a file waits with.
+pub(super) static SENDS: Completes<StreamTransport> =
+    Completes::<StreamTransport>::new(|transport, arrived| {
+        StreamTransport::sent(transport, &arrived.completion)
+    })
+    .that_owns(StreamTransport::owned);
 
 impl Stream {
     /// Sends what is queued, where no send is in flight, as far as the socket takes it: 0, or the error that ends the
@@ -46,7 +53,7 @@ impl Stream {
             };
             // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to the transport
             // keeps; they stay put while `sending` is set.
-            match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &SENDS)) } {
                 Sent::Pending(token) => {
                     self.sending = NonZero::new(token);
                     break;

@@ -13,11 +13,11 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::file::Sending;
 use super::flow::{Flow, HIGH_WATER};
 use super::outbox::Outbox;
 use super::protocol::Callee;
 use super::rare::Rare;
+use super::sending::Sending;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
 use crate::py::address::Ends;
@@ -218,8 +218,9 @@ impl StreamTransport {
         told.map(drop)
     }
 
-    pub fn fd(&self) -> PyResult<RawFd> {
-        Ok(self.state.get()?.fd)
+    /// The fd, for a message.
+    pub(super) fn owned(this: &Bound<'_, Self>) -> Option<RawFd> {
+        this.get().state.get().ok().map(|state| state.fd)
     }
 
     pub(super) fn py_socket<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {

@@ -10,17 +10,12 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::{Scheduler, engine_error, forked};
-use crate::asyncio::transport::datagram::DatagramTransport;
-use crate::asyncio::transport::listener::Listener;
-use crate::asyncio::transport::pipe::PipeTransport;
-use crate::asyncio::transport::stream::StreamTransport;
 use crate::py::call::{exception, one_after_other, stops_the_loop};
 use crate::py::make::{Float, Text, name};
 use crate::reactor::clock::now;
-use crate::reactor::handle::{Failure, Handle};
-use crate::reactor::io::Arrived;
+use crate::reactor::handle::{Callback, Failure, Handle};
 use crate::reactor::ready::Ready;
-use crate::reactor::slots::Target;
+use crate::reactor::target::Arrived;
 
 /// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
 const POLL_INTERVAL: u64 = 20_000;
@@ -73,39 +68,15 @@ impl Scheduler {
                 // It stays for the next turn: callbacks run in between, and may free some memory.
                 Err(error) => return Scheduler::report(slf, "No memory for what has arrived", error),
             };
-            let Arrived {
-                completion,
-                target,
-                data,
-            } = arrived;
             let begun = self.begun();
-            match &target {
-                Target::StreamReceive(transport) => {
-                    StreamTransport::received(transport.bind(py), &completion, data)?;
-                }
-                Target::StreamReadable(transport) => {
-                    StreamTransport::readable(transport.bind(py), &completion)?
-                }
-                Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
-                Target::Pipe(pipe) => PipeTransport::ready(pipe.bind(py), &completion)?,
-                Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
-                Target::DatagramReadable(transport) => {
-                    DatagramTransport::readable(transport.bind(py), &completion)?
-                }
-                Target::DatagramWritable(transport) => {
-                    DatagramTransport::writable(transport.bind(py), &completion)?
-                }
-                // A child that somebody else has collected (ECHILD) has ended too.
-                Target::Watch(watch) if completion.result >= 0 || completion.result == -libc::ECHILD => {
-                    self.push(Ready::Watch(watch.clone_ref(py)))
-                }
-                Target::Watch(_) => {}
-                Target::Operation(operation) => {
-                    operation.get().completed(py, operation, completion.result)?
-                }
-                Target::Nobody => {}
-            }
-            self.tell_if_slow(slf, begun, || target.owner(py))?;
+            let (target, completion, data) = arrived;
+            let arrived = Arrived {
+                completion,
+                data,
+                ready: &self.ready,
+            };
+            target.complete(py, arrived)?;
+            self.tell_if_slow(slf, begun, || target.calls_program(py).cloned())?;
         }
     }
 
@@ -209,24 +180,22 @@ impl Scheduler {
         while let Some(handle) = turn.running.pop_front() {
             let begun = self.begun();
             let outcome = match handle {
-                Ready::Native(native) => {
+                Ready::Callback(Callback::Native(native)) => {
                     let outcome = self.run_native(slf, &native, begun, Handle::run);
                     if turn.spare.len() < turn.room && Handle::recycle(&native, py) {
                         turn.spare.push(native);
                     }
                     outcome
                 }
-                Ready::Debug(debug) => self.run_debug(slf, &debug),
-                Ready::Watch(watch) => match watch.get().current(py)? {
-                    Some(Ready::Native(native)) => self.run_native(slf, &native, begun, Handle::run_again),
-                    Some(Ready::Debug(debug)) => self.run_debug(slf, &debug),
-                    _ => Ok(()),
+                Ready::Callback(Callback::Debug(debug)) => self.run_debug(slf, &debug),
+                Ready::Method(method) => match method.call(py) {
+                    Ok(Some(Callback::Native(native))) => {
+                        self.run_native(slf, &native, begun, Handle::run_again)
+                    }
+                    Ok(Some(Callback::Debug(debug))) => self.run_debug(slf, &debug),
+                    Ok(None) => self.tell_if_slow(slf, begun, || Some(method.object().bind(py).clone())),
+                    Err(error) => Err(error),
                 },
-                Ready::Datagrams(transport) => {
-                    let transport = transport.bind(py);
-                    DatagramTransport::take(transport)
-                        .and_then(|()| self.tell_if_slow(slf, begun, || Some(transport.as_any().clone())))
-                }
             };
             if outcome.is_err() {
                 self.ready.lock().put_back(&mut turn.running);
