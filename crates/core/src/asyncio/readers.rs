@@ -35,7 +35,7 @@ fn check_can_wait(fd: RawFd) -> PyResult<()> {
 impl Scheduler {
     /// A watch that was removed: its handle is cancelled. True if it had one.
     fn end_watch(&self, py: Python<'_>, watch: &Py<Watch>) -> PyResult<bool> {
-        let Some(handle) = watch.get().end()? else {
+        let Some(handle) = watch.get().end() else {
             return Ok(false);
         };
         handle.object().call_method0(py, name!("cancel"))?;
@@ -66,7 +66,7 @@ impl Scheduler {
         let watch = Watch::create(py, callback, Some(file.clone().unbind()))?;
         let target = watch.clone_ref(py);
         let added = {
-            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             readers.add(&mut io, fd, side, (watch, target))
         };
         match added {
@@ -109,11 +109,11 @@ impl Scheduler {
         let fd = match descriptor(file) {
             Ok(fd) => fd,
             // Closed: asyncio's selectors look for the object then.
-            Err(error) => this.readers.get()?.number_of(file, side).ok_or(error)?,
+            Err(error) => this.readers.lock().number_of(file, side).ok_or(error)?,
         };
-        if this.io.try_get().is_none() {
+        if this.io.if_free().is_none() {
             // Another thread's finaliser, most likely. The callback is not called any more, and the loop's thread does the rest.
-            let Some(watch) = this.readers.get()?.watch(py, fd, side) else {
+            let Some(watch) = this.readers.lock().watch(py, fd, side) else {
                 return Ok(false);
             };
             let again = slf.getattr(name!("_unwatch"))?.unbind();
@@ -124,7 +124,7 @@ impl Scheduler {
         }
         this.check_not_a_transport(py, fd)?;
         let watch = {
-            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             let watch = readers.remove(&mut io, fd, side);
             if watch.is_some() {
                 // A ring's poll keeps the file open: whoever waits for its end sees it now. An error shows with the next wait.

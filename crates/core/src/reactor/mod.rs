@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod fds;
 pub mod handle;
+pub mod hooks;
 pub mod io;
 pub mod operation;
 pub mod ready;
@@ -14,5 +15,6 @@ pub mod spare;
 pub mod stats;
 pub mod target;
 pub mod timers;
+pub mod waiter;
 pub mod watch;
 pub mod work;

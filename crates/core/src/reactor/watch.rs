@@ -8,7 +8,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::py::cell::LoopCell;
+use crate::py::cell::SharedCell;
 use crate::py::method::Method;
 use crate::reactor::fds::Side;
 use crate::reactor::handle::Callback;
@@ -19,7 +19,7 @@ use crate::reactor::target::{Completes, Target};
 /// A poll in flight and whom it calls.
 #[pyclass(frozen, module = "proact._core")]
 pub struct Watch {
-    callback: LoopCell<Option<Callback>>,
+    callback: SharedCell<Option<Callback>>,
     /// What the program named: a socket that is closed by now is known by nothing else.
     file: Option<Py<PyAny>>,
 }
@@ -36,7 +36,7 @@ pub static WATCHES: Completes<Watch> = Completes::<Watch>::new(|watch, arrived| 
 impl Watch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.file)?;
-        match self.callback.try_get().as_deref() {
+        match self.callback.look().as_deref() {
             Some(Some(callback)) => callback.traverse(visit),
             _ => Ok(()),
         }
@@ -45,22 +45,22 @@ impl Watch {
 
 impl Watch {
     pub fn create(py: Python<'_>, callback: Callback, file: Option<Py<PyAny>>) -> PyResult<Py<Watch>> {
-        let callback = LoopCell::new(Some(callback));
+        let callback = SharedCell::new(Some(callback));
         Py::new(py, Watch { callback, file })
     }
 
     /// What stands in the ready queue for it. Its callback is asked for when the turn comes to it, for it may be gone by then.
     pub fn due(watch: Py<Watch>) -> Ready {
         let current = |watch: &Bound<'_, Watch>| {
-            let callback = watch.get().callback.get()?;
+            let callback = watch.get().callback.lock();
             Ok(callback.as_ref().map(|callback| callback.clone_ref(watch.py())))
         };
         Ready::Method(Method::new(watch, current))
     }
 
     /// It calls nobody from now on; the callback that it had.
-    pub fn end(&self) -> PyResult<Option<Callback>> {
-        Ok(self.callback.get()?.take())
+    pub fn end(&self) -> Option<Callback> {
+        self.callback.lock().take()
     }
 }
 

@@ -186,11 +186,9 @@ impl Listener {
             scheduler.call_method1(name!("call_later"), (Float(RETRY_DELAY), start))?;
         }
         let raised = exception(py, &os_error(error));
-        scheduler
-            .call_method1(
-                name!("_accept_failed"),
-                (raised, &listener.socket, is_exhaustion(error)),
-            )
+        let failed = scheduler.get().hooks()?.accept_failed.bind(py);
+        failed
+            .call1((scheduler, raised, &listener.socket, is_exhaustion(error)))
             .map(drop)
     }
 
@@ -222,9 +220,10 @@ impl Listener {
             StreamTransport::start(transport.bind(py), None)
         });
         match outcome {
-            Err(error) if !stops_the_loop(py, &error) => scheduler
-                .call_method1(name!("_connection_failed"), (exception(py, &error),))
-                .map(drop),
+            Err(error) if !stops_the_loop(py, &error) => {
+                let failed = scheduler.get().hooks()?.connection_failed.bind(py);
+                failed.call1((scheduler, exception(py, &error))).map(drop)
+            }
             outcome => outcome,
         }
     }

@@ -17,6 +17,7 @@ mod protocol;
 mod rare;
 mod receive;
 mod release;
+mod report;
 mod send;
 pub mod sending;
 pub mod stream;

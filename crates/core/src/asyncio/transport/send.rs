@@ -15,10 +15,11 @@ use pyo3::types::PyBytes;
 use super::stream::{Stream, StreamTransport};
 use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::phase::Phase;
+use crate::asyncio::transport::report;
 use crate::py::bytes::{copied, snapshot};
-use crate::py::call::{exception, method0, one_after_other, stops_the_loop};
+use crate::py::call::{method0, one_after_other, stops_the_loop};
 use crate::py::errno::os_error;
-use crate::py::make::{Name, Text, name};
+use crate::py::make::{Name, name};
 use crate::reactor::io::{Io, Sent};
 use crate::reactor::target::{Completes, Target};
 
@@ -207,14 +208,8 @@ impl StreamTransport {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
-                let scheduler = this.get().scheduler.bind(py);
                 let message = format!("protocol.{}() failed", method.text());
-                scheduler
-                    .call_method1(
-                        name!("_protocol_failed"),
-                        (this, exception(py, &error), Text(message)),
-                    )
-                    .map(drop)
+                report::protocol_failed(&this.get().scheduler, this.as_any(), &error, &message)
             }
         }
     }
