@@ -25,7 +25,7 @@ FOLDERS = {
 # The most files that may know each other in a circle. In core: stream, protocol, tls/mod and tls/lower. A
 # stream transport calls a TLS transport directly, and the other way round, so that neither hop of a byte is a
 # call into Python.
-LARGEST_CIRCLE = {"core": 4, "driver": 3, "lab": 4}
+LARGEST_CIRCLE = {"core": 4, "driver": 0, "lab": 0}
 
 _COMMENT = re.compile(r"//[^\n]*")
 _STRING = re.compile(r'b?"(?:\\.|[^"\\])*"', re.DOTALL)
