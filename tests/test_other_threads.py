@@ -101,3 +101,17 @@ async def test_a_watch_is_removed(loop, side):
         await loops.turns()
         assert called == []
         assert getattr(loop, f"remove_{side}")(near) is False
+
+
+async def test_an_operation_leaves_the_engine(loop):
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        before = loop.stats()["slots"]
+        receiving = loop.sock_recv(near, 1)
+        receiving.send(None)  # to its first pause, as a task would
+        assert loop.stats()["slots"] == before + 1
+        await collected_elsewhere(loop, receiving.close)
+        async with asyncio.timeout(peers.PATIENCE):
+            while loop.stats()["slots"] != before:
+                await loops.turns()

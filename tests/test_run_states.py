@@ -275,6 +275,40 @@ def test_a_turn_that_is_made_by_hand(loop):
     assert seen == ["first", "second"]
 
 
+def test_a_turn_within_a_callback_goes_on_with_the_turn_around_it(loop):
+    seen = []
+
+    def callback():
+        seen.append("begins")
+        loop.call_soon(seen.append, "next turn")
+        loop._run_once()
+        seen.append("ends")
+
+    for step in (callback, lambda: seen.append("same turn")):
+        loop.call_soon(step)
+    loop._run_once()
+    assert seen == ["begins", "same turn", "next turn", "ends"]
+
+
+def test_an_error_within_such_a_turn_leaves_the_rest_for_later(loop):
+    seen = []
+
+    def callback():
+        with pytest.raises(KeyboardInterrupt):
+            loop._run_once()
+        seen.append("ends")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for step in (callback, interrupt, lambda: seen.append("rest")):
+        loop.call_soon(step)
+    loop._run_once()
+    assert seen == ["ends"]
+    loop._run_once()
+    assert seen == ["ends", "rest"]
+
+
 def test_an_executor_of_ones_own(loop):
     from concurrent.futures import ThreadPoolExecutor
 

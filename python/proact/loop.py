@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     # The private half of asyncio on which this file builds, and which typeshed leaves out.
 
+    def _check_ssl_socket(sock: socket.socket) -> None: ...
+    def _format_callback_source(func: object, args: tuple[Any, ...]) -> str: ...
     def _format_handle(handle: events.Handle) -> str: ...
     def _set_nodelay(sock: socket.socket) -> None: ...
 
@@ -84,9 +86,10 @@ if TYPE_CHECKING:
 else:
     from asyncio.base_events import BaseEventLoop as _BaseEventLoop
     from asyncio.base_events import Server as _Server
-    from asyncio.base_events import _format_handle, _set_nodelay
+    from asyncio.base_events import _check_ssl_socket, _format_handle, _set_nodelay
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
+    from asyncio.format_helpers import _format_callback_source
     from asyncio.transports import _FlowControlMixin
     from asyncio.unix_events import _UnixSelectorEventLoop as _UnixEventLoop
 
@@ -153,6 +156,10 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     _tls_transport_class = tls.SSLTransport
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
+    _buffered_protocol = asyncio.BufferedProtocol
+    _plain_socket = socket.socket
+    _check_socket = staticmethod(_check_ssl_socket)
+    _server_takes_transport = _SERVER_TAKES_TRANSPORT
     _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
 
     def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
@@ -161,7 +168,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         return self
 
     def __init__(self, engine: str = "auto") -> None:
-        self._configure(asyncio.BufferedProtocol, socket.socket, _SERVER_TAKES_TRANSPORT)
+        self._configure()
         asyncio.BaseEventLoop.__init__(self)
         self._listeners: dict[socket.socket, _core.Listener] = {}
         # Python 3.13 and later: by the socket, the inode of the path to remove with it.
@@ -277,12 +284,13 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             handle._run()
             took = self.time() - begun
             if took >= self.slow_callback_duration:
-                self._slow(_format_handle(handle), took)
+                self._took(_format_handle(handle), took)
         finally:
             self._current_handle = None
 
-    def _slow(self, what: object, seconds: float) -> None:
-        logger.warning("Executing %s took %.3f seconds", what, seconds)
+    def _took(self, what: object, seconds: float) -> None:
+        if seconds >= self.slow_callback_duration:
+            logger.warning("Executing %s took %.3f seconds", what, seconds)
 
     def _handshake_begins(self, transport: _core.TLSTransport) -> None:
         logger.debug("%r starts SSL handshake", transport)
@@ -292,10 +300,19 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     # What the native side reports.
 
-    def _callback_failed(self, shown: str, error: BaseException, handle: object) -> None:
+    def _callback_failed(
+        self, callback: Callable[..., object], args: tuple[Any, ...], error: BaseException, handle: object
+    ) -> None:
+        try:
+            shown = _format_callback_source(callback, args)
+        except Exception:
+            shown = "?"
         self.call_exception_handler(
             {"message": f"Exception in callback {shown}", "exception": error, "handle": handle}
         )
+
+    def _failed(self, message: str, error: BaseException) -> None:
+        self.call_exception_handler({"message": message, "exception": error})
 
     def _transport_failed(self, transport: _Native, error: BaseException, message: str) -> None:
         if not isinstance(error, OSError):
@@ -314,9 +331,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self.call_exception_handler({"message": message, "exception": error, "socket": TransportSocket(sock)})
 
     def _connection_failed(self, error: BaseException) -> None:
-        self.call_exception_handler(
-            {"message": "Error on transport creation for incoming connection", "exception": error}
-        )
+        self._failed("Error on transport creation for incoming connection", error)
 
     # Watching file descriptors.
 

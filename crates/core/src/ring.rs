@@ -207,7 +207,7 @@ impl Ring {
     /// Lets go of everything, wherever this runs: in another thread the kernel can't be made to do so at once, and in a
     /// forked child there is nothing that it could still write to.
     fn abandon(&self) {
-        let Some(Some(mut inner)) = self.inner.try_get().map(|mut inner| inner.take()) else {
+        let Some(Some(mut inner)) = self.inner.if_free().map(|mut inner| inner.take()) else {
             return;
         };
         let left = match (self.generation.is_current(), self.is_ours()) {
@@ -346,7 +346,7 @@ impl Ring {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(inner) = self.inner.try_get().as_deref().and_then(Option::as_ref) {
+        if let Some(inner) = self.inner.look().as_deref().and_then(Option::as_ref) {
             for held in inner.slots.targets() {
                 visit.call(&held.file)?;
                 visit.call(&held.data)?;

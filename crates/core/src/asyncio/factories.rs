@@ -64,17 +64,28 @@ impl<'py> FromPyObject<'_, 'py> for Keyword<'py> {
     }
 }
 
+fn future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let kind = import_once(py, &FUTURE, name!("Future"))?;
+    construct(
+        kind,
+        &[event_loop],
+        intern_names(py, &LOOP_NAME, &[name!("loop")])?,
+    )
+}
+
+/// A future that is handed to a task as `await` would hand it over.
+pub fn awaited_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let future = future(event_loop)?;
+    future.setattr(name!("_asyncio_future_blocking"), true)?;
+    Ok(future)
+}
+
 #[pymethods]
 impl Scheduler {
     /// A future of this loop.
     pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let kind = import_once(py, &FUTURE, name!("Future"))?;
-        construct(
-            kind,
-            &[slf.as_any()],
-            intern_names(py, &LOOP_NAME, &[name!("loop")])?,
-        )
+        future(slf.as_any())
     }
 
     /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.

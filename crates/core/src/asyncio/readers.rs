@@ -9,12 +9,12 @@ use crate::py::call::current_context;
 use crate::py::descriptor::descriptor;
 use crate::py::errno::os_error;
 use crate::py::make::name;
-use crate::reactor::handle::Handle;
+use crate::reactor::fds::Side;
+use crate::reactor::handle::{Callback, Handle};
 use crate::reactor::io::Sent;
-use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
-use crate::reactor::watch::{Side, Watch};
+use crate::reactor::target::Target;
+use crate::reactor::watch::{WATCHES, Watch};
 
 /// # Errors
 /// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
@@ -35,10 +35,10 @@ fn check_can_wait(fd: RawFd) -> PyResult<()> {
 impl Scheduler {
     /// A watch that was removed: its handle is cancelled. True if it had one.
     fn end_watch(&self, py: Python<'_>, watch: &Py<Watch>) -> PyResult<bool> {
-        let Some(handle) = watch.get().end()? else {
+        let Some(handle) = watch.get().end() else {
             return Ok(false);
         };
-        handle.object(py).call_method0(py, name!("cancel"))?;
+        handle.object().call_method0(py, name!("cancel"))?;
         Ok(true)
     }
 }
@@ -59,14 +59,14 @@ impl Scheduler {
         this.check_closed()?;
         this.check_not_a_transport(py, fd)?;
         check_can_wait(fd)?;
-        let ready = match handle.cast_into::<Handle>() {
-            Ok(handle) => Ready::Native(handle.unbind()),
-            Err(error) => Ready::Debug(error.into_inner().unbind()),
+        let callback = match handle.cast_into::<Handle>() {
+            Ok(handle) => Callback::Native(handle.unbind()),
+            Err(error) => Callback::Debug(error.into_inner().unbind()),
         };
-        let watch = Watch::create(py, ready, Some(file.clone().unbind()))?;
+        let watch = Watch::create(py, callback, Some(file.clone().unbind()))?;
         let target = watch.clone_ref(py);
         let added = {
-            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             readers.add(&mut io, fd, side, (watch, target))
         };
         match added {
@@ -81,12 +81,12 @@ impl Scheduler {
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
         this.check_closed()?;
-        let watch = Watch::create(slf.py(), Ready::Native(handle), None)?;
-        let target = Target::Watch(watch.clone_ref(slf.py()));
+        let watch = Watch::create(slf.py(), Callback::Native(handle), None)?;
+        let target = Target::new(watch.clone_ref(slf.py()), &WATCHES);
         // SAFETY: the op points at no memory.
         match unsafe { this.io.get()?.submit(Op::WaitId(ops::WaitId { pidfd }), target) } {
             Sent::Ready(error) if error < 0 && error != -libc::ECHILD => return Err(os_error(error)),
-            Sent::Ready(_) => this.push(Ready::Watch(watch)),
+            Sent::Ready(_) => this.push(Watch::due(watch)),
             Sent::Pending(_) => {}
         }
         Ok(())
@@ -109,11 +109,11 @@ impl Scheduler {
         let fd = match descriptor(file) {
             Ok(fd) => fd,
             // Closed: asyncio's selectors look for the object then.
-            Err(error) => this.readers.get()?.number_of(file, side).ok_or(error)?,
+            Err(error) => this.readers.lock().number_of(file, side).ok_or(error)?,
         };
-        if this.io.try_get().is_none() {
+        if this.io.if_free().is_none() {
             // Another thread's finaliser, most likely. The callback is not called any more, and the loop's thread does the rest.
-            let Some(watch) = this.readers.get()?.watch(py, fd, side) else {
+            let Some(watch) = this.readers.lock().watch(py, fd, side) else {
                 return Ok(false);
             };
             let again = slf.getattr(name!("_unwatch"))?.unbind();
@@ -124,7 +124,7 @@ impl Scheduler {
         }
         this.check_not_a_transport(py, fd)?;
         let watch = {
-            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             let watch = readers.remove(&mut io, fd, side);
             if watch.is_some() {
                 // A ring's poll keeps the file open: whoever waits for its end sees it now. An error shows with the next wait.

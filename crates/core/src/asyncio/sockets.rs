@@ -6,9 +6,9 @@ use pyo3::prelude::*;
 use crate::py::address::Address;
 use crate::py::buffer::Buffer;
 use crate::py::make::{name, py_error};
+use crate::reactor::fds::Side;
 use crate::reactor::operation::Operation;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::watch::Side;
 use crate::reactor::work::Work;
 
 #[pymethods]

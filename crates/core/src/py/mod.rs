@@ -10,3 +10,4 @@ pub mod ending;
 pub mod errno;
 pub mod instance;
 pub mod make;
+pub mod method;

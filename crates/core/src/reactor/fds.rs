@@ -9,8 +9,29 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 
-use crate::reactor::operation::Operation;
-use crate::reactor::watch::Side;
+use crate::py::method::Method;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Read,
+    Write,
+}
+
+impl Side {
+    pub fn of(write: bool) -> Side {
+        if write { Side::Write } else { Side::Read }
+    }
+
+    pub fn events(self) -> u32 {
+        match self {
+            Side::Read => libc::POLLIN as u32,
+            Side::Write => libc::POLLOUT as u32,
+        }
+    }
+}
+
+/// An operation that waits for its turn: called, it asks the engine to poll, and says whether it did.
+pub type Waiting = Method<bool>;
 
 #[derive(Default)]
 pub struct Fds(Vec<Record>);
@@ -25,7 +46,7 @@ struct Record {
     /// By side: whether a poll is with the engine.
     polled: [bool; 2],
     /// Most fds never have a second operation on one side.
-    line: Option<Box<[VecDeque<Py<Operation>>; 2]>>,
+    line: Option<Box<[VecDeque<Waiting>; 2]>>,
 }
 
 impl Fds {
@@ -95,7 +116,7 @@ impl Fds {
     }
 
     /// Lines an operation up: behind the others, or, if its poll has ended already, in front of them.
-    pub fn line_up(&mut self, fd: RawFd, side: Side, operation: Py<Operation>, in_front: bool) {
+    pub fn line_up(&mut self, fd: RawFd, side: Side, operation: Waiting, in_front: bool) {
         let Some(record) = self.get(fd) else { return };
         let line = &mut record.line.get_or_insert_default()[side as usize];
         if in_front {
@@ -106,26 +127,26 @@ impl Fds {
     }
 
     /// The operation whose turn it is.
-    pub fn next(&mut self, fd: RawFd, side: Side) -> Option<Py<Operation>> {
+    pub fn next(&mut self, fd: RawFd, side: Side) -> Option<Waiting> {
         self.get(fd)?.line_of(side)?.pop_front()
     }
 
     /// An operation leaves the line.
-    pub fn leave(&mut self, fd: RawFd, side: Side, operation: &Operation) -> Option<Py<Operation>> {
+    pub fn leave(&mut self, fd: RawFd, side: Side, operation: &Bound<'_, PyAny>) -> Option<Waiting> {
         let line = self.get(fd)?.line_of(side)?;
-        let place = line.iter().position(|it| std::ptr::eq(it.get(), operation))?;
+        let place = line.iter().position(|it| it.object().is(operation))?;
         line.remove(place)
     }
 
     /// Everybody in a line, for the collector.
-    pub fn waiting(&self) -> impl Iterator<Item = &Py<Operation>> {
+    pub fn waiting(&self) -> impl Iterator<Item = &Waiting> {
         let lines = self.0.iter().filter_map(|record| record.line.as_deref());
         lines.flatten().flatten()
     }
 }
 
 impl Record {
-    fn line_of(&mut self, side: Side) -> Option<&mut VecDeque<Py<Operation>>> {
+    fn line_of(&mut self, side: Side) -> Option<&mut VecDeque<Waiting>> {
         self.line.as_mut().map(|line| &mut line[side as usize])
     }
 }

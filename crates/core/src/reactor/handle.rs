@@ -16,12 +16,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::py::call::{call_tuple, current_context, in_context};
-use crate::py::cell::LoopCell;
-use crate::py::make::{Float, Text, name};
+use crate::py::cell::SharedCell;
+use crate::py::make::{Float, name};
 
-struct Call {
-    callback: Py<PyAny>,
-    args: Py<PyTuple>,
+/// What is called, and with what.
+pub struct Call {
+    pub callback: Py<PyAny>,
+    pub args: Py<PyTuple>,
 }
 
 /// What a handle holds: the callback until it has run or is cancelled, the context for as long as anybody may ask.
@@ -33,7 +34,7 @@ struct Held {
 /// A scheduled callback, as `asyncio.Handle`.
 #[pyclass(frozen, subclass, weakref, module = "proact._core")]
 pub struct Handle {
-    held: LoopCell<Held>,
+    held: SharedCell<Held>,
     cancelled: AtomicBool,
 }
 
@@ -83,7 +84,7 @@ impl Handle {
 
     pub fn new(callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) -> Handle {
         Handle {
-            held: LoopCell::new(Held {
+            held: SharedCell::new(Held {
                 call: Some(Call { callback, args }),
                 context: Some(context),
             }),
@@ -134,16 +135,16 @@ impl Handle {
     /// describe the callback.
     #[inline]
     pub fn run(&self, py: Python<'_>) -> Result<(), Failure> {
-        let (call, context) = match self.held.try_get() {
-            Some(mut held) => (held.call.take(), held.context(py)),
-            None => return Ok(()),
+        let (call, context) = {
+            let mut held = self.held.lock();
+            (held.call.take(), held.context(py))
         };
         invoke(py, call, context)
     }
 
     /// Calls back, unless cancelled, and can do so again.
     pub fn run_again(&self, py: Python<'_>) -> Result<(), Failure> {
-        let context = self.held.try_get().and_then(|held| held.context(py));
+        let context = self.held.lock().context(py);
         invoke(py, self.call(py), context)
     }
 
@@ -155,14 +156,14 @@ impl Handle {
     pub fn cancel_once(&self) -> bool {
         self.cancelled.store(true, Ordering::Relaxed);
         // What it held is dropped here, with the cell free: that may run any code.
-        let call = self.held.try_get().and_then(|mut held| held.call.take());
+        let call = self.held.lock().call.take();
         call.is_some()
     }
 
     /// What a waiting handle holds, for the collector. The callback is its loop's alone, whoever else holds the handle:
     /// a loop that is garbage calls nobody back. The context can be asked for.
     pub fn traverse(handle: &Py<Handle>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(held) = handle.get().held.try_get() else {
+        let Some(held) = handle.get().held.look() else {
             return Ok(());
         };
         // SAFETY: reads the count of a live object; no code runs while the collector looks.
@@ -176,8 +177,8 @@ impl Handle {
         Ok(())
     }
 
-    fn call(&self, py: Python<'_>) -> Option<Call> {
-        let held = self.held.try_get()?;
+    pub fn call(&self, py: Python<'_>) -> Option<Call> {
+        let held = self.held.lock();
         held.call.as_ref().map(|call| call.clone_ref(py))
     }
 }
@@ -196,16 +197,13 @@ fn invoke(py: Python<'_>, call: Option<Call>, context: Option<Py<PyAny>>) -> Res
     let outcome = in_context(py, &context, || {
         call_tuple(py, &call.callback, &call.args).map(drop)
     });
-    outcome.map_err(|error| Failure {
-        shown: call.describe(py),
-        error,
-    })
+    outcome.map_err(|error| Failure { error, call })
 }
 
 /// A callback raised: what, and which callback.
 pub struct Failure {
     pub error: PyErr,
-    pub shown: String,
+    pub call: Call,
 }
 
 impl Call {
@@ -214,17 +212,6 @@ impl Call {
             callback: self.callback.clone_ref(py),
             args: self.args.clone_ref(py),
         }
-    }
-
-    /// The callback as asyncio's messages show it.
-    fn describe(&self, py: Python<'_>) -> String {
-        let shown = py
-            .import(name!("asyncio.format_helpers"))
-            .and_then(|helpers| {
-                helpers.call_method1(name!("_format_callback_source"), (&self.callback, &self.args))
-            })
-            .and_then(|shown| shown.extract());
-        shown.unwrap_or_else(|_| "?".into())
     }
 }
 
@@ -249,18 +236,7 @@ impl Handle {
     }
 
     fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.held.try_get().and_then(|held| held.context(py))
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Text<String>> {
-        let name = slf.get_type().name()?;
-        let this = slf.get();
-        let state = match this.call(slf.py()) {
-            Some(call) => call.describe(slf.py()),
-            None if this.is_cancelled() => "cancelled".into(),
-            None => "finished".into(),
-        };
-        Ok(Text(format!("<{name} {state}>")))
+        self.held.lock().context(py)
     }
 }
 
@@ -285,6 +261,46 @@ impl Cancelled {
     pub fn discount(&self) {
         let less = |count: usize| count.checked_sub(1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// A callback that is due: one of ours, or in debug mode one of asyncio's (which knows where it was created).
+pub enum Callback {
+    Native(Py<Handle>),
+    Debug(Py<PyAny>),
+}
+
+impl Callback {
+    pub fn clone_ref(&self, py: Python<'_>) -> Callback {
+        match self {
+            Callback::Native(handle) => Callback::Native(handle.clone_ref(py)),
+            Callback::Debug(handle) => Callback::Debug(handle.clone_ref(py)),
+        }
+    }
+
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        match self {
+            Callback::Native(handle) => handle.get().is_cancelled(),
+            Callback::Debug(handle) => handle
+                .bind(py)
+                .getattr(name!("_cancelled"))
+                .and_then(|flag| flag.is_truthy())
+                .unwrap_or(false),
+        }
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        match self {
+            Callback::Native(handle) => handle.as_any(),
+            Callback::Debug(handle) => handle,
+        }
+    }
+
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Callback::Native(handle) => Handle::traverse(handle, visit),
+            Callback::Debug(handle) => visit.call(handle),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the loop's thread holds while it talks to the engine: the engine, the ops in flight, and the completions
 //! that wait to be dispatched.
 
+use std::any::Any;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use proact_driver::{
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::asyncio::transport::datagram::inbox::Inbox;
 use crate::py::bytes::copy_bytes;
 use crate::py::make::py_os_error;
 use crate::reactor::fds::Fds;
-use crate::reactor::slots::{Slots, Target};
+use crate::reactor::slots::Slots;
 use crate::reactor::spare::Spare;
+use crate::reactor::target::Target;
 
 /// The most that pieces are joined to, in bytes: what asyncio's one receive takes.
 const JOINED: usize = 256 * 1024;
@@ -23,13 +24,32 @@ const JOINED: usize = 256 * 1024;
 /// How long closing waits for the kernel to let go of memory.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
+/// What the owners of one kind have in common in a loop, such as a buffer: one of each type, made when it is first asked for.
+#[derive(Default)]
+pub struct Shared(Vec<Box<dyn Any + Send>>);
+
+impl Shared {
+    pub fn get<T: Default + Send + 'static>(&mut self) -> &mut T {
+        let known = self.0.iter().position(|it| it.is::<T>());
+        let index = known.unwrap_or_else(|| {
+            self.0.push(Box::new(T::default()));
+            self.0.len() - 1
+        });
+        #[expect(clippy::unwrap_used, reason = "found or made by its type, above")]
+        self.0[index].downcast_mut().unwrap()
+    }
+}
+
+/// A completion, the target of its op, and its bytes.
+pub type Popped<'py> = (Target, Completion, Option<Bound<'py, PyBytes>>);
+
 pub struct Io {
     // The engine goes first: what the slots own must outlive it.
     pub driver: Box<dyn Driver>,
     pub slots: Slots<Target>,
     pub fds: Fds,
     pub spare: Spare,
-    pub inbox: Inbox,
+    pub shared: Shared,
     batch: Vec<Completion>,
     next: usize,
 }
@@ -63,7 +83,7 @@ impl Io {
             slots: Slots::default(),
             fds: Fds::default(),
             spare: Spare::default(),
-            inbox: Inbox::default(),
+            shared: Shared::default(),
             batch: Vec::new(),
             next: 0,
         }
@@ -94,7 +114,7 @@ impl Io {
     /// Closes an fd that no op of ours uses any more. The peer sees it when this returns.
     pub fn close(&mut self, fd: RawFd) -> std::io::Result<()> {
         // SAFETY: a close points at no memory.
-        unsafe { self.submit(Op::Close(ops::Close { fd }), Target::Nobody) };
+        unsafe { self.submit(Op::Close(ops::Close { fd }), Target::nobody()) };
         self.driver.flush()
     }
 
@@ -118,10 +138,13 @@ impl Io {
     ///
     /// # Errors
     /// False if the number is no open file.
-    pub fn evict(&mut self, fd: RawFd, socket: *mut pyo3::ffi::PyObject) -> bool {
-        let is_new = self.fds.is_new(fd, socket);
+    pub fn evict(&mut self, fd: RawFd, socket: &Bound<'_, PyAny>) -> bool {
+        let is_new = self.fds.is_new(fd, socket.as_ptr());
         if is_new == Some(true) {
-            for token in self.slots.operations(|operation| operation.is_stale(fd, socket)) {
+            let in_flight = self.slots.iter();
+            let stale = in_flight.filter(|(_, target)| target.is_stale(socket.py(), fd, socket.as_ptr()));
+            let stale: Vec<Token> = stale.map(|(token, _)| token).collect();
+            for token in stale {
                 self.cancel(token);
             }
         }
@@ -157,7 +180,7 @@ impl Io {
     /// # Errors
     /// `MemoryError` where there is no room for the bytes: they and the completion stay for the next call.
     #[inline]
-    pub fn pop<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Arrived<'py>>> {
+    pub fn pop<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Popped<'py>>> {
         while let Some(completion) = self.batch.get(self.next).copied() {
             let mut data = None;
             if completion.flags.contains(Flags::DATA) {
@@ -174,14 +197,11 @@ impl Io {
             let target = if completion.is_terminal() {
                 self.slots.take(completion.token)
             } else {
-                self.slots.peek(py, completion.token)
+                let target = self.slots.peek(completion.token);
+                target.map(|target| target.clone_ref(py))
             };
             if let Some(target) = target {
-                return Ok(Some(Arrived {
-                    completion,
-                    target,
-                    data,
-                }));
+                return Ok(Some((target, completion, data)));
             }
         }
         Ok(None)
@@ -219,13 +239,6 @@ impl Io {
         }
         Ok(bytes)
     }
-}
-
-/// A completion on its way to whom it is for.
-pub struct Arrived<'py> {
-    pub completion: Completion,
-    pub target: Target,
-    pub data: Option<Bound<'py, PyBytes>>,
 }
 
 /// The engine of a loop that is closed: it refuses everything, and still knows what the real one counted.

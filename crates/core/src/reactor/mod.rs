@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod fds;
 pub mod handle;
+pub mod hooks;
 pub mod io;
 pub mod operation;
 pub mod ready;
@@ -12,6 +13,8 @@ pub mod slots;
 pub mod soon;
 pub mod spare;
 pub mod stats;
+pub mod target;
 pub mod timers;
+pub mod waiter;
 pub mod watch;
 pub mod work;

@@ -17,7 +17,7 @@ impl Scheduler {
             let io = self.io.get()?;
             (io.driver.stats().clone(), io.slots.targets().count())
         };
-        let readers = self.readers.get()?.len();
+        let readers = self.readers.lock().len();
         let all = dict(py)?;
         let (submitted, completed) = (dict(py)?, dict(py)?);
         for (name, count) in stats.submitted() {

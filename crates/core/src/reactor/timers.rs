@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use crate::reactor::handle::Cancelled;
-use crate::reactor::ready::Ready;
+use crate::reactor::ready::{Locked, Ready};
 
 struct Entry {
     when: u64,
@@ -117,8 +117,8 @@ impl Timers {
         None
     }
 
-    /// Moves what is due at `now` out, earliest first.
-    pub fn due(&mut self, py: Python<'_>, now: u64, out: &mut Vec<Ready>, dead: &mut Vec<Ready>) {
+    /// Moves what is due at `now` to the ready queue, earliest first.
+    pub fn due(&mut self, py: Python<'_>, now: u64, ready: &mut Locked<'_>, dead: &mut Vec<Ready>) {
         self.settle(py, dead);
         while self.heap.peek().is_some_and(|entry| entry.when <= now) {
             let Some(entry) = self.heap.pop() else { break };
@@ -126,7 +126,7 @@ impl Timers {
                 self.cancelled.discount();
                 dead.push(entry.handle);
             } else {
-                out.push(entry.handle);
+                ready.push(entry.handle);
             }
         }
     }

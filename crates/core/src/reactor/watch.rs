@@ -8,67 +8,59 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::py::cell::LoopCell;
+use crate::py::cell::SharedCell;
+use crate::py::method::Method;
+use crate::reactor::fds::Side;
+use crate::reactor::handle::Callback;
 use crate::reactor::io::{Io, Sent};
 use crate::reactor::ready::Ready;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// A poll in flight and whom it calls.
 #[pyclass(frozen, module = "proact._core")]
 pub struct Watch {
-    handle: LoopCell<Option<Ready>>,
+    callback: SharedCell<Option<Callback>>,
     /// What the program named: a socket that is closed by now is known by nothing else.
     file: Option<Py<PyAny>>,
 }
+
+// A child that somebody else has collected (ECHILD) has ended too.
+pub static WATCHES: Completes<Watch> = Completes::<Watch>::new(|watch, arrived| {
+    if arrived.completion.result >= 0 || arrived.completion.result == -libc::ECHILD {
+        arrived.ready.lock().push(Watch::due(watch.clone().unbind()));
+    }
+    Ok(())
+});
 
 #[pymethods]
 impl Watch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.file)?;
-        match self.handle.try_get().as_deref() {
-            Some(Some(handle)) => handle.traverse(visit),
+        match self.callback.look().as_deref() {
+            Some(Some(callback)) => callback.traverse(visit),
             _ => Ok(()),
         }
     }
 }
 
 impl Watch {
-    pub fn create(py: Python<'_>, handle: Ready, file: Option<Py<PyAny>>) -> PyResult<Py<Watch>> {
-        let handle = LoopCell::new(Some(handle));
-        Py::new(py, Watch { handle, file })
+    pub fn create(py: Python<'_>, callback: Callback, file: Option<Py<PyAny>>) -> PyResult<Py<Watch>> {
+        let callback = SharedCell::new(Some(callback));
+        Py::new(py, Watch { callback, file })
     }
 
-    /// The callback, if it is still there.
-    pub fn current(&self, py: Python<'_>) -> PyResult<Option<Ready>> {
-        Ok(match &*self.handle.get()? {
-            Some(Ready::Native(handle)) => Some(Ready::Native(handle.clone_ref(py))),
-            Some(Ready::Debug(handle)) => Some(Ready::Debug(handle.clone_ref(py))),
-            _ => None,
-        })
+    /// What stands in the ready queue for it. Its callback is asked for when the turn comes to it, for it may be gone by then.
+    pub fn due(watch: Py<Watch>) -> Ready {
+        let current = |watch: &Bound<'_, Watch>| {
+            let callback = watch.get().callback.lock();
+            Ok(callback.as_ref().map(|callback| callback.clone_ref(watch.py())))
+        };
+        Ready::Method(Method::new(watch, current))
     }
 
     /// It calls nobody from now on; the callback that it had.
-    pub fn end(&self) -> PyResult<Option<Ready>> {
-        Ok(self.handle.get()?.take())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    Read,
-    Write,
-}
-
-impl Side {
-    pub fn of(write: bool) -> Side {
-        if write { Side::Write } else { Side::Read }
-    }
-
-    pub fn events(self) -> u32 {
-        match self {
-            Side::Read => libc::POLLIN as u32,
-            Side::Write => libc::POLLOUT as u32,
-        }
+    pub fn end(&self) -> Option<Callback> {
+        self.callback.lock().take()
     }
 }
 
@@ -96,7 +88,7 @@ impl Readers {
         match unsafe {
             io.submit(
                 Op::PollMulti(ops::PollMulti { fd, events }),
-                Target::Watch(target),
+                Target::new(target, &WATCHES),
             )
         } {
             Sent::Pending(token) => {

@@ -15,8 +15,8 @@ use crate::py::bytes::copy_bytes;
 use crate::py::descriptor::number;
 use crate::py::errno::os_error;
 use crate::py::make::{Int, name, py_error, py_os_error};
+use crate::reactor::fds::Side;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::watch::Side;
 
 /// What is being done.
 pub enum Work {
@@ -115,7 +115,7 @@ pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) ->
         this.check_not_a_transport(socket.py(), fd)?;
         io = this.io.get()?;
     }
-    if !io.evict(fd, socket.as_ptr()) {
+    if !io.evict(fd, socket) {
         return Err(os_error(-libc::EBADF));
     }
     Ok(fd)

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
-use crate::py::call::{exception, one_after_other, stops_the_loop};
-use crate::py::make::{Text, name};
+use crate::asyncio::transport::report;
+use crate::py::call::{one_after_other, stops_the_loop};
+use crate::py::make::name;
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -125,14 +126,8 @@ impl StreamTransport {
         };
         let lost = match outcome {
             Err(error) if !stops_the_loop(py, &error) => {
-                let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
-                scheduler
-                    .call_method1(
-                        name!("_protocol_failed"),
-                        (slf, exception(py, &error), Text(message)),
-                    )
-                    .map(drop)
+                report::protocol_failed(&this.scheduler, slf.as_any(), &error, message)
             }
             outcome => outcome,
         };

@@ -3,56 +3,21 @@
 
 use std::num::NonZero;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use proact_driver::{Op, ops, syscalls};
-use pyo3::PyTraverseError;
+use proact_driver::{Op, ops};
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
-use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use super::stream::{Stream, StreamTransport};
+use super::sending::{FileSending, Sending};
+use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
+use crate::asyncio::transport::send::SENDS;
 use crate::py::call::exception;
 use crate::py::errno::os_error;
-use crate::py::make::{Int, name, py_error};
+use crate::py::make::{name, py_error};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
-
-/// The most that one turn sends of a file, in bytes.
-const PIECE: usize = 256 * 1024;
-
-/// One `sendfile`, as whoever asked for it holds it: each has its own end and its own count.
-#[pyclass(frozen, module = "proact._core")]
-pub struct FileSending {
-    /// Done when the file has been sent, or can't be.
-    #[pyo3(get)]
-    future: Py<PyAny>,
-    sent: AtomicUsize,
-}
-
-#[pymethods]
-impl FileSending {
-    /// How many bytes the socket has taken.
-    #[getter]
-    fn sent(&self) -> Int {
-        Int::new(self.sent.load(Ordering::Relaxed))
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.future)
-    }
-}
-
-/// A file on its way.
-pub(super) struct Sending {
-    file: RawFd,
-    offset: i64,
-    /// How much is still to come, at most: a file may be shorter.
-    left: usize,
-    pub of: Py<FileSending>,
-}
+use crate::reactor::target::Target;
 
 /// Whether an error says that the connection is gone, and not that the file can't be sent.
 fn is_of_the_connection(error: i32) -> bool {
@@ -60,31 +25,6 @@ fn is_of_the_connection(error: i32) -> bool {
         -error,
         libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | libc::ESHUTDOWN | libc::ETIMEDOUT
     )
-}
-
-impl Stream {
-    /// Sends a piece; whether the file is at its end.
-    fn send_some(&mut self) -> Result<bool, i32> {
-        let Some(sending) = &mut self.file else {
-            return Ok(true);
-        };
-        let mut budget = PIECE;
-        while budget > 0 && sending.left > 0 {
-            match syscalls::send_file(self.fd, sending.file, sending.offset, sending.left.min(budget)) {
-                0 => return Ok(true),
-                syscalls::AGAIN => break,
-                error if error < 0 => return Err(error),
-                count => {
-                    sending.offset += i64::from(count);
-                    let count = count as usize;
-                    sending.left -= count;
-                    sending.of.get().sent.fetch_add(count, Ordering::Relaxed);
-                    budget -= count.min(budget);
-                }
-            }
-        }
-        Ok(sending.left == 0)
-    }
 }
 
 impl StreamTransport {
@@ -99,12 +39,17 @@ impl StreamTransport {
             if state.phase >= Phase::Lost || state.sending.is_some() || !state.out.is_empty() {
                 return Ok(true);
             }
-            match state.send_some() {
+            let fd = state.fd;
+            let sent = state
+                .file
+                .as_mut()
+                .map_or(Ok(true), |sending| sending.send_some(fd));
+            match sent {
                 Ok(true) => Ok(()),
                 Err(error) => Err(error),
                 Ok(false) => {
-                    let (fd, events) = (state.fd, libc::POLLOUT as u32);
-                    let target = Target::StreamSend(this.clone().unbind());
+                    let events = libc::POLLOUT as u32;
+                    let target = Target::new(this.clone().unbind(), &SENDS);
                     // SAFETY: a poll points at no memory.
                     match unsafe { io.submit(Op::Poll(ops::Poll { fd, events }), target) } {
                         Sent::Pending(token) => {
@@ -169,13 +114,7 @@ impl StreamTransport {
         let py = slf.py();
         slf.get().check_writable()?;
         let future = Scheduler::create_future(slf.get().scheduler.bind(py))?.unbind();
-        let of = Py::new(
-            py,
-            FileSending {
-                future,
-                sent: AtomicUsize::new(0),
-            },
-        )?;
+        let of = Py::new(py, FileSending::new(future))?;
         {
             slf.get().scheduler.get().check_free()?;
             let mut state = slf.get().state.get()?;

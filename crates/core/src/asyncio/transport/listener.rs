@@ -14,7 +14,7 @@ use crate::py::errno::{io_error, os_error};
 use crate::py::make::{Float, Int, name};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// Seconds until accepting is tried again after it failed (asyncio's own, for want of resources).
 const RETRY_DELAY: f64 = 1.0;
@@ -38,6 +38,10 @@ pub struct Listener {
     context: Py<PyAny>,
     state: LoopCell<State>,
 }
+
+static ACCEPTS: Completes<Listener> =
+    Completes::<Listener>::new(|listener, arrived| Listener::accepted(listener, &arrived.completion))
+        .that_calls_the_program();
 
 #[pymethods]
 impl Listener {
@@ -74,7 +78,7 @@ impl Listener {
             if state.closed || state.accepting.is_some() {
                 return Ok(());
             }
-            let target = Target::Accept(slf.clone().unbind());
+            let target = Target::new(slf.clone().unbind(), &ACCEPTS);
             // SAFETY: an accept points at no memory.
             match unsafe { io.submit(Op::AcceptMulti(ops::AcceptMulti { fd: this.fd }), target) } {
                 Sent::Pending(token) => {
@@ -182,11 +186,9 @@ impl Listener {
             scheduler.call_method1(name!("call_later"), (Float(RETRY_DELAY), start))?;
         }
         let raised = exception(py, &os_error(error));
-        scheduler
-            .call_method1(
-                name!("_accept_failed"),
-                (raised, &listener.socket, is_exhaustion(error)),
-            )
+        let failed = scheduler.get().hooks()?.accept_failed.bind(py);
+        failed
+            .call1((scheduler, raised, &listener.socket, is_exhaustion(error)))
             .map(drop)
     }
 
@@ -218,9 +220,10 @@ impl Listener {
             StreamTransport::start(transport.bind(py), None)
         });
         match outcome {
-            Err(error) if !stops_the_loop(py, &error) => scheduler
-                .call_method1(name!("_connection_failed"), (exception(py, &error),))
-                .map(drop),
+            Err(error) if !stops_the_loop(py, &error) => {
+                let failed = scheduler.get().hooks()?.connection_failed.bind(py);
+                failed.call1((scheduler, exception(py, &error))).map(drop)
+            }
             outcome => outcome,
         }
     }

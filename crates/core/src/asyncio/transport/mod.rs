@@ -6,7 +6,7 @@
 
 mod closing;
 pub mod datagram;
-pub mod file;
+mod file;
 mod flow;
 mod futile;
 pub mod listener;
@@ -17,6 +17,8 @@ mod protocol;
 mod rare;
 mod receive;
 mod release;
+mod report;
 mod send;
+pub mod sending;
 pub mod stream;
 pub mod tls;

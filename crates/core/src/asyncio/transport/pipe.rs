@@ -20,8 +20,9 @@ use super::outbox::Outbox;
 use super::protocol::Callee;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
+use crate::asyncio::transport::report;
 use crate::py::bytes::{bytes_memory, shorten, uninit_bytes};
-use crate::py::call::{Reason, current_context, exception, one_after_other, stops_the_loop};
+use crate::py::call::{Reason, current_context, one_after_other, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::ending::finalise;
 use crate::py::errno::{io_error, os_error};
@@ -29,7 +30,7 @@ use crate::py::instance::instance;
 use crate::py::make::{Text, dict, name, py_error};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// The most that one read takes, in bytes: what a pipe holds by default.
 const READ: usize = 64 * 1024;
@@ -71,6 +72,10 @@ pub struct ReadPipeTransport;
 /// A transport that writes, as `asyncio.WriteTransport`.
 #[pyclass(frozen, extends = PipeTransport, module = "proact._core")]
 pub struct WritePipeTransport;
+
+static POLLS: Completes<PipeTransport> =
+    Completes::<PipeTransport>::new(|pipe, arrived| PipeTransport::ready(pipe, &arrived.completion))
+        .that_owns(|pipe| pipe.get().state.get().ok().map(|state| state.fd));
 
 /// The kind of file, of `st_mode`.
 fn file_type(fd: RawFd) -> PyResult<u32> {
@@ -161,15 +166,12 @@ impl PipeTransport {
         if stops_the_loop(py, error) {
             return Err(error.clone_ref(py));
         }
-        let hook = if quiet {
-            name!("_transport_failed")
+        let tell = if quiet {
+            report::transport_failed
         } else {
-            name!("_protocol_failed")
+            report::protocol_failed
         };
-        let scheduler = this.get().scheduler.bind(py);
-        scheduler
-            .call_method1(hook, (this, exception(py, error), Text(message)))
-            .map(drop)
+        tell(&this.get().scheduler, this.as_any(), error, message)
     }
 
     /// An error of the fd's, which ends the transport. A terminal that hangs up says EIO: no news, as asyncio has it.
@@ -203,7 +205,7 @@ impl PipeTransport {
             };
             let mut io = transport.scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::Pipe(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &POLLS)) } {
                 Sent::Pending(token) => {
                     state.polling = Some(token);
                     state.stopping = false;
@@ -478,12 +480,13 @@ impl PipeTransport {
     /// What `isinstance` sees: asyncio's classes, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let scheduler = slf.get().scheduler.bind(slf.py());
-        if slf.get().writes {
-            scheduler.getattr(name!("_write_pipe_class"))
+        let hooks = slf.get().scheduler.get().hooks()?;
+        let class = if slf.get().writes {
+            &hooks.write_pipe_class
         } else {
-            scheduler.getattr(name!("_read_pipe_class"))
-        }
+            &hooks.read_pipe_class
+        };
+        Ok(class.bind(slf.py()).clone())
     }
 
     fn __repr__(&self) -> PyResult<Text<String>> {
@@ -506,7 +509,7 @@ impl PipeTransport {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
         visit.call(&self.extra)?;
-        if let Some(state) = self.state.try_get() {
+        if let Some(state) = self.state.look() {
             visit.call(&state.protocol)?;
             visit.call(&state.pipe)?;
             visit.call(&state.error)?;

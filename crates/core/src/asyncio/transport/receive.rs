@@ -19,7 +19,7 @@ use crate::py::call::{one_after_other, stops_the_loop};
 use crate::py::errno::{io_error, os_error};
 use crate::py::make::name;
 use crate::reactor::io::{Io, Sent};
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// The most that one bulk receive takes, in bytes: 64 KiB with what TLS adds to them, and more. An object of this size
 /// stays below glibc's mmap and trim thresholds (128 KiB): with larger ones each receive gave its pages back and
@@ -28,6 +28,16 @@ const BULK: usize = 96 * 1024;
 /// A bulk receive below this counts as small.
 const SMALL: usize = 4096;
 const SMALL_STREAK: u8 = 8;
+
+static RECEIVES: Completes<StreamTransport> = Completes::<StreamTransport>::new(|transport, arrived| {
+    StreamTransport::received(transport, &arrived.completion, arrived.data)
+})
+.that_owns(StreamTransport::owned);
+
+static IS_READABLE: Completes<StreamTransport> = Completes::<StreamTransport>::new(|transport, arrived| {
+    StreamTransport::readable(transport, &arrived.completion)
+})
+.that_owns(StreamTransport::owned);
 
 impl Stream {
     fn wants_data(&self) -> bool {
@@ -58,14 +68,14 @@ impl StreamTransport {
             let (op, target) = match state.mode {
                 Mode::Pieces => (
                     Op::RecvMulti(ops::RecvMulti { fd }),
-                    Target::StreamReceive(reference),
+                    Target::new(reference, &RECEIVES),
                 ),
                 Mode::Bulk => (
                     Op::PollMulti(ops::PollMulti {
                         fd,
                         events: libc::POLLIN as u32,
                     }),
-                    Target::StreamReadable(reference),
+                    Target::new(reference, &IS_READABLE),
                 ),
             };
             // SAFETY: neither op points at memory.

@@ -15,12 +15,20 @@ use pyo3::types::PyBytes;
 use super::stream::{Stream, StreamTransport};
 use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::phase::Phase;
+use crate::asyncio::transport::report;
 use crate::py::bytes::{copied, snapshot};
-use crate::py::call::{exception, method0, one_after_other, stops_the_loop};
+use crate::py::call::{method0, one_after_other, stops_the_loop};
 use crate::py::errno::os_error;
-use crate::py::make::{Name, Text, name};
+use crate::py::make::{Name, name};
 use crate::reactor::io::{Io, Sent};
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
+
+/// Of a send, and of the poll that a file waits with.
+pub(super) static SENDS: Completes<StreamTransport> =
+    Completes::<StreamTransport>::new(|transport, arrived| {
+        StreamTransport::sent(transport, &arrived.completion)
+    })
+    .that_owns(StreamTransport::owned);
 
 impl Stream {
     /// Sends what is queued, where no send is in flight, as far as the socket takes it: 0, or the error that ends the
@@ -46,7 +54,7 @@ impl Stream {
             };
             // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to the transport
             // keeps; they stay put while `sending` is set.
-            match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &SENDS)) } {
                 Sent::Pending(token) => {
                     self.sending = NonZero::new(token);
                     break;
@@ -200,14 +208,8 @@ impl StreamTransport {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
-                let scheduler = this.get().scheduler.bind(py);
                 let message = format!("protocol.{}() failed", method.text());
-                scheduler
-                    .call_method1(
-                        name!("_protocol_failed"),
-                        (this, exception(py, &error), Text(message)),
-                    )
-                    .map(drop)
+                report::protocol_failed(&this.get().scheduler, this.as_any(), &error, &message)
             }
         }
     }

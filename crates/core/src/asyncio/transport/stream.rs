@@ -13,15 +13,16 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::file::Sending;
 use super::flow::{Flow, HIGH_WATER};
 use super::outbox::Outbox;
 use super::protocol::Callee;
 use super::rare::Rare;
+use super::sending::Sending;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
+use crate::asyncio::transport::report;
 use crate::py::address::Ends;
-use crate::py::call::{Reason, current_context, exception, stops_the_loop};
+use crate::py::call::{Reason, current_context, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::instance::instance;
 use crate::py::make::{Int, Name, Text, dict, name, pair, py_error};
@@ -178,7 +179,7 @@ impl StreamTransport {
             .as_ref()
             .map(|server| server.clone_ref(py));
         let Some(server) = server else { return Ok(()) };
-        if self.scheduler.get().server_takes_transport() {
+        if self.scheduler.get().server_takes_transport(py)? {
             server.call_method1(py, method, (this,))?;
         } else {
             server.call_method0(py, method)?;
@@ -208,18 +209,15 @@ impl StreamTransport {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let scheduler = this.get().scheduler.bind(py);
-        let told = scheduler.call_method1(
-            name!("_transport_failed"),
-            (this, exception(py, &error), Text(message)),
-        );
+        let told = report::transport_failed(&this.get().scheduler, this.as_any(), &error, message);
         // Whatever an exception handler raises: the connection ends.
         Self::lose(this, Some(error))?;
-        told.map(drop)
+        told
     }
 
-    pub fn fd(&self) -> PyResult<RawFd> {
-        Ok(self.state.get()?.fd)
+    /// The fd, for a message.
+    pub(super) fn owned(this: &Bound<'_, Self>) -> Option<RawFd> {
+        this.get().state.get().ok().map(|state| state.fd)
     }
 
     pub(super) fn py_socket<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -289,14 +287,8 @@ impl StreamTransport {
             match made {
                 Err(error) if stops_the_loop(py, &error) => outcome = Err(error),
                 Err(error) => {
-                    let scheduler = this.scheduler.bind(py);
                     let message = "Exception in callback protocol.connection_made";
-                    outcome = scheduler
-                        .call_method1(
-                            name!("_protocol_failed"),
-                            (slf, exception(py, &error), Text(message)),
-                        )
-                        .map(drop);
+                    outcome = report::protocol_failed(&this.scheduler, slf.as_any(), &error, message);
                 }
                 Ok(_) => {}
             }
@@ -418,10 +410,8 @@ impl StreamTransport {
     /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get()
-            .scheduler
-            .bind(slf.py())
-            .getattr(name!("_transport_class"))
+        let hooks = slf.get().scheduler.get().hooks()?;
+        Ok(hooks.stream_class.bind(slf.py()).clone())
     }
 
     fn __repr__(&self) -> PyResult<Text<String>> {
@@ -438,7 +428,7 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
-        if let Some(state) = self.state.try_get() {
+        if let Some(state) = self.state.look() {
             for object in [&state.protocol, &state.socket, &state.server]
                 .into_iter()
                 .flatten()

@@ -16,7 +16,7 @@ use crate::py::call::{exception, method0, method1, stops_the_loop};
 use crate::py::errno::os_error;
 use crate::py::make::{Float, name, py_error};
 use crate::reactor::io::Sent;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// Seconds until a socket that says it is writable and then takes nothing is asked again. An unconnected Unix socket
 /// whose addressee's queue is full does so: no poll tells when there is room.
@@ -53,6 +53,12 @@ fn send(fd: RawFd, data: &[u8], to: Option<&Address>) -> i32 {
         .attempt()
     }
 }
+
+static IS_WRITABLE: Completes<DatagramTransport> =
+    Completes::<DatagramTransport>::new(|transport, arrived| {
+        DatagramTransport::writable(transport, &arrived.completion)
+    })
+    .that_owns(DatagramTransport::owned);
 
 impl Datagrams {
     /// Attempts to send the first in the queue, which goes unless it must wait.
@@ -140,7 +146,7 @@ impl DatagramTransport {
             });
             let mut io = this.get().scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::DatagramWritable(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &IS_WRITABLE)) } {
                 Sent::Pending(token) => {
                     state.writing = Some(token);
                     return Ok(());

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{PipeTransport, WritePipeTransport};
+use super::{POLLS, PipeTransport, WritePipeTransport};
 use crate::asyncio::transport::flow::HIGH_WATER;
 use crate::asyncio::transport::futile::FUTILE_WRITES;
 use crate::asyncio::transport::phase::Phase;
@@ -15,7 +15,7 @@ use crate::py::instance::instance;
 use crate::py::make::{Int, Text, name, pair};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::Target;
 
 impl PipeTransport {
     /// One attempt to write what is queued; the rest waits for room.
@@ -40,7 +40,7 @@ impl PipeTransport {
                 match unsafe {
                     io.submit(
                         Op::Poll(ops::Poll { fd, events }),
-                        Target::Pipe(this.clone().unbind()),
+                        Target::new(this.clone().unbind(), &POLLS),
                     )
                 } {
                     Sent::Pending(token) => {
