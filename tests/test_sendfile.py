@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import select
 import socket
 
 import pytest
@@ -138,6 +139,31 @@ async def test_cancelling_leaves_the_connection_usable(loop, file):
         protocol.transport.write(b"after")
         protocol.transport.write_eof()
         assert peers.digest(await protocols.heard(loop, peer)) == peers.digest(DATA[:sent] + b"after")
+
+
+@pytest.mark.not_on("asyncio", reason="moves the file's position only when the socket has room again")
+async def test_a_write_behind_a_cancelled_file_leaves_before_an_abort(loop, file):
+    received = bytearray()
+
+    async def send(transport, peer):
+        try:
+            await loop.sendfile(transport, file)
+        except asyncio.CancelledError:
+            # The file waited for room, and now there is room.
+            while not select.select([], [transport.get_extra_info("socket")], [], 0)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    received.extend(peer.recv(1 << 16, socket.MSG_DONTWAIT))
+            transport.write(b"after")
+            transport.abort()
+
+    async with protocols.facing(loop, lambda: protocols.Recorder(loop)) as (protocol, peer):
+        task = loop.create_task(send(protocol.transport, peer))
+        await loops.turns(10)
+        await loops.pending(loop, task)
+        task.cancel()
+        await task
+        received.extend(await protocols.heard(loop, peer))
+        assert peers.digest(received) == peers.digest(DATA[: file.tell()] + b"after")
 
 
 async def again(loop, transport, file):

@@ -17,11 +17,11 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]
+    use crate::asyncio::transport::file::sending::FileSending;
+    #[pymodule_export]
     use crate::asyncio::transport::listener::Listener;
     #[pymodule_export]
     use crate::asyncio::transport::pipe::{PipeTransport, ReadPipeTransport, WritePipeTransport};
-    #[pymodule_export]
-    use crate::asyncio::transport::sending::FileSending;
     #[pymodule_export]
     use crate::asyncio::transport::stream::StreamTransport;
     #[pymodule_export]

@@ -5,14 +5,15 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::Call;
+use crate::clock::{Clock, Monotonic};
 use crate::completion::{Completion, Token};
 use crate::features::Features;
 use crate::ops::Op;
 use crate::stats::Stats;
-use crate::syscalls::monotonic;
 use crate::waker::Waker;
 
 /// What became of a submission.
@@ -85,9 +86,9 @@ pub trait Driver: Send {
 
     fn stats_mut(&mut self) -> &mut Stats;
 
-    /// The engine's clock, in nanoseconds: `CLOCK_MONOTONIC`, unless time is simulated.
-    fn now(&self) -> u64 {
-        monotonic()
+    /// The clock that the timeouts of [`Driver::wait`] go by.
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(Monotonic)
     }
 
     /// Tries an op at once, beside all that is in flight and without blocking: its result, or

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, ops};
+use proact_driver::{Call, Op, ops};
 use pyo3::prelude::*;
 
 use crate::py::call::current_context;
@@ -19,14 +19,10 @@ use crate::reactor::watch::{WATCHES, Watch};
 /// # Errors
 /// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
 /// next turn only, and would report the other for ever.
-fn check_can_wait(fd: RawFd) -> PyResult<()> {
-    // SAFETY: zeros are a value of struct stat.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: a local struct.
-    if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
-        return Err(os_error(-libc::EBADF));
-    }
-    match status.st_mode & libc::S_IFMT {
+fn check_can_wait(scheduler: &Scheduler, fd: RawFd) -> PyResult<()> {
+    let kind = scheduler.call(Call::FileType { fd })?;
+    match kind as u32 {
+        _ if kind < 0 => Err(os_error(-libc::EBADF)),
         libc::S_IFREG | libc::S_IFDIR => Err(os_error(-libc::EPERM)),
         _ => Ok(()),
     }
@@ -58,7 +54,7 @@ impl Scheduler {
         let this = slf.get();
         this.check_closed()?;
         this.check_not_a_transport(py, fd)?;
-        check_can_wait(fd)?;
+        check_can_wait(slf.get(), fd)?;
         let callback = match handle.cast_into::<Handle>() {
             Ok(handle) => Callback::Native(handle.unbind()),
             Err(error) => Callback::Debug(error.into_inner().unbind()),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use proact_driver::{Call, Driver};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -27,8 +28,8 @@ pub enum Ends {
 }
 
 impl Ends {
-    pub fn of(fd: i32) -> Ends {
-        let ends = [Address::of_socket(fd), Address::of_peer(fd)];
+    pub fn of(driver: &mut dyn Driver, fd: i32) -> Ends {
+        let ends = [Address::of_socket(driver, fd), Address::of_peer(driver, fd)];
         if let [Some(local), Some(peer)] = ends.each_ref().map(|end| end.as_ref().and_then(Address::v4)) {
             return Ends::V4 { local, peer };
         }
@@ -232,19 +233,18 @@ impl Address {
         }
     }
 
-    fn ask(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) -> Option<Address> {
+    /// The address of a socket's peer, if it has one.
+    pub fn of_peer(driver: &mut dyn Driver, fd: i32) -> Option<Address> {
         let mut address = Address::room();
-        (call((&raw mut address.storage).cast(), &raw mut address.len) == 0).then_some(address)
+        let (room, len) = (&mut address.storage, &mut address.len);
+        (driver.call(Call::PeerAddress { fd, room, len }) == 0).then_some(address)
     }
 
-    pub fn of_peer(fd: i32) -> Option<Address> {
-        // SAFETY: room for any address, with its size.
-        Address::ask(|address, len| unsafe { libc::getpeername(fd, address, len) })
-    }
-
-    pub fn of_socket(fd: i32) -> Option<Address> {
-        // SAFETY: room for any address, with its size.
-        Address::ask(|address, len| unsafe { libc::getsockname(fd, address, len) })
+    /// A socket's own address.
+    pub fn of_socket(driver: &mut dyn Driver, fd: i32) -> Option<Address> {
+        let mut address = Address::room();
+        let (room, len) = (&mut address.storage, &mut address.len);
+        (driver.call(Call::LocalAddress { fd, room, len }) == 0).then_some(address)
     }
 
     pub fn family(&self) -> i32 {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use proact_driver::{Call, Driver};
 use pyo3::prelude::*;
 
 use crate::py::method::Method;
@@ -55,10 +56,10 @@ impl Fds {
     }
 
     /// The record of an open file. `None` for any other number: a table by numbers must not grow to whatever is asked for.
-    fn open(&mut self, fd: RawFd) -> Option<&mut Record> {
+    fn open(&mut self, driver: &mut dyn Driver, fd: RawFd) -> Option<&mut Record> {
         let index = usize::try_from(fd).ok()?;
         if self.0.len() <= index {
-            if !is_open(fd) {
+            if driver.call(Call::IsOpen { fd }) < 0 {
                 return None;
             }
             self.0.resize_with(index + 1, Record::default);
@@ -67,8 +68,8 @@ impl Fds {
     }
 
     /// A transport takes an fd over, or gives it up.
-    pub fn own(&mut self, fd: RawFd, owns: bool) {
-        let record = if owns { self.open(fd) } else { self.get(fd) };
+    pub fn own(&mut self, driver: &mut dyn Driver, fd: RawFd, owns: bool) {
+        let record = if owns { self.open(driver, fd) } else { self.get(fd) };
         if let Some(record) = record {
             record.owned = owns;
         }
@@ -83,8 +84,13 @@ impl Fds {
     }
 
     /// An object uses an fd: whether another one did so last. `None` for what is no open file.
-    pub fn is_new(&mut self, fd: RawFd, object: *mut pyo3::ffi::PyObject) -> Option<bool> {
-        let record = self.open(fd)?;
+    pub fn is_new(
+        &mut self,
+        driver: &mut dyn Driver,
+        fd: RawFd,
+        object: *mut pyo3::ffi::PyObject,
+    ) -> Option<bool> {
+        let record = self.open(driver, fd)?;
         Some(std::mem::replace(&mut record.object, object as usize) != object as usize)
     }
 
@@ -149,10 +155,4 @@ impl Record {
     fn line_of(&mut self, side: Side) -> Option<&mut VecDeque<Waiting>> {
         self.line.as_mut().map(|line| &mut line[side as usize])
     }
-}
-
-/// Whether a number names an open file.
-fn is_open(fd: RawFd) -> bool {
-    // SAFETY: F_GETFD only reads the fd table.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }

@@ -130,7 +130,7 @@ impl Io {
 
     /// A transport takes an fd over, or gives it up.
     pub fn own(&mut self, fd: RawFd, owns: bool) {
-        self.fds.own(fd, owns);
+        self.fds.own(&mut *self.driver, fd, owns);
     }
 
     /// An operation begins on the fd of an object. If that was another object's before, its socket was closed behind our
@@ -139,7 +139,7 @@ impl Io {
     /// # Errors
     /// False if the number is no open file.
     pub fn evict(&mut self, fd: RawFd, socket: &Bound<'_, PyAny>) -> bool {
-        let is_new = self.fds.is_new(fd, socket.as_ptr());
+        let is_new = self.fds.is_new(&mut *self.driver, fd, socket.as_ptr());
         if is_new == Some(true) {
             let in_flight = self.slots.iter();
             let stale = in_flight.filter(|(_, target)| target.is_stale(socket.py(), fd, socket.as_ptr()));
@@ -293,6 +293,10 @@ impl Driver for Closed {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
     }
 
     fn shutdown(&mut self, _limit: Duration) -> usize {

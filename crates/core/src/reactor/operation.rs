@@ -16,7 +16,7 @@ mod coroutine;
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token, ops, syscalls};
+use proact_driver::{Call, Op, Token, ops};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -141,7 +141,7 @@ impl Operation {
                 }
             }
             // There is more most likely: the engine need not watch for it.
-            Side::Read if is_free && is_bulk && syscalls::poll_now(fd, Side::Read.events()) >= 0 => {
+            Side::Read if is_free && is_bulk && is_ready(scheduler.get(), fd)? => {
                 let waiter = Waiter::task(this.scheduler.bind(py))?;
                 this.turn_to(State::Woken { fd, work });
                 waiter.wake(py)?;
@@ -443,6 +443,12 @@ impl Operation {
             }
         }
     }
+}
+
+/// Whether the socket has something to read now.
+fn is_ready(scheduler: &Scheduler, fd: RawFd) -> PyResult<bool> {
+    let events = Side::Read.events();
+    Ok(scheduler.call(Call::Poll { fd, events })? >= 0)
 }
 
 fn file_outcome(py: Python<'_>, work: &FileWork, result: i32) -> PyResult<Py<PyAny>> {

@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use proact_driver::{Config, Driver, Engine, Generation, Waker};
+use proact_driver::{Call, Clock, Config, Driver, Engine, Generation, Op, Waker};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
@@ -19,7 +19,6 @@ use crate::py::call::{exception, stops_the_loop};
 use crate::py::cell::{LoopCell, SharedCell};
 use crate::py::errno::io_error;
 use crate::py::make::{Float, Name, Text, py_error};
-use crate::reactor::clock::now;
 use crate::reactor::handle::Cancelled;
 use crate::reactor::hooks::Hooks;
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
@@ -41,6 +40,7 @@ pub struct Scheduler {
     pub(crate) cancelled: Arc<Cancelled>,
     /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
     timed: AtomicBool,
+    clock: Arc<dyn Clock>,
     waker: Waker,
     engine: Engine,
     generation: Generation,
@@ -72,6 +72,7 @@ impl Scheduler {
     pub fn with_driver(driver: Box<dyn Driver>) -> Scheduler {
         let cancelled = Arc::default();
         Scheduler {
+            clock: driver.clock(),
             waker: driver.waker(),
             orphans: SharedCell::new(Vec::new()),
             orphaned: AtomicBool::new(false),
@@ -232,6 +233,32 @@ impl Scheduler {
         )))
     }
 
+    /// The engine's time, in nanoseconds. Any thread may ask.
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// As [`proact_driver::Driver::attempt`].
+    ///
+    /// # Errors
+    /// `RuntimeError` while the engine is in use, by another thread.
+    ///
+    /// # Safety
+    /// What the op points at is valid while the call lasts.
+    #[inline]
+    pub unsafe fn attempt(&self, op: &Op) -> PyResult<i32> {
+        // SAFETY: passed on.
+        Ok(unsafe { self.io.get()?.driver.attempt(op) })
+    }
+
+    /// As [`proact_driver::Driver::call`].
+    ///
+    /// # Errors
+    /// As [`Scheduler::attempt`].
+    pub fn call(&self, call: Call<'_>) -> PyResult<i32> {
+        Ok(self.io.get()?.driver.call(call))
+    }
+
     /// A transport's fd belongs to nobody any more, and is to be closed if it was `ours`. A destructor may say so: on any
     /// thread, and while the engine is in use, in which case the next turn sees to it.
     pub fn give_up_later(&self, fd: RawFd, ours: bool) {
@@ -314,7 +341,7 @@ impl Scheduler {
 
     /// The time of the loop, in seconds of the monotonic clock.
     pub fn time(&self) -> Float {
-        Float(now() as f64 / 1e9)
+        Float(self.now() as f64 / 1e9)
     }
 
     /// Ends everything in flight and lets go of all that is scheduled.

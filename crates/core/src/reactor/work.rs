@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, ops, syscalls};
+use proact_driver::{Call, Driver, Op, ops, syscalls};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBlockingIOError, PyValueError};
@@ -16,6 +16,7 @@ use crate::py::descriptor::number;
 use crate::py::errno::os_error;
 use crate::py::make::{Int, name, py_error, py_os_error};
 use crate::reactor::fds::Side;
+use crate::reactor::io::Io;
 use crate::reactor::scheduler::Scheduler;
 
 /// What is being done.
@@ -122,10 +123,10 @@ pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) ->
 }
 
 /// One attempt at a receive into memory that is valid while it lasts.
-fn recv(fd: RawFd, buf: *mut u8, len: usize) -> i32 {
+fn recv(driver: &mut dyn Driver, fd: RawFd, buf: *mut u8, len: usize) -> i32 {
     let flags = 0;
     // SAFETY: as the callers below see to.
-    unsafe { Op::Recv(ops::Recv { fd, buf, len, flags }).attempt() }
+    unsafe { driver.attempt(&Op::Recv(ops::Recv { fd, buf, len, flags })) }
 }
 
 impl Work {
@@ -135,12 +136,10 @@ impl Work {
         match self {
             Work::Receive { len: 0 } => Ok(Some(copy_bytes(py, b"")?.into_any().unbind())),
             Work::Receive { len } => {
-                let received = scheduler
-                    .get()
-                    .io
-                    .get()?
-                    .spare
-                    .receive(py, *len, |buf, len| recv(fd, buf, len))?;
+                let received = {
+                    let Io { spare, driver, .. } = &mut *scheduler.get().io.get()?;
+                    spare.receive(py, *len, |buf, len| recv(&mut **driver, fd, buf, len))?
+                };
                 match received {
                     Ok(bytes) => Ok(Some(bytes.into_any().unbind())),
                     Err(syscalls::AGAIN) => Ok(None),
@@ -150,7 +149,11 @@ impl Work {
             Work::ReceiveInto { buffer } => {
                 let buffer = Buffer::room(buffer.bind(py))?;
                 let len = buffer.len();
-                let count = if len == 0 { 0 } else { recv(fd, buffer.ptr(), len) };
+                let count = if len == 0 {
+                    0
+                } else {
+                    recv(&mut *scheduler.get().io.get()?.driver, fd, buffer.ptr(), len)
+                };
                 match count {
                     syscalls::AGAIN => Ok(None),
                     error if error < 0 => Err(os_error(error)),
@@ -169,7 +172,7 @@ impl Work {
                     flags: 0,
                 });
                 // SAFETY: the buffer is exported for as long as `buffer` lives.
-                match unsafe { op.attempt() } {
+                match unsafe { scheduler.get().attempt(&op) }? {
                     syscalls::AGAIN => return Ok(None),
                     error if error < 0 => return Err(os_error(error)),
                     count => *sent += count as usize,
@@ -180,7 +183,7 @@ impl Work {
                 address,
                 shown,
                 begun,
-            } => connect(py, fd, address, shown, begun),
+            } => connect(scheduler, fd, address, shown, begun),
             // Files are not tried.
             Work::File(_) => Ok(None),
         }
@@ -188,12 +191,13 @@ impl Work {
 }
 
 fn connect(
-    py: Python<'_>,
+    scheduler: &Bound<'_, Scheduler>,
     fd: RawFd,
     address: &Address,
     shown: &Py<PyAny>,
     begun: &mut bool,
 ) -> PyResult<Option<Py<PyAny>>> {
+    let (py, scheduler) = (scheduler.py(), scheduler.get());
     if !std::mem::replace(begun, true) {
         let op = Op::Connect(ops::Connect {
             fd,
@@ -201,7 +205,7 @@ fn connect(
             len: address.len,
         });
         // SAFETY: the address lives while the call lasts.
-        return match -unsafe { op.attempt() } {
+        return match -unsafe { scheduler.attempt(&op) }? {
             0 => Ok(Some(py.None())),
             // EALREADY: one that was cancelled has begun it.
             libc::EINPROGRESS | libc::EALREADY => Ok(None),
@@ -209,10 +213,11 @@ fn connect(
         };
     }
     // The wake-up may be for a file that had this number before: success must be seen, not supposed.
-    if syscalls::poll_now(fd, Side::Write.events()) == syscalls::AGAIN {
+    let events = Side::Write.events();
+    if scheduler.call(Call::Poll { fd, events })? == syscalls::AGAIN {
         return Ok(None);
     }
-    match -syscalls::socket_error(fd) {
+    match -scheduler.call(Call::SocketError { fd })? {
         0 => Ok(Some(py.None())),
         errno => {
             let message = format!("Connect call failed {}", shown.bind(py));

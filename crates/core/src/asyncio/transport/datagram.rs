@@ -196,8 +196,8 @@ impl DatagramTransport {
             context: current_context(py)?,
             extra: extra.map_or_else(|| dict(py), Ok)?.unbind(),
             family,
-            local: Address::of_socket(fd),
-            peer: Address::of_peer(fd),
+            local: Address::of_socket(&mut *scheduler.get().io.get()?.driver, fd),
+            peer: Address::of_peer(&mut *scheduler.get().io.get()?.driver, fd),
             fixed,
             header: if py.version_info() >= (3, 13) { 8 } else { 0 },
             state: LoopCell::new(Datagrams {

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token, ops};
+use proact_driver::{Call, Completion, Op, Token, ops};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -118,25 +118,10 @@ impl Listener {
     }
 }
 
-/// Each one, for a connection that was complete before we listened inherits nothing.
-fn set_nodelay(fd: RawFd) {
-    let on: i32 = 1;
-    let len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: an int and its size.
-    unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            len,
-        )
-    };
-}
-
-fn close(fd: RawFd) {
-    // SAFETY: a connection just accepted that nobody was given.
-    unsafe { libc::close(fd) };
+/// Closes a connection just accepted that nobody was given. On Linux its fd is gone whatever the call answers.
+fn close(scheduler: &Scheduler, fd: RawFd) {
+    // SAFETY: a close points at no memory.
+    let _ = unsafe { scheduler.attempt(&Op::Close(ops::Close { fd })) };
 }
 
 fn is_exhaustion(error: i32) -> bool {
@@ -166,7 +151,7 @@ impl Listener {
         };
         let result = completion.result;
         if result >= 0 && closed {
-            close(result);
+            close(listener.scheduler.get(), result);
         } else if result >= 0 {
             listener.connected(py, result)?;
         } else if !closed && result != -libc::ECANCELED {
@@ -200,12 +185,14 @@ impl Listener {
                 return adopt.call1(py, (Int::new(fd), &self.factory)).map(drop);
             }
             if self.is_internet {
-                set_nodelay(fd);
+                // Set on every accepted socket: a connection that was established before `listen()` returned does not
+                // inherit it.
+                let _ = scheduler.get().call(Call::NoDelay { fd });
             }
             let protocol = match self.factory.bind(py).call0() {
                 Ok(protocol) => protocol,
                 Err(error) => {
-                    close(fd);
+                    close(scheduler.get(), fd);
                     return Err(error);
                 }
             };
@@ -213,7 +200,7 @@ impl Listener {
             let transport = match StreamTransport::create(scheduler, fd, None, protocol, None, server) {
                 Ok(transport) => transport,
                 Err(error) => {
-                    close(fd);
+                    close(scheduler.get(), fd);
                     return Err(error);
                 }
             };

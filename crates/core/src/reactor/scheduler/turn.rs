@@ -11,7 +11,6 @@ use pyo3::prelude::*;
 use super::{Scheduler, engine_error, forked};
 use crate::py::call::{exception, one_after_other, stops_the_loop};
 use crate::py::make::Float;
-use crate::reactor::clock::now;
 use crate::reactor::handle::{Callback, Failure, Handle};
 use crate::reactor::ready::Ready;
 use crate::reactor::target::Arrived;
@@ -22,7 +21,7 @@ const POLL_INTERVAL: u64 = 20_000;
 impl Scheduler {
     /// When something begins that may call the program, in debug mode.
     fn begun(&self) -> Option<u64> {
-        self.is_debug().then(now)
+        self.is_debug().then(|| self.now())
     }
 
     /// Tells of what has kept the loop for too long, in debug mode. asyncio's own handles are timed by `_run_debug`.
@@ -33,7 +32,7 @@ impl Scheduler {
         what: impl FnOnce() -> Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let Some(begun) = begun else { return Ok(()) };
-        let took = now().saturating_sub(begun) as f64 / 1e9;
+        let took = self.now().saturating_sub(begun) as f64 / 1e9;
         match what() {
             Some(what) => self
                 .hooks()?
@@ -87,7 +86,7 @@ impl Scheduler {
             }
         };
         drop(dead);
-        Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
+        Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
     }
 
     /// Lets the engine submit, wait and collect. False: there is nothing to submit or to dispatch.
@@ -119,7 +118,7 @@ impl Scheduler {
                 Some(false) => return Ok(false),
                 Some(true) => {}
                 None => {
-                    let time = now();
+                    let time = self.now();
                     let next_poll = self.last_poll.load(Ordering::Relaxed) + POLL_INTERVAL;
                     if time < next_poll && !self.stopping.load(Ordering::Relaxed) {
                         return Ok(false);
@@ -159,7 +158,7 @@ impl Scheduler {
         let mut dead = Vec::new();
         {
             let mut timers = self.timers.get()?;
-            timers.due(py, now(), &mut self.ready.lock(), &mut dead);
+            timers.due(py, self.now(), &mut self.ready.lock(), &mut dead);
             self.timed.store(!timers.is_empty(), Ordering::Relaxed);
         }
         drop(dead);

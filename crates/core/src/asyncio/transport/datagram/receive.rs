@@ -15,7 +15,7 @@ use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
 use crate::py::make::name;
 use crate::py::method::Method;
-use crate::reactor::io::Sent;
+use crate::reactor::io::{Io, Sent};
 use crate::reactor::ready::Ready;
 use crate::reactor::target::{Completes, Target};
 
@@ -106,14 +106,10 @@ impl DatagramTransport {
                 }
                 state.fd
             };
-            let received = transport
-                .scheduler
-                .get()
-                .io
-                .get()?
-                .shared
-                .get::<Inbox>()
-                .receive(py, fd)?;
+            let received = {
+                let Io { shared, driver, .. } = &mut *transport.scheduler.get().io.get()?;
+                shared.get::<Inbox>().receive(py, &mut **driver, fd)?
+            };
             match received {
                 Ok((data, from)) => Self::deliver(this, &data, from)?,
                 Err(syscalls::AGAIN) => {

@@ -22,20 +22,20 @@ impl PipeTransport {
     pub(super) fn write_now(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let result = {
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             let fd = state.fd;
             let Some(op) = state.out.write_op(py, fd) else {
                 return Ok(());
             };
             // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            let result = unsafe { op.attempt() };
+            let result = unsafe { io.driver.attempt(&op) };
             if result >= 0 {
                 state.out.sent(py, result as usize);
             }
             let waits = (result >= 0 || result == syscalls::AGAIN) && !state.out.is_empty();
             if waits && state.writing.is_none() {
                 let events = libc::POLLOUT as u32;
-                let mut io = this.get().scheduler.get().io.get()?;
                 // SAFETY: a poll points at no memory.
                 match unsafe {
                     io.submit(

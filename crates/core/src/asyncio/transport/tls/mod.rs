@@ -28,7 +28,6 @@ use crate::py::cell::LoopCell;
 use crate::py::ending::finalise;
 use crate::py::instance::instance;
 use crate::py::make::{Float, Name, Text, name, py_error};
-use crate::reactor::clock::now;
 use crate::reactor::scheduler::Scheduler;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +196,7 @@ impl TLSTransport {
         };
         let began = transport.state.get()?.handshake_began.take();
         if let Some(began) = began {
-            let took = now().saturating_sub(began) as f64 / 1e9;
+            let took = this.get().scheduler.get().now().saturating_sub(began) as f64 / 1e9;
             let scheduler = transport.scheduler.bind(py);
             let hook = scheduler.get().hooks()?.handshake_took.bind(py);
             hook.call1((scheduler, this, Float(took)))?;
@@ -333,7 +332,7 @@ impl TLSTransport {
         let timer = Self::later(slf, &this.timeouts.0, name!("_handshake_timed_out"))?;
         this.state.get()?.handshake_timer = Some(timer);
         if this.scheduler.get().is_debug() {
-            this.state.get()?.handshake_began = Some(now());
+            this.state.get()?.handshake_began = Some(this.scheduler.get().now());
             let scheduler = this.scheduler.bind(py);
             let hook = scheduler.get().hooks()?.handshake_begins.bind(py);
             hook.call1((scheduler, slf))?;
