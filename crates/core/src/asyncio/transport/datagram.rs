@@ -191,13 +191,17 @@ impl DatagramTransport {
             }),
             _ => None,
         };
+        let (local, peer) = {
+            let driver = &mut *scheduler.get().io.get()?.driver;
+            (Address::of_socket(driver, fd), Address::of_peer(driver, fd))
+        };
         let transport = DatagramTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
             extra: extra.map_or_else(|| dict(py), Ok)?.unbind(),
             family,
-            local: Address::of_socket(&mut *scheduler.get().io.get()?.driver, fd),
-            peer: Address::of_peer(&mut *scheduler.get().io.get()?.driver, fd),
+            local,
+            peer,
             fixed,
             header: if py.version_info() >= (3, 13) { 8 } else { 0 },
             state: LoopCell::new(Datagrams {

@@ -94,10 +94,11 @@ impl StreamTransport {
             socket: None,
             server: server.map(Bound::unbind),
         };
+        let ends = Ends::of(&mut *scheduler.get().io.get()?.driver, fd);
         let transport = StreamTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
-            ends: Ends::of(&mut *scheduler.get().io.get()?.driver, fd),
+            ends,
             state: LoopCell::new(state),
         };
         let transport = instance(py, transport)?;
