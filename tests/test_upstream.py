@@ -41,7 +41,8 @@ def test_the_decision_names_what_the_table_names():
         owner, _, method = name.rpartition(".")
         assert name in text or (owner in text and f"`{method}`" in text), name
         for place in places.split(", "):
-            homes = ROOT / "python" / "proact", ROOT / "crates/core/src", ROOT / "crates/core/src/transport"
+            core = ROOT / "crates" / "core" / "src"
+            homes = ROOT / "python" / "proact", core / "reactor", core / "asyncio", core / "asyncio" / "transport"
             assert any((home / place).exists() for home in homes), place
 
 

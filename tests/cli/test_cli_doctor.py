@@ -128,9 +128,11 @@ def test_aiofastnet_takes_over_from_some_aiohttp_on(
 def test_people_are_told_what_aiofastnet_replaces_and_how_to_avoid_it(
     command: Command, tmp_path: Path
 ) -> None:
-    path = installed(tmp_path, aiofastnet="1.2.0") + os.pathsep + os.environ.get("PYTHONPATH", "")
+    # Both are given, so that what the tests' own Python has installed does not matter.
+    there = installed(tmp_path, aiofastnet="1.2.0", aiohttp="3.14.5")
+    path = there + os.pathsep + os.environ.get("PYTHONPATH", "")
     words = " ".join(command("doctor", PYTHONPATH=path).stdout.split())
-    assert "aiofastnet 1.2.0: aiohttp from 3.15 on (none here) calls its create_connection," in words
+    assert "aiofastnet 1.2.0: aiohttp from 3.15 on (aiohttp 3.14.5 here) calls its create_connection," in words
     assert "AIOHTTP_NO_EXTENSIONS=1" in words
 
 

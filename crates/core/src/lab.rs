@@ -6,14 +6,13 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::py::errno::io_error;
 use proact_lab::bare::{Echo, Web};
 use proact_lab::probe::{self, CallTimes};
 use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec, Target, bare, load};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-
-use crate::call::io_error;
 
 /// How often a running load reports progress and looks for signals.
 const TICK: Duration = Duration::from_millis(100);

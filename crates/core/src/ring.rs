@@ -18,14 +18,13 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::buffer::Buffer;
-use crate::call::io_error;
-use crate::cell::LoopCell;
-use crate::io::open_engine;
-use crate::make::{Int, Text, list, py_error};
-use crate::readers::descriptor;
-use crate::scheduler::SHUTDOWN_LIMIT;
-use crate::slots::Slots;
+use crate::py::buffer::Buffer;
+use crate::py::cell::LoopCell;
+use crate::py::descriptor::descriptor;
+use crate::py::errno::io_error;
+use crate::py::make::{Int, Text, list, py_error};
+use crate::reactor::io::{SHUTDOWN_LIMIT, open_engine};
+use crate::reactor::slots::Slots;
 
 /// The most entries that a kernel gives a ring (IORING_MAX_ENTRIES).
 const MOST_ENTRIES: u32 = 32_768;

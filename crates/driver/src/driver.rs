@@ -7,11 +7,10 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::op::{Completion, Op, Token};
-use crate::readiness::ReadinessDriver;
-use crate::selector::{epoll::Epoll, poll::Poll, select::Select};
+use crate::completion::{Completion, Token};
+use crate::features::Features;
+use crate::ops::Op;
 use crate::stats::Stats;
-use crate::uring::{Features, UringDriver};
 use crate::waker::Waker;
 
 /// What became of a submission.
@@ -166,18 +165,4 @@ impl Config {
             .filter(|word| !word.is_empty())
             .collect()
     }
-}
-
-/// Opens an engine.
-///
-/// # Errors
-/// What the kernel answers to its set-up; for `io_uring` also `EOPNOTSUPP` where an opcode without which nothing
-/// works (poll, cancel) is denied.
-pub fn open(engine: Engine, config: &Config) -> io::Result<Box<dyn Driver>> {
-    Ok(match engine {
-        Engine::IoUring => Box::new(UringDriver::new(config)?),
-        Engine::Epoll => Box::new(ReadinessDriver::new(Epoll::new()?)?),
-        Engine::Poll => Box::new(ReadinessDriver::new(Poll::new())?),
-        Engine::Select => Box::new(ReadinessDriver::new(Select::new())?),
-    })
 }

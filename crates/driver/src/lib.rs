@@ -1,11 +1,15 @@
 //! proact-driver: four engines (io_uring, epoll, poll, select) behind one completion-shaped contract.
 //!
-//! No Python here. Read `op.rs` (what can be asked for), then `driver.rs` (the contract), then an engine.
+//! No Python here. Read `ops/mod.rs` (what can be asked for), then `driver.rs` (the contract), then an engine.
 
+mod completion;
 mod driver;
+mod errno;
+mod features;
 mod fork;
 pub mod locked;
-mod op;
+mod open;
+pub mod ops;
 mod pool;
 mod probe;
 mod readiness;
@@ -16,11 +20,14 @@ mod tokens;
 mod uring;
 mod waker;
 
-pub use driver::{Config, Driver, Engine, Submitted, open};
+pub use completion::{Completion, Flags, TOKEN_BITS, Token};
+pub use driver::{Config, Driver, Engine, Submitted};
+pub use features::Features;
 pub use fork::Generation;
-pub use op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
+pub use open::open;
+pub use ops::{Op, OpKind};
 pub use probe::{EngineReport, engine_report, explain};
 pub use readiness::ReadinessDriver;
 pub use stats::Stats;
-pub use uring::{Features, UringDriver};
+pub use uring::UringDriver;
 pub use waker::Waker;

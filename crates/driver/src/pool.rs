@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::completion::Token;
 use crate::fork::Generation;
-use crate::op::{Op, Token};
-use crate::syscalls;
+use crate::ops::Op;
 use crate::waker::Waker;
 
 const MAX_THREADS: usize = 16;
@@ -39,20 +39,12 @@ impl Shared {
 
     fn deliver(&self, state: &mut State, token: Token, op: &Op, result: i32) {
         match &state.waker {
-            None => discard(op, result),
+            None => op.discard(result),
             Some(waker) => {
                 state.done.push((token, result));
                 waker.wake();
             }
         }
-    }
-}
-
-/// Nobody will take the result any more: an fd in it must not leak.
-pub(crate) fn discard(op: &Op, result: i32) {
-    if result >= 0 && matches!(op, Op::OpenAt { .. } | Op::Accept { .. } | Op::AcceptMulti { .. }) {
-        // SAFETY: an fd that the op made and that nobody has been told of.
-        unsafe { libc::close(result) };
     }
 }
 
@@ -103,7 +95,7 @@ impl Pool {
             {
                 drop(state);
                 // SAFETY: the caller's contract.
-                let result = unsafe { syscalls::block(&op) };
+                let result = unsafe { op.block() };
                 self.shared.deliver(&mut self.shared.lock(), token, &op, result);
             }
         }
@@ -132,7 +124,7 @@ fn work(shared: &Shared) {
         if let Some((token, op)) = state.queue.pop_front() {
             drop(state);
             // SAFETY: `Pool::submit`'s contract: the op's memory lives until its completion is delivered.
-            let result = unsafe { syscalls::block(&op) };
+            let result = unsafe { op.block() };
             state = shared.lock();
             shared.deliver(&mut state, token, &op, result);
             deadline = Instant::now() + IDLE;

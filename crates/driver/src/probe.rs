@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::driver::{Config, Engine, open};
+use crate::driver::{Config, Engine};
+use crate::errno::named;
 use crate::locked;
+use crate::open::open;
 
 /// One engine: whether it can be had.
 #[derive(Clone, Debug)]
@@ -11,29 +13,6 @@ pub struct EngineReport {
     pub engine: Engine,
     /// `None`: available; otherwise why not, in one line.
     pub reason: Option<String>,
-}
-
-/// An error as "EPERM: Operation not permitted": the name is what people search for.
-pub(crate) fn named(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => format!("{}: {error}", errno_name(errno)),
-        None => error.to_string(),
-    }
-}
-
-fn errno_name(errno: i32) -> &'static str {
-    match errno {
-        libc::ENOSYS => "ENOSYS",
-        libc::EPERM => "EPERM",
-        libc::EINVAL => "EINVAL",
-        libc::EACCES => "EACCES",
-        libc::ENOMEM => "ENOMEM",
-        libc::EMFILE => "EMFILE",
-        libc::ENFILE => "ENFILE",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::ERANGE => "ERANGE",
-        _ => "errno",
-    }
 }
 
 /// Why an engine can't be had, in one line.

@@ -1,6 +1,6 @@
 //! What an engine counts about itself: plain counters, bumped on the loop's thread, read at any time.
 
-use crate::op::OpKind;
+use crate::ops::OpKind;
 
 const KINDS: usize = OpKind::ALL.len();
 

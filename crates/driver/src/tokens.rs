@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::op::Token;
+use crate::completion::Token;
 
 /// Tokens are unique numbers already: spreading their bits is all the hashing they need.
 #[derive(Default)]

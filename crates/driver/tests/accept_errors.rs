@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, Token};
+use proact_driver::{Config, Engine, Op, OpKind, Token, ops};
 
 /// One fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -40,9 +40,9 @@ fn on_each(body: fn(&mut Rig)) {
 }
 
 fn accept(listener: &TcpListener) -> Op {
-    Op::AcceptMulti {
+    Op::AcceptMulti(ops::AcceptMulti {
         fd: listener.as_raw_fd(),
-    }
+    })
 }
 
 fn client(listener: &TcpListener) -> TcpStream {

@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Op, Token};
+use proact_driver::{Op, Token, ops};
 
 /// Cancels an op that is in flight, and expects just that.
 fn cancels(rig: &mut Rig, op: Op) {
@@ -32,11 +32,11 @@ on_every_engine! {
         cancels(&mut rig, recv_multi(&b));
         cancels(&mut rig, read(&b, memory, -1));
         let into = message(vectors(&mut [buffer(4)]));
-        cancels(&mut rig, Op::RecvMsg { fd: b.as_raw_fd(), msg: into, flags: 0 });
+        cancels(&mut rig, Op::RecvMsg(ops::RecvMsg { fd: b.as_raw_fd(), msg: into, flags: 0 }));
         let vector = vectors(&mut [buffer(4)]);
-        cancels(&mut rig, Op::Readv { fd: b.as_raw_fd(), iov: vector.as_ptr(), count: 1, offset: -1 });
-        cancels(&mut rig, Op::Poll { fd: b.as_raw_fd(), events: POLLIN });
-        cancels(&mut rig, Op::PollMulti { fd: b.as_raw_fd(), events: POLLIN });
+        cancels(&mut rig, Op::Readv(ops::Readv { fd: b.as_raw_fd(), iov: vector.as_ptr(), count: 1, offset: -1 }));
+        cancels(&mut rig, Op::Poll(ops::Poll { fd: b.as_raw_fd(), events: POLLIN }));
+        cancels(&mut rig, Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events: POLLIN }));
         for flags in [0, libc::O_NONBLOCK] {
             let (reader, _writer) = pipe(flags);
             cancels(&mut rig, read(&reader, memory, -1));
@@ -54,11 +54,11 @@ on_every_engine! {
         cancels(&mut rig, send(&a, block));
         cancels(&mut rig, write(&a, block, -1));
         let out = message(vectors(&mut [bytes(&[1; 5000])]));
-        cancels(&mut rig, Op::SendMsg { fd: a.as_raw_fd(), msg: out, flags: 0 });
+        cancels(&mut rig, Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: out, flags: 0 }));
         let vector = vectors(&mut [bytes(&[1; 5000])]);
-        cancels(&mut rig, Op::Writev { fd: a.as_raw_fd(), iov: vector.as_ptr(), count: 1, offset: -1 });
-        cancels(&mut rig, Op::Poll { fd: a.as_raw_fd(), events: POLLOUT });
-        cancels(&mut rig, Op::PollMulti { fd: a.as_raw_fd(), events: POLLOUT });
+        cancels(&mut rig, Op::Writev(ops::Writev { fd: a.as_raw_fd(), iov: vector.as_ptr(), count: 1, offset: -1 }));
+        cancels(&mut rig, Op::Poll(ops::Poll { fd: a.as_raw_fd(), events: POLLOUT }));
+        cancels(&mut rig, Op::PollMulti(ops::PollMulti { fd: a.as_raw_fd(), events: POLLOUT }));
         for flags in [0, libc::O_NONBLOCK] {
             let (_reader, writer) = pipe(flags);
             let all = buffer(65536);
@@ -76,8 +76,8 @@ on_every_engine! {
 
     fn accepts(rig) {
         let listener = listener();
-        cancels(&mut rig, Op::Accept { fd: listener.as_raw_fd() });
-        cancels(&mut rig, Op::AcceptMulti { fd: listener.as_raw_fd() });
+        cancels(&mut rig, Op::Accept(ops::Accept { fd: listener.as_raw_fd() }));
+        cancels(&mut rig, Op::AcceptMulti(ops::AcceptMulti { fd: listener.as_raw_fd() }));
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         for _ in 0..3 {
             rig.turn(Some(Duration::ZERO));
@@ -102,9 +102,9 @@ on_every_engine! {
         let (reader, _writer) = pipe(0);
         let (_other, to) = pipe(0);
         for _ in 0..2 {
-            let op = Op::Splice {
+            let op = Op::Splice(ops::Splice {
                 from: reader.as_raw_fd(), from_offset: -1, to: to.as_raw_fd(), to_offset: -1, len: 10, flags: 0,
-            };
+            });
             let token = rig.submit(op);
             rig.assert_pending(token);
             std::thread::sleep(Duration::from_millis(2));
@@ -130,7 +130,7 @@ on_every_engine! {
         rig.cancel(token);
         rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
-        let token = rig.submit(Op::PollMulti { fd: b.as_raw_fd(), events: POLLOUT });
+        let token = rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events: POLLOUT }));
         assert!(rig.next(token).more);
         // It is between two polls now.
         rig.cancel(token);
@@ -150,7 +150,7 @@ on_every_engine! {
         assert!(!rig.cancel(token), "{}: it is cancelled already", rig.engine.name());
         assert_eq!(rig.result(token), CANCELED);
         // It has not: no entry is left of it, and nothing that comes now is its own.
-        for op in [recv(&b, memory), recv_multi(&b), Op::Poll { fd: b.as_raw_fd(), events: POLLIN }] {
+        for op in [recv(&b, memory), recv_multi(&b), Op::Poll(ops::Poll { fd: b.as_raw_fd(), events: POLLIN })] {
             let token = rig.submit(op);
             assert!(rig.cancel(token), "{}: {op:?}", rig.engine.name());
             assert!(!rig.cancel(token));
@@ -164,7 +164,7 @@ on_every_engine! {
         let (_c, d) = pair();
         let stays = rig.submit(recv(&d, buffer(8)));
         let gone = rig.submit(recv(&b, memory));
-        let after = rig.submit(Op::PollMulti { fd: d.as_raw_fd(), events: POLLOUT });
+        let after = rig.submit(Op::PollMulti(ops::PollMulti { fd: d.as_raw_fd(), events: POLLOUT }));
         assert!(rig.cancel(gone));
         assert_eq!(rig.result(gone), CANCELED);
         assert!(rig.next(after).more);
@@ -235,7 +235,7 @@ on_every_engine! {
         let fifo = directory.0.join("fifo");
         // SAFETY: a path that ends in a zero byte.
         assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
-        let open = || Op::OpenAt { dir: libc::AT_FDCWD, path: path(&fifo), flags: libc::O_RDONLY, mode: 0 };
+        let open = || Op::OpenAt(ops::OpenAt { dir: libc::AT_FDCWD, path: path(&fifo), flags: libc::O_RDONLY, mode: 0 });
         let tokens: Vec<_> = (0..40).map(|_| rig.submit(open())).collect();
         rig.turn(Some(Duration::from_millis(20)));
         for token in tokens.iter().rev() {

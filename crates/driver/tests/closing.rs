@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Op, Token};
+use proact_driver::{Op, Token, ops};
 
 /// Numbers are used again naturally, lowest first: only if no other test opens files meanwhile.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -72,8 +72,8 @@ on_every_engine! {
             let multi = random.below(2) == 0;
             let memory = (!multi).then(|| spare.pop().unwrap_or_else(|| buffer(16)));
             let op = match &memory {
-                None => Op::RecvMulti { fd },
-                Some(memory) => Op::Recv { fd, buf: memory.as_ptr().cast_mut(), len: 16, flags: 0 },
+                None => Op::RecvMulti(ops::RecvMulti { fd }),
+                Some(memory) => Op::Recv(ops::Recv { fd, buf: memory.as_ptr().cast_mut(), len: 16, flags: 0 }),
             };
             let token = rig.submit(op);
             open.insert(token, Generation { tag, memory, received: Vec::new() });
@@ -98,7 +98,7 @@ on_every_engine! {
                 // In flight; data only after the close was asked for.
                 _ => rig.turn(Some(Duration::ZERO)),
             }
-            closes.push(rig.submit(Op::Close { fd }));
+            closes.push(rig.submit(Op::Close(ops::Close { fd })));
             if random.below(2) == 0 {
                 let _ = a.write_all(&tag);
             }
@@ -121,15 +121,15 @@ on_every_engine! {
         let fd = apart(b);
         let memory = buffer(8);
         let tokens = [
-            rig.submit(Op::RecvMulti { fd }),
-            rig.submit(Op::Recv { fd, buf: memory.as_mut_ptr(), len: 8, flags: 0 }),
-            rig.submit(Op::Poll { fd, events: POLLIN }),
-            rig.submit(Op::PollMulti { fd, events: POLLIN }),
-            rig.submit(Op::Poll { fd, events: POLLOUT }),
-            rig.submit(Op::Send { fd, buf: memory.as_ptr(), len: 8, flags: 0 }),
+            rig.submit(Op::RecvMulti(ops::RecvMulti { fd })),
+            rig.submit(Op::Recv(ops::Recv { fd, buf: memory.as_mut_ptr(), len: 8, flags: 0 })),
+            rig.submit(Op::Poll(ops::Poll { fd, events: POLLIN })),
+            rig.submit(Op::PollMulti(ops::PollMulti { fd, events: POLLIN })),
+            rig.submit(Op::Poll(ops::Poll { fd, events: POLLOUT })),
+            rig.submit(Op::Send(ops::Send { fd, buf: memory.as_ptr(), len: 8, flags: 0 })),
         ];
         tokens.iter().for_each(|token| rig.assert_pending(*token));
-        let close = rig.submit(Op::Close { fd });
+        let close = rig.submit(Op::Close(ops::Close { fd }));
         for token in tokens {
             assert_eq!(rig.result(token), CANCELED);
         }
@@ -149,9 +149,9 @@ on_every_engine! {
         let (mut a, b) = pair();
         a.write_all(b"x").unwrap();
         let fd = b.into_raw_fd();
-        let token = rig.submit(Op::PollMulti { fd, events: POLLIN });
+        let token = rig.submit(Op::PollMulti(ops::PollMulti { fd, events: POLLIN }));
         assert!(rig.next(token).more);
-        let close = rig.submit(Op::Close { fd });
+        let close = rig.submit(Op::Close(ops::Close { fd }));
         assert_eq!(rig.result(token), CANCELED);
         assert_eq!(rig.result(close), 0);
     }
@@ -161,12 +161,12 @@ on_every_engine! {
         let twin = b.try_clone().unwrap().into_raw_fd();
         let memory = buffer(8);
         let stays = rig.submit(recv(&b, memory));
-        let polls = rig.submit(Op::PollMulti { fd: b.as_raw_fd(), events: POLLIN });
-        let goes = rig.submit(Op::Poll { fd: twin, events: POLLIN });
+        let polls = rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events: POLLIN }));
+        let goes = rig.submit(Op::Poll(ops::Poll { fd: twin, events: POLLIN }));
         for token in [stays, polls, goes] {
             rig.assert_pending(token);
         }
-        assert_eq!(rig.run(Op::Close { fd: twin }), 0);
+        assert_eq!(rig.run(Op::Close(ops::Close { fd: twin })), 0);
         assert_eq!(rig.result(goes), CANCELED);
         rig.assert_pending(stays);
         rig.assert_pending(polls);
@@ -182,12 +182,12 @@ on_every_engine! {
         let fd = b.into_raw_fd();
         let block = bytes(&[3; 1000]);
         let sends: Vec<_> = (0..20)
-            .map(|_| rig.submit(Op::Send { fd, buf: block.as_ptr(), len: 1000, flags: 0 }))
+            .map(|_| rig.submit(Op::Send(ops::Send { fd, buf: block.as_ptr(), len: 1000, flags: 0 })))
             .collect();
         for token in sends {
             assert_eq!(rig.result(token), 1000);
         }
-        assert_eq!(rig.run(Op::Close { fd }), 0);
+        assert_eq!(rig.run(Op::Close(ops::Close { fd })), 0);
         let mut received = Vec::new();
         std::io::Read::read_to_end(&mut a, &mut received).unwrap();
         assert_eq!(received, [3; 20_000]);

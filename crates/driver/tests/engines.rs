@@ -12,7 +12,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, engine_report};
+use proact_driver::{Config, Engine, Op, OpKind, engine_report, ops};
 
 #[test]
 fn every_engine_is_here_or_reported() {
@@ -77,7 +77,7 @@ on_every_engine! {
         let (a, b) = pair();
         assert_eq!(rig.run(send(&a, bytes(b"x"))), 1);
         assert_eq!(rig.run(recv(&b, buffer(1))), 1);
-        assert!(rig.run(Op::Poll { fd: std::os::fd::AsRawFd::as_raw_fd(&a), events: POLLOUT }) > 0);
+        assert!(rig.run(Op::Poll(ops::Poll { fd: std::os::fd::AsRawFd::as_raw_fd(&a), events: POLLOUT })) > 0);
         let submitted: Vec<_> = rig.driver.stats().submitted().collect();
         assert_eq!(submitted, [("recv", 1), ("send", 1), ("poll", 1)], "{}", rig.engine.name());
         let completed: Vec<_> = rig.driver.stats().completed().collect();

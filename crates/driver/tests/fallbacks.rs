@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, open};
+use proact_driver::{Config, Engine, Op, OpKind, open, ops};
 
 fn denied(words: &[&str]) -> Config {
     Config {
@@ -37,9 +37,9 @@ fn everything(rig: &mut Rig) {
 fn connections(rig: &mut Rig) {
     let listener = listener();
     let port = listener.local_addr().unwrap().port();
-    let accepting = rig.submit(Op::AcceptMulti {
+    let accepting = rig.submit(Op::AcceptMulti(ops::AcceptMulti {
         fd: listener.as_raw_fd(),
-    });
+    }));
     rig.assert_pending(accepting);
     for round in 0..3u8 {
         let client = socket();
@@ -66,19 +66,19 @@ fn connections(rig: &mut Rig) {
         }
         let out = message(vectors(&mut [bytes(b"to "), bytes(b"client")]));
         assert_eq!(
-            rig.run(Op::SendMsg {
+            rig.run(Op::SendMsg(ops::SendMsg {
                 fd: server.as_raw_fd(),
                 msg: out,
                 flags: 0
-            }),
+            })),
             9
         );
         assert_eq!(rig.bytes(at_client, 9), b"to client");
         assert_eq!(
-            rig.run(Op::Shutdown {
+            rig.run(Op::Shutdown(ops::Shutdown {
                 fd: server.as_raw_fd(),
                 how: libc::SHUT_WR
-            }),
+            })),
             0
         );
         assert_eq!(rig.result(at_client), 0);
@@ -88,9 +88,9 @@ fn connections(rig: &mut Rig) {
     rig.cancel(accepting);
     assert_eq!(rig.result(accepting), CANCELED);
 
-    let one = rig.submit(Op::Accept {
+    let one = rig.submit(Op::Accept(ops::Accept {
         fd: listener.as_raw_fd(),
-    });
+    }));
     rig.assert_pending(one);
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let fd = rig.result(one);
@@ -102,11 +102,11 @@ fn connections(rig: &mut Rig) {
     client.write_all(b"single").unwrap();
     assert_eq!(rig.result(single), 6);
     let into = message(vectors(&mut [buffer(3), buffer(3)]));
-    let vectored = rig.submit(Op::RecvMsg {
+    let vectored = rig.submit(Op::RecvMsg(ops::RecvMsg {
         fd,
         msg: into,
         flags: 0,
-    });
+    }));
     rig.assert_pending(vectored);
     client.write_all(b"vector").unwrap();
     assert_eq!(rig.result(vectored), 6);
@@ -126,13 +126,13 @@ fn connections(rig: &mut Rig) {
 fn polls(rig: &mut Rig) {
     let (mut a, b) = pair();
     let fd = b.as_raw_fd();
-    let multi = rig.submit(Op::PollMulti { fd, events: POLLIN });
+    let multi = rig.submit(Op::PollMulti(ops::PollMulti { fd, events: POLLIN }));
     rig.assert_pending(multi);
     a.write_all(b"x").unwrap();
     for _ in 0..3 {
         assert!(rig.next(multi).more);
     }
-    assert!(rig.run(Op::Poll { fd, events: POLLOUT }) > 0);
+    assert!(rig.run(Op::Poll(ops::Poll { fd, events: POLLOUT })) > 0);
     rig.cancel(multi);
     assert_eq!(rig.result(multi), CANCELED);
 }
@@ -141,12 +141,12 @@ fn files(rig: &mut Rig) {
     let directory = Directory::new();
     let name = path(&directory.0.join("file"));
     let (dir, flags, mode) = (libc::AT_FDCWD, libc::O_RDWR | libc::O_CREAT, 0o600);
-    let fd = rig.run(Op::OpenAt {
+    let fd = rig.run(Op::OpenAt(ops::OpenAt {
         dir,
         path: name,
         flags,
         mode,
-    });
+    }));
     assert!(fd >= 0, "{fd}");
     // SAFETY: a fresh fd.
     let fd = apart(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -155,39 +155,39 @@ fn files(rig: &mut Rig) {
     assert_eq!(rig.run(write(&*file, bytes(b"0123456789"), 0)), 10);
     let out = vectors(&mut [bytes(b"ab"), bytes(b"c")]);
     assert_eq!(
-        rig.run(Op::Writev {
+        rig.run(Op::Writev(ops::Writev {
             fd,
             iov: out.as_ptr(),
             count: 2,
             offset: 3
-        }),
+        })),
         3
     );
-    assert_eq!(rig.run(Op::Fsync { fd, data_only: true }), 0);
+    assert_eq!(rig.run(Op::Fsync(ops::Fsync { fd, data_only: true })), 0);
     let memory = buffer(16);
     assert_eq!(rig.run(read(&*file, memory, 0)), 10);
     assert_eq!(&memory[..10], b"012abc6789");
     let into = vectors(&mut [buffer(4), buffer(20)]);
     assert_eq!(
-        rig.run(Op::Readv {
+        rig.run(Op::Readv(ops::Readv {
             fd,
             iov: into.as_ptr(),
             count: 2,
             offset: 0
-        }),
+        })),
         10
     );
     // SAFETY: a statx of zeros is a value.
     let status: &'static mut libc::statx = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
     let buf = std::ptr::from_mut(status);
     assert_eq!(
-        rig.run(Op::Statx {
+        rig.run(Op::Statx(ops::Statx {
             dir,
             path: name,
             flags: 0,
             mask: libc::STATX_SIZE,
             buf
-        }),
+        })),
         0
     );
     // SAFETY: the op is over; the memory is leaked.
@@ -195,28 +195,28 @@ fn files(rig: &mut Rig) {
     let (reader, writer) = pipe(0);
     let to = writer.as_raw_fd();
     assert_eq!(
-        rig.run(Op::Splice {
+        rig.run(Op::Splice(ops::Splice {
             from: fd,
             from_offset: 2,
             to,
             to_offset: -1,
             len: 5,
             flags: 0
-        }),
+        })),
         5
     );
     assert_eq!(rig.run(read(&reader, memory, -1)), 5);
     assert_eq!(&memory[..5], b"2abc6");
-    assert_eq!(rig.run(Op::Close { fd }), 0);
-    assert_eq!(rig.run(Op::Close { fd }), -libc::EBADF);
+    assert_eq!(rig.run(Op::Close(ops::Close { fd })), 0);
+    assert_eq!(rig.run(Op::Close(ops::Close { fd })), -libc::EBADF);
     let missing = path(&directory.0.join("missing"));
     assert_eq!(
-        rig.run(Op::OpenAt {
+        rig.run(Op::OpenAt(ops::OpenAt {
             dir,
             path: missing,
             flags: 0,
             mode
-        }),
+        })),
         -libc::ENOENT
     );
 }
@@ -230,22 +230,22 @@ fn pipes(rig: &mut Rig) {
         assert_eq!(rig.run(write(&writer, bytes(b"pipe"), -1)), 4);
         assert_eq!(rig.result(token), 4);
         let into = vectors(&mut [buffer(4)]);
-        let token = rig.submit(Op::Readv {
+        let token = rig.submit(Op::Readv(ops::Readv {
             fd: reader.as_raw_fd(),
             iov: into.as_ptr(),
             count: 1,
             offset: -1,
-        });
+        }));
         rig.assert_pending(token);
         let out = vectors(&mut [bytes(b"more")]);
         let (fd, iov) = (writer.as_raw_fd(), out.as_ptr());
         assert_eq!(
-            rig.run(Op::Writev {
+            rig.run(Op::Writev(ops::Writev {
                 fd,
                 iov,
                 count: 1,
                 offset: -1
-            }),
+            })),
             4
         );
         assert_eq!(rig.result(token), 4);
@@ -263,9 +263,9 @@ fn cancels(rig: &mut Rig) {
         recv_multi(&b),
         read(&b, memory, -1),
         send(&b, memory),
-        Op::Accept { fd },
-        Op::AcceptMulti { fd },
-        Op::Poll { fd, events: POLLIN },
+        Op::Accept(ops::Accept { fd }),
+        Op::AcceptMulti(ops::AcceptMulti { fd }),
+        Op::Poll(ops::Poll { fd, events: POLLIN }),
     ] {
         let token = rig.submit(op);
         rig.assert_pending(token);
@@ -281,17 +281,17 @@ fn closes(rig: &mut Rig) {
         let (mut a, b) = pair();
         let fd = std::os::fd::IntoRawFd::into_raw_fd(b);
         let tokens = [
-            rig.submit(Op::RecvMulti { fd }),
-            rig.submit(Op::Recv {
+            rig.submit(Op::RecvMulti(ops::RecvMulti { fd })),
+            rig.submit(Op::Recv(ops::Recv {
                 fd,
                 buf: buffer(8).as_mut_ptr(),
                 len: 8,
                 flags: 0,
-            }),
-            rig.submit(Op::PollMulti { fd, events: POLLIN }),
+            })),
+            rig.submit(Op::PollMulti(ops::PollMulti { fd, events: POLLIN })),
         ];
         tokens.iter().for_each(|token| rig.assert_pending(*token));
-        let close = rig.submit(Op::Close { fd });
+        let close = rig.submit(Op::Close(ops::Close { fd }));
         for token in tokens {
             assert_eq!(rig.result(token), CANCELED);
         }

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, engine_report, open};
+use proact_driver::{Config, Engine, Op, engine_report, open, ops};
 
 #[test]
 fn numbers_past_the_set() {
@@ -35,8 +35,8 @@ fn numbers_past_the_set() {
             for op in [
                 recv(&b, memory),
                 recv_multi(&b),
-                Op::Poll { fd, events: POLLOUT },
-                Op::PollMulti { fd, events: POLLIN },
+                Op::Poll(ops::Poll { fd, events: POLLOUT }),
+                Op::PollMulti(ops::PollMulti { fd, events: POLLIN }),
             ] {
                 assert_eq!(rig.run(op), -libc::ERANGE, "{op:?}");
             }
@@ -44,7 +44,7 @@ fn numbers_past_the_set() {
             assert_eq!(rig.run(send(&b, bytes(b"no need to wait"))), 15);
             std::io::Read::read_exact(&mut a, &mut [0; 15]).unwrap();
             let closed = b.try_clone().unwrap().into_raw_fd();
-            assert_eq!(rig.run(Op::Close { fd: closed }), 0);
+            assert_eq!(rig.run(Op::Close(ops::Close { fd: closed })), 0);
         } else {
             let token = rig.submit(recv(&b, memory));
             rig.assert_pending(token);

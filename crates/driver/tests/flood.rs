@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op};
+use proact_driver::{Config, Engine, Op, ops};
 
 fn rigs() -> Vec<Rig> {
     let small = Config {
@@ -72,16 +72,16 @@ fn multishots_survive_the_flood() {
         let polls: Vec<_> = pairs
             .iter()
             .map(|(_, b)| {
-                rig.submit(Op::PollMulti {
+                rig.submit(Op::PollMulti(ops::PollMulti {
                     fd: b.as_raw_fd(),
                     events: POLLOUT,
-                })
+                }))
             })
             .collect();
         let listener = listener();
-        let accepting = rig.submit(Op::AcceptMulti {
+        let accepting = rig.submit(Op::AcceptMulti(ops::AcceptMulti {
             fd: listener.as_raw_fd(),
-        });
+        }));
         rig.assert_pending(accepting);
         for round in 0..10u8 {
             let clients: Vec<_> = (0..30)
@@ -131,9 +131,9 @@ fn an_accept_that_ends_with_a_connection_goes_on() {
                 .collect::<Vec<_>>()
         };
         let mut clients = connect();
-        let accepting = rig.submit(Op::AcceptMulti {
+        let accepting = rig.submit(Op::AcceptMulti(ops::AcceptMulti {
             fd: listener.as_raw_fd(),
-        });
+        }));
         for _ in 0..3 {
             for _ in 0..60 {
                 let got = rig.next(accepting);
@@ -161,10 +161,10 @@ fn more_submissions_than_entries_in_one_turn() {
         for _ in 0..10 {
             let tokens: Vec<_> = (0..1000)
                 .map(|_| {
-                    rig.submit(Op::Poll {
+                    rig.submit(Op::Poll(ops::Poll {
                         fd: a.as_raw_fd(),
                         events: POLLOUT,
-                    })
+                    }))
                 })
                 .collect();
             rig.turn(Some(Duration::from_secs(1)));

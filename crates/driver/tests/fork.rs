@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Completion, Op, Submitted};
+use proact_driver::{Completion, Op, Submitted, ops};
 
 /// One fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -27,7 +27,7 @@ on_every_engine! {
         let memory = buffer(8);
         let multi = rig.submit(recv_multi(&b));
         let single = rig.submit(recv(&d, memory));
-        let poll = rig.submit(Op::PollMulti { fd: d.as_raw_fd(), events: POLLIN });
+        let poll = rig.submit(Op::PollMulti(ops::PollMulti { fd: d.as_raw_fd(), events: POLLIN }));
         rig.assert_pending(multi);
         rig.assert_pending(single);
         rig.holds = true;
@@ -49,9 +49,9 @@ on_every_engine! {
             // None of these may touch the parent's ring or set, nor memory that the child did not inherit.
             driver.cancel(0);
             // SAFETY: polls and closes point at no memory.
-            let submitted = unsafe { driver.submit(99, Op::Poll { fd, events: POLLIN }) };
+            let submitted = unsafe { driver.submit(99, Op::Poll(ops::Poll { fd, events: POLLIN })) };
             // SAFETY: as above.
-            let closed = unsafe { driver.submit(100, Op::Close { fd }) };
+            let closed = unsafe { driver.submit(100, Op::Close(ops::Close { fd })) };
             if submitted != Submitted::Ready(-libc::EOWNERDEAD) || closed != Submitted::Ready(-libc::EOWNERDEAD) {
                 return 2;
             }

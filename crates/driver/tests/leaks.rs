@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, Submitted, open};
+use proact_driver::{Config, Engine, Op, Submitted, open, ops};
 
 /// One test at a time: the files of the process are counted.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -85,16 +85,16 @@ fn shutdown_with_everything_in_flight() {
             recv_multi(&b),
             recv(&b, &mut memory[..8]),
             send(&b, &memory[8..]),
-            Op::AcceptMulti {
+            Op::AcceptMulti(ops::AcceptMulti {
                 fd: listener.as_raw_fd(),
-            },
-            Op::Accept {
+            }),
+            Op::Accept(ops::Accept {
                 fd: listener.as_raw_fd(),
-            },
-            Op::PollMulti {
+            }),
+            Op::PollMulti(ops::PollMulti {
                 fd: b.as_raw_fd(),
                 events: POLLIN,
-            },
+            }),
             read(&reader, &mut memory[50_000..50_010], -1),
         ];
         let tokens: Vec<_> = ops.into_iter().map(|op| rig.submit(op)).collect();
@@ -124,9 +124,9 @@ fn shutdown_closes_what_nobody_will_take() {
     for engine in engines() {
         let listener = listener();
         let mut rig = Rig::with(engine, &Config::default()).unwrap();
-        let token = rig.submit(Op::AcceptMulti {
+        let token = rig.submit(Op::AcceptMulti(ops::AcceptMulti {
             fd: listener.as_raw_fd(),
-        });
+        }));
         rig.assert_pending(token);
         let clients: Vec<_> = (0..5)
             .map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap())
@@ -135,12 +135,12 @@ fn shutdown_closes_what_nobody_will_take() {
         let file = directory.0.join("file");
         std::fs::write(&file, b"x").unwrap();
         for _ in 0..5 {
-            rig.submit(Op::OpenAt {
+            rig.submit(Op::OpenAt(ops::OpenAt {
                 dir: libc::AT_FDCWD,
                 path: path(&file),
                 flags: libc::O_RDONLY,
                 mode: 0,
-            });
+            }));
         }
         rig.driver.flush().unwrap();
         assert_eq!(rig.driver.shutdown(LIMIT), 0, "{}", engine.name());
@@ -159,12 +159,12 @@ fn shutdown_keeps_its_limit() {
         // SAFETY: a path that ends in a zero byte.
         assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
         let mut driver = open(engine, &Config::default()).unwrap();
-        let op = Op::OpenAt {
+        let op = Op::OpenAt(ops::OpenAt {
             dir: libc::AT_FDCWD,
             path: path(&fifo),
             flags: libc::O_WRONLY,
             mode: 0,
-        };
+        });
         // SAFETY: a leaked path.
         assert_eq!(unsafe { driver.submit(1, op) }, Submitted::Pending);
         driver
@@ -215,13 +215,13 @@ fn drop_without_shutdown() {
             let mut rig = Rig::with(engine, &Config::default()).unwrap();
             let token = rig.submit(recv_multi(&b));
             rig.submit(recv(&b, buffer(64)));
-            rig.submit(Op::Poll {
+            rig.submit(Op::Poll(ops::Poll {
                 fd: b.as_raw_fd(),
                 events: POLLIN,
-            });
-            rig.submit(Op::AcceptMulti {
+            }));
+            rig.submit(Op::AcceptMulti(ops::AcceptMulti {
                 fd: listener.as_raw_fd(),
-            });
+            }));
             if started {
                 rig.assert_pending(token);
             }
@@ -288,20 +288,20 @@ fn connections_come_and_go() {
     for engine in engines() {
         let mut rig = Rig::with(engine, &Config::default()).unwrap();
         let listener = listener();
-        let accepting = rig.submit(Op::AcceptMulti {
+        let accepting = rig.submit(Op::AcceptMulti(ops::AcceptMulti {
             fd: listener.as_raw_fd(),
-        });
+        }));
         for round in 0..300u32 {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let fd = rig.next(accepting).result;
-            let receiving = rig.submit(Op::RecvMulti { fd });
+            let receiving = rig.submit(Op::RecvMulti(ops::RecvMulti { fd }));
             client.write_all(&round.to_le_bytes()).unwrap();
             assert_eq!(rig.bytes(receiving, 4), round.to_le_bytes());
             if round % 2 == 0 {
                 drop(client);
                 assert_eq!(rig.result(receiving), 0);
             }
-            let close = rig.submit(Op::Close { fd });
+            let close = rig.submit(Op::Close(ops::Close { fd }));
             assert_eq!(rig.result(close), 0);
         }
     }

@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, Submitted, Token, open};
+use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, Submitted, Token, open, ops};
 
 const CONNECTIONS: usize = 6;
 const STEPS: usize = 1500;
@@ -115,9 +115,11 @@ impl World {
         }
         let state = &mut self.connections[connection];
         match op {
-            Op::Recv { .. } | Op::RecvMulti { .. } => state.receiving = Some(token),
-            Op::Send { .. } => state.sending = Some(token),
-            Op::Poll { .. } | Op::PollMulti { .. } => state.polling.push(token),
+            Op::Recv(ops::Recv { .. }) | Op::RecvMulti(ops::RecvMulti { .. }) => {
+                state.receiving = Some(token)
+            }
+            Op::Send(ops::Send { .. }) => state.sending = Some(token),
+            Op::Poll(ops::Poll { .. }) | Op::PollMulti(ops::PollMulti { .. }) => state.polling.push(token),
             _ => {}
         }
         self.pending.insert(token, pending);
@@ -166,11 +168,11 @@ impl World {
             state.polling.retain(|polling| *polling != token);
         }
         match pending.op {
-            Op::Recv { .. } if result > 0 => {
+            Op::Recv(ops::Recv { .. }) if result > 0 => {
                 let memory = memory.unwrap();
                 self.receive(index, &memory[..result as usize], pending.closed);
             }
-            Op::Recv { .. } | Op::RecvMulti { .. } => {
+            Op::Recv(ops::Recv { .. }) | Op::RecvMulti(ops::RecvMulti { .. }) => {
                 if !pending.closed && !canceled {
                     let state = &mut self.connections[index];
                     assert!(state.peer.is_none(), "{name}: {result} while the peer is there");
@@ -183,21 +185,23 @@ impl World {
                     state.ended = true;
                 }
             }
-            Op::Send { len, .. } if result > 0 => {
+            Op::Send(ops::Send { len, .. }) if result > 0 => {
                 assert!(result as usize <= len);
                 if !pending.closed {
                     self.connections[index].sent += result as u64;
                 }
             }
-            Op::Send { .. } => {
+            Op::Send(ops::Send { .. }) => {
                 let broken = [-libc::EPIPE, -libc::ECONNRESET].contains(&result);
                 assert!(
                     canceled || pending.closed || (broken && self.connections[index].peer.is_none()),
                     "{name}: {result}"
                 );
             }
-            Op::Poll { .. } | Op::PollMulti { .. } => assert!(canceled || result > 0, "{name}: {result}"),
-            Op::Close { .. } => assert_eq!(result, 0, "{name}: close"),
+            Op::Poll(ops::Poll { .. }) | Op::PollMulti(ops::PollMulti { .. }) => {
+                assert!(canceled || result > 0, "{name}: {result}")
+            }
+            Op::Close(ops::Close { .. }) => assert_eq!(result, 0, "{name}: close"),
             _ => unreachable!(),
         }
     }
@@ -217,8 +221,8 @@ impl World {
                 .unwrap_or_else(|| panic!("{name}: after the end"));
             let (index, closed) = (pending.connection, pending.closed);
             match pending.op {
-                Op::PollMulti { .. } => assert!(completion.result > 0, "{name}"),
-                Op::RecvMulti { .. } => {
+                Op::PollMulti(ops::PollMulti { .. }) => assert!(completion.result > 0, "{name}"),
+                Op::RecvMulti(ops::RecvMulti { .. }) => {
                     assert!(completion.flags.contains(Flags::DATA));
                     let data = self.driver.data(&completion).to_vec();
                     self.receive(index, &data, closed);
@@ -275,18 +279,18 @@ impl World {
         }
         let fd = state.fd;
         if self.random.below(2) == 0 {
-            self.submit(connection, Op::RecvMulti { fd }, None);
+            self.submit(connection, Op::RecvMulti(ops::RecvMulti { fd }), None);
         } else {
             let memory = buffer(1 + self.random.below(3000));
             let (buf, len) = (memory.as_mut_ptr(), memory.len());
             self.submit(
                 connection,
-                Op::Recv {
+                Op::Recv(ops::Recv {
                     fd,
                     buf,
                     len,
                     flags: 0,
-                },
+                }),
                 Some(memory),
             );
         }
@@ -306,12 +310,12 @@ impl World {
         let (fd, buf) = (state.fd, memory.as_ptr());
         self.submit(
             connection,
-            Op::Send {
+            Op::Send(ops::Send {
                 fd,
                 buf,
                 len,
                 flags: 0,
-            },
+            }),
             Some(memory),
         );
     }
@@ -325,7 +329,7 @@ impl World {
         }
         let token = tokens[self.random.below(tokens.len())];
         let pending = self.pending.get_mut(&token).unwrap();
-        if !matches!(pending.op, Op::Close { .. }) {
+        if !matches!(pending.op, Op::Close(ops::Close { .. })) {
             pending.cancelled = true;
         }
         pending.ended |= self.driver.cancel(token);
@@ -341,7 +345,7 @@ impl World {
         {
             pending.closed = true;
         }
-        self.submit(index, Op::Close { fd }, None);
+        self.submit(index, Op::Close(ops::Close { fd }), None);
         self.generations += 1;
         if self.random.below(2) == 0 {
             self.wait(Duration::ZERO);
@@ -372,9 +376,9 @@ impl World {
                 if self.connections[index].polling.len() < 3 {
                     let multi = self.random.below(2) == 0;
                     let op = if multi {
-                        Op::PollMulti { fd, events }
+                        Op::PollMulti(ops::PollMulti { fd, events })
                     } else {
-                        Op::Poll { fd, events }
+                        Op::Poll(ops::Poll { fd, events })
                     };
                     self.submit(index, op, None);
                 }
@@ -424,7 +428,7 @@ impl World {
         }
         for index in 0..CONNECTIONS {
             let fd = self.connections[index].fd;
-            self.submit(index, Op::Close { fd }, None);
+            self.submit(index, Op::Close(ops::Close { fd }), None);
         }
         while !self.pending.is_empty() {
             self.wait(Duration::from_millis(1));

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Config, Engine, Op};
+use proact_driver::{Config, Engine, Op, ops};
 
 fn shell(script: &str) -> Child {
     Command::new("/bin/sh")
@@ -34,9 +34,9 @@ fn pidfd(child: &Child) -> OwnedFd {
 }
 
 fn wait_id(pidfd: &impl AsRawFd) -> Op {
-    Op::WaitId {
+    Op::WaitId(ops::WaitId {
         pidfd: pidfd.as_raw_fd(),
-    }
+    })
 }
 
 /// A child that is waited for before it ends, and whose status is left for its parent to collect.
@@ -80,9 +80,9 @@ on_every_engine! {
     fn closing_a_pidfd_that_is_waited_on(rig) {
         let mut child = shell("read line");
         let fd = apart(pidfd(&child));
-        let waiting = rig.submit(Op::WaitId { pidfd: fd });
+        let waiting = rig.submit(Op::WaitId(ops::WaitId { pidfd: fd }));
         rig.assert_pending(waiting);
-        assert_eq!(rig.run(Op::Close { fd }), 0);
+        assert_eq!(rig.run(Op::Close(ops::Close { fd })), 0);
         assert_eq!(rig.result(waiting), CANCELED);
         assert!(!is_open(fd));
         drop(child.stdin.take());
@@ -96,7 +96,7 @@ on_every_engine! {
 
     fn a_closed_fd_with_an_open_duplicate_is_forgotten(rig) {
         let (reader, writer) = pipe(0);
-        let poll = rig.submit(Op::PollMulti { fd: reader.as_raw_fd(), events: POLLIN });
+        let poll = rig.submit(Op::PollMulti(ops::PollMulti { fd: reader.as_raw_fd(), events: POLLIN }));
         rig.assert_pending(poll);
         rig.cancel(poll);
         assert_eq!(rig.result(poll), CANCELED);

@@ -14,15 +14,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use common::*;
-use proact_driver::{Engine, Op};
+use proact_driver::{Engine, Op, ops};
 
 fn open_at(file: &Path, flags: i32) -> Op {
-    Op::OpenAt {
+    Op::OpenAt(ops::OpenAt {
         dir: libc::AT_FDCWD,
         path: path(file),
         flags,
         mode: 0o600,
-    }
+    })
 }
 
 fn opened(rig: &mut Rig, file: &Path, flags: i32) -> OwnedFd {
@@ -33,14 +33,14 @@ fn opened(rig: &mut Rig, file: &Path, flags: i32) -> OwnedFd {
 }
 
 fn splice(from: &impl AsRawFd, from_offset: i64, to: &impl AsRawFd, to_offset: i64, len: u32) -> Op {
-    Op::Splice {
+    Op::Splice(ops::Splice {
         from: from.as_raw_fd(),
         from_offset,
         to: to.as_raw_fd(),
         to_offset,
         len,
         flags: 0,
-    }
+    })
 }
 
 on_every_engine! {
@@ -58,10 +58,10 @@ on_every_engine! {
         assert_eq!(rig.run(read(&fd, memory, 8)), 2);
         assert_eq!(rig.run(read(&fd, memory, 10)), 0);
         assert_eq!(rig.run(read(&fd, memory, 1000)), 0);
-        assert_eq!(rig.run(Op::Fsync { fd: fd.as_raw_fd(), data_only: false }), 0);
-        assert_eq!(rig.run(Op::Fsync { fd: fd.as_raw_fd(), data_only: true }), 0);
+        assert_eq!(rig.run(Op::Fsync(ops::Fsync { fd: fd.as_raw_fd(), data_only: false })), 0);
+        assert_eq!(rig.run(Op::Fsync(ops::Fsync { fd: fd.as_raw_fd(), data_only: true })), 0);
         let raw = apart(fd);
-        assert_eq!(rig.run(Op::Close { fd: raw }), 0);
+        assert_eq!(rig.run(Op::Close(ops::Close { fd: raw })), 0);
         assert!(!is_open(raw));
         assert_eq!(std::fs::read(&file).unwrap(), b"0123xx6789");
     }
@@ -84,12 +84,12 @@ on_every_engine! {
         let directory = Directory::new();
         std::fs::write(directory.0.join("inside"), b"found").unwrap();
         let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
-        let fd = rig.run(Op::OpenAt {
+        let fd = rig.run(Op::OpenAt(ops::OpenAt {
             dir: folder.as_raw_fd(),
             path: path(Path::new("inside")),
             flags: libc::O_RDONLY,
             mode: 0,
-        });
+        }));
         // SAFETY: a fresh fd.
         let mut file = unsafe { File::from_raw_fd(fd) };
         let mut text = String::new();
@@ -102,17 +102,17 @@ on_every_engine! {
         let fd = opened(&mut rig, &directory.0.join("file"), libc::O_RDWR | libc::O_CREAT);
         let out = vectors(&mut [bytes(b"abc"), bytes(b""), bytes(b"defgh")]);
         let (fd_number, count) = (fd.as_raw_fd(), 3);
-        assert_eq!(rig.run(Op::Writev { fd: fd_number, iov: out.as_ptr(), count, offset: 2 }), 8);
+        assert_eq!(rig.run(Op::Writev(ops::Writev { fd: fd_number, iov: out.as_ptr(), count, offset: 2 })), 8);
         let [first, second] = [buffer(4), buffer(32)];
         let memory = (first.as_ptr(), second.as_ptr());
         let into = vectors(&mut [first, second]);
-        assert_eq!(rig.run(Op::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 0 }), 10);
+        assert_eq!(rig.run(Op::Readv(ops::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 0 })), 10);
         // SAFETY: leaked memory of these lengths.
         let (first, second) = unsafe {
             (std::slice::from_raw_parts(memory.0, 4), std::slice::from_raw_parts(memory.1, 6))
         };
         assert_eq!([first, second].concat(), b"\0\0abcdefgh");
-        assert_eq!(rig.run(Op::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 10 }), 0);
+        assert_eq!(rig.run(Op::Readv(ops::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 10 })), 0);
     }
 
     fn the_current_position_moves(rig) {
@@ -132,7 +132,7 @@ on_every_engine! {
         std::fs::write(&file, vec![1; 12345]).unwrap();
         // SAFETY: a statx of zeros is a value.
         let status: &'static mut libc::statx = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
-        let at = |path| Op::Statx { dir: libc::AT_FDCWD, path, flags: 0, mask: libc::STATX_SIZE, buf: std::ptr::from_ref(status).cast_mut() };
+        let at = |path| Op::Statx(ops::Statx { dir: libc::AT_FDCWD, path, flags: 0, mask: libc::STATX_SIZE, buf: std::ptr::from_ref(status).cast_mut() });
         assert_eq!(rig.run(at(path(&file))), 0);
         // SAFETY: the op is over; read past the optimiser, for the kernel wrote it through another pointer.
         assert_eq!(unsafe { std::ptr::read_volatile(&raw const status.stx_size) }, 12345);
@@ -222,7 +222,7 @@ on_every_engine! {
     fn a_file_is_always_ready(rig) {
         // epoll can't watch one (EPERM); the others say that it is ready. Neither waits.
         let file = File::open("/proc/self/exe").unwrap();
-        let result = rig.run(Op::Poll { fd: file.as_raw_fd(), events: POLLIN });
+        let result = rig.run(Op::Poll(ops::Poll { fd: file.as_raw_fd(), events: POLLIN }));
         if rig.engine == Engine::Epoll {
             assert_eq!(result, -libc::EPERM);
         } else {
@@ -239,19 +239,19 @@ on_every_engine! {
         assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
         let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
         let dir = apart(folder);
-        let open = rig.submit(Op::OpenAt { dir, path: path(Path::new("fifo")), flags: libc::O_RDONLY, mode: 0 });
+        let open = rig.submit(Op::OpenAt(ops::OpenAt { dir, path: path(Path::new("fifo")), flags: libc::O_RDONLY, mode: 0 }));
         // The kernel first tries for a ring as if with O_NONBLOCK, which opens a fifo for reading at once.
         if !rig.is_uring() {
             rig.assert_pending(open);
             wait_for_an_open();
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let close = rig.submit(Op::Close { fd: dir });
+        let close = rig.submit(Op::Close(ops::Close { fd: dir }));
         rig.turn(Some(std::time::Duration::from_millis(20)));
         if !rig.is_uring() {
             rig.assert_pending(close);
             // Not to be used any more.
-            assert_eq!(rig.run(Op::Close { fd: dir }), -libc::EBADF);
+            assert_eq!(rig.run(Op::Close(ops::Close { fd: dir })), -libc::EBADF);
         }
         let other = File::options().read(true).write(true).open(&fifo).unwrap();
         let result = rig.result(open);

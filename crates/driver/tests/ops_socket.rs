@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use common::*;
-use proact_driver::{Engine, Op};
+use proact_driver::{Engine, Op, ops};
 
 on_every_engine! {
     fn recv_waits_for_data(rig) {
@@ -45,7 +45,7 @@ on_every_engine! {
         let (mut a, b) = pair();
         a.write_all(b"peek").unwrap();
         let memory = buffer(8);
-        let peek = Op::Recv { fd: b.as_raw_fd(), buf: memory.as_mut_ptr(), len: 8, flags: libc::MSG_PEEK };
+        let peek = Op::Recv(ops::Recv { fd: b.as_raw_fd(), buf: memory.as_mut_ptr(), len: 8, flags: libc::MSG_PEEK });
         assert_eq!(rig.run(peek), 4);
         assert_eq!(rig.run(recv(&b, memory)), 4);
     }
@@ -74,35 +74,35 @@ on_every_engine! {
     fn bad_fds(rig) {
         let memory = buffer(8);
         let closed = apart(pair().0);
-        assert_eq!(rig.run(Op::Close { fd: closed }), 0);
+        assert_eq!(rig.run(Op::Close(ops::Close { fd: closed })), 0);
         for fd in [-1, closed, 1 << 30, i32::MAX] {
             let vector = vectors(&mut [buffer(1)]);
             let message = message(vectors(&mut [buffer(1)]));
             let (addr, len) = address(1);
             let (buf, iov) = (memory.as_mut_ptr(), vector.as_ptr());
             for op in [
-                Op::AcceptMulti { fd },
-                Op::Accept { fd },
-                Op::Connect { fd, addr, len },
-                Op::RecvMulti { fd },
-                Op::Recv { fd, buf, len: 8, flags: 0 },
-                Op::Send { fd, buf, len: 8, flags: 0 },
-                Op::SendMsg { fd, msg: message, flags: 0 },
-                Op::RecvMsg { fd, msg: message, flags: 0 },
-                Op::Read { fd, buf, len: 8, offset: 0 },
-                Op::Read { fd, buf, len: 8, offset: -1 },
-                Op::Write { fd, buf, len: 8, offset: 0 },
-                Op::Write { fd, buf, len: 8, offset: -1 },
-                Op::Readv { fd, iov, count: 1, offset: 0 },
-                Op::Writev { fd, iov, count: 1, offset: 0 },
-                Op::Readv { fd, iov, count: 1, offset: -1 },
-                Op::Writev { fd, iov, count: 1, offset: -1 },
-                Op::Poll { fd, events: POLLIN },
-                Op::PollMulti { fd, events: POLLOUT },
-                Op::Close { fd },
-                Op::Fsync { fd, data_only: true },
-                Op::Splice { from: fd, from_offset: -1, to: fd, to_offset: -1, len: 1, flags: 0 },
-                Op::Shutdown { fd, how: libc::SHUT_WR },
+                Op::AcceptMulti(ops::AcceptMulti { fd }),
+                Op::Accept(ops::Accept { fd }),
+                Op::Connect(ops::Connect { fd, addr, len }),
+                Op::RecvMulti(ops::RecvMulti { fd }),
+                Op::Recv(ops::Recv { fd, buf, len: 8, flags: 0 }),
+                Op::Send(ops::Send { fd, buf, len: 8, flags: 0 }),
+                Op::SendMsg(ops::SendMsg { fd, msg: message, flags: 0 }),
+                Op::RecvMsg(ops::RecvMsg { fd, msg: message, flags: 0 }),
+                Op::Read(ops::Read { fd, buf, len: 8, offset: 0 }),
+                Op::Read(ops::Read { fd, buf, len: 8, offset: -1 }),
+                Op::Write(ops::Write { fd, buf, len: 8, offset: 0 }),
+                Op::Write(ops::Write { fd, buf, len: 8, offset: -1 }),
+                Op::Readv(ops::Readv { fd, iov, count: 1, offset: 0 }),
+                Op::Writev(ops::Writev { fd, iov, count: 1, offset: 0 }),
+                Op::Readv(ops::Readv { fd, iov, count: 1, offset: -1 }),
+                Op::Writev(ops::Writev { fd, iov, count: 1, offset: -1 }),
+                Op::Poll(ops::Poll { fd, events: POLLIN }),
+                Op::PollMulti(ops::PollMulti { fd, events: POLLOUT }),
+                Op::Close(ops::Close { fd }),
+                Op::Fsync(ops::Fsync { fd, data_only: true }),
+                Op::Splice(ops::Splice { from: fd, from_offset: -1, to: fd, to_offset: -1, len: 1, flags: 0 }),
+                Op::Shutdown(ops::Shutdown { fd, how: libc::SHUT_WR }),
             ] {
                 let result = rig.run(op);
                 // select says first that it can't watch so high a number.
@@ -197,9 +197,9 @@ on_every_engine! {
         let [first, second, third] = parts;
         let memory = (first.as_ptr(), second.as_ptr(), third.as_ptr());
         let message_in = message(vectors(&mut [first, second, third]));
-        let receive = rig.submit(Op::RecvMsg { fd: b.as_raw_fd(), msg: message_in, flags: 0 });
+        let receive = rig.submit(Op::RecvMsg(ops::RecvMsg { fd: b.as_raw_fd(), msg: message_in, flags: 0 }));
         rig.assert_pending(receive);
-        assert_eq!(rig.run(Op::SendMsg { fd: a.as_raw_fd(), msg: message_out, flags: 0 }), 11);
+        assert_eq!(rig.run(Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: message_out, flags: 0 })), 11);
         assert_eq!(rig.result(receive), 11);
         // SAFETY: leaked memory of these lengths, which nobody writes to any more.
         let (first, second, third) = unsafe {
@@ -222,13 +222,13 @@ on_every_engine! {
         let from = buffer(128);
         incoming.msg_name = from.as_mut_ptr().cast();
         incoming.msg_namelen = 128;
-        let received = rig.submit(Op::RecvMsg { fd: b.as_raw_fd(), msg: incoming, flags: 0 });
+        let received = rig.submit(Op::RecvMsg(ops::RecvMsg { fd: b.as_raw_fd(), msg: incoming, flags: 0 }));
         rig.assert_pending(received);
         let outgoing = message(vectors(&mut [bytes(b"data"), bytes(b"gram")]));
         let (addr, len) = address(b.local_addr().unwrap().port());
         outgoing.msg_name = addr.cast_mut().cast();
         outgoing.msg_namelen = len;
-        assert_eq!(rig.run(Op::SendMsg { fd: a.as_raw_fd(), msg: outgoing, flags: 0 }), 8);
+        assert_eq!(rig.run(Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: outgoing, flags: 0 })), 8);
         assert_eq!(rig.result(received), 8);
         // SAFETY: leaked memory that nobody writes to any more.
         assert_eq!(unsafe { std::slice::from_raw_parts(pointer, 8) }, b"datagram");
@@ -252,14 +252,14 @@ on_every_engine! {
             (*header).cmsg_type = libc::SCM_RIGHTS;
             (*header).cmsg_len = libc::CMSG_LEN(4) as usize;
             libc::CMSG_DATA(header).cast::<i32>().write_unaligned(near.as_raw_fd());
-            assert_eq!(rig.run(Op::SendMsg { fd: a.as_raw_fd(), msg: outgoing, flags: 0 }), 1);
+            assert_eq!(rig.run(Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: outgoing, flags: 0 })), 1);
 
             let control: &'static mut [u64] = vec![0u64; space.div_ceil(8)].leak();
             let incoming = message(vectors(&mut [buffer(1)]));
             incoming.msg_control = control.as_mut_ptr().cast();
             incoming.msg_controllen = space;
             let flags = libc::MSG_CMSG_CLOEXEC;
-            assert_eq!(rig.run(Op::RecvMsg { fd: b.as_raw_fd(), msg: incoming, flags }), 1);
+            assert_eq!(rig.run(Op::RecvMsg(ops::RecvMsg { fd: b.as_raw_fd(), msg: incoming, flags })), 1);
             let header = libc::CMSG_FIRSTHDR(incoming);
             let fd = OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<i32>().read_unaligned());
             far.write_all(b"through").unwrap();
@@ -270,7 +270,7 @@ on_every_engine! {
 
     fn accept_one(rig) {
         let listener = listener();
-        let token = rig.submit(Op::Accept { fd: listener.as_raw_fd() });
+        let token = rig.submit(Op::Accept(ops::Accept { fd: listener.as_raw_fd() }));
         rig.assert_pending(token);
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let fd = rig.result(token);
@@ -283,13 +283,13 @@ on_every_engine! {
         };
         client.write_all(b"hi").unwrap();
         assert_eq!(rig.run(recv(&server, buffer(8))), 2);
-        assert_eq!(rig.run(Op::Accept { fd: server.as_raw_fd() }), -libc::EINVAL);
+        assert_eq!(rig.run(Op::Accept(ops::Accept { fd: server.as_raw_fd() })), -libc::EINVAL);
     }
 
     fn accept_many(rig) {
         let listener = listener();
         let address = listener.local_addr().unwrap();
-        let token = rig.submit(Op::AcceptMulti { fd: listener.as_raw_fd() });
+        let token = rig.submit(Op::AcceptMulti(ops::AcceptMulti { fd: listener.as_raw_fd() }));
         rig.assert_pending(token);
         let mut clients = Vec::new();
         for round in 0..8u8 {
@@ -315,7 +315,7 @@ on_every_engine! {
         rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
         let (a, _b) = pair();
-        assert_eq!(rig.run(Op::AcceptMulti { fd: a.as_raw_fd() }), -libc::EINVAL);
+        assert_eq!(rig.run(Op::AcceptMulti(ops::AcceptMulti { fd: a.as_raw_fd() })), -libc::EINVAL);
     }
 
     fn connect_ok_and_refused(rig) {
@@ -336,27 +336,27 @@ on_every_engine! {
         let (a, mut b) = pair();
         let token = rig.submit(recv_multi(&a));
         rig.assert_pending(token);
-        assert_eq!(rig.run(Op::Shutdown { fd: a.as_raw_fd(), how: libc::SHUT_WR }), 0);
+        assert_eq!(rig.run(Op::Shutdown(ops::Shutdown { fd: a.as_raw_fd(), how: libc::SHUT_WR })), 0);
         assert_eq!(b.read(&mut [0]).unwrap(), 0);
         b.write_all(b"still").unwrap();
         assert_eq!(rig.bytes(token, 5), b"still");
-        assert_eq!(rig.run(Op::Shutdown { fd: a.as_raw_fd(), how: libc::SHUT_RD }), 0);
+        assert_eq!(rig.run(Op::Shutdown(ops::Shutdown { fd: a.as_raw_fd(), how: libc::SHUT_RD })), 0);
         assert_eq!(rig.result(token), 0);
-        assert_eq!(rig.run(Op::Shutdown { fd: socket().as_raw_fd(), how: libc::SHUT_WR }), -libc::ENOTCONN);
+        assert_eq!(rig.run(Op::Shutdown(ops::Shutdown { fd: socket().as_raw_fd(), how: libc::SHUT_WR })), -libc::ENOTCONN);
     }
 
     fn poll_once(rig) {
         let (mut a, b) = pair();
         let fd = b.as_raw_fd();
-        let readable = rig.submit(Op::Poll { fd, events: POLLIN });
-        let writable = rig.submit(Op::Poll { fd, events: POLLOUT });
+        let readable = rig.submit(Op::Poll(ops::Poll { fd, events: POLLIN }));
+        let writable = rig.submit(Op::Poll(ops::Poll { fd, events: POLLOUT }));
         assert_ne!(rig.result(writable) & POLLOUT as i32, 0);
         rig.assert_pending(readable);
         a.write_all(b"x").unwrap();
         assert_ne!(rig.result(readable) & POLLIN as i32, 0);
-        assert_ne!(rig.run(Op::Poll { fd, events: POLLIN }) & POLLIN as i32, 0);
+        assert_ne!(rig.run(Op::Poll(ops::Poll { fd, events: POLLIN })) & POLLIN as i32, 0);
         fill(fd);
-        let writable = rig.submit(Op::Poll { fd, events: POLLOUT });
+        let writable = rig.submit(Op::Poll(ops::Poll { fd, events: POLLOUT }));
         rig.assert_pending(writable);
         drop(a);
         assert!(rig.result(writable) > 0);
@@ -365,7 +365,7 @@ on_every_engine! {
     fn poll_multi_is_level_triggered(rig) {
         let (mut a, b) = pair();
         let fd = b.as_raw_fd();
-        let token = rig.submit(Op::PollMulti { fd, events: POLLIN });
+        let token = rig.submit(Op::PollMulti(ops::PollMulti { fd, events: POLLIN }));
         rig.assert_pending(token);
         a.write_all(b"xyz").unwrap();
         let memory = buffer(1);
@@ -391,11 +391,11 @@ on_every_engine! {
     fn who_polls_stops_nobody(rig) {
         let (mut a, b) = pair();
         let fd = b.as_raw_fd();
-        let poll = rig.submit(Op::PollMulti { fd, events: POLLIN });
+        let poll = rig.submit(Op::PollMulti(ops::PollMulti { fd, events: POLLIN }));
         rig.assert_pending(poll);
         let memory = buffer(8);
         let receive = rig.submit(recv(&b, memory));
-        let once = rig.submit(Op::Poll { fd, events: POLLIN });
+        let once = rig.submit(Op::Poll(ops::Poll { fd, events: POLLIN }));
         rig.assert_pending(receive);
         a.write_all(b"data").unwrap();
         assert!(rig.next(poll).more);
@@ -435,11 +435,11 @@ on_every_engine! {
 
             let [first, second] = [buffer(2), buffer(9)];
             let vector = vectors(&mut [first, second]);
-            let readv = Op::Readv { fd: reader.as_raw_fd(), iov: vector.as_ptr(), count: 2, offset: -1 };
+            let readv = Op::Readv(ops::Readv { fd: reader.as_raw_fd(), iov: vector.as_ptr(), count: 2, offset: -1 });
             let token = rig.submit(readv);
             rig.assert_pending(token);
             let out = vectors(&mut [bytes(b"ab"), bytes(b"cde")]);
-            let writev = Op::Writev { fd: writer.as_raw_fd(), iov: out.as_ptr(), count: 2, offset: -1 };
+            let writev = Op::Writev(ops::Writev { fd: writer.as_raw_fd(), iov: out.as_ptr(), count: 2, offset: -1 });
             assert_eq!(rig.run(writev), 5);
             assert_eq!(rig.result(token), 5);
 
@@ -511,7 +511,7 @@ on_every_engine! {
         // Files that can't wait inside the kernel, and a flag that asks it not to.
         let (mut a, b) = pair();
         let memory = buffer(512);
-        let token = rig.submit(Op::Recv { fd: b.as_raw_fd(), buf: memory.as_mut_ptr(), len: 8, flags: libc::MSG_DONTWAIT });
+        let token = rig.submit(Op::Recv(ops::Recv { fd: b.as_raw_fd(), buf: memory.as_mut_ptr(), len: 8, flags: libc::MSG_DONTWAIT }));
         rig.assert_pending(token);
         a.write_all(b"later").unwrap();
         assert_eq!(rig.result(token), 5);

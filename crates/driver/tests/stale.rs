@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Engine, Op};
+use proact_driver::{Engine, Op, ops};
 
 /// Nothing is reported: a wait lasts as long as it may. One that is cut short by a file that nobody watches any more is
 /// allowed before, to find that out.
@@ -59,13 +59,13 @@ fn trap() -> (RawFd, UnixStream, UnixStream) {
 }
 
 fn watch(fd: RawFd, events: u32) -> Op {
-    Op::PollMulti { fd, events }
+    Op::PollMulti(ops::PollMulti { fd, events })
 }
 
 on_every_engine! {
     fn a_watch_that_was_cancelled_first(rig) {
         let (end, _duplicate, mut peer) = trap();
-        for op in [watch(end, POLLIN), Op::RecvMulti { fd: end }, recv(&_duplicate, buffer(8))] {
+        for op in [watch(end, POLLIN), Op::RecvMulti(ops::RecvMulti { fd: end }), recv(&_duplicate, buffer(8))] {
             let token = rig.submit(op);
             rig.assert_pending(token);
             rig.cancel(token);
@@ -81,8 +81,8 @@ on_every_engine! {
     fn an_op_that_was_done_first(rig) {
         let (end, duplicate, mut peer) = trap();
         let memory = buffer(8);
-        let receive = Op::Recv { fd: end, buf: memory.as_mut_ptr(), len: 8, flags: 0 };
-        let poll = Op::Poll { fd: end, events: POLLIN };
+        let receive = Op::Recv(ops::Recv { fd: end, buf: memory.as_mut_ptr(), len: 8, flags: 0 });
+        let poll = Op::Poll(ops::Poll { fd: end, events: POLLIN });
         for op in [receive, poll] {
             let token = rig.submit(op);
             rig.assert_pending(token);
@@ -108,7 +108,7 @@ on_every_engine! {
             assert_quiet(&mut rig);
         }
         // The same file under its other number is watched like any other, and its bytes are all there.
-        let other = rig.submit(Op::RecvMulti { fd: duplicate.as_raw_fd() });
+        let other = rig.submit(Op::RecvMulti(ops::RecvMulti { fd: duplicate.as_raw_fd() }));
         assert_eq!(rig.bytes(other, 3), b"xxx");
         peer.write_all(b"y").unwrap();
         assert_eq!(rig.bytes(other, 1), b"y");
@@ -195,7 +195,7 @@ on_every_engine! {
         let singles: Vec<_> = memory.into_iter().zip(&others).map(|(memory, (end, _))| rig.submit(recv(end, memory))).collect();
         let multis: Vec<_> = others.iter().map(|(_, end)| rig.submit(recv_multi(end))).collect();
         let (end, duplicate, mut peer) = trap();
-        let guilty = rig.submit(Op::RecvMulti { fd: end });
+        let guilty = rig.submit(Op::RecvMulti(ops::RecvMulti { fd: end }));
         rig.assert_pending(guilty);
         close(end);
         match rig.engine {

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use common::*;
-use proact_driver::Op;
+use proact_driver::{Op, ops};
 
 on_every_engine! {
     fn a_large_send_to_a_slow_reader(rig) {
@@ -70,7 +70,7 @@ on_every_engine! {
                 .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
                 .collect();
             let out = message(parts.leak());
-            let count = rig.run(Op::SendMsg { fd: a.as_raw_fd(), msg: out, flags: 0 });
+            let count = rig.run(Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: out, flags: 0 }));
             assert!(count > 0, "{}: {count}", rig.engine.name());
             sent += count as usize;
         }
@@ -101,7 +101,7 @@ on_every_engine! {
                     *sent += got.result as usize;
                     if *sent < data.len() {
                         let rest = &data[*sent..];
-                        *sending = rig.submit(Op::Send { fd, buf: rest.as_ptr(), len: rest.len(), flags: 0 });
+                        *sending = rig.submit(Op::Send(ops::Send { fd, buf: rest.as_ptr(), len: rest.len(), flags: 0 }));
                     }
                 }
             }
@@ -124,7 +124,7 @@ on_every_engine! {
         let (a, b) = tcp_pair();
         fill(b.as_raw_fd());
         let sending = rig.submit(send(&b, bytes(&[1; 100_000])));
-        let poll = rig.submit(Op::Poll { fd: b.as_raw_fd(), events: POLLIN });
+        let poll = rig.submit(Op::Poll(ops::Poll { fd: b.as_raw_fd(), events: POLLIN }));
         rig.assert_pending(sending);
         rig.assert_pending(poll);
         reset_on_close(&a);
@@ -154,7 +154,7 @@ on_every_engine! {
 
     fn connections_that_die_in_the_backlog(rig) {
         let listener = listener();
-        let token = rig.submit(Op::AcceptMulti { fd: listener.as_raw_fd() });
+        let token = rig.submit(Op::AcceptMulti(ops::AcceptMulti { fd: listener.as_raw_fd() }));
         rig.assert_pending(token);
         for _ in 0..20 {
             let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -169,12 +169,12 @@ on_every_engine! {
             let got = rig.next(token);
             assert!(got.more, "{got:?}");
             if last >= 0 {
-                assert_eq!(rig.run(Op::Close { fd: last }), 0);
+                assert_eq!(rig.run(Op::Close(ops::Close { fd: last })), 0);
             }
             last = got.result;
         }
         let memory = buffer(8);
-        assert_eq!(rig.run(Op::Recv { fd: last, buf: memory.as_mut_ptr(), len: 8, flags: 0 }), 5);
-        assert_eq!(rig.run(Op::Close { fd: last }), 0);
+        assert_eq!(rig.run(Op::Recv(ops::Recv { fd: last, buf: memory.as_mut_ptr(), len: 8, flags: 0 })), 5);
+        assert_eq!(rig.run(Op::Close(ops::Close { fd: last })), 0);
     }
 }

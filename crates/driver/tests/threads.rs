@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op};
+use proact_driver::{Config, Engine, Op, ops};
 
 /// Goes on with the rig in another thread and comes back with it.
 fn elsewhere(mut rig: Rig, run: impl FnOnce(&mut Rig) + Send + 'static) -> Rig {
@@ -38,10 +38,10 @@ on_every_engine! {
             let second = self::listener();
             let second_address = second.local_addr().unwrap();
             let multi = rig.submit(recv_multi(&b));
-            let poll = rig.submit(Op::Poll { fd: d.as_raw_fd(), events: POLLIN });
-            let polls = rig.submit(Op::PollMulti { fd: d.as_raw_fd(), events: POLLIN });
-            let accepting = rig.submit(Op::AcceptMulti { fd: listener.as_raw_fd() });
-            let one = rig.submit(Op::Accept { fd: second.as_raw_fd() });
+            let poll = rig.submit(Op::Poll(ops::Poll { fd: d.as_raw_fd(), events: POLLIN }));
+            let polls = rig.submit(Op::PollMulti(ops::PollMulti { fd: d.as_raw_fd(), events: POLLIN }));
+            let accepting = rig.submit(Op::AcceptMulti(ops::AcceptMulti { fd: listener.as_raw_fd() }));
+            let one = rig.submit(Op::Accept(ops::Accept { fd: second.as_raw_fd() }));
             for token in [multi, poll, polls, accepting, one] {
                 rig.assert_pending(token);
             }
@@ -85,10 +85,10 @@ on_every_engine! {
         let memory = buffer(8);
         let receive = rig.submit(recv(&b, memory));
         let sends = rig.submit(send(&c, bytes(b"queued")));
-        let gone = rig.submit(Op::Poll { fd: d.as_raw_fd(), events: POLLOUT });
+        let gone = rig.submit(Op::Poll(ops::Poll { fd: d.as_raw_fd(), events: POLLOUT }));
         rig.cancel(gone);
         let closed = pair().0.into_raw_fd();
-        let close = rig.submit(Op::Close { fd: closed });
+        let close = rig.submit(Op::Close(ops::Close { fd: closed }));
         a.write_all(b"data").unwrap();
         drop(elsewhere(rig, move |rig| {
             assert_eq!(rig.result(receive), 4);
@@ -103,7 +103,7 @@ on_every_engine! {
     fn what_was_cancelled_before_the_move_ends_after_it(rig) {
         let (mut a, b) = pair();
         let token = rig.submit(recv_multi(&b));
-        let poll = rig.submit(Op::Poll { fd: b.as_raw_fd(), events: POLLIN });
+        let poll = rig.submit(Op::Poll(ops::Poll { fd: b.as_raw_fd(), events: POLLIN }));
         rig.assert_pending(token);
         rig.cancel(token);
         rig.cancel(poll);
@@ -118,9 +118,9 @@ on_every_engine! {
     fn a_close_that_waits_goes_along(rig) {
         let (a, b) = pair();
         let fd = b.into_raw_fd();
-        let token = rig.submit(Op::RecvMulti { fd });
+        let token = rig.submit(Op::RecvMulti(ops::RecvMulti { fd }));
         rig.assert_pending(token);
-        let close = rig.submit(Op::Close { fd });
+        let close = rig.submit(Op::Close(ops::Close { fd }));
         drop(elsewhere(rig, move |rig| {
             assert_eq!(rig.result(token), CANCELED);
             assert_eq!(rig.result(close), 0);
@@ -169,7 +169,7 @@ on_every_engine! {
     fn a_shutdown_elsewhere(rig) {
         let (_a, b) = pair();
         let token = rig.submit(recv_multi(&b));
-        rig.submit(Op::PollMulti { fd: b.as_raw_fd(), events: POLLIN });
+        rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events: POLLIN }));
         rig.assert_pending(token);
         drop(elsewhere(rig, move |rig| {
             assert_eq!(rig.driver.shutdown(LIMIT), 0);
@@ -238,11 +238,11 @@ fn a_ring_given_up_really_ends() {
     };
     let (a, b) = pair();
     let fd = b.into_raw_fd();
-    let token = rig.submit(Op::RecvMulti { fd });
+    let token = rig.submit(Op::RecvMulti(ops::RecvMulti { fd }));
     rig.assert_pending(token);
     let rig = elsewhere(rig, move |rig| {
         rig.assert_pending(token);
-        let close = rig.submit(Op::Close { fd });
+        let close = rig.submit(Op::Close(ops::Close { fd }));
         assert_eq!(rig.result(token), CANCELED);
         assert_eq!(rig.result(close), 0);
         a.set_nonblocking(false).unwrap();

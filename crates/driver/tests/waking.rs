@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::Op;
+use proact_driver::{Op, ops};
 
 /// The shortest of several, for the machine is shared: what the engine can do, not what the neighbours leave it.
 fn shortest(count: usize, mut measure: impl FnMut() -> Duration) -> Duration {
@@ -183,7 +183,7 @@ on_every_engine! {
             assert_ne!(rig.driver.has_work(), Some(false), "{}", rig.engine.name());
         }
         assert_eq!(rig.bytes(token, 1), b"x");
-        rig.submit(Op::Poll { fd: std::os::fd::AsRawFd::as_raw_fd(&b), events: POLLOUT });
+        rig.submit(Op::Poll(ops::Poll { fd: std::os::fd::AsRawFd::as_raw_fd(&b), events: POLLOUT }));
         assert_ne!(rig.driver.has_work(), Some(false), "{}", rig.engine.name());
         rig.turn(Some(Duration::from_millis(100)));
     }

@@ -1,12 +1,12 @@
 //! What can be asked of a bare ring: each method checks its arguments, exports its buffer and queues one op.
 
-use proact_driver::Op;
+use proact_driver::{Op, ops};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::Ring;
-use crate::buffer::Buffer;
-use crate::make::{Int, py_error};
+use crate::py::buffer::Buffer;
+use crate::py::make::{Int, py_error};
 
 fn checked_offset(offset: i64) -> PyResult<i64> {
     if offset < -1 {
@@ -23,7 +23,7 @@ impl Ring {
     /// caller's to close.
     #[pyo3(signature = (fd, *, data = None))]
     fn accept(&self, fd: Bound<'_, PyAny>, data: Option<Py<PyAny>>) -> PyResult<Int> {
-        let op = |fd, _, _| Op::Accept { fd };
+        let op = |fd, _, _| Op::Accept(ops::Accept { fd });
         // SAFETY: it points at nothing.
         unsafe { self.queue(fd, None, data, op) }
     }
@@ -37,11 +37,13 @@ impl Ring {
         data: Option<Py<PyAny>>,
     ) -> PyResult<Int> {
         let buffer = Some(Buffer::room(buffer)?);
-        let op = |fd, buf, len| Op::Recv {
-            fd,
-            buf,
-            len,
-            flags: 0,
+        let op = |fd, buf, len| {
+            Op::Recv(ops::Recv {
+                fd,
+                buf,
+                len,
+                flags: 0,
+            })
         };
         // SAFETY: it points at the buffer.
         unsafe { self.queue(fd, buffer, data, op) }
@@ -56,11 +58,13 @@ impl Ring {
         data: Option<Py<PyAny>>,
     ) -> PyResult<Int> {
         let buffer = Some(Buffer::of(buffer)?);
-        let op = |fd, buf: *mut u8, len| Op::Send {
-            fd,
-            buf,
-            len,
-            flags: 0,
+        let op = |fd, buf: *mut u8, len| {
+            Op::Send(ops::Send {
+                fd,
+                buf,
+                len,
+                flags: 0,
+            })
         };
         // SAFETY: it points at the buffer.
         unsafe { self.queue(fd, buffer, data, op) }
@@ -81,7 +85,7 @@ impl Ring {
     ) -> PyResult<Int> {
         let offset = checked_offset(offset)?;
         let buffer = Some(Buffer::room(buffer)?);
-        let op = |fd, buf, len| Op::Read { fd, buf, len, offset };
+        let op = |fd, buf, len| Op::Read(ops::Read { fd, buf, len, offset });
         // SAFETY: it points at the buffer.
         unsafe { self.queue(fd, buffer, data, op) }
     }
@@ -100,7 +104,7 @@ impl Ring {
     ) -> PyResult<Int> {
         let offset = checked_offset(offset)?;
         let buffer = Some(Buffer::of(buffer)?);
-        let op = |fd, buf: *mut u8, len| Op::Write { fd, buf, len, offset };
+        let op = |fd, buf: *mut u8, len| Op::Write(ops::Write { fd, buf, len, offset });
         // SAFETY: it points at the buffer.
         unsafe { self.queue(fd, buffer, data, op) }
     }
@@ -109,7 +113,7 @@ impl Ring {
     /// flight: wait for them first.
     #[pyo3(signature = (fd, *, data_only = false, data = None))]
     fn fsync(&self, fd: Bound<'_, PyAny>, data_only: bool, data: Option<Py<PyAny>>) -> PyResult<Int> {
-        let op = |fd, _, _| Op::Fsync { fd, data_only };
+        let op = |fd, _, _| Op::Fsync(ops::Fsync { fd, data_only });
         // SAFETY: it points at nothing.
         unsafe { self.queue(fd, None, data, op) }
     }
@@ -122,7 +126,7 @@ impl Ring {
             return Err(py_error::<PyValueError>("mask must be POLLIN or POLLOUT"));
         }
         let events = mask as u32;
-        let op = |fd, _, _| Op::Poll { fd, events };
+        let op = |fd, _, _| Op::Poll(ops::Poll { fd, events });
         // SAFETY: it points at nothing.
         unsafe { self.queue(fd, None, data, op) }
     }

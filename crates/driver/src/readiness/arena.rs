@@ -4,7 +4,7 @@
 //! stay in the same few cache lines turn after turn. A chunk that has pieces out when its room is used up is set
 //! aside until the last of them is given back; its holder decides how many there are.
 
-use crate::op::Completion;
+use crate::completion::Completion;
 
 /// The most that one piece holds, in bytes.
 pub(super) const PIECE: usize = 64 * 1024;
@@ -96,7 +96,7 @@ fn split(place: u32) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Flags;
+    use crate::completion::Flags;
 
     fn piece(arena: &mut Arena, fill: u8, len: usize) -> Completion {
         let room = arena.room().expect("room");

@@ -3,9 +3,10 @@
 use std::os::fd::RawFd;
 
 use super::{ReadinessDriver, Waiter};
-use crate::op::{Completion, Direction, Flags, Op};
+use crate::completion::{Completion, Flags};
+use crate::ops::{Course, Direction, FAILURES, Op, Recv, is_transient};
 use crate::selector::{Ready, Selector};
-use crate::syscalls::{self, ACCEPT_FAILURES, AGAIN, is_transient_accept_error};
+use crate::syscalls::{self, AGAIN};
 
 /// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
 const ACCEPTS: usize = 64;
@@ -19,9 +20,9 @@ enum Step {
 }
 
 impl Waiter {
-    /// Whether it only watches: it takes no bytes, so those behind it may go on.
+    /// Whether it only watches: it takes no bytes, so the ops behind it may go on.
     pub(super) fn polls(&self) -> bool {
-        matches!(self.op, Op::Poll { .. } | Op::PollMulti { .. })
+        matches!(self.op.course(), Course::Watch(..) | Course::WatchMulti(..))
     }
 }
 
@@ -77,17 +78,14 @@ impl<S: Selector> ReadinessDriver<S> {
 
     /// One step of one op.
     fn advance(&mut self, waiter: &Waiter, direction: Direction, batch: &mut Vec<Completion>) -> Step {
-        let mask = match direction {
-            Direction::Read => libc::POLLIN,
-            Direction::Write => libc::POLLOUT,
-        };
-        match waiter.op {
-            Op::Poll { .. } => Step::Done(i32::from(mask)),
-            Op::PollMulti { .. } => {
-                self.more(waiter, i32::from(mask), Flags::default(), 0, batch);
+        let events = direction.event() as i32;
+        match waiter.op.course() {
+            Course::Watch(..) => Step::Done(events),
+            Course::WatchMulti(..) => {
+                self.more(waiter, events, Flags::default(), 0, batch);
                 Step::Waits
             }
-            Op::Connect { fd, .. } => {
+            Course::Connect(fd) => {
                 // The event may be of a file that had this number before: success must be seen, not supposed.
                 self.stats.syscalls += 2;
                 match syscalls::poll_now(fd, libc::POLLOUT as u32) {
@@ -95,28 +93,34 @@ impl<S: Selector> ReadinessDriver<S> {
                     _ => Step::Done(syscalls::socket_error(fd)),
                 }
             }
-            Op::Splice { .. } => Step::Moved,
-            Op::AcceptMulti { .. } => self.accept(waiter, batch),
-            Op::RecvMulti { fd } => self.receive(waiter, fd, batch),
-            ref op => {
-                // SAFETY: the op is in flight, so its memory is valid (contract of `Driver::submit`).
-                match unsafe { syscalls::attempt_counted(op, &mut self.stats.syscalls) } {
-                    AGAIN => Step::Waits,
-                    result => Step::Done(result),
-                }
-            }
+            Course::Splice { .. } => Step::Moved,
+            Course::AcceptMulti(_) => self.accept(waiter, batch),
+            Course::RecvMulti(fd) => self.receive(waiter, fd, batch),
+            Course::Once(..)
+            | Course::File(..)
+            | Course::Blocking(_)
+            | Course::Immediate(_)
+            | Course::Close(_) => match self.attempt(&waiter.op) {
+                AGAIN => Step::Waits,
+                result => Step::Done(result),
+            },
         }
+    }
+
+    /// An attempt of an op in flight, or of one into memory of the engine's.
+    fn attempt(&mut self, op: &Op) -> i32 {
+        // SAFETY: the memory of an op in flight is valid (contract of `Driver::submit`).
+        unsafe { op.attempt_counted(&mut self.stats.syscalls) }
     }
 
     fn accept(&mut self, waiter: &Waiter, batch: &mut Vec<Completion>) -> Step {
         let mut failures = 0;
         for _ in 0..ACCEPTS {
-            // SAFETY: an accept points at no memory.
-            match unsafe { syscalls::attempt_counted(&waiter.op, &mut self.stats.syscalls) } {
+            match self.attempt(&waiter.op) {
                 AGAIN => return Step::Waits,
-                error if is_transient_accept_error(error) => {
+                error if is_transient(error) => {
                     failures += 1;
-                    if failures == ACCEPT_FAILURES {
+                    if failures == FAILURES {
                         return Step::Done(error);
                     }
                 }
@@ -140,14 +144,13 @@ impl<S: Selector> ReadinessDriver<S> {
             return Step::Waits;
         };
         let len = room.len();
-        let recv = Op::Recv {
+        let recv = Recv {
             fd,
             buf: room.as_mut_ptr(),
             len,
             flags: 0,
         };
-        // SAFETY: the room is free memory of the arena.
-        match unsafe { syscalls::attempt_counted(&recv, &mut self.stats.syscalls) } {
+        match self.attempt(&recv.into()) {
             AGAIN => Step::Waits,
             end if end <= 0 => Step::Done(end),
             count => {

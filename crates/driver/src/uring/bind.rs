@@ -6,24 +6,16 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::time::Duration;
 
 use io_uring::squeue::Entry;
 
+use super::UringDriver;
+use super::label::{Label, WAKE};
 use super::ring::Ring;
 use super::table::{InFlight, Way};
-use super::{INTERNAL, TOKEN_MASK, UringDriver, WAKE, tag};
-use crate::op::{OpKind, TOKEN_BITS, Token};
-
-/// Whether the op can be dropped with one ring and submitted to another.
-fn is_movable(entry: &InFlight, ring: &Ring) -> bool {
-    use OpKind::{Accept, AcceptMulti, Poll, PollMulti, RecvMulti, WaitId};
-    match (entry.way, entry.op.kind()) {
-        (Way::Polled, _) | (_, Poll | PollMulti | WaitId) => true,
-        // What they take after the last look at the old ring would be lost.
-        (_, Accept | AcceptMulti | RecvMulti) => ring.is_inert(),
-        _ => false,
-    }
-}
+use crate::completion::Token;
+use crate::ops::{Movable, OpKind};
 
 impl UringDriver {
     /// Makes the ring ready for the calling thread.
@@ -38,17 +30,38 @@ impl UringDriver {
         self.ring.start()
     }
 
+    /// Whether the op can be dropped with one ring and submitted to another.
+    fn is_movable(&self, entry: &InFlight) -> bool {
+        match (entry.way, entry.op.kind().facts().movable) {
+            (Way::Polled, _) | (_, Movable::Always) => true,
+            (_, Movable::WhileInert) => self.ring.is_inert(),
+            (_, Movable::Never) => false,
+        }
+    }
+
+    /// Waits a moment until the ring's thread has let go of it: one that has been joined may still be on its way out of
+    /// the kernel. False: it lives and keeps the ring registered, so that closing the fd would not free the ring. What
+    /// waits on the ring would wait on (an accept there takes connections that nobody gets).
+    fn is_let_go(&self) -> bool {
+        for _ in 0..20 {
+            if !self.ring.is_held_by_its_thread() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
     fn rebind(&mut self) -> io::Result<()> {
         let mut completed = Vec::new();
         self.reap(&mut completed);
         self.queued.extend(completed);
 
         // What was never handed over goes to the new ring as it is.
-        let staged: Vec<u64> = self.backlog.iter().map(Entry::get_user_data).collect();
+        let staged: HashSet<u64> = self.backlog.iter().map(Entry::get_user_data).collect();
         let staged_tokens: HashSet<Token> = staged
             .iter()
-            .filter(|data| (*data >> TOKEN_BITS) as u8 != INTERNAL)
-            .map(|data| data & TOKEN_MASK)
+            .filter_map(|data| Label::read(*data).token())
             .collect();
         let left: Vec<(Token, InFlight)> = self
             .table
@@ -61,17 +74,14 @@ impl UringDriver {
             })
             .map(|(token, entry)| (token, *entry))
             .collect();
-        let stuck = left
-            .iter()
-            .filter(|(_, entry)| !is_movable(entry, &self.ring))
-            .count();
+        let stuck = left.iter().filter(|(_, entry)| !self.is_movable(entry)).count();
         if stuck > 0 || self.ring.overflowed() || self.ring.queued() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 format!("another thread runs this io_uring, with {stuck} ops in flight that can't be moved"),
             ));
         }
-        if self.ring.is_clung_to() {
+        if !self.is_let_go() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "another thread has run this io_uring and has not let go of it (Driver::unbind)",
@@ -83,7 +93,7 @@ impl UringDriver {
             self.buffers.register(&ring)?;
         }
         std::mem::replace(&mut self.ring, ring).retire();
-        self.wake_armed = staged.contains(&tag(INTERNAL, WAKE));
+        self.wake_armed = staged.contains(&WAKE);
         for (token, entry) in left {
             if entry.cancelled {
                 self.end(token, -libc::ECANCELED);

@@ -13,8 +13,8 @@ use io_uring::types::BufRingEntry;
 
 use super::ring::Ring;
 use crate::driver::Config;
+use crate::errno::named;
 use crate::fork::Generation;
-use crate::probe::named;
 
 /// Entries of the first buffer ring, at least: one page of them.
 const FIRST: u16 = 256;

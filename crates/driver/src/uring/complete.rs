@@ -2,12 +2,13 @@
 
 use io_uring::cqueue;
 
-use super::table::Way;
-use super::{INTERNAL, POLLED, TOKEN_MASK, UringDriver, WAKE};
-use crate::op::{Completion, Flags, Op, OpKind, TOKEN_BITS, Token};
-use crate::pool::discard;
-use crate::probe::named;
-use crate::syscalls::{self, ACCEPT_FAILURES, AGAIN, is_transient_accept_error};
+use super::UringDriver;
+use super::label::Label;
+use super::table::{InFlight, Way};
+use crate::completion::{Completion, Flags, Token};
+use crate::errno::named;
+use crate::ops::{Course, FAILURES, Op, OpKind, Recv, is_transient, splice_waits_on};
+use crate::syscalls::{self, AGAIN};
 
 const CANCELED: i32 = -libc::ECANCELED;
 const INTERRUPTED: i32 = -libc::EINTR;
@@ -52,26 +53,27 @@ impl UringDriver {
     }
 
     fn on_completion(&mut self, user_data: u64, result: i32, flags: u32, batch: &mut Vec<Completion>) {
-        let (label, token) = ((user_data >> TOKEN_BITS) as u8, user_data & TOKEN_MASK);
-        if label == INTERNAL {
-            if token == WAKE {
+        match Label::read(user_data) {
+            Label::Op(kind, token) => match kind.sample().course() {
+                Course::RecvMulti(_) => self.on_recv_multi(token, result, flags, batch),
+                Course::AcceptMulti(_) => self.on_accept_multi(token, kind, result, flags, batch),
+                Course::WatchMulti(..) => self.on_poll_multi(token, kind, result, batch),
+                Course::Once(..)
+                | Course::File(..)
+                | Course::Connect(_)
+                | Course::Watch(..)
+                | Course::Splice { .. }
+                | Course::Blocking(_)
+                | Course::Immediate(_)
+                | Course::Close(_) => self.on_single(token, result, batch),
+            },
+            Label::Polled(_, token) => self.on_polled(token, result, batch),
+            Label::Wake => {
                 self.wake_armed = false;
                 self.stats.syscalls += 1;
                 self.waker.drain();
             }
-            return;
-        }
-        let Some(kind) = OpKind::ALL.get(usize::from(label & !POLLED)).copied() else {
-            return;
-        };
-        if label & POLLED != 0 {
-            return self.on_polled(token, result, batch);
-        }
-        match kind {
-            OpKind::RecvMulti => self.on_recv_multi(token, result, flags, batch),
-            OpKind::AcceptMulti => self.on_accept_multi(token, result, flags, batch),
-            OpKind::PollMulti => self.on_poll_multi(token, result, batch),
-            _ => self.on_single(token, kind, result, batch),
+            Label::Ignored => {}
         }
     }
 
@@ -79,7 +81,7 @@ impl UringDriver {
         if let Some(op) = self.table.remove(token) {
             self.stats.complete(op.op.kind(), true);
             if self.discards {
-                discard(&op.op, result);
+                op.op.discard(result);
             }
             batch.push(Completion::terminal(token, result));
         }
@@ -111,10 +113,10 @@ impl UringDriver {
         }
     }
 
-    fn more(&mut self, token: Token, op: &Op, result: i32, batch: &mut Vec<Completion>) {
-        self.stats.complete(op.kind(), false);
+    fn more(&mut self, token: Token, kind: OpKind, result: i32, batch: &mut Vec<Completion>) {
+        self.stats.complete(kind, false);
         if self.discards {
-            discard(op, result);
+            kind.sample().discard(result);
         }
         batch.push(Completion {
             token,
@@ -163,10 +165,16 @@ impl UringDriver {
         }
     }
 
-    fn on_accept_multi(&mut self, token: Token, result: i32, flags: u32, batch: &mut Vec<Completion>) {
+    fn on_accept_multi(
+        &mut self,
+        token: Token,
+        kind: OpKind,
+        result: i32,
+        flags: u32,
+        batch: &mut Vec<Completion>,
+    ) {
         if result >= 0 {
-            // The op's fd is of no interest: what was accepted is.
-            self.more(token, &Op::AcceptMulti { fd: -1 }, result, batch);
+            self.more(token, kind, result, batch);
             if let Some(entry) = self.table.get_mut(token) {
                 entry.failures = 0;
             }
@@ -178,62 +186,71 @@ impl UringDriver {
 
     /// An accept has ended with a connection or an error: it goes on unless the error is its own.
     fn accept_again(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
-        let failed = is_transient_accept_error(result);
+        let failed = is_transient(result);
         let Some(entry) = self.table.get_mut(token) else {
             return;
         };
         entry.failures = if failed { entry.failures + 1 } else { 0 };
-        if result >= 0 || result == AGAIN || (failed && entry.failures < ACCEPT_FAILURES) {
+        if result >= 0 || result == AGAIN || (failed && entry.failures < FAILURES) {
             self.again(token, batch);
         } else {
             self.finish(token, result, batch);
         }
     }
 
-    fn on_poll_multi(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
+    fn on_poll_multi(&mut self, token: Token, kind: OpKind, result: i32, batch: &mut Vec<Completion>) {
         if result < 0 {
             return self.finish(token, result, batch);
         }
-        if let Some(op) = self.table.get(token).map(|entry| entry.op) {
-            self.more(token, &op, result, batch);
+        if self.table.get(token).is_some() {
+            self.more(token, kind, result, batch);
             self.again(token, batch);
         }
     }
 
     /// The answer to an op that has one completion, from the ring or from the pool.
-    pub(super) fn on_single(&mut self, token: Token, kind: OpKind, result: i32, batch: &mut Vec<Completion>) {
+    pub(super) fn on_single(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
         let result = if RESTARTS.contains(&result) {
             INTERRUPTED
         } else {
             result
         };
-        if !matches!(result, AGAIN | INTERRUPTED) || matches!(kind, OpKind::Close | OpKind::Connect) {
+        if !matches!(result, AGAIN | INTERRUPTED) {
             return self.finish(token, result, batch);
         }
-        let Some(entry) = self.table.get_mut(token) else {
+        let Some(entry) = self.table.get(token).copied() else {
             return;
         };
+        let course = entry.op.course();
+        if matches!(course, Course::Close(_) | Course::Connect(_)) {
+            return self.finish(token, result, batch);
+        }
         // A worker thread of the kernel is interrupted to cancel what it waits in.
         if entry.cancelled {
             return self.finish(token, CANCELED, batch);
         }
-        let op = entry.op;
-        match op {
-            _ if result == INTERRUPTED => self.again(token, batch),
-            Op::Splice { from, to, .. } => {
-                self.stats.syscalls += 2;
-                match syscalls::splice_waits_on(from, to) {
-                    Some((fd, direction)) => self.arm_poll(token, &op, fd, direction),
-                    None => self.again(token, batch),
-                }
-            }
-            // Non-blocking files that the kernel can't arm a poll for by itself (ttys; pipes on older kernels) say
-            // so instead of waiting.
-            _ if op.waits_on().is_some() => {
-                entry.way = Way::Polled;
-                self.again(token, batch);
-            }
-            _ => self.finish(token, result, batch),
+        if result == INTERRUPTED {
+            return self.again(token, batch);
+        }
+        if let Course::Splice { from, to } = course {
+            return self.splice_again(token, &entry.op, from, to, batch);
+        }
+        if course.waits_on().is_none() {
+            return self.finish(token, result, batch);
+        }
+        // Non-blocking files that the kernel can't arm a poll for by itself (ttys; pipes on older kernels) say so
+        // instead of waiting.
+        if let Some(entry) = self.table.get_mut(token) {
+            entry.way = Way::Polled;
+        }
+        self.again(token, batch);
+    }
+
+    fn splice_again(&mut self, token: Token, op: &Op, from: i32, to: i32, batch: &mut Vec<Completion>) {
+        self.stats.syscalls += 2;
+        match splice_waits_on(from, to) {
+            Some((fd, direction)) => self.arm_poll(token, op, fd, direction),
+            None => self.again(token, batch),
         }
     }
 
@@ -245,29 +262,42 @@ impl UringDriver {
         if polled < 0 {
             return self.finish(token, polled, batch);
         }
-        match entry.op {
-            Op::RecvMulti { fd } => self.on_polled_recv(token, fd, batch),
-            Op::Splice { .. } if entry.cancelled => self.finish(token, CANCELED, batch),
-            Op::Splice { .. } => self.arm(token, &entry.op, entry.way),
-            Op::Connect { fd, .. } => {
+        match entry.op.course() {
+            Course::RecvMulti(fd) => self.on_polled_recv(token, fd, batch),
+            Course::Splice { .. } if entry.cancelled => self.finish(token, CANCELED, batch),
+            Course::Splice { .. } => self.arm(token, &entry.op, entry.way),
+            Course::Connect(fd) => {
                 self.stats.syscalls += 1;
                 self.finish(token, syscalls::socket_error(fd), batch);
             }
-            ref op => {
-                // SAFETY: the op is in flight, so its memory is valid (contract of `Driver::submit`).
-                let result = unsafe { syscalls::attempt_counted(op, &mut self.stats.syscalls) };
-                if op.kind() == OpKind::AcceptMulti {
-                    if result >= 0 {
-                        self.more(token, op, result, batch);
-                    }
-                    self.accept_again(token, result, batch);
-                } else if result == AGAIN {
-                    self.again(token, batch);
-                } else {
-                    self.finish(token, result, batch);
+            Course::AcceptMulti(_) => {
+                let result = self.attempt(&entry.op);
+                if result >= 0 {
+                    self.more(token, entry.op.kind(), result, batch);
                 }
+                self.accept_again(token, result, batch);
             }
+            Course::Once(..)
+            | Course::File(..)
+            | Course::Watch(..)
+            | Course::WatchMulti(..)
+            | Course::Blocking(_)
+            | Course::Immediate(_)
+            | Course::Close(_) => self.on_attempt(token, &entry, batch),
         }
+    }
+
+    fn on_attempt(&mut self, token: Token, entry: &InFlight, batch: &mut Vec<Completion>) {
+        match self.attempt(&entry.op) {
+            AGAIN => self.again(token, batch),
+            result => self.finish(token, result, batch),
+        }
+    }
+
+    /// An attempt of an op in flight, or of one into memory of the engine's.
+    fn attempt(&mut self, op: &Op) -> i32 {
+        // SAFETY: the memory of an op in flight is valid (contract of `Driver::submit`).
+        unsafe { op.attempt_counted(&mut self.stats.syscalls) }
     }
 
     fn on_polled_recv(&mut self, token: Token, fd: i32, batch: &mut Vec<Completion>) {
@@ -275,14 +305,14 @@ impl UringDriver {
             return self.out_of_buffers(token, batch);
         };
         let (buf, len) = self.buffers.room(buffer);
-        let recv = Op::Recv {
+        let recv = Recv {
             fd,
             buf,
             len,
             flags: 0,
         };
-        // SAFETY: the buffer was free, so nobody else uses its memory.
-        let result = unsafe { syscalls::attempt_counted(&recv, &mut self.stats.syscalls) };
+        // The buffer was free, so nobody else uses its memory.
+        let result = self.attempt(&recv.into());
         if result > 0 {
             self.piece(token, result, buffer, batch);
             return self.again(token, batch);

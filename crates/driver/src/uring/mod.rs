@@ -1,19 +1,20 @@
 //! The io_uring engine: ops become submission queue entries, and one `io_uring_enter` a turn submits, waits and reaps.
 //!
-//! Files: `ring.rs` sets the ring up (and falls back on older kernels), `entry.rs` writes an op as an entry,
-//! `table.rs` remembers the ops in flight, `complete.rs` turns the kernel's completions into ours, `bind.rs` moves the
-//! ring to another thread, `buffers.rs` owns the buffers of `RecvMulti`, `probe.rs` asks once what the kernel permits.
-//! Here: submitting, cancelling, waiting.
+//! Files: `setup.rs` makes a ring (and falls back on older kernels), `ring.rs` is its queues and `io_uring_enter`,
+//! `label.rs` names its entries, `table.rs` remembers the ops in flight, `complete.rs` turns the kernel's completions into
+//! ours, `bind.rs` moves the ring to another thread, `buffers.rs` owns the buffers of `RecvMulti`, `probe.rs` asks once what
+//! the kernel permits. Here: submitting, cancelling, waiting.
 //!
-//! `user_data` is the op's kind in the top byte and the token below. An op whose opcode is denied is emulated: a poll
-//! on the ring, then the op's own system call; or, for what never polls ready, a pool thread.
+//! An op whose opcode is denied is emulated: a poll on the ring, then the op's own system call; or, for what never polls
+//! ready, a pool thread.
 
 mod bind;
 mod buffers;
 mod complete;
-mod entry;
+mod label;
 mod probe;
 mod ring;
+mod setup;
 mod table;
 
 use std::collections::VecDeque;
@@ -24,30 +25,19 @@ use std::time::{Duration, Instant};
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
+use crate::completion::{Completion, Flags, Token};
 use crate::driver::{Config, Driver, Engine, Submitted};
+use crate::features::Features;
 use crate::fork::Generation;
-use crate::op::{Completion, Direction, Flags, Op, OpKind, TOKEN_BITS, Token};
+use crate::ops::{Course, Direction, Op, OpKind};
 use crate::pool::Pool;
 use crate::stats::Stats;
-use crate::syscalls;
 use crate::waker::Waker;
 use buffers::Buffers;
-pub use probe::Features;
-pub(crate) use probe::probe;
+use label::{IGNORED, Label, WAKE};
+use probe::probe;
 use ring::Ring;
 use table::{Table, Way};
-
-const TOKEN_MASK: u64 = (1 << TOKEN_BITS) - 1;
-/// Tag of the engine's own entries; below it, which one.
-const INTERNAL: u8 = 0xFF;
-const WAKE: u64 = 0;
-const IGNORED: u64 = 1;
-/// Bit of a tag: the entry is the poll that an op waits on before it is tried (again).
-const POLLED: u8 = 0x40;
-
-fn tag(tag: u8, token: Token) -> u64 {
-    (u64::from(tag) << TOKEN_BITS) | token
-}
 
 pub struct UringDriver {
     // The ring goes first: dropping it ends the kernel's interest in everything below.
@@ -127,9 +117,9 @@ impl UringDriver {
     fn arm(&mut self, token: Token, op: &Op, way: Way) {
         match (way, op.waits_on()) {
             (Way::Native, _) => {
-                let entry = entry::build(op, self.buffers.group());
+                let entry = op.entry(self.buffers.group());
                 self.backlog
-                    .push_back(entry.user_data(tag(op.kind() as u8, token)));
+                    .push_back(entry.user_data(Label::Op(op.kind(), token).user_data()));
             }
             (Way::Polled, Some((fd, direction))) => self.arm_poll(token, op, fd, direction),
             (Way::Polled | Way::Pool, _) => {
@@ -142,9 +132,9 @@ impl UringDriver {
     }
 
     fn arm_poll(&mut self, token: Token, op: &Op, fd: RawFd, direction: Direction) {
-        let label = POLLED | op.kind() as u8;
+        let poll = opcode::PollAdd::new(types::Fd(fd), direction.event()).build();
         self.backlog
-            .push_back(entry::poll(fd, direction).user_data(tag(label, token)));
+            .push_back(poll.user_data(Label::Polled(op.kind(), token).user_data()));
     }
 
     /// An op in flight is over, outside `wait`.
@@ -155,42 +145,47 @@ impl UringDriver {
         }
     }
 
-    fn submit_close(&mut self, token: Token, fd: RawFd) -> Submitted {
-        let op = Op::Close { fd };
+    fn submit_close(&mut self, token: Token, op: Op, fd: RawFd) -> Submitted {
         for user in self.table.users(fd) {
             self.cancel_one(user);
         }
         if !self.table.users(fd).is_empty() {
             self.table.insert(token, op, Way::Native, self.ring.fills());
             self.table.close_later(token, fd);
-        } else if self.features.native(OpKind::Close) {
+        } else if self.features.native(op.kind()) {
             self.table.insert(token, op, Way::Native, self.ring.fills());
             self.arm(token, &op, Way::Native);
         } else {
             return self.at_once(&op);
         }
-        self.stats.submit(OpKind::Close);
+        self.stats.submit(op.kind());
         Submitted::Pending
     }
 
-    /// By its system call, which neither waits nor points at memory.
+    /// By its system call. Only what neither waits nor points at memory (a close, a shutdown) comes here.
     fn at_once(&mut self, op: &Op) -> Submitted {
+        // SAFETY: see above.
+        let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
+        self.refuse(op, result)
+    }
+
+    /// The op is over at its submission.
+    fn refuse(&mut self, op: &Op, result: i32) -> Submitted {
         self.stats.done_at_once(op.kind());
-        self.stats.syscalls += 1;
-        // SAFETY: only close and shutdown come here.
-        Submitted::Ready(unsafe { syscalls::block(op) })
+        Submitted::Ready(result)
     }
 
     /// Closes whose fds are used no longer go on.
     fn close_closable(&mut self) {
-        for (token, fd) in std::mem::take(&mut self.table.closable) {
-            let op = Op::Close { fd };
-            if self.features.native(OpKind::Close) {
+        for token in std::mem::take(&mut self.table.closable) {
+            let Some(op) = self.table.get(token).map(|entry| entry.op) else {
+                continue;
+            };
+            if self.features.native(op.kind()) {
                 self.arm(token, &op, Way::Native);
             } else {
-                self.stats.syscalls += 1;
                 // SAFETY: a close points at no memory.
-                let result = unsafe { syscalls::block(&op) };
+                let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
                 self.end(token, result);
             }
         }
@@ -201,20 +196,20 @@ impl UringDriver {
         let Some(entry) = self.table.get_mut(token) else {
             return false;
         };
-        let kind = entry.op.kind();
+        let (op, way, armed) = (entry.op, entry.way, entry.armed);
+        let (kind, course) = (op.kind(), op.course());
         // A close is carried out whatever happens, or the fd would leak.
-        if entry.cancelled || kind == OpKind::Close {
+        if entry.cancelled || matches!(course, Course::Close(_)) {
             return false;
         }
-        let (way, splices) = (entry.way, kind == OpKind::Splice);
-        let is_back = if !entry.armed {
+        let is_back = if !armed {
             self.rearm.retain(|waiting| *waiting != token);
             self.starved.retain(|waiting| *waiting != token);
             true
         } else if way == Way::Pool {
             self.pool.as_mut().is_some_and(|pool| pool.cancel(token))
         } else {
-            entry.since_fill == self.ring.fills() && self.take_back(token, kind)
+            entry.since_fill == self.ring.fills() && self.take_back(token)
         };
         if is_back {
             self.end(token, -libc::ECANCELED);
@@ -223,24 +218,23 @@ impl UringDriver {
         if let Some(entry) = self.table.get_mut(token) {
             entry.cancelled = true;
         }
-        let mut cancel = |label| {
-            let cancel = opcode::AsyncCancel::new(tag(label, token)).build();
-            self.backlog.push_back(cancel.user_data(tag(INTERNAL, IGNORED)));
+        let mut cancel = |label: Label| {
+            let cancel = opcode::AsyncCancel::new(label.user_data()).build();
+            self.backlog.push_back(cancel.user_data(IGNORED));
         };
         if way == Way::Native {
-            cancel(kind as u8);
+            cancel(Label::Op(kind, token));
         }
-        // A splice polls between its attempts, whoever makes them.
-        if way == Way::Polled || splices {
-            cancel(POLLED | kind as u8);
+        // A splice polls between its attempts, whichever way they are made.
+        if way == Way::Polled || matches!(course, Course::Splice { .. }) {
+            cancel(Label::Polled(kind, token));
         }
         false
     }
 
     /// Takes an op's entry out of the backlog, if it still is there.
-    fn take_back(&mut self, token: Token, kind: OpKind) -> bool {
-        let labels = [tag(kind as u8, token), tag(POLLED | kind as u8, token)];
-        let is_its_own = |entry: &Entry| labels.contains(&entry.get_user_data());
+    fn take_back(&mut self, token: Token) -> bool {
+        let is_its_own = |entry: &Entry| Label::read(entry.get_user_data()).token() == Some(token);
         let index = self.backlog.iter().rposition(is_its_own);
         index.and_then(|index| self.backlog.remove(index)).is_some()
     }
@@ -252,9 +246,7 @@ impl UringDriver {
             pool.finished(&mut finished);
             for (token, result) in finished.drain(..) {
                 self.stats.syscalls += 1;
-                if let Some(op) = self.table.get(token) {
-                    self.on_single(token, op.op.kind(), result, batch);
-                }
+                self.on_single(token, result, batch);
             }
             self.finished = finished;
         }
@@ -266,7 +258,7 @@ impl UringDriver {
             self.wake_armed = true;
             let fd = types::Fd(self.waker.fd());
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
-            self.backlog.push_back(poll.user_data(tag(INTERNAL, WAKE)));
+            self.backlog.push_back(poll.user_data(WAKE));
         }
         for index in 0..self.rearm.len() {
             let token = self.rearm[index];
@@ -322,39 +314,33 @@ impl Driver for UringDriver {
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op) -> Submitted {
-        debug_assert!(token <= TOKEN_MASK);
         if !self.generation.is_current() {
             return Submitted::Ready(-libc::EOWNERDEAD);
         }
-        let kind = op.kind();
+        let (kind, course) = (op.kind(), op.course());
         if op.uses().into_iter().any(|fd| self.table.is_closing(fd)) {
-            self.stats.done_at_once(kind);
-            return Submitted::Ready(-libc::EBADF);
+            return self.refuse(&op, -libc::EBADF);
         }
-        if let Op::Close { fd } = op {
+        if let Course::Close(fd) = course {
             if self.table.is_closing(fd) {
-                self.stats.done_at_once(kind);
-                return Submitted::Ready(-libc::EBADF);
+                return self.refuse(&op, -libc::EBADF);
             }
-            return self.submit_close(token, fd);
+            return self.submit_close(token, op, fd);
         }
         let way = self.way(&op);
-        if way == Way::Pool && kind == OpKind::Shutdown {
+        if let (Way::Pool, Course::Immediate(_)) = (way, course) {
             return self.at_once(&op);
         }
-        if way == Way::Polled && kind == OpKind::Connect {
+        if let (Way::Polled, Course::Connect(_)) = (way, course) {
             // SAFETY: the contract of `submit`.
-            let result = unsafe { syscalls::attempt_counted(&op, &mut self.stats.syscalls) };
+            let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
             if result != -libc::EINPROGRESS {
-                self.stats.done_at_once(kind);
-                return Submitted::Ready(result);
+                return self.refuse(&op, result);
             }
         }
         self.stats.submit(kind);
         self.table.insert(token, op, way, self.ring.fills());
-        if kind == OpKind::RecvMulti
-            && let Some(entry) = self.table.get_mut(token)
-        {
+        if let (Course::RecvMulti(_), Some(entry)) = (course, self.table.get_mut(token)) {
             entry.group = self.buffers.group();
         }
         self.arm(token, &op, way);

@@ -1,4 +1,4 @@
-//! The ring itself: set-up with fall-backs, the submission and completion queues, and `io_uring_enter`.
+//! The ring itself: the submission and completion queues, `io_uring_enter`, and the thread that the ring belongs to.
 //!
 //! It is created disabled and enabled by the thread that first waits on it (SINGLE_ISSUER binds it to that thread).
 
@@ -6,24 +6,21 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, register::Restriction};
+use io_uring::{EnterFlags, IoUring};
 
-use super::probe::{Features, OPCODES};
+use super::label::IGNORED;
+use super::setup::{
+    self, REGISTER_RING_FDS, SETUPS, Setup, UNREGISTER_RING_FDS, is_denied, note_closed, patiently,
+};
 use crate::driver::Config;
+use crate::features::Features;
 use crate::fork::Generation;
-use crate::locked;
 
-const REGISTER_RING_FDS: u8 = 20;
-const UNREGISTER_RING_FDS: u8 = 21;
-/// What may still be registered once the ring runs: its fd, and larger buffer rings (22 and 23). Not larger queues
-/// (IORING_REGISTER_RESIZE_RINGS): a packet that arrives meanwhile can bring a kernel down, from 6.13 to 6.18 at least.
-const REGISTER_OPS: [u8; 4] = [REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
 /// The longest wait: far more than anybody waits, and far from where the kernel's arithmetic overflows.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
@@ -50,81 +47,6 @@ pub(super) struct Ring {
     generation: Generation,
 }
 
-/// A ring's set-up flags.
-#[derive(Clone, Copy)]
-struct Setup {
-    name: &'static str,
-    /// SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1).
-    defer: bool,
-    /// SINGLE_ISSUER (6.0).
-    single: bool,
-    /// COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL (5.19). With these "is there work?" is a bit in memory; without, every
-    /// wait must enter.
-    coop: bool,
-    /// R_DISABLED, and with it restrictions (5.10).
-    disabled: bool,
-}
-
-/// In falling order of preference; the last is for 5.6.
-const SETUPS: [Setup; 5] = [
-    setup("defer_taskrun", [true, true, true, true]),
-    setup("single_issuer", [false, true, true, true]),
-    setup("coop_taskrun", [false, false, true, true]),
-    setup("plain", [false, false, false, true]),
-    setup("basic", [false, false, false, false]),
-];
-
-const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -> Setup {
-    Setup {
-        name,
-        defer,
-        single,
-        coop,
-        disabled,
-    }
-}
-
-/// When a ring was closed last, in milliseconds of the monotonic clock; 0: never.
-static CLOSED: AtomicU64 = AtomicU64::new(0);
-
-fn now() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a local structure to fill.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
-
-/// The kernel will free the memory of a ring soon.
-pub(super) fn note_closed() {
-    CLOSED.store(now(), Ordering::Relaxed);
-}
-
-/// Makes a ring. The kernel frees the memory of a closed one some time after: where there is too little, one that was
-/// closed just now is waited for.
-pub(super) fn patiently(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
-    const LATELY: u64 = 500;
-    let mut pause = 1;
-    loop {
-        match make() {
-            Err(error)
-                if error.raw_os_error() == Some(libc::ENOMEM)
-                    && now() - CLOSED.load(Ordering::Relaxed) < LATELY =>
-            {
-                std::thread::sleep(Duration::from_millis(pause));
-                pause = (pause * 2).min(LATELY / 10);
-            }
-            made => return made,
-        }
-    }
-}
-
-fn is_denied(config: &Config, what: &str) -> bool {
-    config.deny.iter().any(|word| word == what)
-}
-
 impl Ring {
     /// # Errors
     /// As `io_uring_setup(2)`.
@@ -137,7 +59,7 @@ impl Ring {
                 fallbacks.push(format!("{name}: denied by PROACT_URING_DENY"));
                 continue;
             }
-            match patiently(|| Self::build(config, setup)) {
+            match patiently(|| setup::build(config, setup)) {
                 Ok(io) => {
                     let params = io.params();
                     let ext_arg = params.is_feature_ext_arg() && !is_denied(config, "ext_arg");
@@ -174,54 +96,6 @@ impl Ring {
         Err(last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))
     }
 
-    fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
-        let mut builder = IoUring::builder();
-        let entries = config.entries.max(1);
-        let completions = config.completions(locked::limit());
-        builder.setup_cqsize(completions).setup_clamp().dontfork();
-        if setup.disabled {
-            builder.setup_r_disabled();
-        }
-        if setup.coop {
-            builder
-                .setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all();
-        }
-        if setup.single {
-            builder.setup_single_issuer();
-        }
-        if setup.defer {
-            builder.setup_defer_taskrun();
-        }
-        builder.build(entries)
-    }
-
-    /// Only the opcodes that proact uses (less those denied) stay possible on this ring. A kernel refuses a list with a
-    /// number that it does not know.
-    pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
-        let mut result = Ok(());
-        for known in [4, 2] {
-            let mut allowed: Vec<Restriction> = OPCODES
-                .iter()
-                .filter(|(_, code)| !denied.contains(code))
-                .map(|(_, code)| Restriction::sqe_op(*code))
-                .collect();
-            allowed.push(Restriction::sqe_flags_allowed(0xFF));
-            allowed.extend(
-                REGISTER_OPS[..known]
-                    .iter()
-                    .map(|op| Restriction::register_op(*op)),
-            );
-            result = io.submitter().register_restrictions(&mut allowed);
-            let unknown = matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
-            if !unknown {
-                break;
-            }
-        }
-        result
-    }
-
     /// Whether the calling thread runs it.
     pub(super) fn is_ours(&self) -> bool {
         self.owner == Some(std::thread::current().id())
@@ -233,19 +107,11 @@ impl Ring {
             .is_some_and(|owner| owner != std::thread::current().id())
     }
 
-    /// Whether its thread lives and keeps it registered: closing it would leave it in being, with all that waits on it
-    /// (an accept there takes the wake-ups that others need).
-    pub(super) fn is_clung_to(&self) -> bool {
-        // A thread that has been joined may still be on its way out of the kernel.
-        for _ in 0..20 {
-            // SAFETY: signal 0 only asks whether the thread is there.
-            let alive = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.owner_tid, 0) } == 0;
-            if !self.is_registered() || !alive {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        true
+    /// Whether its thread lives and keeps it registered.
+    pub(super) fn is_held_by_its_thread(&self) -> bool {
+        // SAFETY: signal 0 only asks whether the thread is there.
+        self.is_registered()
+            && unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.owner_tid, 0) } == 0
     }
 
     /// Makes the ring ready for the calling thread.
@@ -261,7 +127,7 @@ impl Ring {
             self.tether = self.tie();
         }
         if self.owner.is_none() && self.setup.disabled {
-            match Self::restrict(&self.io, &self.denied) {
+            match setup::restrict(&self.io, &self.denied) {
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
                 _ => {}
             }
@@ -440,7 +306,7 @@ impl Ring {
             let entry = io_uring::opcode::Timeout::new(&raw const *self.timeout)
                 .count(1)
                 .build();
-            let entry = entry.user_data(super::tag(super::INTERNAL, super::IGNORED));
+            let entry = entry.user_data(IGNORED);
             // SAFETY: the timespec is ours and outlives the ring.
             let pushed = unsafe { self.io.submission().push(&entry) };
             // With no room for it the wait does not sleep, which is only slower.

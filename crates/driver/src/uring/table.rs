@@ -9,7 +9,8 @@ use std::os::fd::RawFd;
 
 use smallvec::SmallVec;
 
-use crate::op::{Op, Token};
+use crate::completion::Token;
+use crate::ops::{Course, Op};
 use crate::tokens::TokenMap;
 
 /// How an op is carried out.
@@ -49,7 +50,7 @@ pub(super) struct Table {
     /// Closes that wait for the ops of their fd.
     closing: HashMap<RawFd, Token>,
     /// Closes whose fds are used no longer.
-    pub(super) closable: Vec<(Token, RawFd)>,
+    pub(super) closable: Vec<Token>,
 }
 
 impl Table {
@@ -101,7 +102,7 @@ impl Table {
                 && !self.closing.is_empty()
                 && let Some(close) = self.closing.remove(&fd)
             {
-                self.closable.push((close, fd));
+                self.closable.push(close);
             }
         }
         Some(removed)
@@ -124,9 +125,9 @@ impl Table {
 
     /// Whether the token is that of a close which waits.
     pub(super) fn is_deferred(&self, token: Token) -> bool {
-        self.ops.get(&token).is_some_and(|entry| match entry.op {
-            Op::Close { fd } => self.closing.get(&fd) == Some(&token) || self.closable.contains(&(token, fd)),
-            _ => false,
+        self.ops.get(&token).is_some_and(|entry| {
+            matches!(entry.op.course(), Course::Close(fd) if self.closing.get(&fd) == Some(&token))
+                || self.closable.contains(&token)
         })
     }
 

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, Submitted, Token, open};
+use proact_driver::{Completion, Config, Driver, Engine, Flags, Op, Submitted, Token, open, ops};
 
 pub const LIMIT: Duration = Duration::from_secs(10);
 pub const POLLIN: u32 = libc::POLLIN as u32;
@@ -279,43 +279,43 @@ pub fn path(text: &std::path::Path) -> *const libc::c_char {
 }
 
 pub fn recv(fd: &impl AsRawFd, buffer: &mut [u8]) -> Op {
-    Op::Recv {
+    Op::Recv(ops::Recv {
         fd: fd.as_raw_fd(),
         buf: buffer.as_mut_ptr(),
         len: buffer.len(),
         flags: 0,
-    }
+    })
 }
 
 pub fn send(fd: &impl AsRawFd, buffer: &[u8]) -> Op {
-    Op::Send {
+    Op::Send(ops::Send {
         fd: fd.as_raw_fd(),
         buf: buffer.as_ptr(),
         len: buffer.len(),
         flags: 0,
-    }
+    })
 }
 
 pub fn read(fd: &impl AsRawFd, buffer: &mut [u8], offset: i64) -> Op {
-    Op::Read {
+    Op::Read(ops::Read {
         fd: fd.as_raw_fd(),
         buf: buffer.as_mut_ptr(),
         len: buffer.len(),
         offset,
-    }
+    })
 }
 
 pub fn write(fd: &impl AsRawFd, buffer: &[u8], offset: i64) -> Op {
-    Op::Write {
+    Op::Write(ops::Write {
         fd: fd.as_raw_fd(),
         buf: buffer.as_ptr(),
         len: buffer.len(),
         offset,
-    }
+    })
 }
 
 pub fn recv_multi(fd: &impl AsRawFd) -> Op {
-    Op::RecvMulti { fd: fd.as_raw_fd() }
+    Op::RecvMulti(ops::RecvMulti { fd: fd.as_raw_fd() })
 }
 
 pub fn vectors(parts: &mut [&'static mut [u8]]) -> &'static mut [libc::iovec] {
@@ -396,11 +396,11 @@ pub fn address(port: u16) -> (*const libc::sockaddr, libc::socklen_t) {
 
 pub fn connect(fd: &impl AsRawFd, port: u16) -> Op {
     let (addr, len) = address(port);
-    Op::Connect {
+    Op::Connect(ops::Connect {
         fd: fd.as_raw_fd(),
         addr,
         len,
-    }
+    })
 }
 
 /// Makes the next close of the socket a reset.

@@ -1,0 +1,119 @@
+//! `create_future` and `create_task`: asyncio's own futures and tasks, made without a Python frame in between.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::py::make::{Name, dict, name, tuple};
+use crate::reactor::scheduler::Scheduler;
+
+static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static LOOP_NAME: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+
+/// A class of asyncio's, looked up once.
+fn import_once<'py>(
+    py: Python<'py>,
+    known: &'static PyOnceLock<Py<PyAny>>,
+    name: &'static Name,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    let class = known.get_or_try_init(py, || {
+        py.import(name!("asyncio"))?.getattr(name).map(Bound::unbind)
+    })?;
+    Ok(class.bind(py))
+}
+
+fn intern_names<'py>(
+    py: Python<'py>,
+    known: &'static PyOnceLock<Py<PyTuple>>,
+    names: &[&'static Name],
+) -> PyResult<&'py Bound<'py, PyTuple>> {
+    let names = known.get_or_try_init(py, || {
+        let names = names.iter().map(|name| Ok(name.get(py)?.clone().into_any()));
+        tuple(py, &names.collect::<PyResult<Vec<_>>>()?).map(Bound::unbind)
+    })?;
+    Ok(names.bind(py))
+}
+
+/// `kind(*positional, **keywords)`, where the last arguments go by `names`.
+fn construct<'py>(
+    kind: &Bound<'py, PyAny>,
+    args: &[&Bound<'py, PyAny>],
+    names: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let pointers: [*mut ffi::PyObject; 4] =
+        std::array::from_fn(|index| args.get(index).map_or(std::ptr::null_mut(), |arg| arg.as_ptr()));
+    let positional = args.len() - names.len();
+    // SAFETY: `positional` arguments, then one for each name, all alive for the call.
+    unsafe {
+        let result = ffi::PyObject_Vectorcall(kind.as_ptr(), pointers.as_ptr(), positional, names.as_ptr());
+        Bound::from_owned_ptr_or_err(kind.py(), result)
+    }
+}
+
+/// An argument by keyword: not given is not the same as None.
+struct Keyword<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Keyword<'py> {
+    type Error = std::convert::Infallible;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> Result<Self, Self::Error> {
+        Ok(Keyword(Some(object.to_owned())))
+    }
+}
+
+#[pymethods]
+impl Scheduler {
+    /// A future of this loop.
+    pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let kind = import_once(py, &FUTURE, name!("Future"))?;
+        construct(
+            kind,
+            &[slf.as_any()],
+            intern_names(py, &LOOP_NAME, &[name!("loop")])?,
+        )
+    }
+
+    /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
+    #[pyo3(signature = (coro, *, name = Keyword(None), context = Keyword(None), **kwargs))]
+    fn create_task<'py>(
+        slf: &Bound<'py, Self>,
+        coro: Bound<'py, PyAny>,
+        name: Keyword<'py>,
+        context: Keyword<'py>,
+        kwargs: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check_open()?;
+        let (name, context) = (name.0, context.0);
+        let plain = kwargs.is_none() && !this.is_debug();
+        if plain && slf.getattr(name!("_task_factory"))?.is_none() {
+            let kind = import_once(py, &TASK, name!("Task"))?;
+            if name.is_none() && context.is_none() {
+                return construct(
+                    kind,
+                    &[&coro, slf.as_any()],
+                    intern_names(py, &LOOP_NAME, &[name!("loop")])?,
+                );
+            }
+            let none = py.None().into_bound(py);
+            let (name, context) = (name.as_ref().unwrap_or(&none), context.as_ref().unwrap_or(&none));
+            let names = intern_names(py, &TASK_NAMES, &[name!("loop"), name!("name"), name!("context")])?;
+            return construct(kind, &[&coro, slf.as_any(), name, context], names);
+        }
+        // Those that were given, None or not: that is what a task factory sees.
+        let keywords = kwargs.map_or_else(|| dict(py), Ok)?;
+        for (key, value) in [(name!("name"), name), (name!("context"), context)] {
+            if let Some(value) = value {
+                keywords.set_item(key, value)?;
+            }
+        }
+        let base = py.import(name!("asyncio"))?.getattr(name!("BaseEventLoop"))?;
+        base.getattr(name!("create_task"))?
+            .call((slf, coro), Some(&keywords))
+    }
+}

@@ -1,0 +1,140 @@
+//! `add_reader` and `add_writer`: level-triggered callbacks on file descriptors of the program's own.
+
+use std::os::fd::RawFd;
+
+use proact_driver::{Op, ops};
+use pyo3::prelude::*;
+
+use crate::py::call::current_context;
+use crate::py::descriptor::descriptor;
+use crate::py::errno::os_error;
+use crate::py::make::name;
+use crate::reactor::handle::Handle;
+use crate::reactor::io::Sent;
+use crate::reactor::ready::Ready;
+use crate::reactor::scheduler::Scheduler;
+use crate::reactor::slots::Target;
+use crate::reactor::watch::{Side, Watch};
+
+/// # Errors
+/// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
+/// next turn only, and would report the other for ever.
+fn check_can_wait(fd: RawFd) -> PyResult<()> {
+    // SAFETY: zeros are a value of struct stat.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a local struct.
+    if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
+        return Err(os_error(-libc::EBADF));
+    }
+    match status.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFDIR => Err(os_error(-libc::EPERM)),
+        _ => Ok(()),
+    }
+}
+
+impl Scheduler {
+    /// A watch that was removed: its handle is cancelled. True if it had one.
+    fn end_watch(&self, py: Python<'_>, watch: &Py<Watch>) -> PyResult<bool> {
+        let Some(handle) = watch.get().end()? else {
+            return Ok(false);
+        };
+        handle.object(py).call_method0(py, name!("cancel"))?;
+        Ok(true)
+    }
+}
+
+#[pymethods]
+impl Scheduler {
+    #[pyo3(name = "_watch")]
+    fn watch(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        write: bool,
+        handle: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let (file, fd) = (fd, descriptor(fd)?);
+        let side = Side::of(write);
+        let this = slf.get();
+        this.check_closed()?;
+        this.check_not_a_transport(py, fd)?;
+        check_can_wait(fd)?;
+        let ready = match handle.cast_into::<Handle>() {
+            Ok(handle) => Ready::Native(handle.unbind()),
+            Err(error) => Ready::Debug(error.into_inner().unbind()),
+        };
+        let watch = Watch::create(py, ready, Some(file.clone().unbind()))?;
+        let target = watch.clone_ref(py);
+        let added = {
+            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            readers.add(&mut io, fd, side, (watch, target))
+        };
+        match added {
+            Ok(Some(previous)) => this.end_watch(py, &previous).map(drop),
+            Ok(None) => Ok(()),
+            Err((error, _)) => Err(os_error(error)),
+        }
+    }
+
+    /// Calls back once, when the child process of a pidfd has ended; until then only `_close_fd` may close it.
+    #[pyo3(name = "_watch_child")]
+    fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
+        let this = slf.get();
+        this.check_closed()?;
+        let watch = Watch::create(slf.py(), Ready::Native(handle), None)?;
+        let target = Target::Watch(watch.clone_ref(slf.py()));
+        // SAFETY: the op points at no memory.
+        match unsafe { this.io.get()?.submit(Op::WaitId(ops::WaitId { pidfd }), target) } {
+            Sent::Ready(error) if error < 0 && error != -libc::ECHILD => return Err(os_error(error)),
+            Sent::Ready(_) => this.push(Ready::Watch(watch)),
+            Sent::Pending(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Closes an fd that the loop has watched; what waits for it ends first.
+    #[pyo3(name = "_close_fd")]
+    fn close_fd(&self, fd: RawFd) -> PyResult<()> {
+        self.io.get()?.close(fd).map_err(crate::py::errno::io_error)
+    }
+
+    #[pyo3(name = "_unwatch")]
+    fn unwatch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool) -> PyResult<bool> {
+        let this = slf.get();
+        if this.is_closed() || this.is_forked() {
+            return Ok(false);
+        }
+        let py = slf.py();
+        let (file, side) = (fd, Side::of(write));
+        let fd = match descriptor(file) {
+            Ok(fd) => fd,
+            // Closed: asyncio's selectors look for the object then.
+            Err(error) => this.readers.get()?.number_of(file, side).ok_or(error)?,
+        };
+        if this.io.try_get().is_none() {
+            // Another thread's finaliser, most likely. The callback is not called any more, and the loop's thread does the rest.
+            let Some(watch) = this.readers.get()?.watch(py, fd, side) else {
+                return Ok(false);
+            };
+            let again = slf.getattr(name!("_unwatch"))?.unbind();
+            let args = (file, write).into_pyobject(py)?.unbind();
+            this.soon(py, again, args, current_context(py)?)?;
+            this.wake();
+            return this.end_watch(py, &watch);
+        }
+        this.check_not_a_transport(py, fd)?;
+        let watch = {
+            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let watch = readers.remove(&mut io, fd, side);
+            if watch.is_some() {
+                // A ring's poll keeps the file open: whoever waits for its end sees it now. An error shows with the next wait.
+                let _ = io.driver.flush();
+            }
+            watch
+        };
+        match watch {
+            Some(watch) => this.end_watch(py, &watch),
+            None => Ok(false),
+        }
+    }
+}

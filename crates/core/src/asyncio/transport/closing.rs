@@ -1,0 +1,148 @@
+//! How a stream transport ends.
+//!
+//! `Closing` waits for the outbox, `Lost` for nothing but the ops in flight; then `connection_lost` is called, and
+//! after it the fd is closed: no op of ours uses its number any more.
+
+use pyo3::prelude::*;
+
+use super::stream::StreamTransport;
+use crate::asyncio::transport::phase::Phase;
+use crate::asyncio::transport::release;
+use crate::py::call::{exception, one_after_other, stops_the_loop};
+use crate::py::make::{Text, name};
+
+impl StreamTransport {
+    /// Closes once everything queued is sent.
+    pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            // The engine is asked for before anything changes: what another thread is refused has not happened.
+            let mut io = this.get().scheduler.get().io.get()?;
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Closing {
+                return Ok(());
+            }
+            state.phase = Phase::Closing;
+            state.held.clear();
+            state.stop_receiving(&mut io);
+            if state.receiving.is_some() || state.sending.is_some() || state.file.is_some() {
+                return Ok(());
+            }
+        }
+        Self::soon(this, name!("_finish"))
+    }
+
+    /// Ends the connection now; what the socket does not take at once is dropped.
+    pub(super) fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        let py = this.py();
+        let reason = error.map(|error| error.into_value(py));
+        {
+            let mut io = this.get().scheduler.get().io.get()?;
+            let mut state = this.get().state.get()?;
+            if state.phase >= Phase::Lost {
+                return Ok(());
+            }
+            state.phase = Phase::Lost;
+            state.error = reason;
+            state.held.clear();
+            state.stop_receiving(&mut io);
+            if let Some(token) = state.sending
+                && io.cancel(token.get())
+            {
+                // The chunks are not the kernel's: there may be room for them by now.
+                state.send_queued(py);
+            }
+            if state.receiving.is_some() || state.sending.is_some() {
+                return Ok(());
+            }
+        }
+        Self::soon(this, name!("_finish"))
+    }
+
+    /// Finishes if closing and nothing is in flight.
+    pub(super) fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
+        let idle = {
+            let mut state = this.get().state.get()?;
+            if state.phase == Phase::Lost && state.sending.is_none() {
+                state.out.clear();
+            }
+            let closing =
+                state.phase == Phase::Lost || (state.phase == Phase::Closing && state.file.is_none());
+            closing && state.receiving.is_none() && state.sending.is_none()
+        };
+        if idle { Self::finish(this) } else { Ok(()) }
+    }
+}
+
+#[pymethods]
+impl StreamTransport {
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+            return Ok(());
+        }
+        Self::begin_close(slf)
+    }
+
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+            return Ok(());
+        }
+        Self::lose(slf, None)
+    }
+
+    #[pyo3(name = "_force_close", signature = (exc))]
+    fn force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        Self::lose(slf, exc.map(PyErr::from_value))
+    }
+
+    /// Calls `connection_lost`, closes the fd and lets go of everything.
+    #[pyo3(name = "_finish")]
+    fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        Self::cut_file(slf)?;
+        let (fd, error, callee) = {
+            let mut state = this.state.get()?;
+            if !matches!(state.phase, Phase::Closing | Phase::Lost) {
+                return Ok(());
+            }
+            state.phase = Phase::Closed;
+            (
+                std::mem::replace(&mut state.fd, -1),
+                state.error.take(),
+                state.protocol.take(),
+            )
+        };
+        let outcome = match callee {
+            Some(protocol) => {
+                let callee = super::protocol::Callee {
+                    protocol: protocol.into_bound(py),
+                    context: this.context.clone_ref(py),
+                };
+                let reason = error.into_pyobject(py)?;
+                callee.call1(name!("connection_lost"), &reason).map(drop)
+            }
+            None => Ok(()),
+        };
+        let lost = match outcome {
+            Err(error) if !stops_the_loop(py, &error) => {
+                let scheduler = this.scheduler.bind(py);
+                let message = "Exception in callback protocol.connection_lost";
+                scheduler
+                    .call_method1(
+                        name!("_protocol_failed"),
+                        (slf, exception(py, &error), Text(message)),
+                    )
+                    .map(drop)
+            }
+            outcome => outcome,
+        };
+        // Each is done whatever the others raise.
+        let given_up = release::give_up(py, this.scheduler.get(), fd, this.release_socket(py));
+        let detached = this.attach(slf, name!("_detach"));
+        let server = this.state.get()?.server.take();
+        drop(server);
+        [given_up, detached]
+            .into_iter()
+            .fold(lost, |first, second| one_after_other(py, first, second))
+    }
+}

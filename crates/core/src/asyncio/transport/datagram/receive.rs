@@ -1,0 +1,184 @@
+//! How a datagram transport receives: told when the socket is readable, it takes what is there.
+//!
+//! A lone datagram costs one call. That more are there is looked for now and then, and as long as it proves true: up to
+//! `BURST` of them in one turn, so that a flood does not keep the others waiting.
+
+use proact_driver::{Completion, Op, ops, syscalls};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::{DatagramTransport, Known};
+use crate::asyncio::transport::phase::Phase;
+use crate::py::address::Address;
+use crate::py::call::one_after_other;
+use crate::py::errno::os_error;
+use crate::py::make::name;
+use crate::reactor::io::Sent;
+use crate::reactor::ready::Ready;
+use crate::reactor::slots::Target;
+
+/// Datagrams taken in one turn.
+const BURST: usize = 32;
+/// After a lone datagram, wake-ups that take only one.
+const QUIET: u8 = 7;
+
+impl DatagramTransport {
+    /// Watches the socket, unless that is done already or not wanted.
+    pub(super) fn read(this: &Bound<'_, Self>) -> PyResult<()> {
+        let refused = {
+            let mut state = this.get().state.get()?;
+            if state.phase != Phase::Open || state.paused || state.reading.is_some() {
+                return Ok(());
+            }
+            let op = Op::PollMulti(ops::PollMulti {
+                fd: state.fd,
+                events: libc::POLLIN as u32,
+            });
+            let mut io = this.get().scheduler.get().io.get()?;
+            // SAFETY: a poll points at no memory.
+            match unsafe { io.submit(op, Target::DatagramReadable(this.clone().unbind())) } {
+                Sent::Pending(token) => {
+                    state.reading = Some(token);
+                    state.stopping = false;
+                    return Ok(());
+                }
+                Sent::Ready(error) => error,
+            }
+        };
+        Self::read_failed(this, refused)
+    }
+
+    /// The socket is readable, or has an error to tell.
+    pub fn readable(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
+        let wanted = {
+            let mut state = this.get().state.get()?;
+            if completion.is_terminal() {
+                state.reading = None;
+            } else if state.paused {
+                // Pausing costs nothing until something arrives.
+                state.stop_reading(&mut *this.get().scheduler.get().io.get()?);
+            }
+            state.phase == Phase::Open && !state.paused && !state.stopping
+        };
+        let outcome = match completion.result {
+            0.. if wanted => {
+                let transport = this.clone().unbind();
+                this.get().scheduler.get().push(Ready::Datagrams(transport));
+                Ok(())
+            }
+            error if wanted && error < 0 => Self::read_failed(this, error),
+            _ => Ok(()),
+        };
+        if !completion.is_terminal() {
+            return outcome;
+        }
+        let phase = this.get().state.get()?.phase;
+        let settled = match phase {
+            Phase::Lost => Self::finish(this),
+            _ => Self::read(this),
+        };
+        one_after_other(this.py(), outcome, settled)
+    }
+
+    /// Receives what is there.
+    pub fn take(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let transport = this.get();
+        let limit = {
+            let mut state = transport.state.get()?;
+            let lone = state.quiet > 0;
+            state.quiet = state.quiet.saturating_sub(1);
+            if lone { 1 } else { BURST }
+        };
+        for _ in 0..limit {
+            let fd = {
+                let state = transport.state.get()?;
+                if state.phase != Phase::Open || state.paused {
+                    return Ok(());
+                }
+                state.fd
+            };
+            let received = transport.scheduler.get().io.get()?.inbox.receive(py, fd)?;
+            match received {
+                Ok((data, from)) => Self::deliver(this, &data, from)?,
+                Err(syscalls::AGAIN) => {
+                    transport.state.get()?.quiet = QUIET;
+                    return Ok(());
+                }
+                Err(error) => Self::read_failed(this, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(this: &Bound<'_, Self>, data: &Bound<'_, PyBytes>, from: Address) -> PyResult<()> {
+        let py = this.py();
+        let shown = {
+            let state = this.get().state.get()?;
+            let known = state.sender.as_ref().filter(|known| known.address == from);
+            known.map(|known| known.shown.clone_ref(py))
+        };
+        let shown = match shown {
+            Some(shown) => shown,
+            None => {
+                let shown = from.to_python(py)?.unbind();
+                let known = Known {
+                    address: from,
+                    shown: shown.clone_ref(py),
+                };
+                let old = this.get().state.get()?.sender.replace(known);
+                drop(old);
+                shown
+            }
+        };
+        let Some(callee) = this.get().callee(py)? else {
+            return Ok(());
+        };
+        callee.datagram_received(data, shown.bind(py)).or_else(|error| {
+            Self::protocol_failed(this, error, "Exception in callback protocol.datagram_received")
+        })
+    }
+
+    /// An error of the socket's: the protocol is told. Only one that says that this is no socket any more ends the transport.
+    fn read_failed(this: &Bound<'_, Self>, error: i32) -> PyResult<()> {
+        match -error {
+            libc::ECANCELED => Ok(()),
+            libc::EBADF | libc::ENOTSOCK | libc::ERANGE => {
+                Self::fatal(this, os_error(error), "Fatal read error on datagram transport")
+            }
+            _ => Self::error_received(this, error),
+        }
+    }
+
+    pub(super) fn error_received(this: &Bound<'_, Self>, error: i32) -> PyResult<()> {
+        let py = this.py();
+        let Some(callee) = this.get().callee(py)? else {
+            return Ok(());
+        };
+        let error = os_error(error).into_value(py);
+        let told = callee.call1(name!("error_received"), error.bind(py).as_any());
+        told.map(drop).or_else(|error| {
+            Self::protocol_failed(this, error, "Exception in callback protocol.error_received")
+        })
+    }
+}
+
+#[pymethods]
+impl DatagramTransport {
+    fn is_reading(&self) -> PyResult<bool> {
+        let state = self.state.get()?;
+        Ok(state.phase < Phase::Closing && !state.paused)
+    }
+
+    fn pause_reading(&self) -> PyResult<()> {
+        let mut state = self.state.get()?;
+        state.paused |= state.phase < Phase::Closing;
+        Ok(())
+    }
+
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().scheduler.get().check_free()?;
+        slf.get().state.get()?.paused = false;
+        Self::read(slf)
+    }
+}

@@ -1,0 +1,144 @@
+//! What a transport has yet to send: the `bytes` objects themselves, in order, and the vector that names them.
+//!
+//! While a send is in flight the kernel reads the chunks at the front through `message`: they are neither dropped nor
+//! moved until its completion (`sent`). The vector lives on the heap, not on a stack that greenlets may swap.
+
+use proact_driver::{Op, ops};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::rare::Rare;
+
+/// Chunks that one send carries.
+const VECTORS: usize = 64;
+/// Bytes that one send carries, so that a slow peer's progress is seen and flow control reacts.
+const PIECE: usize = 1 << 20;
+
+struct Message {
+    vectors: [libc::iovec; VECTORS],
+    header: libc::msghdr,
+}
+
+#[derive(Default)]
+pub struct Outbox {
+    /// The first chunk, and those behind it: most connections never have a second, and need no queue.
+    first: Option<Py<PyBytes>>,
+    others: Rare<Py<PyBytes>>,
+    /// Bytes of the first chunk that are sent already.
+    offset: usize,
+    len: usize,
+    message: Option<Box<Message>>,
+}
+
+// SAFETY: the pointers in `message` name memory of the chunks, which moves along.
+unsafe impl Send for Outbox {}
+
+impl Outbox {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn push(&mut self, chunk: Bound<'_, PyBytes>) {
+        self.len += chunk.as_bytes().len();
+        match self.first {
+            None => self.first = Some(chunk.unbind()),
+            Some(_) => self.others.push_back(chunk.unbind()),
+        }
+    }
+
+    /// The op that sends what is at the front.
+    pub fn op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        if self.others.is_empty() {
+            let chunk = self.first.as_ref()?.bind(py).as_bytes();
+            let rest = &chunk[self.offset..];
+            return Some(Op::Send(ops::Send {
+                fd,
+                buf: rest.as_ptr(),
+                len: rest.len().min(PIECE),
+                flags,
+            }));
+        }
+        let mut total = 0;
+        let mut count = 0;
+        let message = self.message.get_or_insert_with(|| {
+            // SAFETY: zeros are a value of iovec and msghdr.
+            Box::new(unsafe { std::mem::zeroed() })
+        });
+        for (index, chunk) in self
+            .first
+            .iter()
+            .chain(self.others.iter())
+            .take(VECTORS)
+            .enumerate()
+        {
+            let skip = if index == 0 { self.offset } else { 0 };
+            let rest = &chunk.bind(py).as_bytes()[skip..];
+            let len = rest.len().min(PIECE - total);
+            message.vectors[index] = libc::iovec {
+                iov_base: rest.as_ptr().cast_mut().cast(),
+                iov_len: len,
+            };
+            count += 1;
+            total += len;
+            if total == PIECE {
+                break;
+            }
+        }
+        message.header.msg_iov = message.vectors.as_mut_ptr();
+        message.header.msg_iovlen = count;
+        (count > 0).then_some(Op::SendMsg(ops::SendMsg {
+            fd,
+            msg: &raw const message.header,
+            flags,
+        }))
+    }
+
+    /// The same for an fd that is no socket.
+    pub fn write_op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
+        Some(match self.op(py, fd)? {
+            Op::Send(ops::Send { fd, buf, len, .. }) => Op::Write(ops::Write {
+                fd,
+                buf,
+                len,
+                offset: -1,
+            }),
+            _ => {
+                let header = &self.message.as_ref()?.header;
+                Op::Writev(ops::Writev {
+                    fd,
+                    iov: header.msg_iov,
+                    count: header.msg_iovlen as u32,
+                    offset: -1,
+                })
+            }
+        })
+    }
+
+    /// A send of `count` bytes has completed.
+    pub fn sent(&mut self, py: Python<'_>, count: usize) {
+        self.len = self.len.saturating_sub(count);
+        let mut left = self.offset + count;
+        while let Some(chunk) = &self.first {
+            let size = chunk.bind(py).as_bytes().len();
+            if left < size {
+                break;
+            }
+            left -= size;
+            self.first = self.others.pop_front();
+        }
+        self.offset = left;
+    }
+
+    /// Forgets everything; no send may be in flight.
+    pub fn clear(&mut self) {
+        self.first = None;
+        self.others.clear();
+        self.offset = 0;
+        self.len = 0;
+    }
+}

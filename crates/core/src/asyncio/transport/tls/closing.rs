@@ -1,0 +1,193 @@
+//! How a TLS transport ends: what was written goes out, close_notify is exchanged, and the transport below is closed;
+//! `connection_lost` comes once that is.
+
+use pyo3::prelude::*;
+
+use super::{Phase, TLSTransport, Told, session};
+use crate::py::call::one_after_other;
+use crate::py::make::{name, py_error};
+
+impl TLSTransport {
+    pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
+        this.get().scheduler.get().check_free()?;
+        let phase = {
+            let mut state = this.get().state.get()?;
+            let phase = state.phase;
+            let early = phase == Phase::Unwrapped && state.lower.is_none();
+            if early || matches!(phase, Phase::Handshake | Phase::Wrapped) {
+                state.closed = true;
+            }
+            if phase == Phase::Wrapped {
+                state.phase = Phase::Flushing;
+            }
+            phase
+        };
+        match phase {
+            Phase::Handshake => Self::lose(this, None),
+            Phase::Wrapped => {
+                let timer = Self::later(this, &this.get().timeouts.1, name!("_shutdown_timed_out"))?;
+                this.get().state.get()?.shutdown_timer = Some(timer);
+                Self::flush(this)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads and writes what is left, then says good-bye.
+    pub(super) fn flush(this: &Bound<'_, Self>) -> PyResult<()> {
+        Self::read(this)?;
+        if this.get().phase()? == Phase::Flushing
+            && let Err(error) = Self::send_backlog(this)
+        {
+            return Self::fatal(this, error, "Fatal error on SSL protocol");
+        }
+        {
+            let mut state = this.get().state.get()?;
+            if state.phase != Phase::Flushing {
+                // Lost, or already further, through what the protocol did meanwhile.
+                return Ok(());
+            }
+            state.phase = Phase::Shutdown;
+        }
+        Self::shut_down(this)
+    }
+
+    pub(super) fn shut_down(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        if !this.get().state.get()?.ended {
+            match this.get().session.shutdown(py) {
+                Ok(()) => {}
+                Err(error) if session::wants_more(py, &error)? => return Self::drain(this),
+                Err(error) if session::is_ssl_error(py, &error)? => {
+                    Self::cancel_shutdown_timer(this)?;
+                    return Self::fatal(this, error, "Fatal error on transport");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // The protocol may stop the loop, and the connection is closed all the same.
+        let told = one_after_other(py, Self::drain(this), Self::deliver_end(this));
+        Self::cancel_shutdown_timer(this)?;
+        one_after_other(py, told, Self::close_lower(this))
+    }
+
+    /// Closes the transport below, once it has taken all that is encrypted: it takes nothing more after that.
+    pub(super) fn close_lower(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let waits = this.get().session.undrained(py)? > 0;
+        let lower = {
+            let mut state = this.get().state.get()?;
+            state.closes_lower = waits && state.lower_writing_paused;
+            if state.closes_lower {
+                return Ok(());
+            }
+            state.lower.as_ref().map(|lower| lower.clone_ref(py))
+        };
+        let Some(lower) = lower else { return Ok(()) };
+        let close = lower.bind(py).getattr(name!("close"))?;
+        let scheduler = this.get().scheduler.bind(py);
+        scheduler.call_method1(name!("call_soon"), (close,)).map(drop)
+    }
+
+    fn cancel_shutdown_timer(this: &Bound<'_, Self>) -> PyResult<()> {
+        let timer = this.get().state.get()?.shutdown_timer.take();
+        Self::cancel(this.py(), timer)
+    }
+
+    /// Ends the connection now.
+    fn lose(this: &Bound<'_, Self>, error: Option<&PyErr>) -> PyResult<()> {
+        this.get().scheduler.get().check_free()?;
+        {
+            let mut state = this.get().state.get()?;
+            state.closed = true;
+            state.phase = Phase::Unwrapped;
+        }
+        match this.get().lower(this.py())? {
+            Some(lower) => lower.force_close(this.py(), error),
+            None => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl TLSTransport {
+    fn is_closing(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.closed)
+    }
+
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+            return Ok(());
+        }
+        Self::begin_close(slf)
+    }
+
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+            return Ok(());
+        }
+        Self::lose(slf, None)
+    }
+
+    #[pyo3(name = "_force_close", signature = (exc))]
+    fn force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        Self::lose(slf, exc.map(PyErr::from_value).as_ref())
+    }
+
+    /// Whether the transport below is gone.
+    #[getter(_is_lost)]
+    fn is_lost(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.lower.is_none())
+    }
+
+    #[pyo3(name = "_shutdown_timed_out")]
+    fn shutdown_timed_out(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !matches!(slf.get().phase()?, Phase::Flushing | Phase::Shutdown) {
+            return Ok(());
+        }
+        let Some(lower) = slf.get().lower(slf.py())? else {
+            return Ok(());
+        };
+        let error = py_error::<pyo3::exceptions::PyTimeoutError>("SSL shutdown timed out");
+        lower.force_close(slf.py(), Some(&error))
+    }
+
+    /// The transport below is gone.
+    #[pyo3(signature = (exc))]
+    fn connection_lost(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let (held, protocol, tell, timers) = {
+            let mut state = this.state.get()?;
+            let tell = state.phase != Phase::Handshake && matches!(state.told, Told::Made | Told::Ended);
+            if tell {
+                state.told = Told::Lost;
+            }
+            state.phase = Phase::Unwrapped;
+            state.closed = true;
+            state.futile += 1;
+            state.backlog_len = 0;
+            state.offset = 0;
+            (
+                (std::mem::take(&mut state.backlog), state.lower.take()),
+                state.protocol.take(),
+                tell,
+                [state.handshake_timer.take(), state.shutdown_timer.take()],
+            )
+        };
+        let remembered = this.remember_ends(py, held.1.as_ref());
+        drop(held);
+        this.session.drain(py)?;
+        for timer in timers {
+            Self::cancel(py, timer)?;
+        }
+        if let Some(protocol) = protocol.filter(|_| tell) {
+            let lost = protocol.bind(py).getattr(name!("connection_lost"))?;
+            let scheduler = this.scheduler.bind(py);
+            let reason = exc.clone();
+            scheduler.call_method1(name!("call_soon"), (lost, reason))?;
+        }
+        let error = exc.map(PyErr::from_value);
+        one_after_other(py, remembered, this.wake(py, error.as_ref()))
+    }
+}

@@ -1,0 +1,121 @@
+//! Calls into Python: in a context, with few arguments, without intermediate objects.
+
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PySystemExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::py::make::{Name, name};
+
+/// A copy of the current `contextvars.Context`.
+pub fn current_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()).map(Bound::unbind) }
+}
+
+/// Runs `body` inside a context.
+#[inline]
+pub fn in_context<'py, R>(
+    py: Python<'py>,
+    context: &Py<PyAny>,
+    body: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    // SAFETY: a context object (or anything else, which is answered with a TypeError).
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
+        return Err(PyErr::fetch(py));
+    }
+    let result = body();
+    // SAFETY: the context entered above; the calls in between are balanced.
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
+        let error = PyErr::fetch(py);
+        return result.and(Err(error));
+    }
+    result
+}
+
+/// `callable(*args)` by the shortest way that the callable has.
+#[inline]
+pub fn call_tuple<'py>(
+    py: Python<'py>,
+    callable: &Py<PyAny>,
+    args: &Py<PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the tuple's items stay alive and in place while the tuple does, which the caller's borrow ensures.
+    unsafe {
+        let callable = callable.as_ptr();
+        let result = match ffi::PyVectorcall_Function(callable) {
+            Some(vectorcall) => {
+                let count = ffi::PyTuple_GET_SIZE(args.as_ptr());
+                let items = (*args.as_ptr().cast::<ffi::PyTupleObject>()).ob_item.as_ptr();
+                vectorcall(callable, items, count as usize, std::ptr::null_mut())
+            }
+            None => ffi::PyObject_Call(callable, args.as_ptr(), std::ptr::null_mut()),
+        };
+        Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
+/// `object.name(argument)`
+#[inline]
+pub fn method1<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &'static Name,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let name = name.get(object.py())?;
+    // SAFETY: three live objects; returns a new reference or null with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallMethodOneArg(object.as_ptr(), name.as_ptr(), argument.as_ptr());
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// `object.name()`
+#[inline]
+pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &'static Name) -> PyResult<Bound<'py, PyAny>> {
+    let name = name.get(object.py())?;
+    // SAFETY: two live objects; returns a new reference or null with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallMethodNoArgs(object.as_ptr(), name.as_ptr());
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// Of two things that were done one after the other, whatever became of the first: as with Python's `finally`, an
+/// exception of the second is raised with that of the first as its context. What stops the loop goes before what does not.
+pub fn one_after_other(py: Python<'_>, first: PyResult<()>, second: PyResult<()>) -> PyResult<()> {
+    let (Err(first), Err(second)) = (&first, &second) else {
+        return first.and(second);
+    };
+    let keeps = stops_the_loop(py, first) && !stops_the_loop(py, second);
+    let (raised, context) = if keeps { (second, first) } else { (first, second) };
+    let (raised, context) = (context.clone_ref(py), raised.clone_ref(py));
+    let mut end = raised.value(py).clone().into_any();
+    // To the end of the chain, which neither may be a part of already.
+    loop {
+        if end.is(context.value(py)) {
+            return Err(raised);
+        }
+        let next = end.getattr(name!("__context__"))?;
+        if next.is_none() {
+            break;
+        }
+        end = next;
+    }
+    end.setattr(name!("__context__"), context.value(py))?;
+    Err(raised)
+}
+
+/// The two exceptions that asyncio lets through the loop.
+pub fn stops_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// An error as the exception object that handlers are given, its traceback in place.
+pub fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
+    error.clone_ref(py).into_value(py)
+}
+
+/// Why a connection ends, until its protocol is told: as an exception, whose traceback the collector can follow (the
+/// frames in it hold the protocol, which holds the transport).
+pub type Reason = Option<Py<PyBaseException>>;

@@ -1,0 +1,41 @@
+//! The fds that a program's arguments name.
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::py::make::{name, py_error};
+
+/// What `fileno` raises is its own, unless it says that this is no file.
+fn invalid(object: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    let py = object.py();
+    let known = error.is_instance_of::<PyAttributeError>(py)
+        || error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py);
+    if known {
+        py_error::<PyValueError>(format!("Invalid file object: {object:?}"))
+    } else {
+        error
+    }
+}
+
+/// The fd that an argument of `add_reader` and its like names.
+pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let fd: RawFd = match object.extract() {
+        Ok(fd) => fd,
+        Err(_) => object
+            .call_method0(name!("fileno"))
+            .and_then(|fd| fd.extract())
+            .map_err(|error| invalid(object, error))?,
+    };
+    if fd < 0 {
+        return Err(py_error::<PyValueError>(format!("Invalid file descriptor: {fd}")));
+    }
+    Ok(fd)
+}
+
+/// The number of a socket's fd now; -1 once it is closed.
+pub fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    socket.call_method0(name!("fileno"))?.extract()
+}

@@ -1,0 +1,33 @@
+//! The exceptions for error numbers.
+
+use pyo3::prelude::*;
+
+use crate::py::make::py_os_error;
+
+/// The exception for a result of `-errno`.
+pub fn os_error(result: i32) -> PyErr {
+    if result == -libc::ERANGE {
+        // No socket call answers ERANGE: it is the select engine's word for an fd it can't watch.
+        let message =
+            "the fd is at or above FD_SETSIZE (1024), which select can't watch; use the poll or epoll engine";
+        return py_os_error(libc::ERANGE, message);
+    }
+    py_os_error(-result, reason(-result))
+}
+
+/// The words for an errno, as `os.strerror` has them.
+fn reason(errno: i32) -> String {
+    let mut text = [0u8; 256];
+    // SAFETY: a local buffer and its size (the XSI variant, which libc declares, writes a terminated string there).
+    unsafe { libc::strerror_r(errno, text.as_mut_ptr().cast(), text.len()) };
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    String::from_utf8_lossy(&text[..end]).into_owned()
+}
+
+/// The exception for an error of the standard library's, its errno kept.
+pub fn io_error(error: std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(errno) => os_error(-errno),
+        None => error.into(),
+    }
+}

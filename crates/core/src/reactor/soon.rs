@@ -1,0 +1,151 @@
+//! `call_soon` and `call_soon_threadsafe`, by C's own calling convention: they are called more often than anything else
+//! here, and what PyO3 makes of `(callback, *args, context=None)` costs as much as all the rest of the call.
+
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::py::make::{name, py_error, tuple_of};
+use crate::reactor::scheduler::Scheduler;
+
+/// What a call hands over: the callback, its arguments, the context.
+type Call<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyAny>>);
+
+/// Sorts out the arguments of a call of `name`.
+///
+/// # Safety
+/// `args` are `positional` live objects, then one for each of the tuple `names` (or null), as CPython passes them.
+#[inline]
+unsafe fn arguments<'py>(
+    py: Python<'py>,
+    name: &str,
+    args: *const *mut ffi::PyObject,
+    positional: usize,
+    names: *mut ffi::PyObject,
+) -> PyResult<Call<'py>> {
+    // SAFETY: as the caller promises; the references are borrowed and counted here.
+    let at = |index: usize| unsafe { Bound::from_borrowed_ptr(py, *args.add(index)) };
+    let (mut callback, mut context) = ((positional > 0).then(|| at(0)), None);
+    if !names.is_null() {
+        // SAFETY: a live tuple of strings.
+        let names = unsafe { Bound::from_borrowed_ptr(py, names).cast_into_unchecked::<PyTuple>() };
+        for (index, key) in names.iter_borrowed().enumerate() {
+            let value = at(positional + index);
+            if key.is(name!("context").get(py)?) || key.eq(name!("context"))? {
+                context = (!value.is_none()).then_some(value);
+            } else if callback.is_none() && key.eq(name!("callback"))? {
+                callback = Some(value);
+            } else {
+                return Err(py_error::<PyTypeError>(format!(
+                    "{name}() got an unexpected keyword argument '{}'",
+                    key.to_owned()
+                )));
+            }
+        }
+    }
+    let callback = callback.ok_or_else(|| {
+        py_error::<PyTypeError>(format!(
+            "{name}() missing 1 required positional argument: 'callback'"
+        ))
+    })?;
+    // SAFETY: the arguments behind the first.
+    let rest = unsafe { tuple_of(py, args.wrapping_add(1), positional.saturating_sub(1))? };
+    Ok((callback, rest, context))
+}
+
+/// The body of both methods: no panic leaves it, and an error is set for Python.
+///
+/// # Safety
+/// As for [`arguments`]; `scheduler` is a live instance, which the method's descriptor has checked.
+#[inline]
+unsafe fn soon(
+    scheduler: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+    threadsafe: bool,
+) -> *mut ffi::PyObject {
+    // SAFETY: a method is called with the GIL held. To attach once more, as PyO3 would, costs a twentieth of the call, and of
+    // a thread that PyO3 has not attached far more.
+    let py = unsafe { Python::assume_attached() };
+    let body = || {
+        // SAFETY: the descriptor let only instances through.
+        let scheduler = unsafe { Bound::from_borrowed_ptr(py, scheduler).cast_into_unchecked::<Scheduler>() };
+        let name = if threadsafe {
+            "call_soon_threadsafe"
+        } else {
+            "call_soon"
+        };
+        // SAFETY: the caller's promise. The count is never negative.
+        let (callback, args, context) = unsafe { arguments(py, name, args, positional as usize, names)? };
+        Scheduler::call_soon(&scheduler, callback, args, context, threadsafe)
+    };
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(handle)) => handle.into_ptr(),
+        Ok(Err(error)) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+        Err(_) => {
+            PanicException::new_err("panic while a callback was scheduled").restore(py);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+unsafe extern "C" fn call_soon(
+    scheduler: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython's calling convention.
+    unsafe { soon(scheduler, args, positional, names, false) }
+}
+
+unsafe extern "C" fn call_soon_threadsafe(
+    scheduler: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython's calling convention.
+    unsafe { soon(scheduler, args, positional, names, true) }
+}
+
+/// Gives the class its two methods.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    let add = |name: &'static CStr, method: ffi::PyCFunctionFastWithKeywords, doc: &'static CStr| {
+        let definition = ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunctionFastWithKeywords: method,
+            },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: doc.as_ptr(),
+        };
+        let class = py.get_type::<Scheduler>();
+        // The descriptor refers to its definition for as long as the interpreter lives.
+        let definition = Box::leak(Box::new(definition));
+        // SAFETY: a live class and a definition that is never freed; a new reference or null with an exception set.
+        let descriptor = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
+        };
+        class.setattr(name, descriptor)
+    };
+    add(
+        c"call_soon",
+        call_soon,
+        c"call_soon($self, /, callback, *args, context=None)\n--\n\nSchedules a callback for the next turn.",
+    )?;
+    add(
+        c"call_soon_threadsafe",
+        call_soon_threadsafe,
+        c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nThe same from any thread, waking the loop if it sleeps.",
+    )
+}

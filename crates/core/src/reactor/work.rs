@@ -1,0 +1,222 @@
+//! What an operation does: to a socket, which is tried without waiting, or to a file, which is an op of the engine's.
+
+use std::os::fd::RawFd;
+
+use proact_driver::{Op, ops, syscalls};
+use pyo3::IntoPyObjectExt;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyBlockingIOError, PyValueError};
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+
+use crate::py::address::Address;
+use crate::py::buffer::Buffer;
+use crate::py::bytes::copy_bytes;
+use crate::py::descriptor::number;
+use crate::py::errno::os_error;
+use crate::py::make::{Int, name, py_error, py_os_error};
+use crate::reactor::scheduler::Scheduler;
+use crate::reactor::watch::Side;
+
+/// What is being done.
+pub enum Work {
+    Receive {
+        len: usize,
+    },
+    /// The buffer is exported only while it is received into.
+    ReceiveInto {
+        buffer: Py<PyAny>,
+    },
+    /// A Python call that raises `BlockingIOError` where the socket is not ready.
+    Call {
+        side: Side,
+        attempt: Py<PyAny>,
+    },
+    /// A send of what is left of a buffer that stays exported until the end.
+    Send {
+        buffer: Buffer,
+        sent: usize,
+    },
+    Connect {
+        address: Box<Address>,
+        shown: Py<PyAny>,
+        begun: bool,
+    },
+    File(FileWork),
+}
+
+/// What is done to a file. The buffer stays exported until the end.
+pub enum FileWork {
+    Read { buffer: Buffer, offset: i64 },
+    Write { buffer: Buffer, offset: i64 },
+    Sync { data_only: bool },
+}
+
+impl FileWork {
+    pub fn op(&self, fd: i32) -> Op {
+        match *self {
+            FileWork::Read { ref buffer, offset } => Op::Read(ops::Read {
+                fd,
+                buf: buffer.ptr(),
+                len: buffer.len(),
+                offset,
+            }),
+            FileWork::Write { ref buffer, offset } => Op::Write(ops::Write {
+                fd,
+                buf: buffer.ptr(),
+                len: buffer.len(),
+                offset,
+            }),
+            FileWork::Sync { data_only } => Op::Fsync(ops::Fsync { fd, data_only }),
+        }
+    }
+}
+
+impl Work {
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Work::ReceiveInto { buffer: object }
+            | Work::Call { attempt: object, .. }
+            | Work::Connect { shown: object, .. } => visit.call(object),
+            Work::Receive { .. } | Work::Send { .. } | Work::File(_) => Ok(()),
+        }
+    }
+
+    pub fn side(&self) -> Side {
+        match self {
+            Work::Receive { .. } | Work::ReceiveInto { .. } => Side::Read,
+            Work::Call { side, .. } => *side,
+            Work::Send { .. } | Work::Connect { .. } | Work::File(_) => Side::Write,
+        }
+    }
+
+    /// How many bytes a receive has received.
+    pub fn received(&self, value: &Bound<'_, PyAny>) -> Option<usize> {
+        match self {
+            Work::Receive { .. } => value.len().ok(),
+            Work::ReceiveInto { .. } => value.extract().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// The fd of a socket on which an operation begins, which debug mode wants non-blocking.
+pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let this = scheduler.get();
+    this.check_closed()?;
+    if this.is_debug() && !socket.call_method0(name!("gettimeout"))?.eq(0)? {
+        return Err(py_error::<PyValueError>("the socket must be non-blocking"));
+    }
+    this.check_plain_socket(socket)?;
+    let fd = number(socket)?;
+    let mut io = this.io.get()?;
+    if io.is_owned(fd) {
+        drop(io);
+        this.check_not_a_transport(socket.py(), fd)?;
+        io = this.io.get()?;
+    }
+    if !io.evict(fd, socket.as_ptr()) {
+        return Err(os_error(-libc::EBADF));
+    }
+    Ok(fd)
+}
+
+/// One attempt at a receive into memory that is valid while it lasts.
+fn recv(fd: RawFd, buf: *mut u8, len: usize) -> i32 {
+    let flags = 0;
+    // SAFETY: as the callers below see to.
+    unsafe { Op::Recv(ops::Recv { fd, buf, len, flags }).attempt() }
+}
+
+impl Work {
+    /// Tries it, without waiting. `None`: the socket is not ready.
+    pub fn attempt(&mut self, scheduler: &Bound<'_, Scheduler>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
+        let py = scheduler.py();
+        match self {
+            Work::Receive { len: 0 } => Ok(Some(copy_bytes(py, b"")?.into_any().unbind())),
+            Work::Receive { len } => {
+                let received = scheduler
+                    .get()
+                    .io
+                    .get()?
+                    .spare
+                    .receive(py, *len, |buf, len| recv(fd, buf, len))?;
+                match received {
+                    Ok(bytes) => Ok(Some(bytes.into_any().unbind())),
+                    Err(syscalls::AGAIN) => Ok(None),
+                    Err(error) => Err(os_error(error)),
+                }
+            }
+            Work::ReceiveInto { buffer } => {
+                let buffer = Buffer::room(buffer.bind(py))?;
+                let len = buffer.len();
+                let count = if len == 0 { 0 } else { recv(fd, buffer.ptr(), len) };
+                match count {
+                    syscalls::AGAIN => Ok(None),
+                    error if error < 0 => Err(os_error(error)),
+                    count => Int::new(count).into_py_any(py).map(Some),
+                }
+            }
+            Work::Call { attempt, .. } => match attempt.call0(py) {
+                Err(error) if error.is_instance_of::<PyBlockingIOError>(py) => Ok(None),
+                outcome => outcome.map(Some),
+            },
+            Work::Send { buffer, sent } => {
+                let op = Op::Send(ops::Send {
+                    fd,
+                    buf: buffer.ptr().wrapping_add(*sent),
+                    len: buffer.len() - *sent,
+                    flags: 0,
+                });
+                // SAFETY: the buffer is exported for as long as `buffer` lives.
+                match unsafe { op.attempt() } {
+                    syscalls::AGAIN => return Ok(None),
+                    error if error < 0 => return Err(os_error(error)),
+                    count => *sent += count as usize,
+                }
+                Ok((*sent >= buffer.len()).then(|| py.None()))
+            }
+            Work::Connect {
+                address,
+                shown,
+                begun,
+            } => connect(py, fd, address, shown, begun),
+            // Files are not tried.
+            Work::File(_) => Ok(None),
+        }
+    }
+}
+
+fn connect(
+    py: Python<'_>,
+    fd: RawFd,
+    address: &Address,
+    shown: &Py<PyAny>,
+    begun: &mut bool,
+) -> PyResult<Option<Py<PyAny>>> {
+    if !std::mem::replace(begun, true) {
+        let op = Op::Connect(ops::Connect {
+            fd,
+            addr: (&raw const address.storage).cast(),
+            len: address.len,
+        });
+        // SAFETY: the address lives while the call lasts.
+        return match -unsafe { op.attempt() } {
+            0 => Ok(Some(py.None())),
+            // EALREADY: one that was cancelled has begun it.
+            libc::EINPROGRESS | libc::EALREADY => Ok(None),
+            errno => Err(os_error(-errno)),
+        };
+    }
+    // The wake-up may be for a file that had this number before: success must be seen, not supposed.
+    if syscalls::poll_now(fd, Side::Write.events()) == syscalls::AGAIN {
+        return Ok(None);
+    }
+    match -syscalls::socket_error(fd) {
+        0 => Ok(Some(py.None())),
+        errno => {
+            let message = format!("Connect call failed {}", shown.bind(py));
+            Err(py_os_error(errno, message))
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Reading, writing and flushing files: regular ones at an offset, and all kinds at their current position.
+
+use std::os::fd::RawFd;
+
+use io_uring::squeue::Entry;
+use io_uring::{opcode, types};
+
+use super::operation::{Course, Direction, Facts, NO_FILE, Operation, clamp};
+use crate::syscalls::{AGAIN, check, poll_now, retry};
+
+/// Read; `offset` -1 means the current position (pipes, ttys, sockets).
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    pub fd: RawFd,
+    pub buf: *mut u8,
+    pub len: usize,
+    pub offset: i64,
+}
+
+/// Write; `offset` as in [`Read`].
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    pub fd: RawFd,
+    pub buf: *const u8,
+    pub len: usize,
+    pub offset: i64,
+}
+
+/// Scatter read; `offset` as in [`Read`].
+#[derive(Clone, Copy, Debug)]
+pub struct Readv {
+    pub fd: RawFd,
+    pub iov: *const libc::iovec,
+    pub count: u32,
+    pub offset: i64,
+}
+
+/// Gather write; `offset` as in [`Read`].
+#[derive(Clone, Copy, Debug)]
+pub struct Writev {
+    pub fd: RawFd,
+    pub iov: *const libc::iovec,
+    pub count: u32,
+    pub offset: i64,
+}
+
+/// Flush a file to storage; with `data_only` not its metadata.
+#[derive(Clone, Copy, Debug)]
+pub struct Fsync {
+    pub fd: RawFd,
+    pub data_only: bool,
+}
+
+/// Where the bytes come from or go to.
+enum Memory {
+    One(libc::iovec),
+    Many(*const libc::iovec, u32),
+}
+
+/// What the four transfers are to their system calls.
+struct Transfer {
+    fd: RawFd,
+    direction: Direction,
+    memory: Memory,
+    offset: i64,
+}
+
+impl Transfer {
+    fn course(&self) -> Course {
+        if self.offset == -1 {
+            Course::File(self.fd, self.direction)
+        } else {
+            Course::Blocking([self.fd, -1])
+        }
+    }
+
+    fn vectors(&self) -> (*const libc::iovec, i32) {
+        match &self.memory {
+            Memory::One(vector) => (vector, 1),
+            Memory::Many(vectors, count) => (*vectors, *count as i32),
+        }
+    }
+
+    /// At the current position, whether the file is in non-blocking mode or not. A regular file does wait for its disk.
+    ///
+    /// # Safety
+    /// The memory is valid.
+    unsafe fn attempt(&self, calls: &mut u64) -> i32 {
+        if self.offset != -1 {
+            return AGAIN;
+        }
+        let (fd, (iov, count)) = (self.fd, self.vectors());
+        let result = retry(calls, || {
+            // SAFETY: the caller's contract.
+            check(unsafe {
+                match self.direction {
+                    Direction::Read => libc::preadv2(fd, iov, count, -1, libc::RWF_NOWAIT),
+                    Direction::Write => libc::pwritev2(fd, iov, count, -1, libc::RWF_NOWAIT),
+                }
+            } as i64)
+        });
+        match -result {
+            libc::EAGAIN => {
+                *calls += 1;
+                if !is_regular(fd) {
+                    return AGAIN;
+                }
+            }
+            // The file does not know RWF_NOWAIT (a tty; a pipe before Linux 6.4).
+            libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM => {
+                *calls += 1;
+                let events = poll_now(fd, self.direction.event());
+                if events <= 0 {
+                    return events;
+                }
+            }
+            _ => return result,
+        }
+        // SAFETY: the caller's contract.
+        unsafe { self.block(calls) }
+    }
+
+    /// # Safety
+    /// As [`Transfer::attempt`].
+    unsafe fn block(&self, calls: &mut u64) -> i32 {
+        let (fd, offset, (iov, count)) = (self.fd, self.offset, self.vectors());
+        retry(calls, || {
+            // SAFETY: the caller's contract.
+            check(unsafe {
+                match (self.direction, offset) {
+                    (Direction::Read, -1) => libc::readv(fd, iov, count),
+                    (Direction::Read, _) => libc::preadv64(fd, iov, count, offset),
+                    (Direction::Write, -1) => libc::writev(fd, iov, count),
+                    (Direction::Write, _) => libc::pwritev64(fd, iov, count, offset),
+                }
+            } as i64)
+        })
+    }
+}
+
+fn is_regular(fd: RawFd) -> bool {
+    // SAFETY: a stat of zeros is a value; fstat fills it or fails.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a local structure to fill.
+    unsafe { libc::fstat(fd, &raw mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG }
+}
+
+/// The memory of an op that has one buffer.
+fn one(buf: *mut u8, len: usize) -> Memory {
+    Memory::One(libc::iovec {
+        iov_base: buf.cast(),
+        iov_len: len,
+    })
+}
+
+macro_rules! transfer {
+    ($op:ident $name:literal $direction:ident, $sample:expr, $it:ident => $memory:expr, $entry:expr) => {
+        impl $op {
+            fn transfer(&self) -> Transfer {
+                let $it = self;
+                Transfer {
+                    fd: self.fd,
+                    direction: Direction::$direction,
+                    memory: $memory,
+                    offset: self.offset,
+                }
+            }
+        }
+
+        impl Operation for $op {
+            const FACTS: Facts = Facts::new($name, ($name, opcode::$op::CODE));
+
+            const SAMPLE: Self = $sample;
+
+            fn course(&self) -> Course {
+                self.transfer().course()
+            }
+
+            fn entry(&self, _group: u16) -> Entry {
+                let $it = self;
+                $entry.offset(self.offset as u64).build()
+            }
+
+            unsafe fn attempt(&self, calls: &mut u64) -> i32 {
+                // SAFETY: passed on.
+                unsafe { self.transfer().attempt(calls) }
+            }
+
+            unsafe fn block(&self) -> i32 {
+                // SAFETY: passed on.
+                unsafe { self.transfer().block(&mut 0) }
+            }
+        }
+    };
+}
+
+transfer!(
+    Read "read" Read,
+    Read { fd: NO_FILE, buf: std::ptr::null_mut(), len: 0, offset: -1 },
+    op => one(op.buf, op.len),
+    opcode::Read::new(types::Fd(op.fd), op.buf, clamp(op.len))
+);
+transfer!(
+    Write "write" Write,
+    Write { fd: NO_FILE, buf: std::ptr::null(), len: 0, offset: -1 },
+    op => one(op.buf.cast_mut(), op.len),
+    opcode::Write::new(types::Fd(op.fd), op.buf, clamp(op.len))
+);
+transfer!(
+    Readv "readv" Read,
+    Readv { fd: NO_FILE, iov: std::ptr::null(), count: 0, offset: -1 },
+    op => Memory::Many(op.iov, op.count),
+    opcode::Readv::new(types::Fd(op.fd), op.iov, op.count)
+);
+transfer!(
+    Writev "writev" Write,
+    Writev { fd: NO_FILE, iov: std::ptr::null(), count: 0, offset: -1 },
+    op => Memory::Many(op.iov, op.count),
+    opcode::Writev::new(types::Fd(op.fd), op.iov, op.count)
+);
+
+impl Operation for Fsync {
+    const FACTS: Facts = Facts {
+        punted: true,
+        ..Facts::new(
+            "fsync",
+            ("fsync", opcode::Fsync::CODE)
+        )
+    };
+
+    const SAMPLE: Self = Fsync {
+                fd: NO_FILE,
+                data_only: false,
+            };
+
+    fn course(&self) -> Course {
+        Course::Blocking([self.fd, -1])
+    }
+
+    fn entry(&self, _group: u16) -> Entry {
+        let flags = if self.data_only {
+            types::FsyncFlags::DATASYNC
+        } else {
+            types::FsyncFlags::empty()
+        };
+        opcode::Fsync::new(types::Fd(self.fd)).flags(flags).build()
+    }
+
+    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
+        AGAIN
+    }
+
+    unsafe fn block(&self) -> i32 {
+        retry(&mut 0, || {
+            // SAFETY: the calls take an fd, no memory.
+            check(i64::from(unsafe {
+                if self.data_only {
+                    libc::fdatasync(self.fd)
+                } else {
+                    libc::fsync(self.fd)
+                }
+            }))
+        })
+    }
+}

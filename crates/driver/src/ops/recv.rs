@@ -1,0 +1,120 @@
+//! Receiving from a socket.
+
+use std::os::fd::RawFd;
+
+use io_uring::squeue::Entry;
+use io_uring::{opcode, types};
+
+use super::operation::{Course, Direction, Facts, Movable, NO_FILE, Operation, clamp};
+use crate::syscalls::{check, retry};
+
+const OPCODE: super::operation::Opcode = ("recv", opcode::Recv::CODE);
+
+/// Receive out of the engine's own buffers until end of file, error or cancel: one completion with
+/// [`crate::Flags::MORE`] for each piece (its bytes: [`crate::Driver::data`]). A result of 0 is the end of the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct RecvMulti {
+    pub fd: RawFd,
+}
+
+/// Receive once into the submitter's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Recv {
+    pub fd: RawFd,
+    pub buf: *mut u8,
+    pub len: usize,
+    pub flags: i32,
+}
+
+/// Vectored receive, with address and ancillary data.
+#[derive(Clone, Copy, Debug)]
+pub struct RecvMsg {
+    pub fd: RawFd,
+    pub msg: *mut libc::msghdr,
+    pub flags: i32,
+}
+
+impl Operation for RecvMulti {
+    const FACTS: Facts = Facts {
+        movable: Movable::WhileInert,
+        ..Facts::new("recv_multi", OPCODE)
+    };
+
+    const SAMPLE: Self = RecvMulti { fd: NO_FILE };
+
+    fn course(&self) -> Course {
+        Course::RecvMulti(self.fd)
+    }
+
+    fn entry(&self, group: u16) -> Entry {
+        opcode::RecvMulti::new(types::Fd(self.fd), group).build()
+    }
+
+    /// It has no buffer of its own: an engine attempts a [`Recv`] into one of the engine's.
+    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
+        -libc::EFAULT
+    }
+}
+
+impl Operation for Recv {
+    const FACTS: Facts = Facts::new(
+        "recv",
+        OPCODE
+    );
+
+    const SAMPLE: Self = Recv {
+            fd: NO_FILE,
+            buf: std::ptr::null_mut(),
+            len: 0,
+            flags: 0,
+        };
+
+    fn course(&self) -> Course {
+        Course::Once(self.fd, Direction::Read)
+    }
+
+    fn entry(&self, _group: u16) -> Entry {
+        opcode::Recv::new(types::Fd(self.fd), self.buf, clamp(self.len))
+            .flags(self.flags)
+            .build()
+    }
+
+    unsafe fn attempt(&self, calls: &mut u64) -> i32 {
+        let flags = self.flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        retry(calls, || {
+            // SAFETY: the buffer is the submitter's.
+            check(unsafe { libc::recv(self.fd, self.buf.cast(), self.len, flags) } as i64)
+        })
+    }
+}
+
+impl Operation for RecvMsg {
+    const FACTS: Facts = Facts::new(
+        "recvmsg",
+        ("recvmsg", opcode::RecvMsg::CODE)
+    );
+
+    const SAMPLE: Self = RecvMsg {
+            fd: NO_FILE,
+            msg: std::ptr::null_mut(),
+            flags: 0,
+        };
+
+    fn course(&self) -> Course {
+        Course::Once(self.fd, Direction::Read)
+    }
+
+    fn entry(&self, _group: u16) -> Entry {
+        opcode::RecvMsg::new(types::Fd(self.fd), self.msg)
+            .flags(self.flags as u32)
+            .build()
+    }
+
+    unsafe fn attempt(&self, calls: &mut u64) -> i32 {
+        let flags = self.flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        retry(calls, || {
+            // SAFETY: the message and all that it points at are the submitter's.
+            check(unsafe { libc::recvmsg(self.fd, self.msg, flags) } as i64)
+        })
+    }
+}

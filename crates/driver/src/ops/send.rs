@@ -1,0 +1,94 @@
+//! Sending on a socket.
+
+use std::os::fd::RawFd;
+
+use io_uring::squeue::Entry;
+use io_uring::{opcode, types};
+
+use super::operation::{Course, Direction, Facts, NO_FILE, Operation, clamp};
+use crate::syscalls::{check, retry};
+
+/// Send once from the submitter's buffer; may be short.
+#[derive(Clone, Copy, Debug)]
+pub struct Send {
+    pub fd: RawFd,
+    pub buf: *const u8,
+    pub len: usize,
+    pub flags: i32,
+}
+
+/// Vectored send, with address and ancillary data; may be short.
+#[derive(Clone, Copy, Debug)]
+pub struct SendMsg {
+    pub fd: RawFd,
+    pub msg: *const libc::msghdr,
+    pub flags: i32,
+}
+
+/// The flags of an attempt. `MSG_WAITALL` asks a ring to go on until all is sent, which an attempt can't.
+fn attempted(flags: i32) -> i32 {
+    (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL
+}
+
+impl Operation for Send {
+    const FACTS: Facts = Facts::new(
+        "send",
+        ("send", opcode::Send::CODE)
+    );
+
+    const SAMPLE: Self = Send {
+            fd: NO_FILE,
+            buf: std::ptr::null(),
+            len: 0,
+            flags: 0,
+        };
+
+    fn course(&self) -> Course {
+        Course::Once(self.fd, Direction::Write)
+    }
+
+    fn entry(&self, _group: u16) -> Entry {
+        opcode::Send::new(types::Fd(self.fd), self.buf, clamp(self.len))
+            .flags(self.flags | libc::MSG_NOSIGNAL)
+            .build()
+    }
+
+    unsafe fn attempt(&self, calls: &mut u64) -> i32 {
+        let flags = attempted(self.flags);
+        retry(calls, || {
+            // SAFETY: the buffer is the submitter's.
+            check(unsafe { libc::send(self.fd, self.buf.cast(), self.len, flags) } as i64)
+        })
+    }
+}
+
+impl Operation for SendMsg {
+    const FACTS: Facts = Facts::new(
+        "sendmsg",
+        ("sendmsg", opcode::SendMsg::CODE)
+    );
+
+    const SAMPLE: Self = SendMsg {
+            fd: NO_FILE,
+            msg: std::ptr::null(),
+            flags: 0,
+        };
+
+    fn course(&self) -> Course {
+        Course::Once(self.fd, Direction::Write)
+    }
+
+    fn entry(&self, _group: u16) -> Entry {
+        opcode::SendMsg::new(types::Fd(self.fd), self.msg)
+            .flags((self.flags | libc::MSG_NOSIGNAL) as u32)
+            .build()
+    }
+
+    unsafe fn attempt(&self, calls: &mut u64) -> i32 {
+        let flags = attempted(self.flags);
+        retry(calls, || {
+            // SAFETY: the message and all that it points at are the submitter's.
+            check(unsafe { libc::sendmsg(self.fd, self.msg, flags) } as i64)
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! From a submission to a result, to the queue behind an fd, or to the pool.
+
+use std::os::fd::RawFd;
+
+use super::{InPool, Place, ReadinessDriver, Waiter};
+use crate::completion::{Completion, Flags, Token};
+use crate::driver::Submitted;
+use crate::ops::{Course, Direction, Op, OpKind, is_exhaustion, is_transient};
+use crate::pool::Pool;
+use crate::selector::Selector;
+use crate::syscalls::AGAIN;
+
+impl<S: Selector> ReadinessDriver<S> {
+    /// # Safety
+    /// As `Driver::submit`.
+    pub(super) unsafe fn begin(&mut self, token: Token, op: Op) -> Submitted {
+        match op.course() {
+            Course::Close(fd) => self.submit_close(token, op, fd),
+            Course::Immediate(_) => {
+                // SAFETY: the caller's contract.
+                let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
+                self.done(&op, result)
+            }
+            Course::Blocking(_) | Course::Splice { .. } => self.submit_to_pool(token, op),
+            Course::Watch(fd, direction) | Course::WatchMulti(fd, direction) => {
+                self.wait_for(token, op, fd, direction)
+            }
+            Course::RecvMulti(fd) => self.wait_for(token, op, fd, Direction::Read),
+            Course::AcceptMulti(fd) => {
+                if self.is_behind_others(fd, Direction::Read) {
+                    return self.wait_for(token, op, fd, Direction::Read);
+                }
+                // SAFETY: the caller's contract.
+                let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
+                self.accept_first(token, op, fd, result)
+            }
+            // SAFETY: the caller's contract.
+            Course::Connect(fd) => unsafe {
+                self.try_first(token, op, fd, Direction::Write, -libc::EINPROGRESS)
+            },
+            // SAFETY: the caller's contract.
+            Course::Once(fd, direction) | Course::File(fd, direction) => unsafe {
+                self.try_first(token, op, fd, direction, AGAIN)
+            },
+        }
+    }
+
+    /// Attempts an op unless others wait in front of it; it waits for its fd if the attempt answers `unfinished`.
+    ///
+    /// # Safety
+    /// As `Driver::submit`.
+    unsafe fn try_first(
+        &mut self,
+        token: Token,
+        op: Op,
+        fd: RawFd,
+        direction: Direction,
+        unfinished: i32,
+    ) -> Submitted {
+        if !self.is_behind_others(fd, direction) {
+            // SAFETY: the caller's contract.
+            let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
+            if result != unfinished {
+                return self.done(&op, result);
+            }
+        }
+        self.wait_for(token, op, fd, direction)
+    }
+
+    /// Whether ops wait for the fd that must have their turn first. A poll takes no bytes, so it need not.
+    fn is_behind_others(&mut self, fd: RawFd, direction: Direction) -> bool {
+        usize::try_from(fd)
+            .ok()
+            .and_then(|index| self.fds.get_mut(index))
+            .is_some_and(|state| state.queue(direction).iter().any(|waiter| !waiter.polls()))
+    }
+
+    /// The first attempt of an accept has been made. It goes on unless the error is its own.
+    fn accept_first(&mut self, token: Token, op: Op, fd: RawFd, result: i32) -> Submitted {
+        if is_exhaustion(result) {
+            self.stats.submit(op.kind());
+            self.end(token, op.kind(), result);
+            return Submitted::Pending;
+        }
+        if result < 0 && result != AGAIN && !is_transient(result) {
+            return self.done(&op, result);
+        }
+        let submitted = self.wait_for(token, op, fd, Direction::Read);
+        if submitted != Submitted::Pending {
+            op.discard(result);
+        } else if result >= 0 {
+            self.stats.complete(op.kind(), false);
+            self.queued.push_back(Completion {
+                flags: Flags::MORE,
+                ..Completion::terminal(token, result)
+            });
+        }
+        submitted
+    }
+
+    fn wait_for(&mut self, token: Token, op: Op, fd: RawFd, direction: Direction) -> Submitted {
+        match self.enqueue(token, op, fd, direction) {
+            Ok(()) => {
+                self.stats.submit(op.kind());
+                Submitted::Pending
+            }
+            // epoll can't wait for a regular file.
+            Err(libc::EPERM) if matches!(op.course(), Course::File(..)) => self.submit_to_pool(token, op),
+            Err(errno) => self.done(&op, -errno),
+        }
+    }
+
+    fn submit_to_pool(&mut self, token: Token, op: Op) -> Submitted {
+        self.stats.submit(op.kind());
+        self.delegate(token, op);
+        Submitted::Pending
+    }
+
+    fn submit_close(&mut self, token: Token, op: Op, fd: RawFd) -> Submitted {
+        self.abandon(fd);
+        if let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) {
+            if state.is_closing() {
+                return self.done(&op, -libc::EBADF);
+            }
+            if let Some(pooled) = &mut state.pooled {
+                pooled.closing = Some((token, op));
+                self.places.insert(token, Place::Closing);
+                self.stats.submit(op.kind());
+                return Submitted::Pending;
+            }
+        }
+        let result = self.call(&op);
+        self.done(&op, result)
+    }
+
+    /// A close points at no memory.
+    fn call(&mut self, close: &Op) -> i32 {
+        // SAFETY: see above.
+        unsafe { close.attempt_counted(&mut self.stats.syscalls) }
+    }
+
+    fn done(&mut self, op: &Op, result: i32) -> Submitted {
+        self.stats.done_at_once(op.kind());
+        Submitted::Ready(result)
+    }
+
+    /// An op in flight is over, outside `wait`.
+    pub(super) fn end(&mut self, token: Token, kind: OpKind, result: i32) {
+        self.places.remove(&token);
+        self.stats.complete(kind, true);
+        self.queued.push_back(Completion::terminal(token, result));
+    }
+
+    /// Queues an op behind its fd and renews the watch.
+    ///
+    /// # Errors
+    /// The errno of `EBADF`, or what the selector says.
+    pub(super) fn enqueue(
+        &mut self,
+        token: Token,
+        op: Op,
+        fd: RawFd,
+        direction: Direction,
+    ) -> Result<(), i32> {
+        let Some(state) = self.state(fd) else {
+            return Err(libc::EBADF);
+        };
+        if state.is_closing() {
+            return Err(libc::EBADF);
+        }
+        state.push(direction, Waiter { token, op });
+        let wanted = state.wanted();
+        match self.selector.watch(fd, wanted, &mut self.stats) {
+            Ok(()) => {
+                self.places.insert(token, Place::Waiting(fd, direction));
+                Ok(())
+            }
+            Err(error) => {
+                self.fds[fd as usize].queue(direction).pop_back();
+                Err(error.raw_os_error().unwrap_or(libc::EIO))
+            }
+        }
+    }
+
+    /// Hands an op, counted already, to the pool.
+    pub(super) fn delegate(&mut self, token: Token, op: Op) {
+        for fd in op.uses() {
+            if let Some(state) = self.state(fd) {
+                state.pooled.get_or_insert_default().tokens.push(token);
+            }
+        }
+        let place = Place::Pool(Box::new(InPool { op, cancelled: false }));
+        self.places.insert(token, place);
+        let waker = &self.waker;
+        let pool = self.pool.get_or_insert_with(|| Pool::new(waker.clone()));
+        // SAFETY: the op's memory is valid until its completion: the contract of `Driver::submit`.
+        unsafe { pool.submit(token, op) };
+    }
+
+    /// The op is no longer with the pool: closes of its fds that waited for it go on.
+    pub(super) fn undelegate(&mut self, token: Token, op: &Op) {
+        for fd in op.uses() {
+            let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
+                continue;
+            };
+            let Some(pooled) = &mut state.pooled else { continue };
+            pooled.tokens.retain(|pooled| *pooled != token);
+            if pooled.tokens.is_empty()
+                && let Some((close, op)) = state.pooled.take().and_then(|pooled| pooled.closing)
+            {
+                let result = self.call(&op);
+                self.end(close, op.kind(), result);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Making a ring: its set-up flags with fall-backs for older kernels, the opcodes that it may use, and the memory that a
+//! closed ring gives back late.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use io_uring::register::Restriction;
+use io_uring::{IoUring, opcode};
+
+use crate::driver::Config;
+use crate::locked;
+use crate::ops::{OpKind, Opcode};
+
+pub(super) const REGISTER_RING_FDS: u8 = 20;
+pub(super) const UNREGISTER_RING_FDS: u8 = 21;
+/// What may still be registered once the ring runs: its fd, and larger buffer rings (22 and 23). Not larger queues
+/// (IORING_REGISTER_RESIZE_RINGS): a packet that arrives meanwhile can bring a kernel down, from 6.13 to 6.18 at least.
+const REGISTER_OPS: [u8; 4] = [REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
+
+/// The opcode that ends others. Without it nothing can end.
+pub(super) const CANCEL: Opcode = ("async_cancel", opcode::AsyncCancel::CODE);
+const TIMEOUT: Opcode = ("timeout", opcode::Timeout::CODE);
+
+/// Every opcode that proact puts on a ring, in the order of their names.
+pub(super) fn opcodes() -> Vec<Opcode> {
+    let mut opcodes = vec![CANCEL, TIMEOUT];
+    opcodes.extend(OpKind::ALL.iter().map(|kind| kind.facts().opcode));
+    opcodes.sort_unstable();
+    opcodes.dedup();
+    opcodes
+}
+
+/// A ring's set-up flags.
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub(super) name: &'static str,
+    /// SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1).
+    pub(super) defer: bool,
+    /// SINGLE_ISSUER (6.0).
+    single: bool,
+    /// COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL (5.19). With these "is there work?" is a bit in memory; without, every
+    /// wait must enter.
+    pub(super) coop: bool,
+    /// R_DISABLED, and with it restrictions (5.10).
+    pub(super) disabled: bool,
+}
+
+/// In falling order of preference; the last is for 5.6.
+pub(super) const SETUPS: [Setup; 5] = [
+    setup("defer_taskrun", [true, true, true, true]),
+    setup("single_issuer", [false, true, true, true]),
+    setup("coop_taskrun", [false, false, true, true]),
+    setup("plain", [false, false, false, true]),
+    setup("basic", [false, false, false, false]),
+];
+
+const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -> Setup {
+    Setup {
+        name,
+        defer,
+        single,
+        coop,
+        disabled,
+    }
+}
+
+/// When a ring was closed last, in milliseconds of the monotonic clock; 0: never.
+static CLOSED: AtomicU64 = AtomicU64::new(0);
+
+fn now() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a local structure to fill.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// The kernel will free the memory of a ring soon.
+pub(super) fn note_closed() {
+    CLOSED.store(now(), Ordering::Relaxed);
+}
+
+/// Makes a ring. The kernel frees the memory of a closed one some time after: where there is too little, one that was
+/// closed just now is waited for.
+pub(super) fn patiently(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
+    const LATELY: u64 = 500;
+    let mut pause = 1;
+    loop {
+        match make() {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM)
+                    && now() - CLOSED.load(Ordering::Relaxed) < LATELY =>
+            {
+                std::thread::sleep(Duration::from_millis(pause));
+                pause = (pause * 2).min(LATELY / 10);
+            }
+            made => return made,
+        }
+    }
+}
+
+pub(super) fn is_denied(config: &Config, what: &str) -> bool {
+    config.deny.iter().any(|word| word == what)
+}
+
+/// # Errors
+/// As `io_uring_setup(2)`.
+pub(super) fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    let entries = config.entries.max(1);
+    let completions = config.completions(locked::limit());
+    builder.setup_cqsize(completions).setup_clamp().dontfork();
+    if setup.disabled {
+        builder.setup_r_disabled();
+    }
+    if setup.coop {
+        builder
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all();
+    }
+    if setup.single {
+        builder.setup_single_issuer();
+    }
+    if setup.defer {
+        builder.setup_defer_taskrun();
+    }
+    builder.build(entries)
+}
+
+/// Only the opcodes that proact uses (less those denied) stay possible on this ring. A kernel refuses a list with a
+/// number that it does not know.
+pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
+    let mut result = Ok(());
+    for known in [4, 2] {
+        let mut allowed: Vec<Restriction> = opcodes()
+            .into_iter()
+            .filter(|(_, code)| !denied.contains(code))
+            .map(|(_, code)| Restriction::sqe_op(code))
+            .collect();
+        allowed.push(Restriction::sqe_flags_allowed(0xFF));
+        allowed.extend(
+            REGISTER_OPS[..known]
+                .iter()
+                .map(|op| Restriction::register_op(*op)),
+        );
+        result = io.submitter().register_restrictions(&mut allowed);
+        let unknown = matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
+        if !unknown {
+            break;
+        }
+    }
+    result
+}
