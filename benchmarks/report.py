@@ -32,7 +32,7 @@ WORDS = {"rate": "rate", "cpu_us": "CPU per operation", "memory": "memory per co
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal of a contender in a case: the ratio of its `key` to `other`'s is at least, or at most, `bound`."""
+    """A goal of a contender in a case: its `key` over `other`'s is at least, or at most, `bound`."""
 
     case: str
     contender: str
@@ -96,7 +96,7 @@ def goals(cases: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def losses(cases: list[dict[str, Any]]) -> Iterator[str]:
-    """Every case and engine in which a peer is ahead of proact in rate, CPU time or memory, the worst first."""
+    """Every case and engine in which a peer is ahead of proact (rate, CPU time or memory), worst first."""
     found: list[tuple[float, str]] = []
     for case in cases:
         for name in stats.present(case["runs"], ALL):

@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and a log
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-# The short help is given because the long one starts with examples.
+# Give a short help, because the long one starts with examples.
 app.command("run", context_settings=run.CONTEXT, short_help="Run any asyncio program on proact's loop.")(
     run.run
 )
@@ -63,7 +63,7 @@ def proact(
 
 
 def dispatch(arguments: list[str]) -> int | Program:
-    """Carry out the command that ``arguments`` name: its exit code, or the program that is to be run.
+    """Carry out the command that ``arguments`` name; return its exit code, or the program to run.
 
     Raises CommandError for what the user can put right; KeyboardInterrupt on Ctrl-C.
     """
@@ -74,7 +74,7 @@ def dispatch(arguments: list[str]) -> int | Program:
     except AskedError as error:
         raise CommandError(str(error)) from None
     except Exception as error:
-        # The library's own errors (an unknown option) by shape: their class has moved between its versions.
+        # Recognise the library's own errors (an unknown option) by shape: their class moved between versions.
         message = getattr(error, "format_message", None)
         if message is None:
             raise

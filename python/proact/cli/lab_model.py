@@ -1,4 +1,4 @@
-"""``proact lab model``: one model's server on a port, for wrk, a browser or whatever else is at hand."""
+"""``proact lab model``: one model's server on a port, for wrk, a browser or any other client."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def model(
 
 
 def instructions(model: Model, workload: str, address: str) -> list[str]:
-    """Where it is, and how to try it."""
+    """The server's address, and how to try it."""
     if workload == "echo":
         return [f"{model.name} echoes on {address} (Ctrl-C stops)"]
     url, connections = f"http://{address}", min(10, model.connection_limit or 10)
