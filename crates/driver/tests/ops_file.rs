@@ -126,6 +126,24 @@ on_every_engine! {
         assert_eq!(&memory[..11], b"hello world");
     }
 
+    fn rename_within_and_between_directories(rig) {
+        let (here, there) = (Directory::new(), Directory::new());
+        std::fs::write(here.0.join("old"), b"kept").unwrap();
+        let folder = opened(&mut rig, &there.0, libc::O_RDONLY | libc::O_DIRECTORY);
+        let rename = |from: &Path, to_dir, to: &Path, flags| {
+            let from_dir = libc::AT_FDCWD;
+            Op::RenameAt(ops::RenameAt { from_dir, from: path(from), to_dir, to: path(to), flags })
+        };
+        let new = here.0.join("new");
+        assert_eq!(rig.run(rename(&here.0.join("old"), libc::AT_FDCWD, &new, 0)), 0);
+        assert_eq!(rig.run(rename(&new, folder.as_raw_fd(), Path::new("moved"), 0)), 0);
+        assert_eq!(std::fs::read(there.0.join("moved")).unwrap(), b"kept");
+        assert_eq!(rig.run(rename(&new, libc::AT_FDCWD, &new, 0)), -libc::ENOENT);
+        std::fs::write(&new, b"another").unwrap();
+        let flags = libc::RENAME_NOREPLACE;
+        assert_eq!(rig.run(rename(&new, folder.as_raw_fd(), Path::new("moved"), flags)), -libc::EEXIST);
+    }
+
     fn statx_tells_the_size(rig) {
         let directory = Directory::new();
         let file = directory.0.join("file");

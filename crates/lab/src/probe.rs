@@ -7,15 +7,17 @@
 //!
 //! What libc calls inside itself (its AIO threads) is not seen, nor what the kernel's workers do.
 
-mod calls;
+mod call;
+mod clock;
 mod got;
 mod record;
 mod table;
+mod wrappers;
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-pub use calls::Role;
+pub use call::Role;
 pub use table::{CallTimes, Event, Reader, Snapshot, ThreadTimes};
 
 /// Accounts every I/O call of this process from now on into the table that `fd` is, made by [`Reader::new`]. Once a
@@ -26,7 +28,7 @@ pub use table::{CallTimes, Event, Reader, Snapshot, ThreadTimes};
 pub fn install(fd: OwnedFd) -> io::Result<()> {
     record::begin(table::Table::map(&fd)?)?;
     got::remember();
-    calls::find_originals();
+    call::find_originals();
     got::redirect()?;
     record::measure_overhead();
     Ok(())

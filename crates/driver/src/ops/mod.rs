@@ -95,7 +95,7 @@ ops! {
     send { Send, SendMsg }
     file { Read, Write, Readv, Writev, Fsync }
     poll { Poll, PollMulti }
-    path { OpenAt, Statx }
+    path { OpenAt, Statx, RenameAt }
     close { Close }
     splice { Splice }
     shutdown { Shutdown }

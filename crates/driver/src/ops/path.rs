@@ -27,6 +27,16 @@ pub struct Statx {
     pub buf: *mut libc::statx,
 }
 
+/// Rename a file, as `renameat2(2)`.
+#[derive(Clone, Copy, Debug)]
+pub struct RenameAt {
+    pub from_dir: RawFd,
+    pub from: *const libc::c_char,
+    pub to_dir: RawFd,
+    pub to: *const libc::c_char,
+    pub flags: u32,
+}
+
 impl Operation for OpenAt {
     const FACTS: Facts = Facts {
         makes_fd: true,
@@ -103,6 +113,42 @@ impl Operation for Statx {
             // SAFETY: the path and the buffer are the submitter's.
             check(i64::from(unsafe {
                 libc::statx(self.dir, self.path, self.flags, self.mask, self.buf)
+            }))
+        })
+    }
+}
+
+impl Operation for RenameAt {
+    const FACTS: Facts = Facts::new("renameat", ("renameat", opcode::RenameAt::CODE));
+
+    const SAMPLE: Self = RenameAt {
+        from_dir: NO_FILE,
+        from: std::ptr::null(),
+        to_dir: NO_FILE,
+        to: std::ptr::null(),
+        flags: 0,
+    };
+
+    fn course(&self) -> Course {
+        Course::Blocking([self.from_dir, self.to_dir])
+    }
+
+    fn entry(&self, _group: u16) -> Entry {
+        let (from, to) = (types::Fd(self.from_dir), types::Fd(self.to_dir));
+        opcode::RenameAt::new(from, self.from, to, self.to)
+            .flags(self.flags)
+            .build()
+    }
+
+    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
+        AGAIN
+    }
+
+    unsafe fn block(&self) -> i32 {
+        retry(&mut 0, || {
+            // SAFETY: the paths are the submitter's.
+            check(i64::from(unsafe {
+                libc::renameat2(self.from_dir, self.from, self.to_dir, self.to, self.flags)
             }))
         })
     }

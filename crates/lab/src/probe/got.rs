@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 
-use super::calls::{is_original, wrapper};
+use super::wrappers::{is_original, wrapper};
 
 #[repr(C)]
 struct Dyn {
@@ -127,7 +127,7 @@ unsafe fn patch(base: usize, mut dynamic: *const Dyn) -> io::Result<()> {
                 let symbol = &*(symbols as *const Sym).add(index);
                 CStr::from_ptr((strings + symbol.name as usize) as *const c_char)
             };
-            if let Some(address) = wrapper(name) {
+            if let Some(address) = stand_in(name) {
                 write(base + entry.offset, address)?;
             }
         }
@@ -154,8 +154,17 @@ fn write(slot: usize, address: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// What stands in for a symbol: a call's wrapper, or one of the two below.
+fn stand_in(symbol: &CStr) -> Option<usize> {
+    match symbol.to_bytes() {
+        b"dlopen" => Some(dlopen as *const () as usize),
+        b"dlsym" => Some(dlsym as *const () as usize),
+        _ => wrapper(symbol),
+    }
+}
+
 /// `dlopen(3)`: what it loads is redirected as well.
-pub(super) unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
+unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
     // SAFETY: the caller's arguments.
     let handle = unsafe { real_dlopen()(file, flags) };
     // What can't be redirected is not accounted for; the program itself is not to be disturbed.
@@ -164,7 +173,7 @@ pub(super) unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mu
 }
 
 /// `dlsym(3)`: those who look a function up get its wrapper, too (ctypes).
-pub(super) unsafe extern "C" fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void {
+unsafe extern "C" fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void {
     // SAFETY: the caller's arguments.
     let address = unsafe { real_dlsym()(handle, symbol) };
     if address.is_null() {

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 
-use super::calls::{Call, Role, original};
+use super::call::{Call, Role, original};
+use super::clock::{monotonic_ns, thread_cpu_ns};
 use super::table::{Slot, Table, add};
 
 /// A thread that was off the CPU for less is taken not to have been; two reads of the clocks differ by so much, in ns.
@@ -32,24 +33,6 @@ thread_local! {
     static LOCAL: Local = const {
         Local { slot: Cell::new(None), inside: Cell::new(false), lost: Cell::new(false), schedstat: Cell::new(-1) }
     };
-}
-
-fn clock(id: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: it writes to `time` only; both clocks always exist.
-    unsafe { libc::clock_gettime(id, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-pub(super) fn monotonic_ns() -> u64 {
-    clock(libc::CLOCK_MONOTONIC)
-}
-
-fn thread_cpu_ns() -> u64 {
-    clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// What a wrapped function returns.

@@ -5,8 +5,8 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-use super::calls::{Call, KINDS, Role};
-use super::record::monotonic_ns;
+use super::call::{Call, KINDS, Role};
+use super::clock::monotonic_ns;
 use crate::sockets::check;
 
 /// Threads that are accounted for; later ones are counted as lost.

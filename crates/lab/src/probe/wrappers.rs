@@ -1,0 +1,72 @@
+//! The wrapper of each call: it records the call around libc's own function.
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+
+use libc::{
+    aiocb, epoll_event, fd_set, iovec, mmsghdr, msghdr, off_t, pollfd, sigset_t, size_t, sockaddr, socklen_t,
+    timespec, timeval,
+};
+
+use super::call::{Call, for_each_call, original};
+use super::record::record;
+
+macro_rules! wrappers {
+    ($($call:ident $symbol:literal $role:ident [$fd:expr] ($($arg:ident: $type:ty),*) -> $result:ty;)+) => {
+        #[allow(non_snake_case, reason = "named as the calls are")]
+        mod functions {
+            use super::*;
+            $(pub unsafe extern "C" fn $call($($arg: $type),*) -> $result {
+                type Function = unsafe extern "C" fn($($type),*) -> $result;
+                // SAFETY: the address of the function of this name, of which this is the type.
+                let call: Function = unsafe { std::mem::transmute(original(Call::$call)) };
+                // SAFETY: the caller's arguments, as they came.
+                record(Call::$call, $fd, || unsafe { call($($arg),*) })
+            })+
+        }
+
+        /// The wrapper that stands in for a symbol. For symbols that libc does not have here there is none.
+        pub(super) fn wrapper(symbol: &CStr) -> Option<usize> {
+            let (call, address) = match symbol.to_bytes() {
+                $(name if name == $symbol.as_bytes() => (Call::$call, functions::$call as *const () as usize),)+
+                b"syscall" => (Call::RingEnter, syscall as *const () as usize),
+                _ => return None,
+            };
+            (original(call) != 0).then_some(address)
+        }
+    };
+}
+
+for_each_call!(wrappers);
+
+/// `syscall(2)`, through which rings are entered: there is no function for it. Every call has room for six arguments,
+/// so that those which were not given are handed on as they happened to be, and the kernel does not look at them.
+unsafe extern "C" fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
+    type Syscall = unsafe extern "C" fn(c_long, ...) -> c_long;
+    // SAFETY: the address of libc's syscall, of which this is the type.
+    let call: Syscall = unsafe { std::mem::transmute(original(Call::RingEnter)) };
+    // SAFETY: the caller's arguments, as they came.
+    let run = || unsafe { call(number, a, b, c, d, e, f) } as isize;
+    if number == libc::SYS_io_uring_enter {
+        record(Call::RingEnter, a as c_int, run) as c_long
+    } else {
+        run() as c_long
+    }
+}
+
+/// For `got::dlsym`.
+pub(super) fn is_original(symbol: *const c_char, address: usize) -> Option<usize> {
+    // SAFETY: what a caller of dlsym has given, a string with its NUL.
+    let symbol = unsafe { CStr::from_ptr(symbol) };
+    let known = Call::ALL
+        .iter()
+        .find(|call| call.name().as_bytes() == symbol.to_bytes())?;
+    (original(*known) == address).then(|| wrapper(symbol)).flatten()
+}
