@@ -9,8 +9,8 @@ Each name in backticks is checked, by its form:
   otherwise it may be in any file of crates/ or python/. Comments are not code;
 - anything else (a command, a system call) has to be in OTHER.
 
-The paths in the drawing of the layers have to exist in some folder of the tree. Each list under "The ways"
-names at most eight files.
+The paths in the drawing of the layers have to exist in some folder of the tree, and so do the whole paths on
+the other pages. Each list under "The ways" names at most eight files.
 """
 
 from __future__ import annotations
@@ -108,3 +108,15 @@ def test_a_way_passes_few_files() -> None:
         assert listed, title
         files = {name for item in listed for name in re.findall(r"`([^`]+)`", item) if is_path(name)}
         assert len(files) <= MOST_FILES, f"{title}: {sorted(files)}"
+
+
+def test_each_path_on_other_pages_exists() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = re.compile(r"`((?:crates|python|tests|docs|scripts|benchmarks|examples)/[\w./-]*)`")
+    missing = [
+        f"{page.name}: {name}"
+        for page in pages
+        for name in named.findall(page.read_text())
+        if not (ROOT / name).exists()
+    ]
+    assert not missing
