@@ -1,7 +1,12 @@
-"""Reference leaks: what is repeated leaves no object behind, and none of it waits for the cycle collector.
+"""Reference leaks: repeating a scenario leaves no object behind, and no object waits for the cycle collector.
 
-Objects that the collector knows are counted by type. The native ones are counted besides by the references to
-their classes, of which each instance holds one: handles are freed as often as they are made.
+Objects that the collector knows are counted by type. Native objects are also counted by the references to
+their classes, because each instance holds one: handles are freed as often as they are made.
+
+A worked scenario, `tcp`: a client and an echo server connect, exchange 5 and 100,000 bytes, and close. The
+test runs it WARM times to fill caches. Then it runs it ROUNDS times with the collector off. If it leaked one
+object a round, there would be ROUNDS more of that type. A batch may still fill caches, so the test fails only
+if each of BATCHES batches leaves something.
 """
 
 from __future__ import annotations
@@ -20,9 +25,7 @@ import pytest
 from support import leaks, loops, peers, tls
 from support.protocols import Buffered, Datagrams, Echo, Recorder, connected, serving
 
-# Rounds that are counted, after some that fill the caches; a leak of one object a round shows as so many.
 WARM, ROUNDS = 4, 16
-# How often so many rounds may leave something: caches fill up, a leak never ends.
 BATCHES = 6
 
 
@@ -131,7 +134,7 @@ class Failing(Recorder):
         raise ValueError("a protocol's own mistake")
 
     def connection_lost(self, exc):
-        # Who keeps an exception keeps the frames that it went through, and so itself.
+        # A protocol that keeps an exception keeps the frames of its traceback, and so itself.
         super().connection_lost(None)
 
 

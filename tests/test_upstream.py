@@ -42,7 +42,12 @@ def test_the_decision_names_what_the_table_names():
         assert name in text or (owner in text and f"`{method}`" in text), name
         for place in places.split(", "):
             core = ROOT / "crates" / "core" / "src"
-            homes = ROOT / "python" / "proact", core / "reactor", core / "asyncio", core / "asyncio" / "transport"
+            homes = (
+                ROOT / "python" / "proact",
+                core / "reactor",
+                core / "asyncio",
+                core / "asyncio" / "transport",
+            )
             assert any((home / place).exists() for home in homes), place
 
 

@@ -132,7 +132,9 @@ def test_people_are_told_what_aiofastnet_replaces_and_how_to_avoid_it(
     there = installed(tmp_path, aiofastnet="1.2.0", aiohttp="3.14.5")
     path = there + os.pathsep + os.environ.get("PYTHONPATH", "")
     words = " ".join(command("doctor", PYTHONPATH=path).stdout.split())
-    assert "aiofastnet 1.2.0: aiohttp from 3.15 on (aiohttp 3.14.5 here) calls its create_connection," in words
+    assert (
+        "aiofastnet 1.2.0: aiohttp from 3.15 on (aiohttp 3.14.5 here) calls its create_connection," in words
+    )
     assert "AIOHTTP_NO_EXTENSIONS=1" in words
 
 
