@@ -23,7 +23,7 @@ A worked row:
 4. With `KeyboardInterrupt`, the exception leaves `run_forever` (`finish` catches it there and runs the loop
    again). The connection goes on: the scenario checks that the protocol has all 4 bytes.
 5. `handler=True` adds the row "handler of tcp Protocol.data_received". There `data_received` raises `Oops`,
-and the exception handler that is told of it raises `KeyboardInterrupt`.
+   and the exception handler that is told of it raises `KeyboardInterrupt`.
 6. `how` is left at "reported". With "raised", the program's own call raises the exception instead.
 """
 
@@ -77,7 +77,7 @@ class Stage:
             raise self.first
 
     def raising(self, kind, method, after=0):
-        """A protocol that acts like `kind`, but raises at the end of `method`, after `after` calls of it."""
+        """A protocol that acts like `kind`, but raises at the end of `method`, after `after` calls."""
         calls = 0
 
         def overriding(protocol, *args):
@@ -553,7 +553,7 @@ def table():
 
 
 def finish(loop, coroutine):
-    """Run a coroutine to its end, again after each KeyboardInterrupt or SystemExit; return those that came."""
+    """Run a coroutine to its end, through each KeyboardInterrupt or SystemExit; return those that came."""
     task = loop.create_task(coroutine)
     came = []
     while not task.done():
@@ -567,7 +567,7 @@ def finish(loop, coroutine):
 
 
 def cases():
-    """Each row with its exceptions. A handler raises only those that stop a loop: asyncio catches all others."""
+    """Each row with its exceptions. A handler only raises those that stop a loop: asyncio catches others."""
     for row in table():
         errors = (KeyboardInterrupt,) if row.by_handler else (Oops, KeyboardInterrupt)
         for error in errors if row.name not in CALLBACKS else (Oops, *STOPS):

@@ -326,7 +326,7 @@ def _scaled(cell: CellResult, factor: float) -> CellResult:
 
 
 def test_repeats_that_were_disturbed_are_left_out_if_enough_remain() -> None:
-    """Multiplexing is slower in three quiet repeats, and fast in the repeats that other programs disturbed."""
+    """Multiplexing is slower in three quiet repeats, and fast in repeats that other programs disturbed."""
     made = [
         *(cell for load in (echo(ONE), echo(FEW)) for cell in cells("threads", load, spread=(1.0,) * 5)),
         *(
