@@ -210,7 +210,7 @@ SCENARIOS = {
 
 
 def alive():
-    """How many objects of each type there are."""
+    """The number of objects of each type."""
     kinds = map(type, gc.get_objects())
     counts = collections.Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
     counts.update({f"instances of {name}": count for name, count in leaks.instances().items()})
@@ -267,15 +267,15 @@ def test_a_closed_loop_is_freed_at_once(engine):
 
 
 async def engaged(loop, near, idle, other):
-    """Leaves the loop in the middle of everything, and each part with a way back to the loop."""
-    # Not to a log: pytest keeps what is logged, and with it the frames of an exception.
+    """Leave the loop in the middle of everything; each part has a reference back to the loop."""
+    # Don't log: pytest keeps the log records, and with them the frames of an exception.
     loop.set_exception_handler(lambda _, context: loop.stop())
     _, protocol = await loop.create_connection(lambda: Failing(loop), sock=near)
     loop.protocol = protocol
     loop.add_reader(idle, protocol.call, "readable")
     protocol.timer = loop.call_later(60, protocol.call, "late")
     protocol.receiving = [loop.sock_recv(other, 10), loop.sock_recv_into(other, bytearray(10))]
-    # A handshake that the peer, which speaks no TLS, keeps waiting.
+    # A handshake that never ends, because the peer speaks no TLS.
     server = await loop.create_server(lambda: Recorder(loop), "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     shaking = loop.create_connection(
@@ -294,11 +294,11 @@ def test_a_loop_left_in_the_middle_is_collected(engine, closed):
         loop = loops.new_event_loop(engine)
         protocol = loop.run_until_complete(engaged(loop, near, *others))
         far.send(b"what the protocol fails on")
-        # Until the protocol has failed: its connection is lost, but it does not know yet.
+        # Run until the protocol has failed: its connection is lost, but connection_lost was not called yet.
         loop.run_forever()
         gone = weakref.ref(loop), protocol
         with warnings.catch_warnings():
-            # Of what nobody has closed or awaited, each part says so.
+            # Each part that was not closed or awaited warns about that.
             warnings.simplefilter("ignore")
             if closed:
                 loop.close()

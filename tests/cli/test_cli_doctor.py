@@ -23,7 +23,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def report(**changes: object) -> dict[str, object]:
-    """An engine report as the core makes it, with changes."""
+    """An engine report like those of the core, with changes."""
     engines: dict[str, object] = {
         name: {"available": True, "reason": None} for name in ("io_uring", "epoll", "poll", "select")
     }
@@ -95,7 +95,7 @@ def test_the_verdict_gives_the_reason(told: dict[str, object], line: str) -> Non
 
 
 def installed(place: Path, **versions: str) -> str:
-    """A directory for PYTHONPATH in which these packages are installed, with nothing in them."""
+    """A directory for PYTHONPATH in which these packages are installed, but empty."""
     for name, version in versions.items():
         (place / name).mkdir()
         (place / name / "__init__.py").touch()

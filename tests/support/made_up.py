@@ -5,8 +5,9 @@ A worked cell: `run(connections=(10,), repeats=1)` has one cell for each model, 
 1. `threads` is the second model, so its place is 1. It takes 20 + place + repeat = 21 µs of CPU per message.
 2. Its rate is 10 ** 0.2 * 1e6 / 21: about 75,471 messages per second. More connections are a little faster.
 3. `measured(75471.1, 21.0)` makes the figures of one second from these two numbers: the latencies are a
-   histogram of seven steps from 21 µs on, each 1.2 times the one before; the CPU time is half user, half system;
-   there are three system calls per message; the six parts of the split take 21 / 6 µs per message each.
+   histogram of seven steps from 21 µs on, each 1.2 times the one before; the CPU time is half user, half
+   system; there are three system calls per message; the six parts of the split take 21 / 6 µs per message
+   each.
 4. Three models have no numbers: `gevent` is not installed, `poll` hangs (with HTML in its message, which the
    report must escape), and `blocking` can't serve ten connections.
 """
