@@ -129,7 +129,7 @@ async def test_a_socket_of_one_s_own(loop):
         sock.connect(far.getsockname())
         async with endpoint(loop, sock=sock) as near:
             assert sock.getblocking() is False
-            # The endpoint sends to the peer of the socket, which the program has connected, whatever the address.
+            # The program has connected the socket: the endpoint sends to its peer, whatever the address.
             near.transport.sendto(b"hello", ("192.0.2.1", 9))
             assert far.recv(10) == b"hello"
             assert near.transport.get_extra_info("socket").fileno() == sock.fileno()

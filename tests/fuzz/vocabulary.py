@@ -84,7 +84,7 @@ def sample(rng: random.Random, ops: list[Op], slots: Choices = SLOT, deep: bool 
 
 
 def simpler(value: Value) -> list[Value]:
-    """The same op with one argument simplified, the simplest first."""
+    """The op with one argument simplified, in each possible way, the simplest first."""
     found = []
     for index, choices in enumerate(TABLE[value[0]].arguments, 1):
         now = value[index]

@@ -65,7 +65,7 @@ async def timers():
 
 
 async def resolving():
-    # At the interpreter's end the executor takes nothing more.
+    # At the interpreter's end the executor accepts no more work.
     with contextlib.suppress(RuntimeError):
         while True:
             await asyncio.get_running_loop().getaddrinfo("localhost", 80)
@@ -91,7 +91,7 @@ async def transferring():
 
 async def streaming():
     near, far = await pair()
-    # A writer that is collected closes its connection.
+    # Keep the writer: a writer that is collected closes its connection.
     reader, _near = await asyncio.open_connection(sock=near)
     _far, writer = await asyncio.open_connection(sock=far)
     while True:
