@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 def _check_name(engine: str, source: str) -> str:
     if engine != "auto" and engine not in _core.ENGINES:
         names = ", ".join(("auto", *_core.ENGINES))
-        raise ValueError(f"{source}: no engine is named {engine!r}; there are {names}")
+        raise ValueError(f"{source}: no engine is named {engine!r}; the engines are {names}")
     return engine
 
 

@@ -27,12 +27,10 @@ app.command("run", context_settings=run.CONTEXT, short_help="Run any asyncio pro
     run.run
 )
 app.command("doctor", short_help="Show which engine this machine gets, and why.")(doctor.doctor)
-lab.app.command("timeline", short_help="One request through each I/O model: who waits, and who copies.")(
+lab.app.command("timeline", short_help="One request through each I/O model: where it waits and copies.")(
     lab_timeline.timeline
 )
-lab.app.command("claims", short_help="What textbooks say of I/O models, tested on this machine.")(
-    lab_claims.claims
-)
+lab.app.command("claims", short_help="What textbooks say about I/O models, tested here.")(lab_claims.claims)
 lab.app.command("model", short_help="One model's server on a port, for wrk or a browser.")(lab_model.model)
 lab.app.command("serve", short_help="Choose, start and watch a run in a browser.")(lab_serve.serve)
 app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")

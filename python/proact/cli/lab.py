@@ -42,10 +42,10 @@ Connections = Annotated[str, typer.Option(metavar="N,...", help="Connections at 
 Size = Annotated[
     str | None, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work (default: 1K).")
 ]
-Duration = Annotated[float, typer.Option(help="Seconds each cell is timed.")]
+Duration = Annotated[float, typer.Option(help="Seconds of timing per cell.")]
 Warmup = Annotated[float, typer.Option(help="Seconds of load before that.")]
 Repeat = Annotated[int, typer.Option(help="How often each cell is measured.")]
-Models = Annotated[str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(MODELS)}.")]
+Models = Annotated[str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(MODELS)}.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table.")
 ]
@@ -81,7 +81,7 @@ def lab() -> None:
 @app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")
 def run(
     workload: Annotated[
-        str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(WORKLOADS)}, files, idle.")
+        str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(WORKLOADS)}, files, idle.")
     ] = "echo",
     connections: Annotated[
         str | None, typer.Option(metavar="N,...", help="Connections at once (default: 1,10,100).")
@@ -98,7 +98,7 @@ def run(
     warmup: Warmup = 0.2,
     repeat: Repeat = 1,
     models: Models = "all",
-    split: Annotated[bool, typer.Option(help="Measure where the time goes, in a pass of its own.")] = True,
+    split: Annotated[bool, typer.Option(help="Measure where the time goes, in a separate pass.")] = True,
     timelines: Annotated[bool, typer.Option(help="Take a timeline of each model as well.")] = False,
     json_file: Json = None,
     csv_file: Csv = None,

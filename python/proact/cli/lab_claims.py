@@ -15,7 +15,7 @@ from proact.lab.job import CLAIM_DURATION, CLAIM_REPEAT, of_claims
 
 def claims(
     names: Annotated[
-        str, typer.Option("--claims", metavar="NAME,...", help=f"Of: {', '.join(TRIALS)}.")
+        str, typer.Option("--claims", metavar="NAME,...", help=f"Some of: {', '.join(TRIALS)}.")
     ] = "all",
     duration: Duration = CLAIM_DURATION,
     repeat: Repeat = CLAIM_REPEAT,

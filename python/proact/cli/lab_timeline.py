@@ -22,12 +22,12 @@ _UNITS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 def timeline(
     models: Models = "all",
-    workload: Annotated[str, typer.Option(metavar="NAME", help=f"Of: {', '.join(WORKLOADS)}.")] = "echo",
+    workload: Annotated[str, typer.Option(metavar="NAME", help=f"One of: {', '.join(WORKLOADS)}.")] = "echo",
     size: Annotated[str, typer.Option(metavar="BYTES", help="Bytes of content, up to 64K.")] = "1024",
     delay: Annotated[
         str, typer.Option(metavar="TIME", help="How long the server waits before it is asked: 500us, 5ms.")
     ] = f"{DELAY * 1e3:g}ms",
-    requests: Annotated[int, typer.Option(help="Requests taken, of which the median is shown.")] = REQUESTS,
+    requests: Annotated[int, typer.Option(help="Requests per model; the median one is shown.")] = REQUESTS,
     json_file: Json = None,
     html_file: Html = None,
 ) -> int:

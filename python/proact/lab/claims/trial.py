@@ -113,7 +113,7 @@ class Evidence:
         """
         found = self.measured(model, load)
         if len(found) < 2:
-            raise MissingError(f"{model} was measured once, which makes no interval")
+            raise MissingError(f"{model} was measured only once, so there is no interval")
         quiet = [each for each in found if each["others_cpu"] <= QUIET]
         return [value(each) for each in (quiet if len(quiet) >= ENOUGH else found)]
 
@@ -159,7 +159,7 @@ def over_requests(timeline: Timeline, value: Callable[[Phases], float]) -> list[
     """A number of each request of a timeline. Raises MissingError if only one was taken."""
     every = timeline.get("requests", [])
     if len(every) < 2:
-        raise MissingError(f"{timeline['model']}: one request makes no interval")
+        raise MissingError(f"{timeline['model']}: one request gives no interval")
     return [value(each) for each in every]
 
 
@@ -193,7 +193,7 @@ def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) 
     measured.
     """
     if not cases:
-        raise MissingError("nothing that it is about was measured")
+        raise MissingError("nothing was measured for it")
     found = set(cases.values())
     verdict: Verdict = OPEN
     if len(found) == 1:
