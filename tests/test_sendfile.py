@@ -1,4 +1,4 @@
-"""loop.sendfile and loop.sock_sendfile: bytes, order, position; what can't be sent, peers that go away."""
+"""loop.sendfile, loop.sock_sendfile: bytes, order, position; files that can't be sent, peers that leave."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import socket
 import pytest
 from support import loops, peers, protocols
 
-# More than the kernel's buffers of a loopback connection hold.
+# More than the kernel's buffers of a loopback connection can hold.
 SIZE = 12 << 20
 DATA = peers.payload(SIZE)
 
@@ -167,7 +167,7 @@ async def test_a_write_behind_a_cancelled_file_leaves_before_an_abort(loop, file
 
 
 async def again(loop, transport, file):
-    """sendfile, as soon as the one before is over."""
+    """Call sendfile as soon as the one before is over."""
     while True:
         try:
             return await loop.sendfile(transport, file)
@@ -239,7 +239,7 @@ async def test_what_is_no_file_falls_back(loop):
         reader = loop.create_task(protocols.heard(loop, peer, SIZE))
         assert await loop.sendfile(transport, io.BytesIO(DATA)) == SIZE
         assert peers.digest(await reader) == peers.digest(DATA)
-        # It has put the protocol back.
+        # sendfile has restored the protocol.
         assert transport.get_protocol() is protocol and transport.is_reading()
 
 
@@ -270,7 +270,7 @@ async def test_what_the_kernel_can_not_send_falls_back(loop):
         assert await protocols.heard(loop, peer, 11) == b"from a pipe"
 
 
-# Over a socket of the program's own.
+# Over a socket of the program.
 
 
 @pytest.mark.parametrize(("offset", "count"), [(0, None), (1000, 2000), (SIZE - 10, 100), (SIZE, None)])
@@ -329,7 +329,7 @@ async def test_a_text_file_is_refused(loop, path):
             await loop.sock_sendfile(near, file)
 
 
-# Beside it: connections that the program has accepted itself.
+# Also: connections that the program has accepted itself.
 
 
 async def test_connect_accepted_socket(loop):
