@@ -1,11 +1,11 @@
-//! The loop's clock: the monotonic one, in nanoseconds.
+//! The loop's clock: monotonic, in nanoseconds.
 
-/// Seconds of the monotonic clock as nanoseconds; what lies outside the range is the nearest end of it.
+/// Converts seconds of the monotonic clock to nanoseconds. A number outside of the range becomes the nearest end of the range.
 pub fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
 
-/// The monotonic clock, in nanoseconds: the same that `time.monotonic()` reads.
+/// The time in nanoseconds, of the clock that `time.monotonic()` reads.
 pub fn now() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,

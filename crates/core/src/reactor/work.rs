@@ -1,4 +1,4 @@
-//! What an operation does: to a socket, which is tried without waiting, or to a file, which is an op of the engine's.
+//! What an operation does. On a socket it makes calls that do not block; on a file it is an op of the engine's.
 
 use std::os::fd::RawFd;
 
@@ -23,16 +23,16 @@ pub enum Work {
     Receive {
         len: usize,
     },
-    /// The buffer is exported only while it is received into.
+    /// The buffer is exported only during the call.
     ReceiveInto {
         buffer: Py<PyAny>,
     },
-    /// A Python call that raises `BlockingIOError` where the socket is not ready.
+    /// A Python function that raises `BlockingIOError` if the socket is not ready.
     Call {
         side: Side,
         attempt: Py<PyAny>,
     },
-    /// A send of what is left of a buffer that stays exported until the end.
+    /// Sends what is left of a buffer, which stays exported until the end.
     Send {
         buffer: Buffer,
         sent: usize,
@@ -90,7 +90,7 @@ impl Work {
         }
     }
 
-    /// How many bytes a receive has received.
+    /// How many bytes a receive has returned.
     pub fn received(&self, value: &Bound<'_, PyAny>) -> Option<usize> {
         match self {
             Work::Receive { .. } => value.len().ok(),
@@ -100,7 +100,7 @@ impl Work {
     }
 }
 
-/// The fd of a socket on which an operation begins, which debug mode wants non-blocking.
+/// The fd of a socket on which an operation begins. Debug mode checks that the socket does not block.
 pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let this = scheduler.get();
     this.check_closed()?;
@@ -129,7 +129,7 @@ fn recv(fd: RawFd, buf: *mut u8, len: usize) -> i32 {
 }
 
 impl Work {
-    /// Tries it, without waiting. `None`: the socket is not ready.
+    /// Makes the call, which does not block. `None`: the socket is not ready.
     pub fn attempt(&mut self, scheduler: &Bound<'_, Scheduler>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
         let py = scheduler.py();
         match self {
@@ -181,7 +181,7 @@ impl Work {
                 shown,
                 begun,
             } => connect(py, fd, address, shown, begun),
-            // Files are not tried.
+            // Files are ops of the engine's.
             Work::File(_) => Ok(None),
         }
     }
@@ -203,12 +203,12 @@ fn connect(
         // SAFETY: the address lives while the call lasts.
         return match -unsafe { op.attempt() } {
             0 => Ok(Some(py.None())),
-            // EALREADY: one that was cancelled has begun it.
+            // EALREADY: a cancelled operation has begun to connect.
             libc::EINPROGRESS | libc::EALREADY => Ok(None),
             errno => Err(os_error(-errno)),
         };
     }
-    // The wake-up may be for a file that had this number before: success must be seen, not supposed.
+    // The wake-up may come from another file that had this number before, so check that the socket is connected.
     if syscalls::poll_now(fd, Side::Write.events()) == syscalls::AGAIN {
         return Ok(None);
     }
