@@ -1,4 +1,4 @@
-//! Connecting a socket.
+//! The op that connects a socket.
 
 use std::os::fd::RawFd;
 
@@ -38,9 +38,10 @@ impl Operation for Connect {
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         *calls += 1;
-        // SAFETY: the address is the submitter's.
+        // SAFETY: the submitter keeps the address valid.
         match check(i64::from(unsafe { libc::connect(self.fd, self.addr, self.len) })) {
-            // A connect that a signal interrupts goes on by itself: asked again, it answers EALREADY.
+            // A connect that a signal interrupts goes on in the kernel (connect(2), `EINTR`); a second call would
+            // return EALREADY.
             interrupted if interrupted == -libc::EINTR => -libc::EINPROGRESS,
             result => result,
         }

@@ -1,4 +1,4 @@
-//! Shutting a socket down.
+//! The op that shuts a socket down.
 
 use std::os::fd::RawFd;
 
@@ -39,7 +39,7 @@ impl Operation for Shutdown {
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         *calls += 1;
-        // SAFETY: it takes no memory.
+        // SAFETY: the call takes no memory.
         check(i64::from(unsafe { libc::shutdown(self.fd, self.how) }))
     }
 }
