@@ -12,7 +12,7 @@ pub const TOKEN_BITS: u32 = 56;
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// The op stays in flight: more completions follow.
+    /// The op stays in flight, and more completions follow.
     pub const MORE: Flags = Flags(1);
     /// The completion carries bytes. [`crate::Driver::data`] returns them; [`crate::Driver::release`] gives them
     /// back.

@@ -12,7 +12,7 @@ pub struct Stats {
     completed: [u64; KINDS],
     /// System calls the engine made.
     pub syscalls: u64,
-    /// Time inside the waiting call, in nanoseconds.
+    /// Time in the system call that waits, in nanoseconds.
     pub wait_ns: u64,
     /// Ops in flight now. The engine's own entries do not count.
     pub in_flight: usize,

@@ -52,7 +52,7 @@ impl Memory {
     /// Keeps a fork from inheriting the mapping. The kernel has pinned the pages: copy-on-write after a fork would
     /// give this process other pages, and the kernel would go on reading the old ones.
     fn not_inherited(self) -> Memory {
-        // SAFETY: our own mapping.
+        // SAFETY: the value owns the mapping.
         unsafe { libc::madvise(self.base.cast(), self.len, libc::MADV_DONTFORK) };
         self
     }
@@ -62,7 +62,7 @@ impl Drop for Memory {
     fn drop(&mut self) {
         // In a forked child another mapping may have taken the range.
         if self.len > 0 && self.generation.is_current() {
-            // SAFETY: our own mapping, whole.
+            // SAFETY: the value owns the mapping, and this unmaps all of it.
             unsafe { libc::munmap(self.base.cast(), self.len) };
         }
     }
