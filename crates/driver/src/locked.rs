@@ -51,11 +51,10 @@ fn counts_rings(release: &str) -> bool {
 /// Whether this process has CAP_IPC_LOCK outside of a user namespace. With it the kernel sets no limit.
 fn is_exempt() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let capabilities =
-        capabilities.and_then(|capabilities| u64::from_str_radix(capabilities.trim(), 16).ok());
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    capabilities.unwrap_or(0) >> CAP_IPC_LOCK & 1 == 1 && users.trim().ends_with("4294967295")
+    mask.unwrap_or(0) >> CAP_IPC_LOCK & 1 == 1 && users.trim().ends_with("4294967295")
 }
 
 impl Config {

@@ -147,8 +147,8 @@ fn work(shared: &Shared) {
     state.threads -= 1;
 }
 
-/// Blocks signals in pool threads, because a signal has to interrupt the loop's wait, which one that a pool thread
-/// handles does not.
+/// Blocks signals in pool threads: a signal has to interrupt the loop's wait, and would not if a pool thread handled
+/// it.
 fn block_signals() {
     // SAFETY: a local set, filled before it is used; the mask is this thread's own.
     unsafe {

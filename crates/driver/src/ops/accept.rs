@@ -49,7 +49,9 @@ impl Operation for AcceptMulti {
     }
 
     fn entry(&self, _group: u16) -> Entry {
-        opcode::AcceptMulti::new(types::Fd(self.fd)).flags(CREATED).build()
+        opcode::AcceptMulti::new(types::Fd(self.fd))
+            .flags(CREATED)
+            .build()
     }
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {

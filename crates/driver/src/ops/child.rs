@@ -18,10 +18,7 @@ pub struct WaitId {
 impl Operation for WaitId {
     const FACTS: Facts = Facts {
         movable: Movable::Always,
-        ..Facts::new(
-            "waitid",
-            ("waitid", opcode::WaitId::CODE)
-        )
+        ..Facts::new("waitid", ("waitid", opcode::WaitId::CODE))
     };
 
     const SAMPLE: Self = WaitId { pidfd: NO_FILE };
@@ -43,12 +40,7 @@ impl Operation for WaitId {
         let result = retry(calls, || {
             // SAFETY: a local structure to fill.
             check(i64::from(unsafe {
-                libc::waitid(
-                    libc::P_PIDFD,
-                    self.pidfd as libc::id_t,
-                    &raw mut info,
-                    options,
-                )
+                libc::waitid(libc::P_PIDFD, self.pidfd as libc::id_t, &raw mut info, options)
             }))
         });
         match -result {

@@ -16,10 +16,7 @@ pub struct Close {
 }
 
 impl Operation for Close {
-    const FACTS: Facts = Facts::new(
-        "close",
-        ("close", opcode::Close::CODE)
-    );
+    const FACTS: Facts = Facts::new("close", ("close", opcode::Close::CODE));
 
     const SAMPLE: Self = Close { fd: NO_FILE };
 

@@ -17,16 +17,13 @@ pub struct Connect {
 }
 
 impl Operation for Connect {
-    const FACTS: Facts = Facts::new(
-        "connect",
-        ("connect", opcode::Connect::CODE)
-    );
+    const FACTS: Facts = Facts::new("connect", ("connect", opcode::Connect::CODE));
 
     const SAMPLE: Self = Connect {
-            fd: NO_FILE,
-            addr: std::ptr::null(),
-            len: 16,
-        };
+        fd: NO_FILE,
+        addr: std::ptr::null(),
+        len: 16,
+    };
 
     fn course(&self) -> Course {
         Course::Connect(self.fd)
@@ -40,7 +37,7 @@ impl Operation for Connect {
         *calls += 1;
         // SAFETY: the submitter keeps the address valid.
         match check(i64::from(unsafe { libc::connect(self.fd, self.addr, self.len) })) {
-            // A connect that a signal interrupts goes on in the kernel (connect(2), `EINTR`); a second call would
+            // A connect that a signal interrupts goes on in the kernel (connect(3p), `EINTR`); a second call would
             // return EALREADY.
             interrupted if interrupted == -libc::EINTR => -libc::EINPROGRESS,
             result => result,

@@ -217,16 +217,13 @@ transfer!(
 impl Operation for Fsync {
     const FACTS: Facts = Facts {
         punted: true,
-        ..Facts::new(
-            "fsync",
-            ("fsync", opcode::Fsync::CODE)
-        )
+        ..Facts::new("fsync", ("fsync", opcode::Fsync::CODE))
     };
 
     const SAMPLE: Self = Fsync {
-                fd: NO_FILE,
-                data_only: false,
-            };
+        fd: NO_FILE,
+        data_only: false,
+    };
 
     fn course(&self) -> Course {
         Course::Blocking([self.fd, -1])

@@ -8,7 +8,7 @@
 //! waits without holding up the loop, and its result is never `-EAGAIN`. An fd that ops have been submitted for must
 //! be closed by [`Close`]. Ops of one fd and direction that are in flight together may run in any order.
 //!
-//! To add an op, write a struct that implements [`Operation`] in one of these files, and add its name to the `ops!`
+//! To add an op, write a struct that implements `Operation` in one of these files, and add its name to the `ops!`
 //! list in this file.
 
 mod operation;

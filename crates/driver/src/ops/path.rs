@@ -40,18 +40,15 @@ pub struct RenameAt {
 impl Operation for OpenAt {
     const FACTS: Facts = Facts {
         makes_fd: true,
-        ..Facts::new(
-            "openat",
-            ("openat", opcode::OpenAt::CODE)
-        )
+        ..Facts::new("openat", ("openat", opcode::OpenAt::CODE))
     };
 
     const SAMPLE: Self = OpenAt {
-                dir: NO_FILE,
-                path: std::ptr::null(),
-                flags: 0,
-                mode: 0,
-            };
+        dir: NO_FILE,
+        path: std::ptr::null(),
+        flags: 0,
+        mode: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Blocking([self.dir, -1])
@@ -80,18 +77,15 @@ impl Operation for OpenAt {
 }
 
 impl Operation for Statx {
-    const FACTS: Facts = Facts::new(
-        "statx",
-        ("statx", opcode::Statx::CODE)
-    );
+    const FACTS: Facts = Facts::new("statx", ("statx", opcode::Statx::CODE));
 
     const SAMPLE: Self = Statx {
-            dir: NO_FILE,
-            path: std::ptr::null(),
-            flags: 0,
-            mask: 0,
-            buf: std::ptr::null_mut(),
-        };
+        dir: NO_FILE,
+        path: std::ptr::null(),
+        flags: 0,
+        mask: 0,
+        buf: std::ptr::null_mut(),
+    };
 
     fn course(&self) -> Course {
         Course::Blocking([self.dir, -1])

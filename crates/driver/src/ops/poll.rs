@@ -40,7 +40,10 @@ impl Operation for Poll {
         ..Facts::new("poll", OPCODE)
     };
 
-    const SAMPLE: Self = Poll { fd: NO_FILE, events: 1 };
+    const SAMPLE: Self = Poll {
+        fd: NO_FILE,
+        events: 1,
+    };
 
     fn course(&self) -> Course {
         Course::Watch(self.fd, direction(self.events))
@@ -59,13 +62,13 @@ impl Operation for Poll {
 impl Operation for PollMulti {
     const FACTS: Facts = Facts {
         movable: Movable::Always,
-        ..Facts::new(
-            "poll_multi",
-            OPCODE
-        )
+        ..Facts::new("poll_multi", OPCODE)
     };
 
-    const SAMPLE: Self = PollMulti { fd: NO_FILE, events: 1 };
+    const SAMPLE: Self = PollMulti {
+        fd: NO_FILE,
+        events: 1,
+    };
 
     fn course(&self) -> Course {
         Course::WatchMulti(self.fd, direction(self.events))

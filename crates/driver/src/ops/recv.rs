@@ -58,17 +58,14 @@ impl Operation for RecvMulti {
 }
 
 impl Operation for Recv {
-    const FACTS: Facts = Facts::new(
-        "recv",
-        OPCODE
-    );
+    const FACTS: Facts = Facts::new("recv", OPCODE);
 
     const SAMPLE: Self = Recv {
-            fd: NO_FILE,
-            buf: std::ptr::null_mut(),
-            len: 0,
-            flags: 0,
-        };
+        fd: NO_FILE,
+        buf: std::ptr::null_mut(),
+        len: 0,
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Read)
@@ -90,16 +87,13 @@ impl Operation for Recv {
 }
 
 impl Operation for RecvMsg {
-    const FACTS: Facts = Facts::new(
-        "recvmsg",
-        ("recvmsg", opcode::RecvMsg::CODE)
-    );
+    const FACTS: Facts = Facts::new("recvmsg", ("recvmsg", opcode::RecvMsg::CODE));
 
     const SAMPLE: Self = RecvMsg {
-            fd: NO_FILE,
-            msg: std::ptr::null_mut(),
-            flags: 0,
-        };
+        fd: NO_FILE,
+        msg: std::ptr::null_mut(),
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Read)

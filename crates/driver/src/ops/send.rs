@@ -31,17 +31,14 @@ fn attempted(flags: i32) -> i32 {
 }
 
 impl Operation for Send {
-    const FACTS: Facts = Facts::new(
-        "send",
-        ("send", opcode::Send::CODE)
-    );
+    const FACTS: Facts = Facts::new("send", ("send", opcode::Send::CODE));
 
     const SAMPLE: Self = Send {
-            fd: NO_FILE,
-            buf: std::ptr::null(),
-            len: 0,
-            flags: 0,
-        };
+        fd: NO_FILE,
+        buf: std::ptr::null(),
+        len: 0,
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Write)
@@ -63,16 +60,13 @@ impl Operation for Send {
 }
 
 impl Operation for SendMsg {
-    const FACTS: Facts = Facts::new(
-        "sendmsg",
-        ("sendmsg", opcode::SendMsg::CODE)
-    );
+    const FACTS: Facts = Facts::new("sendmsg", ("sendmsg", opcode::SendMsg::CODE));
 
     const SAMPLE: Self = SendMsg {
-            fd: NO_FILE,
-            msg: std::ptr::null(),
-            flags: 0,
-        };
+        fd: NO_FILE,
+        msg: std::ptr::null(),
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Write)

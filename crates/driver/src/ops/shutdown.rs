@@ -18,16 +18,13 @@ pub struct Shutdown {
 impl Operation for Shutdown {
     const FACTS: Facts = Facts {
         punted: true,
-        ..Facts::new(
-            "shutdown",
-            ("shutdown", opcode::Shutdown::CODE)
-        )
+        ..Facts::new("shutdown", ("shutdown", opcode::Shutdown::CODE))
     };
 
     const SAMPLE: Self = Shutdown {
-                fd: NO_FILE,
-                how: libc::SHUT_WR,
-            };
+        fd: NO_FILE,
+        how: libc::SHUT_WR,
+    };
 
     fn course(&self) -> Course {
         Course::Immediate(self.fd)

@@ -33,20 +33,17 @@ pub(crate) fn waits_on(from: RawFd, to: RawFd) -> Option<(RawFd, Direction)> {
 impl Operation for Splice {
     const FACTS: Facts = Facts {
         punted: true,
-        ..Facts::new(
-            "splice",
-            ("splice", opcode::Splice::CODE)
-        )
+        ..Facts::new("splice", ("splice", opcode::Splice::CODE))
     };
 
     const SAMPLE: Self = Splice {
-                from: NO_FILE,
-                from_offset: -1,
-                to: NO_FILE,
-                to_offset: -1,
-                len: 1,
-                flags: 0,
-            };
+        from: NO_FILE,
+        from_offset: -1,
+        to: NO_FILE,
+        to_offset: -1,
+        len: 1,
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Splice {
@@ -77,10 +74,16 @@ impl Operation for Splice {
         let to_offset = pointer(&mut to_offset);
         retry(&mut 0, || {
             // SAFETY: the offsets are local.
-            check(
-                unsafe { libc::splice(self.from, from_offset, self.to, to_offset, self.len as usize, flags) }
-                    as i64,
-            )
+            check(unsafe {
+                libc::splice(
+                    self.from,
+                    from_offset,
+                    self.to,
+                    to_offset,
+                    self.len as usize,
+                    flags,
+                )
+            } as i64)
         })
     }
 }

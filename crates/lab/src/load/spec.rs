@@ -234,7 +234,7 @@ pub enum LoadError {
         message: u64,
         offset: usize,
     },
-    /// The answer is wrong. `expected` is `None` for a byte past the end of the answer.
+    /// The answer is wrong. `expected` is `None` for a byte past those that are due.
     Mismatch {
         connection: usize,
         message: u64,
@@ -314,7 +314,7 @@ impl fmt::Display for LoadError {
                 got,
             } => write!(
                 f,
-                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past the end of the answer"
+                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past the bytes that are due"
             ),
             Self::Stall {
                 connection,

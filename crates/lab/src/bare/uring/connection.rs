@@ -2,8 +2,8 @@
 //!
 //! This file only has state; the server decides what follows from it. A connection is identified by its slot in the
 //! ring's table of files, so the kernel numbers the connections. A slot is closed only when the kernel has no
-//! operation of it. So no completion reaches the slot's next connection, except that of a late cancel, after which
-//! that connection receives again.
+//! operation of it, so no completion reaches the slot's next connection. Only a late cancel can reach it and end its
+//! receive, and then the server starts the receive again.
 
 use std::collections::VecDeque;
 
