@@ -1,15 +1,15 @@
 //! The system calls that a loop makes beside its ops. None of them waits. They go through [`crate::Driver::call`], so
-//! that an engine counts them, and an engine that simulates the kernel can answer them.
+//! that an engine counts them, and so that an engine that simulates the kernel can answer them.
 
 use std::os::fd::RawFd;
 
 use crate::syscalls::{check, file_type, poll_now, retry, socket_error};
 
-/// One system call. Results are `-errno` or what is said here.
+/// One system call. Its result is `-errno` or what the variant says.
 pub enum Call<'a> {
     /// Whether the number is an open file: at least 0 if so (`F_GETFD`).
     IsOpen { fd: RawFd },
-    /// What kind of file it is: the type bits of `st_mode` (`S_IFMT`).
+    /// The type of the file: the type bits of `st_mode` (`S_IFMT`).
     FileType { fd: RawFd },
     /// Puts the file into non-blocking mode.
     SetNonBlocking { fd: RawFd },
@@ -17,22 +17,23 @@ pub enum Call<'a> {
     NoDelay { fd: RawFd },
     /// The pending error of a socket (`SO_ERROR`), as `-errno`.
     SocketError { fd: RawFd },
-    /// Which of `events` (`poll(2)`) the fd has now, `POLLERR` and `POLLHUP` besides; `-EAGAIN`: none.
+    /// The events out of `events` (`poll(2)`) that the fd has now, and `POLLERR` and `POLLHUP`; `-EAGAIN`: none.
     Poll { fd: RawFd, events: u32 },
-    /// Sends a piece of a file, in non-blocking mode, without copying it here: the count, 0 at its end, or `-EAGAIN`.
+    /// Sends a piece of a file on a non-blocking socket without copying it through user memory (`sendfile(2)`). The
+    /// result is the count, 0 at the file's end, or `-EAGAIN`.
     SendFile {
         socket: RawFd,
         file: RawFd,
         offset: i64,
         len: usize,
     },
-    /// The socket's own address into `room`, whose length is set.
+    /// Writes the socket's own address into `room` and its length into `len`.
     LocalAddress {
         fd: RawFd,
         room: &'a mut libc::sockaddr_storage,
         len: &'a mut libc::socklen_t,
     },
-    /// The peer's address, as `LocalAddress`.
+    /// Writes the peer's address, as `LocalAddress` does.
     PeerAddress {
         fd: RawFd,
         room: &'a mut libc::sockaddr_storage,
@@ -41,7 +42,7 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Adds the system calls to `calls`.
+    /// Makes the call and adds the number of system calls to `calls`.
     pub(crate) fn make(self, calls: &mut u64) -> i32 {
         *calls += 1;
         match self {
@@ -49,13 +50,13 @@ impl Call<'_> {
             Call::IsOpen { fd } => check(i64::from(unsafe { libc::fcntl(fd, libc::F_GETFD) })),
             Call::FileType { fd } => file_type(fd),
             Call::SetNonBlocking { fd } => {
-                // SAFETY: the two calls take ints.
+                // SAFETY: the call takes ints.
                 let flags = check(i64::from(unsafe { libc::fcntl(fd, libc::F_GETFL) }));
                 if flags < 0 || flags & libc::O_NONBLOCK != 0 {
                     return flags.min(0);
                 }
                 *calls += 1;
-                // SAFETY: as above.
+                // SAFETY: the call takes ints.
                 check(i64::from(unsafe {
                     libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK)
                 }))
@@ -94,7 +95,7 @@ impl Call<'_> {
             Call::LocalAddress { fd, room, len } => check(i64::from(unsafe {
                 libc::getsockname(fd, std::ptr::from_mut(room).cast(), len)
             })),
-            // SAFETY: as above.
+            // SAFETY: room for any address, with its size.
             Call::PeerAddress { fd, room, len } => check(i64::from(unsafe {
                 libc::getpeername(fd, std::ptr::from_mut(room).cast(), len)
             })),

@@ -1,21 +1,23 @@
-//! The shape of what an engine hands back: completions, under the tokens of their ops.
+//! What an engine delivers: completions, each under its op's token.
 
-/// The submitter's name for an op in flight. Only the low [`TOKEN_BITS`] bits may be used: engines tag the rest.
+/// The submitter's name for an op in flight. Only the low [`TOKEN_BITS`] bits may be set: engines use the rest for
+/// labels.
 pub type Token = u64;
 
 /// Width of a token, in bits.
 pub const TOKEN_BITS: u32 = 56;
 
-/// Facts about a completion beside its result.
+/// What a completion says beside its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// The op stays in flight: more completions follow.
+    /// The op stays in flight, and more completions follow.
     pub const MORE: Flags = Flags(1);
-    /// The completion carries bytes: see [`crate::Driver::data`]; give them back with [`crate::Driver::release`].
+    /// The completion carries bytes. [`crate::Driver::data`] returns them; [`crate::Driver::release`] gives them
+    /// back.
     pub const DATA: Flags = Flags(2);
-    /// The piece filled its buffer: the peer is sending in bulk and larger receives would serve better.
+    /// The bytes filled their buffer: the peer is sending in bulk, and larger receives would serve better.
     pub const FULL: Flags = Flags(4);
 
     pub fn contains(self, other: Flags) -> bool {
@@ -34,15 +36,15 @@ impl std::ops::BitOr for Flags {
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
     pub token: Token,
-    /// As the system call's: negative is `-errno`.
+    /// The system call's result; negative is `-errno`.
     pub result: i32,
     pub flags: Flags,
-    /// Where the bytes are (the engine's business); meaningful with [`Flags::DATA`].
+    /// Where the engine keeps the bytes. Only meaningful with [`Flags::DATA`].
     pub(crate) data: u32,
 }
 
 impl Completion {
-    /// The completion of an op that is over, without bytes.
+    /// The last completion of an op, without bytes.
     pub fn terminal(token: Token, result: i32) -> Completion {
         Completion {
             token,

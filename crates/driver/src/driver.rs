@@ -1,7 +1,7 @@
-//! The contract that every engine keeps, and the choice among them.
+//! The contract that every engine keeps, and the list of engines.
 //!
-//! The order of a turn: the loop submits ops, then calls [`Driver::wait`] once; `wait` hands over all that was queued,
-//! waits, and drains every completion into a batch. Only then does the loop look at the batch.
+//! A turn has this order: the loop submits ops, then calls [`Driver::wait`] once. `wait` hands the queued ops to the
+//! kernel, waits, and moves every completion into a batch. The loop looks at the batch after `wait` has returned.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -16,12 +16,12 @@ use crate::ops::Op;
 use crate::stats::Stats;
 use crate::waker::Waker;
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// Done at once: the result; no completion will follow.
+    /// The op is done. This is its result; no completion will follow.
     Ready(i32),
-    /// In flight: the terminal completion will carry the token.
+    /// The op is in flight. Its terminal completion will carry the token.
     Pending,
 }
 
@@ -29,54 +29,58 @@ pub enum Submitted {
 pub trait Driver: Send {
     fn engine(&self) -> Engine;
 
-    /// Hands an op to the engine under a token of the caller's choice, unique among the ops in flight.
+    /// Hands an op to the engine under a token that the caller chooses. The token is unique among the ops in flight.
     ///
     /// # Safety
-    /// All memory that the op points at stays valid and unmoved until the op's terminal completion, and is not
-    /// touched by anyone else meanwhile. The same holds after the driver is dropped with the op still in flight
-    /// (see [`Driver::shutdown`]).
+    /// All memory that the op points at stays valid and unmoved until the op's terminal completion, and nobody else
+    /// touches it until then. This also holds when the driver is dropped while the op is in flight (see
+    /// [`Driver::shutdown`]).
     unsafe fn submit(&mut self, token: Token, op: Op) -> Submitted;
 
-    /// Asks for an op in flight to end soon. Advisory: the terminal completion follows in any case, with
-    /// `-ECANCELED` or with what the op did before the cancel reached it. An unknown token is ignored.
+    /// Asks an op in flight to end soon. The call is advisory: the terminal completion follows in any case, with
+    /// `-ECANCELED` or with the op's own result if the op completed before the cancel reached it. An unknown token is
+    /// ignored.
     ///
-    /// True: this call has ended the op. Its `-ECANCELED` comes with the next wait, and it takes nothing any more,
-    /// whatever happens until then. False: it may still take something (or has ended, or the token is unknown).
+    /// True: this call has ended the op. Its `-ECANCELED` comes with the next wait, and until then the op takes no
+    /// bytes and no connections. False: the op may still take some, or it has ended, or the token is unknown.
     fn cancel(&mut self, token: Token) -> bool;
 
-    /// Submits what is queued, waits at most `timeout` (`None`: until something happens) for a completion or a wake-up,
-    /// and appends all that has completed to `batch`. Returning with an empty batch is no error.
+    /// Submits what is queued, waits at most `timeout` (`None`: without limit) for a completion or a wake-up, and
+    /// appends every completion to `batch`. An empty batch is no error.
     ///
     /// # Errors
-    /// What the kernel says that is not about one op; `EOWNERDEAD` in a forked child; `AlreadyExists` where another
-    /// thread has run a ring, and has not let go of it ([`Driver::unbind`]) or has left ops in flight that can't be moved:
-    /// single ones, handed over, with memory of the submitter's.
+    /// Errors of the kernel that do not belong to one op. `EOWNERDEAD` in a forked child. `AlreadyExists` when
+    /// another thread has run a ring and either has not let go of it ([`Driver::unbind`]) or has left ops in flight
+    /// that can't be moved: ops with a single completion that the kernel already has, with memory of the submitter.
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()>;
 
-    /// Hands over what is queued, now, without waiting; completions stay for the next wait. After this the kernel has
-    /// let go of what was cancelled (and of its file), worker threads excepted.
+    /// Hands what is queued to the kernel now, without waiting. Completions stay for the next wait. Afterwards the
+    /// kernel has let go of the cancelled ops and of their files; ops that a worker thread runs are the exception.
     ///
     /// # Errors
-    /// As [`Driver::wait`].
+    /// Like [`Driver::wait`].
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Somebody else is about to close an fd that no op in flight uses: the engine no longer watches it. Without this a
-    /// duplicate that stays open (of a terminal, of a pipe in a forked child) would go on being reported.
+    /// Stops watching an fd that the caller is about to close and that no op in flight uses. Without this call the
+    /// selector would go on reporting the fd while a duplicate stays open (of a terminal, or of a pipe in a forked
+    /// child).
     fn forget(&mut self, _fd: RawFd) {}
 
-    /// Whether ops in flight go on also outside of `wait` and `flush`: what is cancelled may take something until it is
-    /// handed over.
+    /// Whether ops in flight make progress outside of `wait` and `flush`. If so, a cancelled op may still take bytes
+    /// or connections until its cancel has been handed to the kernel.
     fn acts_between_waits(&self) -> bool {
         false
     }
 
-    /// Whether `wait` with no timeout would find anything: a memory load. `None`: only a system call can tell.
+    /// Whether `wait` with a timeout of zero would find anything. The answer costs a memory load. `None`: only a
+    /// system call can tell.
     fn has_work(&self) -> Option<bool>;
 
-    /// The bytes of a completion that has [`crate::Flags::DATA`], until it is released, over any number of waits.
+    /// The bytes of a completion that has [`crate::Flags::DATA`]. They stay valid until [`Driver::release`], over any
+    /// number of waits.
     fn data(&self, completion: &Completion) -> &[u8];
 
-    /// Gives the buffer of such a completion back. Held buffers are no longer there to receive into.
+    /// Gives the buffer of a completion back. The engine can't receive into a buffer that was not given back.
     fn release(&mut self, completion: &Completion);
 
     /// Wakes the engine from any thread.
@@ -91,35 +95,36 @@ pub trait Driver: Send {
         Arc::new(Monotonic)
     }
 
-    /// Tries an op at once, beside all that is in flight and without blocking: its result, or
-    /// [`crate::syscalls::AGAIN`]. A connect that has begun answers `-EINPROGRESS`.
+    /// Tries an op now, without blocking and independently of the ops in flight. Returns its result, or
+    /// [`crate::syscalls::AGAIN`]. A connect that has begun returns `-EINPROGRESS`.
     ///
-    /// What only a disk makes wait (a regular file at its current position) does wait; at an offset the answer is
+    /// A transfer of a regular file at its current position waits for the disk; a transfer at an offset returns
     /// `AGAIN`.
     ///
     /// # Safety
-    /// What the op points at is valid, as [`Driver::submit`] demands.
+    /// The memory that the op points at is valid, as [`Driver::submit`] demands.
     unsafe fn attempt(&mut self, op: &Op) -> i32 {
-        // SAFETY: passed on.
+        // SAFETY: the caller's contract.
         unsafe { op.attempt_counted(&mut self.stats_mut().syscalls) }
     }
 
-    /// Makes a system call that is no op.
+    /// Makes a system call that is not an op.
     fn call(&mut self, call: Call<'_>) -> i32 {
         call.make(&mut self.stats_mut().syscalls)
     }
 
-    /// The ring's features, where the engine has one.
+    /// The features of the ring; `None` for an engine without a ring.
     fn features(&self) -> Option<&Features> {
         None
     }
 
-    /// The thread that has called `wait` leaves the loop. Only then, or when that thread has ended, may another thread
-    /// call `wait`; it may itself, at any time. At most one system call.
+    /// Lets go of the calling thread, which has called `wait` and now leaves the loop. Another thread may call `wait`
+    /// only after this call or after this thread has ended. This thread may call `wait` again at any time. Makes at
+    /// most one system call.
     fn unbind(&mut self) {}
 
-    /// Cancels all that is in flight and waits, `limit` at most, until the kernel holds no memory of ours.
-    /// Returns how many ops are still in flight: their memory must be leaked rather than freed. Completions are not
+    /// Cancels every op in flight and waits, at most `limit`, until the kernel holds no memory of the submitters.
+    /// Returns how many ops are still in flight: their memory must be leaked, not freed. Completions are not
     /// delivered; fds in them are closed.
     fn shutdown(&mut self, limit: Duration) -> usize;
 }
@@ -150,25 +155,27 @@ impl Engine {
     }
 }
 
-/// How an engine is set up.
+/// The settings of an engine.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Submission queue entries of a ring (rounded up to a power of two by the kernel).
     pub entries: u32,
-    /// Completion queue entries of a ring; 0: as the limit of locked memory permits, eight times `entries` at least.
+    /// Completion queue entries of a ring. 0: chosen by the limit of locked memory, at least eight times `entries`.
     pub cq_entries: u32,
-    /// Buffers of the ring's buffer ring at the start; it doubles each time it runs dry, up to `max_buffers`.
+    /// How many buffers the ring may receive into at the start. The number doubles each time the ring runs out of
+    /// them, up to `max_buffers`.
     pub buffers: u16,
     pub max_buffers: u16,
-    /// Size of one of those buffers, in bytes.
+    /// Size of one buffer, in bytes.
     pub buffer_size: u32,
-    /// Opcodes and features to do without, as if the kernel had refused them (see [`Config::deny_from_env`]).
+    /// Opcodes and features that the engine does without, as if the kernel had refused them (see
+    /// [`Config::deny_from_env`]).
     pub deny: Vec<String>,
 }
 
 impl Default for Config {
-    /// As small as its use allows: the kernel counts a ring as locked memory of the user, over all processes, and 8 MiB
-    /// are an ordinary limit. More submissions than `entries` go in several calls.
+    /// A small ring, because the kernel counts rings as locked memory of the user, over all processes, and 8 MiB is a
+    /// common limit. More submissions than `entries` take several calls.
     fn default() -> Config {
         Config {
             entries: 128,
@@ -182,9 +189,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// `PROACT_URING_DENY`: comma-separated opcodes (`recv`, `accept`, ...) that the ring is forbidden to use, and
-    /// features (`defer_taskrun`, `single_issuer`, `coop_taskrun`, `plain`, `buf_ring`, `multishot_recv`,
-    /// `multishot_accept`, `ext_arg`, `no_iowait`, `ring_fds`) that it does without. For tests of fallbacks.
+    /// Reads `PROACT_URING_DENY`, for tests of fallbacks: comma-separated opcodes (`recv`, `accept`, ...) that the
+    /// ring is forbidden to use, and features (`defer_taskrun`, `single_issuer`, `coop_taskrun`, `plain`, `buf_ring`,
+    /// `multishot_recv`, `multishot_accept`, `ext_arg`, `no_iowait`, `ring_fds`) that it does without.
     pub fn deny_from_env() -> Vec<String> {
         let value = std::env::var("PROACT_URING_DENY").unwrap_or_default();
         value

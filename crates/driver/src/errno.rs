@@ -1,8 +1,8 @@
-//! Names of errors, as people search for them.
+//! Symbolic names of errors.
 
 use std::io;
 
-/// An error as "EPERM: Operation not permitted": the name is what people search for.
+/// Formats an error as "EPERM: Operation not permitted": people search for the symbolic name.
 pub(crate) fn named(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => format!("{}: {error}", errno_name(errno)),

@@ -1,17 +1,17 @@
-//! What a ring can do for this process, as the probe found out.
+//! What a ring can do for this process. `uring/probe.rs` finds it out.
 
 use crate::ops::OpKind;
 
 /// What a ring can do for this process.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// By [`OpKind`]: why the ring does not carry it out itself; `None`: it does.
+    /// For each [`OpKind`] the reason why the ring does not carry it out itself; `None`: it does.
     refusals: Vec<Option<String>>,
-    /// Opcodes by name: whether they may be used.
+    /// Each opcode's name and whether the ring may use it.
     pub opcodes: Vec<(&'static str, bool)>,
-    /// The numbers of those that may not.
+    /// The numbers of the opcodes that the ring may not use.
     denied: Vec<u8>,
-    /// Ring features by name (of `io_uring_setup(2)`): whether the kernel has them.
+    /// Each ring feature of `io_uring_setup(2)` by name, and whether the kernel has it.
     pub flags: Vec<(&'static str, bool)>,
 }
 
@@ -33,7 +33,7 @@ impl Features {
         }
     }
 
-    /// Whether the ring carries out this kind of op itself.
+    /// Whether the ring carries out this kind of op by its own opcode.
     pub fn native(&self, kind: OpKind) -> bool {
         self.refusals[kind as usize].is_none()
     }
@@ -50,7 +50,7 @@ impl Features {
         self.denied.clone()
     }
 
-    /// One line for each kind of op that goes another way.
+    /// One line for each kind of op that the ring does not carry out by its own opcode.
     pub(crate) fn fallbacks(&self) -> Vec<String> {
         let refused = |kind: &OpKind| {
             let reason = self.refusals[*kind as usize].as_ref()?;

@@ -1,7 +1,8 @@
-//! Knows whether this process is a fork of the one that opened an engine.
+//! Tells whether this process is a fork of the process that opened an engine.
 //!
-//! A forked child shares the parent's epoll set and ring; touching either would corrupt the parent. A counter bumped by
-//! `pthread_atfork` costs a load per turn where `getpid` would cost a system call.
+//! A forked child shares the parent's epoll set and ring. If it touched them, it would corrupt the parent. So engines
+//! ask first. A counter that `pthread_atfork(3)` increments costs one load per turn; `getpid` would cost a system
+//! call.
 
 use std::io;
 use std::sync::Once;
@@ -21,7 +22,7 @@ pub struct Generation(u32);
 impl Generation {
     pub fn current() -> Generation {
         HOOK.call_once(|| {
-            // SAFETY: the handler only bumps an atomic, which is async-signal-safe.
+            // SAFETY: the handler only increments an atomic, which is async-signal-safe.
             unsafe { libc::pthread_atfork(None, None, Some(forked)) };
         });
         Generation(FORKS.load(Ordering::Relaxed))
@@ -31,7 +32,7 @@ impl Generation {
         self.0 == FORKS.load(Ordering::Relaxed)
     }
 
-    /// `EOWNERDEAD` in a forked child.
+    /// Fails with `EOWNERDEAD` in a forked child.
     pub fn check(self) -> io::Result<()> {
         if self.is_current() {
             Ok(())

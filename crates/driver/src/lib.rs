@@ -1,6 +1,6 @@
 //! proact-driver: four engines (io_uring, epoll, poll, select) behind one completion-shaped contract.
 //!
-//! No Python here. Read `ops/mod.rs` (what can be asked for), then `driver.rs` (the contract), then an engine.
+//! There is no Python here. Read `ops/mod.rs` (the ops), then `driver.rs` (the contract), then an engine.
 
 mod call;
 mod clock;

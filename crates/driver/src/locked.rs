@@ -1,21 +1,22 @@
-//! Locked memory, which the kernel counts rings as: the limit that applies to this process, and a ring's share of it.
+//! Locked memory: the limit that applies to this process, and a ring's share of it. The kernel counts rings as locked
+//! memory.
 //!
-//! The limit is one of the user, over all processes, so a ring is small where there is one. A completion queue that is
-//! too small loses nothing, but costs time when a thousand connections have something to say at once: so it takes a
-//! two-hundredth of the limit, and 16384 entries where none applies.
+//! The limit is one per user, over all processes, so a ring has to be small where there is a limit. A completion
+//! queue that is too small loses nothing, but costs time when a thousand connections have completions at once. So the
+//! queue takes a two-hundredth of the limit, and has 16384 entries where no limit applies.
 
 use std::ffi::CStr;
 use std::fs;
 
 use crate::driver::Config;
 
-/// How many rings a user should be able to have.
+/// How many rings fit into one user's limit.
 const RINGS: u64 = 200;
 const PAGE: usize = 4096;
 const COMPLETIONS: u32 = 16384;
 const CAP_IPC_LOCK: u32 = 14;
 
-/// What this process may lock, in bytes; `None`: as much as it likes, for rings.
+/// How many bytes this process may lock. `None`: the kernel sets no limit to rings.
 pub fn limit() -> Option<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -28,7 +29,7 @@ pub fn limit() -> Option<u64> {
 }
 
 fn release() -> String {
-    // SAFETY: zeros are a value; uname fills it, with strings that end in a zero.
+    // SAFETY: all zeros is a valid utsname; uname fills it with strings that end in a zero.
     unsafe {
         let mut names: libc::utsname = std::mem::zeroed();
         libc::uname(&raw mut names);
@@ -38,7 +39,7 @@ fn release() -> String {
     }
 }
 
-/// Whether a kernel counts the memory of rings: since Linux 6.14, and before 5.12.
+/// Whether a kernel of this release counts the memory of rings: since Linux 6.14, and before 5.12.
 fn counts_rings(release: &str) -> bool {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
@@ -47,17 +48,17 @@ fn counts_rings(release: &str) -> bool {
     !((5, 12)..(6, 14)).contains(&version)
 }
 
-/// Whether this process has CAP_IPC_LOCK, and not only inside a user namespace.
+/// Whether this process has CAP_IPC_LOCK outside of a user namespace. With it the kernel sets no limit.
 fn is_exempt() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok());
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    held.unwrap_or(0) >> CAP_IPC_LOCK & 1 == 1 && users.trim().ends_with("4294967295")
+    mask.unwrap_or(0) >> CAP_IPC_LOCK & 1 == 1 && users.trim().ends_with("4294967295")
 }
 
 impl Config {
-    /// The completion queue's entries under a limit of locked memory.
+    /// How many entries the completion queue has under a limit of locked memory.
     pub(crate) fn completions(&self, limit: Option<u64>) -> u32 {
         if self.cq_entries > 0 {
             return self.cq_entries.max(self.entries);
@@ -71,13 +72,13 @@ impl Config {
         completions
     }
 
-    /// What a ring is counted for, in bytes, when it is opened under this limit of locked memory.
+    /// How many bytes of locked memory the kernel counts for a ring that is opened under this limit.
     pub fn locked_memory(&self, limit: Option<u64>) -> usize {
         self.counted(self.completions(limit))
     }
 
-    /// Both queues with their head, the submission entries, and the buffer ring, in pages: `io_create_region` in
-    /// io_uring/memmap.c of Linux 6.18.
+    /// Sums up both queues with their head, the submission entries, and the buffer ring, each in whole pages
+    /// (`io_create_region` in io_uring/memmap.c of Linux 6.18).
     fn counted(&self, completions: u32) -> usize {
         let entries = self.entries.max(1).next_power_of_two() as usize;
         let queues = 64 + completions.next_power_of_two() as usize * 16 + entries * 4;

@@ -1,4 +1,4 @@
-//! From the name of an engine to the engine.
+//! Opens an engine by its name.
 
 use std::io;
 
@@ -10,8 +10,8 @@ use crate::uring::UringDriver;
 /// Opens an engine.
 ///
 /// # Errors
-/// What the kernel answers to its set-up; for `io_uring` also `EOPNOTSUPP` where an opcode without which nothing
-/// works (poll, cancel) is denied.
+/// The error of the engine's set-up calls. For `io_uring` also `EOPNOTSUPP` when the kernel denies an opcode that has
+/// no replacement (poll, cancel).
 pub fn open(engine: Engine, config: &Config) -> io::Result<Box<dyn Driver>> {
     Ok(match engine {
         Engine::IoUring => Box::new(UringDriver::new(config)?),

@@ -1,8 +1,8 @@
-//! Threads for what an engine can't do without blocking: regular files know no readiness.
+//! Threads for ops that an engine can't do without blocking, such as ops on regular files, which have no readiness.
 //!
-//! Threads start when there is work and none is idle, up to a limit, and end when idle for long or when the pool is
-//! gone. A pool that is dropped waits for nobody: work that has begun ends by itself, in memory that its submitter
-//! keeps (`Driver::shutdown` says whether there is any).
+//! The pool starts a thread when there is work and no thread is idle, up to a limit. A thread ends when it has been
+//! idle for long or when the pool was dropped. Dropping the pool does not wait for threads: an op that has begun ends
+//! by itself, in memory that its submitter keeps (`Driver::shutdown` tells whether there is any).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct State {
     done: Vec<(Token, i32)>,
     idle: usize,
     threads: usize,
-    /// Whom to tell; `None` once the pool is gone, so that a thread on its way out keeps no fd open.
+    /// The engine to wake; `None` once the pool is dropped, so that a thread that is still running keeps no fd open.
     waker: Option<Waker>,
 }
 
@@ -33,7 +33,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A worker can't panic while it holds the lock; a poisoned state is still a whole one.
+        // A worker can't panic while it holds the lock, so even a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,10 +67,10 @@ impl Pool {
         }
     }
 
-    /// Queues an op; its result comes out of [`Pool::finished`] and the waker is called.
+    /// Queues an op. [`Pool::finished`] returns its result, and the waker is called when it is there.
     ///
     /// # Safety
-    /// As `Driver::submit`: the op's memory outlives the op.
+    /// The contract of `Driver::submit`: the op's memory outlives the op.
     pub(crate) unsafe fn submit(&mut self, token: Token, op: Op) {
         let mut state = self.shared.lock();
         state.queue.push_back((token, op));
@@ -89,7 +89,8 @@ impl Pool {
         if spawned.is_err() {
             let mut state = self.shared.lock();
             state.threads -= 1;
-            // With no thread at all the op is done here: late is better than never.
+            // There is no thread at all, so this thread carries out the op: a blocked loop is better than an op that
+            // never completes.
             if state.threads == 0
                 && let Some((token, op)) = state.queue.pop_back()
             {
@@ -101,7 +102,7 @@ impl Pool {
         }
     }
 
-    /// Takes an op back that no thread has begun.
+    /// Takes an op back if no thread has begun it. Returns whether it did.
     pub(crate) fn cancel(&mut self, token: Token) -> bool {
         let mut state = self.shared.lock();
         let before = state.queue.len();
@@ -109,7 +110,7 @@ impl Pool {
         state.queue.len() < before
     }
 
-    /// Moves the results that have come in out of the pool.
+    /// Moves the results of finished ops out of the pool.
     pub(crate) fn finished(&mut self, into: &mut Vec<(Token, i32)>) {
         into.append(&mut self.shared.lock().done);
     }
@@ -118,7 +119,8 @@ impl Pool {
 fn work(shared: &Shared) {
     block_signals();
     let mut state = shared.lock();
-    // An idle spell is one deadline, however often the thread is woken for work that another one takes.
+    // The deadline stays the same while the thread is woken for work that another thread takes, so that such wake-ups
+    // do not keep it alive.
     let mut deadline = Instant::now() + IDLE;
     loop {
         if let Some((token, op)) = state.queue.pop_front() {
@@ -145,7 +147,8 @@ fn work(shared: &Shared) {
     state.threads -= 1;
 }
 
-/// Signals are for the threads of the program: one that landed here would interrupt nobody's wait.
+/// Blocks signals in pool threads: a signal has to interrupt the loop's wait, and would not if a pool thread handled
+/// it.
 fn block_signals() {
     // SAFETY: a local set, filled before it is used; the mask is this thread's own.
     unsafe {
@@ -157,7 +160,7 @@ fn block_signals() {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // A forked child has none of the threads, and the lock may be held by one of them for ever.
+        // A forked child has none of the threads, and one of them may have held the lock during the fork.
         if !self.generation.is_current() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Which engines this machine and process can have, and why not the others.
+//! Which engines this process can open on this machine, and why it can't open the others.
 
 use std::io;
 
@@ -7,15 +7,15 @@ use crate::errno::named;
 use crate::locked;
 use crate::open::open;
 
-/// One engine: whether it can be had.
+/// Whether one engine can be opened.
 #[derive(Clone, Debug)]
 pub struct EngineReport {
     pub engine: Engine,
-    /// `None`: available; otherwise why not, in one line.
+    /// `None`: the engine can be opened. Otherwise the reason why not, in one line.
     pub reason: Option<String>,
 }
 
-/// Why an engine can't be had, in one line.
+/// The reason why an engine can't be opened, in one line.
 pub fn explain(engine: Engine, error: &io::Error) -> String {
     let Some(errno) = error.raw_os_error() else {
         return error.to_string();
@@ -26,8 +26,8 @@ pub fn explain(engine: Engine, error: &io::Error) -> String {
         (Engine::IoUring, libc::ENOMEM) => {
             let needed = Config::default().locked_memory(locked::limit()) / 1024;
             return format!(
-                "{}; a ring is {needed} KiB of locked memory, and the limit, which all processes of a user share, \
-                 is reached: raise it (ulimit -l; LimitMEMLOCK= of systemd)",
+                "{}; a ring takes {needed} KiB of locked memory, and the user's limit, which all processes of the \
+                 user share, is used up: raise it (ulimit -l; LimitMEMLOCK= of systemd)",
                 named(error)
             );
         }
@@ -37,7 +37,7 @@ pub fn explain(engine: Engine, error: &io::Error) -> String {
     format!("{}{cause}", named(error))
 }
 
-/// Opens and closes each engine to see.
+/// Opens and closes each engine to find out.
 pub fn engine_report(config: &Config) -> Vec<EngineReport> {
     let small = Config {
         entries: 8,

@@ -1,4 +1,5 @@
-//! What an engine counts about itself: plain counters, bumped on the loop's thread, read at any time.
+//! What an engine counts about itself: plain counters. The loop's thread increments them; anybody may read them at
+//! any time.
 
 use crate::ops::OpKind;
 
@@ -11,20 +12,22 @@ pub struct Stats {
     completed: [u64; KINDS],
     /// System calls the engine made.
     pub syscalls: u64,
-    /// Time inside the waiting call, in nanoseconds.
+    /// Time in the system call that waits, in nanoseconds.
     pub wait_ns: u64,
-    /// Ops in flight now, the engine's own excepted.
+    /// Ops in flight now. The engine's own entries do not count.
     pub in_flight: usize,
     pub in_flight_max: usize,
-    /// Buffers lent to the ring.
+    /// Buffers that the ring may receive into.
     pub buffers: u64,
-    /// Receives that found the buffer ring dry.
+    /// Receives that found no free buffer.
     pub buffer_exhaustions: u64,
-    /// Times the completion queue overflowed (nothing is lost: the kernel keeps a backlog).
+    /// Times the completion queue overflowed. Nothing is lost: the kernel keeps a backlog (`IORING_FEAT_NODROP` of
+    /// `io_uring_setup(2)`).
     pub overflows: u64,
-    /// Times epoll's set was made anew, because it reported a file that was closed while a duplicate lives.
+    /// Times the engine made a new epoll set, because the old one reported a file that had been closed while a
+    /// duplicate of it was open.
     pub rebuilds: u64,
-    /// What the engine does another way than it would like, and why: one line each.
+    /// One line for each thing that the engine does in a slower way than it could, with the reason.
     pub fallbacks: Vec<String>,
 }
 
@@ -36,31 +39,31 @@ impl Stats {
         }
     }
 
-    /// An op was handed over.
+    /// An op was submitted and is in flight.
     pub(crate) fn submit(&mut self, kind: OpKind) {
         self.submitted[kind as usize] += 1;
         self.in_flight += 1;
         self.in_flight_max = self.in_flight_max.max(self.in_flight);
     }
 
-    /// An op was done at its submission.
+    /// An op completed during its submission.
     pub(crate) fn done_at_once(&mut self, kind: OpKind) {
         self.submitted[kind as usize] += 1;
         self.completed[kind as usize] += 1;
     }
 
-    /// A completion was handed back; `terminal`: the op is over.
+    /// A completion was delivered. `terminal`: the op is over.
     pub(crate) fn complete(&mut self, kind: OpKind, terminal: bool) {
         self.completed[kind as usize] += 1;
         self.in_flight -= usize::from(terminal);
     }
 
-    /// Ops submitted, by kind, where there were any.
+    /// Ops submitted, by kind. Kinds without any are left out.
     pub fn submitted(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         by_kind(&self.submitted)
     }
 
-    /// Completions delivered, by kind, where there were any.
+    /// Completions delivered, by kind. Kinds without any are left out.
     pub fn completed(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         by_kind(&self.completed)
     }

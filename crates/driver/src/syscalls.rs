@@ -1,20 +1,20 @@
-//! What the system calls of ops have in common, and the calls that are made without an op. Knows nothing of ops.
+//! What the system calls of ops share, and the calls that are made without an op. This file knows no ops.
 
 use std::os::fd::RawFd;
 
-/// `-EAGAIN`: the fd is not ready, try again when it is.
+/// `-EAGAIN`: the fd is not ready; try again when it is.
 pub const AGAIN: i32 = -libc::EAGAIN;
 
-/// The result of a system call, negative as `-errno`.
+/// Turns the result of a system call into a count or `-errno`.
 pub(crate) fn check(result: i64) -> i32 {
     if result < 0 {
-        // SAFETY: errno of this thread, always readable.
+        // SAFETY: this thread's errno is always readable.
         return -unsafe { *libc::__errno_location() };
     }
     result as i32
 }
 
-/// Makes a call again while signals interrupt it, and counts the calls.
+/// Repeats a call while signals interrupt it, and counts the calls.
 pub(crate) fn retry(calls: &mut u64, mut call: impl FnMut() -> i32) -> i32 {
     loop {
         *calls += 1;
@@ -25,7 +25,7 @@ pub(crate) fn retry(calls: &mut u64, mut call: impl FnMut() -> i32) -> i32 {
     }
 }
 
-/// The pending error of a socket (`SO_ERROR`), as a result.
+/// The pending error of a socket (`SO_ERROR`), as `-errno`.
 pub fn socket_error(fd: RawFd) -> i32 {
     let mut error: i32 = 0;
     let mut len = size_of::<i32>() as libc::socklen_t;
@@ -42,7 +42,8 @@ pub fn socket_error(fd: RawFd) -> i32 {
     if result < 0 { result } else { -error }
 }
 
-/// Which of `events` an fd has now, as `poll(2)` with no timeout tells; `POLLERR` and `POLLHUP` besides.
+/// The events out of `events` that an fd has now, and `POLLERR` and `POLLHUP`: `poll(2)` with a timeout of zero.
+/// [`AGAIN`]: none.
 pub fn poll_now(fd: RawFd, events: u32) -> i32 {
     let mut entry = libc::pollfd {
         fd,
@@ -61,9 +62,9 @@ pub fn poll_now(fd: RawFd, events: u32) -> i32 {
     }
 }
 
-/// What kind of file it is: the type bits of `st_mode` (`S_IFMT`), or `-errno`.
+/// The type bits of a file's `st_mode` (`S_IFMT`), or `-errno`.
 pub(crate) fn file_type(fd: RawFd) -> i32 {
-    // SAFETY: a stat of zeros is a value; fstat fills it or fails.
+    // SAFETY: all zeros is a valid stat; fstat fills it or fails.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a local structure to fill.
     match check(i64::from(unsafe { libc::fstat(fd, &raw mut status) })) {

@@ -1,11 +1,11 @@
-//! A map by token.
+//! A map whose keys are tokens.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::completion::Token;
 
-/// Tokens are unique numbers already: spreading their bits is all the hashing they need.
+/// Spreads the bits of a token. Tokens are unique numbers already, so they need no other hashing.
 #[derive(Default)]
 pub(crate) struct TokenHasher(u64);
 

@@ -1,4 +1,4 @@
-//! Wakes a sleeping engine from any thread, with a system call only when it sleeps.
+//! Wakes a sleeping engine from any thread. Makes a system call only when the engine sleeps.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -14,14 +14,14 @@ const NOTIFIED: u8 = 2;
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,
-    /// `None`: wakes nobody. Locked to write to a sleeper and to be closed.
+    /// `None`: the waker does nothing. The lock is held to write to the event and to close it.
     event: Mutex<Option<OwnedFd>>,
-    /// The event's number, good for as long as the engine lives.
+    /// The event's fd. Only valid while the engine lives.
     fd: RawFd,
     generation: Generation,
 }
 
-/// A handle to wake an engine; cheap to clone, good on any thread, harmless after the engine is gone.
+/// A handle that wakes an engine. Cheap to clone, usable on any thread, harmless after the engine was dropped.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
@@ -42,7 +42,7 @@ impl Waker {
         })))
     }
 
-    /// A waker that wakes nobody.
+    /// A waker that does nothing.
     pub fn detached() -> Waker {
         Waker(Arc::new(Shared {
             state: AtomicU8::new(RUNNING),
@@ -52,15 +52,15 @@ impl Waker {
         }))
     }
 
-    /// Closes the event, once the engine is gone: from now on this waker and its clones wake nobody.
+    /// Closes the event once the engine has gone. Afterwards this waker and its clones do nothing.
     pub fn detach(&self) {
         if let Some(mut event) = self.event() {
             *event = None;
         }
     }
 
-    /// `None` in a forked child: a thread that the child does not have may hold the lock for ever, and the event is the
-    /// parent's.
+    /// Locks the event. `None` in a forked child: a thread that the child does not have may hold the lock for ever,
+    /// and the event belongs to the parent.
     fn event(&self) -> Option<MutexGuard<'_, Option<OwnedFd>>> {
         let lock = || self.0.event.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.generation.is_current().then(lock)
@@ -70,21 +70,21 @@ impl Waker {
         self.0.fd
     }
 
-    /// Ends the engine's wait, or makes its next one return at once. What was published before this call is seen by
-    /// the loop after that wait.
+    /// Ends the engine's wait, or makes its next wait return at once. After that wait the loop sees everything that
+    /// this thread wrote before this call.
     pub fn wake(&self) {
         if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP
             && let Some(event) = self.event()
             && let Some(event) = &*event
         {
             let one = 1u64;
-            // SAFETY: eight readable bytes, an fd that is open while the lock is held. It can only fail when the counter is
-            // full, which wakes just as well.
+            // SAFETY: eight readable bytes, and an fd that is open while the lock is held. The write can only fail
+            // when the counter is full, and then the engine wakes as well (eventfd(2)).
             unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
         }
     }
 
-    /// Before a wait: true if the engine may sleep, false if a wake-up has come already.
+    /// Called before a wait. True if the engine may sleep, false if a wake-up has come already.
     pub(crate) fn fall_asleep(&self) -> bool {
         self.0
             .state
@@ -92,14 +92,15 @@ impl Waker {
             .is_ok()
     }
 
-    /// After a wait. The event is drained by whoever sees it readable ([`Waker::drain`]).
+    /// Called after a wait. It leaves the event readable: the engine that sees it readable calls [`Waker::drain`].
     pub(crate) fn awake(&self) {
         self.0.state.swap(RUNNING, Ordering::AcqRel);
     }
 
     pub(crate) fn drain(&self) {
         let mut count = 0u64;
-        // SAFETY: eight writable bytes; EAGAIN when there is nothing, which is fine. The engine that drains still has its fd.
+        // SAFETY: eight writable bytes. EAGAIN means that there is nothing to drain. The calling engine still has its
+        // fd.
         unsafe { libc::read(self.fd(), (&raw mut count).cast(), 8) };
     }
 }
@@ -108,13 +109,13 @@ impl Waker {
 mod tests {
     use super::*;
 
-    /// A thread of the parent may be waking the engine at the moment of the fork.
+    /// A thread of the parent may hold the lock, to wake the engine, at the moment of the fork.
     #[test]
     fn a_forked_child_waits_for_no_lock() {
         let waker = Waker::new().expect("an eventfd");
         assert!(waker.fall_asleep());
         let held = waker.event();
-        // SAFETY: the child calls what is tested and leaves; alarm(2) ends it if that hangs.
+        // SAFETY: the child only makes the calls under test and exits; alarm(2) ends it if they hang.
         let status = unsafe {
             match libc::fork() {
                 0 => {
@@ -132,7 +133,7 @@ mod tests {
         };
         assert_eq!(status, 0);
         drop(held);
-        // And the parent was not woken by the child.
+        // The child has not woken the parent.
         let mut count = 0u64;
         // SAFETY: eight writable bytes.
         let read = unsafe { libc::read(waker.fd(), (&raw mut count).cast(), 8) };

@@ -1,5 +1,6 @@
-//! An accept that fails: errors of one connection are passed over, want of resources ends it by a completion, and after
-//! either the listener is as good as before. Each test body runs in a forked child, which it leaves crippled.
+//! Accepts that fail. The op skips errors of one connection, and ends with a completion if there are no fds or no
+//! memory. Afterwards the listener still works. Each test body runs in a forked child, because it breaks the process
+//! that it runs in.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,10 +19,10 @@ use std::time::Duration;
 use common::*;
 use proact_driver::{Config, Engine, Op, OpKind, Token, ops};
 
-/// One fork at a time, so that no child inherits another test's files.
+/// Lets only one test fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// On every engine, and on a ring that must accept by the system call.
+/// Runs a body on every engine, and on a ring that has to accept by the system call.
 fn on_each(body: fn(&mut Rig)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let denied = Config {
@@ -49,7 +50,7 @@ fn client(listener: &TcpListener) -> TcpStream {
     TcpStream::connect(listener.local_addr().unwrap()).unwrap()
 }
 
-/// The next completion is a connection.
+/// Asserts that the next completion is a connection, and returns it.
 fn accepted(rig: &mut Rig, token: Token) -> OwnedFd {
     let got = rig.next(token);
     assert!(got.more && got.result >= 0, "{got:?}");
@@ -57,18 +58,18 @@ fn accepted(rig: &mut Rig, token: Token) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(got.result) }
 }
 
-/// No fd can be had at or above `limit`.
+/// Limits fds to numbers below `limit`.
 fn limit_files(limit: RawFd) {
     let limit = libc::rlimit {
         rlim_cur: limit as u64,
         rlim_max: 4096,
     };
-    // SAFETY: a local structure; the limit is this child's own.
+    // SAFETY: a local structure; the limit only applies to this child.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     assert_eq!(result, 0);
 }
 
-/// Takes every fd below the limit.
+/// Opens files until every number below the limit is taken.
 fn take_all_files() -> Vec<OwnedFd> {
     // SAFETY: fresh fds.
     let dup = || unsafe {
@@ -83,21 +84,21 @@ fn no_file_is_left() {
     on_each(|rig| {
         let listener = listener();
         let mut clients = vec![client(&listener)];
-        // Until the first wait a ring takes what it needs for itself.
+        // The first wait opens the fds that a ring needs.
         rig.turn(Some(Duration::ZERO));
         limit_files(200);
         let mut taken = take_all_files();
-        // At submission, with a connection there; and again.
+        // The accept fails at its submission, while a connection is there. This happens several times.
         for _ in 0..3 {
             let token = rig.submit(accept(&listener));
             assert!(rig.poll(token).is_none(), "not at submission");
             assert_eq!(rig.result(token), -libc::EMFILE);
         }
-        // Once there are some again, everybody is served.
+        // Once there are free fds again, the accept takes every connection.
         taken.truncate(taken.len() - 5);
         let token = rig.submit(accept(&listener));
         let mut served = vec![accepted(rig, token)];
-        // Then in flight.
+        // Now the accept fails in flight.
         clients.extend((0..3).map(|_| client(&listener)));
         served.extend((0..1).map(|_| accepted(rig, token)));
         let before = rig.driver.stats().syscalls;
@@ -114,7 +115,7 @@ fn no_file_is_left() {
     });
 }
 
-/// `accept4` of this thread first fails with `errors`, in their order; the last one without end if `forever`.
+/// Makes `accept4` of this thread fail with `errors` in their order, and with the last of them for ever if `forever`.
 fn fail_accepts(errors: Vec<i32>, forever: bool) {
     const RECEIVE: libc::c_ulong = 0xc050_2100;
     const SEND: libc::c_ulong = 0xc018_2101;
@@ -135,7 +136,7 @@ fn fail_accepts(errors: Vec<i32>, forever: bool) {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: a local program; what it filters is this thread of a child that ends soon.
+    // SAFETY: a local program. It filters only this thread, in a child that ends soon.
     let supervisor = unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         libc::syscall(
@@ -149,7 +150,7 @@ fn fail_accepts(errors: Vec<i32>, forever: bool) {
     std::thread::spawn(move || {
         let mut errors = errors.into_iter().peekable();
         loop {
-            // SAFETY: zeros are a value of both; each request is as long as its number says.
+            // SAFETY: all zeros is valid for both structures, and each request has the size that its number encodes.
             unsafe {
                 let mut asked: libc::seccomp_notif = std::mem::zeroed();
                 if libc::ioctl(supervisor, RECEIVE, &raw mut asked) != 0 {
@@ -171,8 +172,8 @@ fn fail_accepts(errors: Vec<i32>, forever: bool) {
     });
 }
 
-/// A ring makes no system call that could be made to fail; what it does with an error is proved by the ring that is
-/// denied the opcode.
+/// A ring makes no accept4 that could be made to fail. So the ring that is denied the opcode shows what a ring does
+/// with an error.
 fn accepts_by_itself(rig: &Rig) -> bool {
     rig.driver
         .features()

@@ -1,5 +1,5 @@
-//! The buffers of multishot receives: too few, held for long, given back late. Readiness engines have memory of their
-//! own for them, and must look the same.
+//! The buffers of multishot receives: there are too few, they are held for long or given back late. Readiness engines
+//! receive into other memory, and must behave in the same way.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ fn few(deny: &[&str]) -> Config {
     }
 }
 
-/// Every engine, and the ring once more without its buffer ring.
+/// Every engine, and a second ring without its buffer ring.
 fn rigs() -> Vec<(Rig, String)> {
     let mut rigs: Vec<_> = Engine::ALL
         .into_iter()
@@ -56,7 +56,7 @@ fn more_connections_than_buffers() {
                 "{name}: the buffers were enough, this proves nothing"
             );
         }
-        // The receives are still armed after all that.
+        // The receives are still in flight.
         for ((a, _), token) in pairs.iter_mut().zip(&tokens) {
             a.write_all(b"more").unwrap();
             assert_eq!(rig.bytes(*token, 4), b"more", "{name}");
@@ -140,7 +140,7 @@ fn a_holder_of_everything_stops_only_receiving_and_does_not_spin() {
         }
         if rig.is_uring() {
             assert_eq!(rig.held.len(), 8, "{name}");
-            // With every buffer held a wait sleeps: it does not go round and round for buffers.
+            // While every buffer is held a wait sleeps, and does not spin for a buffer.
             let exhaustions = rig.driver.stats().buffer_exhaustions;
             let begun = std::time::Instant::now();
             rig.turn(Some(Duration::from_millis(30)));
@@ -150,11 +150,11 @@ fn a_holder_of_everything_stops_only_receiving_and_does_not_spin() {
                 begun.elapsed()
             );
             assert_eq!(rig.driver.stats().buffer_exhaustions, exhaustions, "{name}");
-            // Everything else goes on.
+            // Other ops still work.
             let (mut c, d) = pair();
             c.write_all(b"single").unwrap();
             assert_eq!(rig.run(recv(&d, buffer(8))), 6, "{name}");
-            // A receive that starves can be cancelled.
+            // A receive without a buffer can be cancelled.
             let (mut e, f) = pair();
             e.write_all(b"starved").unwrap();
             let starved = rig.submit(recv_multi(&f));
@@ -223,8 +223,8 @@ fn odd_configurations_work() {
     }
 }
 
-/// The buffer ring itself has to grow, over and over, while buffers are held, given back late, and the completion queue
-/// overflows.
+/// The buffer ring has to grow again and again while buffers are held and given back late and while the completion
+/// queue overflows.
 #[test]
 fn bursts_that_grow() {
     for small in [false, true] {
@@ -245,7 +245,7 @@ fn bursts_that_grow() {
             let tokens: Vec<_> = pairs.iter().map(|(_, b)| rig.submit(recv_multi(b))).collect();
             rig.turn(Some(Duration::ZERO));
             for round in 0..8u8 {
-                // Now and then more is held than the ring of entries has room for.
+                // In some rounds more buffers are held than the buffer ring has entries.
                 rig.holds = round % 2 == 0;
                 let pieces = 1 + u8::from(round > 3) * 3;
                 for (index, (a, _)) in pairs.iter_mut().enumerate() {
@@ -273,14 +273,15 @@ fn bursts_that_grow() {
     }
 }
 
-/// Dropped with a receive in flight, as after a `shutdown` that came to its limit: the kernel may still write to them.
+/// A driver that is dropped with a receive in flight, as after a `shutdown` that reached its limit, must not unmap
+/// the buffers: the kernel may still write to them.
 #[test]
 fn buffers_outlive_a_driver_that_ops_are_left_of() {
     let Ok(mut driver) = open(Engine::IoUring, &Config::default()) else {
         return;
     };
     let (mut a, b) = pair();
-    // SAFETY: the op points at no memory of ours.
+    // SAFETY: the op points at no memory.
     assert_eq!(unsafe { driver.submit(1, recv_multi(&b)) }, Submitted::Pending);
     a.write_all(b"bytes").unwrap();
     let mut batch = Vec::new();
@@ -291,7 +292,7 @@ fn buffers_outlive_a_driver_that_ops_are_left_of() {
     drop(driver);
     let page = data.map_addr(|address| address & !4095);
     let mut resident = 0u8;
-    // SAFETY: it reads nothing, and tells of one page.
+    // SAFETY: mincore reads no memory of the page, and writes one byte for it.
     let result = unsafe { libc::mincore(page.cast_mut().cast(), 4096, &raw mut resident) };
     assert_eq!(result, 0, "unmapped");
 }

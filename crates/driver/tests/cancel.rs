@@ -1,4 +1,4 @@
-//! Cancelling: always of an op that was seen in flight first; and its race with the data.
+//! Cancels ops that are proved to be in flight first, and lets a cancel race with the data.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use std::time::Duration;
 use common::*;
 use proact_driver::{Op, Token, ops};
 
-/// Cancels an op that is in flight, and expects just that.
+/// Cancels an op that is in flight, and expects `-ECANCELED`.
 fn cancels(rig: &mut Rig, op: Op) {
     let token = rig.submit(op);
     rig.assert_pending(token);
@@ -41,7 +41,7 @@ on_every_engine! {
             let (reader, _writer) = pipe(flags);
             cancels(&mut rig, read(&reader, memory, -1));
         }
-        // None of them took what came afterwards.
+        // None of the cancelled ops took the bytes that came afterwards.
         a.write_all(b"mine").unwrap();
         assert_eq!(rig.run(recv(&b, memory)), 4);
         assert_eq!(&memory[..4], b"mine");
@@ -65,7 +65,7 @@ on_every_engine! {
             assert_eq!(rig.run(write(&writer, all, -1)), 65536);
             cancels(&mut rig, write(&writer, block, -1));
         }
-        // Nothing was sent but what filled the socket.
+        // Only the bytes that filled the socket were sent.
         drop(a);
         let mut received = Vec::new();
         let mut b = b;
@@ -82,15 +82,15 @@ on_every_engine! {
         for _ in 0..3 {
             rig.turn(Some(Duration::ZERO));
         }
-        // The connection is still to be had.
+        // No cancelled accept took the connection.
         assert!(listener.accept().is_ok());
     }
 
     fn a_connect(rig) {
-        // A listener whose backlog is full leaves a connect waiting: its SYN goes unanswered.
+        // A listener with a full backlog does not answer the SYN, so a connect waits.
         let listener = listener();
         let port = listener.local_addr().unwrap().port();
-        // SAFETY: a listening socket of ours.
+        // SAFETY: the fd is an open listening socket.
         unsafe { libc::listen(listener.as_raw_fd(), 0) };
         let filler = socket();
         assert_eq!(rig.run(connect(&filler, port)), 0);
@@ -125,14 +125,14 @@ on_every_engine! {
         rig.cancel(token);
         rig.cancel(token);
         rig.turn(Some(Duration::ZERO));
-        // Twice, and before the engine has even seen it.
+        // Cancel an op twice, and before a wait has handed it to the kernel.
         let token = rig.submit(recv(&b, memory));
         rig.cancel(token);
         rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
         let token = rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events: POLLOUT }));
         assert!(rig.next(token).more);
-        // It is between two polls now.
+        // The op is between two polls now.
         rig.cancel(token);
         assert_eq!(rig.result(token), CANCELED);
         let token = rig.submit(recv(&b, memory));
@@ -143,13 +143,13 @@ on_every_engine! {
     fn a_cancel_that_ends_the_op_says_so(rig) {
         let (mut a, b) = pair();
         let memory = buffer(8);
-        // It has been handed over: only io_uring has it where a cancel may come too late.
+        // A wait has handed the op over. On io_uring the kernel has it now, so a cancel may come too late.
         let token = rig.submit(recv(&b, memory));
         rig.assert_pending(token);
         assert_eq!(rig.cancel(token), !rig.is_uring());
         assert!(!rig.cancel(token), "{}: it is cancelled already", rig.engine.name());
         assert_eq!(rig.result(token), CANCELED);
-        // It has not: no entry is left of it, and nothing that comes now is its own.
+        // No wait has handed these ops over: the cancel removes their entries, and later bytes are not theirs.
         for op in [recv(&b, memory), recv_multi(&b), Op::Poll(ops::Poll { fd: b.as_raw_fd(), events: POLLIN })] {
             let token = rig.submit(op);
             assert!(rig.cancel(token), "{}: {op:?}", rig.engine.name());
@@ -160,7 +160,7 @@ on_every_engine! {
             assert_eq!((got.result, got.more), (CANCELED, false), "{}: {op:?}", rig.engine.name());
             assert_eq!(rig.run(recv(&b, memory)), 1);
         }
-        // Behind another one that stays.
+        // The cancel removes the right op from between two that stay.
         let (_c, d) = pair();
         let stays = rig.submit(recv(&d, buffer(8)));
         let gone = rig.submit(recv(&b, memory));
@@ -173,7 +173,7 @@ on_every_engine! {
     }
 
     fn against_data(rig) {
-        // Whoever wins, the bytes are delivered once: by the op that was cancelled or by the next.
+        // Whether the cancel or the data wins, the bytes are delivered once: by the cancelled op or by the next one.
         let (mut a, b) = tcp_pair();
         for round in 0..2000u32 {
             let memory = buffer(8);
@@ -230,7 +230,7 @@ on_every_engine! {
     }
 
     fn pool_work_that_has_not_begun(rig) {
-        // More opens of a fifo than the pool has threads: the last ones wait in its queue.
+        // The test opens a fifo more often than the pool has threads, so the last ops wait in its queue.
         let directory = Directory::new();
         let fifo = directory.0.join("fifo");
         // SAFETY: a path that ends in a zero byte.

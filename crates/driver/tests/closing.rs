@@ -1,4 +1,4 @@
-//! Closing under ops in flight, and numbers that are used again: no byte may reach the wrong op.
+//! Closes fds with ops in flight, and uses their numbers again: no byte may reach the wrong op.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,12 +17,13 @@ use std::time::Duration;
 use common::*;
 use proact_driver::{Op, Token, ops};
 
-/// Numbers are used again naturally, lowest first: only if no other test opens files meanwhile.
+/// Lets only one test open files at a time, because the kernel gives out the lowest free number: so numbers are used
+/// again only if no other test takes them.
 static ALONE: Mutex<()> = Mutex::new(());
 
 const GENERATIONS: u32 = 100_000;
 
-/// What a generation is owed.
+/// What the model knows about one use of a number: its receive, and the bytes that must reach it.
 struct Generation {
     tag: [u8; 4],
     memory: Option<&'static mut [u8]>,
@@ -78,7 +79,7 @@ on_every_engine! {
             let token = rig.submit(op);
             open.insert(token, Generation { tag, memory, received: Vec::new() });
             match random.below(4) {
-                // Received for certain, then closed under the (next) receive.
+                // The bytes are received, then the fd is closed with the (next) receive in flight.
                 0 => {
                     a.write_all(&tag).unwrap();
                     let begun = std::time::Instant::now();
@@ -88,14 +89,14 @@ on_every_engine! {
                         assert!(begun.elapsed() < LIMIT, "{}: no data", rig.engine.name());
                     }
                 }
-                // Handed over, and data comes as the close does.
+                // The receive is with the kernel, and data comes together with the close.
                 1 => {
                     rig.turn(Some(Duration::ZERO));
                     a.write_all(&tag).unwrap();
                 }
-                // Closed before it is handed over.
+                // The fd is closed before the kernel has the receive.
                 2 => {}
-                // In flight; data only after the close was asked for.
+                // The receive is in flight, and data comes only after the close was submitted.
                 _ => rig.turn(Some(Duration::ZERO)),
             }
             closes.push(rig.submit(Op::Close(ops::Close { fd })));
@@ -111,7 +112,7 @@ on_every_engine! {
             closes.retain(|close| rig.poll(*close).is_none());
             open.is_empty() && closes.is_empty()
         });
-        // A few numbers, each used again thousands of times.
+        // The kernel gave out a few numbers, each of them thousands of times.
         assert!(numbers.len() < 20, "{}: {} numbers", rig.engine.name(), numbers.len());
     }
 
@@ -145,7 +146,8 @@ on_every_engine! {
     }
 
     fn close_between_two_polls(rig) {
-        // A level-triggered poll that has just fired is with nobody; its number must not be polled again.
+        // After a level-triggered poll has fired, neither the kernel nor a queue has it. It must not poll the number
+        // again.
         let (mut a, b) = pair();
         a.write_all(b"x").unwrap();
         let fd = b.into_raw_fd();

@@ -1,4 +1,4 @@
-//! Which engines this machine has; the choice by name; what the counters count.
+//! The engines of this machine, the choice of one by name, and what the counters count.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ fn names() {
 
 on_every_engine! {
     fn system_calls_are_counted(rig) {
-        // A connection on which messages come one by one: each costs the wait, and the receive where that is a call.
+        // Messages come one by one on a connection. Each costs the wait, and on readiness engines also the receive.
         let (mut a, b) = pair();
         let token = rig.submit(recv_multi(&b));
         for _ in 0..3 {
@@ -57,7 +57,7 @@ on_every_engine! {
         let expected = if rig.is_uring() { 100 } else { 200 };
         assert!((expected..expected + 5).contains(&made), "{}: {made}", rig.engine.name());
 
-        // Nothing to do and no time to wait: a ring knows it without a call.
+        // There is nothing to do and the timeout is zero: a ring can tell without a system call.
         rig.turn(Some(Duration::ZERO));
         let before = rig.driver.stats().syscalls;
         for _ in 0..100 {
@@ -89,7 +89,7 @@ on_every_engine! {
         assert!(made(&mut rig, Call::IsOpen { fd }).0 >= 0);
         assert_eq!(made(&mut rig, Call::IsOpen { fd: 1 << 30 }), (-libc::EBADF, 1));
 
-        // SAFETY: an address of zeros is a value.
+        // SAFETY: all zeros is a valid address.
         let mut room: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let mut len = size_of_val(&room) as libc::socklen_t;
         let call = Call::PeerAddress { fd, room: &mut room, len: &mut len };

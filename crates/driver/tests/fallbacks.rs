@@ -1,4 +1,4 @@
-//! What the ring does without: the same behaviour with each opcode and each feature refused, and a line that says so.
+//! A ring behaves in the same way when any opcode or feature is refused, and reports each refusal in a line.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ fn denied(words: &[&str]) -> Config {
     }
 }
 
-/// What every ring must be able to do, whatever it lacks.
+/// Runs everything that every ring must be able to do, whatever the kernel refuses.
 fn everything(rig: &mut Rig) {
     connections(rig);
     polls(rig);
@@ -150,7 +150,7 @@ fn files(rig: &mut Rig) {
     assert!(fd >= 0, "{fd}");
     // SAFETY: a fresh fd.
     let fd = apart(unsafe { OwnedFd::from_raw_fd(fd) });
-    // SAFETY: the close below is the only one.
+    // SAFETY: only the close below closes the fd.
     let file = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
     assert_eq!(rig.run(write(&*file, bytes(b"0123456789"), 0)), 10);
     let out = vectors(&mut [bytes(b"ab"), bytes(b"c")]);
@@ -177,7 +177,7 @@ fn files(rig: &mut Rig) {
         })),
         10
     );
-    // SAFETY: a statx of zeros is a value.
+    // SAFETY: all zeros is a valid statx.
     let status: &'static mut libc::statx = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
     let buf = std::ptr::from_mut(status);
     assert_eq!(
@@ -190,7 +190,7 @@ fn files(rig: &mut Rig) {
         })),
         0
     );
-    // SAFETY: the op is over; the memory is leaked.
+    // SAFETY: the op is over and the memory is leaked.
     assert_eq!(unsafe { (*buf).stx_size }, 10);
     let (reader, writer) = pipe(0);
     let to = writer.as_raw_fd();
@@ -364,7 +364,7 @@ without! {
         "sendmsg", "shutdown", "splice", "statx", "write", "writev" => "splice", "recvmsg";
 }
 
-// The other engines do everything too: then a difference is the ring's.
+// The other engines run the same checks: so a failure only on the ring is a fault of the ring.
 on_every_engine! {
     fn everything_on_every_engine(rig) {
         everything(&mut rig);
@@ -382,7 +382,7 @@ fn a_ring_that_cannot_wait_or_cancel_is_none() {
             Err(error) => report_missing(Engine::IoUring, &error),
         }
     }
-    // The other engines do not care.
+    // Denials of the ring do not affect the other engines.
     assert!(open(Engine::Epoll, &denied(&["poll_add"])).is_ok());
 }
 

@@ -1,5 +1,5 @@
-//! Numbers at and above FD_SETSIZE: a clear error from select, no difference for the others. One test, for it takes
-//! up the file numbers of the whole process.
+//! Fds at and above FD_SETSIZE: select returns a clear error, the other engines work as usual. This file has one
+//! test, because it uses up the numbers of the whole process.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use proact_driver::{Config, Engine, Op, engine_report, open, ops};
 
 #[test]
 fn numbers_past_the_set() {
-    // Opened while numbers are low.
+    // Open the engines while numbers are still low.
     let mut rigs: Vec<Rig> = Engine::ALL.into_iter().filter_map(Rig::open).collect();
     let (mut low, low_end) = pair();
     let fillers: Vec<File> = (0..1100).map(|_| File::open("/dev/null").unwrap()).collect();
@@ -40,7 +40,7 @@ fn numbers_past_the_set() {
             ] {
                 assert_eq!(rig.run(op), -libc::ERANGE, "{op:?}");
             }
-            // What need not wait works all the same.
+            // Ops that need not wait work.
             assert_eq!(rig.run(send(&b, bytes(b"no need to wait"))), 15);
             std::io::Read::read_exact(&mut a, &mut [0; 15]).unwrap();
             let closed = b.try_clone().unwrap().into_raw_fd();
@@ -57,7 +57,7 @@ fn numbers_past_the_set() {
             rig.cancel(multi);
             assert_eq!(rig.result(multi), CANCELED, "{name}");
         }
-        // Nothing of what was watched before is damaged.
+        // Ops on low numbers still work.
         rig.assert_pending(early);
         low.write_all(b"low").unwrap();
         assert_eq!(rig.bytes(early, 3), b"low", "{name}");
@@ -65,7 +65,7 @@ fn numbers_past_the_set() {
         assert_eq!(rig.result(early), CANCELED, "{name}");
     }
 
-    // An engine that is opened now can't have its own wake-up event below the limit.
+    // An engine that is opened now can't watch its own wake-up event, whose number is too high.
     let error = open(Engine::Select, &Config::default()).err().unwrap();
     assert_eq!(error.raw_os_error(), Some(libc::ERANGE));
     let report = engine_report(&Config::default());

@@ -1,4 +1,4 @@
-//! A ring of eight entries, flooded far past its completion queue: nothing is lost.
+//! A ring of eight entries gets far more completions than its queue holds, and loses none.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ fn rigs() -> Vec<Rig> {
         cq_entries: 16,
         ..Config::default()
     };
-    // select is out of this: with so many files open its numbers run out (see fd_setsize.rs).
+    // select is left out: these tests open more files than it can watch (see fd_setsize.rs).
     [Engine::IoUring, Engine::Epoll, Engine::Poll]
         .into_iter()
         .filter_map(|engine| Rig::with(engine, &small))
@@ -118,8 +118,8 @@ fn multishots_survive_the_flood() {
     }
 }
 
-/// With the completion queue full the kernel ends a multishot accept with a connection (a result, and no
-/// `IORING_CQE_F_MORE`): it is armed again, and nobody hears of that.
+/// When the completion queue is full, the kernel ends a multishot accept with a connection (a result without
+/// `IORING_CQE_F_MORE`). The engine submits the accept again, and the submitter does not notice.
 #[test]
 fn an_accept_that_ends_with_a_connection_goes_on() {
     for mut rig in rigs() {

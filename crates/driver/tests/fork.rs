@@ -1,4 +1,4 @@
-//! A fork with ops in flight: the child is told, and whatever it does then does not reach the parent.
+//! A fork with ops in flight: the child gets an error, and nothing that it does reaches the parent.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use std::time::Duration;
 use common::*;
 use proact_driver::{Completion, Op, Submitted, ops};
 
-/// One fork at a time, so that no child inherits another test's files.
+/// Lets only one test fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
 
 on_every_engine! {
@@ -46,11 +46,11 @@ on_every_engine! {
             if !told(driver.wait(Some(Duration::from_millis(1)), &mut batch)) || !told(driver.wait(None, &mut batch)) {
                 return 1;
             }
-            // None of these may touch the parent's ring or set, nor memory that the child did not inherit.
+            // None of these calls may touch the parent's ring or epoll set, or memory that the child did not inherit.
             driver.cancel(0);
             // SAFETY: polls and closes point at no memory.
             let submitted = unsafe { driver.submit(99, Op::Poll(ops::Poll { fd, events: POLLIN })) };
-            // SAFETY: as above.
+            // SAFETY: polls and closes point at no memory.
             let closed = unsafe { driver.submit(100, Op::Close(ops::Close { fd })) };
             if submitted != Submitted::Ready(-libc::EOWNERDEAD) || closed != Submitted::Ready(-libc::EOWNERDEAD) {
                 return 2;
@@ -68,7 +68,7 @@ on_every_engine! {
                 return 5;
             }
             driver.shutdown(Duration::from_secs(1));
-            // SAFETY: the child leaves without unwinding, so nobody drops it again.
+            // SAFETY: the child exits without unwinding, so the driver is not dropped twice.
             let owned = unsafe { std::ptr::read(driver) };
             drop(owned);
             0
@@ -89,14 +89,15 @@ on_every_engine! {
     }
 
     fn the_child_keeps_its_own_memory(rig) {
-        // What the child did not inherit left holes, which it fills; dropping the engine must not unmap what is there.
+        // The memory that the child did not inherit left holes in its address space. The child maps memory there, and
+        // dropping the engine must not unmap it.
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (_a, b) = pair();
         let token = rig.submit(recv_multi(&b));
         rig.assert_pending(token);
         let driver = &mut rig.driver;
         let code = forked(|| {
-            // SAFETY: fresh anonymous mappings, written within their length; the child leaves without unwinding.
+            // SAFETY: fresh anonymous mappings, written within their length; the child exits without unwinding.
             unsafe {
                 let mut mappings = Vec::new();
                 for pages in [1, 1, 2, 4, 16, 64, 80, 96] {
@@ -148,7 +149,7 @@ on_every_engine! {
         assert_eq!(rig.run(read(&file, memory, 0)), 16);
         let driver = &mut rig.driver;
         let code = forked(|| {
-            // SAFETY: the child leaves without unwinding, so nobody drops it again.
+            // SAFETY: the child exits without unwinding, so the driver is not dropped twice.
             drop(unsafe { std::ptr::read(driver) });
             0
         });

@@ -1,4 +1,4 @@
-//! Nothing is left behind: not by a shutdown with ops in flight, not by a drop without one.
+//! Neither a shutdown with ops in flight nor a drop without a shutdown leaves anything behind.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use proact_driver::{Config, Engine, Op, Submitted, open, ops};
 
-/// One test at a time: the files of the process are counted.
+/// Lets only one test run at a time, because each counts the files of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn files() -> usize {
@@ -35,7 +35,7 @@ impl Count {
         Count(files(), alone)
     }
 
-    /// The kernel lets go of a ring's last files a moment after the ring is closed.
+    /// Waits, because the kernel drops a ring's last files some time after the ring is closed.
     fn end(self, name: &str) {
         let begun = Instant::now();
         while files() != self.0 {
@@ -50,7 +50,7 @@ impl Count {
     }
 }
 
-/// The far end must see the end of the stream: only then has nobody a reference to the near end's file.
+/// The far end must see the end of the stream: it comes only when nothing refers to the near end's file any more.
 fn assert_really_closed(mut far: impl Read, name: &str) {
     let mut rest = Vec::new();
     let result = far.read_to_end(&mut rest);
@@ -78,7 +78,7 @@ fn shutdown_with_everything_in_flight() {
         let (reader, _writer) = pipe(0);
         let listener = listener();
         fill(b.as_raw_fd());
-        // Owned by the test, not leaked: it is freed after the shutdown has said that nothing is in flight.
+        // The test frees this memory after the shutdown has reported that no op is in flight, so it must not leak it.
         let mut memory = vec![0u8; 100_000];
         let mut rig = Rig::with(engine, &Config::default()).unwrap();
         let ops = [
@@ -99,7 +99,7 @@ fn shutdown_with_everything_in_flight() {
         ];
         let tokens: Vec<_> = ops.into_iter().map(|op| rig.submit(op)).collect();
         tokens.iter().for_each(|token| rig.assert_pending(*token));
-        // Some more that were never handed over.
+        // This op never reaches the kernel.
         rig.submit(recv_multi(&a));
         let begun = Instant::now();
         assert_eq!(rig.driver.shutdown(LIMIT), 0, "{name}");
@@ -151,7 +151,7 @@ fn shutdown_closes_what_nobody_will_take() {
 
 #[test]
 fn shutdown_keeps_its_limit() {
-    // A fifo that nobody opens at the other end holds a pool thread for as long as it likes.
+    // Opening a fifo blocks a pool thread until another process opens the other end.
     let count = Count::begin();
     for engine in engines() {
         let directory = Directory::new();
@@ -192,7 +192,7 @@ fn shutdown_keeps_its_limit() {
             engine.name(),
             begun.elapsed()
         );
-        // Lets the thread go; what it opens, it closes.
+        // Lets the pool thread go on. It closes the fd that it has opened.
         drop(
             std::fs::File::options()
                 .read(true)
@@ -201,7 +201,7 @@ fn shutdown_keeps_its_limit() {
                 .unwrap(),
         );
     }
-    // A thread that was let go may still hold the waker's event for a moment.
+    // The pool thread may still hold the waker's event for a moment.
     count.end("limit");
 }
 
@@ -225,7 +225,7 @@ fn drop_without_shutdown() {
             if started {
                 rig.assert_pending(token);
             }
-            // Past the rig's own checks.
+            // Replaces the driver, so that the rig does not check the dropped one.
             let driver = std::mem::replace(&mut rig.driver, open(Engine::Poll, &Config::default()).unwrap());
             drop(driver);
             drop(b);

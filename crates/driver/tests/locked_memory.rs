@@ -1,5 +1,5 @@
-//! Locked memory, of which a user has little: how many rings fit, and what becomes of one that may not grow. Each body
-//! runs in a forked child as a user of its own, for the kernel counts by user.
+//! Users with little locked memory: how many rings fit, and what happens to a ring that may not grow. Each body runs
+//! in a forked child under its own user id, because the kernel counts by user.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::*;
 use proact_driver::{Config, Driver, Engine, explain, open};
 
-/// One fork at a time, so that no child inherits another test's files.
+/// Lets only one test fork at a time, so that no child inherits another test's files.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn limit(resource: libc::__rlimit_resource_t, value: u64) {
@@ -25,17 +25,17 @@ fn limit(resource: libc::__rlimit_resource_t, value: u64) {
         rlim_cur: value,
         rlim_max: value,
     };
-    // SAFETY: a local structure; the limit is this child's own.
+    // SAFETY: a local structure; the limit only applies to this child.
     let result = unsafe { libc::setrlimit(resource, &raw const limit) };
     assert_eq!(result, 0);
 }
 
-/// Runs `body` as a user that nobody else is, with `bytes` of locked memory.
+/// Runs `body` as a user without other processes, with `bytes` of locked memory.
 fn as_somebody(user: u32, bytes: u64, body: impl FnOnce()) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: it always succeeds.
+    // SAFETY: the call has no arguments and always succeeds.
     if unsafe { libc::geteuid() } != 0 {
-        let _ = writeln!(std::io::stderr(), "NOT TESTED: only root becomes another user");
+        let _ = writeln!(std::io::stderr(), "NOT TESTED: only root can change its user id");
         return;
     }
     let code = forked(|| {
@@ -43,7 +43,7 @@ fn as_somebody(user: u32, bytes: u64, body: impl FnOnce()) {
             limit(libc::RLIMIT_NOFILE, 4000);
             limit(libc::RLIMIT_MEMLOCK, bytes);
             let user = user + std::process::id() % 10_000 * 10;
-            // SAFETY: the child's own ids; root's capabilities go with them.
+            // SAFETY: only the child's ids change, and root's capabilities go with them.
             let result = unsafe { libc::setresuid(user, user, user) };
             assert_eq!(result, 0);
             body();
@@ -83,7 +83,7 @@ fn two_hundred_rings_fit_in_8_mib() {
         };
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
         assert!(drivers.len() >= 200, "only {} fit", drivers.len());
-        // And what is computed is what is counted.
+        // The driver computes the same number as the kernel counts.
         let computed = limit as usize / Config::default().locked_memory(Some(limit));
         assert!(
             drivers.len().abs_diff(computed) <= 1,

@@ -1,7 +1,7 @@
-//! Random submissions, cancels, closes and acts of the peer on socket pairs, against a model of what must hold:
-//! every token has exactly one terminal completion, bytes arrive in order and complete, nothing is left in flight.
+//! Runs random submissions, cancels, closes and actions of the peer on socket pairs against a model of the contract:
+//! every token has exactly one terminal completion, bytes arrive in order and complete, no op is left in flight.
 //!
-//! `PROACT_MODEL_SEED=n` runs one seed; a failure names the seed, the engine and the step.
+//! `PROACT_MODEL_SEED=n` runs one seed. A failure names the seed, the engine and the step.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,20 +28,20 @@ struct Pending {
     connection: usize,
     op: Op,
     cancelled: bool,
-    /// The cancel itself has ended it.
+    /// `Driver::cancel` returned true: the cancel has ended the op.
     ended: bool,
     closed: bool,
 }
 
-/// One socket pair: the engine works on one end, the test itself on the other.
+/// A socket pair. The engine works on one end, the test on the other.
 struct Connection {
     peer: Option<UnixStream>,
     fd: RawFd,
     generation: u64,
-    /// The peer has written so many bytes of its stream, the engine has received so many.
+    /// How many bytes of its stream the peer has written, and how many of them the engine has received.
     written: u64,
     received: u64,
-    /// The engine has sent so many bytes of its stream, the peer has read so many.
+    /// How many bytes of its stream the engine has sent, and how many of them the peer has read.
     sent: u64,
     read: u64,
     receiving: Option<Token>,
@@ -50,7 +50,7 @@ struct Connection {
     ended: bool,
 }
 
-/// The byte at a place of a stream: it tells the connection, its generation and the place.
+/// The byte at an offset of a stream. It depends on the connection, its generation and the offset.
 fn byte(seed: u64, place: u64) -> u8 {
     (place.wrapping_mul(31) ^ (place >> 7) ^ seed.wrapping_mul(0x9E37_79B9)) as u8
 }
@@ -90,7 +90,7 @@ struct World {
     driver: Box<dyn Driver>,
     random: Random,
     connections: Vec<Connection>,
-    /// Connections that were closed: only their bytes still matter.
+    /// The ops in flight, also of connections that were closed.
     pending: HashMap<Token, Pending>,
     memory: HashMap<Token, &'static mut [u8]>,
     held: VecDeque<Completion>,
@@ -133,7 +133,7 @@ impl World {
         let name = self.name.clone();
         let state = &mut self.connections[connection];
         if closed {
-            // Of a generation that is gone; its stream can't be told from here.
+            // The bytes belong to a connection that was replaced, and the model no longer knows its stream.
             return;
         }
         assert_eq!(
@@ -145,7 +145,7 @@ impl World {
         assert!(state.received <= state.written, "{name}: more than was written");
     }
 
-    /// A terminal completion.
+    /// Handles a terminal completion.
     fn over(&mut self, token: Token, result: i32) {
         let name = self.name.clone();
         let pending = self
@@ -177,7 +177,8 @@ impl World {
                     let state = &mut self.connections[index];
                     assert!(state.peer.is_none(), "{name}: {result} while the peer is there");
                     assert!(result == 0 || result == -libc::ECONNRESET, "{name}: {result}");
-                    // The end comes after the last byte, unless unread bytes made it a reset.
+                    // The end of the stream comes after the last byte, unless unread bytes have turned it into a
+                    // reset.
                     assert!(
                         result != 0 || state.received == state.written,
                         "{name}: the end came early"
@@ -243,7 +244,7 @@ impl World {
         assert_eq!(stats.in_flight, self.pending.len(), "{}: in flight", self.name);
     }
 
-    /// The peer reads what has come.
+    /// Lets the peer read, and checks the bytes.
     fn peer_reads(&mut self, connection: usize, len: usize) {
         let name = self.name.clone();
         let state = &mut self.connections[connection];
@@ -335,7 +336,7 @@ impl World {
         pending.ended |= self.driver.cancel(token);
     }
 
-    /// The engine's end is closed, with whatever is in flight; a new pair takes its place and perhaps its number.
+    /// Closes the engine's end with its ops in flight. A new pair replaces it and may get its number.
     fn replace(&mut self, index: usize) {
         let fd = self.connections[index].fd;
         for pending in self
@@ -393,7 +394,8 @@ impl World {
         }
     }
 
-    /// What was written is received, what was sent is read, and all that is left ends when it is cancelled.
+    /// Finishes a run: the engine receives everything that the peers have written, the peers read everything that the
+    /// engine has sent, and cancels end the ops that are left.
     fn settle(&mut self) {
         let begun = Instant::now();
         for index in 0..CONNECTIONS {

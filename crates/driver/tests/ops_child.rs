@@ -1,4 +1,4 @@
-//! Waiting for child processes, and fds that somebody else closes.
+//! Ops that wait for child processes, and fds that the program closes itself.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ fn shell(script: &str) -> Child {
 }
 
 fn pidfd(child: &Child) -> OwnedFd {
-    // SAFETY: a pid of our own child; the result is a fresh fd.
+    // SAFETY: the pid is of a child of this process; the result is a fresh fd.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, child.id(), 0) as RawFd;
         assert!(fd >= 0);
@@ -39,7 +39,7 @@ fn wait_id(pidfd: &impl AsRawFd) -> Op {
     })
 }
 
-/// A child that is waited for before it ends, and whose status is left for its parent to collect.
+/// The op waits for a child before it ends, and leaves its status for the parent to collect.
 fn told_and_left(rig: &mut Rig) {
     let mut child = shell("read line; exit 7");
     let fd = pidfd(&child);
@@ -126,7 +126,7 @@ fn a_ring_without_waitid_polls_the_pidfd() {
     told_and_left(&mut rig);
 }
 
-/// `waitid` of this process fails from now on.
+/// Makes `waitid` of this process fail from now on.
 fn deny_waitid(errno: i32) {
     let statement = |code: u32, jt, jf, k| libc::sock_filter {
         code: code as u16,
@@ -150,7 +150,7 @@ fn deny_waitid(errno: i32) {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: a local program, for a child that ends soon.
+    // SAFETY: a local program; the process is a child that ends soon.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_MODE_FILTER;

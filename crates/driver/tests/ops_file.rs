@@ -1,4 +1,4 @@
-//! Each op on files: on readiness engines they go to the pool, and must look the same.
+//! Each op on files. On readiness engines they go to the pool, and must behave in the same way.
 
 #![allow(
     clippy::unwrap_used,
@@ -107,7 +107,7 @@ on_every_engine! {
         let memory = (first.as_ptr(), second.as_ptr());
         let into = vectors(&mut [first, second]);
         assert_eq!(rig.run(Op::Readv(ops::Readv { fd: fd_number, iov: into.as_ptr(), count: 2, offset: 0 })), 10);
-        // SAFETY: leaked memory of these lengths.
+        // SAFETY: the memory is leaked and has these lengths.
         let (first, second) = unsafe {
             (std::slice::from_raw_parts(memory.0, 4), std::slice::from_raw_parts(memory.1, 6))
         };
@@ -148,11 +148,11 @@ on_every_engine! {
         let directory = Directory::new();
         let file = directory.0.join("file");
         std::fs::write(&file, vec![1; 12345]).unwrap();
-        // SAFETY: a statx of zeros is a value.
+        // SAFETY: all zeros is a valid statx.
         let status: &'static mut libc::statx = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
         let at = |path| Op::Statx(ops::Statx { dir: libc::AT_FDCWD, path, flags: 0, mask: libc::STATX_SIZE, buf: std::ptr::from_ref(status).cast_mut() });
         assert_eq!(rig.run(at(path(&file))), 0);
-        // SAFETY: the op is over; read past the optimiser, for the kernel wrote it through another pointer.
+        // SAFETY: the op is over. The read is volatile because the kernel wrote the memory through another pointer.
         assert_eq!(unsafe { std::ptr::read_volatile(&raw const status.stx_size) }, 12345);
         assert_eq!(rig.run(at(path(&directory.0.join("missing")))), -libc::ENOENT);
     }
@@ -174,7 +174,7 @@ on_every_engine! {
             }
             assert_eq!(std::fs::read(directory.0.join("to")).unwrap(), content);
 
-            // Pipe to socket.
+            // From a pipe to a socket.
             let (a, b) = tcp_pair();
             assert_eq!(rig.run(splice(&from, 0, &writer, -1, 5000)), 5000);
             assert_eq!(rig.run(splice(&reader, -1, &a, -1, 5000)), 5000);
@@ -186,7 +186,7 @@ on_every_engine! {
             }
             assert_eq!(received, content[..5000]);
 
-            // Socket to pipe, and the end of the stream.
+            // From a socket to a pipe, and at the end of the stream.
             (&b).write_all(b"from the socket").unwrap();
             assert_eq!(rig.run(splice(&a, -1, &writer, -1, 100)), 15);
             assert_eq!(rig.run(read(&reader, memory, -1)), 15);
@@ -208,7 +208,7 @@ on_every_engine! {
             assert_eq!(rig.run(write(&writer, bytes(b"late"), -1)), 4);
             assert_eq!(rig.result(token), 4);
 
-            // The writing side: a full pipe.
+            // The target can make a splice wait, too: a full pipe.
             let (full_reader, full_writer) = pipe(libc::O_NONBLOCK);
             let block = buffer(65536);
             assert_eq!(rig.run(write(&full_writer, block, -1)), 65536);
@@ -238,7 +238,7 @@ on_every_engine! {
     }
 
     fn a_file_is_always_ready(rig) {
-        // epoll can't watch one (EPERM); the others say that it is ready. Neither waits.
+        // epoll can't watch a regular file (EPERM), and the other engines report it as ready. None of them waits.
         let file = File::open("/proc/self/exe").unwrap();
         let result = rig.run(Op::Poll(ops::Poll { fd: file.as_raw_fd(), events: POLLIN }));
         if rig.engine == Engine::Epoll {
@@ -249,8 +249,8 @@ on_every_engine! {
     }
 
     fn close_waits_for_the_ops_of_its_fd(rig) {
-        // The opening of a fifo blocks until somebody opens the other end: on readiness engines in a pool thread that
-        // nothing can interrupt, under a directory fd that is closed meanwhile.
+        // Opening a fifo blocks until another process opens the other end. On readiness engines it blocks a pool
+        // thread that nothing can interrupt, while the test closes the directory fd that the op uses.
         let directory = Directory::new();
         let fifo = directory.0.join("fifo");
         // SAFETY: a path that ends in a zero byte.
@@ -258,7 +258,7 @@ on_every_engine! {
         let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
         let dir = apart(folder);
         let open = rig.submit(Op::OpenAt(ops::OpenAt { dir, path: path(Path::new("fifo")), flags: libc::O_RDONLY, mode: 0 }));
-        // The kernel first tries for a ring as if with O_NONBLOCK, which opens a fifo for reading at once.
+        // For a ring the kernel first tries with O_NONBLOCK, which opens a fifo for reading at once.
         if !rig.is_uring() {
             rig.assert_pending(open);
             wait_for_an_open();
@@ -268,7 +268,7 @@ on_every_engine! {
         rig.turn(Some(std::time::Duration::from_millis(20)));
         if !rig.is_uring() {
             rig.assert_pending(close);
-            // Not to be used any more.
+            // The fd counts as closed already.
             assert_eq!(rig.run(Op::Close(ops::Close { fd: dir })), -libc::EBADF);
         }
         let other = File::options().read(true).write(true).open(&fifo).unwrap();

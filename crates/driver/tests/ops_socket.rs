@@ -1,4 +1,4 @@
-//! Each op on sockets and pipes: its results, its errors, what it waits for.
+//! Each op on sockets and pipes: its results, its errors, and what it waits for.
 
 #![allow(
     clippy::unwrap_used,
@@ -64,7 +64,7 @@ on_every_engine! {
             assert_eq!(rig.result(token), 1);
             received.push(memory[0]);
         }
-        // A readiness engine serves them in their order; a ring in any.
+        // A readiness engine runs them in the order of submission, a ring in any order.
         if rig.is_uring() {
             received.sort_unstable();
         }
@@ -105,7 +105,7 @@ on_every_engine! {
                 Op::Shutdown(ops::Shutdown { fd, how: libc::SHUT_WR }),
             ] {
                 let result = rig.run(op);
-                // select says first that it can't watch so high a number.
+                // select first answers that it can't watch so high a number.
                 let too_high = rig.engine == Engine::Select && fd > 1024 && result == -libc::ERANGE;
                 assert!(result == -libc::EBADF || too_high, "{}: {op:?}: {result}", rig.engine.name());
             }
@@ -201,7 +201,7 @@ on_every_engine! {
         rig.assert_pending(receive);
         assert_eq!(rig.run(Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: message_out, flags: 0 })), 11);
         assert_eq!(rig.result(receive), 11);
-        // SAFETY: leaked memory of these lengths, which nobody writes to any more.
+        // SAFETY: the memory is leaked, has these lengths, and is not written to any more.
         let (first, second, third) = unsafe {
             (
                 std::slice::from_raw_parts(memory.0, 4),
@@ -230,7 +230,7 @@ on_every_engine! {
         outgoing.msg_namelen = len;
         assert_eq!(rig.run(Op::SendMsg(ops::SendMsg { fd: a.as_raw_fd(), msg: outgoing, flags: 0 })), 8);
         assert_eq!(rig.result(received), 8);
-        // SAFETY: leaked memory that nobody writes to any more.
+        // SAFETY: the memory is leaked and is not written to any more.
         assert_eq!(unsafe { std::slice::from_raw_parts(pointer, 8) }, b"datagram");
         let port = u16::from_be_bytes([from[2], from[3]]);
         assert_eq!(port, a.local_addr().unwrap().port());
@@ -240,7 +240,7 @@ on_every_engine! {
     fn an_fd_travels_in_a_message(rig) {
         let (a, b) = pair();
         let (mut far, near) = pair();
-        // SAFETY: CMSG_SPACE and friends compute on a control buffer of sufficient size and alignment.
+        // SAFETY: the CMSG macros work on a control buffer of sufficient size and alignment.
         unsafe {
             let space = libc::CMSG_SPACE(4) as usize;
             let control: &'static mut [u64] = vec![0u64; space.div_ceil(8)].leak();
@@ -370,7 +370,7 @@ on_every_engine! {
         a.write_all(b"xyz").unwrap();
         let memory = buffer(1);
         for _ in 0..3 {
-            // Ready again and again while bytes are left, at most once a wait.
+            // The poll completes once per wait while bytes are left.
             for _ in 0..5 {
                 let got = rig.next(token);
                 assert!(got.more && got.result & POLLIN as i32 != 0);
@@ -454,7 +454,7 @@ on_every_engine! {
     fn a_full_pipe_makes_the_writer_wait(rig) {
         for flags in [0, libc::O_NONBLOCK] {
             let (reader, writer) = pipe(flags);
-            // More than a pipe holds: on a blocking pipe the rest must not hold up the loop either.
+            // The op writes more than a pipe holds. On a blocking pipe, too, the rest must not hold up the loop.
             let block = pattern(200_000, 5).leak();
             let mut written = 0;
             let mut received = Vec::new();
@@ -484,12 +484,12 @@ on_every_engine! {
 
     fn a_terminal_is_read_without_blocking(rig) {
         let (mut near, mut far) = (0, 0);
-        // SAFETY: two ints to write into, no name, no settings.
+        // SAFETY: two ints to write into, and null for the name and the settings.
         let opened = unsafe {
             libc::openpty(&raw mut near, &raw mut far, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
         };
         assert_eq!(opened, 0);
-        // SAFETY: fresh fds; the flags are of the far end only.
+        // SAFETY: fresh fds; only the flags of the far end change.
         let (near, far) = unsafe {
             let flags = libc::fcntl(far, libc::F_GETFL);
             libc::fcntl(far, libc::F_SETFL, flags | libc::O_NONBLOCK);
@@ -508,7 +508,7 @@ on_every_engine! {
     }
 
     fn nothing_is_answered_again(rig) {
-        // Files that can't wait inside the kernel, and a flag that asks it not to.
+        // Some files can't wait inside the kernel, and a flag can ask the kernel not to wait.
         let (mut a, b) = pair();
         let memory = buffer(512);
         let token = rig.submit(Op::Recv(ops::Recv { fd: b.as_raw_fd(), buf: memory.as_mut_ptr(), len: 8, flags: libc::MSG_DONTWAIT }));
@@ -516,7 +516,7 @@ on_every_engine! {
         a.write_all(b"later").unwrap();
         assert_eq!(rig.result(token), 5);
 
-        // SAFETY: a fresh fd; a path that ends in a zero byte.
+        // SAFETY: a fresh fd, and a path that ends in a zero byte.
         let (directory, inotify) = unsafe {
             let directory = Directory::new();
             let fd = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);

@@ -1,5 +1,5 @@
-//! Fds that are closed behind the engine's back while a duplicate keeps their file open: no wait is cut short by such a
-//! file, and the number's next owner hears nothing of it.
+//! The program closes fds without telling the engine, while a duplicate keeps their file open. Such a file must not
+//! end a wait early, and the next file with the same number must not get its events.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use proact_driver::{Engine, Op, ops};
 
-/// Nothing is reported: a wait lasts as long as it may. One that is cut short by a file that nobody watches any more is
-/// allowed before, to find that out.
+/// Asserts that nothing is reported: a wait lasts until its timeout. The waits before it may end early because of a
+/// file that is no longer watched: the engine learns of it that way.
 fn assert_quiet(rig: &mut Rig) {
     let name = rig.engine.name();
     for _ in 0..3 {
@@ -38,18 +38,18 @@ fn rebuilds(rig: &Rig) -> u64 {
 }
 
 fn close(fd: RawFd) {
-    // SAFETY: the caller's own fd, which is forgotten by its owner.
+    // SAFETY: the caller owns the fd and has given up the `OwnedFd`.
     assert_eq!(unsafe { libc::close(fd) }, 0);
 }
 
-/// Closes a number, if it is open, and gives it to another file.
+/// Closes a number if it is open, and gives the number to another file.
 fn put_at(number: RawFd, file: OwnedFd) {
-    // SAFETY: the caller's own number.
+    // SAFETY: the caller owns the number.
     assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), number) }, number);
 }
 
-/// An end that is closed by its number, a duplicate that keeps it open, and its peer. The number is one that no test
-/// beside this one gets for a file of its own: new files get the lowest that is free.
+/// An end that the test closes by its number, a duplicate that keeps its file open, and the peer. No other test's new
+/// file gets this number, because new files get the lowest free number.
 fn trap() -> (RawFd, UnixStream, UnixStream) {
     static NEXT: AtomicI32 = AtomicI32::new(700);
     let (end, peer) = pair();
@@ -74,7 +74,7 @@ on_every_engine! {
         close(end);
         peer.write_all(b"x").unwrap();
         assert_quiet(&mut rig);
-        // It was no longer watched when it was closed.
+        // The engine no longer watched the fd when it was closed.
         assert_eq!(rebuilds(&rig), 0);
     }
 
@@ -107,7 +107,7 @@ on_every_engine! {
             peer.write_all(b"x").unwrap();
             assert_quiet(&mut rig);
         }
-        // The same file under its other number is watched like any other, and its bytes are all there.
+        // The engine watches the file under its other number as usual, and no byte is lost.
         let other = rig.submit(Op::RecvMulti(ops::RecvMulti { fd: duplicate.as_raw_fd() }));
         assert_eq!(rig.bytes(other, 3), b"xxx");
         peer.write_all(b"y").unwrap();
@@ -157,7 +157,7 @@ on_every_engine! {
         assert_eq!(rig.result(second), CANCELED);
         let third = rig.submit(watch(end, POLLIN));
         rig.assert_pending(third);
-        // Of three watches under this number one is left.
+        // Only the last of the three watches of this number counts.
         next_peer.write_all(b"y").unwrap();
         rig.assert_pending(third);
         assert_quiet(&mut rig);
@@ -179,7 +179,7 @@ on_every_engine! {
         rig.cancel(writes);
         while rig.next(writes).more {}
         if rig.is_uring() {
-            // The ring has the file.
+            // The ring still holds the closed file.
             rig.assert_pending(reads);
             rig.cancel(reads);
             assert_eq!(rig.result(reads), CANCELED);
@@ -216,7 +216,7 @@ on_every_engine! {
             other.write_all(b"single").unwrap();
             assert_eq!(rig.result(*single), 6);
         }
-        // A wake-up still comes through.
+        // Wake-ups still work.
         rig.driver.waker().wake();
         rig.turn(None);
         for multi in multis {
@@ -240,7 +240,7 @@ on_every_engine! {
             rig.cancel(tokens[1]);
             assert_eq!(rig.result(tokens[1]), CANCELED);
         } else {
-            // Its number can't be watched any more.
+            // The number is no longer open, so it can't be watched.
             assert_eq!(rig.result(tokens[1]), -libc::EBADF);
         }
         assert_quiet(&mut rig);

@@ -1,4 +1,4 @@
-//! Streams as they are: short writes, slow readers, peers that reset.
+//! Streams with short writes, slow readers, and peers that reset.
 
 #![allow(
     clippy::unwrap_used,
@@ -79,7 +79,7 @@ on_every_engine! {
     }
 
     fn echo_both_ways_at_once(rig) {
-        // Both ends on the engine: a multishot receive and sends of one fd in flight together.
+        // The engine has both ends: on each fd a multishot receive and sends are in flight together.
         let (a, b) = tcp_pair();
         let data: &'static [u8] = pattern(1_000_000, 13).leak();
         let (from_a, from_b) = (rig.submit(recv_multi(&a)), rig.submit(recv_multi(&b)));
@@ -129,7 +129,7 @@ on_every_engine! {
         rig.assert_pending(poll);
         reset_on_close(&a);
         drop(a);
-        // Which op meets the error and which only the broken stream is up to the kernel.
+        // The kernel decides which op gets ECONNRESET and which gets EPIPE.
         let result = rig.result(sending);
         assert!([-libc::ECONNRESET, -libc::EPIPE].contains(&result), "{}: {result}", rig.engine.name());
         assert!(rig.result(poll) > 0);
@@ -163,7 +163,7 @@ on_every_engine! {
         }
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(b"alive").unwrap();
-        // Linux hands the dead ones over too; the last one lives.
+        // Linux also accepts connections that were reset. Only the last one lives.
         let mut last = -1;
         for _ in 0..21 {
             let got = rig.next(token);

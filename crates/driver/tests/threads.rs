@@ -1,5 +1,5 @@
-//! A loop that ran in one thread and later runs in another, never in both at once: on a ring, all that waits moves to a
-//! new one.
+//! A loop that has run in one thread later runs in another, never in both at once. On a ring, every waiting op moves
+//! to a new ring.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::*;
 use proact_driver::{Config, Engine, Op, ops};
 
-/// Goes on with the rig in another thread and comes back with it.
+/// Runs `body` with the rig in another thread, and returns the rig.
 fn elsewhere(mut rig: Rig, run: impl FnOnce(&mut Rig) + Send + 'static) -> Rig {
     rig.driver.unbind();
     std::thread::spawn(move || {
@@ -47,7 +47,7 @@ on_every_engine! {
             }
             a.write_all(b"here").unwrap();
             assert_eq!(rig.bytes(multi, 4), b"here");
-            // Under way while the loop changes hands.
+            // These bytes arrive while the loop moves to the other thread.
             a.write_all(b"between").unwrap();
             rig = elsewhere(rig, move |rig| {
                 assert_eq!(rig.bytes(multi, 7), b"between");
@@ -66,7 +66,7 @@ on_every_engine! {
                     // SAFETY: a fresh fd.
                     drop(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
-                // What is submitted there works too, and stays behind in turn.
+                // Ops that are submitted in the other thread work, and move back with the loop.
                 let memory = buffer(8);
                 assert_eq!(rig.run(recv(&d, memory)), 1);
                 for token in [multi, polls, accepting] {
@@ -200,7 +200,7 @@ fn what_cannot_move_is_an_error_and_stays_where_it_is() {
     a.write_all(b"still").unwrap();
     assert_eq!(rig.result(token), 5);
     assert_eq!(&memory[..5], b"still");
-    // With nothing in the way any more, it moves.
+    // No op is in flight any more that can't be moved, so the loop moves.
     rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
     drop(rig);
 }
@@ -221,18 +221,18 @@ fn a_thread_that_does_not_let_go_is_an_error() {
     })
     .join()
     .unwrap();
-    // It may go on itself, and let go of it and go on.
+    // The first thread may go on, may let go of the ring, and may go on after that.
     rig.turn(Some(Duration::ZERO));
     rig.driver.unbind();
     rig.turn(Some(Duration::ZERO));
-    // A thread that has ended has let go.
+    // A thread that has ended has let go of the ring.
     let rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
     drop(elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO))));
 }
 
 #[test]
 fn a_ring_given_up_really_ends() {
-    // A ring left behind keeps the files of what it waits for: their peers would never see them closed.
+    // A ring that lived on would keep the files of its waiting ops open, so their peers would not see them closed.
     let Some(mut rig) = Rig::with(Engine::IoUring, &Config::default()) else {
         return;
     };
@@ -281,7 +281,7 @@ fn fallbacks_move_too() {
             });
         }
     }
-    // Without DEFER_TASKRUN the old thread might still receive: the ring says no instead of losing bytes.
+    // Without DEFER_TASKRUN the old ring might still receive, so the engine returns an error and loses no bytes.
     let Some(mut rig) = Rig::with(Engine::IoUring, &deny(&["defer_taskrun"])) else {
         return;
     };

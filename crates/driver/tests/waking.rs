@@ -1,4 +1,4 @@
-//! Sleeping and waking: from other threads, by time, by signals.
+//! What wakes a sleeping engine: other threads, the timeout, signals.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 use common::*;
 use proact_driver::{Op, ops};
 
-/// The shortest of several, for the machine is shared: what the engine can do, not what the neighbours leave it.
+/// The shortest of several measurements, because other processes of the machine make some of them longer.
 fn shortest(count: usize, mut measure: impl FnMut() -> Duration) -> Duration {
     (0..count).map(|_| measure()).min().unwrap()
 }
 
 on_every_engine! {
     fn no_wake_up_is_lost(rig) {
-        // Each thread adds one and wakes, then waits for the loop to have seen it. A lost wake-up is a wait for ever.
+        // Each thread adds one and wakes the engine, then waits until the loop has seen it. A lost wake-up would be a
+        // wait for ever.
         const ROUNDS: u64 = 3000;
         let added = Arc::new(AtomicU64::new(0));
         let seen = Arc::new(AtomicU64::new(0));
@@ -63,7 +64,7 @@ on_every_engine! {
         waker.wake();
         waker.wake();
         rig.turn(None);
-        // Both were one: there is nothing left.
+        // The two wake-ups count as one, so none is left.
         let begun = Instant::now();
         rig.turn(Some(Duration::from_millis(5)));
         assert!(begun.elapsed() >= Duration::from_millis(5));
@@ -138,7 +139,7 @@ on_every_engine! {
 
     fn a_signal_ends_a_wait(rig) {
         extern "C" fn nothing(_: i32) {}
-        // SAFETY: the handler does nothing; no SA_RESTART, so that system calls are interrupted.
+        // SAFETY: the handler does nothing. Without SA_RESTART the signal interrupts system calls.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = nothing as *const () as usize;
@@ -147,15 +148,15 @@ on_every_engine! {
         let (_a, b) = pair();
         let token = rig.submit(recv_multi(&b));
         rig.assert_pending(token);
-        // SAFETY: this thread, which outlives the other.
+        // SAFETY: the id is of this thread, which outlives the other thread.
         let target = unsafe { libc::pthread_self() };
         let done = Arc::new(AtomicBool::new(false));
         let over = done.clone();
         let thread = std::thread::spawn(move || {
-            // Again until it has hit the wait and not what is around it.
+            // A signal may come before or after the wait, so repeat it until one has ended the wait.
             while !over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(5));
-                // SAFETY: that thread waits for this one to end.
+                // SAFETY: the target thread lives: it waits for this thread to end.
                 unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
             }
         });
@@ -175,7 +176,7 @@ on_every_engine! {
         assert_ne!(rig.driver.has_work(), Some(true), "{}", rig.engine.name());
         a.write_all(b"x").unwrap();
         if rig.driver.has_work() == Some(false) {
-            // A ring is told by the kernel at its next entry at the latest.
+            // The kernel tells a ring of new completions at the latest when the thread next enters the kernel.
             let begun = Instant::now();
             while rig.driver.has_work() == Some(false) && begun.elapsed() < Duration::from_secs(1) {
                 std::thread::yield_now();
@@ -189,7 +190,7 @@ on_every_engine! {
     }
 }
 
-/// Ends the process, and with it a wait that has no end, when it is not fed for long.
+/// Ends the process if nobody feeds this watchdog for long, so that a wait without an end fails the test.
 struct Watchdog(Arc<AtomicU64>, Arc<AtomicBool>);
 
 impl Watchdog {

@@ -1,9 +1,9 @@
-//! The ceilings: the smallest honest servers, of echo and of HTTP, with nothing but Linux under them.
+//! The ceilings: the smallest correct servers, of echo and of HTTP, directly on Linux.
 //!
-//! proact's loop is measured against these. Each serves the listening socket it is given on the calling
-//! thread until `stop` is set (looked at twenty times a second at least), answers every byte in order, and
-//! holds a bounded amount of memory for a connection that sends without reading. They differ in the I/O
-//! model, and in nothing else that could be the same.
+//! proact's loop is measured against these. Each server serves the listening socket that it is given, on the calling
+//! thread, until `stop` is set (it checks at least twenty times per second). It answers every byte in order, and
+//! holds a bounded amount of memory for a connection that sends without reading. The servers differ in the I/O model,
+//! and are alike in everything else that can be alike.
 
 mod epoll;
 mod session;
@@ -22,25 +22,25 @@ pub use session::{Echo, Session, Web};
 pub use threads::serve_threads;
 pub use uring::serve_uring;
 
-/// How often a server with nothing to do looks at its `stop` flag.
+/// How often an idle server checks its `stop` flag.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What one receive of a bulk transfer may take. Large enough that a 64 KiB message is one copy; small enough
+/// The maximum size of one receive of a bulk transfer. Large enough that a 64 KiB message is one copy; small enough
 /// for the L2 cache.
 const BULK: usize = 256 * 1024;
 
-/// A listening TCP socket (`SO_REUSEADDR`, a backlog of 4,096 or what `net.core.somaxconn` allows) for one of
-/// the servers. With port 0 the kernel chooses; [`std::net::TcpListener::from`] tells which.
+/// Makes a listening TCP socket (`SO_REUSEADDR`, a backlog of 4,096 or what `net.core.somaxconn` allows) for one of
+/// the servers. With port 0 the kernel chooses the port; [`std::net::TcpListener::from`] tells which.
 ///
 /// # Errors
-/// What `socket(2)`, `bind(2)` (`EADDRINUSE`, ...) and `listen(2)` report.
+/// The errors of `socket(2)`, `bind(2)` (`EADDRINUSE`, ...) and `listen(2)`.
 pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let address = RawAddress::new(&address);
     let listener = sockets::socket(&address, libc::SOCK_STREAM, 0)?;
     let fd = listener.as_raw_fd();
     sockets::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    // Before anyone can connect: what is accepted inherits what the listening socket had when the handshake
-    // ended.
+    // Set the option before any client can connect: an accepted socket inherits the options that the listening socket
+    // had when the handshake ended.
     sockets::set_nodelay(fd)?;
     sockets::bind(fd, &address)?;
     // SAFETY: listen(2) takes no pointers.

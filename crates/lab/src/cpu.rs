@@ -1,5 +1,4 @@
-//! CPU time of the calling thread: the one number about cost that a second process on the machine does not
-//! blur.
+//! CPU time of the calling thread: the one measure of cost that other processes on the machine do not blur.
 
 use std::time::Duration;
 

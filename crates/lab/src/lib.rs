@@ -1,11 +1,11 @@
-//! What proact's laboratory and its benchmarks need natively. No Python in it.
+//! The native parts of proact's laboratory and benchmarks. There is no Python here.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
 //! | [`load`] | the load: many connections on one thread, closed or open loop, every byte verified |
-//! | [`bare`] | the ceilings: echo servers with nothing but Linux under them |
-//! | [`syscalls`] | how many system calls another process makes |
-//! | [`probe`] | what each I/O call of a process costs it |
+//! | [`bare`] | the ceilings: echo servers directly on Linux |
+//! | [`syscalls`] | counts the system calls of another process |
+//! | [`probe`] | accounts for the cost of each I/O call of a process |
 //! | [`cpu`] | the CPU time of the calling thread |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

@@ -1,19 +1,20 @@
-//! The load: many connections (TCP, Unix or UDP) on one thread, every byte verified.
+//! The load: many connections (TCP, Unix or UDP) on one thread. It verifies every byte.
 //!
 //! Each connection sends one message, reads its echo (or the answer of an [`Exchange`]) back, checks it byte by byte,
-//! notes the round trip and sends the next. *Closed loop* means that the server sets the pace: latencies are those of
-//! a server which is as busy as it can be with so many clients, and say nothing about a given arrival rate
-//! ("coordinated omission": a slow answer also delays the question after it). *Open loop* (`rate`) means that
-//! messages fall due at fixed times, whatever the server does, and latencies count from then.
+//! notes the round trip and sends the next message. In a *closed loop* the server sets the pace: the latencies are of
+//! a server that is as busy as it can be with so many clients, and say nothing about a given arrival rate
+//! ("coordinated omission": a slow answer also delays the next question). In an *open loop* (`rate`) messages fall
+//! due at fixed times, whatever the server does, and latencies count from those times.
 //!
-//! With `churn` each message has a connection of its own, and a round trip includes connecting.
+//! With `churn` each message has its own connection, and a round trip includes connecting.
 //!
-//! One file, one thing: `spec` the settings, the report and the errors; `connect` opening; `payload` what is
-//! sent; `connection` one connection's steps; here the turn and the clock: warm-up, window, and the last
-//! messages on their way home, so that the server sees its connections end in an orderly way.
+//! The files: `spec` has the settings, the report and the errors; `connect` opens connections; `payload` has the
+//! messages; `connection` has the steps of one connection. This file has the turn and the clock: the warm-up, the
+//! window, and the drain, in which the last answers arrive, so that the server sees its connections end in an orderly
+//! way.
 //!
-//! Plain level-triggered epoll, one `recv` and one `send` a message. It is the most a bare server needs on
-//! the other side, and `cpu_seconds` says when it was the limit nevertheless.
+//! The load uses level-triggered epoll, with one `recv` and one `send` per message. A bare server never needs more on
+//! the other side, and `cpu_seconds` tells when the load was the limit anyway.
 
 mod connect;
 mod connection;
@@ -36,21 +37,21 @@ pub use spec::{
     Exchange, Latency, LoadError, LoadReport, LoadSpec, MAX_DATAGRAM, MAX_RATE, MAX_SIZE, SlowReport, Target,
 };
 
-/// How often a load that waits looks at the clock and at `stop`.
+/// How often a waiting load checks the clock and `stop`.
 const TICK_MS: libc::c_int = 10;
 
-/// What one `recv` may bring. One buffer for all connections: it stays in the cache.
+/// The maximum size of one `recv`. All connections share one buffer, so that it stays in the cache.
 const BUFFER: usize = 256 * 1024;
 
-/// Latencies up to ten minutes; anything longer is recorded as that.
+/// The longest latency that is recorded: ten minutes. A longer one is recorded as this.
 const LONGEST_NS: u64 = 600_000_000_000;
 
-/// Runs one load on the calling thread. It ends after `connect_timeout + warmup + duration + stall_timeout`
-/// at the latest, and soon after `stop` is set (with what the window has measured so far). `progress` counts
-/// verified messages, warm-up included.
+/// Runs one load on the calling thread. It ends after `connect_timeout + warmup + duration + stall_timeout` at the
+/// latest, or soon after `stop` is set (with the results of the window so far). `progress` counts verified messages,
+/// including those of the warm-up.
 ///
 /// # Errors
-/// Every [`LoadError`]: the first connection that fails fails the run.
+/// Any [`LoadError`]: the first connection that fails ends the run.
 pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<LoadReport, LoadError> {
     spec.check()?;
     let began = Instant::now();
@@ -99,13 +100,13 @@ fn histogram() -> Result<Histogram<u64>, LoadError> {
         .map_err(|_| LoadError::Invalid("the histogram's bounds are wrong"))
 }
 
-/// When messages fall due in an open loop, and who can send them.
+/// The times at which messages fall due in an open loop, and the connections that can send them.
 struct Schedule {
     from: Instant,
     rate: f64,
-    /// Number of the message that falls due next.
+    /// The number of the message that falls due next.
     next: u64,
-    /// Connections without a message, the one that has been free for longest first.
+    /// The connections without a message. The first one has been free for longest.
     free: VecDeque<usize>,
 }
 
@@ -119,24 +120,24 @@ impl Schedule {
         }
     }
 
-    /// When the next message falls due.
+    /// The time at which the next message falls due.
     fn due(&self) -> Instant {
         self.from + Duration::from_secs_f64(self.next as f64 / self.rate)
     }
 
-    /// How many messages have fallen due and have not been sent; the one that falls due right now is in time.
+    /// How many messages have fallen due and have not been sent. A message that falls due right now is not late.
     fn unsent(&self, now: Instant) -> u64 {
         let fallen_due = ((now - self.from).as_secs_f64() * self.rate) as u64;
         fallen_due.saturating_sub(self.next)
     }
 }
 
-/// Where the run is in time.
+/// The phase of the run.
 enum Phase {
     Warmup,
-    /// Since when, and the thread's CPU time then.
+    /// The start of the window, and the thread's CPU time at the start.
     Window(Instant, Duration),
-    /// No new messages; those under way are still awaited and verified.
+    /// The load sends no new messages. It still waits for the answers to the others and verifies them.
     Drain(LoadReport),
 }
 
@@ -149,10 +150,10 @@ struct Load<'a> {
     slow_script: Option<Script>,
     connections: Vec<Connection>,
     buffer: Box<[u8]>,
-    /// Connections with a message under way.
+    /// How many connections have an unanswered message.
     busy: usize,
     schedule: Option<Schedule>,
-    /// Verified messages, warm-up and drain included.
+    /// How many messages have been verified, including warm-up and drain.
     total: u64,
     phase: Phase,
     histogram: Histogram<u64>,
@@ -181,7 +182,7 @@ impl Load<'_> {
                 Phase::Warmup if stopped => return Err(LoadError::Stopped),
                 Phase::Warmup if now >= opens => {
                     self.phase = Phase::Window(now, cpu::thread_time());
-                    // The window is as long as was asked for, even if the warm-up's last turn was late.
+                    // The window has its full length even if the last turn of the warm-up was late.
                     closes = now + self.spec.duration;
                 }
                 Phase::Window(since, cpu_then) if stopped || now >= closes => {
@@ -226,7 +227,7 @@ impl Load<'_> {
         }
     }
 
-    /// Open loop: sends what has fallen due, as far as connections are free.
+    /// In an open loop, sends the messages that have fallen due while connections are free.
     fn send_due(&mut self) -> Result<(), LoadError> {
         if matches!(self.phase, Phase::Drain(_)) {
             return Ok(());
@@ -245,7 +246,7 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Sends the first part of the current message, which is nearly always all of it. Its latency counts from `intended`.
+    /// Sends the first part of the current message, usually all of it. Its latency counts from `intended`.
     fn begin(&mut self, id: usize, intended: Instant) -> Result<(), LoadError> {
         let connection = &mut self.connections[id];
         connection.began = intended;
@@ -259,14 +260,14 @@ impl Load<'_> {
         self.set_writing(id, step != Step::Complete)
     }
 
-    /// One `send` of what is left of the connection's message.
+    /// Makes one `send` of the rest of the connection's message.
     fn send(&mut self, id: usize) -> Result<Step, LoadError> {
         let script = script(&self.script, self.slow_script.as_ref(), self.spec, id);
         self.connections[id].send(script)
     }
 
-    /// Closes the connection and begins another in its place. What cannot be sent before it is established
-    /// waits for EPOLLOUT, as after any other short `send`.
+    /// Closes the connection and opens another in its place. Bytes that can't be sent before the connection is
+    /// established wait for EPOLLOUT, as after any other short `send`.
     fn reopen(&mut self, id: usize) -> Result<(), LoadError> {
         let wanted = self.spec.connections;
         let (socket, _) = self
@@ -281,7 +282,7 @@ impl Load<'_> {
             .map_err(LoadError::io("epoll_ctl"))
     }
 
-    /// Registers or drops interest in writing, if that is a change.
+    /// Registers or drops interest in writing, if that changes anything.
     fn set_writing(&mut self, id: usize, writing: bool) -> Result<(), LoadError> {
         let connection = &mut self.connections[id];
         if connection.writing == writing {
@@ -298,7 +299,7 @@ impl Load<'_> {
             .map_err(LoadError::io("epoll_ctl"))
     }
 
-    /// One event: at most one `recv` and one `send` of this message, and the first `send` of the next.
+    /// Handles one event: at most one `recv` and one `send` of this message, and the first `send` of the next.
     fn step(&mut self, id: usize, events: libc::c_int, now: Instant) -> Result<(), LoadError> {
         let mut received = Step::Blocked;
         if events & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLERR) != 0 {
@@ -323,7 +324,7 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// A verified answer: note it, send the next message if it is this connection's turn.
+    /// Handles a verified answer: notes it, and sends the next message unless a schedule decides when.
     fn complete(&mut self, id: usize) -> Result<(), LoadError> {
         let connection = &mut self.connections[id];
         self.total += 1;
@@ -382,7 +383,7 @@ impl Load<'_> {
     }
 }
 
-/// What connection `id` says and hears.
+/// The script of connection `id`.
 fn script<'a>(usual: &'a Script, slow: Option<&'a Script>, spec: &LoadSpec, id: usize) -> &'a Script {
     match slow {
         Some(script) if id >= spec.connections => script,

@@ -1,11 +1,13 @@
-//! What a process's I/O calls cost it, accounted from inside the process and read from outside it.
+//! Accounts for the cost of a process's I/O calls, from inside the process. Another process reads the accounts.
 //!
-//! [`install`] puts a wrapper before libc's I/O functions in every loaded object (`got`), so that it sees the calls of
-//! the interpreter and of C and Rust libraries alike. Around each call a wrapper reads the monotonic clock, the
-//! thread's CPU clock and, where the thread was off the CPU, `/proc/thread-self/schedstat`, and adds to a table in
-//! shared memory (`table`), which [`Reader`] reads in another process. Nothing is written, sent or locked meanwhile.
+//! [`install`] makes every loaded object call a wrapper in place of libc's I/O functions (`got`), so that the probe
+//! sees the calls of the interpreter and of C and Rust libraries alike. Before and after each call the wrapper reads
+//! the monotonic clock, the thread's CPU clock and, if the thread was off the CPU, `/proc/thread-self/schedstat`. It
+//! adds the differences to a table in shared memory (`table`), which a [`Reader`] in another process reads. The
+//! wrapper writes to no file or socket and takes no lock.
 //!
-//! What libc calls inside itself (its AIO threads) is not seen, nor what the kernel's workers do.
+//! The probe does not see calls that libc makes inside itself (its AIO threads), nor the work of the kernel's
+//! workers.
 
 mod call;
 mod clock;
@@ -20,11 +22,12 @@ use std::os::fd::OwnedFd;
 pub use call::Role;
 pub use table::{CallTimes, Event, Reader, Snapshot, ThreadTimes};
 
-/// Accounts every I/O call of this process from now on into the table that `fd` is, made by [`Reader::new`]. Once a
-/// process, before it has other threads.
+/// From now on accounts for every I/O call of this process, in the table that [`Reader::new`] made and that `fd`
+/// refers to. Call it once per process, before the process has other threads.
 ///
 /// # Errors
-/// `EEXIST` when it is installed already, `EINVAL` when `fd` is no such table, what mmap(2) and mprotect(2) report.
+/// `EEXIST` if the probe is installed already, `EINVAL` if `fd` is not such a table, and the errors of mmap(2) and
+/// mprotect(2).
 pub fn install(fd: OwnedFd) -> io::Result<()> {
     record::begin(table::Table::map(&fd)?)?;
     got::remember();

@@ -1,7 +1,7 @@
-//! The socket and epoll calls that the load generator and the bare servers share, with `io::Error` instead of
+//! The socket and epoll calls that the load generator and the bare servers share. They return `io::Error` instead of
 //! -1.
 //!
-//! Thin on purpose: one function is one system call, nothing is retried, nothing is kept.
+//! They are thin on purpose: one function makes one system call, retries nothing and keeps nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Turns the -1 of a libc call into the `errno` it left behind.
+/// Turns the -1 of a libc call into an error with its `errno`.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -37,7 +37,7 @@ pub(crate) fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
 
 /// `accept4(2)`, close-on-exec, with `flags` added.
 pub(crate) fn accept(listener: RawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: null address pointers are allowed: the peer's address is not wanted.
+    // SAFETY: null address pointers are allowed; the caller does not want the peer's address.
     let fd = check(unsafe {
         libc::accept4(
             listener,
@@ -46,7 +46,7 @@ pub(crate) fn accept(listener: RawFd, flags: libc::c_int) -> io::Result<OwnedFd>
             flags | libc::SOCK_CLOEXEC,
         )
     })?;
-    // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
+    // SAFETY: the kernel has just created `fd`, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -61,25 +61,26 @@ pub(crate) fn set_option(
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) }).map(drop)
 }
 
-/// Sends small messages at once. What a listening socket has, those inherit whose handshake ends from then
-/// on; connections that are already in its backlog do not, so set it on what is accepted too.
+/// Sets TCP_NODELAY, so that small messages are sent at once. An accepted socket inherits the option if its listening
+/// socket had it when the handshake ended. Connections that were in the backlog before do not, so set it on accepted
+/// sockets too.
 pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
 pub(crate) fn set_nonblocking(fd: RawFd, on: bool) -> io::Result<()> {
-    // SAFETY: F_GETFL takes no argument and touches no memory of ours.
+    // SAFETY: F_GETFL takes no argument and accesses no memory.
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
     let flags = if on {
         flags | libc::O_NONBLOCK
     } else {
         flags & !libc::O_NONBLOCK
     };
-    // SAFETY: F_SETFL takes an int and touches no memory of ours.
+    // SAFETY: F_SETFL takes an int and accesses no memory.
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }).map(drop)
 }
 
-/// The errors of `accept(2)` that mean "no more descriptors or memory now, perhaps later".
+/// Whether an error of `accept(2)` means that there are no fds or no memory now, but perhaps later.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -87,7 +88,7 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     )
 }
 
-/// A socket address as the kernel wants it.
+/// A socket address in the kernel's form.
 pub(crate) struct RawAddress {
     storage: libc::sockaddr_storage,
     len: libc::socklen_t,
@@ -128,8 +129,8 @@ impl RawAddress {
         }
     }
 
-    /// The address of a Unix socket. An abstract name begins with a NUL and ends where its length says, a path
-    /// with the NUL after it.
+    /// The address of a Unix socket. An abstract name begins with a NUL and ends at its length; a path ends with a
+    /// NUL (unix(7)).
     pub(crate) fn unix(path: &Path) -> io::Result<Self> {
         let bytes = path.as_os_str().as_bytes();
         // SAFETY: all zeroes is a valid sockaddr_un.
@@ -158,12 +159,12 @@ impl RawAddress {
     }
 }
 
-/// A socket of `address`'s family and of this type (`SOCK_STREAM`, ...), close-on-exec, with `flags` added.
+/// Makes a socket of `address`'s family and of this type (`SOCK_STREAM`, ...), close-on-exec, with `flags` added.
 pub(crate) fn socket(address: &RawAddress, kind: libc::c_int, flags: libc::c_int) -> io::Result<OwnedFd> {
     let family = libc::c_int::from(address.storage.ss_family);
     // SAFETY: socket(2) takes no pointers.
     let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC | flags, 0) })?;
-    // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
+    // SAFETY: the kernel has just created `fd`, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn bind(fd: RawFd, address: &RawAddress) -> io::Result<()> {
     check(unsafe { libc::bind(fd, address.as_ptr(), address.len) }).map(drop)
 }
 
-/// `SO_ERROR`: what became of a non-blocking connect, or why a connection broke.
+/// Takes `SO_ERROR`: the result of a non-blocking connect, or the reason why a connection broke.
 pub(crate) fn take_error(fd: RawFd) -> io::Result<()> {
     let mut code: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
@@ -199,7 +200,7 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// An epoll instance and the array it answers into.
+/// An epoll instance, and the array that it writes events into.
 pub(crate) struct Epoll {
     fd: OwnedFd,
     events: Vec<libc::epoll_event>,
@@ -209,7 +210,7 @@ impl Epoll {
     pub(crate) fn new(batch: usize) -> io::Result<Self> {
         // SAFETY: epoll_create1 takes no pointers.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
+        // SAFETY: the kernel has just created `fd`, and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self {
             fd,
@@ -222,7 +223,7 @@ impl Epoll {
             events: interest as u32,
             u64: token,
         };
-        // SAFETY: `event` is valid for the call; the kernel copies it.
+        // SAFETY: `event` is valid for the call, and the kernel copies it.
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), what, fd, &mut event) }).map(drop)
     }
 
@@ -234,15 +235,15 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, interest, token)
     }
 
-    /// Waits at most `timeout`, to the microsecond where the kernel can (epoll_pwait2, Linux 5.11), else to the
-    /// millisecond below. An interrupting signal counts as an empty answer.
+    /// Waits at most `timeout`, with the kernel's full precision (epoll_pwait2, Linux 5.11) or, without that call,
+    /// rounded down to milliseconds. A signal that interrupts the wait counts as no events.
     pub(crate) fn wait_precisely(&mut self, timeout: Duration) -> io::Result<usize> {
         let time = libc::timespec {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
         };
         // SAFETY: the pointer and the length describe `events`, which is borrowed mutably for the call; `time` is
-        // read only; no signal mask.
+        // only read; there is no signal mask.
         let ready = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -264,7 +265,7 @@ impl Epoll {
         }
     }
 
-    /// Waits at most `timeout_ms`; an interrupting signal counts as an empty answer.
+    /// Waits at most `timeout_ms`. A signal that interrupts the wait counts as no events.
     pub(crate) fn wait(&mut self, timeout_ms: libc::c_int) -> io::Result<usize> {
         let room = libc::c_int::try_from(self.events.len()).unwrap_or(libc::c_int::MAX);
         // SAFETY: the pointer and `room` describe `events`, which is borrowed mutably for the call.
@@ -277,7 +278,7 @@ impl Epoll {
         }
     }
 
-    /// The `index`th event of the last [`wait`](Self::wait): its token and what happened.
+    /// Event number `index` of the last [`wait`](Self::wait): its token and what happened.
     pub(crate) fn event(&self, index: usize) -> (u64, libc::c_int) {
         let event = self.events[index];
         (event.u64, event.events as libc::c_int)

@@ -1,17 +1,17 @@
-//! How many system calls another process makes, with all its threads and all its children.
+//! Counts the system calls of another process, with all its threads and all its children.
 //!
-//! Two ways, tried in this order:
+//! There are two methods, tried in this order:
 //!
-//! - **perf**: a counter on the tracepoint `raw_syscalls:sys_enter`. The kernel counts; the process does not
-//!   stop. Cheap (a tenth of a
-//!   microsecond or so for each call, on the whole machine while it is on), so batching in the counted server stays
-//!   what it is. Needs tracefs mounted and CAP_PERFMON, or `kernel.perf_event_paranoid` -1.
-//! - **ptrace**: the process is stopped twice for every call. The count is exact, but the process is *slowed
-//!   down tenfold and more*: under load its
-//!   turns become longer and its batches larger, so that calls per message come out lower than they are in truth. Needs what a
-//!   debugger needs (`kernel.yama.ptrace_scope`: a child of ours is allowed at 0 and 1).
+//! - **perf**: a counter on the tracepoint `raw_syscalls:sys_enter` (perf_event_open(2)). The kernel counts, and the
+//!   process does not stop. The cost is about a tenth of a microsecond per call, on the whole machine while the
+//!   counter is on, so the counted server batches its work as it would without the counter. Needs tracefs mounted and
+//!   CAP_PERFMON, or `kernel.perf_event_paranoid` -1.
+//! - **ptrace**: the process stops twice for every call (ptrace(2)). The count is exact, but the process is *slowed
+//!   down tenfold and more*. Under load its turns become longer and its batches larger, so the calls per message come
+//!   out lower than they are without the counter. Needs the permissions of a debugger (`kernel.yama.ptrace_scope`: at
+//!   0 and 1 a process may trace its child).
 //!
-//! Either way counting costs something: do it in a pass of its own, never in the one that measures speed.
+//! Both methods slow the process down, so count in a separate pass, never in the pass that measures speed.
 
 mod perf;
 mod ptrace;
@@ -24,19 +24,19 @@ enum Counter {
     Ptrace(ptrace::Ptrace),
 }
 
-/// Counts from [`attach`](Self::attach) on, until it is dropped.
+/// Counts the system calls of another process from [`attach`](Self::attach) until it is dropped.
 ///
-/// While the method is "ptrace" no thread of *this* process may wait for the counted one (`waitpid`, also
-/// WNOHANG, also Python's `Popen.poll`): it would take the stops away from the counter. Drop the counter
+/// While the method is "ptrace", no thread of *this* process may wait for the counted process (`waitpid`, also with
+/// WNOHANG, also Python's `Popen.poll`), because that would take the stops away from the counter. Drop the counter
 /// first.
 pub struct SyscallCounter(Counter);
 
 impl SyscallCounter {
-    /// Counts the calls of process `pid`: of its threads, its child processes, and all that these will
-    /// create. By perf if that is allowed, else by ptrace.
+    /// Counts the calls of process `pid`, of its threads and child processes, and of all threads and processes that
+    /// these will create. Uses perf if that is permitted, else ptrace.
     ///
     /// # Errors
-    /// When neither works; the message says why for both. `NotFound` when there is no such process.
+    /// If neither method works; the message has the reasons of both. `NotFound` if there is no such process.
     pub fn attach(pid: u32) -> io::Result<Self> {
         let perf = match Self::attach_perf(pid) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => error,
@@ -45,7 +45,7 @@ impl SyscallCounter {
         Self::attach_ptrace(pid).map_err(|ptrace| io::Error::new(ptrace.kind(), format!("{perf}; {ptrace}")))
     }
 
-    /// [`attach`](Self::attach) by perf or not at all.
+    /// Like [`attach`](Self::attach), but only by perf.
     ///
     /// # Errors
     /// No tracefs, no permission, no such process.
@@ -53,7 +53,7 @@ impl SyscallCounter {
         perf::Perf::attach(pid).map(Counter::Perf).map(Self)
     }
 
-    /// [`attach`](Self::attach) by ptrace or not at all.
+    /// Like [`attach`](Self::attach), but only by ptrace.
     ///
     /// # Errors
     /// No permission, another tracer is there, no such process.
@@ -80,14 +80,14 @@ impl SyscallCounter {
     }
 }
 
-/// The threads of `pid` and of all its descendants, as `/proc` has them now, in ascending order.
+/// The threads of `pid` and of all its descendants, as `/proc` lists them now, in ascending order.
 fn threads_of_tree(pid: u32) -> io::Result<Vec<u32>> {
     let mut found = threads(pid)?;
     let mut processes: Vec<(u32, Vec<u32>)> = vec![(pid, found.clone())];
     while let Some((process, its_threads)) = processes.pop() {
         for thread in its_threads {
             let path = format!("/proc/{process}/task/{thread}/children");
-            // Not there without CONFIG_PROC_CHILDREN, or if the thread has just ended: then it has no
+            // The file is missing without CONFIG_PROC_CHILDREN, and if the thread has just ended: then it has no
             // children.
             let text = fs::read_to_string(path).unwrap_or_default();
             for child in text.split_ascii_whitespace().filter_map(|word| word.parse().ok()) {

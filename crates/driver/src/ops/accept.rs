@@ -1,4 +1,4 @@
-//! Taking connections off a listening socket.
+//! Ops that accept connections on a listening socket.
 
 use std::os::fd::RawFd;
 
@@ -11,10 +11,10 @@ use crate::syscalls::{check, retry};
 const CREATED: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 const OPCODE: super::operation::Opcode = ("accept", opcode::Accept::CODE);
 
-/// Accept connections until cancelled: one completion with [`crate::Flags::MORE`] for each (result: the new fd,
-/// non-blocking and close-on-exec). The errors of one connection (accept(2), "Error handling"; `EPERM`) are passed
-/// over, unless they never end. `EMFILE`, `ENFILE`, `ENOBUFS` and `ENOMEM` end it by a completion, never at submission:
-/// it may be submitted again when there is room.
+/// Accept connections until cancelled. Each connection is one completion with [`crate::Flags::MORE`], whose result is
+/// the new fd, non-blocking and close-on-exec. An error of one connection (accept(2), "Error handling"; `EPERM`) is
+/// skipped, unless such errors never end. `EMFILE`, `ENFILE`, `ENOBUFS` and `ENOMEM` end the op with a completion,
+/// never at its submission; it may be submitted again when there is room.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptMulti {
     pub fd: RawFd,
@@ -28,7 +28,7 @@ pub struct Accept {
 
 fn accept(fd: RawFd, calls: &mut u64) -> i32 {
     retry(calls, || {
-        // SAFETY: no address is asked for.
+        // SAFETY: null pointers: the call writes no address.
         check(i64::from(unsafe {
             libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), CREATED)
         }))
@@ -49,7 +49,9 @@ impl Operation for AcceptMulti {
     }
 
     fn entry(&self, _group: u16) -> Entry {
-        opcode::AcceptMulti::new(types::Fd(self.fd)).flags(CREATED).build()
+        opcode::AcceptMulti::new(types::Fd(self.fd))
+            .flags(CREATED)
+            .build()
     }
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
@@ -81,12 +83,12 @@ impl Operation for Accept {
     }
 }
 
-/// How many connections in a row may fail before an accept gives up. Errors that never end do not come from a single
-/// connection, and each of them would be followed by the next at once.
+/// How many connections in a row may fail before an accept gives up. Errors that never end do not come from single
+/// connections, and skipping them would keep the loop busy for ever.
 pub(crate) const FAILURES: u8 = 64;
 
-/// The error is about the one connection that was next: it died while it waited to be accepted, or a firewall forbids
-/// it (accept(2), "Error handling" and `EPERM`).
+/// Whether the error belongs to the one connection that was next: it died before it was accepted, or a firewall
+/// forbids it (accept(2), "Error handling" and `EPERM`).
 pub(crate) fn is_transient(error: i32) -> bool {
     matches!(
         -error,
@@ -103,7 +105,7 @@ pub(crate) fn is_transient(error: i32) -> bool {
     )
 }
 
-/// The process or the system has no fd or no memory for a connection now.
+/// Whether the error says that the process or the system has no fd or no memory for a connection now.
 pub(crate) fn is_exhaustion(error: i32) -> bool {
     matches!(-error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }

@@ -1,4 +1,4 @@
-//! Waiting for a child process.
+//! The op that waits for a child process.
 
 use std::os::fd::RawFd;
 
@@ -8,8 +8,8 @@ use io_uring::squeue::Entry;
 use super::operation::{Course, Direction, Facts, Movable, NO_FILE, Operation};
 use crate::syscalls::{AGAIN, check, poll_now, retry};
 
-/// Wait until the child process of a pidfd has ended. Its status stays to be collected (`WNOWAIT` of waitid(2)), so that
-/// its pid is not reused before the program knows.
+/// Wait until the child process of a pidfd has ended. The op leaves the exit status to be collected (`WNOWAIT` of
+/// waitid(2)), so that the kernel does not reuse the pid before the program knows.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitId {
     pub pidfd: RawFd,
@@ -18,10 +18,7 @@ pub struct WaitId {
 impl Operation for WaitId {
     const FACTS: Facts = Facts {
         movable: Movable::Always,
-        ..Facts::new(
-            "waitid",
-            ("waitid", opcode::WaitId::CODE)
-        )
+        ..Facts::new("waitid", ("waitid", opcode::WaitId::CODE))
     };
 
     const SAMPLE: Self = WaitId { pidfd: NO_FILE };
@@ -35,20 +32,15 @@ impl Operation for WaitId {
         opcode::WaitId::new(libc::P_PIDFD, self.pidfd as libc::id_t, options).build()
     }
 
-    /// Where a filter forbids waitid, the pidfd tells: it is readable once the child has ended.
+    /// Polls the pidfd where a filter forbids waitid: it is readable once the child has ended (pidfd_open(2)).
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
-        // SAFETY: zeros are a value of siginfo_t, and what waitid says of a child that has nothing to tell.
+        // SAFETY: all zeros is a valid siginfo_t. waitid leaves it so while the child runs.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
         let result = retry(calls, || {
             // SAFETY: a local structure to fill.
             check(i64::from(unsafe {
-                libc::waitid(
-                    libc::P_PIDFD,
-                    self.pidfd as libc::id_t,
-                    &raw mut info,
-                    options,
-                )
+                libc::waitid(libc::P_PIDFD, self.pidfd as libc::id_t, &raw mut info, options)
             }))
         });
         match -result {

@@ -1,4 +1,4 @@
-//! Connecting a socket.
+//! The op that connects a socket.
 
 use std::os::fd::RawFd;
 
@@ -17,16 +17,13 @@ pub struct Connect {
 }
 
 impl Operation for Connect {
-    const FACTS: Facts = Facts::new(
-        "connect",
-        ("connect", opcode::Connect::CODE)
-    );
+    const FACTS: Facts = Facts::new("connect", ("connect", opcode::Connect::CODE));
 
     const SAMPLE: Self = Connect {
-            fd: NO_FILE,
-            addr: std::ptr::null(),
-            len: 16,
-        };
+        fd: NO_FILE,
+        addr: std::ptr::null(),
+        len: 16,
+    };
 
     fn course(&self) -> Course {
         Course::Connect(self.fd)
@@ -38,9 +35,10 @@ impl Operation for Connect {
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         *calls += 1;
-        // SAFETY: the address is the submitter's.
+        // SAFETY: the submitter keeps the address valid.
         match check(i64::from(unsafe { libc::connect(self.fd, self.addr, self.len) })) {
-            // A connect that a signal interrupts goes on by itself: asked again, it answers EALREADY.
+            // A connect that a signal interrupts goes on in the kernel (connect(3p), `EINTR`); a second call would
+            // return EALREADY.
             interrupted if interrupted == -libc::EINTR => -libc::EINPROGRESS,
             result => result,
         }

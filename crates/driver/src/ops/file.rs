@@ -1,4 +1,5 @@
-//! Reading, writing and flushing files: regular ones at an offset, and all kinds at their current position.
+//! Ops that read, write and flush files: regular files at an offset, and files of all kinds at their current
+//! position.
 
 use std::os::fd::RawFd;
 
@@ -8,7 +9,7 @@ use io_uring::{opcode, types};
 use super::operation::{Course, Direction, Facts, NO_FILE, Operation, clamp};
 use crate::syscalls::{AGAIN, check, file_type, poll_now, retry};
 
-/// Read; `offset` -1 means the current position (pipes, ttys, sockets).
+/// Read. An `offset` of -1 means the current position (pipes, ttys, sockets).
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
     pub fd: RawFd,
@@ -17,7 +18,7 @@ pub struct Read {
     pub offset: i64,
 }
 
-/// Write; `offset` as in [`Read`].
+/// Write. `offset` is as in [`Read`].
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
     pub fd: RawFd,
@@ -26,7 +27,7 @@ pub struct Write {
     pub offset: i64,
 }
 
-/// Scatter read; `offset` as in [`Read`].
+/// Scatter read. `offset` is as in [`Read`].
 #[derive(Clone, Copy, Debug)]
 pub struct Readv {
     pub fd: RawFd,
@@ -35,7 +36,7 @@ pub struct Readv {
     pub offset: i64,
 }
 
-/// Gather write; `offset` as in [`Read`].
+/// Gather write. `offset` is as in [`Read`].
 #[derive(Clone, Copy, Debug)]
 pub struct Writev {
     pub fd: RawFd,
@@ -44,20 +45,20 @@ pub struct Writev {
     pub offset: i64,
 }
 
-/// Flush a file to storage; with `data_only` not its metadata.
+/// Flush a file to storage. With `data_only` its metadata is not flushed (fdatasync(2)).
 #[derive(Clone, Copy, Debug)]
 pub struct Fsync {
     pub fd: RawFd,
     pub data_only: bool,
 }
 
-/// Where the bytes come from or go to.
+/// The memory that a transfer reads or writes.
 enum Memory {
     One(libc::iovec),
     Many(*const libc::iovec, u32),
 }
 
-/// What the four transfers are to their system calls.
+/// What read, write, readv and writev have in common.
 struct Transfer {
     fd: RawFd,
     direction: Direction,
@@ -81,10 +82,11 @@ impl Transfer {
         }
     }
 
-    /// At the current position, whether the file is in non-blocking mode or not. A regular file does wait for its disk.
+    /// Transfers at the current position without blocking, even if the file is in blocking mode. A regular file does
+    /// wait for its disk. At an offset the answer is `AGAIN`.
     ///
     /// # Safety
-    /// The memory is valid.
+    /// The memory of the transfer is valid.
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         if self.offset != -1 {
             return AGAIN;
@@ -106,7 +108,7 @@ impl Transfer {
                     return AGAIN;
                 }
             }
-            // The file does not know RWF_NOWAIT (a tty; a pipe before Linux 6.4).
+            // The file does not support RWF_NOWAIT (a tty; a pipe before Linux 6.4).
             libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM => {
                 *calls += 1;
                 let events = poll_now(fd, self.direction.event());
@@ -138,7 +140,7 @@ impl Transfer {
     }
 }
 
-/// The memory of an op that has one buffer.
+/// The memory of an op with one buffer.
 fn one(buf: *mut u8, len: usize) -> Memory {
     Memory::One(libc::iovec {
         iov_base: buf.cast(),
@@ -175,12 +177,12 @@ macro_rules! transfer {
             }
 
             unsafe fn attempt(&self, calls: &mut u64) -> i32 {
-                // SAFETY: passed on.
+                // SAFETY: the caller's contract.
                 unsafe { self.transfer().attempt(calls) }
             }
 
             unsafe fn block(&self) -> i32 {
-                // SAFETY: passed on.
+                // SAFETY: the caller's contract.
                 unsafe { self.transfer().block(&mut 0) }
             }
         }
@@ -215,16 +217,13 @@ transfer!(
 impl Operation for Fsync {
     const FACTS: Facts = Facts {
         punted: true,
-        ..Facts::new(
-            "fsync",
-            ("fsync", opcode::Fsync::CODE)
-        )
+        ..Facts::new("fsync", ("fsync", opcode::Fsync::CODE))
     };
 
     const SAMPLE: Self = Fsync {
-                fd: NO_FILE,
-                data_only: false,
-            };
+        fd: NO_FILE,
+        data_only: false,
+    };
 
     fn course(&self) -> Course {
         Course::Blocking([self.fd, -1])

@@ -1,14 +1,15 @@
-//! What an engine can be asked to do. Each family of ops has one file here, which says everything about them: what they
-//! are, their entries on a ring, their non-blocking attempts, what they wait for and what may be done with them.
+//! What an engine can be asked to do. Each family of ops has one file here, which holds everything about them: their
+//! fields, their entries on a ring, their non-blocking attempts, what they wait for and what may be done with them.
 //!
 //! An op is plain data: file descriptors and raw pointers. It owns nothing. The submitter keeps the memory that an op
-//! points at alive and unmoved until the terminal completion (a completion without [`crate::Flags::MORE`]).
+//! points at valid and unmoved until the terminal completion (a completion without [`crate::Flags::MORE`]).
 //!
-//! Sockets to accept on and to connect must be in non-blocking mode. For all other ops the mode does not matter: an op
-//! waits without holding up the loop, and its result is never `-EAGAIN`. An fd that ops have been submitted for must be
-//! closed by [`Close`]. Ops of one fd and direction that are in flight together may be carried out in any order.
+//! Sockets for accepts and connects must be in non-blocking mode. For all other ops the mode does not matter: an op
+//! waits without holding up the loop, and its result is never `-EAGAIN`. An fd that ops have been submitted for must
+//! be closed by [`Close`]. Ops of one fd and direction that are in flight together may run in any order.
 //!
-//! A new op is a struct with an [`Operation`] in one of these files, and its name in the list at the end of this one.
+//! To add an op, write a struct that implements `Operation` in one of these files, and add its name to the `ops!`
+//! list in this file.
 
 mod operation;
 
@@ -27,11 +28,11 @@ macro_rules! ops {
         $(mod $family;)+
         $(pub use $family::{$($op),+};)+
 
-        /// One operation. Results are the system call's: a count, a new fd, or 0; negative is `-errno`.
+        /// One operation. Its result is the system call's: a count, a new fd, or 0; negative is `-errno`.
         #[derive(Clone, Copy, Debug)]
         pub enum Op { $($($op($op)),+),+ }
 
-        /// The kind of an op: what statistics count by, and what a ring's completions are labelled with.
+        /// The kind of an op. Statistics count by it, and the labels of a ring's completions carry it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum OpKind { $($($op),+),+ }
@@ -54,26 +55,26 @@ macro_rules! ops {
                 match self { $($(Op::$op(op) => op.course()),+),+ }
             }
 
-            /// As [`Operation::entry`].
+            /// See [`Operation::entry`].
             pub(crate) fn entry(&self, group: u16) -> Entry {
                 match self { $($(Op::$op(op) => op.entry(group)),+),+ }
             }
 
-            /// As [`Operation::attempt`].
+            /// See [`Operation::attempt`].
             ///
             /// # Safety
-            /// The same.
+            /// The contract of [`Operation::attempt`].
             pub(crate) unsafe fn attempt_counted(&self, calls: &mut u64) -> i32 {
-                // SAFETY: passed on.
+                // SAFETY: the caller's contract.
                 unsafe { match self { $($(Op::$op(op) => op.attempt(calls)),+),+ } }
             }
 
-            /// As [`Operation::block`].
+            /// See [`Operation::block`].
             ///
             /// # Safety
-            /// The same.
+            /// The contract of [`Operation::block`].
             pub(crate) unsafe fn block(&self) -> i32 {
-                // SAFETY: passed on.
+                // SAFETY: the caller's contract.
                 unsafe { match self { $($(Op::$op(op) => op.block()),+),+ } }
             }
         }
@@ -102,13 +103,14 @@ ops! {
     child { WaitId }
 }
 
-// SAFETY: an op is data to hand to a kernel. Its submitter answers for its pointers (`Driver::submit` is unsafe).
+// SAFETY: an op is plain data that an engine hands to the kernel. The submitter answers for its pointers
+// (`Driver::submit` is unsafe).
 unsafe impl std::marker::Send for Op {}
-// SAFETY: as above: sharing it shares no access to what it points at.
+// SAFETY: as above. Sharing an op gives no access to the memory that it points at.
 unsafe impl Sync for Op {}
 
 impl OpKind {
-    /// As [`Operation::SAMPLE`].
+    /// See [`Operation::SAMPLE`].
     pub(crate) fn sample(self) -> Op {
         OpKind::SAMPLES[self as usize]
     }
@@ -117,23 +119,23 @@ impl OpKind {
         &OpKind::FACTS[self as usize]
     }
 
-    /// The name in statistics.
+    /// The kind's name in statistics.
     pub fn name(self) -> &'static str {
         self.facts().name
     }
 }
 
 impl Op {
-    /// Tries it once without blocking: its result, or [`crate::syscalls::AGAIN`]. A connect that has begun answers
-    /// `-EINPROGRESS`.
+    /// Tries the op once without blocking. Returns its result, or [`crate::syscalls::AGAIN`]. A connect that has
+    /// begun returns `-EINPROGRESS`.
     ///
-    /// What only a disk makes wait (a regular file at its current position) does wait; at an offset the answer is
+    /// A transfer of a regular file at its current position waits for the disk; a transfer at an offset returns
     /// `AGAIN`.
     ///
     /// # Safety
-    /// What the op points at is valid, as `Driver::submit` demands.
+    /// The memory that the op points at is valid, as `Driver::submit` demands.
     pub unsafe fn attempt(&self) -> i32 {
-        // SAFETY: passed on.
+        // SAFETY: the caller's contract.
         unsafe { self.attempt_counted(&mut 0) }
     }
 
@@ -145,10 +147,10 @@ impl Op {
         self.course().waits_on()
     }
 
-    /// Nobody will take the result any more: an fd in it must not leak.
+    /// Closes the fd in a result that will not be delivered, so that it does not leak.
     pub(crate) fn discard(&self, result: i32) {
         if result >= 0 && self.kind().facts().makes_fd {
-            // SAFETY: an fd that the op made and that nobody has been told of.
+            // SAFETY: the op made the fd, and nobody else knows of it.
             unsafe { libc::close(result) };
         }
     }
@@ -167,12 +169,12 @@ mod tests {
         }
     }
 
-    /// The sample of each kind is refused at once, by whichever of the two calls its course makes.
+    /// The sample of each kind fails at once, in the one of the two calls that its course makes.
     #[test]
     fn each_op_answers() {
         for kind in OpKind::ALL {
             let op = kind.sample();
-            // SAFETY: a sample points at nothing, and its fd is no file.
+            // SAFETY: a sample has null pointers, and its fd is not open.
             let result = unsafe {
                 match op.course() {
                     Course::Blocking(_) | Course::Splice { .. } => op.block(),

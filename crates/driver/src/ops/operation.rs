@@ -1,4 +1,4 @@
-//! What an op says of itself, and how engines read it.
+//! What an op declares about itself, and how engines read it.
 
 use std::os::fd::RawFd;
 
@@ -21,35 +21,35 @@ impl Direction {
     }
 }
 
-/// How an op gets from its submission to its result. Engines decide by this, and never by which op it is.
+/// How an op gets from its submission to its result. Engines decide by the course, never by the op itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Course {
-    /// It is attempted, again each time that its fd is ready, until an attempt has a result.
+    /// The engine attempts the op, and again each time that the fd is ready, until an attempt has a result.
     Once(RawFd, Direction),
-    /// As `Once`, but the fd may be a regular file, which knows no readiness. Then a pool thread carries it out.
+    /// As `Once`, but the fd may be a regular file, which has no readiness. Then a pool thread carries the op out.
     File(RawFd, Direction),
-    /// The attempt only begins it (`-EINPROGRESS`). Once the fd is writable, `SO_ERROR` is the result.
+    /// The attempt only begins the connect (`-EINPROGRESS`). Once the fd is writable, `SO_ERROR` is the result.
     Connect(RawFd),
-    /// Readiness is the result.
+    /// The fd's readiness is the result.
     Watch(RawFd, Direction),
-    /// Readiness is a result each time, until it is cancelled.
+    /// The fd's readiness is a result each time, until the op is cancelled.
     WatchMulti(RawFd, Direction),
-    /// Each attempt may make a connection. Only some errors end it.
+    /// Each attempt may accept a connection. Only some errors end the op.
     AcceptMulti(RawFd),
-    /// Each attempt receives into a buffer of the engine's. The end of the stream and errors end it.
+    /// Each attempt receives into a buffer of the engine. The end of the stream and errors end the op.
     RecvMulti(RawFd),
-    /// A pool thread carries it out when both fds are ready.
+    /// A pool thread carries the op out when both fds are ready.
     Splice { from: RawFd, to: RawFd },
-    /// A pool thread carries it out: it may wait for a disk. It uses these fds, -1 for none.
+    /// A pool thread carries the op out, because it may wait for a disk. The op uses these fds; -1 means none.
     Blocking([RawFd; 2]),
     /// One system call, which never waits.
     Immediate(RawFd),
-    /// It is carried out once no op in flight uses the fd.
+    /// The engine carries the op out once no op in flight uses the fd.
     Close(RawFd),
 }
 
 impl Course {
-    /// The fd whose readiness it waits for; `None` for what a single readiness does not let go on.
+    /// The fd and the readiness that let the op go on; `None` if no single readiness does.
     pub(crate) fn waits_on(self) -> Option<(RawFd, Direction)> {
         match self {
             Course::Once(fd, direction)
@@ -62,8 +62,8 @@ impl Course {
         }
     }
 
-    /// The fds that the op uses, which must not be closed under it; -1 for none. A close uses none: that its fd is in use
-    /// is what it waits for.
+    /// The fds that the op uses and that must not be closed meanwhile; -1 means none. A close uses none, because it
+    /// waits until its fd is unused.
     pub(crate) fn uses(self) -> [RawFd; 2] {
         match self {
             Course::Once(fd, _)
@@ -80,7 +80,7 @@ impl Course {
         }
     }
 
-    /// What replaces its opcode on a ring that may not use it.
+    /// How the op is done on a ring that may not use its opcode.
     pub(crate) fn instead(self) -> &'static str {
         match self {
             Course::Immediate(_) | Course::Close(_) => "by its system call",
@@ -99,30 +99,32 @@ impl Course {
 /// Whether an op in flight may be dropped with one ring and submitted to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Movable {
-    /// It may have begun, in memory of the submitter's.
+    /// The op may have begun to use memory of the submitter.
     Never,
-    /// Not while the old ring may still carry it out: what it takes then would be lost.
+    /// Only if the old ring can't carry it out any more: otherwise bytes or connections that the old ring takes would
+    /// be lost.
     WhileInert,
-    /// It takes nothing.
+    /// The op takes no bytes and no connections.
     Always,
 }
 
-/// An opcode of `io_uring_enter(2)`, under the name that restrictions and `PROACT_URING_DENY` know it by.
+/// An opcode of `io_uring_enter(2)`, with the name that restrictions and `PROACT_URING_DENY` use.
 pub(crate) type Opcode = (&'static str, u8);
 
-/// The fd of a sample: a number that no process has open. Negative numbers are answered in other ways than `EBADF`.
+/// The fd of a sample: a number that no process has open. The kernel answers negative numbers with other errors than
+/// `EBADF`.
 pub(super) const NO_FILE: RawFd = RawFd::MAX;
 
-/// What is true of every op of a kind.
+/// What holds for every op of a kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    /// Its name in statistics.
+    /// The kind's name in statistics.
     pub(crate) name: &'static str,
     pub(crate) opcode: Opcode,
     pub(crate) movable: Movable,
-    /// The kernel hands it to a worker thread before it looks at its arguments.
+    /// The kernel hands the op to a worker thread before it looks at the arguments.
     pub(crate) punted: bool,
-    /// Its result is a new fd, which is to be closed where nobody takes the result.
+    /// The result is a new fd, which the engine has to close if it does not deliver the result.
     pub(crate) makes_fd: bool,
 }
 
@@ -138,36 +140,38 @@ impl Facts {
     }
 }
 
-/// What an op has to say of itself.
+/// What an op has to declare about itself.
 pub(crate) trait Operation: Copy {
     const FACTS: Facts;
 
-    /// One that can't succeed. The kernel's answer to it tells whether the opcode may be used.
+    /// An op that can't succeed. The kernel's answer to it tells whether the opcode may be used.
     const SAMPLE: Self;
 
     fn course(&self) -> Course;
 
-    /// Its submission queue entry; `group` is the group of the buffers that it may receive into. Offsets of -1 mean the
-    /// current position, as in the kernel's interface.
+    /// The op's submission queue entry. `group` is the buffer group that the op may receive into. An offset of -1
+    /// means the current position, as in the kernel's interface.
     fn entry(&self, group: u16) -> Entry;
 
-    /// Tries it once without blocking: its result, or [`crate::syscalls::AGAIN`]. Adds the system calls to `calls`.
+    /// Tries the op once without blocking. Returns its result, or [`crate::syscalls::AGAIN`]. Adds the number of
+    /// system calls to `calls`.
     ///
     /// # Safety
-    /// What the op points at is valid, as `Driver::submit` demands.
+    /// The memory that the op points at is valid, as `Driver::submit` demands.
     unsafe fn attempt(&self, calls: &mut u64) -> i32;
 
-    /// Carries it out on a thread that may wait for a disk. A course that ends in the pool has one of its own.
+    /// Carries the op out on a thread that may wait for a disk. Ops whose course ends in the pool override this.
     ///
     /// # Safety
-    /// As [`Operation::attempt`].
+    /// The contract of [`Operation::attempt`].
     unsafe fn block(&self) -> i32 {
-        // SAFETY: passed on.
+        // SAFETY: the caller's contract.
         unsafe { self.attempt(&mut 0) }
     }
 }
 
-/// An entry's length has 32 bits. A longer transfer is short, as it may always be.
+/// Cuts a length to what an entry can hold (32 bits) and one call transfers (read(2), "NOTES"). A longer transfer is
+/// cut short, which submitters must expect anyway.
 pub(super) fn clamp(len: usize) -> u32 {
     len.min(0x7fff_f000) as u32
 }

@@ -1,4 +1,4 @@
-//! What names files by their paths.
+//! Ops that name files by their paths.
 
 use std::os::fd::RawFd;
 
@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 use super::operation::{Course, Facts, NO_FILE, Operation};
 use crate::syscalls::{AGAIN, check, retry};
 
-/// Open a file relative to a directory fd (or `AT_FDCWD`); result: the fd, close-on-exec.
+/// Open a file relative to a directory fd (or `AT_FDCWD`). The result is the fd, close-on-exec.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenAt {
     pub dir: RawFd,
@@ -17,7 +17,7 @@ pub struct OpenAt {
     pub mode: u32,
 }
 
-/// File status into the submitter's `statx`.
+/// Write a file's status into the submitter's `statx`.
 #[derive(Clone, Copy, Debug)]
 pub struct Statx {
     pub dir: RawFd,
@@ -27,7 +27,7 @@ pub struct Statx {
     pub buf: *mut libc::statx,
 }
 
-/// Rename a file, as `renameat2(2)`.
+/// Rename a file, as `renameat2(2)` does.
 #[derive(Clone, Copy, Debug)]
 pub struct RenameAt {
     pub from_dir: RawFd,
@@ -40,18 +40,15 @@ pub struct RenameAt {
 impl Operation for OpenAt {
     const FACTS: Facts = Facts {
         makes_fd: true,
-        ..Facts::new(
-            "openat",
-            ("openat", opcode::OpenAt::CODE)
-        )
+        ..Facts::new("openat", ("openat", opcode::OpenAt::CODE))
     };
 
     const SAMPLE: Self = OpenAt {
-                dir: NO_FILE,
-                path: std::ptr::null(),
-                flags: 0,
-                mode: 0,
-            };
+        dir: NO_FILE,
+        path: std::ptr::null(),
+        flags: 0,
+        mode: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Blocking([self.dir, -1])
@@ -71,7 +68,7 @@ impl Operation for OpenAt {
     unsafe fn block(&self) -> i32 {
         let flags = self.flags | libc::O_CLOEXEC;
         retry(&mut 0, || {
-            // SAFETY: the path is the submitter's.
+            // SAFETY: the submitter keeps the path valid.
             check(i64::from(unsafe {
                 libc::openat(self.dir, self.path, flags, self.mode)
             }))
@@ -80,18 +77,15 @@ impl Operation for OpenAt {
 }
 
 impl Operation for Statx {
-    const FACTS: Facts = Facts::new(
-        "statx",
-        ("statx", opcode::Statx::CODE)
-    );
+    const FACTS: Facts = Facts::new("statx", ("statx", opcode::Statx::CODE));
 
     const SAMPLE: Self = Statx {
-            dir: NO_FILE,
-            path: std::ptr::null(),
-            flags: 0,
-            mask: 0,
-            buf: std::ptr::null_mut(),
-        };
+        dir: NO_FILE,
+        path: std::ptr::null(),
+        flags: 0,
+        mask: 0,
+        buf: std::ptr::null_mut(),
+    };
 
     fn course(&self) -> Course {
         Course::Blocking([self.dir, -1])
@@ -110,7 +104,7 @@ impl Operation for Statx {
 
     unsafe fn block(&self) -> i32 {
         retry(&mut 0, || {
-            // SAFETY: the path and the buffer are the submitter's.
+            // SAFETY: the submitter keeps the path and the buffer valid.
             check(i64::from(unsafe {
                 libc::statx(self.dir, self.path, self.flags, self.mask, self.buf)
             }))
@@ -146,7 +140,7 @@ impl Operation for RenameAt {
 
     unsafe fn block(&self) -> i32 {
         retry(&mut 0, || {
-            // SAFETY: the paths are the submitter's.
+            // SAFETY: the submitter keeps the paths valid.
             check(i64::from(unsafe {
                 libc::renameat2(self.from_dir, self.from, self.to_dir, self.to, self.flags)
             }))

@@ -1,4 +1,4 @@
-//! Waiting for the readiness of an fd, and moving nothing.
+//! Ops that wait for the readiness of an fd and move no bytes.
 
 use std::os::fd::RawFd;
 
@@ -10,16 +10,16 @@ use crate::syscalls::poll_now;
 
 pub(crate) const OPCODE: super::operation::Opcode = ("poll_add", opcode::PollAdd::CODE);
 
-/// Wait once until the fd has `events` (`POLLIN` or `POLLOUT`, not both); result: events that it has, `POLLERR` and
-/// `POLLHUP` perhaps among them or instead.
+/// Wait once until the fd has `events` (`POLLIN` or `POLLOUT`, not both). The result is the events that it has, which
+/// may include `POLLERR` and `POLLHUP`, or be only these.
 #[derive(Clone, Copy, Debug)]
 pub struct Poll {
     pub fd: RawFd,
     pub events: u32,
 }
 
-/// As [`Poll`], level triggered until cancelled: at most one completion with [`crate::Flags::MORE`] a wait while the fd
-/// is ready.
+/// Like [`Poll`], but level triggered until cancelled: at most one completion with [`crate::Flags::MORE`] per wait
+/// while the fd is ready.
 #[derive(Clone, Copy, Debug)]
 pub struct PollMulti {
     pub fd: RawFd,
@@ -40,7 +40,10 @@ impl Operation for Poll {
         ..Facts::new("poll", OPCODE)
     };
 
-    const SAMPLE: Self = Poll { fd: NO_FILE, events: 1 };
+    const SAMPLE: Self = Poll {
+        fd: NO_FILE,
+        events: 1,
+    };
 
     fn course(&self) -> Course {
         Course::Watch(self.fd, direction(self.events))
@@ -59,20 +62,20 @@ impl Operation for Poll {
 impl Operation for PollMulti {
     const FACTS: Facts = Facts {
         movable: Movable::Always,
-        ..Facts::new(
-            "poll_multi",
-            OPCODE
-        )
+        ..Facts::new("poll_multi", OPCODE)
     };
 
-    const SAMPLE: Self = PollMulti { fd: NO_FILE, events: 1 };
+    const SAMPLE: Self = PollMulti {
+        fd: NO_FILE,
+        events: 1,
+    };
 
     fn course(&self) -> Course {
         Course::WatchMulti(self.fd, direction(self.events))
     }
 
-    /// One shot at a time: the engine submits it again after each completion, because the kernel's multishot poll is
-    /// edge triggered.
+    /// An entry for one event. The engine submits the op again after each completion, because the kernel's multishot
+    /// poll is edge triggered.
     fn entry(&self, _group: u16) -> Entry {
         opcode::PollAdd::new(types::Fd(self.fd), self.events).build()
     }

@@ -1,4 +1,4 @@
-//! Receiving from a socket.
+//! Ops that receive from a socket.
 
 use std::os::fd::RawFd;
 
@@ -10,8 +10,9 @@ use crate::syscalls::{check, retry};
 
 const OPCODE: super::operation::Opcode = ("recv", opcode::Recv::CODE);
 
-/// Receive out of the engine's own buffers until end of file, error or cancel: one completion with
-/// [`crate::Flags::MORE`] for each piece (its bytes: [`crate::Driver::data`]). A result of 0 is the end of the stream.
+/// Receive into the engine's own buffers until the end of the stream, an error or a cancel. Each piece is one
+/// completion with [`crate::Flags::MORE`], and [`crate::Driver::data`] returns its bytes. A result of 0 is the end of
+/// the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct RecvMulti {
     pub fd: RawFd,
@@ -50,24 +51,21 @@ impl Operation for RecvMulti {
         opcode::RecvMulti::new(types::Fd(self.fd), group).build()
     }
 
-    /// It has no buffer of its own: an engine attempts a [`Recv`] into one of the engine's.
+    /// The op has no buffer, so it can't be attempted: an engine attempts a [`Recv`] into a buffer of its own.
     unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
         -libc::EFAULT
     }
 }
 
 impl Operation for Recv {
-    const FACTS: Facts = Facts::new(
-        "recv",
-        OPCODE
-    );
+    const FACTS: Facts = Facts::new("recv", OPCODE);
 
     const SAMPLE: Self = Recv {
-            fd: NO_FILE,
-            buf: std::ptr::null_mut(),
-            len: 0,
-            flags: 0,
-        };
+        fd: NO_FILE,
+        buf: std::ptr::null_mut(),
+        len: 0,
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Read)
@@ -82,23 +80,20 @@ impl Operation for Recv {
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         let flags = self.flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         retry(calls, || {
-            // SAFETY: the buffer is the submitter's.
+            // SAFETY: the submitter keeps the buffer valid.
             check(unsafe { libc::recv(self.fd, self.buf.cast(), self.len, flags) } as i64)
         })
     }
 }
 
 impl Operation for RecvMsg {
-    const FACTS: Facts = Facts::new(
-        "recvmsg",
-        ("recvmsg", opcode::RecvMsg::CODE)
-    );
+    const FACTS: Facts = Facts::new("recvmsg", ("recvmsg", opcode::RecvMsg::CODE));
 
     const SAMPLE: Self = RecvMsg {
-            fd: NO_FILE,
-            msg: std::ptr::null_mut(),
-            flags: 0,
-        };
+        fd: NO_FILE,
+        msg: std::ptr::null_mut(),
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Read)
@@ -113,7 +108,7 @@ impl Operation for RecvMsg {
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         let flags = self.flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         retry(calls, || {
-            // SAFETY: the message and all that it points at are the submitter's.
+            // SAFETY: the submitter keeps the message valid, and everything that it points at.
             check(unsafe { libc::recvmsg(self.fd, self.msg, flags) } as i64)
         })
     }

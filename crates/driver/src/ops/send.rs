@@ -1,4 +1,4 @@
-//! Sending on a socket.
+//! Ops that send on a socket.
 
 use std::os::fd::RawFd;
 
@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 use super::operation::{Course, Direction, Facts, NO_FILE, Operation, clamp};
 use crate::syscalls::{check, retry};
 
-/// Send once from the submitter's buffer; may be short.
+/// Send once from the submitter's buffer. The kernel may take less than all bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Send {
     pub fd: RawFd,
@@ -17,7 +17,7 @@ pub struct Send {
     pub flags: i32,
 }
 
-/// Vectored send, with address and ancillary data; may be short.
+/// Vectored send, with address and ancillary data. The kernel may take less than all bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct SendMsg {
     pub fd: RawFd,
@@ -25,23 +25,20 @@ pub struct SendMsg {
     pub flags: i32,
 }
 
-/// The flags of an attempt. `MSG_WAITALL` asks a ring to go on until all is sent, which an attempt can't.
+/// The flags of an attempt. `MSG_WAITALL` asks a ring to go on until everything is sent; an attempt can't wait.
 fn attempted(flags: i32) -> i32 {
     (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL
 }
 
 impl Operation for Send {
-    const FACTS: Facts = Facts::new(
-        "send",
-        ("send", opcode::Send::CODE)
-    );
+    const FACTS: Facts = Facts::new("send", ("send", opcode::Send::CODE));
 
     const SAMPLE: Self = Send {
-            fd: NO_FILE,
-            buf: std::ptr::null(),
-            len: 0,
-            flags: 0,
-        };
+        fd: NO_FILE,
+        buf: std::ptr::null(),
+        len: 0,
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Write)
@@ -56,23 +53,20 @@ impl Operation for Send {
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         let flags = attempted(self.flags);
         retry(calls, || {
-            // SAFETY: the buffer is the submitter's.
+            // SAFETY: the submitter keeps the buffer valid.
             check(unsafe { libc::send(self.fd, self.buf.cast(), self.len, flags) } as i64)
         })
     }
 }
 
 impl Operation for SendMsg {
-    const FACTS: Facts = Facts::new(
-        "sendmsg",
-        ("sendmsg", opcode::SendMsg::CODE)
-    );
+    const FACTS: Facts = Facts::new("sendmsg", ("sendmsg", opcode::SendMsg::CODE));
 
     const SAMPLE: Self = SendMsg {
-            fd: NO_FILE,
-            msg: std::ptr::null(),
-            flags: 0,
-        };
+        fd: NO_FILE,
+        msg: std::ptr::null(),
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Once(self.fd, Direction::Write)
@@ -87,7 +81,7 @@ impl Operation for SendMsg {
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         let flags = attempted(self.flags);
         retry(calls, || {
-            // SAFETY: the message and all that it points at are the submitter's.
+            // SAFETY: the submitter keeps the message valid, and everything that it points at.
             check(unsafe { libc::sendmsg(self.fd, self.msg, flags) } as i64)
         })
     }

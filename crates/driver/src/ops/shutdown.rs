@@ -1,4 +1,4 @@
-//! Shutting a socket down.
+//! The op that shuts a socket down.
 
 use std::os::fd::RawFd;
 
@@ -18,16 +18,13 @@ pub struct Shutdown {
 impl Operation for Shutdown {
     const FACTS: Facts = Facts {
         punted: true,
-        ..Facts::new(
-            "shutdown",
-            ("shutdown", opcode::Shutdown::CODE)
-        )
+        ..Facts::new("shutdown", ("shutdown", opcode::Shutdown::CODE))
     };
 
     const SAMPLE: Self = Shutdown {
-                fd: NO_FILE,
-                how: libc::SHUT_WR,
-            };
+        fd: NO_FILE,
+        how: libc::SHUT_WR,
+    };
 
     fn course(&self) -> Course {
         Course::Immediate(self.fd)
@@ -39,7 +36,7 @@ impl Operation for Shutdown {
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         *calls += 1;
-        // SAFETY: it takes no memory.
+        // SAFETY: the call takes no memory.
         check(i64::from(unsafe { libc::shutdown(self.fd, self.how) }))
     }
 }

@@ -1,4 +1,4 @@
-//! Moving bytes between two fds inside the kernel.
+//! The op that moves bytes between two fds inside the kernel.
 
 use std::os::fd::RawFd;
 
@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 use super::operation::{Course, Direction, Facts, NO_FILE, Operation};
 use crate::syscalls::{AGAIN, check, poll_now, retry};
 
-/// Move bytes between two fds, one of which is a pipe; offsets -1 mean the current position.
+/// Move bytes between two fds, one of which is a pipe. An offset of -1 means the current position.
 #[derive(Clone, Copy, Debug)]
 pub struct Splice {
     pub from: RawFd,
@@ -19,7 +19,7 @@ pub struct Splice {
     pub flags: u32,
 }
 
-/// Which side a splice has to wait for: the first that is not ready; `None`: neither. Two system calls at most.
+/// The side that a splice has to wait for: the first that is not ready, or `None`. Makes at most two system calls.
 pub(crate) fn waits_on(from: RawFd, to: RawFd) -> Option<(RawFd, Direction)> {
     if poll_now(from, libc::POLLIN as u32) == AGAIN {
         Some((from, Direction::Read))
@@ -33,20 +33,17 @@ pub(crate) fn waits_on(from: RawFd, to: RawFd) -> Option<(RawFd, Direction)> {
 impl Operation for Splice {
     const FACTS: Facts = Facts {
         punted: true,
-        ..Facts::new(
-            "splice",
-            ("splice", opcode::Splice::CODE)
-        )
+        ..Facts::new("splice", ("splice", opcode::Splice::CODE))
     };
 
     const SAMPLE: Self = Splice {
-                from: NO_FILE,
-                from_offset: -1,
-                to: NO_FILE,
-                to_offset: -1,
-                len: 1,
-                flags: 0,
-            };
+        from: NO_FILE,
+        from_offset: -1,
+        to: NO_FILE,
+        to_offset: -1,
+        len: 1,
+        flags: 0,
+    };
 
     fn course(&self) -> Course {
         Course::Splice {
@@ -66,7 +63,7 @@ impl Operation for Splice {
         AGAIN
     }
 
-    /// Waits for a disk, but not for its pipe or socket: [`AGAIN`].
+    /// Waits for a disk, but not for a pipe or socket: if one is not ready, the answer is [`AGAIN`].
     unsafe fn block(&self) -> i32 {
         if waits_on(self.from, self.to).is_some() {
             return AGAIN;
@@ -77,15 +74,21 @@ impl Operation for Splice {
         let to_offset = pointer(&mut to_offset);
         retry(&mut 0, || {
             // SAFETY: the offsets are local.
-            check(
-                unsafe { libc::splice(self.from, from_offset, self.to, to_offset, self.len as usize, flags) }
-                    as i64,
-            )
+            check(unsafe {
+                libc::splice(
+                    self.from,
+                    from_offset,
+                    self.to,
+                    to_offset,
+                    self.len as usize,
+                    flags,
+                )
+            } as i64)
         })
     }
 }
 
-/// An offset as splice(2) takes it: null for the current position.
+/// An offset in the form of splice(2): null means the current position.
 fn pointer(offset: &mut i64) -> *mut i64 {
     if *offset < 0 { std::ptr::null_mut() } else { offset }
 }

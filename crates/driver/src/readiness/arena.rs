@@ -1,16 +1,17 @@
-//! The memory that readiness engines receive `RecvMulti` pieces into.
+//! The memory that readiness engines receive the pieces of a `RecvMulti` into.
 //!
-//! Pieces lie close together in one chunk, which is used again from its start once none of it is held: small messages
-//! stay in the same few cache lines turn after turn. A chunk that has pieces out when its room is used up is set
-//! aside until the last of them is given back; its holder decides how many there are.
+//! Pieces lie next to each other in one chunk, and the arena starts again at the beginning of the chunk once no piece
+//! of it is held. So small messages stay in the same few cache lines turn after turn. A full chunk with held pieces
+//! is set aside until the last of them is released; so the loop, which holds the pieces, decides how many chunks
+//! there are.
 
 use crate::completion::Completion;
 
-/// The most that one piece holds, in bytes.
-pub(super) const PIECE: usize = 64 * 1024;
-/// Bytes of a chunk; also the most that one wait receives, so that the loop gets its turn.
+/// The maximum size of one piece, in bytes.
+pub(super) const MAX_PIECE: usize = 64 * 1024;
+/// The size of a chunk, in bytes. One wait receives no more than this, so that the loop gets its turn.
 pub(super) const CHUNK: usize = 512 * 1024;
-/// Bits of a place that count bytes within the chunk; the rest is the chunk's index.
+/// How many low bits of a position are the offset within the chunk; the other bits are the chunk's index.
 const OFFSET_BITS: u32 = CHUNK.trailing_zeros();
 const MAX_CHUNKS: usize = 1 << (32 - OFFSET_BITS);
 
@@ -25,22 +26,22 @@ struct Chunk {
 pub(super) struct Arena {
     chunks: Vec<Chunk>,
     current: usize,
-    /// Received since the last [`Arena::turn`].
+    /// Bytes received since the last [`Arena::turn`].
     received: usize,
 }
 
 impl Arena {
-    /// A new wait begins.
+    /// Starts to count for a new wait.
     pub(super) fn turn(&mut self) {
         self.received = 0;
     }
 
-    /// Room for one piece; `None`: this wait has received its fill.
+    /// Room for one piece. `None`: this wait has received as much as it may.
     pub(super) fn room(&mut self) -> Option<&mut [u8]> {
-        if self.received + PIECE > CHUNK {
+        if self.received + MAX_PIECE > CHUNK {
             return None;
         }
-        let fits = |chunk: &Chunk| chunk.held == 0 || chunk.used + PIECE <= CHUNK;
+        let fits = |chunk: &Chunk| chunk.held == 0 || chunk.used + MAX_PIECE <= CHUNK;
         if !self.chunks.get(self.current).is_some_and(fits) {
             let free = self.chunks.iter().position(|chunk| chunk.held == 0);
             self.current = match free {
@@ -59,17 +60,17 @@ impl Arena {
         if chunk.held == 0 {
             chunk.used = 0;
         }
-        Some(&mut chunk.bytes[chunk.used..chunk.used + PIECE])
+        Some(&mut chunk.bytes[chunk.used..chunk.used + MAX_PIECE])
     }
 
-    /// The first `len` bytes of that room are a piece now: its place, for the completion.
+    /// Turns the first `len` bytes of that room into a piece. Returns its position, for the completion.
     pub(super) fn take(&mut self, len: usize) -> u32 {
         let chunk = &mut self.chunks[self.current];
-        let place = (self.current << OFFSET_BITS) | chunk.used;
+        let position = (self.current << OFFSET_BITS) | chunk.used;
         chunk.used += len;
         chunk.held += 1;
         self.received += len;
-        place as u32
+        position as u32
     }
 
     pub(super) fn data(&self, completion: &Completion) -> &[u8] {
@@ -88,9 +89,9 @@ impl Arena {
     }
 }
 
-fn split(place: u32) -> (usize, usize) {
-    let place = place as usize;
-    (place >> OFFSET_BITS, place & (CHUNK - 1))
+fn split(position: u32) -> (usize, usize) {
+    let position = position as usize;
+    (position >> OFFSET_BITS, position & (CHUNK - 1))
 }
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
         let mut arena = Arena::default();
         for turn in 0..100u8 {
             arena.turn();
-            let pieces: Vec<Completion> = (0..7).map(|_| piece(&mut arena, turn, PIECE)).collect();
+            let pieces: Vec<Completion> = (0..7).map(|_| piece(&mut arena, turn, MAX_PIECE)).collect();
             pieces.iter().for_each(|piece| arena.release(piece));
         }
         assert_eq!(arena.chunks.len(), 1);
@@ -126,7 +127,7 @@ mod tests {
         let mut held = Vec::new();
         for turn in 0..50u8 {
             arena.turn();
-            held.push(piece(&mut arena, turn, PIECE));
+            held.push(piece(&mut arena, turn, MAX_PIECE));
             let passing = piece(&mut arena, 255, 1000);
             arena.release(&passing);
         }

@@ -1,10 +1,11 @@
-//! Completion emulated over readiness: an op is tried first, waits for its fd when it can't go on, and is tried again.
+//! Emulates completions over readiness: the engine tries an op first, waits for its fd if the op can't go on, and
+//! tries it again. `submit.rs` handles submissions, `serve.rs` handles events.
 //!
-//! Owns the ops that wait, by fd and direction. An fd is watched for just what waits: a `RecvMulti` or `PollMulti` waits
-//! all its life, so a connection that is read again and again costs no `epoll_ctl`. Interest that outlived its op would
-//! be a trap: the program may close the fd next, and after that a duplicate's file can't be removed by its number. An op
-//! that begins to wait renews the watch, because the number may name another file than it did for the ops that wait
-//! already. What happens at a submission: `submit.rs`; on an event: `serve.rs`.
+//! Owns the ops that wait, by fd and direction. The selector watches an fd for exactly the directions that ops wait
+//! for. A `RecvMulti` or `PollMulti` waits all its life, so a connection that is read again and again costs no
+//! `epoll_ctl`. The watch ends with its last op, because the program may close the fd next, and after that epoll
+//! can't remove the file of a duplicate by the fd's number. An op that begins to wait renews the watch, because the
+//! number may now name another file than when the other waiting ops began.
 
 mod arena;
 mod serve;
@@ -20,7 +21,7 @@ use crate::driver::{Driver, Engine, Submitted};
 use crate::fork::Generation;
 use crate::ops::{Course, Direction, Op, splice_waits_on};
 use crate::pool::Pool;
-use crate::selector::{Interest, Ready, Selector};
+use crate::selector::{Event, Interest, Selector};
 use crate::stats::Stats;
 use crate::syscalls::AGAIN;
 use crate::tokens::TokenMap;
@@ -37,14 +38,14 @@ struct Waiter {
 struct FdState {
     read: VecDeque<Waiter>,
     write: VecDeque<Waiter>,
-    /// While ops of this fd are with the pool; sockets never have any, and need no more than a word for it.
+    /// `Some` while the pool has ops of this fd. Sockets never have any, so the field is as small as a pointer.
     pooled: Option<Box<Pooled>>,
 }
 
 #[derive(Default)]
 struct Pooled {
     tokens: Vec<Token>,
-    /// A close that waits for them.
+    /// A close that waits for these ops.
     closing: Option<(Token, Op)>,
 }
 
@@ -59,7 +60,7 @@ impl FdState {
     fn push(&mut self, direction: Direction, waiter: Waiter) {
         let queue = self.queue(direction);
         if queue.capacity() == 0 {
-            // Most fds never have a second one waiting each way.
+            // Most fds never have a second op that waits in the same direction.
             queue.reserve_exact(1);
         }
         queue.push_back(waiter);
@@ -85,7 +86,7 @@ struct InPool {
     cancelled: bool,
 }
 
-/// Where an op in flight is.
+/// The place of an op in flight.
 enum Place {
     Waiting(RawFd, Direction),
     Pool(Box<InPool>),
@@ -96,16 +97,16 @@ pub struct ReadinessDriver<S: Selector> {
     selector: S,
     fds: Vec<FdState>,
     places: TokenMap<Place>,
-    /// Completions that came about outside `wait`.
+    /// Completions that happened outside `wait`.
     queued: VecDeque<Completion>,
-    ready: Vec<Ready>,
-    /// Where to begin with the next events: the fd that found the wait's receive memory used up.
+    events: Vec<Event>,
+    /// The fd that found the receive memory of a wait used up. The next wait begins with it.
     resume_at: Option<RawFd>,
     arena: Arena,
     pool: Option<Pool>,
     finished: Vec<(Token, i32)>,
     waker: Waker,
-    /// Nobody takes the completions any more: fds in them are closed.
+    /// The driver shuts down and nobody takes the completions: fds in them are closed.
     discards: bool,
     stats: Stats,
     generation: Generation,
@@ -113,12 +114,12 @@ pub struct ReadinessDriver<S: Selector> {
 
 impl<S: Selector> ReadinessDriver<S> {
     /// # Errors
-    /// Where the wake-up event can't be made or watched: `EMFILE`, or `ERANGE` past `FD_SETSIZE`.
+    /// The errors of making and watching the wake-up event: `EMFILE`, or `ERANGE` for an fd past `FD_SETSIZE`.
     pub fn new(mut selector: S) -> io::Result<ReadinessDriver<S>> {
         let waker = Waker::new()?;
         let engine = S::ENGINE.name();
         let mut stats = Stats::new(vec![format!(
-            "regular files: {engine} can't wait for them; done by a pool of threads"
+            "regular files ({engine} can't wait for them): done by a pool of threads"
         )]);
         let read = Interest {
             read: true,
@@ -130,7 +131,7 @@ impl<S: Selector> ReadinessDriver<S> {
             fds: Vec::new(),
             places: TokenMap::default(),
             queued: VecDeque::new(),
-            ready: Vec::new(),
+            events: Vec::new(),
             resume_at: None,
             arena: Arena::default(),
             pool: None,
@@ -142,7 +143,8 @@ impl<S: Selector> ReadinessDriver<S> {
         })
     }
 
-    /// The state of an fd, made if need be; `None` for a number that is no open file (and could be any number).
+    /// The state of an fd, created on first use. `None` for a number that is not open: it could be any number, and
+    /// the table would have to grow up to it.
     fn state(&mut self, fd: RawFd) -> Option<&mut FdState> {
         let index = usize::try_from(fd).ok()?;
         if self.fds.len() <= index {
@@ -156,20 +158,21 @@ impl<S: Selector> ReadinessDriver<S> {
         Some(&mut self.fds[index])
     }
 
-    /// Brings the watch of an fd in line with what waits.
-    fn settle(&mut self, fd: RawFd) {
+    /// Watches an fd for exactly the directions that ops wait for.
+    fn update_watch(&mut self, fd: RawFd) {
         let wanted = self.fds[fd as usize].wanted();
         if wanted != self.selector.watched(fd) && self.selector.watch(fd, wanted, &mut self.stats).is_err() {
-            // The fd was closed behind our back: nothing will ever be reported to the ops that are left.
+            // The program has closed the fd without telling the engine, so the selector will report nothing to the
+            // ops that are left.
             self.end_waiters(fd, -libc::EBADF);
         }
     }
 
-    /// Ends all ops that wait for an fd, which is watched no longer.
+    /// Ends all ops that wait for an fd, and stops watching it.
     fn end_waiters(&mut self, fd: RawFd, result: i32) {
         let state = &mut self.fds[fd as usize];
         let waiters: Vec<Waiter> = state.read.drain(..).chain(state.write.drain(..)).collect();
-        self.settle(fd);
+        self.update_watch(fd);
         for waiter in waiters {
             self.end(waiter.token, waiter.op.kind(), result);
         }
@@ -184,20 +187,20 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    /// Whether no thread had begun with it.
+    /// Cancels an op of the pool. Returns whether no thread had begun it.
     fn cancel_pooled(&mut self, token: Token, op: Op) -> bool {
         if self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) {
             self.end(token, op.kind(), -libc::ECANCELED);
             self.undelegate(token, &op);
             return true;
         }
-        if let Some(Place::Pool(pooled)) = self.places.get_mut(&token) {
-            pooled.cancelled = true;
+        if let Some(Place::Pool(in_pool)) = self.places.get_mut(&token) {
+            in_pool.cancelled = true;
         }
         false
     }
 
-    /// Ends everything that waits for an fd, and forgets the fd.
+    /// Cancels all ops of an fd, and stops watching it.
     fn abandon(&mut self, fd: RawFd) {
         let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
             return;
@@ -213,7 +216,7 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    /// A splice that can't go on waits for the side that is not ready, then goes back to the pool.
+    /// Makes a splice that could not go on wait for the side that is not ready, or hands it to the pool again.
     fn splice_again(&mut self, token: Token, op: Op, from: RawFd, to: RawFd) {
         self.undelegate(token, &op);
         self.stats.syscalls += 2;
@@ -227,16 +230,16 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    /// Moves what has come about outside the selector into the batch.
+    /// Moves completions that did not come from the selector into the batch.
     fn collect(&mut self, batch: &mut Vec<Completion>) {
         if let Some(pool) = &mut self.pool {
             let mut finished = std::mem::take(&mut self.finished);
             pool.finished(&mut finished);
             for (token, result) in finished.drain(..) {
-                let Some(Place::Pool(pooled)) = self.places.get(&token) else {
+                let Some(Place::Pool(in_pool)) = self.places.get(&token) else {
                     continue;
                 };
-                let InPool { op, cancelled } = **pooled;
+                let InPool { op, cancelled } = **in_pool;
                 self.stats.syscalls += 1;
                 let result = match (result, op.course()) {
                     (AGAIN, Course::Splice { from, to }) if !cancelled => {
@@ -267,7 +270,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         if !self.generation.is_current() {
             return Submitted::Ready(-libc::EOWNERDEAD);
         }
-        // SAFETY: passed on.
+        // SAFETY: the caller's contract.
         unsafe { self.begin(token, op) }
     }
 
@@ -278,11 +281,11 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         match self.places.get(&token) {
             Some(&Place::Waiting(fd, direction)) => {
                 self.cancel_waiter(token, fd, direction);
-                self.settle(fd);
+                self.update_watch(fd);
                 true
             }
-            Some(Place::Pool(pooled)) => self.cancel_pooled(token, pooled.op),
-            // A close is carried out whatever happens, or the fd would leak.
+            Some(Place::Pool(in_pool)) => self.cancel_pooled(token, in_pool.op),
+            // A close can't be cancelled, because the fd would leak.
             Some(Place::Closing) | None => false,
         }
     }
@@ -295,21 +298,21 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         let nothing_to_do = batch.len() == before && timeout != Some(Duration::ZERO);
         let sleeps = nothing_to_do && self.waker.fall_asleep();
         let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
-        let mut ready = std::mem::take(&mut self.ready);
+        let mut events = std::mem::take(&mut self.events);
         let begun = sleeps.then(Instant::now);
         let result = self
             .selector
-            .wait(timeout, &mut |event| ready.push(event), &mut self.stats);
+            .wait(timeout, &mut |event| events.push(event), &mut self.stats);
         if let Some(begun) = begun {
             self.stats.wait_ns += begun.elapsed().as_nanos() as u64;
         }
         self.waker.awake();
         if let Some(fd) = self.resume_at.take()
-            && let Some(index) = ready.iter().position(|event| event.fd == fd)
+            && let Some(index) = events.iter().position(|event| event.fd == fd)
         {
-            ready.rotate_left(index);
+            events.rotate_left(index);
         }
-        for event in ready.drain(..) {
+        for event in events.drain(..) {
             if event.fd == self.waker.fd() {
                 self.stats.syscalls += 1;
                 self.waker.drain();
@@ -317,12 +320,12 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
                 self.serve(event, batch);
             }
         }
-        self.ready = ready;
+        self.events = events;
         self.collect(batch);
         result
     }
 
-    /// Ops are tried when they are submitted: nothing is queued.
+    /// Does nothing: ops are tried when they are submitted, so none is queued.
     fn flush(&mut self) -> io::Result<()> {
         self.generation.check()
     }
@@ -359,7 +362,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
 
     fn shutdown(&mut self, limit: Duration) -> usize {
         if !self.generation.is_current() {
-            // The threads are the parent's; what waits are only entries of ours.
+            // The pool's threads run in the parent, and the kernel holds no memory of waiting ops.
             return 0;
         }
         self.discards = true;

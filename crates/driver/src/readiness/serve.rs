@@ -1,43 +1,43 @@
-//! What happens when an fd is ready: the ops that wait for it go on, in their order.
+//! Lets ops go on when their fd is ready, in the order of their submission.
 
 use std::os::fd::RawFd;
 
 use super::{ReadinessDriver, Waiter};
 use crate::completion::{Completion, Flags};
 use crate::ops::{Course, Direction, FAILURES, Op, Recv, is_transient};
-use crate::selector::{Ready, Selector};
+use crate::selector::{Event, Selector};
 use crate::syscalls::{self, AGAIN};
 
-/// Connections accepted from one listener in one wait, so that a flood of them does not starve the others.
+/// How many connections one wait accepts from one listener, so that a flood of them does not starve other fds.
 const ACCEPTS: usize = 64;
 
-/// What became of an op that was let go on.
+/// The outcome of one step of an op.
 enum Step {
     Done(i32),
     Waits,
-    /// It has left the queue and is still in flight.
+    /// The op has to leave the queue and go to the pool. It stays in flight.
     Moved,
 }
 
 impl Waiter {
-    /// Whether it only watches: it takes no bytes, so the ops behind it may go on.
+    /// Whether the op only polls. A poll takes no bytes, so ops queued behind it may run first.
     pub(super) fn polls(&self) -> bool {
         matches!(self.op.course(), Course::Watch(..) | Course::WatchMulti(..))
     }
 }
 
 impl<S: Selector> ReadinessDriver<S> {
-    pub(super) fn serve(&mut self, event: Ready, batch: &mut Vec<Completion>) {
+    pub(super) fn serve(&mut self, event: Event, batch: &mut Vec<Completion>) {
         if event.read {
             self.serve_one_way(event.fd, Direction::Read, event.invalid, batch);
         }
         if event.write {
             self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
         }
-        self.settle(event.fd);
+        self.update_watch(event.fd);
     }
 
-    /// Lets the ops that wait in one direction go on, until one that moves bytes must wait again.
+    /// Lets the ops that wait in one direction go on. Once an op that moves bytes has to wait, only polls go on.
     fn serve_one_way(&mut self, fd: RawFd, direction: Direction, invalid: bool, batch: &mut Vec<Completion>) {
         let mut index = 0;
         let mut blocked = false;
@@ -76,7 +76,7 @@ impl<S: Selector> ReadinessDriver<S> {
         });
     }
 
-    /// One step of one op.
+    /// Lets one op take one step.
     fn advance(&mut self, waiter: &Waiter, direction: Direction, batch: &mut Vec<Completion>) -> Step {
         let events = direction.event() as i32;
         match waiter.op.course() {
@@ -86,7 +86,7 @@ impl<S: Selector> ReadinessDriver<S> {
                 Step::Waits
             }
             Course::Connect(fd) => {
-                // The event may be of a file that had this number before: success must be seen, not supposed.
+                // The event may belong to a file that had this number before, so poll the socket itself.
                 self.stats.syscalls += 2;
                 match syscalls::poll_now(fd, libc::POLLOUT as u32) {
                     AGAIN => Step::Waits,
@@ -107,7 +107,7 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    /// An attempt of an op in flight, or of one into memory of the engine's.
+    /// Attempts an op in flight, or an op with memory of the engine.
     fn attempt(&mut self, op: &Op) -> i32 {
         // SAFETY: the memory of an op in flight is valid (contract of `Driver::submit`).
         unsafe { op.attempt_counted(&mut self.stats.syscalls) }
@@ -136,7 +136,7 @@ impl<S: Selector> ReadinessDriver<S> {
 
     fn receive(&mut self, waiter: &Waiter, fd: RawFd, batch: &mut Vec<Completion>) -> Step {
         let Some(room) = self.arena.room() else {
-            // Level-triggered: the next wait reports the fd again, and begins with it.
+            // The selector is level-triggered: the next wait reports the fd again, and begins with it.
             if self.resume_at.is_none() {
                 self.resume_at = Some(fd);
                 self.stats.buffer_exhaustions += 1;
@@ -159,8 +159,8 @@ impl<S: Selector> ReadinessDriver<S> {
                 } else {
                     Flags::default()
                 };
-                let place = self.arena.take(count as usize);
-                self.more(waiter, count, Flags::DATA | full, place, batch);
+                let position = self.arena.take(count as usize);
+                self.more(waiter, count, Flags::DATA | full, position, batch);
                 Step::Waits
             }
         }

@@ -1,4 +1,4 @@
-//! From a submission to a result, to the queue behind an fd, or to the pool.
+//! Submissions: each op gets a result at once, waits in the queue of its fd, or goes to the pool.
 
 use std::os::fd::RawFd;
 
@@ -12,7 +12,7 @@ use crate::syscalls::AGAIN;
 
 impl<S: Selector> ReadinessDriver<S> {
     /// # Safety
-    /// As `Driver::submit`.
+    /// The contract of `Driver::submit`.
     pub(super) unsafe fn begin(&mut self, token: Token, op: Op) -> Submitted {
         match op.course() {
             Course::Close(fd) => self.submit_close(token, op, fd),
@@ -45,10 +45,11 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    /// Attempts an op unless others wait in front of it; it waits for its fd if the attempt answers `unfinished`.
+    /// Attempts an op unless other ops of its fd must run first. If the attempt returns `unfinished`, the op waits
+    /// for its fd.
     ///
     /// # Safety
-    /// As `Driver::submit`.
+    /// The contract of `Driver::submit`.
     unsafe fn try_first(
         &mut self,
         token: Token,
@@ -67,7 +68,7 @@ impl<S: Selector> ReadinessDriver<S> {
         self.wait_for(token, op, fd, direction)
     }
 
-    /// Whether ops wait for the fd that must have their turn first. A poll takes no bytes, so it need not.
+    /// Whether ops that must run first wait for the fd. Polls take no bytes, so they do not count.
     fn is_behind_others(&mut self, fd: RawFd, direction: Direction) -> bool {
         usize::try_from(fd)
             .ok()
@@ -75,7 +76,8 @@ impl<S: Selector> ReadinessDriver<S> {
             .is_some_and(|state| state.queue(direction).iter().any(|waiter| !waiter.polls()))
     }
 
-    /// The first attempt of an accept has been made. It goes on unless the error is its own.
+    /// Handles the result of an accept's first attempt. The accept goes on unless the error concerns the listener
+    /// itself.
     fn accept_first(&mut self, token: Token, op: Op, fd: RawFd, result: i32) -> Submitted {
         if is_exhaustion(result) {
             self.stats.submit(op.kind());
@@ -104,7 +106,7 @@ impl<S: Selector> ReadinessDriver<S> {
                 self.stats.submit(op.kind());
                 Submitted::Pending
             }
-            // epoll can't wait for a regular file.
+            // epoll can't wait for a regular file (epoll_ctl(2), `EPERM`).
             Err(libc::EPERM) if matches!(op.course(), Course::File(..)) => self.submit_to_pool(token, op),
             Err(errno) => self.done(&op, -errno),
         }
@@ -129,13 +131,13 @@ impl<S: Selector> ReadinessDriver<S> {
                 return Submitted::Pending;
             }
         }
-        let result = self.call(&op);
+        let result = self.close_now(&op);
         self.done(&op, result)
     }
 
-    /// A close points at no memory.
-    fn call(&mut self, close: &Op) -> i32 {
-        // SAFETY: see above.
+    /// Makes the system call of a close.
+    fn close_now(&mut self, close: &Op) -> i32 {
+        // SAFETY: a close points at no memory.
         unsafe { close.attempt_counted(&mut self.stats.syscalls) }
     }
 
@@ -144,17 +146,17 @@ impl<S: Selector> ReadinessDriver<S> {
         Submitted::Ready(result)
     }
 
-    /// An op in flight is over, outside `wait`.
+    /// Ends an op in flight, outside `wait`.
     pub(super) fn end(&mut self, token: Token, kind: OpKind, result: i32) {
         self.places.remove(&token);
         self.stats.complete(kind, true);
         self.queued.push_back(Completion::terminal(token, result));
     }
 
-    /// Queues an op behind its fd and renews the watch.
+    /// Adds an op to the queue of its fd and renews the watch.
     ///
     /// # Errors
-    /// The errno of `EBADF`, or what the selector says.
+    /// `EBADF` as an errno, or the selector's error.
     pub(super) fn enqueue(
         &mut self,
         token: Token,
@@ -182,7 +184,7 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
-    /// Hands an op, counted already, to the pool.
+    /// Hands an op that statistics have counted already to the pool.
     pub(super) fn delegate(&mut self, token: Token, op: Op) {
         for fd in op.uses() {
             if let Some(state) = self.state(fd) {
@@ -197,18 +199,18 @@ impl<S: Selector> ReadinessDriver<S> {
         unsafe { pool.submit(token, op) };
     }
 
-    /// The op is no longer with the pool: closes of its fds that waited for it go on.
+    /// Notes that the pool has an op no more, and carries out the closes that waited for it.
     pub(super) fn undelegate(&mut self, token: Token, op: &Op) {
         for fd in op.uses() {
             let Some(state) = usize::try_from(fd).ok().and_then(|index| self.fds.get_mut(index)) else {
                 continue;
             };
             let Some(pooled) = &mut state.pooled else { continue };
-            pooled.tokens.retain(|pooled| *pooled != token);
+            pooled.tokens.retain(|other| *other != token);
             if pooled.tokens.is_empty()
                 && let Some((close, op)) = state.pooled.take().and_then(|pooled| pooled.closing)
             {
-                let result = self.call(&op);
+                let result = self.close_now(&op);
                 self.end(close, op.kind(), result);
             }
         }

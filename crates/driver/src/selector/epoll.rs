@@ -1,45 +1,46 @@
-//! epoll: the kernel keeps the set of fds; the cost of a wait grows with the fds that are ready.
+//! epoll: the kernel keeps the set of fds. The cost of a wait grows with the number of fds that are ready.
 //!
-//! The set holds *files*, each under the number it was added by. If a number is closed while a duplicate keeps its file
-//! open, the file stays in the set, goes on being reported, and can't be removed any more: the number names nothing, or
-//! another file (epoll(7), "Questions and answers", 6). So every watch has a generation, which its events carry: an
-//! event of another generation than the number's is of such a file, and then the set is made anew.
+//! The set holds *files*, each under the number that it was added by. If the program closes the number while a
+//! duplicate keeps the file open, the file stays in the set and the kernel goes on reporting it. Nothing can remove
+//! it, because the number names nothing or another file (epoll(7), "Questions and answers", 6). So every watch has a
+//! stamp, and its events carry the stamp. An event whose stamp is not the number's present one belongs to such a
+//! file, and then the engine makes a new set.
 //!
-//! Nanosecond timeouts come from `epoll_pwait2` (Linux 5.11); without it, milliseconds rounded up.
+//! `epoll_pwait2` (Linux 5.11) takes timeouts in nanoseconds. Without it they are milliseconds, rounded up.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::{Interest, Ready, Selector, interrupted_is_empty, milliseconds, timespec};
+use super::{Event, Interest, Selector, interrupted_is_empty, milliseconds, timespec};
 use crate::stats::Stats;
 
 const EVENTS: usize = 256;
 
-/// What a number is watched for, and since when.
+/// What a number is watched for, and the stamp of that watch.
 #[derive(Clone, Copy, Default)]
 struct Entry {
     interest: Interest,
     /// 0: not watched.
-    generation: u32,
+    stamp: u32,
 }
 
 pub struct Epoll {
     fd: OwnedFd,
-    /// By number.
+    /// Indexed by the number of the fd.
     entries: Vec<Entry>,
-    generation: u32,
+    stamp: u32,
     events: Vec<libc::epoll_event>,
     has_pwait2: bool,
 }
 
-// Errors and hang-ups must reach both the reader and the writer.
+// Errors and hang-ups count as ready in both directions, so that both the reader and the writer see them.
 const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
-/// Between two attempts to make the set anew where no fd is to be had for it.
+/// The pause between two attempts to make a new set when the process has no fd left for it.
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn create() -> io::Result<OwnedFd> {
-    // SAFETY: plain system call, checked below.
+    // SAFETY: the call takes an int; its result is checked below.
     let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -55,7 +56,7 @@ impl Epoll {
         Ok(Epoll {
             fd: create()?,
             entries: Vec::new(),
-            generation: 0,
+            stamp: 0,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS],
             has_pwait2: true,
         })
@@ -72,7 +73,7 @@ impl Epoll {
         }
         let mut event = libc::epoll_event {
             events,
-            u64: u64::from(entry.generation) << 32 | fd as u64,
+            u64: u64::from(entry.stamp) << 32 | fd as u64,
         };
         // SAFETY: the event is local and only read.
         match unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &raw mut event) } {
@@ -112,16 +113,16 @@ impl Epoll {
         unsafe { libc::epoll_wait(epoll, events, EVENTS as i32, milliseconds(timeout)) }
     }
 
-    /// A new set of what is watched, without the files that can't be removed from the old one. A number that is no longer
-    /// open can't be watched any more: `each` is told.
-    fn rebuild(&mut self, each: &mut dyn FnMut(Ready), stats: &mut Stats) -> io::Result<()> {
+    /// Makes a new set of everything that is watched, without the files that can't be removed from the old set.
+    /// Numbers that are no longer open can't be watched, so they are reported to `each` as invalid.
+    fn rebuild(&mut self, each: &mut dyn FnMut(Event), stats: &mut Stats) -> io::Result<()> {
         stats.syscalls += 2;
         self.fd = create()?;
         stats.rebuilds += 1;
         for (fd, entry) in self.entries.iter().enumerate() {
             let fd = fd as RawFd;
             if !entry.interest.is_empty() && self.control(libc::EPOLL_CTL_ADD, fd, *entry, stats).is_err() {
-                each(Ready {
+                each(Event {
                     fd,
                     read: true,
                     write: true,
@@ -137,29 +138,31 @@ impl Selector for Epoll {
     const ENGINE: crate::Engine = crate::Engine::Epoll;
 
     fn watched(&self, fd: RawFd) -> Interest {
-        let place = usize::try_from(fd).ok();
-        let entry = place.and_then(|place| self.entries.get(place));
+        let index = usize::try_from(fd).ok();
+        let entry = index.and_then(|index| self.entries.get(index));
         entry.map_or_else(Interest::default, |entry| entry.interest)
     }
 
     fn watch(&mut self, fd: RawFd, interest: Interest, stats: &mut Stats) -> io::Result<()> {
-        let place = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         let previous = self.watched(fd);
         if interest.is_empty() {
             if !previous.is_empty() {
-                self.entries[place] = Entry::default();
-                // Where it fails the number names that file no longer. If the file stays in the set, its events tell.
+                self.entries[index] = Entry::default();
+                // If this fails, the number no longer names that file. If the file stays in the set, stale events
+                // will show it.
                 let _ = self.control(libc::EPOLL_CTL_DEL, fd, Entry::default(), stats);
             }
             return Ok(());
         }
-        // Another one each time: a number may come back to a file that it named before.
-        self.generation = self.generation.wrapping_add(1).max(1);
+        // Every watch gets a new stamp, because a number may name a file, then another, then the first again.
+        self.stamp = self.stamp.wrapping_add(1).max(1);
         let entry = Entry {
             interest,
-            generation: self.generation,
+            stamp: self.stamp,
         };
-        // Either guess may be wrong: a reused number is not in the set, a duplicated file still is.
+        // `previous` does not tell for sure whether the set has the number: a reused number is not in the set, and a
+        // file with a duplicate still is.
         let (first, second) = if previous.is_empty() {
             (libc::EPOLL_CTL_ADD, libc::EPOLL_CTL_MOD)
         } else {
@@ -171,17 +174,17 @@ impl Selector for Epoll {
             }
             result => result?,
         }
-        if self.entries.len() <= place {
-            self.entries.resize(place + 1, Entry::default());
+        if self.entries.len() <= index {
+            self.entries.resize(index + 1, Entry::default());
         }
-        self.entries[place] = entry;
+        self.entries[index] = entry;
         Ok(())
     }
 
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        each: &mut dyn FnMut(Ready),
+        each: &mut dyn FnMut(Event),
         stats: &mut Stats,
     ) -> io::Result<()> {
         stats.syscalls += 1;
@@ -189,13 +192,13 @@ impl Selector for Epoll {
         let mut stale = 0;
         for event in &self.events[..count] {
             let (events, data) = (event.events, event.u64);
-            let (fd, generation) = (data as u32, (data >> 32) as u32);
-            if self.entries.get(fd as usize).map(|entry| entry.generation) != Some(generation) {
+            let (fd, stamp) = (data as u32, (data >> 32) as u32);
+            if self.entries.get(fd as usize).map(|entry| entry.stamp) != Some(stamp) {
                 stale += 1;
                 continue;
             }
             let broken = events & BROKEN != 0;
-            each(Ready {
+            each(Event {
                 fd: fd as RawFd,
                 read: broken || events & libc::EPOLLIN as u32 != 0,
                 write: broken || events & libc::EPOLLOUT as u32 != 0,
@@ -203,7 +206,7 @@ impl Selector for Epoll {
             });
         }
         if stale > 0 && self.rebuild(each, stats).is_err() && stale == count {
-            // There is no fd for a new set now, and the old one wakes us at once.
+            // The process has no fd for a new set now. The old set wakes the engine at once each time, so sleep.
             std::thread::sleep(timeout.unwrap_or(PAUSE).min(PAUSE));
         }
         Ok(())

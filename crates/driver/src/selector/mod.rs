@@ -1,4 +1,4 @@
-//! What a readiness engine needs of select, poll or epoll: one small file each.
+//! The interface of select, poll and epoll to a readiness engine. Each has one small file.
 
 pub mod epoll;
 pub mod poll;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::stats::Stats;
 
-/// What an fd is watched for, and what was seen of it.
+/// The directions that an fd is watched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     pub read: bool,
@@ -23,44 +23,45 @@ impl Interest {
     }
 }
 
-/// One fd that is ready. Errors and hang-ups count as ready both ways: the next attempt will tell.
+/// One fd that is ready. Errors and hang-ups count as ready in both directions: the next attempt shows them.
 #[derive(Clone, Copy, Debug)]
-pub struct Ready {
+pub struct Event {
     pub fd: RawFd,
     pub read: bool,
     pub write: bool,
-    /// The fd itself is no longer valid (closed behind our back).
+    /// The fd is no longer open: the program has closed it without telling the engine.
     pub invalid: bool,
 }
 
-/// Level-triggered readiness.
+/// A system call that reports level-triggered readiness.
 pub trait Selector: Send {
     const ENGINE: crate::Engine;
 
-    /// What `fd` is watched for.
+    /// The directions that `fd` is watched for.
     fn watched(&self, fd: RawFd) -> Interest;
 
-    /// Watches `fd` for exactly `interest` from now on, and the file that the number names now: it may have been closed
-    /// since, and its number taken by another file. Empty: no longer, which never fails. What it costs goes to `stats`.
+    /// Watches `fd` for exactly `interest` from now on. It watches the file that the number names now: the previous
+    /// file may have been closed and another file may have taken its number. An empty `interest` ends the watch,
+    /// which never fails. The system calls are counted in `stats`.
     ///
     /// # Errors
-    /// `EPERM` for files that know no readiness, `EBADF`, `ERANGE` where the mechanism can't watch so high an fd. The
-    /// watch is as it was then.
+    /// `EPERM` for files without readiness, `EBADF`, `ERANGE` for an fd that is too high for the system call. The
+    /// watch is unchanged then.
     fn watch(&mut self, fd: RawFd, interest: Interest, stats: &mut Stats) -> io::Result<()>;
 
-    /// Waits, at most `timeout`, and calls `each` for each fd that is ready. Returns early when a signal comes.
+    /// Waits, at most `timeout`, and calls `each` for each fd that is ready. A signal ends the wait early.
     ///
     /// # Errors
-    /// As the system call.
+    /// The errors of the system call.
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        each: &mut dyn FnMut(Ready),
+        each: &mut dyn FnMut(Event),
         stats: &mut Stats,
     ) -> io::Result<()>;
 }
 
-/// A timeout for calls that take milliseconds, rounded up so that nobody wakes early and spins.
+/// A timeout in milliseconds, rounded up, so that a wait does not end early and spin.
 fn milliseconds(timeout: Option<Duration>) -> i32 {
     match timeout {
         None => -1,
@@ -75,7 +76,7 @@ fn timespec(timeout: Duration) -> libc::timespec {
     }
 }
 
-/// A signal ends a wait early; that is no error.
+/// The count of a wait, 0 if a signal ended it.
 fn interrupted_is_empty(result: i32) -> io::Result<usize> {
     match usize::try_from(result) {
         Ok(count) => Ok(count),

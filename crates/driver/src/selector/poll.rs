@@ -1,17 +1,18 @@
-//! poll: the process keeps the list and hands all of it to the kernel each time; the cost grows with the fds watched.
+//! poll: the process keeps the list and passes all of it to the kernel each time. The cost grows with the number of
+//! fds that are watched.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::{Interest, Ready, Selector, interrupted_is_empty, timespec};
+use super::{Event, Interest, Selector, interrupted_is_empty, timespec};
 use crate::stats::Stats;
 
 #[derive(Default)]
 pub struct Poll {
     entries: Vec<libc::pollfd>,
-    /// Index into `entries` by fd; `NOWHERE` for what is not watched.
-    places: Vec<u32>,
+    /// The index into `entries` for each fd; `NOWHERE` for an fd that is not watched.
+    indexes: Vec<u32>,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -23,9 +24,9 @@ impl Poll {
 
     fn remove(&mut self, index: usize) {
         let gone = self.entries.swap_remove(index);
-        self.places[gone.fd as usize] = NOWHERE;
+        self.indexes[gone.fd as usize] = NOWHERE;
         if let Some(moved) = self.entries.get(index) {
-            self.places[moved.fd as usize] = index as u32;
+            self.indexes[moved.fd as usize] = index as u32;
         }
     }
 }
@@ -34,7 +35,9 @@ impl Selector for Poll {
     const ENGINE: crate::Engine = crate::Engine::Poll;
 
     fn watched(&self, fd: RawFd) -> Interest {
-        let index = usize::try_from(fd).ok().and_then(|place| self.places.get(place));
+        let index = usize::try_from(fd)
+            .ok()
+            .and_then(|number| self.indexes.get(number));
         let entry = index.and_then(|index| self.entries.get(*index as usize));
         let events = entry.map_or(0, |entry| entry.events);
         Interest {
@@ -44,11 +47,11 @@ impl Selector for Poll {
     }
 
     fn watch(&mut self, fd: RawFd, interest: Interest, _stats: &mut Stats) -> io::Result<()> {
-        let place = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-        if self.places.len() <= place {
-            self.places.resize(place + 1, NOWHERE);
+        let number = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if self.indexes.len() <= number {
+            self.indexes.resize(number + 1, NOWHERE);
         }
-        let index = self.places[place];
+        let index = self.indexes[number];
         if interest.is_empty() {
             if index != NOWHERE {
                 self.remove(index as usize);
@@ -63,7 +66,7 @@ impl Selector for Poll {
             events |= libc::POLLOUT;
         }
         if index == NOWHERE {
-            self.places[place] = self.entries.len() as u32;
+            self.indexes[number] = self.entries.len() as u32;
             self.entries.push(libc::pollfd {
                 fd,
                 events,
@@ -78,13 +81,13 @@ impl Selector for Poll {
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        each: &mut dyn FnMut(Ready),
+        each: &mut dyn FnMut(Event),
         stats: &mut Stats,
     ) -> io::Result<()> {
         stats.syscalls += 1;
         let limit = timeout.map(timespec);
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the array and its length belong together; the timespec outlives the call; no signal mask.
+        // SAFETY: the length is the array's; the timespec outlives the call; there is no signal mask.
         let result = unsafe {
             libc::ppoll(
                 self.entries.as_mut_ptr(),
@@ -103,7 +106,7 @@ impl Selector for Poll {
             }
             left -= 1;
             let broken = entry.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
-            each(Ready {
+            each(Event {
                 fd: entry.fd,
                 read: broken || entry.revents & libc::POLLIN != 0,
                 write: broken || entry.revents & libc::POLLOUT != 0,

@@ -1,10 +1,10 @@
-//! select: three bit sets, copied in and out for each wait, and no fd at or above `FD_SETSIZE` (1024).
+//! select: bit sets that are copied in and out for each wait. They can't hold fds at or above `FD_SETSIZE` (1024).
 
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::{Interest, Ready, Selector, interrupted_is_empty, timespec};
+use super::{Event, Interest, Selector, interrupted_is_empty, timespec};
 use crate::stats::Stats;
 
 pub struct Select {
@@ -44,12 +44,12 @@ impl Select {
         }
     }
 
-    /// One fd of the set is closed and select does not say which: ask each, and report it so that its ops end.
-    fn report_invalid(&mut self, each: &mut dyn FnMut(Ready)) {
+    /// Checks each fd and reports the closed ones, so that their ops end: select only says that there is one.
+    fn report_invalid(&mut self, each: &mut dyn FnMut(Event)) {
         for fd in 0..=self.highest {
             // SAFETY: F_GETFD only reads the fd table.
             if !self.watched(fd).is_empty() && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-                each(Ready {
+                each(Event {
                     fd,
                     read: true,
                     write: true,
@@ -78,7 +78,7 @@ impl Selector for Select {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         if fd as usize >= libc::FD_SETSIZE {
-            // Setting the bit would write past the set.
+            // The bit would lie outside of the set.
             return if interest.is_empty() {
                 Ok(())
             } else {
@@ -97,14 +97,14 @@ impl Selector for Select {
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        each: &mut dyn FnMut(Ready),
+        each: &mut dyn FnMut(Event),
         stats: &mut Stats,
     ) -> io::Result<()> {
         stats.syscalls += 1;
         let (mut read, mut write) = (self.read, self.write);
         let limit = timeout.map(timespec);
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: two local sets that cover 0..=highest < FD_SETSIZE; no signal mask.
+        // SAFETY: two local sets that cover 0..=highest < FD_SETSIZE; there is no signal mask.
         let result = unsafe {
             libc::pselect(
                 self.highest + 1,
@@ -127,7 +127,7 @@ impl Selector for Select {
             let (readable, writable) = (has(&read, fd), has(&write, fd));
             left = left.saturating_sub(usize::from(readable) + usize::from(writable));
             if readable || writable {
-                each(Ready {
+                each(Event {
                     fd,
                     read: readable,
                     write: writable,

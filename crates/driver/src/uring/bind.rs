@@ -1,8 +1,9 @@
-//! Binds the ring to the thread that runs it, and moves to a new ring when another thread takes the loop over.
+//! Binds the ring to the thread that runs it, and replaces the ring when another thread takes the loop over.
 //!
-//! A ring with SINGLE_ISSUER belongs to its first thread for good. A loop that has run in one thread may later run in
-//! another (never in both at once): then what the old ring has completed is taken out of its memory, a new one is made,
-//! the old one is closed for good, and all that waits without having begun is submitted to the new one.
+//! A ring with SINGLE_ISSUER belongs to its first thread for ever (io_uring_setup(2)). But a loop that has run in one
+//! thread may later run in another, never in both at once. Then the engine takes the completions out of the old
+//! ring's memory, makes a new ring, closes the old one and waits until the kernel has freed it, and submits the ops
+//! that wait and have not begun to the new ring.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,11 +19,11 @@ use crate::completion::Token;
 use crate::ops::{Movable, OpKind};
 
 impl UringDriver {
-    /// Makes the ring ready for the calling thread.
+    /// Makes the ring usable by the calling thread.
     ///
     /// # Errors
-    /// `AlreadyExists` where another thread has run it, and has left ops on it that can't be moved or lives on without
-    /// having let go of it.
+    /// `AlreadyExists` if another thread has run the ring and either has left ops on it that can't be moved, or still
+    /// lives and has not let go of it.
     pub(super) fn bind(&mut self) -> io::Result<()> {
         if self.ring.is_foreign() {
             self.rebind()?;
@@ -39,12 +40,12 @@ impl UringDriver {
         }
     }
 
-    /// Waits a moment until the ring's thread has let go of it: one that has been joined may still be on its way out of
-    /// the kernel. False: it lives and keeps the ring registered, so that closing the fd would not free the ring. What
-    /// waits on the ring would wait on (an accept there takes connections that nobody gets).
-    fn is_let_go(&self) -> bool {
+    /// Waits up to 20 ms until the ring's thread has let go of it, because a thread that has been joined may still be
+    /// on its way out of the kernel. False: the thread lives and keeps the ring registered. Then closing the fd would
+    /// not free the ring, and the ops on it would go on waiting (an accept would take connections that nobody gets).
+    fn wait_until_let_go(&self) -> bool {
         for _ in 0..20 {
-            if !self.ring.is_held_by_its_thread() {
+            if !self.ring.is_registered_by_live_thread() {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -57,7 +58,7 @@ impl UringDriver {
         self.reap(&mut completed);
         self.queued.extend(completed);
 
-        // What was never handed over goes to the new ring as it is.
+        // Entries that the kernel never got go to the new ring unchanged.
         let staged: HashSet<u64> = self.backlog.iter().map(Entry::get_user_data).collect();
         let staged_tokens: HashSet<Token> = staged
             .iter()
@@ -75,13 +76,15 @@ impl UringDriver {
             .map(|(token, entry)| (token, *entry))
             .collect();
         let stuck = left.iter().filter(|(_, entry)| !self.is_movable(entry)).count();
-        if stuck > 0 || self.ring.overflowed() || self.ring.queued() > 0 {
+        if stuck > 0 || self.ring.overflowed() || self.ring.unsubmitted() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                format!("another thread runs this io_uring, with {stuck} ops in flight that can't be moved"),
+                format!(
+                    "another thread runs this io_uring and has {stuck} ops in flight that can't be moved"
+                ),
             ));
         }
-        if !self.is_let_go() {
+        if !self.wait_until_let_go() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "another thread has run this io_uring and has not let go of it (Driver::unbind)",

@@ -1,10 +1,14 @@
-//! The buffers that `RecvMulti` receives into: one stretch of memory, lent to the kernel through a buffer ring.
+//! The buffers that `RecvMulti` receives into. They lie in one mapping and are lent to the kernel through a buffer
+//! ring (io_uring_register_buf_ring(3)).
 //!
-//! A buffer is with the kernel, or held (it carries a completion's bytes), or, where there is no buffer ring, free.
-//! The stretch is reserved at its full size but only what is lent gets touched: lending starts small and doubles each
-//! time the ring runs dry, so that many bursts cost memory only once they happen. The buffer ring, which is locked memory,
-//! grows with it: a larger one is registered as another group before the smaller one goes, so that a refusal changes
-//! nothing. Receives that still are on the old group find no buffer there and are submitted again.
+//! A buffer is lent to the kernel, or held (it carries the bytes of a completion), or, if there is no buffer ring,
+//! free.
+//!
+//! The mapping has its full size from the start, but only lent buffers get touched and so cost memory. Lending starts
+//! small and doubles each time the ring runs out of buffers, so that only a process that sees bursts pays for them.
+//! The buffer ring is locked memory and grows as well: a larger one is registered as another group before the smaller
+//! one is removed, so that a refusal changes nothing. Receives that use the old group find no buffer there and are
+//! submitted again.
 
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -16,13 +20,13 @@ use crate::driver::Config;
 use crate::errno::named;
 use crate::fork::Generation;
 
-/// Entries of the first buffer ring, at least: one page of them.
+/// The minimum number of entries of the first buffer ring: one page.
 const FIRST: u16 = 256;
-/// What the kernel allows in one buffer ring.
+/// The maximum number of entries that the kernel allows (io_uring_register_buf_ring(3)).
 const MAX: u16 = 1 << 15;
 const MIN_SIZE: u32 = 16;
 
-/// Anonymous memory, zeroed, unmapped on drop; of length 0 once it is leaked.
+/// Anonymous memory, zeroed. It is unmapped on drop. After a leak its length is 0.
 struct Memory {
     base: *mut u8,
     len: usize,
@@ -45,10 +49,10 @@ impl Memory {
         })
     }
 
-    /// A fork does not inherit it. Where the kernel has pinned the pages, copy-on-write after a fork would leave it
-    /// reading pages that we no longer write to.
+    /// Keeps a fork from inheriting the mapping. The kernel has pinned the pages: copy-on-write after a fork would
+    /// give this process other pages, and the kernel would go on reading the old ones.
     fn not_inherited(self) -> Memory {
-        // SAFETY: our own mapping.
+        // SAFETY: the value owns the mapping.
         unsafe { libc::madvise(self.base.cast(), self.len, libc::MADV_DONTFORK) };
         self
     }
@@ -56,15 +60,15 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // In a forked child the range may be somebody else's by now.
+        // In a forked child another mapping may have taken the range.
         if self.len > 0 && self.generation.is_current() {
-            // SAFETY: our own mapping, whole.
+            // SAFETY: the value owns the mapping, and this unmaps all of it.
             unsafe { libc::munmap(self.base.cast(), self.len) };
         }
     }
 }
 
-// SAFETY: plain memory, owned.
+// SAFETY: the value owns its mapping, and any thread may use memory.
 unsafe impl Send for Memory {}
 
 impl Config {
@@ -84,18 +88,19 @@ impl Config {
     }
 }
 
-pub(super) struct Buffers {
+pub(super) struct RecvBuffers {
     memory: Memory,
-    /// The ring of entries shared with the kernel; `None`: no buffer ring, buffers go through `free`.
+    /// The ring of entries shared with the kernel. `None`: there is no buffer ring, and the engine takes buffers from
+    /// `free`.
     ring: Option<Memory>,
-    /// How many buffers it has room for; without a ring, all.
+    /// How many entries the buffer ring has; without one, `max`.
     entries: u16,
     group: u16,
-    /// It ran dry with no room for more.
+    /// The buffer ring ran out of buffers and had no entries for more.
     is_short: bool,
     tail: u16,
     free: Vec<u16>,
-    /// Whether a buffer carries a completion's bytes.
+    /// For each buffer, whether it carries the bytes of a completion.
     held: Vec<bool>,
     held_count: u16,
     size: u32,
@@ -103,8 +108,9 @@ pub(super) struct Buffers {
     max: u16,
 }
 
-impl Buffers {
-    /// Makes the buffers and, if `registers`, lends them to the ring. A refusal is returned as text, not an error.
+impl RecvBuffers {
+    /// Makes the buffers and, if `registers`, lends them to the ring. If the kernel refuses, the reason is returned
+    /// as text, because the engine can do without a buffer ring.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -112,10 +118,10 @@ impl Buffers {
         ring: &Ring,
         config: &Config,
         registers: bool,
-    ) -> io::Result<(Buffers, Option<String>)> {
+    ) -> io::Result<(RecvBuffers, Option<String>)> {
         let max = config.most_buffers();
         let size = config.buffer_size.clamp(MIN_SIZE, i32::MAX as u32);
-        let mut buffers = Buffers {
+        let mut buffers = RecvBuffers {
             memory: Memory::new(usize::from(max) * size as usize)?,
             ring: None,
             entries: if registers {
@@ -134,7 +140,8 @@ impl Buffers {
             max,
         };
         if registers && !ring.is_inert() {
-            // Where completions may come at any time it is never known which buffers the kernel has taken.
+            // Growing is impossible if completions may come at any time: it is never known which buffers the kernel
+            // has taken.
             buffers.entries = max;
         }
         let mut refusal = None;
@@ -146,11 +153,11 @@ impl Buffers {
         Ok((buffers, refusal))
     }
 
-    /// Lends the buffers to a (new) ring, which no other ring may use any more; those held follow when they are given
-    /// back.
+    /// Lends the buffers to a (new) ring. No other ring may use them any more. Held buffers are lent when they are
+    /// given back.
     ///
     /// # Errors
-    /// As `io_uring_register(2)`; nothing has changed then.
+    /// The errors of `io_uring_register(2)`. Nothing has changed then.
     pub(super) fn register(&mut self, ring: &Ring) -> io::Result<()> {
         let entries = Memory::new(usize::from(self.entries) * size_of::<BufRingEntry>())?.not_inherited();
         ring.register_buffers(entries.base, self.entries, self.group)?;
@@ -164,7 +171,7 @@ impl Buffers {
         Ok(())
     }
 
-    /// The memory stays for good: the kernel may still write to it.
+    /// Never frees the memory, because the kernel may still write to it.
     pub(super) fn leak(&mut self) {
         self.memory.len = 0;
     }
@@ -180,23 +187,23 @@ impl Buffers {
         self.lent = self.lent.max(up_to);
     }
 
-    /// The ring ran dry: doubles what is lent, up to the limit.
+    /// Doubles the number of lent buffers, up to the limit, because the ring ran out of them.
     pub(super) fn grow(&mut self) {
         let wanted = self.lent.saturating_mul(2).min(self.max);
         self.lend(wanted.min(self.entries));
         self.is_short = wanted > self.entries;
     }
 
-    /// Whether more could be lent if [`Buffers::widen`] made room.
+    /// Whether more buffers could be lent after [`RecvBuffers::widen`].
     pub(super) fn is_short(&self) -> bool {
         self.is_short
     }
 
-    /// Moves to a buffer ring of twice the size. All that the kernel has completed must have been taken, and it may
-    /// complete nothing meanwhile: what is not held then is free.
+    /// Moves to a buffer ring of twice the size. Every completion must have been taken out of the queue, and the
+    /// kernel may complete nothing meanwhile: a buffer that is not held counts as free.
     ///
     /// # Errors
-    /// As `io_uring_register(2)`: it goes on with what it has, and does not ask again.
+    /// The errors of `io_uring_register(2)`. Then the engine goes on with the buffers it has, and does not try again.
     pub(super) fn widen(&mut self, ring: &Ring) -> io::Result<()> {
         self.is_short = false;
         let (entries, group) = (self.entries, self.group);
@@ -206,18 +213,18 @@ impl Buffers {
             (self.entries, self.group, self.max) = (entries, group, entries);
             return Err(error);
         }
-        // What it frees counts for others; the ring's end frees it as well.
+        // Frees locked memory for other rings. A failure does not matter: the memory is freed when the ring ends.
         let _ = ring.unregister_buffers(group);
         self.lend(self.entries.min(self.max));
         Ok(())
     }
 
-    /// The group that receives take their buffers from.
+    /// The group that new receives take their buffers from.
     pub(super) fn group(&self) -> u16 {
         self.group
     }
 
-    /// Every buffer is held by somebody: only a release helps a receive that finds none.
+    /// Whether every lent buffer is held. Then a receive can only go on after a release.
     pub(super) fn are_all_held(&self) -> bool {
         self.held_count >= self.lent
     }
@@ -232,7 +239,7 @@ impl Buffers {
             .wrapping_add(usize::from(buffer) * self.size as usize)
     }
 
-    /// A completion names the buffer: it is the submitter's until given back.
+    /// Marks a buffer as held, because a completion carries it.
     pub(super) fn take(&mut self, buffer: u16) {
         if let Some(held) = self.held.get_mut(usize::from(buffer)) {
             debug_assert!(!*held);
@@ -241,30 +248,30 @@ impl Buffers {
         }
     }
 
-    /// A free buffer, where there is no ring to pick one.
+    /// Takes a free buffer, when there is no buffer ring that lets the kernel do so.
     pub(super) fn pick(&mut self) -> Option<u16> {
         let buffer = self.free.pop()?;
         self.take(buffer);
         Some(buffer)
     }
 
-    /// Where a buffer picked is, and its length.
+    /// The address and the length of a picked buffer.
     pub(super) fn room(&mut self, buffer: u16) -> (*mut u8, usize) {
         (self.address(buffer), self.size as usize)
     }
 
-    /// The bytes of a held buffer; nothing once it was given back.
+    /// The bytes of a held buffer; empty once the buffer was given back.
     pub(super) fn data(&self, buffer: u16, len: usize) -> &[u8] {
         if !self.held.get(usize::from(buffer)).is_some_and(|held| *held) {
             return &[];
         }
         let len = len.min(self.size as usize);
-        // SAFETY: a held buffer lies within the memory, which is initialised (zeros at first); the kernel does not
-        // touch it until it is given back, which needs `&mut self`.
+        // SAFETY: a held buffer lies within the memory, which is initialised (with zeros). The kernel does not touch
+        // the buffer until it is given back, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.address(buffer), len) }
     }
 
-    /// Gives a held buffer back; giving it back twice does nothing.
+    /// Gives a held buffer back. A second call does nothing.
     pub(super) fn give_back(&mut self, buffer: u16) {
         let held = self.held.get_mut(usize::from(buffer));
         if held.is_some_and(std::mem::take) {
@@ -280,14 +287,15 @@ impl Buffers {
             return;
         };
         let entries = ring.base.cast::<BufRingEntry>();
-        // SAFETY: the index is masked to the ring's size; the kernel reads the entry only after the tail moves. There
-        // are no more buffers than entries, so the slot is not one that the kernel may still read.
+        // SAFETY: the index is masked to the ring's size. The kernel reads an entry only after the tail has moved
+        // past it, and there are no more buffers than entries, so the kernel does not read this entry now.
         let entry = unsafe { &mut *entries.add(usize::from(self.tail & (self.entries - 1))) };
         entry.set_addr(address as u64);
         entry.set_len(self.size);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail lies in the first entry, aligned, and is only written here; release publishes the entry.
+        // SAFETY: the tail lies in the first entry, is aligned, and only this function writes it. Release publishes
+        // the entry.
         let tail = unsafe { &*BufRingEntry::tail(entries).cast::<AtomicU16>() };
         tail.store(self.tail, Ordering::Release);
     }

@@ -1,4 +1,5 @@
-//! From the kernel's completions to ours: which op, whether it is over, whether it has to be submitted again.
+//! Turns the kernel's completions into the driver's: which op each belongs to, whether the op is over, and whether
+//! the op has to be submitted again.
 
 use io_uring::cqueue;
 
@@ -12,12 +13,12 @@ use crate::syscalls::{self, AGAIN};
 
 const CANCELED: i32 = -libc::ECANCELED;
 const INTERRUPTED: i32 = -libc::EINTR;
-/// `ERESTARTSYS` and its like, which the kernel keeps to itself but for some ops of its worker threads (a splice that
-/// is cancelled, seen on Linux 6.18).
+/// `ERESTARTSYS` and the other restart codes. The kernel keeps them to itself, except for some ops of its worker
+/// threads (a cancelled splice, seen on Linux 6.18).
 const RESTARTS: std::ops::RangeInclusive<i32> = -516..=-512;
 
 impl UringDriver {
-    /// Moves all that has completed into the batch.
+    /// Moves every completion of the ring into the batch.
     pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
         self.grew = false;
         let mut reaped = std::mem::take(&mut self.reaped);
@@ -31,18 +32,19 @@ impl UringDriver {
             }
         }
         self.reaped = reaped;
-        // All that has completed is in the batch now, unless there is more than the queue holds.
+        // Every completion is in the batch now, unless the kernel keeps more of them than the queue holds.
         if self.buffers.is_short() && self.ring.is_ours() && !self.ring.overflowed() {
             self.widen();
         }
     }
 
-    /// More buffers need a larger buffer ring. Refused, it goes on with those it has.
+    /// Asks for a larger buffer ring, to lend more buffers. If the kernel refuses, the engine goes on with the
+    /// buffers it has.
     fn widen(&mut self) {
         self.stats.syscalls += 2;
         if let Err(error) = self.buffers.widen(&self.ring) {
             let line = format!(
-                "buf_ring: {} when it was to grow; {} buffers",
+                "buf_ring: {} when it had to grow; it stays at {} buffers",
                 named(&error),
                 self.buffers.lent()
             );
@@ -87,7 +89,7 @@ impl UringDriver {
         }
     }
 
-    /// The entry of an op is used up but the op goes on: it is submitted again before the next wait.
+    /// Has an op submitted again before the next wait, because its entry is used up and the op goes on.
     fn again(&mut self, token: Token, batch: &mut Vec<Completion>) {
         match self.table.get_mut(token) {
             Some(entry) if !entry.cancelled => {
@@ -98,8 +100,9 @@ impl UringDriver {
         }
     }
 
-    /// A receive found no buffer: more of them are lent, or it waits until one is given back. The others that the same
-    /// wait tells of found none before there were more: they say nothing of how many are needed.
+    /// Handles a receive that found no buffer. The first one in a wait makes the engine lend more buffers. The others
+    /// failed before that, so they do not show that still more are needed. If every buffer is held, the receive waits
+    /// until one is given back.
     fn out_of_buffers(&mut self, token: Token, batch: &mut Vec<Completion>) {
         self.stats.buffer_exhaustions += 1;
         if !std::mem::replace(&mut self.grew, true) {
@@ -157,7 +160,7 @@ impl UringDriver {
         match result {
             1.. | AGAIN | INTERRUPTED => self.again(token, batch),
             error if error == -libc::ENOBUFS => match self.table.get(token) {
-                // Its buffers have moved to another group.
+                // The buffers have moved to another group since this receive was submitted.
                 Some(entry) if entry.group != self.buffers.group() => self.again(token, batch),
                 _ => self.out_of_buffers(token, batch),
             },
@@ -184,7 +187,7 @@ impl UringDriver {
         }
     }
 
-    /// An accept has ended with a connection or an error: it goes on unless the error is its own.
+    /// Handles the end of an accept's entry. The accept goes on unless the error concerns the listener itself.
     fn accept_again(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
         let failed = is_transient(result);
         let Some(entry) = self.table.get_mut(token) else {
@@ -208,7 +211,7 @@ impl UringDriver {
         }
     }
 
-    /// The answer to an op that has one completion, from the ring or from the pool.
+    /// Handles the result of an op that has one completion, from the ring or from the pool.
     pub(super) fn on_single(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
         let result = if RESTARTS.contains(&result) {
             INTERRUPTED
@@ -225,7 +228,7 @@ impl UringDriver {
         if matches!(course, Course::Close(_) | Course::Connect(_)) {
             return self.finish(token, result, batch);
         }
-        // A worker thread of the kernel is interrupted to cancel what it waits in.
+        // The kernel interrupts its worker thread to cancel an op, so these results mean that the op was cancelled.
         if entry.cancelled {
             return self.finish(token, CANCELED, batch);
         }
@@ -238,8 +241,8 @@ impl UringDriver {
         if course.waits_on().is_none() {
             return self.finish(token, result, batch);
         }
-        // Non-blocking files that the kernel can't arm a poll for by itself (ttys; pipes on older kernels) say so
-        // instead of waiting.
+        // The kernel could not arm a poll by itself for a non-blocking file (a tty; a pipe on older kernels) and
+        // returned EAGAIN. From now on the engine polls.
         if let Some(entry) = self.table.get_mut(token) {
             entry.way = Way::Polled;
         }
@@ -254,7 +257,7 @@ impl UringDriver {
         }
     }
 
-    /// The poll that an op waited on has fired: make the op's own call.
+    /// Makes the system call of an op after its poll has completed.
     fn on_polled(&mut self, token: Token, polled: i32, batch: &mut Vec<Completion>) {
         let Some(entry) = self.table.get(token).copied() else {
             return;
@@ -294,7 +297,7 @@ impl UringDriver {
         }
     }
 
-    /// An attempt of an op in flight, or of one into memory of the engine's.
+    /// Attempts an op in flight, or an op with memory of the engine.
     fn attempt(&mut self, op: &Op) -> i32 {
         // SAFETY: the memory of an op in flight is valid (contract of `Driver::submit`).
         unsafe { op.attempt_counted(&mut self.stats.syscalls) }
@@ -311,7 +314,7 @@ impl UringDriver {
             len,
             flags: 0,
         };
-        // The buffer was free, so nobody else uses its memory.
+        // The buffer was free, so the memory is unused.
         let result = self.attempt(&recv.into());
         if result > 0 {
             self.piece(token, result, buffer, batch);

@@ -1,5 +1,5 @@
-//! The `user_data` of a ring's entries: a label in the top byte, and below it the token of an op or, under the engine's own
-//! label, which of the engine's entries it is.
+//! The `user_data` of a ring's entries. The top byte is a label. Below it is the token of an op, or, under the
+//! engine's own label, the number of an entry of the engine.
 
 use crate::completion::{TOKEN_BITS, Token};
 use crate::ops::OpKind;
@@ -7,19 +7,19 @@ use crate::ops::OpKind;
 const TOKEN_MASK: u64 = (1 << TOKEN_BITS) - 1;
 /// The label of the engine's own entries.
 const INTERNAL: u8 = 0xFF;
-/// Bit of a label: the entry is the poll that an op waits on before it is tried (again).
+/// A bit of the label: the entry is the poll that an op waits on before the engine attempts it.
 const POLLED: u8 = 0x40;
 
 /// The engine's poll of its wake-up event.
 pub(super) const WAKE: u64 = internal(0);
-/// An entry whose completion means nothing.
+/// An entry whose completion is ignored.
 pub(super) const IGNORED: u64 = internal(1);
 
 const fn internal(number: u64) -> u64 {
     (INTERNAL as u64) << TOKEN_BITS | number
 }
 
-/// What an entry is.
+/// The meaning of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Label {
     /// An op's own entry.

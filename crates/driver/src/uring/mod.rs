@@ -1,12 +1,13 @@
-//! The io_uring engine: ops become submission queue entries, and one `io_uring_enter` a turn submits, waits and reaps.
+//! The io_uring engine. Ops become submission queue entries, and one `io_uring_enter` per turn submits, waits and
+//! reaps.
 //!
-//! Files: `setup.rs` makes a ring (and falls back on older kernels), `ring.rs` is its queues and `io_uring_enter`,
-//! `label.rs` names its entries, `table.rs` remembers the ops in flight, `complete.rs` turns the kernel's completions into
-//! ours, `bind.rs` moves the ring to another thread, `buffers.rs` owns the buffers of `RecvMulti`, `probe.rs` asks once what
-//! the kernel permits. Here: submitting, cancelling, waiting.
+//! Files: `setup.rs` makes a ring (with fallbacks on older kernels), `ring.rs` has its queues and `io_uring_enter`,
+//! `label.rs` labels its entries, `table.rs` remembers the ops in flight, `complete.rs` turns the kernel's
+//! completions into the driver's, `bind.rs` moves the loop to a ring of another thread, `buffers.rs` owns the buffers
+//! of `RecvMulti`, `probe.rs` asks once what the kernel permits. This file submits, cancels and waits.
 //!
-//! An op whose opcode is denied is emulated: a poll on the ring, then the op's own system call; or, for what never polls
-//! ready, a pool thread.
+//! An op whose opcode is denied is emulated by a poll on the ring followed by the op's own system call, or, if the op
+//! has no readiness, by a pool thread.
 
 mod bind;
 mod buffers;
@@ -33,26 +34,26 @@ use crate::ops::{Course, Direction, Op, OpKind};
 use crate::pool::Pool;
 use crate::stats::Stats;
 use crate::waker::Waker;
-use buffers::Buffers;
+use buffers::RecvBuffers;
 use label::{IGNORED, Label, WAKE};
 use probe::probe;
 use ring::Ring;
 use table::{Table, Way};
 
 pub struct UringDriver {
-    // The ring goes first: dropping it ends the kernel's interest in everything below.
+    // The ring is dropped first, because that ends the kernel's use of everything below.
     ring: Ring,
-    buffers: Buffers,
+    buffers: RecvBuffers,
     features: Features,
     config: Config,
     table: Table,
     /// Ops to submit again before the next wait.
     rearm: Vec<Token>,
-    /// Receives that found every buffer held by somebody: a release lets them go on.
+    /// Receives that found every buffer held. They are submitted again after a release.
     starved: Vec<Token>,
-    /// Whether this wait has found the buffers too few already.
+    /// Whether this wait has lent more buffers already.
     grew: bool,
-    /// Entries for the next wait to hand over.
+    /// Entries that the next wait hands to the kernel.
     backlog: VecDeque<Entry>,
     queued: VecDeque<Completion>,
     reaped: Vec<(u64, i32, u32)>,
@@ -60,7 +61,7 @@ pub struct UringDriver {
     finished: Vec<(Token, i32)>,
     waker: Waker,
     wake_armed: bool,
-    /// Nobody takes the completions any more: fds in them are closed.
+    /// The driver shuts down and nobody takes the completions: fds in them are closed.
     discards: bool,
     stats: Stats,
     generation: Generation,
@@ -68,11 +69,12 @@ pub struct UringDriver {
 
 impl UringDriver {
     /// # Errors
-    /// Where the ring can't be set up (`ENOSYS`, `EPERM`, ...) or an opcode is denied that nothing can replace.
+    /// The errors of the ring's set-up (`ENOSYS`, `EPERM`, ...), or `Unsupported` if an opcode that has no
+    /// replacement is denied.
     pub fn new(config: &Config) -> io::Result<UringDriver> {
         let mut features = probe(config)?;
         let (ring, mut fallbacks) = Ring::new(config, &features)?;
-        let (buffers, refusal) = Buffers::new(&ring, config, features.native(OpKind::RecvMulti))?;
+        let (buffers, refusal) = RecvBuffers::new(&ring, config, features.native(OpKind::RecvMulti))?;
         if let Some(reason) = refusal {
             features.deny(OpKind::RecvMulti, "buf_ring", &reason);
         }
@@ -102,7 +104,7 @@ impl UringDriver {
         })
     }
 
-    /// How an op of this kind is carried out on this ring.
+    /// How this ring carries out an op.
     fn way(&self, op: &Op) -> Way {
         if self.features.native(op.kind()) {
             Way::Native
@@ -113,7 +115,7 @@ impl UringDriver {
         }
     }
 
-    /// Sends an op in the table on its way, for the first time or again.
+    /// Starts an op that is in the table, for the first time or again.
     fn arm(&mut self, token: Token, op: &Op, way: Way) {
         match (way, op.waits_on()) {
             (Way::Native, _) => {
@@ -137,7 +139,7 @@ impl UringDriver {
             .push_back(poll.user_data(Label::Polled(op.kind(), token).user_data()));
     }
 
-    /// An op in flight is over, outside `wait`.
+    /// Ends an op in flight, outside `wait`.
     fn end(&mut self, token: Token, result: i32) {
         if let Some(op) = self.table.remove(token) {
             self.stats.complete(op.op.kind(), true);
@@ -162,20 +164,21 @@ impl UringDriver {
         Submitted::Pending
     }
 
-    /// By its system call. Only what neither waits nor points at memory (a close, a shutdown) comes here.
+    /// Carries an op out by its system call. Only ops that neither wait nor point at memory (a close, a shutdown)
+    /// come here.
     fn at_once(&mut self, op: &Op) -> Submitted {
-        // SAFETY: see above.
+        // SAFETY: the op points at no memory.
         let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
-        self.refuse(op, result)
+        self.done(op, result)
     }
 
-    /// The op is over at its submission.
-    fn refuse(&mut self, op: &Op, result: i32) -> Submitted {
+    /// The result of an op that is over during its submission.
+    fn done(&mut self, op: &Op, result: i32) -> Submitted {
         self.stats.done_at_once(op.kind());
         Submitted::Ready(result)
     }
 
-    /// Closes whose fds are used no longer go on.
+    /// Carries out the closes whose fds are no longer in use.
     fn close_closable(&mut self) {
         for token in std::mem::take(&mut self.table.closable) {
             let Some(op) = self.table.get(token).map(|entry| entry.op) else {
@@ -191,14 +194,14 @@ impl UringDriver {
         }
     }
 
-    /// Whether that has ended it: neither the kernel nor a thread has it.
+    /// Cancels one op. Returns whether the op has ended: neither the kernel nor a thread has it.
     fn cancel_one(&mut self, token: Token) -> bool {
         let Some(entry) = self.table.get_mut(token) else {
             return false;
         };
         let (op, way, armed) = (entry.op, entry.way, entry.armed);
         let (kind, course) = (op.kind(), op.course());
-        // A close is carried out whatever happens, or the fd would leak.
+        // A close can't be cancelled, because the fd would leak.
         if entry.cancelled || matches!(course, Course::Close(_)) {
             return false;
         }
@@ -225,14 +228,14 @@ impl UringDriver {
         if way == Way::Native {
             cancel(Label::Op(kind, token));
         }
-        // A splice polls between its attempts, whichever way they are made.
+        // A splice polls between its attempts, whether the kernel or the pool makes them.
         if way == Way::Polled || matches!(course, Course::Splice { .. }) {
             cancel(Label::Polled(kind, token));
         }
         false
     }
 
-    /// Takes an op's entry out of the backlog, if it still is there.
+    /// Removes an op's entry from the backlog. Returns whether it was there.
     fn take_back(&mut self, token: Token) -> bool {
         let is_its_own = |entry: &Entry| Label::read(entry.get_user_data()).token() == Some(token);
         let index = self.backlog.iter().rposition(is_its_own);
@@ -252,7 +255,7 @@ impl UringDriver {
         }
     }
 
-    /// Everything that is to be submitted goes into the backlog.
+    /// Puts everything that has to be submitted into the backlog.
     fn prepare(&mut self) {
         if !self.wake_armed {
             self.wake_armed = true;
@@ -296,7 +299,8 @@ impl UringDriver {
             }
             match result.map_err(|error| (error.raw_os_error(), error)) {
                 Ok(()) | Err((Some(libc::ETIME | libc::EINTR), _)) => {}
-                // The completion queue is full, or the kernel is short of memory: reap, then go on.
+                // The completion queue is full, or the kernel is short of memory (io_uring_enter(2)): reap, then go
+                // on.
                 Err((Some(libc::EBUSY | libc::EAGAIN), _)) => self.reap(batch),
                 Err((_, error)) => return Err(error),
             }
@@ -319,11 +323,11 @@ impl Driver for UringDriver {
         }
         let (kind, course) = (op.kind(), op.course());
         if op.uses().into_iter().any(|fd| self.table.is_closing(fd)) {
-            return self.refuse(&op, -libc::EBADF);
+            return self.done(&op, -libc::EBADF);
         }
         if let Course::Close(fd) = course {
             if self.table.is_closing(fd) {
-                return self.refuse(&op, -libc::EBADF);
+                return self.done(&op, -libc::EBADF);
             }
             return self.submit_close(token, op, fd);
         }
@@ -335,7 +339,7 @@ impl Driver for UringDriver {
             // SAFETY: the contract of `submit`.
             let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
             if result != -libc::EINPROGRESS {
-                return self.refuse(&op, result);
+                return self.done(&op, result);
             }
         }
         self.stats.submit(kind);
@@ -371,8 +375,8 @@ impl Driver for UringDriver {
 
     fn flush(&mut self) -> io::Result<()> {
         self.generation.check()?;
-        // Before the first wait there is no thread that the ring belongs to; another thread's is of no use here. Either
-        // way what is queued goes with the next wait.
+        // Before the first wait the ring belongs to no thread, and the ring of another thread can't be used here. In
+        // both cases the next wait hands over what is queued.
         if !self.ring.is_ours() || (self.backlog.is_empty() && !self.ring.needs_enter()) {
             return Ok(());
         }
@@ -461,7 +465,8 @@ impl Driver for UringDriver {
 
 impl Drop for UringDriver {
     fn drop(&mut self) {
-        // `shutdown` did not end them all, or was not called. Closing the ring ends them some time after.
+        // `shutdown` was not called or did not end every op. The kernel ends them some time after the ring is closed,
+        // so the buffers must stay.
         if self.stats.in_flight > 0 {
             self.buffers.leak();
         }

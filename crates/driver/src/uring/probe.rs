@@ -1,9 +1,10 @@
-//! Asks the kernel once, on a small ring of its own, which opcodes it would carry out for this process.
+//! Asks the kernel once, on a separate small ring, which opcodes it would carry out for this process.
 //!
-//! Each opcode is submitted with arguments that cannot succeed ([`crate::ops::Operation::SAMPLE`]: no open file, null
-//! pointers). An answer about the arguments means that the opcode works; EINVAL, EACCES, EPERM, EOPNOTSUPP or ENOSYS mean
-//! that it is missing, restricted or filtered. An op that the kernel would hand to a worker thread before it looks at the
-//! arguments is only queued behind an op that fails, which cancels it: no thread is woken for an answer.
+//! The probe submits each opcode with arguments that cannot succeed ([`crate::ops::Operation::SAMPLE`]: no open file,
+//! null pointers). An error about the arguments means that the opcode works. EINVAL, EACCES, EPERM, EOPNOTSUPP or
+//! ENOSYS mean that it is missing, restricted or filtered. Some ops go to a worker thread before the kernel looks at
+//! the arguments. The probe links them behind an op that fails, which cancels them: so the kernel checks the opcode
+//! without waking a thread.
 
 use std::io;
 use std::sync::Mutex;
@@ -17,10 +18,10 @@ use crate::errno::named;
 use crate::features::Features;
 use crate::ops::{Course, OpKind, Opcode, POLL};
 
-/// Whether a feature of the ring is what ops of a course need.
+/// Tells whether ops of a course need a feature of the ring.
 type Concerns = fn(Course) -> bool;
 
-/// What ops of several completions need beside their opcodes, and what stands for it in `PROACT_URING_DENY`.
+/// The features that ops with several completions need beside their opcodes, by their names in `PROACT_URING_DENY`.
 const MULTISHOT: [(&str, Concerns); 3] = [
     ("multishot_accept", |course| {
         matches!(course, Course::AcceptMulti(_))
@@ -36,7 +37,7 @@ fn refused(result: i32) -> bool {
     )
 }
 
-/// A ring to ask on, and whether the kernel holds it to the opcodes that are not denied.
+/// Opens the ring to ask on. Also returns whether the kernel restricts it to the opcodes that are not denied.
 fn open(config: &Config) -> io::Result<(IoUring, bool)> {
     let denied: Vec<u8> = opcodes()
         .into_iter()
@@ -49,7 +50,7 @@ fn open(config: &Config) -> io::Result<(IoUring, bool)> {
             io.submitter().register_enable_rings()?;
             Ok((io, restricted))
         }
-        // Before Linux 5.10.
+        // The kernel is older than Linux 5.10 and does not know R_DISABLED.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             Ok((IoUring::builder().dontfork().build(64)?, false))
         }
@@ -57,7 +58,8 @@ fn open(config: &Config) -> io::Result<(IoUring, bool)> {
     }
 }
 
-/// Submits entries and returns the results in their order. `punted`: the kernel hands it to a worker thread.
+/// Submits entries and returns their results in the same order. The flag `punted` means that the kernel hands the
+/// entry to a worker thread.
 fn ask(io: &mut IoUring, entries: Vec<(Entry, bool)>) -> io::Result<Vec<i32>> {
     let mut results = vec![-libc::ENOSYS; entries.len()];
     let mut left = 0;
@@ -87,7 +89,7 @@ fn ask(io: &mut IoUring, entries: Vec<(Entry, bool)>) -> io::Result<Vec<i32>> {
     Ok(results)
 }
 
-/// The answers of the kernel: to each kind's sample, and to a cancel.
+/// The kernel's answers to the sample of each kind, and to a cancel.
 fn answers(io: &mut IoUring) -> io::Result<(Vec<i32>, i32)> {
     let sample = |kind: &OpKind| (kind.sample().entry(0), kind.facts().punted);
     let mut entries: Vec<_> = OpKind::ALL.iter().map(sample).collect();
@@ -97,7 +99,7 @@ fn answers(io: &mut IoUring) -> io::Result<(Vec<i32>, i32)> {
     Ok((results, cancel))
 }
 
-/// Why a kind is not carried out by the ring.
+/// The reason why the ring does not carry out a kind of op; `None`: it does.
 fn refusal(config: &Config, restricted: bool, kind: OpKind, result: i32) -> Option<String> {
     let course = kind.sample().course();
     let denied = |(word, concerns): &&(&str, Concerns)| concerns(course) && is_denied(config, word);
@@ -125,7 +127,7 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
         !is_denied(config, name) && refused_kinds.next().is_none()
     };
     let is_refused = |kind: &OpKind| refusals[*kind as usize].is_some();
-    // Without these two nothing can wait and nothing can end.
+    // Without poll no op can wait, and without cancel no op can be ended.
     let polls = OpKind::ALL.iter().filter(|kind| kind.facts().opcode == POLL);
     for (name, is_refused) in [
         (POLL.0, polls.into_iter().any(is_refused)),
@@ -147,7 +149,7 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
     Ok(Features::new(refusals, &opcodes, flags))
 }
 
-/// The ring's features by name; `works` tells whether the ops of some courses do.
+/// The ring's features by name. `works` tells whether the ops that need a feature work.
 fn flags(io: &IoUring, restricted: bool, works: impl Fn(Concerns) -> bool) -> Vec<(&'static str, bool)> {
     let params = io.params();
     let mut flags = vec![
@@ -165,12 +167,12 @@ fn flags(io: &IoUring, restricted: bool, works: impl Fn(Concerns) -> bool) -> Ve
     flags
 }
 
-/// What the ring can do, asked once for each set of denials.
+/// What the ring can do. The kernel is asked once for each set of denied names.
 ///
 /// # Errors
-/// Where no ring can be made, or none that could work.
+/// The errors of making a ring; `Unsupported` if the ring lacks an opcode that has no replacement.
 pub(crate) fn probe(config: &Config) -> io::Result<Features> {
-    // Never waited for: a forked child may find it locked for ever by a thread that it does not have.
+    // Only `try_lock`: a forked child may find the lock held for ever by a thread that it does not have.
     static KNOWN: Mutex<Vec<(Vec<String>, Features)>> = Mutex::new(Vec::new());
     if let Ok(known) = KNOWN.try_lock()
         && let Some((_, features)) = known.iter().find(|(deny, _)| *deny == config.deny)

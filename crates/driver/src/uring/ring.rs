@@ -1,6 +1,7 @@
-//! The ring itself: the submission and completion queues, `io_uring_enter`, and the thread that the ring belongs to.
+//! The ring: the submission and completion queues, `io_uring_enter`, and the thread that the ring belongs to.
 //!
-//! It is created disabled and enabled by the thread that first waits on it (SINGLE_ISSUER binds it to that thread).
+//! The ring is created disabled. The thread that first waits on it enables it, because SINGLE_ISSUER binds the ring
+//! to the thread that enables it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,35 +22,36 @@ use crate::driver::Config;
 use crate::features::Features;
 use crate::fork::Generation;
 
-/// The longest wait: far more than anybody waits, and far from where the kernel's arithmetic overflows.
+/// The longest wait: longer than any program waits, and too short to overflow the kernel's arithmetic.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 pub(super) struct Ring {
     io: ManuallyDrop<IoUring>,
-    /// The ring's index among its thread's registered rings, or its fd.
+    /// The ring's index among the registered rings of its thread, or its fd if it is not registered.
     enter_fd: i32,
     enter_flags: EnterFlags,
-    /// The thread that runs it, once enabled, and its number in the kernel.
+    /// The thread that runs the ring, once it is enabled, and the kernel's number of that thread.
     owner: Option<ThreadId>,
     owner_tid: libc::pid_t,
     setup: Setup,
     ext_arg: bool,
     no_iowait: bool,
-    /// Whether the ring's fd gets registered.
+    /// Whether the engine registers the ring's fd (io_uring_register(2), `IORING_REGISTER_RING_FDS`).
     registers_fd: bool,
-    /// For kernels without EXT_ARG: the timespec of the timeout entry, at a stable address.
+    /// The timespec of the timeout entry, at a stable address. For kernels without EXT_ARG.
     timeout: Box<Timespec>,
     denied: Vec<u8>,
     /// How often [`Ring::fill`] was called.
     fills: u32,
-    /// Hangs up when the kernel is done with the ring: closing it only begins that.
+    /// The reading end of a pipe, which hangs up once the kernel has freed the ring: closing the ring only begins
+    /// that.
     tether: Option<OwnedFd>,
     generation: Generation,
 }
 
 impl Ring {
     /// # Errors
-    /// As `io_uring_setup(2)`.
+    /// The errors of `io_uring_setup(2)`.
     pub(super) fn new(config: &Config, features: &Features) -> io::Result<(Ring, Vec<String>)> {
         let mut fallbacks = Vec::new();
         let mut last = None;
@@ -64,7 +66,7 @@ impl Ring {
                     let params = io.params();
                     let ext_arg = params.is_feature_ext_arg() && !is_denied(config, "ext_arg");
                     if !ext_arg {
-                        fallbacks.push("ext_arg: not there; waits are timed by a timeout entry".into());
+                        fallbacks.push("ext_arg: missing; each wait is limited by a timeout entry".into());
                     }
                     let ring = Ring {
                         enter_fd: io.as_raw_fd(),
@@ -74,8 +76,8 @@ impl Ring {
                         setup,
                         ext_arg,
                         no_iowait: params.is_feature_no_iowait() && !is_denied(config, "no_iowait"),
-                        // A registered ring lives until it is unregistered, which only its thread can do. With
-                        // DEFER_TASKRUN a ring that outlives us does nothing any more; others would go on.
+                        // A registered ring lives until its thread unregisters it or ends. With DEFER_TASKRUN a ring
+                        // that outlives the engine does nothing any more; without it, ops on the ring would go on.
                         registers_fd: setup.defer && !is_denied(config, "ring_fds"),
                         timeout: Box::new(Timespec::new()),
                         denied: features.denied_opcodes(),
@@ -96,28 +98,28 @@ impl Ring {
         Err(last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))
     }
 
-    /// Whether the calling thread runs it.
+    /// Whether the calling thread runs the ring.
     pub(super) fn is_ours(&self) -> bool {
         self.owner == Some(std::thread::current().id())
     }
 
-    /// Whether another thread than the calling one has run it: then it is of no use to this one.
+    /// Whether another thread than the calling one has run the ring. Then the calling thread can't use it.
     pub(super) fn is_foreign(&self) -> bool {
         self.owner
             .is_some_and(|owner| owner != std::thread::current().id())
     }
 
-    /// Whether its thread lives and keeps it registered.
-    pub(super) fn is_held_by_its_thread(&self) -> bool {
-        // SAFETY: signal 0 only asks whether the thread is there.
+    /// Whether the ring's thread lives and has the ring registered.
+    pub(super) fn is_registered_by_live_thread(&self) -> bool {
+        // SAFETY: signal 0 only asks whether the thread exists (tgkill(2)).
         self.is_registered()
             && unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.owner_tid, 0) } == 0
     }
 
-    /// Makes the ring ready for the calling thread.
+    /// Makes the ring usable by the calling thread.
     ///
     /// # Errors
-    /// `EEXIST` if another thread runs it; what enabling it says.
+    /// `EEXIST` if another thread runs the ring; the errors of enabling it.
     pub(super) fn start(&mut self) -> io::Result<()> {
         if self.owner.is_some() {
             if self.is_foreign() {
@@ -135,7 +137,7 @@ impl Ring {
         }
         if !self.is_ours() {
             self.owner = Some(std::thread::current().id());
-            // SAFETY: always succeeds.
+            // SAFETY: the call has no arguments and always succeeds.
             self.owner_tid = unsafe { libc::gettid() };
         }
         if self.registers_fd && !self.is_registered() {
@@ -144,7 +146,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Leaves the writing end of a pipe with the ring alone, as a registered file: the kernel drops those last.
+    /// Gives the writing end of a pipe to the ring alone, as a registered file: the kernel drops registered files
+    /// last.
     fn tie(&self) -> Option<OwnedFd> {
         let mut fds = [0; 2];
         // SAFETY: two ints to write into.
@@ -160,13 +163,13 @@ impl Ring {
             .map(|()| reader)
     }
 
-    /// Whether an op that waits on it does nothing more once its thread has left: with DEFER_TASKRUN the kernel goes on
-    /// with ops only inside that thread's enter.
+    /// Whether ops that wait on the ring stop once its thread has left: with DEFER_TASKRUN the kernel lets ops go on
+    /// only while that thread is inside `io_uring_enter`.
     pub(super) fn is_inert(&self) -> bool {
         self.setup.defer
     }
 
-    /// Closes the ring and waits until the kernel is done with it, so that nothing waits on its ops' files any more.
+    /// Closes the ring and waits until the kernel has freed it, so that its ops no longer wait on their files.
     pub(super) fn retire(mut self) {
         let tether = self.tether.take();
         drop(self);
@@ -176,7 +179,8 @@ impl Ring {
             revents: 0,
         };
         let limit = if tether.is_some() { 5000 } else { 200 };
-        // SAFETY: one entry, local. Without a tether it is a sleep; a signal only makes it shorter.
+        // SAFETY: one entry, local. Without a tether the call is a sleep. A signal may end it early, which is
+        // harmless.
         unsafe { libc::poll(&raw mut entry, 1, limit) };
     }
 
@@ -198,7 +202,7 @@ impl Ring {
             reserved: 0,
             data: if opcode == REGISTER_RING_FDS { fd as u64 } else { 0 },
         };
-        // SAFETY: one update, local, of the layout of struct io_uring_rsrc_update.
+        // SAFETY: one update, local, with the layout of struct io_uring_rsrc_update.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_register,
@@ -211,19 +215,20 @@ impl Ring {
         (result == 1).then_some(update.offset as i32)
     }
 
-    /// Saves the look-up of the ring's fd in each enter (Linux 5.18); without it nothing else changes.
+    /// Registers the ring's fd, which saves its look-up in each `io_uring_enter` (Linux 5.18) and changes nothing
+    /// else.
     fn register_fd(&mut self) {
         match self.change_registration(REGISTER_RING_FDS, u32::MAX) {
             Some(index) => {
                 self.enter_fd = index;
                 self.enter_flags = EnterFlags::REGISTERED_RING;
             }
-            // An older kernel, or all sixteen places of this thread are taken: not to be asked for again.
+            // The kernel is older, or all sixteen places of this thread are taken: do not try again.
             None => self.registers_fd = false,
         }
     }
 
-    /// The calling thread, if it runs the ring, lets go of it: closing its fd then really ends it.
+    /// Lets go of the ring if the calling thread runs it. Closing the fd frees the ring only after that.
     pub(super) fn unregister_fd(&mut self) {
         if self.is_registered() && !self.is_foreign() && self.generation.is_current() {
             self.change_registration(UNREGISTER_RING_FDS, self.enter_fd as u32);
@@ -233,10 +238,10 @@ impl Ring {
     }
 
     /// # Errors
-    /// As `io_uring_register(2)` with IORING_REGISTER_PBUF_RING.
+    /// The errors of `io_uring_register(2)` with IORING_REGISTER_PBUF_RING.
     pub(super) fn register_buffers(&self, entries: *mut u8, count: u16, group: u16) -> io::Result<()> {
-        // SAFETY: entries of the right number. The kernel holds their pages until the group is unregistered or the ring
-        // has ended, whatever becomes of the mapping.
+        // SAFETY: the memory has `count` entries. The kernel pins their pages until the group is unregistered or the
+        // ring has ended, even if the memory is unmapped before.
         unsafe {
             self.io
                 .submitter()
@@ -244,17 +249,18 @@ impl Ring {
         }
     }
 
-    /// An op that receives into the group afterwards is answered `-ENOBUFS`.
+    /// Removes a group. The kernel answers `-ENOBUFS` to ops that receive into it afterwards.
     pub(super) fn unregister_buffers(&self, group: u16) -> io::Result<()> {
         self.io.submitter().unregister_buf_ring(group)
     }
 
-    /// Moves as many entries into the queue as it takes.
+    /// Moves entries into the queue until it is full.
     pub(super) fn fill(&mut self, entries: &mut VecDeque<Entry>) {
         self.fills = self.fills.wrapping_add(1);
         let mut queue = self.io.submission();
         while let Some(entry) = entries.front() {
-            // SAFETY: what the entry points at is valid until its completion: the contract of `Driver::submit`.
+            // SAFETY: the memory that the entry points at is valid until its completion: the contract of
+            // `Driver::submit`.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
@@ -266,18 +272,18 @@ impl Ring {
         self.fills
     }
 
-    /// Entries that the kernel has not taken out of the queue.
-    pub(super) fn queued(&self) -> usize {
+    /// How many entries of the queue the kernel has not taken.
+    pub(super) fn unsubmitted(&self) -> usize {
         self.flag_state().0
     }
 
     pub(super) fn has_completions(&self) -> bool {
-        // SAFETY: no other view of the completion queue exists: `&mut self` methods make theirs and drop them.
+        // SAFETY: no other view of the completion queue exists: only `&mut self` methods make one, and they drop it.
         unsafe { !self.io.completion_shared().is_empty() }
     }
 
     fn flag_state(&self) -> (usize, bool, bool) {
-        // SAFETY: as above, for the submission queue.
+        // SAFETY: no other view of the submission queue exists: only `&mut self` methods make one, and they drop it.
         let queue = unsafe { self.io.submission_shared() };
         (queue.len(), queue.taskrun(), queue.cq_overflow())
     }
@@ -286,16 +292,16 @@ impl Ring {
         self.flag_state().2
     }
 
-    /// Whether an enter would do anything beside waiting.
+    /// Whether `io_uring_enter` would do anything beside waiting.
     pub(super) fn needs_enter(&self) -> bool {
-        let (queued, taskrun, overflow) = self.flag_state();
-        queued > 0 || taskrun || overflow || !self.setup.coop
+        let (unsubmitted, taskrun, overflow) = self.flag_state();
+        unsubmitted > 0 || taskrun || overflow || !self.setup.coop
     }
 
-    /// Submits what is queued and waits for one completion, `timeout` at most (zero: does not wait).
+    /// Submits the entries of the queue and waits for one completion, at most `timeout` (zero: does not wait).
     ///
     /// # Errors
-    /// As `io_uring_enter(2)`; `ETIME` when the time is over.
+    /// The errors of `io_uring_enter(2)`; `ETIME` when the timeout has passed.
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let sleeps = timeout != Some(Duration::ZERO);
         let limit = timeout
@@ -307,17 +313,18 @@ impl Ring {
                 .count(1)
                 .build();
             let entry = entry.user_data(IGNORED);
-            // SAFETY: the timespec is ours and outlives the ring.
+            // SAFETY: `self` owns the timespec, which outlives the ring.
             let pushed = unsafe { self.io.submission().push(&entry) };
-            // With no room for it the wait does not sleep, which is only slower.
+            // The queue has no room for the timeout entry, so the wait does not sleep. That is only slower.
             if pushed.is_err() {
                 return self.enter(Some(Duration::ZERO));
             }
         }
-        let (queued, ..) = self.flag_state();
+        let (unsubmitted, ..) = self.flag_state();
         let mut flags = self.enter_flags | EnterFlags::GETEVENTS;
         if sleeps && self.no_iowait {
-            // A sleeping loop is idle, not waiting for a disk: neither the statistics nor the clock governor differ.
+            // A sleeping loop is idle and does not wait for a disk. Without this flag the kernel counts it as waiting
+            // for I/O, in statistics and in the choice of the CPU's frequency.
             flags |= EnterFlags::NO_IOWAIT;
         }
         let mut args = SubmitArgs::new();
@@ -329,12 +336,12 @@ impl Ring {
             }
             _ => (std::ptr::null(), 0),
         };
-        // SAFETY: the argument, where there is one, is local and outlives the call.
+        // SAFETY: the argument is null or a local that outlives the call.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
                 self.enter_fd,
-                queued as u32,
+                unsubmitted as u32,
                 u32::from(sleeps),
                 flags.bits(),
                 arg,
@@ -348,7 +355,7 @@ impl Ring {
         }
     }
 
-    /// Moves what has completed out of the queue.
+    /// Moves the completions out of the queue.
     pub(super) fn reap(&mut self, into: &mut Vec<(u64, i32, u32)>) {
         into.extend(
             self.io
@@ -362,13 +369,13 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if self.generation.is_current() {
             self.unregister_fd();
-            // SAFETY: nothing uses it after this.
+            // SAFETY: nothing uses `io` after this.
             unsafe { ManuallyDrop::drop(&mut self.io) };
             note_closed();
         } else {
-            // A forked child did not inherit the ring's memory, and the ranges may be somebody else's by now: only the
-            // fd is ours to close.
-            // SAFETY: the child's copy of the ring's fd; `io` is never touched again.
+            // A forked child did not inherit the ring's memory, and other mappings may have taken the ranges: the
+            // child may only close the fd.
+            // SAFETY: the fd is the child's copy, and `io` is never used again.
             unsafe { libc::close(self.io.as_raw_fd()) };
         }
     }

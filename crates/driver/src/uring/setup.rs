@@ -1,5 +1,5 @@
-//! Making a ring: its set-up flags with fall-backs for older kernels, the opcodes that it may use, and the memory that a
-//! closed ring gives back late.
+//! Makes a ring: its set-up flags with fallbacks for older kernels, the opcodes that it may use, and how to wait for
+//! the memory of a closed ring, which the kernel frees late.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,15 +15,16 @@ use crate::ops::{OpKind, Opcode};
 
 pub(super) const REGISTER_RING_FDS: u8 = 20;
 pub(super) const UNREGISTER_RING_FDS: u8 = 21;
-/// What may still be registered once the ring runs: its fd, and larger buffer rings (22 and 23). Not larger queues
-/// (IORING_REGISTER_RESIZE_RINGS): a packet that arrives meanwhile can bring a kernel down, from 6.13 to 6.18 at least.
+/// The registrations that stay allowed once the ring runs: its fd, and larger buffer rings (22 and 23). Larger queues
+/// (IORING_REGISTER_RESIZE_RINGS) are not allowed: a packet that arrives during the resize can crash a kernel, at
+/// least from 6.13 to 6.18.
 const REGISTER_OPS: [u8; 4] = [REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
 
-/// The opcode that ends others. Without it nothing can end.
+/// The opcode that cancels other ops. Without it no op can be ended.
 pub(super) const CANCEL: Opcode = ("async_cancel", opcode::AsyncCancel::CODE);
 const TIMEOUT: Opcode = ("timeout", opcode::Timeout::CODE);
 
-/// Every opcode that proact puts on a ring, in the order of their names.
+/// Every opcode that proact puts on a ring, sorted by name.
 pub(super) fn opcodes() -> Vec<Opcode> {
     let mut opcodes = vec![CANCEL, TIMEOUT];
     opcodes.extend(OpKind::ALL.iter().map(|kind| kind.facts().opcode));
@@ -40,14 +41,14 @@ pub(super) struct Setup {
     pub(super) defer: bool,
     /// SINGLE_ISSUER (6.0).
     single: bool,
-    /// COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL (5.19). With these "is there work?" is a bit in memory; without, every
-    /// wait must enter.
+    /// COOP_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL (5.19). With these flags a bit in memory tells whether the kernel has
+    /// work; without them every wait must enter the kernel.
     pub(super) coop: bool,
-    /// R_DISABLED, and with it restrictions (5.10).
+    /// R_DISABLED, which restrictions need (5.10).
     pub(super) disabled: bool,
 }
 
-/// In falling order of preference; the last is for 5.6.
+/// The best set-up first. The last one is for Linux 5.6.
 pub(super) const SETUPS: [Setup; 5] = [
     setup("defer_taskrun", [true, true, true, true]),
     setup("single_issuer", [false, true, true, true]),
@@ -66,20 +67,20 @@ const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -
     }
 }
 
-/// When a ring was closed last, in milliseconds of the monotonic clock; 0: never.
+/// When this process last closed a ring, in milliseconds of the monotonic clock; 0: never.
 static CLOSED: AtomicU64 = AtomicU64::new(0);
 
 fn now() -> u64 {
     Monotonic.now() / 1_000_000
 }
 
-/// The kernel will free the memory of a ring soon.
+/// Notes that a ring was closed, whose memory the kernel will free soon.
 pub(super) fn note_closed() {
     CLOSED.store(now(), Ordering::Relaxed);
 }
 
-/// Makes a ring. The kernel frees the memory of a closed one some time after: where there is too little, one that was
-/// closed just now is waited for.
+/// Makes a ring. The kernel frees the memory of a closed ring some time after the close. So if there is too little
+/// memory and a ring was closed just now, this function waits and tries again.
 pub(super) fn patiently(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
     const LATELY: u64 = 500;
     let mut pause = 1;
@@ -102,7 +103,7 @@ pub(super) fn is_denied(config: &Config, what: &str) -> bool {
 }
 
 /// # Errors
-/// As `io_uring_setup(2)`.
+/// The errors of `io_uring_setup(2)`.
 pub(super) fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     let entries = config.entries.max(1);
@@ -126,8 +127,8 @@ pub(super) fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
     builder.build(entries)
 }
 
-/// Only the opcodes that proact uses (less those denied) stay possible on this ring. A kernel refuses a list with a
-/// number that it does not know.
+/// Restricts the ring to the opcodes that proact uses, without the denied ones. A kernel refuses a list with a number
+/// that it does not know, so a shorter list of registrations follows.
 pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
     let mut result = Ok(());
     for known in [4, 2] {

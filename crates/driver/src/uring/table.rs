@@ -1,8 +1,8 @@
-//! The ops in flight, by token and by fd.
+//! The table of the ops in flight, by token and by fd.
 //!
-//! Each is remembered whole: it may have to be submitted again (a multishot that ended, a file that answers `-EAGAIN`,
-//! another thread that takes the ring over), and closing an fd must find what still uses it. A close waits here until
-//! its fd is used by nothing, so that no number is reused under an op.
+//! The table keeps the whole op, because it may have to be submitted again (a multishot that ended, a file that
+//! returns `-EAGAIN`, another thread that takes the loop over), and because a close must find the ops that use its
+//! fd. A close waits here until no op uses its fd, so that the kernel does not reuse the number under an op.
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -16,11 +16,11 @@ use crate::tokens::TokenMap;
 /// How an op is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By its own opcode.
+    /// The ring carries the op out by its own opcode.
     Native,
-    /// By a poll on the ring, then its system call.
+    /// The ring polls, then the engine makes the op's system call.
     Polled,
-    /// By a pool thread.
+    /// A pool thread makes the op's system call.
     Pool,
 }
 
@@ -29,27 +29,29 @@ pub(super) struct InFlight {
     pub(super) op: Op,
     pub(super) way: Way,
     pub(super) cancelled: bool,
-    /// An entry of it is queued or with the kernel, or it is with the pool; otherwise it waits to be submitted again.
+    /// Whether an entry of the op is queued or with the kernel, or the op is with the pool. If not, the op waits to
+    /// be submitted again.
     pub(super) armed: bool,
-    /// The group that its receive takes buffers from.
+    /// The buffer group that the op receives into.
     pub(super) group: u16,
-    /// Connections in a row that an accept has passed over.
+    /// How many connections in a row an accept has skipped.
     pub(super) failures: u8,
-    /// How often entries had been handed over when its own was queued: if that is still so, its own has not been.
+    /// The value of [`super::ring::Ring::fills`] when the op's entry was queued. If it has not changed, the entry is
+    /// still in the backlog.
     pub(super) since_fill: u32,
 }
 
-/// A connection has two ops in flight at most: one each way.
+/// The ops of one fd. A connection has at most two in flight: one in each direction.
 pub(super) type Uses = SmallVec<[Token; 2]>;
 
 #[derive(Default)]
 pub(super) struct Table {
     ops: TokenMap<InFlight>,
-    /// The ops that use an fd, by its number.
+    /// The ops that use an fd, indexed by its number.
     fds: Vec<Uses>,
-    /// Closes that wait for the ops of their fd.
+    /// Closes that wait until no op uses their fd.
     closing: HashMap<RawFd, Token>,
-    /// Closes whose fds are used no longer.
+    /// Closes whose fds are no longer in use.
     pub(super) closable: Vec<Token>,
 }
 
@@ -62,7 +64,8 @@ impl Table {
         for fd in op.uses() {
             let Ok(index) = usize::try_from(fd) else { continue };
             if self.fds.len() <= index {
-                // SAFETY: F_GETFD only reads the fd table. A number that is no open file could be any number.
+                // A number that is not open could be any number, and the vector would have to grow up to it.
+                // SAFETY: F_GETFD only reads the fd table.
                 if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                     continue;
                 }
@@ -113,17 +116,17 @@ impl Table {
         self.fd(fd).cloned().unwrap_or_default()
     }
 
-    /// Whether a close of this fd waits already: it is as good as closed.
+    /// Whether a close of this fd waits. Then the fd counts as closed.
     pub(super) fn is_closing(&self, fd: RawFd) -> bool {
         self.closing.contains_key(&fd)
     }
 
-    /// The close waits until nothing uses its fd.
+    /// Lets a close wait until no op uses its fd.
     pub(super) fn close_later(&mut self, token: Token, fd: RawFd) {
         self.closing.insert(fd, token);
     }
 
-    /// Whether the token is that of a close which waits.
+    /// Whether the op is a close that waits.
     pub(super) fn is_deferred(&self, token: Token) -> bool {
         self.ops.get(&token).is_some_and(|entry| {
             matches!(entry.op.course(), Course::Close(fd) if self.closing.get(&fd) == Some(&token))

@@ -1,7 +1,8 @@
-//! What every contract test needs: an engine with an inbox, files to work on, and each test run on all four engines.
+//! What every contract test needs: an engine with an inbox, helpers to open files, and a macro that runs each test on
+//! all four engines.
 //!
-//! A `Rig` checks as it goes: every token has one terminal completion, nothing comes after it, a wait is bounded, and
-//! at the end nothing is left in flight.
+//! A `Rig` checks the contract in every test: every token has one terminal completion and no completion after it, a
+//! wait is bounded, and no op is in flight at the end.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(
@@ -24,7 +25,7 @@ pub const POLLIN: u32 = libc::POLLIN as u32;
 pub const POLLOUT: u32 = libc::POLLOUT as u32;
 pub const CANCELED: i32 = -libc::ECANCELED;
 
-/// One test for each engine out of one body.
+/// Makes one test for each engine from one body.
 #[macro_export]
 macro_rules! on_every_engine {
     ($($(#[$meta:meta])* fn $name:ident($rig:ident) $body:block)+) => {
@@ -48,12 +49,13 @@ macro_rules! on_every_engine {
     };
 }
 
-/// Says on the terminal, past the capture of test output, that an engine was not tested.
+/// Reports on the terminal that an engine was not tested. Writes to stderr directly, because the test harness
+/// captures what `eprintln!` prints.
 pub fn report_missing(engine: Engine, error: &std::io::Error) {
     let _ = writeln!(std::io::stderr(), "NOT TESTED on {}: {error}", engine.name());
 }
 
-/// An owned completion.
+/// A completion with its own copy of the bytes.
 #[derive(Clone, Debug)]
 pub struct Got {
     pub result: i32,
@@ -69,7 +71,7 @@ pub struct Rig {
     alive: HashSet<Token>,
     inbox: HashMap<Token, VecDeque<Got>>,
     batch: Vec<Completion>,
-    /// Completions with data that are kept back instead of being released.
+    /// If true, completions with data go into `held` and are not released.
     pub holds: bool,
     pub held: Vec<Completion>,
 }
@@ -79,7 +81,7 @@ impl Rig {
         Rig::with(engine, &Config::default())
     }
 
-    /// `None`, and a line on the terminal, where this machine lacks the engine.
+    /// `None`, and a line on the terminal, if this machine lacks the engine.
     pub fn with(engine: Engine, config: &Config) -> Option<Rig> {
         match open(engine, config) {
             Ok(driver) => Some(Rig {
@@ -103,11 +105,11 @@ impl Rig {
         self.engine == Engine::IoUring
     }
 
-    /// Submits an op; a result that comes at once is put into the inbox like any other.
+    /// Submits an op. A result that comes at once goes into the inbox like any other.
     pub fn submit(&mut self, op: Op) -> Token {
         let token = self.next_token;
         self.next_token += 1;
-        // SAFETY: the tests point ops at leaked memory or at statics only.
+        // SAFETY: the tests' ops point only at leaked memory or at statics.
         match unsafe { self.driver.submit(token, op) } {
             Submitted::Ready(result) => self.inbox.entry(token).or_default().push_back(Got {
                 result,
@@ -130,7 +132,7 @@ impl Rig {
             let token = completion.token;
             assert!(
                 self.alive.contains(&token),
-                "{}: {completion:?} after the end, or of nobody",
+                "{}: {completion:?} after the end, or with an unknown token",
                 self.engine.name()
             );
             if completion.is_terminal() {
@@ -156,12 +158,12 @@ impl Rig {
         self.batch = batch;
     }
 
-    /// What has arrived already.
+    /// The next completion of an op, if one has arrived.
     pub fn poll(&mut self, token: Token) -> Option<Got> {
         self.inbox.get_mut(&token)?.pop_front()
     }
 
-    /// The next completion of an op.
+    /// Waits for the next completion of an op.
     pub fn next(&mut self, token: Token) -> Got {
         let begun = Instant::now();
         loop {
@@ -177,7 +179,7 @@ impl Rig {
         }
     }
 
-    /// The terminal result of an op; what comes before it is dropped.
+    /// Waits for the terminal result of an op. Drops earlier completions.
     pub fn result(&mut self, token: Token) -> i32 {
         loop {
             let got = self.next(token);
@@ -187,13 +189,14 @@ impl Rig {
         }
     }
 
-    /// Submits and waits for the end.
+    /// Submits an op and waits for its terminal result.
     pub fn run(&mut self, op: Op) -> i32 {
         let token = self.submit(op);
         self.result(token)
     }
 
-    /// Proves that an op is in flight: waits have handed it over and have returned without it.
+    /// Proves that an op is in flight: several waits have handed it to the kernel and returned without its
+    /// completion.
     pub fn assert_pending(&mut self, token: Token) {
         for _ in 0..3 {
             self.turn(Some(Duration::ZERO));
@@ -223,7 +226,7 @@ impl Rig {
         self.driver.cancel(token)
     }
 
-    /// All bytes of a multishot receive until `count` have come.
+    /// Collects the bytes of a multishot receive until there are `count` of them.
     pub fn bytes(&mut self, token: Token, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
@@ -262,7 +265,7 @@ impl Drop for Rig {
     }
 }
 
-/// Memory that outlives whatever the kernel does with it.
+/// Leaked memory, so that the kernel may use it at any time.
 pub fn buffer(len: usize) -> &'static mut [u8] {
     vec![0u8; len].leak()
 }
@@ -360,7 +363,7 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     (a, b)
 }
 
-/// The reading and the writing end, with `flags` of pipe2(2).
+/// The reading and the writing end of a pipe with these `flags` of pipe2(2).
 pub fn pipe(flags: i32) -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];
     // SAFETY: two ints to write into; the fds are fresh.
@@ -370,7 +373,7 @@ pub fn pipe(flags: i32) -> (OwnedFd, OwnedFd) {
     }
 }
 
-/// A non-blocking TCP socket that is not connected, and an IPv4 address.
+/// A non-blocking TCP socket that is not connected.
 pub fn socket() -> OwnedFd {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: a fresh fd.
@@ -382,7 +385,7 @@ pub fn socket() -> OwnedFd {
 }
 
 pub fn address(port: u16) -> (*const libc::sockaddr, libc::socklen_t) {
-    // SAFETY: a sockaddr_in of zeros is a value.
+    // SAFETY: all zeros is a valid sockaddr_in.
     let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
     address.sin_family = libc::AF_INET as libc::sa_family_t;
     address.sin_port = port.to_be();
@@ -403,7 +406,7 @@ pub fn connect(fd: &impl AsRawFd, port: u16) -> Op {
     })
 }
 
-/// Makes the next close of the socket a reset.
+/// Makes the next close of the socket send a reset.
 pub fn reset_on_close(socket: &impl AsRawFd) {
     let linger = libc::linger {
         l_onoff: 1,
@@ -436,8 +439,8 @@ pub fn set_buffer(socket: &impl AsRawFd, option: i32, size: i32) {
     assert_eq!(result, 0);
 }
 
-/// Until a thread of this process is in openat(2): on a busy machine a pool's thread takes a while to get there. No longer
-/// than a second, for not every kernel tells.
+/// Waits until a thread of this process is in openat(2), because on a busy machine a pool thread takes a while to get
+/// there. Waits no longer than a second, because not every kernel shows the system call.
 pub fn wait_for_an_open() {
     let call = format!("{} ", libc::SYS_openat);
     let opens = |task: std::io::Result<std::fs::DirEntry>| {
@@ -451,11 +454,12 @@ pub fn wait_for_an_open() {
     }
 }
 
-/// Writes until the socket takes no more; returns how much it took.
+/// Writes until the socket takes no more bytes. Returns how many it took.
 pub fn fill(fd: RawFd) -> usize {
     let mut total = 0;
-    // TCP takes more once its peer has acknowledged and its window has grown: full is what takes nothing when all is
-    // acknowledged. What the peer had no room for is sent again after 200 ms, then after 400 ms.
+    // TCP takes more bytes once its peer has acknowledged some and its window has grown. So the socket is full only
+    // if it takes none while everything is acknowledged. The kernel sends bytes again that the peer had no room for,
+    // first after 200 ms, then after 400 ms.
     let mut quiet = 0;
     loop {
         let settled = !unacknowledged(fd);
@@ -469,12 +473,12 @@ pub fn fill(fd: RawFd) -> usize {
     }
 }
 
-/// Whether the socket is one of TCP's and waits for an acknowledgement.
+/// Whether the socket is a TCP socket that waits for an acknowledgement.
 fn unacknowledged(fd: RawFd) -> bool {
-    // SAFETY: plain numbers.
+    // SAFETY: the struct has only integers, so all zeros is valid.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut size = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: writable memory of that length.
+    // SAFETY: `len` bytes of writable memory.
     let status = unsafe {
         libc::getsockopt(
             fd,
@@ -500,19 +504,19 @@ fn fill_once(fd: RawFd) -> usize {
     }
 }
 
-/// Moves a file to a number that no other test gets: tests of one process open files side by side, and a number that
-/// is closed here is theirs at once.
+/// Moves a file to a number that no other test gets. Tests of one process run in parallel, so another test may open a
+/// file under a number as soon as this test closes it.
 pub fn apart(file: impl Into<OwnedFd>) -> RawFd {
     static NEXT: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(600);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    // SAFETY: a duplicate of an open file.
+    // SAFETY: the fd is a duplicate of an open file.
     let fd = unsafe { libc::fcntl(file.into().as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
     assert!(fd == number && (fd as usize) < libc::FD_SETSIZE);
     fd
 }
 
 pub fn is_open(fd: RawFd) -> bool {
-    // SAFETY: fcntl only looks the number up.
+    // SAFETY: fcntl only looks up the number.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
@@ -536,7 +540,7 @@ impl Drop for Directory {
     }
 }
 
-/// Bytes that tell where they belong.
+/// Bytes from which a test can tell their position.
 pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);
@@ -568,13 +572,13 @@ impl Random {
     }
 }
 
-/// Runs `child` in a forked child; its exit code.
+/// Runs `child` in a forked child. Returns the exit code.
 pub fn forked(child: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child runs only the closure, which works on what this thread owns, and leaves without unwinding.
+    // SAFETY: the child only runs the closure, which uses what this thread owns, and exits without unwinding.
     unsafe {
         match libc::fork() {
             0 => {
-                // A child that hangs is killed: alarm(2) is not inherited, so it is set here.
+                // Kills a child that hangs. The child sets the alarm because alarms are not inherited (alarm(2)).
                 libc::alarm(10);
                 let code = child();
                 libc::_exit(code);

@@ -1,8 +1,8 @@
-//! The reactor's ceiling: level-triggered epoll, one thread, one buffer for all connections.
+//! The ceiling of a reactor: level-triggered epoll, one thread, one buffer for all connections.
 //!
-//! A readable connection costs one `recv` and one `send`; a turn costs one `epoll_wait`. Interest in writing
-//! is registered only when `send` could not take everything, and reading pauses until the rest is gone: that
-//! is the whole flow control.
+//! A readable connection costs one `recv` and one `send`; a turn costs one `epoll_wait`. The server registers
+//! interest in writing only when `send` could not take everything, and does not read until the rest is sent: that is
+//! the whole flow control.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,18 +12,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{BULK, Session, TICK};
 use crate::sockets::{self, Epoll};
 
-/// The token of the listening socket; the others are their own fd.
+/// The token of the listening socket. The token of a connection is its fd.
 const LISTENER: u64 = u64::MAX;
 
 struct Server<S> {
     epoll: Epoll,
     listener: OwnedFd,
-    /// Accepting has stopped for want of descriptors, until a connection ends.
+    /// The process has no fds left, so the server accepts no connections until one ends.
     paused: bool,
     connections: HashMap<RawFd, OwnedFd>,
-    /// By fd.
+    /// Indexed by fd.
     sessions: Vec<S>,
-    /// What `send` did not take, and how much of it has gone since. Only for connections that wait to write.
+    /// The bytes that `send` did not take, and how many of them have been sent since. Only for connections that wait
+    /// to write.
     unsent: HashMap<RawFd, (Vec<u8>, usize)>,
     buffer: Box<[u8]>,
 }
@@ -31,8 +32,7 @@ struct Server<S> {
 /// Serves `S` on `listener` with epoll, on the calling thread, until `stop` is set.
 ///
 /// # Errors
-/// When epoll itself fails or the listening socket breaks; what happens to one connection only closes that
-/// connection.
+/// Errors of epoll itself and of the listening socket. An error of one connection only closes that connection.
 pub fn serve_epoll<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     let fd = listener.as_raw_fd();
     sockets::set_nonblocking(fd, true)?;
@@ -69,18 +69,18 @@ impl<S: Session> Server<S> {
             let connection = match sockets::accept(self.listener.as_raw_fd(), libc::SOCK_NONBLOCK) {
                 Ok(connection) => connection,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // The peer was gone before we came: not an error of the listener.
+                // The peer had gone before the accept: this is no error of the listening socket.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) if sockets::is_exhausted(&error) => {
-                    // Level-triggered interest would spin here; look again once a descriptor has been freed.
+                    // Level-triggered interest would spin here. Try again once a connection has closed.
                     self.paused = true;
                     return self.epoll.modify(self.listener.as_raw_fd(), 0, LISTENER);
                 }
                 Err(error) => return Err(error),
             };
             let fd = connection.as_raw_fd();
-            // It may have been in the backlog before the listening socket had the option. A peer that is gone
-            // already is noticed when it is read from.
+            // The connection may have been in the backlog before the listening socket had the option. If the peer has
+            // gone, the next read shows it.
             drop(sockets::set_nodelay(fd));
             self.epoll.add(fd, libc::EPOLLIN, fd as u64)?;
             self.connections.insert(fd, connection);
@@ -91,10 +91,10 @@ impl<S: Session> Server<S> {
         }
     }
 
-    /// One readable or writable connection. An error, or the end of the stream, means that it is to be
-    /// closed.
+    /// Serves one readable or writable connection. An error, which includes the end of the stream, tells the caller
+    /// to close it.
     fn serve(&mut self, fd: RawFd, events: libc::c_int) -> io::Result<()> {
-        // No lookup in the usual case, in which nobody waits to write.
+        // Usually no connection waits to write, and then this needs no lookup.
         if !self.unsent.is_empty() && self.unsent.contains_key(&fd) {
             return self.flush(fd);
         }
@@ -117,7 +117,7 @@ impl<S: Session> Server<S> {
         self.go_on(fd)
     }
 
-    /// Sends more of what was left over; once all has gone the connection is read again.
+    /// Sends more of the unsent bytes. Once all are sent, the connection is read again.
     fn flush(&mut self, fd: RawFd) -> io::Result<()> {
         let Some((data, done)) = self.unsent.get_mut(&fd) else {
             return Ok(());
@@ -131,7 +131,7 @@ impl<S: Session> Server<S> {
         Ok(())
     }
 
-    /// Everything has been sent: an error if that was the end.
+    /// Called when everything has been sent. Returns an error if the session is over.
     fn go_on(&self, fd: RawFd) -> io::Result<()> {
         if self.sessions[fd as usize].is_over() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -141,7 +141,7 @@ impl<S: Session> Server<S> {
 
     fn close(&mut self, fd: RawFd) -> io::Result<()> {
         self.unsent.remove(&fd);
-        // Closing takes it out of the epoll set too: nobody holds a duplicate of it.
+        // Closing the fd also removes it from the epoll set, because it has no duplicate.
         self.connections.remove(&fd);
         if std::mem::take(&mut self.paused) {
             self.epoll
@@ -151,7 +151,7 @@ impl<S: Session> Server<S> {
     }
 }
 
-/// How much `send` took; nothing when the socket is full.
+/// How many bytes `send` took; 0 if the socket is full.
 fn sent_now(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     match sockets::send(fd, data) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),

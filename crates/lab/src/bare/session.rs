@@ -1,5 +1,5 @@
-//! What the bare servers serve: one connection's conversation, without I/O, byte for byte as
-//! `proact.lab.workloads` has it.
+//! The conversations of the bare servers: one connection's side, without I/O. The bytes are the same as in
+//! `proact.lab.workloads`.
 
 /// The largest answer of [`Web`], in bytes.
 const LARGEST: usize = 16 << 20;
@@ -8,19 +8,20 @@ const LONGEST: usize = 64 << 10;
 
 /// One connection's side of the conversation.
 pub trait Session: Default {
-    /// Whether what is to be sent is what arrived: a server may then send from where it received.
+    /// Whether the answer is always the data that arrived: then a server may send from the buffer that it received
+    /// into.
     const ECHOES: bool;
 
-    /// Takes what arrived; returns what is to be sent.
+    /// Takes the data that arrived and returns the data to send.
     fn feed<'a>(&'a mut self, data: &'a [u8]) -> &'a [u8];
 
-    /// Whether the connection is to be closed once everything has been sent.
+    /// Whether to close the connection once everything has been sent.
     fn is_over(&self) -> bool {
         false
     }
 }
 
-/// Bytes come back as they were sent.
+/// Returns every byte unchanged.
 #[derive(Default)]
 pub struct Echo;
 
@@ -32,15 +33,15 @@ impl Session for Echo {
     }
 }
 
-/// HTTP/1.1 with keep-alive and pipelining: `GET /bytes/N` is answered with N bytes, `GET /` says so, anything else is
-/// 404. As much of HTTP as a load that sends nothing else needs: what has a body, or is not GET, is refused.
+/// HTTP/1.1 with keep-alive and pipelining: the answer to `GET /bytes/N` is N bytes, to `GET /` a line that says so,
+/// to any other path 404. It supports only what the load sends: a request with a body or another method is refused.
 #[derive(Default)]
 pub struct Web {
-    /// The beginning of a request that is not all here.
+    /// The beginning of a request that has not arrived completely.
     begun: Vec<u8>,
     reply: Vec<u8>,
     over: bool,
-    /// The last answer, which is mostly the next one too.
+    /// The last answer with its size and `keep`: usually the next answer is the same.
     last: (usize, bool, Vec<u8>),
 }
 
@@ -74,7 +75,7 @@ impl Session for Web {
 }
 
 impl Web {
-    /// Answers one request, of which this is all but the empty line.
+    /// Answers one request. `head` is the request without its empty line.
     fn answer(&mut self, head: &[u8]) {
         let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         let mut words = lines.next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
@@ -128,7 +129,7 @@ fn asked_for(target: &[u8]) -> Option<usize> {
     (is_number && size <= LARGEST).then_some(size)
 }
 
-/// `size` bytes: lines that count, so that a shifted byte is found.
+/// `size` bytes of numbered lines, so that a shifted byte is found.
 fn content(size: usize) -> Vec<u8> {
     let mut lines: Vec<u8> = (0..=size / 16)
         .flat_map(|number| format!("{number:015x}\n").into_bytes())
@@ -195,7 +196,7 @@ mod tests {
                 "{request}"
             );
             assert_eq!(session.is_over(), over, "{request}");
-            // Once it is over, nothing is answered any more.
+            // A session that is over answers no further request.
             assert_eq!(
                 said(&mut session, b"GET /bytes/1 HTTP/1.1\r\n\r\n").is_empty(),
                 over

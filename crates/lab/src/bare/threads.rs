@@ -1,8 +1,7 @@
-//! Blocking I/O's ceiling: a thread for each connection, which does nothing but `recv` and `send`.
+//! The ceiling of blocking I/O: a thread for each connection, which only calls `recv` and `send`.
 //!
-//! There is no list of connections to close at the end: every socket has a receive and a send timeout of one
-//! tick, so that a thread without work looks at `stop` by itself. A connection under load never meets the
-//! timeout.
+//! The server needs no list of connections to close at the end: every socket has a receive and a send timeout of one
+//! tick, so an idle thread checks `stop` by itself. A connection under load never reaches the timeout.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -13,17 +12,16 @@ use std::thread;
 use super::{BULK, Session, TICK};
 use crate::sockets;
 
-/// The servers' threads need the buffer on the heap and little else.
+/// The threads' buffer is on the heap, and they need little else.
 const STACK: usize = 64 * 1024;
 
 /// Serves `S` on `listener` with blocking calls and a thread for each connection, until `stop` is set.
 /// Returns when every thread has ended, which takes one tick (50 ms).
 ///
 /// # Errors
-/// When the listening socket breaks; what happens to one connection only closes that connection.
+/// Errors of the listening socket. An error of one connection only closes that connection.
 pub fn serve_threads<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
-    // Non-blocking, so that a peer which is gone again between poll and accept cannot hold us; what is
-    // accepted still blocks.
+    // Non-blocking, so that accept does not block if the peer has gone since the poll. Accepted sockets still block.
     sockets::set_nonblocking(listener.as_raw_fd(), true)?;
     sockets::set_nodelay(listener.as_raw_fd())?;
     let listener = TcpListener::from(listener);
@@ -37,12 +35,12 @@ pub fn serve_threads<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Re
                 }
             }) {
                 Ok(Some((connection, _))) => {
-                    // No thread to be had: the connection is dropped, which tells the peer at once.
+                    // If no thread can be started, the connection is dropped, which tells the peer at once.
                     drop(
                         thread::Builder::new()
                             .stack_size(STACK)
                             .spawn_scoped(scope, move || {
-                                // How one connection ends is its peer's affair.
+                                // An error of one connection concerns only its peer.
                                 let _ = serve::<S>(&connection, stop);
                             }),
                     );
@@ -51,7 +49,7 @@ pub fn serve_threads<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Re
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted || is_timeout(&error) => {}
                 Err(error) if sockets::is_exhausted(&error) => thread::sleep(TICK),
                 Err(error) => {
-                    // The scope waits for the others: tell them.
+                    // The scope waits for the other threads, so tell them to stop.
                     stop.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
@@ -61,7 +59,7 @@ pub fn serve_threads<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Re
     })
 }
 
-/// Waits one tick for a connection.
+/// Waits up to one tick for a connection.
 fn readable(listener: &TcpListener) -> io::Result<bool> {
     let mut entry = libc::pollfd {
         fd: listener.as_raw_fd(),

@@ -1,24 +1,24 @@
-//! The proactor's ceiling: one io_uring, one thread, one system call a turn.
+//! The ceiling of a proactor: one io_uring, one thread, one system call per turn.
 //!
-//! How it is made. (Figures: Linux 6.18, two cores that others used too, `examples/measure.rs` and variants of it.)
+//! How it works. (Figures: Linux 6.18, two cores that other processes used too, `examples/measure.rs` and variants of
+//! it.)
 //!
-//! - A connection has one multishot receive, which takes its buffers from a small shared ring; an echo is a
-//!   `send` out of that very buffer. Nothing is copied, and nothing is queued but the `send`.
-//! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run when they are submitted, so once
-//!   `io_uring_enter` has returned, a send without a completion *has* gone out whole and its buffer is free.
-//!   The turn sleeps until there is input, and none is spent on learning that sends have succeeded: with one
-//!   connection 1.0 system calls a message instead of 2.0, with 100 connections 0.12 instead of 0.18. The CPU
-//!   time with 100 connections was the same within the noise.
-//! - A send that does not go out whole is the exception. What is left is copied to the connection's own
-//!   memory, from where an ordinary send waits for room. So the shared buffers are never held across turns by
-//!   a peer that does not read.
-//! - A connection that fills a small buffer and has more moves bulk: it changes to single receives into
+//! - A connection has one multishot receive, which takes its buffers from a small shared ring. An echo is a `send`
+//!   out of the buffer that the bytes arrived in. So no byte is copied, and nothing but the `send` is queued.
+//! - Sends are queued with MSG_DONTWAIT and CQE_SKIP_SUCCESS. They run during their submission, so once
+//!   `io_uring_enter` has returned, a send without a completion *has* sent everything and its buffer is free. The turn
+//!   sleeps until there is input, and successful sends wake it never: with one connection 1.0 system calls per
+//!   message instead of 2.0, with 100 connections 0.12 instead of 0.18. The CPU time with 100 connections was the same
+//!   within the noise.
+//! - A send that does not send everything is the exception. Its rest is copied to the connection's own memory, from
+//!   where an ordinary send waits for room. So a peer that does not read never holds shared buffers across turns.
+//! - A connection that fills a small buffer and has more bytes waiting moves bulk: it changes to single receives into
 //!   large buffers, and back after a run of small ones.
-//! - An answer that is not an echo goes the way of what is left of a send: it is in the connection's memory anyway.
+//! - An answer that is not an echo is sent like the rest of a send: it is in the connection's memory anyway.
 //! - Accepted sockets exist only in the ring's own table (direct descriptors). No difference to plain fds was
 //!   measurable.
 //!
-//! Where it falls short: at 64 KiB and 100 connections it took about 9 % more CPU a message than `serve_epoll`.
+//! Its limit: at 64 KiB and 100 connections it took about 9 % more CPU per message than `serve_epoll`.
 
 mod connection;
 mod ring;
@@ -37,18 +37,19 @@ use io_uring::{SubmissionQueue, Submitter, cqueue, opcode};
 use super::{BULK, Session, TICK};
 use crate::sockets;
 use connection::{Chunk, Connection, KINDS, Kind, user_data};
-use ring::{Buffers, Mode};
+use ring::{Mode, ProvidedBuffers};
 
-/// How large everything is that the ring consists of.
+/// The sizes of everything that belongs to the ring.
 #[derive(Clone, Copy)]
 struct Shape {
-    /// Submissions between two system calls. The completion queue is four times as large: it has to hold a
-    /// completion of each send that did not go out, and a multishot receive posts what it likes.
+    /// How many submissions fit between two system calls. The completion queue is four times as large, because it has
+    /// to hold a completion of each send that did not send everything, and a multishot receive posts any number of
+    /// completions.
     entries: u32,
-    /// How many small buffers, of how many bytes. One holds a usual request, all together what one turn can
-    /// bring. 64 to 1,024 buffers of 2 to 16 KiB did not differ beyond the noise at 1 KiB a message.
+    /// The number and the size of the small buffers. One holds a usual request, all together hold what one turn can
+    /// bring. 64 to 1,024 buffers of 2 to 16 KiB did not differ beyond the noise at 1 KiB per message.
     small: (u16, u32),
-    /// The large ones. 8 and 32 did not differ at 64 KiB a message.
+    /// The number and the size of the large buffers. 8 and 32 buffers did not differ at 64 KiB per message.
     large: (u16, u32),
     /// The best mode to ask the kernel for.
     mode: Mode,
@@ -61,23 +62,23 @@ const SHAPE: Shape = Shape {
     mode: Mode::Deferred,
 };
 
-/// After so many receives in a row that a small buffer would have held, a connection no longer moves bulk.
+/// After this many receives in a row that fit a small buffer, a connection no longer moves bulk.
 const SMALL_RUN: u8 = 32;
-/// What a connection may have unsent before its multishot receive is cancelled.
+/// How many unsent bytes a connection may have before its multishot receive is cancelled.
 const BACKLOG: usize = 64 * 1024;
 
 struct Server<'a, S> {
     submitter: Submitter<'a>,
     sq: SubmissionQueue<'a>,
     listener: OwnedFd,
-    small: &'a mut Buffers,
-    large: &'a mut Buffers,
+    small: &'a mut ProvidedBuffers,
+    large: &'a mut ProvidedBuffers,
     connections: &'a mut Vec<Connection<S>>,
-    /// Something can go on as soon as this turn's sends have been submitted: do not sleep.
+    /// A connection can go on as soon as this turn's sends have been submitted, so the next wait must not sleep.
     hurry: bool,
-    /// Who has a send that does not wait in this turn's submission.
+    /// The connections with a send that does not wait in this turn's submission.
     offers: Vec<u32>,
-    /// Who found no buffer, and waits for one to be handed back.
+    /// The connections that found no buffer, and wait until one is given back.
     starved: VecDeque<u32>,
     accepting: bool,
     interval: Box<Timespec>,
@@ -87,8 +88,8 @@ struct Server<'a, S> {
 /// (multishot receive).
 ///
 /// # Errors
-/// When the ring cannot be had (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), or the ring or the listening
-/// socket breaks; what happens to one connection only closes that connection.
+/// The errors of making the ring (`ENOSYS`, `EPERM`, `EINVAL` on older kernels), and errors of the ring or of the
+/// listening socket. An error of one connection only closes that connection.
 pub fn serve_uring<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Result<()> {
     serve::<S>(listener, stop, SHAPE)
 }
@@ -96,14 +97,14 @@ pub fn serve_uring<S: Session>(listener: OwnedFd, stop: &AtomicBool) -> io::Resu
 fn serve<S: Session>(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::Result<()> {
     sockets::set_nodelay(listener.as_raw_fd())?;
     sockets::set_nonblocking(listener.as_raw_fd(), false)?;
-    // In this order, because the last one declared is dropped first: the ring goes before what the kernel may
-    // still write to.
+    // Declare the ring last, so that it is dropped first: the kernel may write to the others until the ring has
+    // ended.
     let mut connections = Vec::new();
     let (mut small, mut large);
     let mut ring = ring::ring(shape.entries, shape.mode)?;
     ring.submitter().register_files_sparse(ring::table_size())?;
-    small = Buffers::register(&ring.submitter(), 0, shape.small.0, shape.small.1)?;
-    large = Buffers::register(&ring.submitter(), 1, shape.large.0, shape.large.1)?;
+    small = ProvidedBuffers::register(&ring.submitter(), 0, shape.small.0, shape.small.1)?;
+    large = ProvidedBuffers::register(&ring.submitter(), 1, shape.large.0, shape.large.1)?;
     let (submitter, sq, mut cq) = ring.split();
     let mut server = Server::<S> {
         submitter,
@@ -125,12 +126,13 @@ fn serve<S: Session>(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::
         let submitted = server.enter();
         cq.sync();
         batch.extend((&mut cq).map(|cqe| (cqe.user_data(), cqe.result(), cqe.flags())));
-        // Tells the kernel that they have been fetched. Otherwise it counts them still, and the next wait is none.
+        // Tell the kernel that the completions have been fetched. Otherwise it still counts them, and the next wait
+        // returns at once.
         cq.sync();
         outcome = submitted.and_then(|all| server.turn(&batch, all));
         batch.clear();
     }
-    // The ring's end cancels what is under way too, but later, from another thread.
+    // Dropping the ring would also cancel the operations in flight, but later and from another thread.
     drop(
         server
             .submitter
@@ -140,8 +142,8 @@ fn serve<S: Session>(listener: OwnedFd, stop: &AtomicBool, shape: Shape) -> io::
 }
 
 impl<S: Session> Server<'_, S> {
-    /// The turn's system call: submits what has been queued and waits for a completion. False when the kernel
-    /// did not take all of it, because it has completions for us that must be fetched first.
+    /// Makes the turn's system call: submits the queued entries and waits for a completion. Returns false if the
+    /// kernel did not take all entries, because completions must be fetched first.
     fn enter(&mut self) -> io::Result<bool> {
         let want = usize::from(!std::mem::take(&mut self.hurry));
         loop {
@@ -150,7 +152,7 @@ impl<S: Session> Server<'_, S> {
             self.sq.sync();
             match answer.map_err(|error| (error.raw_os_error(), error)) {
                 Err((Some(libc::EBUSY), _)) => return Ok(self.sq.is_empty()),
-                // EAGAIN: no memory for a request just now.
+                // EAGAIN: the kernel has no memory for a request now (io_uring_enter(2)).
                 Ok(_) | Err((Some(libc::EINTR | libc::EAGAIN), _)) if self.sq.is_empty() => return Ok(true),
                 Ok(_) | Err((Some(libc::EINTR | libc::EAGAIN), _)) => {}
                 Err((_, error)) => return Err(error),
@@ -159,8 +161,8 @@ impl<S: Session> Server<'_, S> {
     }
 
     fn push(&mut self, entry: &Entry) -> io::Result<()> {
-        // SAFETY: what the entry points to stays: buffers of the rings, `rest` of a connection that is kept
-        // until the send's completion, the listening socket, the boxed interval, and a static.
+        // SAFETY: the entry points to memory that stays: buffers of the rings, the `rest` of a connection, which is
+        // kept until the send's completion, the boxed interval, or a static.
         while unsafe { self.sq.push(entry) }.is_err() {
             self.sq.sync();
             match self.submitter.submit() {
@@ -171,8 +173,8 @@ impl<S: Session> Server<'_, S> {
         Ok(())
     }
 
-    /// Everything that has completed. First the sends, so that what is received next goes out after what was
-    /// received before. `submitted`: so have all sends been.
+    /// Handles a batch of completions. Handles the sends first, so that echoes keep the order of their bytes.
+    /// `submitted`: the kernel has taken every entry, so all sends have run.
     fn turn(&mut self, batch: &[(u64, i32, u32)], submitted: bool) -> io::Result<()> {
         for &(data, result, _) in batch {
             if data >> 32 == Kind::Unsent as u64 {
@@ -182,9 +184,9 @@ impl<S: Session> Server<'_, S> {
         if submitted {
             let mut offers = std::mem::take(&mut self.offers);
             for connection in offers.drain(..) {
-                self.settle(connection)?;
+                self.finish_send(connection)?;
             }
-            // Settling may have queued further sends; the rest of this is only to keep the allocation.
+            // `finish_send` may have queued further sends. Swap the vectors to keep the allocation.
             offers.append(&mut self.offers);
             self.offers = offers;
         }
@@ -203,20 +205,20 @@ impl<S: Session> Server<'_, S> {
             let Some(connection) = self.starved.pop_front() else {
                 break;
             };
-            // It may have been armed since, or its slot may have a new owner.
+            // The connection may have a receive by now, or its slot may have a new owner.
             if self.arm(connection)? {
                 buffers -= 1;
             }
         }
-        // No completion need come of those just armed, nor of the sends that hold buffers: come back by
-        // ourselves.
+        // The new receives and the sends that hold buffers may bring no completion, so do not sleep while connections
+        // wait for a buffer.
         self.hurry |= !self.starved.is_empty();
         self.small.publish();
         self.large.publish();
         Ok(())
     }
 
-    /// Twenty times a second: `stop` is looked at, and accepting is tried again if there were no descriptors.
+    /// Runs twenty times per second, so that `stop` is checked, and accepts again if there were no fds.
     fn tick(&mut self) -> io::Result<()> {
         let timeout = opcode::Timeout::new(&raw const *self.interval).build();
         self.push(&timeout.user_data(user_data(Kind::Tick, 0)))?;
@@ -234,7 +236,7 @@ impl<S: Session> Server<'_, S> {
     }
 
     fn accepted(&mut self, result: i32, flags: u32) -> io::Result<()> {
-        // After an error the tick takes it up again.
+        // After an error the next tick accepts again.
         self.accepting = cqueue::more(flags);
         if result < 0 {
             let error = io::Error::from_raw_os_error(-result);
@@ -254,9 +256,9 @@ impl<S: Session> Server<'_, S> {
         self.accept()
     }
 
-    /// The connection may have been in the backlog before the listening socket had the option, and it has no
-    /// fd for `setsockopt`. Before Linux 6.7 the ring cannot do it either; then only such early ones go
-    /// without.
+    /// Sets TCP_NODELAY by an operation of the ring, because the connection may have been in the backlog before the
+    /// listening socket had the option, and it has no fd for `setsockopt`. Before Linux 6.7 the ring has no such
+    /// operation, and then only those early connections go without.
     fn set_nodelay(&mut self, id: u32) -> io::Result<()> {
         static ON: libc::c_int = 1;
         let (level, name) = (libc::IPPROTO_TCP as u32, libc::TCP_NODELAY as u32);
@@ -265,7 +267,7 @@ impl<S: Session> Server<'_, S> {
         self.push(&set.user_data(user_data(Kind::Ignored, id)))
     }
 
-    /// Receives from now on (multishot), or once (bulk). False when there is no reason to.
+    /// Starts a receive: multishot, or a single one for bulk. Returns false if the connection needs none.
     fn arm(&mut self, id: u32) -> io::Result<bool> {
         let connection = &mut self.connections[id as usize];
         if !connection.open || connection.armed || connection.ended {
@@ -295,7 +297,7 @@ impl<S: Session> Server<'_, S> {
         let Some(buffer) = cqueue::buffer_select(flags) else {
             match -result {
                 libc::ENOBUFS => self.starved.push_back(id),
-                // The cancel that makes way for bulk.
+                // The multishot receive was cancelled for the change to bulk.
                 libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
                 _ => connection.ended = true,
             }
@@ -347,7 +349,7 @@ impl<S: Session> Server<'_, S> {
         self.go_on(id)
     }
 
-    /// What the session says to a chunk is left to be sent, and the buffer is handed back.
+    /// Queues the session's answer to a chunk, and gives the buffer back.
     fn answer(&mut self, id: u32, chunk: Chunk) {
         let buffers = if chunk.large {
             &mut *self.large
@@ -363,7 +365,7 @@ impl<S: Session> Server<'_, S> {
         buffers.give_back(chunk.id);
     }
 
-    /// Ends the multishot receive; what it has received until then still comes.
+    /// Cancels the multishot receive. The bytes that it has received still arrive.
     fn leave(&mut self, id: u32) -> io::Result<()> {
         let connection = &mut self.connections[id as usize];
         connection.small_run = 0;
@@ -374,7 +376,7 @@ impl<S: Session> Server<'_, S> {
         self.push(&cancel.user_data(user_data(Kind::Ignored, id)))
     }
 
-    /// What is next for a connection: send, receive or close.
+    /// Starts the next operation of a connection: send, receive or close.
     fn go_on(&mut self, id: u32) -> io::Result<()> {
         let connection = &mut self.connections[id as usize];
         if !connection.offered && !connection.waiting && !connection.broken {
@@ -403,20 +405,20 @@ impl<S: Session> Server<'_, S> {
         if connection.ended {
             return if idle { self.close(id) } else { Ok(()) };
         }
-        // Bulk is received one ahead at most: a peer that does not read is not read from.
+        // Receive at most one bulk chunk ahead, so that the server stops reading from a peer that does not read.
         if !connection.armed && !connection.waiting && connection.out.len() < 2 {
             self.arm(id)?;
         }
         Ok(())
     }
 
-    fn buffers(&mut self, chunk: Chunk) -> &mut Buffers {
+    fn buffers(&mut self, chunk: Chunk) -> &mut ProvidedBuffers {
         if chunk.large { self.large } else { self.small }
     }
 
-    /// A send that was not to wait has been submitted: it has gone out whole, unless its completion said
+    /// Finishes a send that does not wait, after its submission: it has sent everything, unless its completion says
     /// otherwise.
-    fn settle(&mut self, id: u32) -> io::Result<()> {
+    fn finish_send(&mut self, id: u32) -> io::Result<()> {
         let connection = &mut self.connections[id as usize];
         connection.offered = false;
         let unsent = connection.unsent.take();
@@ -438,7 +440,7 @@ impl<S: Session> Server<'_, S> {
         self.go_on(id)
     }
 
-    /// Copies what is left of a chunk to the connection and hands the buffer back.
+    /// Copies the rest of a chunk to the connection's memory, and gives the buffer back.
     fn spill(&mut self, id: u32, chunk: Chunk, sent: usize) {
         let buffers = if chunk.large {
             &mut *self.large
@@ -476,13 +478,13 @@ impl<S: Session> Server<'_, S> {
         self.go_on(id)
     }
 
-    /// Nothing more can be sent, so nothing more is received.
+    /// Stops receiving, because the connection can't send any more.
     fn break_off(&mut self, id: u32) -> io::Result<()> {
         self.connections[id as usize].broken = true;
         self.end(id)
     }
 
-    /// Nothing more is received; what is left to be sent still goes.
+    /// Stops receiving. The queued bytes are still sent.
     fn end(&mut self, id: u32) -> io::Result<()> {
         let connection = &mut self.connections[id as usize];
         connection.ended = true;
@@ -493,7 +495,7 @@ impl<S: Session> Server<'_, S> {
         self.go_on(id)
     }
 
-    /// Nothing of the connection is with the kernel: its slot can go to the next one.
+    /// Closes a connection that has no operation with the kernel. Its slot can go to the next connection.
     fn close(&mut self, id: u32) -> io::Result<()> {
         let connection = std::mem::take(&mut self.connections[id as usize]);
         for chunk in connection.out {

@@ -1,4 +1,5 @@
-//! Opening the connections: non-blocking, a few at a time, all of them or an error that says why not.
+//! Opens the connections: non-blocking, a few at a time. Either all are opened or there is an error that says why
+//! not.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,14 +10,14 @@ use std::time::{Duration, Instant};
 use super::{LoadError, LoadSpec, TICK_MS, Target};
 use crate::sockets::{self, Epoll, RawAddress};
 
-/// Handshakes under way at once. Fewer than the smallest usual backlog (asyncio's is 100): a handshake that
-/// finds the backlog full waits a second for its retransmission.
+/// How many handshakes may be unfinished at a time. This is fewer than the smallest usual backlog (asyncio's is 100),
+/// because a handshake that finds the backlog full waits a second for its retransmission.
 const AT_ONCE: usize = 64;
 
-/// Descriptors that the rest of the process may need meanwhile.
+/// How many fds are left for the rest of the process.
 const SPARE: usize = 16;
 
-/// How a connection to the target is begun.
+/// Begins connections to the target.
 pub(crate) struct Opener {
     address: RawAddress,
     kind: libc::c_int,
@@ -38,7 +39,7 @@ impl Opener {
         })
     }
 
-    /// A socket whose connecting has begun, and whether that is still under way.
+    /// Makes a socket and begins to connect it. Also returns whether the connect is still unfinished.
     pub(crate) fn open(&self) -> io::Result<(OwnedFd, bool)> {
         let socket = sockets::socket(&self.address, self.kind, libc::SOCK_NONBLOCK)?;
         let fd = socket.as_raw_fd();
@@ -53,8 +54,8 @@ impl Opener {
     }
 }
 
-/// Opens all connections, in order: those that send, the slow ones, the idle ones. They are not registered with any epoll that
-/// lives on.
+/// Opens all connections in this order: the usual ones, the slow ones, the idle ones. None of them is registered with
+/// an epoll set that outlives this function.
 pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<OwnedFd>, LoadError> {
     let wanted = spec.opened();
     check_limit(wanted)?;
@@ -74,7 +75,7 @@ pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<Owne
                         .map_err(LoadError::io("epoll_ctl"))?;
                     waiting.insert(fd as u64, socket);
                 }
-                // The backlog of a Unix socket is full, and there is nothing to wait on.
+                // The backlog of a Unix socket is full, and no event tells when there is room (connect(2), `EAGAIN`).
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
                     std::thread::sleep(Duration::from_millis(1));
                     break;
@@ -101,8 +102,7 @@ pub(crate) fn connect_all(spec: &LoadSpec, stop: &AtomicBool) -> Result<Vec<Owne
             };
             sockets::take_error(socket.as_raw_fd())
                 .map_err(|error| failure(error, spec, connected.len(), wanted))?;
-            // EPOLLONESHOT has silenced it here; the load has an epoll of its own, and this one ends with the
-            // function.
+            // EPOLLONESHOT has disabled the fd in this set, which ends with the function. The load uses another set.
             connected.push(socket);
         }
     }
@@ -139,7 +139,7 @@ fn file_limit() -> u64 {
     limit.rlim_cur
 }
 
-/// Says it before the first connection, not after the last that fits.
+/// Reports too low a limit before the first connection, not after the last one that fits.
 fn check_limit(wanted: usize) -> Result<(), LoadError> {
     let limit = file_limit();
     if limit != 0 && wanted.saturating_add(SPARE) as u64 > limit {

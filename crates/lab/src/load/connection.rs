@@ -1,8 +1,8 @@
-//! One connection of the load: a message out, its answer back, byte by byte the right one.
+//! One connection of the load: sends a message and verifies its answer byte by byte.
 //!
-//! Knows sockets and scripts; does not know time windows, histograms or other connections. One system call
-//! for each step, so that with many connections none keeps the thread to itself; epoll is level-triggered and
-//! comes back for the rest.
+//! This file knows sockets and scripts, but no time windows, histograms or other connections. Each step makes one
+//! system call, so that no connection keeps the thread to itself; epoll is level-triggered and reports the connection
+//! again.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -12,31 +12,31 @@ use super::LoadError;
 use super::payload::Script;
 use crate::sockets;
 
-/// What a step on a connection led to.
+/// The outcome of a step of a connection.
 #[derive(PartialEq, Eq, Clone, Copy, Debug)]
 pub(crate) enum Step {
-    /// The socket had nothing, or took nothing.
+    /// The socket had no bytes, or took none.
     Blocked,
-    /// Bytes moved; the message is still under way.
+    /// Bytes moved, but the message or its answer is not complete.
     Moved,
-    /// The last byte of the message went out, or its last byte came back.
+    /// The last byte of the message was sent, or the last byte of its answer has arrived.
     Complete,
 }
 
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
     pub(crate) id: usize,
-    /// Number of the message that is under way.
+    /// The number of the current message.
     pub(crate) message: u64,
     pub(crate) sent: usize,
     pub(crate) received: usize,
     /// When the message was begun.
     pub(crate) began: Instant,
-    /// When a byte last moved, in turns of the load's coarse clock.
+    /// When a byte last moved, by a clock that the load reads once per turn.
     pub(crate) moved: Instant,
     /// Interest in writing is registered with epoll.
     pub(crate) writing: bool,
-    /// A message is under way.
+    /// The message has no complete answer yet.
     pub(crate) busy: bool,
 }
 
@@ -66,7 +66,7 @@ impl Connection {
         self.received = 0;
     }
 
-    /// One `send` of what is left of the message.
+    /// Makes one `send` of the rest of the message.
     pub(crate) fn send(&mut self, script: &Script) -> Result<Step, LoadError> {
         let rest = &script.request(self.id, self.message)[self.sent..];
         match sockets::send(self.fd(), rest) {
@@ -82,8 +82,8 @@ impl Connection {
         }
     }
 
-    /// One `recv`, verified against the message. It asks for more than is due, so that bytes which nobody
-    /// sent are caught too.
+    /// Makes one `recv` and verifies the bytes. It asks for more bytes than are due, so that bytes too many are found
+    /// as well.
     pub(crate) fn receive(&mut self, script: &Script, buffer: &mut [u8]) -> Result<Step, LoadError> {
         let count = match sockets::recv(self.fd(), buffer) {
             Ok(0) => {
@@ -106,7 +106,7 @@ impl Connection {
         })
     }
 
-    /// What comes back has to continue the answer, and cannot be ahead of what went out.
+    /// Checks that the bytes continue the answer, and that they are not ahead of the bytes that were sent.
     fn verify(&self, script: &Script, got: &[u8]) -> Result<(), LoadError> {
         let request = script.request(self.id, self.message);
         let due = &script.response(request)[self.received..script.due(self.sent)];

@@ -1,19 +1,18 @@
-//! What the messages say: windows of one table of pseudo-random bytes.
+//! The contents of the messages: windows of one table of pseudo-random bytes.
 //!
-//! A message is never built and never copied: it is a slice of the table, at a place that follows from the
-//! connection and the message's number. So neighbours differ in every respect (a byte that belongs to another
-//! connection or to another message does not match), sending costs nothing before the system call, and
-//! verifying is one `memcmp`.
+//! A message is never built or copied: it is a slice of the table, at a place that depends on the connection and on
+//! the message's number. So a byte of another connection or another message does not match, sending costs nothing
+//! before the system call, and verifying is one `memcmp`.
 
 use super::spec::Exchange;
 
-/// Places at which a message can begin. A prime, so that the steps below visit all of them; small, so that
-/// what is sent over and over at 1 KiB stays in the L2 cache.
+/// How many places a message can begin at. The number is prime, so that the steps below visit all of them, and small,
+/// so that the bytes that are sent again and again at 1 KiB stay in the L2 cache.
 const PLACES: u64 = 65_521;
 
-/// What a connection says and what it has to hear.
+/// The messages of a connection and the right answers.
 pub(crate) enum Script {
-    /// Bytes of the table, which come back.
+    /// Bytes of the table. The answer is the same bytes.
     Echo(Payload),
     Fixed(Exchange),
 }
@@ -34,7 +33,7 @@ impl Script {
         }
     }
 
-    /// How much of the answer may have come once `sent` bytes have gone out.
+    /// How many bytes of the answer may have arrived once `sent` bytes have been sent.
     pub(crate) fn due(&self, sent: usize) -> usize {
         match self {
             Self::Echo(_) => sent,
@@ -43,7 +42,7 @@ impl Script {
         }
     }
 
-    /// Bytes of one answer.
+    /// The size of one answer, in bytes.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Echo(payload) => payload.size,
@@ -62,7 +61,7 @@ impl Payload {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut table = Vec::with_capacity(size + PLACES as usize + 8);
         while table.len() < size + PLACES as usize {
-            // xorshift64*: fast, full period, and no byte of it has a pattern that a bug could reproduce.
+            // xorshift64* is fast and has a full period, and no bug is likely to produce its bytes.
             state ^= state >> 12;
             state ^= state << 25;
             state ^= state >> 27;

@@ -1,5 +1,4 @@
-//! What goes into a load run and what comes out of it: the settings, the report, and every way in which it
-//! can fail.
+//! The settings of a load run, its report, and every way in which it can fail.
 
 use std::fmt;
 use std::io;
@@ -17,13 +16,13 @@ pub const MAX_RATE: f64 = 10e6;
 /// The largest message that UDP over IPv4 carries: 65,535 bytes less the headers of IP and UDP.
 pub const MAX_DATAGRAM: usize = 65_507;
 
-/// Where the echo server is, and what carries the messages.
+/// The address of the server, and the transport of the messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Tcp(SocketAddr),
-    /// One datagram a message. Nothing is sent again: a datagram that is lost is a stall.
+    /// One datagram per message. The load sends no datagram again, so a lost one is a stall.
     Udp(SocketAddr),
-    /// A stream socket at this path; one that begins with a NUL is an abstract name (unix(7)).
+    /// A stream socket at this path. A path that begins with a NUL is an abstract name (unix(7)).
     Unix(PathBuf),
 }
 
@@ -42,7 +41,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// A request and its only right response, the same each time.
+/// A request and its only right response. Both are the same each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub request: Arc<[u8]>,
@@ -58,39 +57,42 @@ impl Exchange {
     }
 }
 
-/// One load run. Build it with [`LoadSpec::new`] and change what differs.
+/// The settings of one load run. Make them with [`LoadSpec::new`] and change those that differ.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
     /// The server.
     pub target: Target,
-    /// Connections that send: closed loop, each always has exactly one message under way; with a `rate` at most one.
+    /// How many connections send. In a closed loop each has one unanswered message at any time; with a `rate` at most
+    /// one.
     pub connections: usize,
-    /// Messages intended per second over all connections (open loop). The next one goes to the connection that has been
-    /// free for longest; while none is free it waits, and its latency counts from when it was intended.
+    /// How many messages fall due per second, over all connections (open loop). The next message goes to the
+    /// connection that has been free for longest. While none is free it waits, and its latency counts from the time
+    /// at which it fell due.
     pub rate: Option<f64>,
-    /// What is said and heard in place of an echo.
+    /// The request and the response, in place of an echo.
     pub exchange: Option<Exchange>,
-    /// So many connections beside the others, closed loop, have an exchange of their own; it is reported apart.
+    /// A number of additional connections in a closed loop with an exchange of their own, which is reported
+    /// separately.
     pub slow: Option<(usize, Exchange)>,
-    /// Connections that are opened and then send nothing.
+    /// How many connections are opened and send nothing.
     pub idle: usize,
-    /// Bytes of one message, 1 to [`MAX_SIZE`], over UDP to [`MAX_DATAGRAM`].
+    /// The size of one message in bytes: 1 to [`MAX_SIZE`], over UDP to [`MAX_DATAGRAM`].
     pub size: usize,
-    /// Each message has a connection of its own, closed when the echo has come back.
+    /// Each message has its own connection, which is closed when the echo has come back.
     pub churn: bool,
-    /// Load without measuring, before the window.
+    /// How long the load runs before the window, without measuring.
     pub warmup: Duration,
-    /// The measured window.
+    /// The length of the measured window.
     pub duration: Duration,
-    /// All connections have to be there after this time.
+    /// All connections must be established within this time.
     pub connect_timeout: Duration,
-    /// A connection that moves no byte for this long fails the run. It also bounds the time that the last
-    /// messages get after the window.
+    /// A connection that moves no byte for this long fails the run. This also limits how long the last answers may
+    /// take after the window.
     pub stall_timeout: Duration,
 }
 
 impl LoadSpec {
-    /// One connection, 1 KiB, 0.2 s of warm-up, a window of 1 s, 10 s to connect, 5 s without progress.
+    /// The defaults: one connection, 1 KiB, 0.2 s of warm-up, a window of 1 s, 10 s to connect, 5 s without progress.
     #[must_use]
     pub fn new(target: impl Into<Target>) -> Self {
         Self {
@@ -109,12 +111,12 @@ impl LoadSpec {
         }
     }
 
-    /// Connections that are opened: all kinds together.
+    /// How many connections are opened, of all kinds together.
     pub(crate) fn opened(&self) -> usize {
         self.talking().saturating_add(self.idle)
     }
 
-    /// Connections that send, the slow ones included: the first to be opened.
+    /// How many connections send, including the slow ones. They are opened first.
     pub(crate) fn talking(&self) -> usize {
         let slow = self.slow.as_ref().map_or(0, |(connections, _)| *connections);
         self.connections.saturating_add(slow)
@@ -135,7 +137,7 @@ impl LoadSpec {
             .is_some_and(|rate| !rate.is_finite() || rate <= 0.0 || rate > MAX_RATE)
         {
             return Err(LoadError::Invalid(
-                "rate must be above 0, to 10 million messages per second",
+                "rate must be above 0 and at most 10 million messages per second",
             ));
         }
         if let Some(exchange) = &self.exchange {
@@ -154,7 +156,7 @@ impl LoadSpec {
     }
 }
 
-/// Round trips, in nanoseconds, from before the first `send` of a message (with a rate: from when it was intended) to
+/// Round trips, in nanoseconds, from before the first `send` of a message (with a rate: from when it fell due) to
 /// after the last `recv` of its answer. Three significant digits (`HdrHistogram`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
@@ -167,29 +169,29 @@ pub struct Latency {
     pub mean: f64,
 }
 
-/// What one load run measured. Everything but `connect_seconds` is of the measured window only.
+/// The results of one load run. All of them except `connect_seconds` are of the measured window only.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReport {
-    /// Answers that came back complete and verified.
+    /// How many answers arrived completely and were verified.
     pub messages: u64,
-    /// What these answers hold, one way.
+    /// The bytes of these answers, in one direction.
     pub bytes: u64,
-    /// Messages whose intended time had come when the window closed, and that no connection was free to send.
+    /// How many messages had fallen due when the window closed, but had no free connection.
     pub unsent: u64,
-    /// Length of the window.
+    /// The length of the window.
     pub seconds: f64,
     pub latency: Latency,
-    /// CPU time of the load generator's thread. Near `seconds`: the generator was the limit, not the server.
+    /// CPU time of the load generator's thread. If it is near `seconds`, the generator was the limit, not the server.
     pub cpu_seconds: f64,
-    /// From the first `connect` to the last connection that was there.
+    /// The time from the first `connect` until all connections were established.
     pub connect_seconds: f64,
-    /// Recorded latencies as (nanoseconds, count), ascending: raw data, which can be merged with other runs'.
+    /// Recorded latencies as (nanoseconds, count), ascending: raw data that can be merged with that of other runs.
     pub histogram: Vec<(u64, u64)>,
-    /// The slow connections' answers, if there are such connections.
+    /// The results of the slow connections, if there are any.
     pub slow: Option<SlowReport>,
 }
 
-/// What the slow connections measured, in the same window.
+/// The results of the slow connections, in the same window.
 #[derive(Clone, Debug, Default)]
 pub struct SlowReport {
     pub messages: u64,
@@ -198,7 +200,7 @@ pub struct SlowReport {
 }
 
 impl LoadReport {
-    /// Messages for each second of the window.
+    /// Messages per second of the window.
     #[must_use]
     pub fn rate(&self) -> f64 {
         if self.seconds > 0.0 {
@@ -209,15 +211,15 @@ impl LoadReport {
     }
 }
 
-/// Why a load run has no result. Connections are numbered from 0 in the order in which they were opened, idle
-/// ones last.
+/// Why a load run has no result. Connections are numbered from 0 in the order in which they were opened; idle ones
+/// come last.
 #[derive(Debug)]
 pub enum LoadError {
     /// The settings make no sense.
     Invalid(&'static str),
-    /// Nobody listens there.
+    /// No server listens at the target.
     Refused(Target),
-    /// Not every connection was there after `connect_timeout`.
+    /// Not every connection was established within `connect_timeout`.
     ConnectTimeout { connected: usize, wanted: usize },
     /// The limit on open files (`ulimit -n`) does not allow that many connections.
     TooManyFiles { wanted: usize, limit: u64 },
@@ -226,13 +228,13 @@ pub enum LoadError {
     NoPorts { connected: usize, wanted: usize },
     /// The server broke the connection (`ECONNRESET`, `EPIPE`).
     Reset { connection: usize, message: u64 },
-    /// The server closed the connection in an orderly way, in the middle of a message or before it.
+    /// The server closed the connection in an orderly way, before or during a message.
     Closed {
         connection: usize,
         message: u64,
         offset: usize,
     },
-    /// The answer is not the right one. `expected` is `None` when bytes came that nobody asked for.
+    /// The answer is wrong. `expected` is `None` for a byte past those that are due.
     Mismatch {
         connection: usize,
         message: u64,
@@ -249,7 +251,7 @@ pub enum LoadError {
     },
     /// `stop` was set before the window began.
     Stopped,
-    /// A system call failed in a way that has no name above.
+    /// A system call failed with an error that no other variant covers.
     Io { doing: &'static str, source: io::Error },
 }
 
@@ -263,7 +265,7 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(what) => f.write_str(what),
-            Self::Refused(target) => write!(f, "connection to {target} refused: nobody listens there"),
+            Self::Refused(target) => write!(f, "connection to {target} refused: no server listens there"),
             Self::ConnectTimeout { connected, wanted } => {
                 write!(
                     f,
@@ -312,7 +314,7 @@ impl fmt::Display for LoadError {
                 got,
             } => write!(
                 f,
-                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past what was asked for"
+                "connection {connection}, message {message}: byte {got:#04x} came at {offset}, past the bytes that are due"
             ),
             Self::Stall {
                 connection,

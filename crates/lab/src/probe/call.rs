@@ -1,20 +1,21 @@
-//! Which of libc's functions are accounted for, what each is to a program that waits for data, and where libc has it.
+//! The list of libc functions that the probe accounts for, the role of each for a program that waits for data, and
+//! the addresses of the functions in libc.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What a call is to the one who waits for data.
+/// The role of a call for a program that waits for data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// No call: the time between two.
+    /// The time between two calls.
     Between,
-    /// It moves data: its CPU time is the copy and the protocol's path.
+    /// The call moves data: its CPU time goes into the copy and the protocol.
     Moves,
-    /// It waits until one of several things has happened, or asks whether one has.
+    /// The call waits until one of several things has happened, or checks whether one has.
     Waits,
-    /// It asks or tells anything else; it moves nothing.
+    /// Any other call. It moves no data.
     Asks,
-    /// io_uring_enter(2): hands operations over, runs what they have to do in the process, waits for completions.
+    /// io_uring_enter(2): submits operations, runs their work in the process, waits for completions.
     Ring,
 }
 
@@ -31,7 +32,7 @@ impl Role {
     }
 }
 
-/// The calls that are accounted for, handed to another macro: name, symbol, role, the fd that the call is about, arguments,
+/// Passes the list of accounted calls to another macro: name, symbol, role, the fd that the call is about, arguments,
 /// result.
 macro_rules! for_each_call {
     ($then:ident) => {
@@ -65,7 +66,7 @@ macro_rules! for_each_call {
             Pwritev64 "pwritev64" Moves [fd] (fd: c_int, iov: *const iovec, count: c_int, offset: off_t) -> isize;
             SendFile "sendfile" Moves [to] (to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> isize;
             SendFile64 "sendfile64" Moves [to] (to: c_int, from: c_int, offset: *mut off_t, len: size_t) -> isize;
-            // glibc's checked forms, which distributions' interpreters are built with.
+            // The checked forms of glibc (`_FORTIFY_SOURCE`), which the interpreters of Linux distributions call.
             RecvChk "__recv_chk" Moves [fd]
                 (fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> isize;
             RecvFromChk "__recvfrom_chk" Moves [fd]
@@ -112,8 +113,8 @@ macro_rules! for_each_call {
                 (fd: c_int, level: c_int, name: c_int, value: *const c_void, size: socklen_t) -> c_int;
             GetSockOpt "getsockopt" Asks [fd]
                 (fd: c_int, level: c_int, name: c_int, value: *mut c_void, size: *mut socklen_t) -> c_int;
-            // These take their last argument as a variadic one, which on Linux travels as any other does; where the caller has
-            // given none, what happens to be there is handed on, and not looked at.
+            // The last argument of these functions is variadic, which on Linux is passed like any other. If the
+            // caller gave none, the wrapper passes on whatever the register holds, and the function ignores it.
             Fcntl "fcntl" Asks [fd] (fd: c_int, op: c_int, argument: *mut c_void) -> c_int;
             Fcntl64 "fcntl64" Asks [fd] (fd: c_int, op: c_int, argument: *mut c_void) -> c_int;
             Ioctl "ioctl" Asks [fd] (fd: c_int, op: libc::c_ulong, argument: *mut c_void) -> c_int;
@@ -151,7 +152,7 @@ macro_rules! kinds {
 
         pub(super) fn find_originals() {
             let find = |call: Call, name: &CStr| {
-                // SAFETY: a string with its NUL.
+                // SAFETY: the string ends in a NUL.
                 let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
                 ORIGINALS[call as usize].store(address as usize, Relaxed);
             };
@@ -167,7 +168,7 @@ for_each_call!(kinds);
 
 pub(super) const KINDS: usize = Call::RingEnter as usize + 1;
 
-/// Where libc's own function is; 0 if it has none of this name.
+/// The address of libc's own function; 0 if libc has none of this name.
 pub(super) fn original(call: Call) -> usize {
     ORIGINALS[call as usize].load(Relaxed)
 }

@@ -5,7 +5,7 @@ fn clock(id: libc::clockid_t) -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: it writes to `time` only; both clocks always exist.
+    // SAFETY: the call only writes to `time`. Both clocks always exist.
     unsafe { libc::clock_gettime(id, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -1,5 +1,5 @@
-//! Redirecting calls: every loaded object reaches libc through addresses in its global offset table, which the dynamic
-//! linker has filled in. They are filled in again, with the wrappers'.
+//! Redirects calls. Every loaded object calls libc through addresses in its global offset table, which the dynamic
+//! linker has filled in. This file replaces them by the addresses of the wrappers.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
@@ -36,7 +36,7 @@ const DT_RELA: i64 = 7;
 const DT_RELASZ: i64 = 8;
 const DT_JMPREL: i64 = 23;
 
-/// The relocations that are nothing but a function's address (R_*_GLOB_DAT, R_*_JUMP_SLOT).
+/// The relocations that consist of a function's address (R_*_GLOB_DAT, R_*_JUMP_SLOT).
 #[cfg(target_arch = "x86_64")]
 const ADDRESSES: [u32; 2] = [6, 7];
 #[cfg(target_arch = "aarch64")]
@@ -44,7 +44,7 @@ const ADDRESSES: [u32; 2] = [1025, 1026];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ADDRESSES: [u32; 0] = [];
 
-/// Puts the wrappers in, wherever they are not yet.
+/// Puts the wrappers' addresses into every table that does not have them yet.
 pub(super) fn redirect() -> io::Result<()> {
     let mut outcome: io::Result<()> = if ADDRESSES.is_empty() {
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
@@ -57,29 +57,29 @@ pub(super) fn redirect() -> io::Result<()> {
 }
 
 unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, _size: usize, outcome: *mut c_void) -> c_int {
-    // SAFETY: what the dynamic linker hands over is valid during the call.
+    // SAFETY: the dynamic linker's structure is valid during the call.
     let info = unsafe { &*info };
-    // SAFETY: `redirect`'s.
+    // SAFETY: `redirect` passes a pointer to its `outcome`.
     let outcome = unsafe { &mut *outcome.cast::<io::Result<()>>() };
     let name = if info.dlpi_name.is_null() {
         c""
     } else {
-        // SAFETY: a string with its NUL.
+        // SAFETY: the string ends in a NUL.
         unsafe { CStr::from_ptr(info.dlpi_name) }
     };
     let name = name.to_string_lossy();
-    // libc's calls to itself stay as they are; the kernel's own object has no table.
+    // Calls of libc to itself stay as they are. The kernel's own object (vDSO) has no such table.
     let file = name.rsplit('/').next().unwrap_or_default();
     if outcome.is_ok()
         && !["libc.so", "ld-", "linux-vdso", "libdl."]
             .iter()
             .any(|own| file.starts_with(own))
     {
-        // SAFETY: as above.
+        // SAFETY: the dynamic linker's structure is valid during the call, and so are its headers.
         let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         if let Some(header) = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC) {
             let base = info.dlpi_addr as usize;
-            // SAFETY: the dynamic section of a loaded object.
+            // SAFETY: the address is of the dynamic section of a loaded object.
             *outcome = unsafe { patch(base, (base + header.p_vaddr as usize) as *const Dyn) };
         }
     }
@@ -91,7 +91,7 @@ unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, _size: usize, outcome
 unsafe fn patch(base: usize, mut dynamic: *const Dyn) -> io::Result<()> {
     let (mut strings, mut symbols) = (0, 0);
     let (mut plt, mut plt_size, mut rela, mut rela_size) = (0, 0, 0, 0);
-    // glibc has made the addresses in it absolute, for all but a few objects.
+    // glibc makes the addresses in the dynamic section absolute, except in a few objects.
     let absolute = |value: usize| if value < base { base + value } else { value };
     loop {
         // SAFETY: the section ends with a zero tag.
@@ -115,14 +115,14 @@ unsafe fn patch(base: usize, mut dynamic: *const Dyn) -> io::Result<()> {
         if table == 0 {
             continue;
         }
-        // SAFETY: the object's own statement of where its relocations are and how many.
+        // SAFETY: the object itself states where its relocations are and how many there are.
         let entries = unsafe { std::slice::from_raw_parts(table as *const Rela, size / size_of::<Rela>()) };
         for entry in entries {
             if !ADDRESSES.contains(&(entry.info as u32)) {
                 continue;
             }
             let index = (entry.info >> 32) as usize;
-            // SAFETY: the index is the object's own, and so is the name's offset.
+            // SAFETY: the index and the offset of the name are the object's own.
             let name = unsafe {
                 let symbol = &*(symbols as *const Sym).add(index);
                 CStr::from_ptr((strings + symbol.name as usize) as *const c_char)
@@ -135,9 +135,9 @@ unsafe fn patch(base: usize, mut dynamic: *const Dyn) -> io::Result<()> {
     Ok(())
 }
 
-/// Stores an address in a table that may have been made read-only once it was filled in (RELRO).
+/// Stores an address in a table that may be read-only since the linker has filled it in (RELRO).
 fn write(slot: usize, address: usize) -> io::Result<()> {
-    // SAFETY: an entry of a loaded object's table.
+    // SAFETY: `slot` is an entry of a loaded object's table.
     if unsafe { *(slot as *const usize) } == address {
         return Ok(());
     }
@@ -145,16 +145,16 @@ fn write(slot: usize, address: usize) -> io::Result<()> {
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
     let start = slot & !(page - 1);
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a page of data, which stays readable; an entry does not cross pages, for it is aligned.
+    // SAFETY: a page of data, which stays readable. The entry is aligned, so it lies within one page.
     if unsafe { libc::mprotect(start as *mut c_void, page, protection) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: as above, and writable now. Other threads see either address, and both do the call.
+    // SAFETY: the entry is writable now. Other threads read the old or the new address, and both make the call.
     unsafe { std::ptr::write_volatile(slot as *mut usize, address) };
     Ok(())
 }
 
-/// What stands in for a symbol: a call's wrapper, or one of the two below.
+/// The address that replaces a symbol's: a call's wrapper, or one of the two functions below.
 fn stand_in(symbol: &CStr) -> Option<usize> {
     match symbol.to_bytes() {
         b"dlopen" => Some(dlopen as *const () as usize),
@@ -163,16 +163,16 @@ fn stand_in(symbol: &CStr) -> Option<usize> {
     }
 }
 
-/// `dlopen(3)`: what it loads is redirected as well.
+/// Replaces `dlopen(3)`: redirects the calls of the loaded objects as well.
 unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void {
     // SAFETY: the caller's arguments.
     let handle = unsafe { real_dlopen()(file, flags) };
-    // What can't be redirected is not accounted for; the program itself is not to be disturbed.
+    // Ignore a failure: the calls are not accounted for then, but the program must not be disturbed.
     let _ = redirect();
     handle
 }
 
-/// `dlsym(3)`: those who look a function up get its wrapper, too (ctypes).
+/// Replaces `dlsym(3)`: a program that looks up a function (ctypes) gets its wrapper.
 unsafe extern "C" fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void {
     // SAFETY: the caller's arguments.
     let address = unsafe { real_dlsym()(handle, symbol) };
@@ -187,7 +187,7 @@ type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
 static REAL: std::sync::OnceLock<(Dlopen, Dlsym)> = std::sync::OnceLock::new();
 
-/// Remembers libc's own two, before this object's table is changed.
+/// Remembers libc's `dlopen` and `dlsym`, before this object's own table is changed.
 pub(super) fn remember() {
     REAL.get_or_init(|| (libc::dlopen as Dlopen, libc::dlsym as Dlsym));
 }

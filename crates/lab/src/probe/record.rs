@@ -1,4 +1,4 @@
-//! Around one call: the clocks, and the accounts of the thread that makes it.
+//! Accounts for one call: reads the clocks around it, and adds to the rows of the calling thread.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -10,32 +10,35 @@ use super::call::{Call, Role, original};
 use super::clock::{monotonic_ns, thread_cpu_ns};
 use super::table::{Slot, Table, add};
 
-/// A thread that was off the CPU for less is taken not to have been; two reads of the clocks differ by so much, in ns.
+/// A thread that was off the CPU for less than this counts as on the CPU all the time: reading the two clocks one
+/// after the other makes that much difference. In nanoseconds.
 const ON_CPU: u64 = 2_000;
-/// schedstat files are kept open from this number on, out of the way of what the process itself opens and selects.
+/// The lowest number for schedstat files, which stay open: a high number does not get in the way of the fds that the
+/// process itself opens and selects.
 const HIGH_FD: c_int = 4_096;
 
 static TABLE: OnceLock<Table> = OnceLock::new();
-/// A forked child leaves its parent's accounts alone.
+/// False in a forked child, which must not change its parent's accounts.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 struct Local {
     slot: Cell<Option<&'static Slot>>,
-    /// Inside a wrapper: a signal handler's calls are not accounted for, they belong to the call that they interrupt.
+    /// True inside a wrapper. A signal handler's calls are not accounted for: their time belongs to the call that the
+    /// signal interrupts.
     inside: Cell<bool>,
-    /// No slot was left for it.
+    /// The table had no slot left for this thread.
     lost: Cell<bool>,
     schedstat: Cell<c_int>,
 }
 
 thread_local! {
-    // Without a destructor, so that calls may come at any time of a thread's life.
+    // Without a destructor, because calls may come at any time of a thread's life.
     static LOCAL: Local = const {
         Local { slot: Cell::new(None), inside: Cell::new(false), lost: Cell::new(false), schedstat: Cell::new(-1) }
     };
 }
 
-/// What a wrapped function returns.
+/// The result of a wrapped function.
 pub(super) trait Outcome: Copy {
     fn value(self) -> i64;
 }
@@ -66,7 +69,7 @@ pub(super) fn begin(table: Table) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs one call between two looks at the clocks. Keeps errno as the call left it.
+/// Runs one call, and reads the clocks before and after it. Keeps the errno of the call.
 pub(super) fn record<R: Outcome>(call: Call, fd: c_int, run: impl FnOnce() -> R) -> R {
     LOCAL.with(|local| match slot(local) {
         Some((table, slot)) if !local.inside.replace(true) => {
@@ -109,7 +112,8 @@ fn account<R: Outcome>(
     fd: c_int,
     run: impl FnOnce() -> R,
 ) -> R {
-    // The CPU clock is read outside of the other, so that what is not on the CPU is not made longer.
+    // Read the CPU clock outside of the monotonic clock, so that the time off the CPU does not seem longer than it
+    // was.
     let cpu_before = thread_cpu_ns();
     let start = monotonic_ns();
     slot.change(|| {
@@ -150,12 +154,12 @@ fn account<R: Outcome>(
             .result
             .store(if value >= 0 { value + 1 } else { value }, Release);
     }
-    // SAFETY: as above.
+    // SAFETY: errno's address is valid in any thread.
     unsafe { *libc::__errno_location() = errno };
     result
 }
 
-/// Ends the phase that began when the last one ended; its CPU time and its time in the run queue.
+/// Ends the phase that began when the previous phase ended. Returns its CPU time and its time in the run queue.
 fn phase(local: &Local, slot: &Slot, call: Call, now: u64, cpu: u64) -> (u64, u64) {
     let wall = now.saturating_sub(slot.since.swap(now, Relaxed));
     let cpu = cpu.saturating_sub(slot.cpu_seen.swap(cpu, Relaxed)).min(wall);
@@ -179,17 +183,18 @@ fn phase(local: &Local, slot: &Slot, call: Call, now: u64, cpu: u64) -> (u64, u6
 fn run_queue_ns(local: &Local) -> u64 {
     let mut fd = local.schedstat.get();
     if fd < 0 {
-        // SAFETY: a string with its NUL.
+        // SAFETY: the string ends in a NUL.
         let opened = unsafe {
             libc::open(
                 c"/proc/thread-self/schedstat".as_ptr(),
                 libc::O_RDONLY | libc::O_CLOEXEC,
             )
         };
-        // SAFETY: takes no pointers; a failure is looked at below. Not through libc's function, which is wrapped.
+        // SAFETY: the call takes no pointers, and a failure is handled below. Use a raw system call, because libc's
+        // function is wrapped.
         fd = unsafe { libc::syscall(libc::SYS_fcntl, opened, libc::F_DUPFD_CLOEXEC, HIGH_FD) } as c_int;
         if fd < 0 {
-            fd = opened; // the limit of open files is lower: it stays where it is
+            fd = opened; // the limit of open files is below HIGH_FD
         } else {
             close(opened);
         }
@@ -197,9 +202,9 @@ fn run_queue_ns(local: &Local) -> u64 {
     }
     let mut text = [0_u8; 64];
     let read: unsafe extern "C" fn(c_int, *mut u8, usize, libc::off_t) -> isize =
-        // SAFETY: the address of libc's pread, of which this is the type.
+        // SAFETY: the address is of libc's pread, which has this type.
         unsafe { std::mem::transmute(original(Call::Pread)) };
-    // SAFETY: it writes to `text` only, and no more than fits.
+    // SAFETY: the call only writes to `text`, and no more than fits.
     let got = unsafe { read(fd, text.as_mut_ptr(), text.len(), 0) };
     let text = std::str::from_utf8(&text[..got.max(0) as usize]).unwrap_or_default();
     text.split(' ')
@@ -209,24 +214,24 @@ fn run_queue_ns(local: &Local) -> u64 {
 }
 
 fn close(fd: c_int) {
-    // SAFETY: our own fd. Not through libc's function, which is wrapped.
+    // SAFETY: the caller owns the fd. Use a raw system call, because libc's function is wrapped.
     unsafe { libc::syscall(libc::SYS_close, fd) };
 }
 
-/// Measures what a wrapper adds to a call: a receive on an empty socket, with and without it.
+/// Measures how much time a wrapper adds to a call: a receive on an empty socket, with and without the wrapper.
 pub(super) fn measure_overhead() {
     const CALLS: u64 = 5_000;
     let mut pair = [0; 2];
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: it writes two fds to `pair`.
+    // SAFETY: the call writes two fds to `pair`.
     if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) } < 0 {
         return;
     }
     let receive: unsafe extern "C" fn(c_int, *mut u8, usize, c_int) -> isize =
-        // SAFETY: the address of libc's recv, of which this is the type.
+        // SAFETY: the address is of libc's recv, which has this type.
         unsafe { std::mem::transmute(original(Call::Recv)) };
     let mut byte = 0;
-    // SAFETY: it writes to `byte` only.
+    // SAFETY: the call only writes to `byte`.
     let mut plain = || unsafe { receive(pair[0], &mut byte, 1, 0) };
     let timed = |body: &mut dyn FnMut() -> isize| {
         let start = monotonic_ns();

@@ -1,4 +1,4 @@
-//! The table in shared memory: a slot for each thread with a row for each kind of call, and the events of a trace.
+//! The table in shared memory: a slot for each thread, with a row for each kind of call, and the events of a trace.
 
 use std::io;
 use std::mem::size_of;
@@ -9,9 +9,9 @@ use super::call::{Call, KINDS, Role};
 use super::clock::monotonic_ns;
 use crate::sockets::check;
 
-/// Threads that are accounted for; later ones are counted as lost.
+/// How many threads have a slot. Later threads are counted as lost.
 const SLOTS: usize = 12_000;
-/// Calls that a trace holds; later ones are counted as lost.
+/// How many calls a trace holds. Later calls are counted as lost.
 const EVENTS: usize = 262_144;
 const MAGIC: u64 = 0x7072_6f61_6374_0001;
 
@@ -21,11 +21,11 @@ pub(super) struct Header {
     pub slots: AtomicU64,
     pub tracing: AtomicU64,
     pub events: AtomicU64,
-    /// What a wrapper adds to a call, in nanoseconds.
+    /// How much a wrapper adds to a call, in nanoseconds.
     pub overhead: AtomicU64,
 }
 
-/// Totals of one kind of call of one thread; times in nanoseconds.
+/// Totals of one kind of call of one thread. Times in nanoseconds.
 #[repr(C)]
 pub(super) struct Row {
     pub count: AtomicU64,
@@ -36,12 +36,12 @@ pub(super) struct Row {
     pub empty: AtomicU64,
 }
 
-/// Written by its thread only. `version` is odd while it is being changed.
+/// The accounts of one thread. Only that thread writes them. `version` is odd during a change.
 #[repr(C)]
 pub(super) struct Slot {
     pub version: AtomicU64,
     pub thread: AtomicU64,
-    /// The kind of call that it is in (0: none), and since when: what is under way belongs to a snapshot too.
+    /// The kind of call that the thread is in (0: none), and since when: a snapshot includes the unfinished call.
     pub state: AtomicU64,
     pub since: AtomicU64,
     pub cpu_seen: AtomicU64,
@@ -51,7 +51,7 @@ pub(super) struct Slot {
 }
 
 #[repr(C)]
-pub(super) struct Record {
+pub(super) struct EventEntry {
     pub thread: AtomicU64,
     pub call: AtomicU64,
     pub fd: AtomicI64,
@@ -60,7 +60,7 @@ pub(super) struct Record {
     pub cpu: AtomicU64,
     pub run_queue: AtomicU64,
     pub errno: AtomicI64,
-    /// Written last, with one added to it where it is 0 or more: 0 is an event that is not complete.
+    /// Written last. A result of 0 or more is stored plus one, because 0 means an event that is not complete.
     pub result: AtomicI64,
 }
 
@@ -68,10 +68,10 @@ pub(super) struct Record {
 struct Layout {
     header: Header,
     slots: [Slot; SLOTS],
-    events: [Record; EVENTS],
+    events: [EventEntry; EVENTS],
 }
 
-/// A mapping of the table. It stays mapped in the process that is accounted for.
+/// A mapping of the table. It is never unmapped in the process that is accounted for.
 pub(super) struct Table(*const Layout);
 
 // SAFETY: everything in it is atomic.
@@ -81,9 +81,9 @@ unsafe impl Sync for Table {}
 
 impl Table {
     pub fn map(fd: &OwnedFd) -> io::Result<Table> {
-        // SAFETY: zeros are a value of stat; fstat only writes to it.
+        // SAFETY: all zeros is a valid stat.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
+        // SAFETY: fstat only writes to `stat`.
         check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
         if stat.st_size as usize != size_of::<Layout>() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -112,7 +112,7 @@ impl Table {
     }
 
     fn layout(&self) -> &Layout {
-        // SAFETY: mapped, as large as a Layout, and any bytes are values of its atomics.
+        // SAFETY: the mapping is as large as a Layout, and any bytes are valid values of its atomics.
         unsafe { &*self.0 }
     }
 
@@ -120,14 +120,14 @@ impl Table {
         &self.layout().header
     }
 
-    /// A slot for a new thread.
+    /// Takes a slot for a new thread.
     pub fn claim(&self) -> Option<&Slot> {
         let index = self.header().slots.fetch_add(1, Relaxed) as usize;
         self.layout().slots.get(index)
     }
 
-    /// Room for an event, if a trace is running and has any.
-    pub fn event(&self) -> Option<&Record> {
+    /// Takes room for an event, if a trace is running and has any left.
+    pub fn event(&self) -> Option<&EventEntry> {
         if self.header().tracing.load(Relaxed) == 0 {
             return None;
         }
@@ -136,7 +136,7 @@ impl Table {
     }
 
     fn unmap(&self) {
-        // SAFETY: our mapping, and nobody uses it any more.
+        // SAFETY: the mapping is the table's own, and nothing uses it after this.
         unsafe { libc::munmap(self.0.cast_mut().cast(), size_of::<Layout>()) };
     }
 }
@@ -147,9 +147,9 @@ pub struct CallTimes {
     pub count: u64,
     /// From entry to return.
     pub wall: u64,
-    /// Of that, on a CPU.
+    /// The part of `wall` on a CPU.
     pub cpu: u64,
-    /// Of that, runnable but not running.
+    /// The part of `wall` in which the thread was runnable but not running.
     pub run_queue: u64,
     /// Bytes moved.
     pub bytes: u64,
@@ -160,11 +160,11 @@ pub struct CallTimes {
 /// The totals at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When the last of the threads was read, in nanoseconds of the monotonic clock.
+    /// When the last thread's slot was read, in nanoseconds of the monotonic clock.
     pub at: u64,
-    /// Every thread that has made a call, those that have ended included.
+    /// Every thread that has made a call, including threads that have ended.
     pub threads: Vec<ThreadTimes>,
-    /// Threads that had no slot left.
+    /// How many threads got no slot.
     pub lost: u64,
     pub overhead: u64,
 }
@@ -172,7 +172,7 @@ pub struct Snapshot {
 /// The totals of one thread at one moment.
 #[derive(Clone, Debug)]
 pub struct ThreadTimes {
-    /// Its slot: unlike its id it belongs to no other thread later.
+    /// The thread's slot. Unlike the id, no later thread gets it.
     pub slot: usize,
     pub thread: u64,
     pub ring_ops: u64,
@@ -180,7 +180,7 @@ pub struct ThreadTimes {
 }
 
 impl ThreadTimes {
-    /// Name, role and totals of each kind of call that it has made; the first is the time between calls.
+    /// Name, role and totals of each kind of call that the thread has made. The first is the time between calls.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, Role, CallTimes)> {
         let totals = Call::ALL.iter().zip(&self.totals);
         totals
@@ -200,13 +200,13 @@ pub struct Event {
     pub end: u64,
     pub cpu: u64,
     pub run_queue: u64,
-    /// As the function returned it.
+    /// The result of the function.
     pub result: i64,
-    /// Of a call that failed; else 0.
+    /// The errno of a call that failed; else 0.
     pub errno: i64,
 }
 
-/// The measuring process's side: makes the table, and reads it while the other process fills it.
+/// The side of the measuring process: makes the table, and reads it while the other process fills it.
 pub struct Reader {
     fd: OwnedFd,
     table: Table,
@@ -220,11 +220,11 @@ impl Drop for Reader {
 
 impl Reader {
     /// # Errors
-    /// What memfd_create(2), ftruncate(2) and mmap(2) report.
+    /// The errors of memfd_create(2), ftruncate(2) and mmap(2).
     pub fn new() -> io::Result<Reader> {
-        // SAFETY: a string with its NUL.
+        // SAFETY: the string ends in a NUL.
         let fd = check(unsafe { libc::memfd_create(c"proact-probe".as_ptr(), libc::MFD_CLOEXEC) })?;
-        // SAFETY: a new fd, owned by nobody else.
+        // SAFETY: a new fd that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: ftruncate takes no pointers.
         check(unsafe { libc::ftruncate(fd.as_raw_fd(), size_of::<Layout>() as libc::off_t) })?;
@@ -238,13 +238,13 @@ impl Reader {
         Ok(Reader { fd, table })
     }
 
-    /// What the process that is to be accounted for hands to [`super::install`].
+    /// The fd for [`super::install`] in the process that is to be accounted for.
     #[must_use]
     pub fn fd(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
-    /// The totals now, with what is under way counted as far as it has come.
+    /// The totals now. They include the unfinished call of each thread up to now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let header = self.table.header();
@@ -265,7 +265,8 @@ impl Reader {
         }
     }
 
-    /// Begins a trace, without the events of the last, or ends it; how many calls the one until now had no room for.
+    /// Begins a trace, without the events of the previous trace, or ends it. Returns how many calls the trace until
+    /// now had no room for.
     pub fn trace(&self, on: bool) -> usize {
         let header = self.table.header();
         let wanted = header.events.load(Relaxed) as usize;
@@ -280,20 +281,20 @@ impl Reader {
         wanted - used
     }
 
-    /// The calls of the trace that have returned, in the order in which they did.
+    /// The calls of the trace that have returned, in the order in which they returned.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         let used = (self.table.header().events.load(Relaxed) as usize).min(EVENTS);
         let events = self.table.layout().events[..used].iter();
-        events.filter_map(Record::read).collect()
+        events.filter_map(EventEntry::read).collect()
     }
 }
 
 impl Slot {
-    /// Its totals and of when they are: a moment at which nothing of it was being changed.
+    /// The thread's totals, and the time at which they held: a moment at which the thread was not changing them.
     fn read(&self, slot: usize) -> (u64, ThreadTimes) {
         let thread = self.thread.load(Acquire);
-        // Before the accounts are looked at: where a process reads its own, reading this file changes them.
+        // Read this file first: if a process reads its own accounts, reading the file changes them.
         let kernel = schedstat(thread);
         loop {
             let version = self.version.load(Acquire);
@@ -302,8 +303,8 @@ impl Slot {
             for (copy, row) in totals.iter_mut().zip(&self.rows) {
                 *copy = row.read();
             }
-            // What is under way, as far as the kernel's accounts have come (to about a tick). A thread that has ended
-            // has nothing under way.
+            // Add the unfinished call, up to the kernel's last update (about one tick ago). A thread that has ended
+            // has none.
             if let Some((cpu, run_queue)) = kernel {
                 let under_way = &mut totals[(self.state.load(Relaxed) as usize).min(KINDS - 1)];
                 let wall = at.saturating_sub(self.since.load(Relaxed));
@@ -330,7 +331,7 @@ impl Slot {
         }
     }
 
-    /// Changes it as one for readers.
+    /// Makes a change that readers see as a whole or not at all.
     pub fn change(&self, body: impl FnOnce()) {
         let version = self.version.load(Relaxed);
         self.version.store(version + 1, Relaxed);
@@ -340,7 +341,7 @@ impl Slot {
     }
 }
 
-/// A thread's time on a CPU and in the run queue so far, in nanoseconds; None once it has ended.
+/// How long a thread was on a CPU and in the run queue so far, in nanoseconds. `None` once it has ended.
 fn schedstat(thread: u64) -> Option<(u64, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
@@ -360,12 +361,12 @@ impl Row {
     }
 }
 
-/// Adds to what only one thread writes.
+/// Adds to a total that only the calling thread writes.
 pub(super) fn add(total: &AtomicU64, more: u64) {
     total.store(total.load(Relaxed).wrapping_add(more), Relaxed);
 }
 
-impl Record {
+impl EventEntry {
     fn read(&self) -> Option<Event> {
         let result = self.result.load(Acquire);
         let call = Call::ALL.get(self.call.load(Relaxed) as usize)?;

@@ -1,4 +1,4 @@
-//! The wrapper of each call: it records the call around libc's own function.
+//! The wrapper of each call. It records the call around libc's own function.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
@@ -17,14 +17,14 @@ macro_rules! wrappers {
             use super::*;
             $(pub unsafe extern "C" fn $call($($arg: $type),*) -> $result {
                 type Function = unsafe extern "C" fn($($type),*) -> $result;
-                // SAFETY: the address of the function of this name, of which this is the type.
+                // SAFETY: the address is of libc's function of this name, which has this type.
                 let call: Function = unsafe { std::mem::transmute(original(Call::$call)) };
-                // SAFETY: the caller's arguments, as they came.
+                // SAFETY: the caller's arguments, unchanged.
                 record(Call::$call, $fd, || unsafe { call($($arg),*) })
             })+
         }
 
-        /// The wrapper that stands in for a symbol. For symbols that libc does not have here there is none.
+        /// The wrapper that replaces a symbol. `None` if there is none, or if this libc does not have the symbol.
         pub(super) fn wrapper(symbol: &CStr) -> Option<usize> {
             let (call, address) = match symbol.to_bytes() {
                 $(name if name == $symbol.as_bytes() => (Call::$call, functions::$call as *const () as usize),)+
@@ -38,8 +38,8 @@ macro_rules! wrappers {
 
 for_each_call!(wrappers);
 
-/// `syscall(2)`, through which rings are entered: there is no function for it. Every call has room for six arguments,
-/// so that those which were not given are handed on as they happened to be, and the kernel does not look at them.
+/// Wraps `syscall(2)`, because libc has no function for io_uring_enter. Passes on six arguments for every call: if
+/// the caller gave fewer, the others are what the registers hold, and the kernel ignores them.
 unsafe extern "C" fn syscall(
     number: c_long,
     a: c_long,
@@ -50,9 +50,9 @@ unsafe extern "C" fn syscall(
     f: c_long,
 ) -> c_long {
     type Syscall = unsafe extern "C" fn(c_long, ...) -> c_long;
-    // SAFETY: the address of libc's syscall, of which this is the type.
+    // SAFETY: the address is of libc's syscall, which has this type.
     let call: Syscall = unsafe { std::mem::transmute(original(Call::RingEnter)) };
-    // SAFETY: the caller's arguments, as they came.
+    // SAFETY: the caller's arguments, unchanged.
     let run = || unsafe { call(number, a, b, c, d, e, f) } as isize;
     if number == libc::SYS_io_uring_enter {
         record(Call::RingEnter, a as c_int, run) as c_long
@@ -61,9 +61,9 @@ unsafe extern "C" fn syscall(
     }
 }
 
-/// For `got::dlsym`.
+/// The wrapper of a symbol, if `address` is libc's own function of that name. For `got::dlsym`.
 pub(super) fn is_original(symbol: *const c_char, address: usize) -> Option<usize> {
-    // SAFETY: what a caller of dlsym has given, a string with its NUL.
+    // SAFETY: the caller of dlsym passes a string that ends in a NUL.
     let symbol = unsafe { CStr::from_ptr(symbol) };
     let known = Call::ALL
         .iter()

@@ -1,4 +1,4 @@
-//! Counting by `perf_event_open(2)`: one counter a thread, inherited by what the thread creates.
+//! Counts by `perf_event_open(2)`: one counter per thread, which the threads that it creates inherit.
 
 use std::fs;
 use std::io;
@@ -6,14 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::sockets::check;
 
-/// Where tracefs is mounted, and where it was before Linux 4.1.
+/// Where tracefs is mounted; the second path is from before Linux 4.1.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// How often a process that creates threads while we attach is looked at again.
+/// How often to try again when the process creates threads during the attach.
 const ATTEMPTS: usize = 8;
 
-/// `struct perf_event_attr` up to and including `branch_sample_type` (PERF_ATTR_SIZE_VER2 is 80 bytes). libc
-/// has no definition of it.
+/// `struct perf_event_attr` up to `branch_sample_type` (PERF_ATTR_SIZE_VER2 is 80 bytes). libc does not define it.
 #[repr(C)]
 struct Attributes {
     kind: u32,
@@ -40,8 +39,8 @@ pub(super) struct Perf(Vec<OwnedFd>);
 impl Perf {
     pub(super) fn attach(pid: u32) -> io::Result<Self> {
         let tracepoint = tracepoint()?;
-        // A thread that appears meanwhile may be counted by inheritance, or not at all, according to who
-        // created it. So the set of threads has to be the same before and after.
+        // A thread that appears during the attach may inherit a counter or have none, depending on its creator. So
+        // the set of threads has to be the same before and after.
         let mut before = super::threads_of_tree(pid)?;
         let mut counters = Vec::new();
         for _ in 0..ATTEMPTS {
@@ -49,7 +48,7 @@ impl Perf {
             for &thread in &before {
                 match open(tracepoint, thread) {
                     Ok(counter) => counters.push(counter),
-                    // It has ended; the comparison below sees it.
+                    // The thread has ended. The comparison below notices.
                     Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                     Err(error) => return Err(explained(error)),
                 }
@@ -61,7 +60,7 @@ impl Perf {
             before = after;
         }
         Err(io::Error::other(
-            "perf: the process creates threads faster than they can be attached to",
+            "perf: the process creates threads faster than the counter can attach to them",
         ))
     }
 
@@ -70,7 +69,7 @@ impl Perf {
     }
 }
 
-/// The number of `raw_syscalls:sys_enter`, which is another on every kernel.
+/// The number of `raw_syscalls:sys_enter`, which differs between kernels.
 fn tracepoint() -> io::Result<u64> {
     for root in TRACEFS {
         if let Ok(text) = fs::read_to_string(format!("{root}/events/raw_syscalls/sys_enter/id")) {
@@ -100,7 +99,7 @@ fn open(tracepoint: u64, thread: u32) -> io::Result<OwnedFd> {
     let any_cpu: libc::c_int = -1;
     let no_group: libc::c_int = -1;
     let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
-    // SAFETY: `attributes` is a perf_event_attr of the size that it states; the kernel only reads it.
+    // SAFETY: `attributes` is a perf_event_attr of the size that it states, and the kernel only reads it.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -112,14 +111,14 @@ fn open(tracepoint: u64, thread: u32) -> io::Result<OwnedFd> {
         )
     };
     let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
-    // SAFETY: the kernel has just created `fd` for us; nobody else owns it.
+    // SAFETY: the kernel has just created `fd`, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// One counter, with what its thread's descendants have added.
+/// Reads one counter, which includes the calls of its thread's descendants.
 fn read(counter: &OwnedFd) -> io::Result<u64> {
     let mut value = 0_u64;
-    // SAFETY: `value` is writable and 8 bytes, which is all that a counter without a read format gives.
+    // SAFETY: `value` has 8 writable bytes, and a counter without a read format returns no more.
     let got = unsafe { libc::read(counter.as_raw_fd(), (&raw mut value).cast(), size_of::<u64>()) };
     if got == 8 {
         Ok(value)
@@ -131,7 +130,7 @@ fn read(counter: &OwnedFd) -> io::Result<u64> {
 fn explained(error: io::Error) -> io::Error {
     let why = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => "not permitted (CAP_PERFMON, or kernel.perf_event_paranoid = -1)",
-        Some(libc::ENOSYS) => "this kernel, or a seccomp filter, has no perf_event_open",
+        Some(libc::ENOSYS) => "this kernel has no perf_event_open, or a seccomp filter forbids it",
         _ => "perf_event_open",
     };
     io::Error::new(error.kind(), format!("perf: {why}: {error}"))

@@ -1,9 +1,9 @@
-//! Counting by `ptrace(2)`: a thread of ours stops every thread of the other process at each system call.
+//! Counts by `ptrace(2)`: a thread of this process stops every thread of the other process at each system call.
 //!
-//! ptrace belongs to the thread that attached, so all of it happens on that one. It has to leave no trace:
-//! threads and processes that end are let go *before* they end (PTRACE_O_TRACEEXIT), because a tracer in the
-//! parent's own process would otherwise take away the exit status; signals go through; and at the end each
-//! thread is stopped once more and let go.
+//! Only the thread that attached may make ptrace requests, so that thread does everything. It must not change what
+//! the other process does or what its parent sees. So it detaches from threads and processes *before* they end
+//! (PTRACE_O_TRACEEXIT), because otherwise a tracer in the parent's process would take the exit status away. It
+//! passes signals on. At the end it stops each thread once more and detaches.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, c_long, pid_t};
 
-/// Also in libc, but only for glibc (Linux 5.3).
+/// Since Linux 5.3. libc defines it only for glibc.
 const PTRACE_GET_SYSCALL_INFO: libc::c_uint = 0x420e;
 const SYSCALL_ENTRY: u8 = 1;
 const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
 
-/// What we want to be told, beside system calls: everything that creates a thread or a process, and their
-/// ends.
+/// What stops a thread beside system calls: creating a thread or a process, exec, and the end of a thread.
 const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACECLONE
     | libc::PTRACE_O_TRACEFORK
@@ -30,8 +29,8 @@ const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACEEXEC
     | libc::PTRACE_O_TRACEEXIT;
 
-/// How long letting go may take. What has not stopped by then is let go by the end of the thread, which the
-/// kernel sees to.
+/// How long detaching may take. The kernel detaches from threads that have not stopped by then when the tracing
+/// thread ends.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Ptrace {
@@ -75,7 +74,7 @@ impl Drop for Ptrace {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic there has let go of everything too.
+            // A panic has ended the thread, which detaches from everything as well.
             drop(thread.join());
         }
     }
@@ -96,16 +95,16 @@ impl Tracer {
         let mut idle = 0_u32;
         while !stop.load(Ordering::Relaxed) && !self.threads.is_empty() {
             match next_event(None) {
-                // Killed, and still to be waited for by its parent: it would hide the stops of all others
-                // from us. The rest of the tree goes on uncounted.
+                // A process was killed and its parent has not waited for it. It would hide the stops of all other
+                // threads from `waitid`, so the rest of the tree goes on uncounted.
                 Some(Event { thread, stop: 0, .. }) if is_process(thread) => break,
                 Some(event) => {
                     idle = 0;
                     self.handle(event, false);
                 }
                 None => {
-                    // Busy at first, since under load the next stop is a microsecond away; a sleeping server
-                    // costs nothing.
+                    // Spin at first, because under load the next stop is a microsecond away. Then sleep, so that a
+                    // sleeping server costs nothing.
                     idle = idle.saturating_add(1);
                     if idle < 200 {
                         thread::yield_now()
@@ -118,8 +117,8 @@ impl Tracer {
         self.let_go();
     }
 
-    /// Attaches to all threads; those that appear meanwhile come by themselves if their creator was attached,
-    /// else in the next round.
+    /// Attaches to all threads. Threads that appear meanwhile are traced automatically if their creator was; the next
+    /// round finds the others.
     fn seize_tree(&mut self, pid: u32) -> io::Result<()> {
         loop {
             let mut news = false;
@@ -132,11 +131,11 @@ impl Tracer {
                     Ok(_) => {
                         news = true;
                         self.threads.insert(thread);
-                        // It has to stop once to be told that its system calls matter.
+                        // The thread has to stop once before it can be told to stop at system calls.
                         drop(ptrace(libc::PTRACE_INTERRUPT, thread, 0));
                     }
                     Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                    // Already ours: its creator was attached when it was created.
+                    // The thread is traced already, because its creator was when it created the thread.
                     Err(_) if is_traced_by_us(thread) => {
                         self.threads.insert(thread);
                     }
@@ -152,12 +151,12 @@ impl Tracer {
         }
     }
 
-    /// One stop: count it, and let the thread go on (or, `leaving`, let it go).
+    /// Handles one stop: counts it and lets the thread go on (or, if `leaving`, detaches from it).
     fn handle(&mut self, event: Event, leaving: bool) {
         let Event { thread, stop, reason } = event;
         if stop == 0 {
-            // It has ended without an exit stop (SIGKILL). A mere thread has no parent that waits for it:
-            // bury it here.
+            // The thread has ended without an exit stop (SIGKILL). No parent waits for a thread that is not a
+            // process, so collect it here.
             self.threads.remove(&thread);
             if !is_process(thread) {
                 // SAFETY: a null status pointer is allowed.
@@ -181,7 +180,7 @@ impl Tracer {
             self.detach(thread, 0);
             return;
         } else if reason == libc::PTRACE_EVENT_STOP && stop != libc::SIGTRAP && !leaving {
-            // A stop as by ^Z: stay stopped, and be told of SIGCONT.
+            // A group stop, as by ^Z: leave the thread stopped, and get an event at SIGCONT.
             drop(ptrace(libc::PTRACE_LISTEN, thread, 0));
             return;
         } else if reason != 0 {
@@ -201,7 +200,7 @@ impl Tracer {
         self.threads.remove(&thread);
     }
 
-    /// Stops every thread once more: only a stopped one can be let go.
+    /// Stops every thread once more, because ptrace can only detach from a stopped thread.
     fn let_go(&mut self) {
         for &thread in &self.threads {
             drop(ptrace(libc::PTRACE_INTERRUPT, thread, 0));
@@ -218,27 +217,27 @@ impl Tracer {
     }
 }
 
-/// A stop (`stop` is its signal, `reason` the ptrace event), or the end of a thread (`stop` is 0).
+/// A stop (`stop` is the signal, `reason` the ptrace event), or the end of a thread (`stop` is 0).
 struct Event {
     thread: pid_t,
     stop: c_int,
     reason: c_int,
 }
 
-/// The next stop or end of `of`, or else of any thread that *this* thread traces; children of other threads
-/// of ours are left alone (__WNOTHREAD).
+/// The next stop or end of `of`, or, for `None`, of any thread that *this* thread traces. Ignores children of other
+/// threads of this process (__WNOTHREAD).
 fn next_event(of: Option<pid_t>) -> Option<Event> {
     let (kind, id) = of.map_or((libc::P_ALL, 0), |thread| (libc::P_PID, thread.unsigned_abs()));
     // SAFETY: all zeroes is a valid siginfo_t.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let look = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::__WALL | libc::__WNOTHREAD;
-    // Look first: the end of a process belongs to its parent, who is perhaps ourselves, so it must stay to be
-    // waited for. SAFETY: `info` is valid and writable for the call.
+    // Look without collecting (WNOWAIT): the parent of a process, perhaps this process, must still be able to wait
+    // for its end. SAFETY: `info` is valid and writable for the call.
     let found = unsafe { libc::waitid(kind, id, &mut info, look | libc::WNOWAIT) };
-    // SAFETY: waitid fills in, or leaves zero, the field that si_pid reads.
+    // SAFETY: waitid has filled the field that si_pid reads, or left it zero.
     let thread = unsafe { info.si_pid() };
     if found != 0 {
-        // No longer ours, or no longer there: that is an end too.
+        // The thread has ended or is no longer traced. Both count as its end.
         return of.map(|thread| Event {
             thread,
             stop: 0,
@@ -277,12 +276,11 @@ fn next_event(of: Option<pid_t>) -> Option<Event> {
     })
 }
 
-/// Whether a thread that has stopped at a system call is on its way in. (It may also be on its way out, also
-/// first of all.)
+/// Whether a thread that has stopped at a system call is entering it. The first stop, too, may be at the return.
 fn is_entry(thread: pid_t) -> bool {
-    // `struct ptrace_syscall_info`, of which the first byte says what kind of stop it is.
+    // `struct ptrace_syscall_info`. Its first byte is the kind of stop.
     let mut info = [0_u8; 128];
-    // SAFETY: the buffer is writable and of the size that is passed in place of the address.
+    // SAFETY: the buffer is writable and has the size that is passed in place of the address.
     let got = unsafe {
         libc::ptrace(
             PTRACE_GET_SYSCALL_INFO as _,
@@ -294,8 +292,7 @@ fn is_entry(thread: pid_t) -> bool {
     got > 0 && info[0] == SYSCALL_ENTRY
 }
 
-/// Whether this is the id of a process, not of one of its later threads. True as well when it is no longer
-/// there.
+/// Whether this is the id of a process and not of one of its other threads. Also true if the thread no longer exists.
 fn is_process(thread: pid_t) -> bool {
     status_field(thread, "Tgid:").is_none_or(|process| process == thread)
 }
@@ -317,9 +314,9 @@ fn status_field(thread: pid_t, name: &str) -> Option<pid_t> {
         .ok()
 }
 
-/// A ptrace request without an address. Every request used here takes a number, not a pointer, as its data.
+/// Makes a ptrace request without an address. Every request in this file takes a number as its data, not a pointer.
 fn ptrace(request: libc::c_uint, thread: pid_t, data: usize) -> io::Result<c_long> {
-    // SAFETY: the requests that are passed here read and write no memory of ours.
+    // SAFETY: these requests read and write no memory of this process.
     let answer = unsafe { libc::ptrace(request as _, thread, ptr::null_mut::<libc::c_void>(), data) };
     if answer == -1 {
         Err(io::Error::last_os_error())

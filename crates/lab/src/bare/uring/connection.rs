@@ -1,22 +1,23 @@
-//! What the io_uring server remembers about a connection, and how it says so to the kernel: user data.
+//! What the io_uring server remembers about a connection, and the user data of its entries.
 //!
-//! Only state; what follows from it is decided in the server. A connection is its slot in the ring's table of
-//! files, so the kernel numbers them. A slot is closed only when nothing of it is with the kernel, so a
-//! completion never meets a stranger, but for a late cancel, which the stranger survives (it receives again).
+//! This file only has state; the server decides what follows from it. A connection is identified by its slot in the
+//! ring's table of files, so the kernel numbers the connections. A slot is closed only when the kernel has no
+//! operation of it, so no completion reaches the slot's next connection. Only a late cancel can reach it and end its
+//! receive, and then the server starts the receive again.
 
 use std::collections::VecDeque;
 
-/// What a completion is about: the upper half of its user data. The lower half is the connection.
+/// The kind of a completion: the upper half of its user data. The lower half is the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Accept,
     Tick,
-    /// Cancel and close: how they end does not matter.
+    /// Cancel and close: their results do not matter.
     Ignored,
     Receive,
-    /// A send that was not to wait, and did not go out whole.
+    /// A send with MSG_DONTWAIT that did not send everything.
     Unsent,
-    /// A send that waited for room.
+    /// A send that waits for room.
     Sent,
 }
 
@@ -33,7 +34,7 @@ pub(super) fn user_data(kind: Kind, connection: u32) -> u64 {
     (kind as u64) << 32 | u64::from(connection)
 }
 
-/// Data in a buffer of ours.
+/// Data in one of the shared buffers.
 #[derive(Clone, Copy)]
 pub(super) struct Chunk {
     pub(super) large: bool,
@@ -47,25 +48,26 @@ pub(super) struct Connection<S> {
     pub(super) open: bool,
     /// A receive is with the kernel.
     pub(super) armed: bool,
-    /// Single large receives instead of the multishot.
+    /// The connection uses single large receives instead of the multishot receive.
     pub(super) bulk: bool,
-    /// Bulk is wanted, but the multishot has not ended yet.
+    /// The connection changes to bulk, but its multishot receive has not ended yet.
     pub(super) leaving: bool,
-    /// The peer has sent all, or the connection is broken: close it as soon as nothing is with the kernel.
+    /// The peer has sent everything, or the connection is broken: close it as soon as no operation is with the
+    /// kernel.
     pub(super) ended: bool,
     pub(super) broken: bool,
-    /// The first of `out` has been handed to the kernel as a send that does not wait.
+    /// The first chunk of `out` is in a send that does not wait.
     pub(super) offered: bool,
     /// A send of `rest` is with the kernel.
     pub(super) waiting: bool,
     pub(super) small_run: u8,
-    /// How a send that was not to wait ended, if it did not go out whole.
+    /// The result of a send that does not wait, if it did not send everything.
     pub(super) unsent: Option<i32>,
     pub(super) out: VecDeque<Chunk>,
-    /// What waits for room, and how much of it has gone; the kernel reads from here, so it does not grow
-    /// while `waiting`.
+    /// The bytes that wait for room, and how many of them have been sent. The kernel reads from here, so the vector
+    /// does not grow while `waiting`.
     pub(super) rest: Vec<u8>,
     pub(super) rest_sent: usize,
-    /// What comes after `rest`.
+    /// The bytes that follow `rest`.
     pub(super) next: Vec<u8>,
 }

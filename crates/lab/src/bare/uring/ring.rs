@@ -1,8 +1,7 @@
-//! What the io_uring server has from the kernel: the ring itself and the rings of buffers that receives pick
-//! from.
+//! The io_uring server's ring, and the rings of buffers that its receives pick from.
 //!
-//! Nothing here knows about connections. Whoever owns these drops the ring before the buffers: the kernel may
-//! write to them as long as the ring lives.
+//! This file knows no connections. The owner must drop the ring before the buffers, because the kernel may write to
+//! them as long as the ring lives.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -11,18 +10,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, Submitter};
 
-/// When completions run.
+/// When the kernel runs the work of completions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(super) enum Mode {
-    /// Only when we ask for them (SINGLE_ISSUER, DEFER_TASKRUN; Linux 6.1).
+    /// Only when the server waits for completions (SINGLE_ISSUER, DEFER_TASKRUN; Linux 6.1).
     Deferred,
-    /// At our next system call, whichever (COOP_TASKRUN; 5.19).
+    /// At the thread's next system call of any kind (COOP_TASKRUN; Linux 5.19).
     Cooperative,
-    /// By interrupting us.
+    /// At once, by interrupting the thread.
     Plain,
 }
 
-/// The ring with the best mode that this kernel has, from `best` downwards.
+/// Makes a ring with the best mode that this kernel supports, from `best` downwards.
 pub(super) fn ring(entries: u32, best: Mode) -> io::Result<IoUring> {
     let build = |mode: Mode| {
         let mut builder = IoUring::builder();
@@ -41,12 +40,12 @@ pub(super) fn ring(entries: u32, best: Mode) -> io::Result<IoUring> {
         }
     }
     let ring = built?;
-    // Saves looking up the ring's own fd in every call. Not there before 5.18, and not needed.
+    // Saves the look-up of the ring's fd in every call. It is optional, and missing before Linux 5.18.
     drop(ring.submitter().register_ring_fd());
     Ok(ring)
 }
 
-/// Slots for accepted sockets: the kernel allows as many as open files.
+/// How many slots there are for accepted sockets: the kernel allows as many as open files.
 pub(super) fn table_size() -> u32 {
     let mut limit = libc::rlimit {
         rlim_cur: 1024,
@@ -57,7 +56,7 @@ pub(super) fn table_size() -> u32 {
     u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX).min(1 << 15)
 }
 
-/// Anonymous memory, page-aligned, as `register_buf_ring` wants it.
+/// Anonymous memory, page-aligned, as `register_buf_ring` needs it.
 struct Mapping {
     base: NonNull<u8>,
     len: usize,
@@ -67,7 +66,7 @@ impl Mapping {
     fn new(len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
+        // SAFETY: a new anonymous mapping, at an address that the kernel chooses.
         let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -79,32 +78,31 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are what mmap gave us, and nobody uses them after this.
+        // SAFETY: `base` and `len` are those of mmap, and nothing uses them after this.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
-/// Buffers that the kernel picks from, first in, first out, when data has come: so a connection without data
-/// holds none.
-pub(super) struct Buffers {
+/// Buffers that the kernel picks from, first in, first out, when data arrives (io_uring_register_buf_ring(3)). So a
+/// connection without data holds no buffer.
+pub(super) struct ProvidedBuffers {
     entries: Mapping,
     memory: Mapping,
     group: u16,
     count: u16,
     size: u32,
-    /// Where the next returned buffer goes; the kernel sees it after [`publish`](Self::publish).
+    /// The entry for the next buffer that is given back. The kernel sees it after [`publish`](Self::publish).
     tail: u16,
-    /// Buffers with the kernel, unpublished ones included.
+    /// How many buffers the kernel has, including unpublished ones.
     free: u16,
 }
 
-impl Buffers {
+impl ProvidedBuffers {
     /// Registers `count` (a power of two) buffers of `size` bytes as group `group`.
     pub(super) fn register(submitter: &Submitter<'_>, group: u16, count: u16, size: u32) -> io::Result<Self> {
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * size as usize)?;
-        // SAFETY: the address is a page-aligned mapping with room for `count` entries, and lives until after
-        // the ring.
+        // SAFETY: the address is of a page-aligned mapping with room for `count` entries, which outlives the ring.
         unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, group, 0) }?;
         let mut buffers = Self {
             entries,
@@ -134,7 +132,7 @@ impl Buffers {
         self.free
     }
 
-    /// Notes that a completion brought one of the buffers.
+    /// Notes that a completion carries one of the buffers.
     pub(super) fn take(&mut self) {
         self.free = self.free.saturating_sub(1);
     }
@@ -142,18 +140,18 @@ impl Buffers {
     /// The first `len` bytes of buffer `id`.
     pub(super) fn data(&self, id: u16, len: u32) -> &[u8] {
         let (id, len) = (usize::from(id % self.count), len.min(self.size) as usize);
-        // SAFETY: buffer `id` lies within the mapping, which is initialised (anonymous memory is zeroed), and
-        // the kernel does not write to a buffer between the completion that brought it and its return.
+        // SAFETY: buffer `id` lies within the mapping, which is initialised (anonymous memory is zeroed). The kernel
+        // does not write to a buffer from the completion that carries it until it is given back.
         unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(id * self.size as usize), len) }
     }
 
-    /// Hands buffer `id` back, to be published with the others of this turn.
+    /// Gives buffer `id` back. The kernel gets it at the next [`publish`](Self::publish).
     pub(super) fn give_back(&mut self, id: u16) {
         let id = id % self.count;
         let slot = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `slot` is below `count`, so the entry lies within the mapping; the kernel does not look at
-        // entries at or past the published tail. The fields are set one by one because entry 0's fourth field
-        // is the tail itself.
+        // SAFETY: `slot` is below `count`, so the entry lies within the mapping. The kernel does not read entries at
+        // or past the published tail. The fields are set one by one because the fourth field of entry 0 is the tail
+        // itself.
         unsafe {
             let entry = &mut *self.entries.base.as_ptr().cast::<BufRingEntry>().add(slot);
             entry.set_addr(
@@ -169,10 +167,10 @@ impl Buffers {
         self.free += 1;
     }
 
-    /// Shows the kernel what has been handed back.
+    /// Makes the buffers that were given back visible to the kernel.
     pub(super) fn publish(&self) {
-        // SAFETY: the mapping begins with the buffer ring's first entry, and the tail in it is an aligned u16
-        // that the kernel only reads.
+        // SAFETY: the mapping begins with the buffer ring's first entry. The tail in it is an aligned u16 that the
+        // kernel only reads.
         unsafe {
             let tail = BufRingEntry::tail(self.entries.base.as_ptr().cast());
             (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);

@@ -1,6 +1,6 @@
-//! The server with hardly any buffers and a ring of eight entries, in each mode: every shortage that a real
-//! one meets once in a million turns is the rule here. (That is how a starved connection was found waiting
-//! for ever.)
+//! The server with hardly any buffers and a ring of eight entries, in each mode: shortages that a real server meets
+//! once in a million turns happen all the time here. (These tests found a connection that waited for a buffer for
+//! ever.)
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,15 +17,15 @@ fn load(address: SocketAddr, connections: usize, size: usize) {
     let mut spec = LoadSpec::new(address);
     (spec.connections, spec.idle, spec.size) = (connections, connections, size);
     (spec.warmup, spec.duration) = (Duration::ZERO, Duration::from_millis(100));
-    // Sockets this short of memory lose segments, and TCP's retransmission backs off to seconds: that is no stall of
-    // the server's, one of half a minute would be.
+    // Sockets with so little memory lose segments, and TCP's retransmission backs off to seconds. That is no stall of
+    // the server; a pause of half a minute would be one.
     spec.stall_timeout = Duration::from_secs(30);
     let total = AtomicU64::new(0);
     load::run(&spec, &total, &AtomicBool::new(false)).unwrap();
     assert!(total.into_inner() > 0);
 }
 
-/// Sends 4 MB in small pieces without reading any of it, and reads it all while others are being served.
+/// Sends 4 MB in small pieces without reading the echo, and reads it all while other connections are served.
 fn slow_reader(address: SocketAddr) {
     let data: Vec<u8> = (0..4_000_000_u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
@@ -81,8 +81,8 @@ fn nothing_is_lost_when_everything_is_short() {
     }
 }
 
-/// Whoever connects before the server has begun to serve gets TCP_NODELAY too. With two sends a message the
-/// second would otherwise wait for the acknowledgement of the first, which the client delays by 40 ms.
+/// A client that connects before the server serves gets TCP_NODELAY too. Without it, the second of a message's two
+/// sends would wait for the acknowledgement of the first, which the client delays by 40 ms.
 #[test]
 fn an_early_connection_is_not_delayed() {
     let shape = Shape {
@@ -91,7 +91,7 @@ fn an_early_connection_is_not_delayed() {
         large: (1, 8192),
         mode: Mode::Deferred,
     };
-    // Not by `listen`, which would have set the option in time.
+    // Not by `listen`, which would set the option in time.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     early.set_nodelay(true).unwrap();
@@ -109,7 +109,7 @@ fn an_early_connection_is_not_delayed() {
         let outcome: std::io::Result<Vec<_>> = (0..40).map(|_| round()).collect();
         stop.store(true, Ordering::Relaxed);
         server.join().unwrap().unwrap();
-        // The median, since another process may have the core for a moment.
+        // Use the median, because another process may take the core for a moment.
         let mut took = outcome.unwrap();
         took.sort();
         assert!(took[20] < Duration::from_millis(20), "{took:?}");
