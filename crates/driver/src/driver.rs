@@ -57,7 +57,7 @@ pub trait Driver: Send {
     /// kernel has let go of the cancelled ops and of their files; ops that a worker thread runs are the exception.
     ///
     /// # Errors
-    /// Like [`Driver::wait`].
+    /// The errors of [`Driver::wait`].
     fn flush(&mut self) -> io::Result<()>;
 
     /// Stops watching an fd that the caller is about to close and that no op in flight uses. Without this call the
