@@ -1,10 +1,10 @@
-# proact: what a newcomer needs is `make demo` and `make test`; `make help` lists the rest.
+# proact: a newcomer needs `make demo` and `make test`; `make help` lists the rest.
 #
-# Each target does its own set-up, from Python >= 3.11 with venv, a C linker and a Rust toolchain. What takes more than
-# a few lines is in scripts/.
+# Each target does its own set-up, from Python >= 3.11 with venv, a C linker and a Rust toolchain. Targets that take more than
+# a few lines are in scripts/.
 #
-#   PYTHON=python3.12   the Python to build for (default: python3, or the newest that will do)
-#   VENV=.venv          where it goes
+#   PYTHON=python3.12   the Python to build for (default: python3, or the newest suitable one)
+#   VENV=.venv          the place of the virtual environment
 
 PYTHON ?=
 VENV ?= .venv
@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz clean check check-lint
 
-# The Python is looked for once a recipe needs it, after `check` has found that there is one.
+# The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
 setup = scripts/setup $(VENV) "$$python"
 
@@ -44,20 +44,20 @@ conformance: check  ## run all of CPython's own asyncio tests on every engine, p
 ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask and others on proact, installing what is needed
 	@$(use) scripts/ecosystem
 
-suites: check  ## run asyncssh's, anyio's, aiohttp's, uvloop's and aiofastnet's own tests; tell what fails on proact alone
+suites: check  ## run asyncssh's, anyio's, aiohttp's, uvloop's and aiofastnet's own tests; report what fails only on proact
 	@$(use) scripts/suites
 
 dev: check-lint  ## make .venv ready to work in: proact (editable), every extra, the linters, the tests, the peers
 	@$(use) $(setup) cli lab green workbench
 	@echo "ready: . $(VENV)/bin/activate"
 
-format: check-lint  ## rewrite the sources the way rustfmt and ruff want them
+format: check-lint  ## format the sources by rustfmt and ruff
 	@$(use) $(setup) --no-build lint
 	@cargo fmt --all
 	@$(VENV)/bin/ruff check --fix-only --quiet .
 	@$(VENV)/bin/ruff format .
 
-lint: check-lint  ## rustfmt, clippy, ruff, mypy --strict, stubtest: everything that CI holds
+lint: check-lint  ## rustfmt, clippy, ruff, mypy --strict, stubtest: everything that CI checks
 	@$(use) $(setup) cli lab green workbench
 	@scripts/lint
 
@@ -71,7 +71,7 @@ soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='-
 	@$(use) $(setup) test
 	@PYTHONPATH=tests $(VENV)/bin/python -m soak $(SOAK_ARGS)
 
-fuzz: check  ## two minutes of random ops against a model of what must arrive; FUZZ_ARGS='--seconds 60 --engine epoll --seed 7'
+fuzz: check  ## two minutes of random ops, compared with a model of what must arrive; FUZZ_ARGS='--seconds 60 --engine epoll --seed 7'
 	@$(use) $(setup) test
 	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
 

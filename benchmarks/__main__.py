@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 RESULTS = children.ROOT / "benchmarks" / "results"
 SCRATCH = children.ROOT / "build" / "benchmarks"
-"""Where a run goes that leaves something out: docs/performance.md is not made from it."""
+"""The place of an incomplete run: docs/performance.md is not made from it."""
 BUSY = 0.5
-"""From this load average on, somebody else's work is measured too, and a note says so."""
+"""From this load average on, other programs' work is measured too, and a note says so."""
 
 MODES = {
     "quick": (cases.DEFAULT, runner.Settings(rounds=2, duration=0.2, warmup=0.1)),
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
 
 
 def choose(everything: tuple[Case, ...], patterns: list[str] | None) -> list[Case]:
-    """The cases whose name matches one of the patterns, as a whole or in part."""
+    """The cases whose name matches one of the patterns, wholly or in part."""
     if not patterns:
         return list(everything)
     return [
@@ -83,7 +83,7 @@ def choose(everything: tuple[Case, ...], patterns: list[str] | None) -> list[Cas
 def main() -> None:
     arguments = parse()
     everything, settings = MODES[arguments.mode]
-    # A pattern may ask for a case that only --full runs otherwise.
+    # A pattern may ask for a case that otherwise only --full runs.
     chosen = choose(cases.FULL if arguments.only else everything, arguments.only)
     if not chosen:
         raise SystemExit("no case matches; --list shows them")
@@ -136,7 +136,7 @@ def main() -> None:
         for case, names in plan:
             results["cases"].append(runner.run_case(case, names, settings, progress))
     except KeyboardInterrupt:
-        # What has been measured is still worth showing; it is no longer complete.
+        # The measurements until then are still worth showing, but the run is not complete.
         results["complete"] = False
         print("\ninterrupted; what was measured until here:", file=sys.stderr)
     progress.end()

@@ -1,4 +1,4 @@
-"""Owns: what is measured: the cases, their names, and which of them each mode runs.
+"""Owns: the cases that are measured, their names, and which of them each mode runs.
 
 A case's name is its path in `--only`, in the results and in docs/performance.md: `echo/protocol/1KiB/100`,
 `http/uvicorn/10KiB`, `loop/call_soon_chain`.
@@ -16,7 +16,7 @@ STYLES = ("protocol", "pieces", "writelines", "buffered", "streams", "sock")
 SIZES = {"1KiB": 1024, "64KiB": 65536}
 CONNECTIONS = (1, 100, 1000)
 FD_SETSIZE = 1024
-"""select(2) can watch no file descriptor from this number on."""
+"""select(2) can't watch file descriptors from this number on."""
 UNITS = {"echo": "messages", "http": "requests", "idle": "connections"}
 PRIMARY = {"idle": "memory"}
 TITLES = {"tls": "TLS", "unix": "Unix socket", "udp": "UDP"}
@@ -27,8 +27,8 @@ class Case:
     """One thing to measure.
 
     `kind` is "echo" (server and load, two processes), "http" (a real HTTP server under wrk), "idle" (a server
-    that keeps connections) or "loop" (one process, no network). `churn`: each message has a connection of its
-    own. `loops`: who takes part, if they can.
+    that keeps connections) or "loop" (one process, no network). `churn`: each message has its own
+    connection. `loops`: the contenders that take part, if they can.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Case:
 
     @property
     def unit(self) -> str:
-        """What its rate counts."""
+        """The unit of its rate."""
         return UNITS.get(self.kind) or BENCHES[self.name.removeprefix("loop/")].unit
 
     @property
     def primary(self) -> str:
-        """The figure that decides: the rate, but where the load may be what limits it, the CPU time."""
+        """The figure that decides: the rate, or the CPU time if the load may limit the rate."""
         return "cpu_us" if self.style == "tls" else PRIMARY.get(self.kind, "rate")
 
     @property
@@ -67,9 +67,10 @@ class Case:
         return f"echo, {TITLES.get(self.style, self.style)}, {self.size // 1024} KiB, {connections}{idle}"
 
     def contenders(self) -> tuple[str, ...]:
-        """Who can run this case.
+        """The contenders that can run this case.
 
-        The bare servers have no styles: they stand beside `protocol`, the nearest. aiofastnet is about TLS.
+        The bare servers have no styles: they run beside `protocol`, the most similar one. aiofastnet is about
+        TLS.
         """
         fits_select = self.connections + self.idle < FD_SETSIZE - 16
         loops = tuple(name for name in self.loops if fits_select or name != "proact-select")
@@ -78,7 +79,7 @@ class Case:
         return loops + BARE if self.style == "protocol" and not self.churn else loops
 
     def missing(self) -> str:
-        """What this machine lacks for it and how to install that; nothing, mostly."""
+        """What this machine lacks for the case, and how to install it; usually empty."""
         if self.kind != "http":
             return ""
         if packages := web.missing(self.style):
@@ -98,13 +99,13 @@ def http(server: str, body: str) -> Case:
 
 
 def core(case: Case) -> Case:
-    """The same without poll and select."""
+    """The case without poll and select."""
     return replace(case, loops=CORE)
 
 
 LOOP_CASES = tuple(Case(f"loop/{name}", "loop") for name in BENCHES)
 
-# What carries bytes otherwise than TCP does, real servers, and what connections cost.
+# Other carriers than TCP, real servers, and the cost of connections.
 WIDER = (
     echo("tls", "1KiB", 100),
     echo("tls", "64KiB", 10),
@@ -124,8 +125,8 @@ FULL = (
     *LOOP_CASES,
 )
 
-# What `make bench` runs in about fifteen minutes on two cores: every style at the middle of the range, and
-# both of its ends for `protocol`; every engine where the case is about engines.
+# The cases of `make bench`, about fifteen minutes on two cores: every style at the middle of the range, and
+# both ends of the range for `protocol`; every engine if the case is about engines.
 DEFAULT = (
     echo("protocol", "1KiB", 1),
     echo("protocol", "1KiB", 100),

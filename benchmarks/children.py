@@ -1,8 +1,8 @@
-"""Owns: the processes that are measured: starting, pinning, timing and ending them. Knows nothing of what
+"""Owns: the processes that are measured: starting, pinning, timing and ending them. It does not know what
 they run.
 
-The server is on core 0 and the load on core 1, so neither takes the other's time; this process only waits.
-A child speaks JSON lines on its standard output. It dies with its parent (PR_SET_PDEATHSIG), so a benchmark
+The server runs on core 0 and the load on core 1, so neither takes the other's time; this process only waits.
+A child writes JSON lines to its standard output. It dies with its parent (PR_SET_PDEATHSIG), so a benchmark
 that is interrupted leaves nothing running.
 """
 
@@ -37,7 +37,7 @@ class ChildError(Exception):
 
 
 def pinned() -> bool:
-    """Are there two cores to put server and load on? On one core both share it, and the results say so."""
+    """Whether there are two cores for server and load. If not, both share one, and the results say so."""
     return {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0)
 
 
@@ -58,19 +58,19 @@ def settle(core: int) -> None:
 
 
 def warm_malloc() -> None:
-    """Called in a server: bring glibc's malloc to where a process gets that has lived for a while.
+    """Called in a server: bring glibc's malloc into the state that it has in a process that ran for a while.
 
     malloc maps each block above a threshold from the kernel and gives it back when freed, which costs page
     faults for every `recv` into a fresh 256 KiB buffer. The threshold starts at 128 KiB and rises once a
-    larger block is freed (M_MMAP_THRESHOLD in mallopt(3)): most programs have done that by the time they
-    serve, a mere echo server never does. Measured on asyncio and rloop at 1 KiB: 1.9 page faults a message
-    without this, none with it; at 64 KiB, 18.
+    larger block is freed (M_MMAP_THRESHOLD in mallopt(3)). Most programs have freed one by the time they
+    serve; a mere echo server never does. Measured on asyncio and rloop at 1 KiB: 1.9 page faults a message
+    without this, none with it; at 64 KiB, 18 without it.
     """
     bytes(16 << 20)
 
 
 def begin(core: int) -> dict[str, Any]:
-    """The first thing that a child does: settle on its core, as its settings say; they are its argument."""
+    """Called first in a child: parse its argument, the settings, and stay on the core that they name."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
     settle(core)
     if not settings.get("cold_malloc", True):
@@ -81,20 +81,20 @@ def begin(core: int) -> dict[str, Any]:
 def cpu_clock(pid: int) -> int:
     """The id of the clock that counts the CPU time of a process, all of its threads together.
 
-    Linux encodes it as `(~pid << 3) | CPUCLOCK_SCHED`, see clock_getcpuclockid(3) and the kernel's
-    include/linux/posix-timers_types.h. `time.clock_gettime` takes it as it is; nanosecond resolution,
+    Linux encodes it as `(~pid << 3) | CPUCLOCK_SCHED`; see clock_getcpuclockid(3) and the kernel's
+    include/linux/posix-timers_types.h. `time.clock_gettime` accepts it. It has nanosecond resolution,
     unlike /proc/PID/stat.
     """
     return (~pid << 3) | 2
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used so far, in seconds."""
+    """The CPU time that a process has used so far, in seconds."""
     return time.clock_gettime(cpu_clock(pid))
 
 
 def say(message: dict[str, Any]) -> None:
-    """Called in a child: one line to the parent."""
+    """Called in a child: write one line to the parent."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
@@ -117,7 +117,7 @@ def child(module: str, settings: dict[str, Any]) -> Iterator[subprocess.Popen[by
 
 
 def hear(process: subprocess.Popen[bytes], timeout: float) -> dict[str, Any]:
-    """The next line that a child says. Raises ChildError when it ends, or is silent for `timeout` seconds."""
+    """The next line of a child. Raises ChildError if it ends, or if it is silent for `timeout` seconds."""
     assert process.stdout is not None
     assert process.stderr is not None
     ready, _, _ = select.select([process.stdout], [], [], timeout)

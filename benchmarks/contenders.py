@@ -1,8 +1,8 @@
-"""Owns: who is measured, and how a loop of each is made. Knows nothing of what is measured.
+"""Owns: the contenders, and how to make a loop of each. It does not know the cases.
 
-A contender is a name. Those that are loops run every case; the bare servers are Rust without Python, and
-only echo over TCP: they are the ceiling that a Python loop can approach and not pass. `aiofastnet+LOOP` is
-LOOP with the transports and the TLS of aiofastnet in place of its own, and runs the TLS cases alone.
+A contender is a name. A contender that is a loop runs every case. The bare servers are Rust without Python,
+and only echo over TCP: they are the ceiling, which a Python loop can approach but not pass. `aiofastnet+LOOP`
+is LOOP with the transports and the TLS of aiofastnet in place of its own, and runs only the TLS cases.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ import importlib
 import importlib.util
 
 BASELINE = "uvloop"
-"""Every rate is also given as a ratio to this contender's, taken in the same round."""
+"""Every rate is also given as a ratio to the rate of this contender in the same round."""
 
 ENGINES = ("io_uring", "epoll", "poll", "select")
 LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloop")
 CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop")
-"""Who runs every case in every mode. poll and select add little where the case is not about the engine."""
+"""The contenders of every case in every mode. poll and select add little if a case is not about the engine.
+"""
 BARE = ("bare-epoll", "bare-io_uring")
 STACKED = ("aiofastnet+proact-io_uring", "aiofastnet+proact-epoll", "aiofastnet+uvloop")
 ALL = (*LOOPS, *BARE, *STACKED)
 PEERS = ("uvloop", "rloop", "asyncio", "aiofastnet+uvloop")
-"""What a user would run instead of proact."""
+"""The loops that a user would run instead of proact."""
 
 
 def packages(contender: str) -> list[str]:
-    """The distributions a contender comes from."""
+    """The distributions that a contender comes from."""
     return ["proact" if part.startswith(("proact-", "bare-")) else part for part in contender.split("+")]
 
 
 def missing(contender: str) -> bool:
-    """Is a package that carries this contender not installed here?"""
+    """Whether a package of this contender is missing here."""
     return any(importlib.util.find_spec(name) is None for name in packages(contender))
 
 
 def new_loop(contender: str) -> asyncio.AbstractEventLoop:
     """A new event loop of this contender.
 
-    Raises RuntimeError when proact took another engine than the one asked for: a fallback would be measured
+    Raises RuntimeError if proact took another engine than the requested one: a fallback would be measured
     under a wrong name.
     """
     if contender in STACKED:

@@ -1,10 +1,10 @@
-"""Owns: connections that idle: `python -m benchmarks.idle '{"port": ...}'` opens thousands, lets each be
-served once, and reads off what they cost the server that keeps them.
+"""Owns: connections that idle: `python -m benchmarks.idle '{"port": ...}'` opens thousands, has each
+served once, and reads their cost to the server that keeps them.
 
-Each sends one message and verifies its echo: so it is known to be served, and what a loop keeps of a
-connection after its first message is counted as well. What one connection costs is the growth of the server's
-resident memory over the second half of them, divided: what the server needs anyway, shared buffers too, it
-has by then. `resident` is all of it at the end.
+Each sends one message and verifies its echo. So it has surely been served, and the memory that a loop keeps
+for a connection after its first message counts, too. The cost of one connection is the growth of the server's
+resident memory over the second half of them, divided by their number: by then, the server already has what it
+needs anyway, such as shared buffers. `resident` is the whole resident memory at the end.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 from benchmarks import children
 
 BATCH = 250
-"""Opened and served at a time: less than any backlog."""
+"""The connections that are opened and served at a time: less than any backlog."""
 PER_SOURCE = 5000
 """Connections from one source address: well below the ports that one has towards a server."""
 SETTLE = 0.3
 """Seconds between the last message and the idle window."""
-_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: the port is chosen by connect, which knows the other end
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: connect chooses the port, because it knows the other end
 
 
 def field(path: str, name: str) -> int:
-    """One figure of a file in /proc, in bytes; it is there in kB."""
+    """One figure of a file in /proc, in bytes; the file has it in kB."""
     match = re.search(rf"^{name}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
     if not match:
         raise OSError(f"{path} has no {name}")
@@ -51,7 +51,7 @@ def connect(port: int, number: int) -> socket.socket:
 
 
 def serve_once(batch: list[socket.socket], number: int) -> None:
-    """One message on each, all at once, and its echo. Raises OSError when an echo is wrong."""
+    """Send one message on each, all at once, and receive its echo. Raises OSError if an echo is wrong."""
     messages = [f"{number + index:064}".encode() for index in range(len(batch))]
     for connection, message in zip(batch, messages, strict=True):
         connection.sendall(message)
@@ -68,7 +68,7 @@ def open_batch(port: int, first: int) -> list[socket.socket]:
 
 
 def run(settings: dict[str, Any]) -> dict[str, float]:
-    """Open them all, wait, and say what they cost, per connection, beyond the user's protocol object."""
+    """Open all, wait, and report their cost per connection, without the user's protocol object."""
     pid, port, wanted = settings["pid"], settings["port"], settings["connections"]
     held = open_batch(port, 0)
     slab = field("/proc/meminfo", "Slab")
@@ -101,7 +101,7 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     settings = children.begin(children.LOAD_CORE)
     children.say(run(settings))
-    # Closing thousands of sockets one by one is the kernel's work: the process just ends.
+    # The kernel closes the thousands of sockets when the process ends.
     os._exit(0)
 
 

@@ -1,8 +1,8 @@
-"""Owns: the load on one server, in a process of its own: `python -m benchmarks.load '{"port": ...}'`.
+"""Owns: the load on one server, in a separate process: `python -m benchmarks.load '{"port": ...}'`.
 
-The load itself is Rust (`proact._core.echo_load`), the same for every contender; only TLS has another, in
-tls_load.py. What is added here is the server's CPU time over exactly the load's timed window: a thread notes
-the server's CPU clock every few milliseconds, and the two ends of the window are read off between the notes.
+The load itself is written in Rust (`proact._core.echo_load`) and serves every contender; only TLS has another
+one, in tls_load.py. This file adds the server's CPU time over exactly the load's timed window: a thread notes
+the server's CPU clock every few milliseconds, and the ends of the window are interpolated between the notes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import children, tls_load
 
 INTERVAL = 0.004
-"""Seconds between two notes. Each costs a few microseconds on the load's core, for all contenders alike."""
+"""Seconds between two notes. A note costs a few microseconds on the load's core, for all contenders alike."""
 
 
 class CpuNotes:
@@ -58,7 +58,7 @@ class CpuNotes:
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
-    """Load the server, and say what it did: echo_load's report with `server_cpu_seconds`."""
+    """Load the server; return echo_load's report with `server_cpu_seconds`."""
     if settings["style"] == "tls":
         return tls_load.run(settings)
     from proact import _core

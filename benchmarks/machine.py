@@ -1,6 +1,6 @@
-"""Owns: where and with what something was measured: machine, kernel, versions, commit.
+"""Owns: the place and the means of a measurement: machine, kernel, versions, commit.
 
-Results are nothing without it.
+Results are useless without them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def kind() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Everything that a reader of the results needs to know of the machine and the software on it."""
+    """Everything that a reader of the results needs to know about the machine and its software."""
     flags = _first("/proc/cpuinfo", r"^flags\s*:(.+)$").split()
     return {
         "cpu": _first("/proc/cpuinfo", r"^model name\s*:\s*(.+)$") or platform.machine(),

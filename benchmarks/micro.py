@@ -1,7 +1,7 @@
-"""Owns: what a loop does without any network, each in a process of its own: `python -m benchmarks.micro
+"""Owns: the benches of a loop without any network, each in a separate process: `python -m benchmarks.micro
 '{"bench": ...}'`.
 
-Each bench is a coroutine that does one pass of its work and returns how many operations that was. A pass is
+Each bench is a coroutine that does one pass of its work and returns the number of its operations. A pass is
 repeated until the time is up; the first one warms up and does not count.
 """
 
@@ -25,11 +25,11 @@ SPAWNS = 20
 
 
 def nothing() -> None:
-    """The callback that costs least."""
+    """The cheapest callback."""
 
 
 async def call_soon_chain() -> int:
-    """Each callback schedules the next: one turn of the loop for each."""
+    """Each callback schedules the next one, so each takes a turn of the loop."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     left = 5 * BATCH
@@ -48,7 +48,7 @@ async def call_soon_chain() -> int:
 
 
 async def call_soon_batch() -> int:
-    """All are scheduled, then all run in one turn."""
+    """All callbacks are scheduled, then all run in one turn."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     for _ in range(BATCH):
@@ -59,7 +59,7 @@ async def call_soon_batch() -> int:
 
 
 async def call_soon_threadsafe() -> int:
-    """Another thread schedules, the loop runs; both on one core, so they take turns at the GIL as well."""
+    """Another thread schedules, the loop runs; both are on one core, so they also take turns at the GIL."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -76,7 +76,7 @@ async def call_soon_threadsafe() -> int:
 
 
 async def timers_cancelled() -> int:
-    """Timeouts as most of them are: set, and cancelled before they are due."""
+    """Typical timeouts: set, and cancelled before they are due."""
     loop = asyncio.get_running_loop()
     timers = [loop.call_later(30 + index * 1e-3, nothing) for index in range(BATCH)]
     for timer in timers:
@@ -86,13 +86,13 @@ async def timers_cancelled() -> int:
 
 
 async def sleeps() -> int:
-    """20,000 at once, due over 10 ms: less than the work itself takes, so the loop is always behind."""
+    """20,000 sleeps at once, due within 10 ms: the work takes longer, so the loop is always behind."""
     await asyncio.gather(*(asyncio.sleep(index % 100 * 1e-4) for index in range(SLEEPS)))
     return SLEEPS
 
 
 async def tasks() -> int:
-    """A task each that ends at once, awaited one by one."""
+    """Tasks that end at once, awaited one by one."""
     loop = asyncio.get_running_loop()
 
     async def trivial() -> None:
@@ -113,7 +113,7 @@ async def spawn() -> int:
 
 
 async def spawn_pipe() -> int:
-    """As above, with its output through a pipe."""
+    """The smallest program, with its output through a pipe."""
     for _ in range(SPAWNS):
         process = await asyncio.create_subprocess_exec("/bin/echo", "hello", stdout=asyncio.subprocess.PIPE)
         output, _ = await process.communicate()
@@ -124,7 +124,7 @@ async def spawn_pipe() -> int:
 
 @dataclass(frozen=True)
 class Bench:
-    """One bench: a pass of it, what its operations are, and a title for a person."""
+    """One bench: its pass, the name of its operations, and a title for people."""
 
     one_pass: Callable[[], Coroutine[Any, Any, int]]
     unit: str

@@ -1,8 +1,8 @@
 """Owns: docs/performance.md, made from the newest complete results: `python -m benchmarks.report
 [RESULTS.json]`.
 
-Everything on the page is computed from the results, the section on where we lose too. Nothing on it is
-written by hand.
+The whole page is computed from the results, including the section "Where we lose". Only SINCE and HOW below
+are written by hand.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 PAGE = children.ROOT / "docs" / "performance.md"
 BAR = 40
-"""Characters that the longest bar has."""
+"""The length of the longest bar, in characters."""
 
 
 FIGURES = (("rate", "rate", 1), ("cpu_us", "CPU time", -1), ("memory", "memory", -1))
-"""What is compared, its name, and whether more of it is better (1) or worse (-1)."""
+"""The figures that are compared: key, name, and whether more is better (1) or worse (-1)."""
 WORDS = {"rate": "rate", "cpu_us": "CPU per operation", "memory": "memory per connection"}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a contender is to reach in a case: its `key` over `other`'s, at least or at most `bound`."""
+    """A goal of a contender in a case: its `key` over `other`'s is at least, or at most, `bound`."""
 
     case: str
     contender: str
@@ -42,7 +42,7 @@ class Goal:
     bound: float
 
     def met(self, ratio: float) -> bool:
-        """Is it reached?"""
+        """Whether the ratio reaches the goal."""
         return ratio >= self.bound if self.least else ratio <= self.bound
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Goal:
         return f"{self.contender}: {what} {word} {self.bound:g} × {self.other}'s"
 
 
-# What the versions so far are to reach (issues 2 and 3). A case that was not run leaves its goals out.
+# The goals of the versions so far (issues 2 and 3). The page leaves out the goals of a case that was not run.
 GOALS = (
     Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "uvloop", True, 1.15),
     Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "bare-io_uring", True, 0.85),
@@ -66,22 +66,22 @@ GOALS = (
 )
 
 SINCE: tuple[str, ...] = ()
-"""What changed after the newest whole run and a reader must know; empty after the next one."""
+"""Changes after the newest complete run that a reader must know about; empty it after the next run."""
 
 
 def wanted(case: dict[str, Any]) -> Iterator[Goal]:
-    """A case's own goals, and what holds in all: no worse than the baseline, on io_uring and epoll."""
+    """The goals of a case: its own, and for every case "no worse than the baseline" on io_uring and epoll."""
     own = [goal for goal in GOALS if goal.case == case["name"]]
     yield from own
     key = case.get("primary", "rate")
     for name in ("proact-io_uring", "proact-epoll"):
-        # Where more is asked of the same figure, that says it.
+        # A stricter goal of the case for this figure already covers it.
         if not any((goal.contender, goal.key, goal.other) == (name, key, BASELINE) for goal in own):
             yield Goal(case["name"], name, key, BASELINE, key == "rate", 1.0)
 
 
 def goals(cases: list[dict[str, Any]]) -> Iterator[str]:
-    """The table of goals, and whether each is reached."""
+    """The table of goals, with whether each is reached."""
     yield "| case | goal | measured | |"
     yield "|---|---|---:|---|"
     for case in cases:
@@ -96,9 +96,7 @@ def goals(cases: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def losses(cases: list[dict[str, Any]]) -> Iterator[str]:
-    """Every case and engine in which a peer is ahead of proact, in rate or in CPU time per operation, the
-    worst first.
-    """
+    """Every case and engine in which a peer is ahead of proact (rate, CPU time or memory), worst first."""
     found: list[tuple[float, str]] = []
     for case in cases:
         for name in stats.present(case["runs"], ALL):
@@ -112,19 +110,19 @@ def losses(cases: list[dict[str, Any]]) -> Iterator[str]:
                     ratio = stats.ratio(case["runs"], name, peer, key)
                     if ratio is None or ratio.median**sign >= 1:
                         continue
-                    # One round on the other side is enough to call it a draw.
+                    # One round in which proact is ahead makes it a draw.
                     draw = ratio.high >= 1 if sign == 1 else ratio.low <= 1
                     note = "within the spread" if draw else ""
                     row = f"| {case['title']} | {name} | {peer} | {label} {table.times(ratio)} | {note} |"
                     found.append((ratio.median**sign, row))
     if not found:
-        yield "Nowhere, in these results: no peer was ahead of proact on any engine, in rate or in CPU time."
+        yield "Nowhere in these results: no peer was ahead of proact on any engine, in rate or in CPU time."
         return
     clear = sum("within the spread" not in row for _, row in found)
     yield (
-        f"Each line is a case, an engine and a peer that is ahead of it: {len(found)} in all, "
-        f"{clear} of them clearly, that is in every round. A rate below 1 or a CPU time above 1 is a "
-        "loss. The worst come first."
+        f"Each line names a case, an engine and a peer that is ahead of proact: {len(found)} in all, "
+        f"{clear} of them clearly, that is, in every round. A rate below 1 or a CPU time above 1 is a "
+        "loss. The worst losses come first."
     )
     yield ""
     yield "| case | proact | behind | by | |"
@@ -173,27 +171,28 @@ def setting(results: dict[str, Any], source: str) -> Iterator[str]:
 
 
 HOW = f"""\
-Every figure is the median over the rounds, with the least and the greatest in brackets. In a round every
-contender runs once, one after another, in processes of its own; "× {BASELINE}" is the ratio to {BASELINE}
-*within the same round*, then the median of those ratios. Compare ratios: rates are this machine's, on
-this day.
+Every figure is the median over the rounds, with the least and the greatest in brackets. In a round, the
+contenders run one after another, each once and in processes of its own. "× {BASELINE}" is the median of the
+ratios to {BASELINE}, each ratio taken *within one round*. Compare ratios: the rates hold for this machine on
+this day only.
 
-The load is one thread of Rust on the other core, a closed loop: each connection sends its next message
-when the echo of the last one has come back and was verified. CPU µs is the server process's CPU time, in
+The load is one thread of Rust on the other core. It is a closed loop: each connection sends its next message
+when the echo of the last one has come back and was verified. CPU µs is the CPU time of the server process, in
 user and kernel mode, over the load's timed window, divided by the messages in it. `bare-epoll` and
-`bare-io_uring` are echo servers in Rust with no Python in them: the ceiling. malloc is warmed first, for all
-alike (children.warm_malloc says why).
+`bare-io_uring` are echo servers in Rust without Python: they show the ceiling. malloc is warmed up first, for
+all contenders alike (children.warm_malloc says why).
 
-"load CPU" is the load's share of its own core: near 100 % the rate is the load's own, and only CPU µs
-compares. With TLS, whose load is Python (benchmarks/tls_load.py), CPU µs decides for that reason. HTTP is
-loaded by wrk. With idle connections, which have all been served once, "B each" is the growth of the
-server's resident memory over the second half of them, less the user's protocol object; "B in all" is all
-of that memory at the end, shared buffers and interpreter included; "kernel B each" is what the kernel took
-beside it, both ends of the connection together. `aiofastnet+LOOP` is a loop with aiofastnet's transports and
-TLS in place of its own (`aiofastnet.patch_loop`), measured where TLS is. `make bench` repeats all of it.
+"load CPU" is the load's share of its own core. Near 100 %, the load limits the rate, and only CPU µs can be
+compared. For this reason CPU µs decides with TLS, whose load is written in Python (benchmarks/tls_load.py).
+wrk is the load for HTTP. Each idle connection has been served once. "B each" is the growth of the server's
+resident memory over the second half of the connections, less the user's protocol object; "B in all" is the
+server's whole resident memory at the end, with shared buffers and interpreter; "kernel B each" is what the
+kernel took beside it, for both ends of a connection together. `aiofastnet+LOOP` is a loop with the transports
+and the TLS of aiofastnet in place of its own (`aiofastnet.patch_loop`), measured in the TLS cases. `make
+bench` repeats all measurements.
 
-Not every contender does all of the work: rloop 0.5.0 runs what `call_soon_threadsafe` schedules in a context
-that all such callbacks share, where asyncio's contract is a copy of the caller's, as the others make it.
+Not every contender does all of the work: rloop 0.5.0 runs the callbacks of `call_soon_threadsafe` in one
+context that they all share. asyncio's contract is a copy of the caller's context; the others make that copy.
 """
 
 

@@ -1,6 +1,6 @@
 """Owns: the rounds. In each round of a case every contender runs once, one after another (A B C, A B C,
-...), so that a machine which grows slower grows slower for all. Each round starts one contender later than
-the one before: nobody is always first, or always after the same neighbour's mess.
+...), so that a machine that slows down slows down for all. Each round starts one contender later than
+the one before, so no contender is always first, or always behind a certain neighbour.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 20.0
 GIVE_UP_AFTER = 2
-"""A contender that has failed this often in one case is not tried again in it."""
+"""A contender that has failed so often in a case is not tried again in it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run_echo(case: Case, contender: str, settings: Settings) -> dict[str, float]
 
 
 def figures(report: dict[str, Any]) -> dict[str, float]:
-    """What is kept of a load's report."""
+    """The figures of a load's report that are kept."""
     messages, seconds = report["messages"], report["seconds"]
     if not messages:
         raise children.ChildError("no message came back within the window")
@@ -127,7 +127,7 @@ MEASURES = {"echo": run_echo, "http": run_http, "idle": run_idle, "loop": run_lo
 
 
 class Progress:
-    """One line of standard error, rewritten as the work goes on; one line a run where that is no terminal."""
+    """One line on standard error, rewritten as the work goes on; one line per run if that is no terminal."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -136,12 +136,12 @@ class Progress:
         self.live = sys.stderr.isatty()
 
     def before(self, what: str) -> None:
-        """Say what runs now. Only a terminal can take it back afterwards."""
+        """Show what runs now. Only a terminal can replace it afterwards."""
         if self.live:
             self._write(f"\r\033[K{self._where()} {what} ...")
 
     def after(self, what: str, run: Run) -> None:
-        """Say how it came out."""
+        """Show the outcome."""
         self.done += 1
         outcome = run.get("error") or f"{run['rate'] / 1e3:9.1f} k/s {run['cpu_us']:8.2f} µs CPU"
         self._write(
@@ -149,7 +149,7 @@ class Progress:
         )
 
     def skip(self, runs: int) -> None:
-        """Runs that will not happen."""
+        """Count runs that will not happen."""
         self.total -= runs
 
     def end(self) -> None:
@@ -169,7 +169,7 @@ class Progress:
 
 
 def run_case(case: Case, names: list[str], settings: Settings, progress: Progress) -> dict[str, Any]:
-    """All rounds of one case: what is kept of it in the results."""
+    """Run all rounds of one case; return its results."""
     runs: list[Run] = []
     kept = asdict(case) | {"title": case.title, "unit": case.unit, "primary": case.primary, "runs": runs}
     if missing := case.missing():

@@ -1,8 +1,8 @@
-"""Owns: the echo servers under test, each in a process of its own: `python -m benchmarks.servers
+"""Owns: the echo servers under test, each in a separate process: `python -m benchmarks.servers
 '{"contender": ...}'`.
 
-One server a style of asyncio, written as a user would write it, the same for every loop. It says its port
-on standard output and then serves until it is killed.
+There is one server for each style of asyncio, written as a user would write it, for all loops. It writes its
+port to standard output and then serves until it is killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 4096
 CHUNK = 65536
-"""What streams and sock_recv ask for at most, in bytes; also the size of BufferedEcho's buffer."""
+"""The most that streams and sock_recv ask for, in bytes; also the size of BufferedEcho's buffer."""
 
 
 class Echo(asyncio.Protocol):
@@ -37,11 +37,11 @@ class Echo(asyncio.Protocol):
 
 
 HEADER = 100
-"""Bytes of a message that `pieces` and `writelines` send as a piece of their own, as a server its header."""
+"""The first bytes of a message, which `pieces` and `writelines` send separately, like a server's header."""
 
 
 class PiecesEcho(Echo):
-    """`pieces`: what goes back is written in two pieces."""
+    """`pieces`: writes the echo in two pieces."""
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data[:HEADER])
@@ -49,14 +49,14 @@ class PiecesEcho(Echo):
 
 
 class WritelinesEcho(Echo):
-    """`writelines`: the same two pieces, in one call."""
+    """`writelines`: writes the echo in two pieces, in one call."""
 
     def data_received(self, data: bytes) -> None:
         self.transport.writelines((data[:HEADER], data[HEADER:]))
 
 
 class SlimEcho(asyncio.Protocol):
-    """`slim`: what `protocol` does, in an object of known size, for counting memory."""
+    """`slim`: acts like `protocol`, in an object of known size, for counting memory."""
 
     __slots__ = ("transport",)
 
@@ -68,11 +68,11 @@ class SlimEcho(asyncio.Protocol):
 
 
 SLIM_BYTES = -(-sys.getsizeof(SlimEcho()) // 16) * 16
-"""What one takes of the heap, the collector's header included: pymalloc gives multiples of 16 bytes."""
+"""The heap memory of one object, with the collector's header: pymalloc gives multiples of 16 bytes."""
 
 
 class DatagramEcho(asyncio.DatagramProtocol):
-    """`udp`: one callback a datagram."""
+    """`udp`: one callback per datagram."""
 
     transport: asyncio.DatagramTransport
 
@@ -104,7 +104,7 @@ class BufferedEcho(asyncio.BufferedProtocol):
 
 
 async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """`streams`: one coroutine a connection."""
+    """`streams`: one coroutine per connection."""
     try:
         while data := await reader.read(CHUNK):
             writer.write(data)
@@ -116,7 +116,7 @@ async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 async def echo_sock(connection: socket.socket) -> None:
-    """`sock`: one coroutine a connection, no transport."""
+    """`sock`: one coroutine per connection, no transport."""
     loop = asyncio.get_running_loop()
     with connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -181,7 +181,7 @@ async def serve_sock(listener: socket.socket) -> None:
 
 
 def tcp_listener() -> socket.socket:
-    """Its protocol is named, not 0: asyncio sets TCP_NODELAY on what was accepted only then."""
+    """A socket whose protocol is named, not 0: only then asyncio sets TCP_NODELAY on accepted sockets."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(BACKLOG)
@@ -197,7 +197,7 @@ def unix_listener() -> socket.socket:
 
 
 def udp_socket() -> socket.socket:
-    """With room for a datagram of every client: none is sent again when it is lost."""
+    """A socket with room for a datagram of every client, because a lost datagram is not sent again."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -205,13 +205,13 @@ def udp_socket() -> socket.socket:
 
 
 def address(listener: socket.socket) -> dict[str, Any]:
-    """Where the load finds it: a port, or a Unix socket's name."""
+    """The address for the load: a port, or the name of a Unix socket."""
     name = listener.getsockname()
     return {"path": name.decode()} if listener.family == socket.AF_UNIX else {"port": name[1]}
 
 
 LISTENERS = {"unix": unix_listener, "udp": udp_socket}
-"""What a style serves on; the others, a TCP socket."""
+"""The socket of each style that does not serve on TCP."""
 
 STYLES: dict[str, Callable[[socket.socket], Coroutine[Any, Any, None]]] = {
     "protocol": serve_protocol,
@@ -234,7 +234,7 @@ def serve_on_loop(
     loop = contenders.new_loop(contender)
     asyncio.set_event_loop(loop)
     listener.setblocking(False)
-    where = address(listener)  # some loops take the socket over: it has no address afterwards
+    where = address(listener)  # some loops take the socket over, and then it has no address
 
     async def serve() -> None:
         await start(listener)
@@ -245,7 +245,7 @@ def serve_on_loop(
 
 
 def serve_bare(contender: str) -> None:
-    """Serve without Python: the ceiling."""
+    """Serve without Python: this is the ceiling."""
     from proact import _core
 
     listener = tcp_listener()

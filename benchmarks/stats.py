@@ -1,9 +1,9 @@
-"""Owns: what the raw runs say: medians, spreads, and ratios taken within one round. Pure: no clock, no
+"""Owns: the statistics of the raw runs: medians, spreads, and ratios within one round. Pure: no clock, no
 file, no process.
 
-A run is what one contender did in one round of one case: `{"contender", "round", "rate", "cpu_us", ...}`,
-or `{"contender", "round", "error"}`. A machine's speed drifts; the ratio of two contenders in the same
-round, seconds apart, drifts much less. So ratios are taken per round, and it is their median that counts.
+A run is the result of one contender in one round of one case: `{"contender", "round", "rate", "cpu_us",
+...}`, or `{"contender", "round", "error"}`. A machine's speed drifts; the ratio of two contenders in the same
+round, seconds apart, drifts much less. So ratios are taken per round, and their median counts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def ratio(runs: list[Run], contender: str, other: str, key: str) -> Spread | Non
 
 
 def errors(runs: list[Run], contender: str) -> list[str]:
-    """What went wrong for one contender, each message once."""
+    """The error messages of one contender, each once."""
     return list(
         dict.fromkeys(run["error"] for run in runs if run["contender"] == contender and "error" in run)
     )

@@ -1,4 +1,4 @@
-"""Owns: one case as a table, for a terminal and for a Markdown page. The figures are stats.py's."""
+"""Owns: one case as a table, for a terminal and for a Markdown page. stats.py makes the figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def quantity(value: float) -> str:
-    """A figure with three significant digits and a thousand's letter: 84.1 k."""
+    """A figure with three significant digits and a letter for thousands: 84.1 k."""
     letter = ""
     if value >= 1e6:
         value, letter = value / 1e6, " M"
@@ -31,7 +31,7 @@ def times(spread: stats.Spread | None) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of every contender: of its runs' `key`, as it is or as a ratio to the baseline's."""
+    """A column: the `key` of every contender's runs, as it is or as a ratio to the baseline."""
 
     head: str
     key: str
@@ -39,7 +39,7 @@ class Column:
     of_baseline: bool = False
 
     def cell(self, runs: list[stats.Run], name: str) -> str:
-        """What stands in this column for one contender."""
+        """The cell of one contender in this column."""
         if self.of_baseline:
             return times(stats.ratio(runs, name, BASELINE, self.key))
         found = stats.figure(runs, name, self.key)
@@ -51,7 +51,7 @@ def median(spread: stats.Spread) -> str:
 
 
 def compared(head: str, key: str, ratio: str) -> tuple[Column, Column]:
-    """A figure, and beside it how it compares."""
+    """Two columns: a figure, and its ratio to the baseline."""
     return Column(head, key, median), Column(ratio, key, median, of_baseline=True)
 
 
@@ -64,7 +64,7 @@ LATER = (
     Column("p99 µs", "p99_us", median),
     Column("load CPU", "load_busy", lambda spread: f"{spread.median:.0%}"),
 )
-"""What not every kind of case has."""
+"""The columns that not every kind of case has."""
 
 
 def columns(case: dict[str, Any]) -> list[Column]:
@@ -82,7 +82,7 @@ def columns(case: dict[str, Any]) -> list[Column]:
 
 
 def rows(case: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of a case's table, the best contender first, those that failed last."""
+    """Head and body of a case's table: the best contender first, failed ones last."""
     runs, primary = case["runs"], case.get("primary", "rate")
     shown = columns(case)
     head = ["", *(column.head for column in shown)]
@@ -104,7 +104,7 @@ def as_text(case: dict[str, Any]) -> str:
     if "missing" in case:
         return f"{case['title']}  ({case['name']})\n  not measured: {case['missing']}"
     head, body = rows(case)
-    # A failure's message may be long: it has its line to itself and widens no column.
+    # The message of a failure may be long, so it gets its own line and widens no column.
     sound = [row for row in body if row[2]]
     widths = [max(len(row[i]) for row in [head, *sound]) for i in range(len(head))]
     lines = [f"{case['title']}  ({case['name']})"]

@@ -1,9 +1,8 @@
 """Owns: the load on a TLS echo server: many connections on one thread, closed loop, every byte verified.
 
-What load.py's Rust does for plain bytes, in Python's `ssl` with plain non-blocking sockets and epoll: no
-event loop's TLS is on this side. It costs more than the Rust load, so its share of its core is part of the
-result (`load_busy`): where that nears 1, the rate is the load's, and only the server's CPU time per message
-counts.
+It does in Python what load.py's Rust does for plain bytes, with `ssl`, plain non-blocking sockets and epoll:
+no event loop's TLS is on this side. It costs more than the Rust load, so its share of its core is part of the
+result (`load_busy`): near 1, the load limits the rate, and only the server's CPU time per message counts.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from benchmarks import children
 CERTIFICATES = children.ROOT / "tests" / "certificates"
 NAME = "localhost"
 PLACES = 16
-"""Messages that are made beforehand. Neighbours in time and place send different ones."""
+"""The number of messages made beforehand. Neighbours in time and place send different ones."""
 STALL_TIMEOUT = 10.0
 
 
 class LoadError(Exception):
-    """The server did something else than echo."""
+    """The server did something other than echo."""
 
 
 class Connection:
@@ -41,14 +40,14 @@ class Connection:
         self.began = 0
 
     def begin(self) -> bool:
-        """Turn to the next message. Is all of it sent?"""
+        """Begin the next message; return whether all of it is sent."""
         self.place = (self.place + 1) % PLACES
         self.sent = self.received = 0
         self.began = time.monotonic_ns()
         return self.send()
 
     def send(self) -> bool:
-        """Send what the socket takes. Is all of the message sent?"""
+        """Send as much as the socket takes; return whether all of the message is sent."""
         message = memoryview(self.messages[self.place])
         try:
             while self.sent < len(message):
@@ -58,7 +57,7 @@ class Connection:
         return True
 
     def receive(self) -> bool:
-        """Take what has come. Is the whole echo here? Raises LoadError when it is not what was sent."""
+        """Receive what has come; return whether the whole echo is here. Raises LoadError if it is wrong."""
         size = len(self.view)
         try:
             while self.received < size:
@@ -74,7 +73,7 @@ class Connection:
 
 
 def connect(port: int, count: int, size: int) -> list[Connection]:
-    """Open all of them. The server is believed only with a certificate of the test authority."""
+    """Open all connections. The server must have a certificate of the test authority."""
     context = ssl.create_default_context(cafile=CERTIFICATES / "authority.pem")
     messages = [os.urandom(size) for _ in range(PLACES)]
     connections = []
@@ -88,7 +87,7 @@ def connect(port: int, count: int, size: int) -> list[Connection]:
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
-    """Load the server: a report like `_core.echo_load`'s, with `server_cpu_seconds`."""
+    """Load the server; return a report like that of `_core.echo_load`, with `server_cpu_seconds`."""
     pid, size, duration = settings["pid"], settings["size"], settings["duration"]
     connections = connect(settings["port"], settings["connections"], size)
     epoll = select.epoll()

@@ -1,5 +1,5 @@
-"""Owns: the HTTP servers under test, each in a process of its own: `python -m benchmarks.web
-'{"contender": ..., "app": ...}'`. Real servers as a user would start them, on a loop of each contender.
+"""Owns: the HTTP servers under test, each in a separate process: `python -m benchmarks.web '{"contender":
+..., "app": ...}'`. They are real servers, started as a user would, on a loop of each contender.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PACKAGES = {"uvicorn": ("uvicorn", "httptools"), "aiohttp": ("aiohttp",)}
 
 
 def missing(server: str) -> list[str]:
-    """The packages of a server that are not installed here."""
+    """The packages of a server that are missing here."""
     return [name for name in PACKAGES[server] if importlib.util.find_spec(name) is None]
 
 
@@ -57,7 +57,7 @@ async def serve_uvicorn(body: bytes, listener: socket.socket) -> None:
 
 
 async def serve_aiohttp(body: bytes, listener: socket.socket) -> None:
-    # From 3.15 on aiohttp would take aiofastnet's server instead of the loop's, and every loop be the same.
+    # From 3.15 on, aiohttp would use aiofastnet's server instead of the loop's, so all loops would be equal.
     sys.modules["aiofastnet"] = None  # type: ignore[assignment]
     from aiohttp import web
 
@@ -73,7 +73,7 @@ async def serve_aiohttp(body: bytes, listener: socket.socket) -> None:
 
 
 KEPT: list[object] = []
-"""What would end if it were collected."""
+"""Objects that would end if they were collected."""
 
 SERVERS: dict[str, Callable[[bytes, socket.socket], Coroutine[Any, Any, None]]] = {
     "uvicorn": serve_uvicorn,

@@ -1,7 +1,7 @@
 """Owns: the load on one HTTP server: `python -m benchmarks.wrk '{"port": ...}'` verifies answers for a while,
 which also warms the server up, and then runs wrk (https://github.com/wg/wrk) on this core.
 
-wrk is a closed loop on keep-alive connections, as the echo load is. It does not look at bodies, and counts
+wrk is a closed loop on keep-alive connections, like the echo load. It does not look at bodies, and counts
 whole seconds.
 """
 
@@ -24,12 +24,12 @@ INSTALL = "wrk is not installed here: apt-get install wrk (Debian, Ubuntu), then
 
 
 def missing() -> bool:
-    """Is there no wrk on this machine?"""
+    """Whether this machine has no wrk."""
     return shutil.which("wrk") is None
 
 
 def verify(port: int, body: bytes, seconds: float) -> None:
-    """Ask over and over for `seconds`, and look at every answer. Raises OSError when one is wrong."""
+    """Send requests for `seconds`, and check every answer. Raises OSError if one is wrong."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)
     end = time.monotonic() + seconds
     while True:
@@ -43,7 +43,7 @@ def verify(port: int, body: bytes, seconds: float) -> None:
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
-    """Load the server: a report like `_core.echo_load`'s, with `server_cpu_seconds`."""
+    """Load the server; return a report like that of `_core.echo_load`, with `server_cpu_seconds`."""
     pid, port = settings["pid"], settings["port"]
     verify(port, BODIES[settings["body"]], settings["warmup"])
     command = ["wrk", "-t1", f"-c{settings['connections']}", f"-d{max(1, round(settings['duration']))}"]

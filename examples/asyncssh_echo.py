@@ -9,7 +9,7 @@ import proact
 
 class Open(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
-        return False  # nobody has to prove who they are: for an example only
+        return False  # no authentication: for an example only
 
 
 async def greet(process: asyncssh.SSHServerProcess[str]) -> None:

@@ -1,4 +1,4 @@
-"""httpx, and every other client that uses the loop that runs: many requests at once."""
+"""httpx, and every other client that uses the running loop: many requests at once."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""hypercorn: its command knows only its own loops, its function `serve` runs on whatever loop is there."""
+"""hypercorn: its command knows only its own loops, but its function `serve` runs on any running loop."""
 
 import asyncio
 import os

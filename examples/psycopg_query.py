@@ -1,4 +1,4 @@
-"""psycopg 3: rows of PostgreSQL as they come."""
+"""psycopg 3: rows from PostgreSQL as they come."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A test as pytest-asyncio runs it, on proact: conftest.py beside it says so."""
+"""A test that pytest-asyncio runs on proact, because of the hook in conftest.py."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""tornado: an IOLoop is the asyncio loop that runs."""
+"""tornado: its IOLoop uses the running asyncio loop."""
 
 import asyncio
 import os

@@ -1,8 +1,9 @@
-"""Owns: which packages an extra or a dependency group of pyproject.toml stands for. Prints one requirement
-a line.
+"""Owns: the packages of an extra or a dependency group of pyproject.toml. It prints one requirement
+per line.
 
-pip can install a dependency group only since 25.1, and Python 3.11 brings an older one; and `pip install
-.[extra]` would build proact a second time. So the names are resolved here, with the standard library alone:
+pip can install a dependency group only since 25.1, and Python 3.11 brings an older pip. Also, `pip install
+.[extra]` would build proact a second time. So this script resolves the names, with the standard library
+alone:
 
     python scripts/requirements.py cli lab test
 """

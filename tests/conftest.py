@@ -1,11 +1,11 @@
-"""What every behaviour test gets: a loop of each engine, and a watch that fails it when something leaks.
+"""The fixtures of every behaviour test: a loop of each engine, and a watch that fails a test that leaks.
 
     loop        a fresh event loop, closed at the end; the test runs once for every engine
     new_loop    makes more of them: `new_loop()`; those still open at the end are closed
     engine      the engine's name
     unhandled   the errors that reached an exception handler, a log, sys.unraisablehook or
-                threading.excepthook: `take()` those that the test expects, the rest fail it
-    proact      the module, for what only proact has; skips the test on a reference loop
+                threading.excepthook: `take()` the errors that the test expects; all others fail it
+    proact      the module, for features that only proact has; skips the test on a reference loop
 
 An `async def` test runs on its `loop`. At the end of each test, after the loop is closed: no op in flight, no
 task left, the same fds open as before, no thread left, nothing unhandled. The switches PROACT_TEST_LOOP and
@@ -30,7 +30,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from support import leaks, loops
 
-# A shell that starts the tests in the background has this ignored, and each child would inherit that.
+# A shell that starts the tests in the background ignores SIGINT, and each child would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,11 +43,13 @@ def pytest_configure(config):
 
 def pytest_collection_finish(session):
     if loops.REFERENCE == "uvloop":
-        # Its first loop opens what the process keeps for ever; let that not look like the first test's leak.
+        # The first loop opens fds that the process keeps for ever; they must not look like the first test's
+        # leak.
         first = loops.new_event_loop("uvloop")
         first.run_until_complete(asyncio.sleep(0))
         first.close()
-    # Every test ends with a full collection; what exists by now need not be walked each time.
+    # Every test ends with a full collection; freeze the objects that exist now, so that it does not visit
+    # them.
     gc.collect()
     gc.freeze()
 
@@ -84,7 +86,7 @@ def unhandled(request):
     threads = set(threading.enumerate())
     with leaks.Unhandled() as seen:
         yield seen
-        # The traceback of a failed test keeps its sockets alive: what it leaks says nothing more.
+        # The traceback of a failed test keeps its sockets alive, so its leaks tell nothing.
         if request.node.stash.get(failed, True):
             return
         left = [
@@ -99,7 +101,7 @@ def unhandled(request):
 
 
 def pytest_generate_tests(metafunc):
-    # Only here, so that tests which need no loop can be collected without a built proact.
+    # Imported here, so that tests which need no loop can be collected without a built proact.
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", loops.names(), indirect=True)
 

@@ -5,8 +5,8 @@
     python tests/seccomp.py pbuf_ring=EPERM -- command ...   only registering a buffer ring fails
     python tests/seccomp.py waitid=EPERM -- command ...      (not the ring's own op of that name)
 
-The filter is for ever, so it is put on by a process that then becomes the command. x86_64 and aarch64, which
-agree on io_uring's numbers. Sources: seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h,
+A filter can't be removed, so this process installs it and then becomes the command. For x86_64 and aarch64,
+which agree on io_uring's numbers. Sources: seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h,
 linux/io_uring.h, asm/unistd_64.h, asm-generic/unistd.h.
 """
 
@@ -27,7 +27,7 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER = 425, 426, 427
 WAITID = {"x86_64": 247, "aarch64": 95}
 IORING_REGISTER_PBUF_RING = 22
-# Or-ed to the opcode when the ring is meant by its registered index.
+# Or-ed to the opcode if the ring is named by its registered index.
 IORING_REGISTER_USE_REGISTERED_RING = 1 << 31
 
 # Offsets in struct seccomp_data; the low half of an argument comes first on these little-endian machines.
@@ -81,7 +81,7 @@ class Filter(ctypes.Structure):
 
 
 def install(what: str, error: int) -> None:
-    """Refuse `what` with `error` in this process and all it starts, for ever; OSError where it cannot be."""
+    """Refuse `what` with `error` in this process and its children, for ever. Raises OSError if it can't."""
     instructions = program(what, error)
     filter_ = Filter(len(instructions) // 8, instructions)
     libc = ctypes.CDLL(None, use_errno=True)

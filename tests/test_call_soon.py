@@ -12,7 +12,7 @@ variable = contextvars.ContextVar("variable", default="unset")
 
 @pytest.fixture(autouse=True)
 def variable_restored():
-    """Which test runs before another in the same process is up to pytest-xdist."""
+    """pytest-xdist decides which tests share a process, so each of them restores the variable."""
     token = variable.set("unset")
     yield
     variable.reset(token)
@@ -122,7 +122,7 @@ def test_a_cancelled_callback_does_not_run(loop):
     assert not handle.cancelled()
     handle.cancel()
     assert handle.cancelled()
-    handle.cancel()  # twice is harmless
+    handle.cancel()  # a second cancel is harmless
     one_turn(loop)
     assert seen == ["kept"]
 

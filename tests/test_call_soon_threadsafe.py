@@ -101,7 +101,7 @@ def test_on_a_closed_loop_it_is_an_error_and_not_a_crash(new_loop):
 
 
 def test_closing_while_threads_still_call(new_loop):
-    # The wake-up fd is closed under them: each call either works or says that the loop is closed.
+    # The wake-up fd is closed while the threads call: each call either works or says that the loop is closed.
     for _ in range(5):
         loop = new_loop()
         running = threading.Event()
@@ -123,7 +123,7 @@ def test_closing_while_threads_still_call(new_loop):
 
 
 def test_from_a_finaliser_that_runs_inside_the_loop_s_own_calls(loop):
-    # Garbage collection may start inside any allocation of the core's, a lock of its own included: no
+    # A garbage collection may start inside any allocation of the core, also while the core holds a lock: no
     # deadlock.
     calls = 0
 

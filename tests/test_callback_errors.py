@@ -11,7 +11,7 @@ class Oops(Exception):
 
 
 class Fundamental(BaseException):
-    """Neither Exception nor one of the two that stop a loop."""
+    """An exception that is neither an Exception nor one of the two that stop a loop."""
 
 
 def fail(error=Oops):
@@ -86,7 +86,7 @@ def test_system_exit_and_keyboard_interrupt_propagate_and_lose_no_callback(loop,
     assert not loop.is_running()
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
-    # What was ready behind the callback that raised is run by the next run.
+    # The next run executes the callbacks that were ready behind the one that raised.
     (waiting,) = asyncio.all_tasks(loop)
     loop.run_until_complete(waiting)
     assert seen == ["before", *range(10)]
@@ -185,7 +185,7 @@ def test_the_same_callback_may_fail_a_thousand_times(loop, unhandled):
 @pytest.mark.not_on("asyncio", "uvloop", reason="never call connection_lost, but eof_received again")
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_of_two_stops_in_a_row_none_is_lost(loop, kind):
-    # Both are of one turn, and the first is the other's context, as if that had come of a `finally`.
+    # Both are raised in one turn. The first is the context of the second, as if a `finally` had raised that.
     class Stopping(asyncio.Protocol):
         def eof_received(self):
             raise KeyboardInterrupt("the end of the stream")

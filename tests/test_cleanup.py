@@ -1,4 +1,4 @@
-"""Clean-up whose steps fail: the others are carried out all the same, and the error is raised."""
+"""Clean-up with a step that fails: the other steps are carried out, and the error is raised."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ def refuse(*args, **kwargs):
 
 
 class Executor:
-    """One that can't be shut down."""
+    """An executor that can't be shut down."""
 
     submit = shutdown = staticmethod(refuse)
 
@@ -56,7 +56,7 @@ def test_an_interrupt_while_the_loop_closes(engine, proact, monkeypatch):
 
 
 async def test_the_socket_of_a_server_was_closed(loop, proact):
-    # By the program, behind the server's back: closing the server ends the accept that is in flight.
+    # The program closes the socket behind the server's back: closing the server ends the accept in flight.
     listening = socket.create_server(("127.0.0.1", 0))
     server = await loop.create_server(asyncio.Protocol, sock=listening)
     listening.close()

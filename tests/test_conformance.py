@@ -1,6 +1,6 @@
-"""CPython's own asyncio tests: those about the loop on every engine, those of what stands on a loop on two.
+"""CPython's own asyncio tests: the tests of the loop on every engine, the tests of what uses a loop on two.
 
-`make conformance` runs all of them, on the other loops too; tests/conformance/__init__.py says what is run.
+`make conformance` runs all of them, also on the other loops; tests/conformance/__init__.py says what it runs.
 """
 
 import os

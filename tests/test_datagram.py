@@ -42,7 +42,7 @@ def address_of(protocol):
 
 @contextlib.contextmanager
 def full(loop, tmp_path):
-    """(a Unix socket that takes no more, the one that does not read it), connected."""
+    """A connected pair: a Unix socket whose buffer is full, and the other end, which does not read."""
     with peer(str(tmp_path / "far"), socket.AF_UNIX) as far:
         near = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         near.setblocking(False)
@@ -129,7 +129,7 @@ async def test_a_socket_of_one_s_own(loop):
         sock.connect(far.getsockname())
         async with endpoint(loop, sock=sock) as near:
             assert sock.getblocking() is False
-            # Such a one is not held to the address: the socket is.
+            # The program has connected the socket: the endpoint sends to its peer, whatever the address.
             near.transport.sendto(b"hello", ("192.0.2.1", 9))
             assert far.recv(10) == b"hello"
             assert near.transport.get_extra_info("socket").fileno() == sock.fileno()
@@ -205,7 +205,7 @@ async def test_every_size(loop, size):
             near.transport.sendto(data)
             if size or sys.version_info >= (3, 13):
                 assert far.recv(1 << 17) == data
-            # Before 3.13 asyncio sends no empty ones.
+            # Before 3.13, asyncio sends no empty datagrams.
             near.transport.sendto(b"end")
             assert far.recv(10) == b"end"
 
@@ -248,7 +248,7 @@ async def test_what_can_not_be_sent(loop, unhandled):
 
 @pytest.mark.parametrize("address", [None, "text", ("127.0.0.1",), ("127.0.0.1", 1 << 20), (1, 2)])
 async def test_what_is_no_address(loop, unhandled, address):
-    # To send is what such a program does wrong, and asyncio ends the transport.
+    # The program's mistake is to send; asyncio then ends the transport.
     async with endpoint(loop, local_addr=ANY) as near:
         near.transport.sendto(b"data", address)
         problem = unhandled.take_one()
@@ -316,7 +316,7 @@ async def test_limits(loop, high, low, limits):
 
 @pytest.mark.not_on("asyncio", "uvloop", reason="spins until there is room")
 async def test_an_addressee_that_does_not_read_costs_no_time(loop, tmp_path):
-    # Of an unconnected Unix socket poll says that it is writable, whatever becomes of the next datagram.
+    # poll calls an unconnected Unix socket writable even if the next datagram will be refused.
     with peer(str(tmp_path / "far"), socket.AF_UNIX) as far:
         async with endpoint(loop, family=socket.AF_UNIX, local_addr=str(tmp_path / "near")) as near:
             count = 0
@@ -324,7 +324,7 @@ async def test_an_addressee_that_does_not_read_costs_no_time(loop, tmp_path):
                 near.transport.sendto(b"%d" % count, far.getsockname())
                 count += 1
             used = []
-            for _ in range(3):  # a virtual machine may charge to this process what it gave to another
+            for _ in range(3):  # a virtual machine may charge another process's time to this one
                 before = time.process_time()
                 await asyncio.sleep(0.1)
                 used.append(time.process_time() - before)
@@ -439,7 +439,7 @@ async def test_pausing(loop):
 
 
 async def test_a_flood_does_not_starve_the_others(loop):
-    # Each datagram is answered by two of its own: the socket is readable for ever.
+    # The protocol answers each datagram by two to itself, so the socket is readable for ever.
     class Flood(Datagrams):
         def datagram_received(self, data, addr):
             self.datagrams = [(data, addr)]
@@ -548,7 +548,7 @@ async def test_the_protocol_runs_in_the_context_of_the_transport(loop):
     if loops.REFERENCE != "asyncio":
         assert seen == ["endpoint"] * 3
     else:
-        # The last is called in the context of whoever closed it.
+        # The last method is called in the context of the code that closed the transport.
         assert seen[:2] == ["endpoint"] * 2
 
 

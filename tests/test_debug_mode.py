@@ -1,4 +1,4 @@
-"""Debug mode: what the loop checks only when it is asked to."""
+"""Debug mode: the checks that the loop makes only on request."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ async def coroutine_function():
 
 
 def slow_ones(caplog):
-    """The messages of slow callbacks since it was asked last."""
+    """The messages about slow callbacks since the last call."""
     messages = [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
     caplog.clear()
     return messages
@@ -61,7 +61,7 @@ def test_a_slow_step_of_a_task_names_the_task(loop, caplog):
 
 
 def assert_told(caplog):
-    """Of the one protocol that dawdled; a busy machine may make a step of the test's own task slow."""
+    """The message about the slow protocol. A busy machine may make a step of the test's task slow, too."""
     (message,) = [message for message in slow_ones(caplog) if not message.startswith("Executing <Task")]
     assert message.startswith("Executing <")
     assert re.search("transport|protocol|connection_made", message, re.IGNORECASE)
@@ -108,7 +108,7 @@ async def test_a_slow_protocol_is_told_of_too(loop, caplog, slow):
     loop.slow_callback_duration = 0.05
     with peers.pair() as (near, far):
         _, protocol = await loop.create_connection(lambda: dawdler(Dawdler, loop, slow), sock=near)
-        # Not more than the kernel takes once there is room: `resume_writing` then comes of a completion.
+        # Not more than the kernel takes once there is room, so that a completion calls `resume_writing`.
         loop.call_soon(protocol.transport.write, bytes(1 << 20))
         await loops.turns()
         assert len(await heard(loop, far, 1 << 20)) == 1 << 20
@@ -250,8 +250,8 @@ def test_an_error_says_where_the_callback_was_scheduled(loop, unhandled):
 
 
 def test_traffic_in_debug_mode(loop):
-    # Debug takes other paths through callbacks and transports; real traffic shows that they lead to the same
-    # end.
+    # Debug mode takes other paths through callbacks and transports. Real traffic shows that they have the
+    # same end.
     async def main():
         async def echo(reader, writer):
             while data := await reader.read(65536):

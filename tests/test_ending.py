@@ -1,4 +1,13 @@
-"""What ends while something else goes on: objects while an exception is on its way, threads at exit."""
+"""What ends while something else goes on: objects while an exception is set, threads while the interpreter
+exits.
+
+The first table has functions that make an object. A worked row, `stream`: it makes a transport and returns it
+with the socket at the other end, which has to stay open. The test puts the transport alone into a list, and
+`drop_while_raising` takes it out of the list in an expression that then raises KeyError. So the transport's
+destructor runs while that KeyError is set, and the KeyError has to come out unchanged.
+
+The second table, STATES, has the states of a daemon thread's loop; programs/daemon_at_exit.py explains one.
+"""
 
 import asyncio
 import gc
@@ -15,7 +24,7 @@ from support import children, leaks, loops, peers, tls
 
 
 def drop_while_raising(box):
-    """The last reference to what is in the box goes while an exception passes by."""
+    """Drop the last reference to the object in the box while an exception is set."""
     mine = KeyError("mine")
 
     def raises():
@@ -28,7 +37,7 @@ def drop_while_raising(box):
     assert mine.__context__ is None
 
 
-# What is made: the object, and what has to stay open (or alive) meanwhile.
+# Each returns an object, and what has to stay open (or alive) meanwhile.
 
 
 async def stream(loop):
@@ -217,7 +226,7 @@ async def test_code_of_the_program_that_fails_meanwhile(loop, unhandled, how):
 
 
 async def test_an_operation_that_fails_beside_another(loop):
-    # gather() raises the error of one, and the other goes while that is on its way.
+    # gather() raises the error of one operation, and the other one is dropped while the error is set.
     for _ in range(20):
         near, far = socket.socketpair()
         dead = socket.socket()

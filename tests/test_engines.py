@@ -1,4 +1,4 @@
-"""Which engine runs, who decides it, and what the loop reports of itself."""
+"""Which engine runs, what decides it, and what the loop reports about itself."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ NAMES = ("io_uring", "epoll", "poll", "select")
 
 @pytest.fixture
 def chosen(proact, monkeypatch):
-    """The environment without a choice of its own, to be set by the test."""
+    """The environment without an engine choice; the test sets one."""
     monkeypatch.delenv("PROACT_ENGINE", raising=False)
     return lambda name: monkeypatch.setenv("PROACT_ENGINE", name)
 
@@ -110,7 +110,7 @@ async def test_stats_count_what_happens(proact, loop):
         waiting = loop.stats()
         assert waiting["in_flight"] == before["in_flight"] + 1
         assert waiting["in_flight_max"] >= waiting["in_flight"]
-        # Once is enough, unless another process has the core for as long as the loop would wait.
+        # One try is enough, unless another process has the core for as long as the loop would wait.
         while loop.stats()["wait_seconds"] - before["wait_seconds"] < 0.015:
             await asyncio.sleep(0.02)
         far.send(b"x")
@@ -131,13 +131,12 @@ async def test_an_idle_loop_makes_no_system_calls(proact, loop):
     await asyncio.sleep(0.005)
     before = loop.stats()["syscalls"]
     await asyncio.sleep(0.1)
-    # To wait, and to wake up: not a poll every millisecond.
+    # The calls to wait and to wake up; a poll every millisecond would be more.
     assert loop.stats()["syscalls"] - before <= 10
 
 
 async def test_more_connections_than_ring_buffers(proact, loop):
-    # Whoever runs out of receive buffers waits a turn and loses nothing; other engines have none to run out
-    # of.
+    # A ring that runs out of receive buffers waits a turn and loses nothing; other engines can't run out.
     from support.protocols import Recorder, serving
 
     count, size = 300, 30_000

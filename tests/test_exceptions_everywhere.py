@@ -1,10 +1,30 @@
-"""Wherever the loop calls the program's code, that code may raise. One table: a row for each such place.
+"""The loop calls the program's code in many places, and that code may raise. `table()` has a row for each
+place.
 
-Each row runs with an ordinary exception and with one that stops a loop. Whatever is raised, once, is
-reported once (or comes out where the program called, as asyncio has it); what stops a loop leaves
-`run_forever`, which can be called again, and what was under way then goes on to its end. Each time another
-connection beside it goes on, the one concerned is told of its loss exactly once, and (what every test here
-is watched for) nothing is left.
+The code raises once. Each row runs with an ordinary exception (`Oops`) and with one that stops a loop. The
+test checks that
+
+- the exception is reported once, or the program's own call raises it, as on asyncio;
+- an exception that stops a loop leaves `run_forever`, and a second run completes the work that was under way;
+- another connection is not disturbed, and the protocol concerned hears of its loss exactly once;
+- nothing is left (as after every test: conftest.py).
+
+A worked row:
+
+    place("tcp Protocol.data_received", stream, "tcp", Recorder, "data_received",
+          message="protocol.data_received() call failed", handler=True)
+
+1. The place is `data_received` of a protocol over TCP; its name is the id of the test.
+2. `stream` is the scenario: the test calls `stream(stage, "tcp", Recorder, "data_received")`. It connects a
+   Recorder whose `data_received` raises after it has recorded its first call (`Stage.raising`). The peer
+   sends 4 bytes and closes.
+3. With `Oops`, the error ends the connection: the scenario checks that `connection_lost` got it, and the test
+   that the exception handler got it once, with `message` in its text.
+4. With `KeyboardInterrupt`, the exception leaves `run_forever` (`finish` catches it there and runs the loop
+   again). The connection goes on: the scenario checks that the protocol has all 4 bytes.
+5. `handler=True` adds the row "handler of tcp Protocol.data_received". There `data_received` raises `Oops`,
+   and the exception handler that is told of it raises `KeyboardInterrupt`.
+6. `how` is left at "reported". With "raised", the program's own call raises the exception instead.
 """
 
 import asyncio
@@ -36,7 +56,7 @@ class Oops(Exception):
 
 
 class Stage:
-    """The loop of a test, and code of the program's that raises `first` there, once."""
+    """The loop of a test, and the program's code, which raises `first` once."""
 
     def __init__(self, loop, error, by_handler):
         self.loop = loop
@@ -57,7 +77,7 @@ class Stage:
             raise self.first
 
     def raising(self, kind, method, after=0):
-        """A protocol that does what `kind` does, and then raises in `method`, after `after` calls."""
+        """A protocol that acts like `kind`, but raises at the end of `method`, after `after` calls."""
         calls = 0
 
         def overriding(protocol, *args):
@@ -82,13 +102,13 @@ class Stage:
 
     @contextlib.contextmanager
     def caught(self):
-        """What is called here raises it."""
+        """The code inside raises the exception."""
         with pytest.raises(type(self.exception)) as caught:
             yield
         assert caught.value is self.exception
 
     def ends(self):
-        """Whether it was an error that ends a connection."""
+        """Whether the exception is one that ends a connection."""
         return isinstance(self.first, Exception)
 
 
@@ -115,7 +135,7 @@ async def stream(stage, over, kind, method, size=4, after=0):
 
 
 async def paused(stage, over, kind, method):
-    """What was held back while the protocol had paused is delivered, whatever of it raises."""
+    """The bytes that were held back during a pause are all delivered, even if one delivery raises."""
     made = stage.raising(kind, method)
     async with OVER[over](stage.loop, lambda: Recorder(stage.loop), made) as (peer, user):
         user.transport.pause_reading()
@@ -138,7 +158,7 @@ async def flow(stage, over, method, closing=False):
     async with OVER[over](stage.loop, lambda: Recorder(stage.loop), made) as (peer, user):
         peer.transport.pause_reading()
         user.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        # Not from here, for pause_writing is called by the write.
+        # Not from here: the write itself calls pause_writing, which may raise KeyboardInterrupt in this task.
         stage.loop.call_soon(user.transport.write, data[:-1])
         stage.loop.call_soon(user.transport.write, data[-1:])
         if closing:
@@ -334,7 +354,7 @@ async def child(stage, method):
 
 
 async def server_factory(stage, create, connect):
-    """The connection is closed rather than left hanging; the next is served."""
+    """The connection whose factory failed is closed, not left hanging, and the next one is served."""
     made = functools.partial(stage.make, Echo)
     server = await create(stage.loop, made)
     try:
@@ -466,8 +486,8 @@ async def fileno(stage, method):
 class Place(NamedTuple):
     name: str
     scenario: object
-    # "reported", through the exception handler; "raised" to who called; "unraisable", where neither is
-    # possible.
+    # Where the exception goes: "reported" to the exception handler, "raised" by the program's own call, or
+    # "unraisable" if neither is possible.
     how: str = "reported"
     message: str = ""
     by_handler: bool = False
@@ -477,7 +497,7 @@ def place(name, scenario, *args, how="reported", message="", handler=False, **op
     bound = functools.partial(scenario, **options)
     made = [Place(name, lambda stage: bound(stage, *args), how, message)]
     if handler:
-        # Once more, with an exception handler that raises in its turn.
+        # The second row: the exception handler raises, too.
         made.append(made[0]._replace(name=f"handler of {name}", by_handler=True))
     return made
 
@@ -533,7 +553,7 @@ def table():
 
 
 def finish(loop, coroutine):
-    """Run to its end what a KeyboardInterrupt or SystemExit may leave halfway; those that came."""
+    """Run a coroutine to its end, through each KeyboardInterrupt or SystemExit; return those that came."""
     task = loop.create_task(coroutine)
     came = []
     while not task.done():
@@ -547,7 +567,7 @@ def finish(loop, coroutine):
 
 
 def cases():
-    """Each row with what it may meet; handlers only with what stops a loop: asyncio sees to the others."""
+    """Each row with its exceptions. A handler only raises those that stop a loop: asyncio catches others."""
     for row in table():
         errors = (KeyboardInterrupt,) if row.by_handler else (Oops, KeyboardInterrupt)
         for error in errors if row.name not in CALLBACKS else (Oops, *STOPS):

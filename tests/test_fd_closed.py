@@ -1,5 +1,5 @@
-"""An fd that is closed behind the loop's back, or inside its own callback: nothing hangs, and what arrives
-for the next file of that number reaches nobody else.
+"""An fd that is closed behind the loop's back, or inside its own callback: nothing hangs, and data that
+arrives for the next file with that number reaches nothing else.
 
     whose fd                    what becomes of it
     a transport's               it stays open until the transport is closed: `sock.close()` only marks it
@@ -17,7 +17,7 @@ from support.protocols import Datagrams, Recorder
 
 
 def take(number):
-    """A connected pair, the first of which has this fd number."""
+    """A connected pair; the first socket has this fd number."""
     near, far = socket.socketpair()
     if near.fileno() != number:
         fd = os.dup2(near.fileno(), number, inheritable=False)
@@ -53,14 +53,14 @@ async def test_a_transport_s(loop, kind):
         assert far.recv(10) == b"out"
         protocol.transport.close()
         assert await protocol.lost is None
-        # And now its end is seen.
+        # Now the peer sees the end.
         if kind == "stream":
             assert far.recv(10) == b""
 
 
 @pytest.mark.parametrize("way", ["close", "abort"])
 async def test_a_transport_s_after_its_end(loop, way):
-    # What has taken the number meanwhile stays open.
+    # A file that has taken the number meanwhile stays open.
     sock, far = socket.socketpair()
     with far:
         _, protocol = await loop.create_unix_connection(lambda: Recorder(loop), sock=sock)
@@ -199,7 +199,7 @@ async def test_closing_a_transport_in_its_own_callback(loop, way):
 
 
 def syscalls(loop):
-    """What the loop's engine has made; a reference loop can't tell."""
+    """The number of epoll sets made anew; a reference loop can't tell."""
     return loop.stats()["syscalls"] if hasattr(loop, "stats") else 0
 
 
@@ -214,7 +214,7 @@ async def test_closed_while_it_is_watched_and_a_duplicate_lives(loop):
 
 
 async def closed_while_a_duplicate_lives(loop, way):
-    """A forked child, or `dup`, keeps the file open: what arrives there wakes nobody here."""
+    """A forked child, or `dup`, keeps the file open: data that arrives there wakes nothing here."""
     near, far = socket.socketpair()
     near.setblocking(False)
     number = near.fileno()

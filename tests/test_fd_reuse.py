@@ -1,8 +1,8 @@
-"""The same fd number, another file: nothing meant for the one may reach the other.
+"""An fd number that is used again for another file: nothing meant for one file may reach the other.
 
-The kernel gives the lowest free number, so closing and opening comes back to the same number at once. An
-engine that keeps interest registered, or has an op in flight, under a number would deliver the past to the
-present.
+The kernel gives out the lowest free number, so a close and an open return to the same number at once. An
+engine that keeps interest registered, or an op in flight, under the number would deliver old events to the
+new file.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ async def test_readers_see_only_their_own_data(loop):
             near.setblocking(False)
             got = loop.create_future()
             loop.add_reader(near, lambda near=near, got=got: got.done() or got.set_result(near.recv(64)))
-            # Every third is closed with its data unread, every other third without any: both leave something
-            # behind.
+            # Every third one is closed with its data unread, every other third without data: both leave
+            # something behind.
             expected = b"%d" % number
             if number % 3 != 1:
                 far.send(expected)
@@ -35,12 +35,12 @@ async def test_readers_see_only_their_own_data(loop):
             assert loop.remove_reader(near) is True
             if number % 3:
                 got.cancel()
-    # Otherwise nothing was reused, and nothing tested.
+    # Otherwise no number was reused, and the test would show nothing.
     assert len(numbers) < 20
 
 
 async def test_a_reader_removed_in_the_turn_its_data_arrives(loop):
-    # The event may already be on its way when the callback is removed and the number has another owner.
+    # The event may already be on its way when the callback is removed and the number gets another owner.
     stale = []
     for _ in range(300):
         near, far = socket.socketpair()
@@ -91,7 +91,7 @@ async def test_sock_recv_cancelled_and_its_number_reused_at_once(loop):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert not task.done()
-            # The data comes when the receive is being cancelled: it belongs to this socket or to nobody.
+            # The data comes while the receive is cancelled: it belongs to this socket or to nothing.
             if number % 2:
                 far.send(b"old %d" % number)
             task.cancel()

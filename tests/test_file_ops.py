@@ -1,4 +1,4 @@
-"""Files at an offset on the loop: ops of a ring, threads elsewhere, and the same to whoever awaits them."""
+"""Files at an offset on the loop: ops on a ring, threads on other engines, with equal results."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(bool(loops.REFERENCE), reason="asyncio has no fi
 
 
 def is_held(buffer):
-    """Whether somebody has it exported: then it can't be resized."""
+    """Whether the buffer is exported: then it can't be resized."""
     try:
         buffer.append(0)
     except BufferError:

@@ -1,4 +1,4 @@
-"""fork with a loop in hand: the child is told, the parent goes on as if nothing had happened."""
+"""fork while a loop exists: the child gets errors, the parent continues undisturbed."""
 
 import pytest
 from support import children, loops

@@ -30,7 +30,7 @@ def test_a_seed_is_a_sequence():
 
 
 class Forgetful(asyncio.SelectorEventLoop):
-    """Takes ten bytes of a socket more than it gives, once they are many."""
+    """A faulty receive: it loses ten bytes when many arrive."""
 
     async def sock_recv(self, sock, count):
         data = await super().sock_recv(sock, count)

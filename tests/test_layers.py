@@ -1,4 +1,4 @@
-"""Dependencies point one way: driver <- core <- python/proact, and there in the order of LAYERS."""
+"""Dependencies point one way: driver <- core <- python/proact; in python/proact in the order of LAYERS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "proact"
 
-# A layer may import those before it, and itself.
+# A layer may import itself and the layers before it.
 LAYERS = ["_core", "tls", "signals", "subprocesses", "choice", "loop", "runner", "lab", "cli"]
 
 
@@ -21,7 +21,7 @@ def layer_of(path: Path) -> str | None:
 
 
 def imported(path: Path) -> set[str]:
-    """The layers that a file imports when it runs, however spelled; what is for types does not count."""
+    """The layers that a file imports at run time, in any spelling; imports for types only don't count."""
     package = ("proact", *path.relative_to(PACKAGE).parts[:-1])
     found = set()
     tree = ast.parse(path.read_text())

@@ -1,7 +1,8 @@
-"""Locked memory, of which an ordinary user has little, over all processes: loops are small, `auto` has
-another engine when there is no room for a ring, and an engine asked for by name says what to raise.
+"""Locked memory is scarce for an ordinary user, and shared by all of the user's processes. So loops are
+small, `auto` has another engine if there is no room for a ring, and `io_uring` asked for by name says which
+limit to raise.
 
-Each case runs as a user that nobody else is, so that no other process shares the room.
+Each case runs as a user of its own, so that no other process shares the limit.
 """
 
 import errno
@@ -29,7 +30,7 @@ def ring():
 
 
 def tell(limit, *arguments, **environment):
-    """What tests/programs/little_memory.py tells as a new user with `limit` bytes."""
+    """The report of tests/programs/little_memory.py as a new user with `limit` bytes."""
     output = children.output(
         "little_memory.py", str(next(USERS)), str(limit), *map(str, arguments), **environment
     )
@@ -66,7 +67,7 @@ def test_an_engine_asked_for_by_name_says_what_to_raise(way):
     assert code == errno.ENOMEM
     for part in ("ulimit -l", "LimitMEMLOCK", "32 KiB"):
         assert part in text
-    # The others need none.
+    # The other engines need no locked memory.
     assert tell(0, 1, "poll")["engines"] == ["poll"]
 
 

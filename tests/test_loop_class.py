@@ -1,4 +1,4 @@
-"""What programs do with a loop's class and attributes: make it, derive from it, set what asyncio has."""
+"""What programs do with a loop's class and attributes: make it, derive from it, set asyncio's attributes."""
 
 import asyncio
 import contextvars
@@ -92,7 +92,7 @@ async def test_a_slow_callback_and_a_whole_number(loop, caplog):
     assert "seconds" in caplog.text
 
 
-# Tasks: the exact calls that a factory sees are asyncio's.
+# A task factory sees exactly the calls that asyncio makes.
 
 CONTEXT = contextvars.copy_context()
 KEYWORDS = [
@@ -112,7 +112,7 @@ KEYWORDS = [
 
 
 def recorded(loop, way, keywords, factory, debug):
-    """What the factory was called with, if there is one, and what came of the call."""
+    """The arguments of the call of the factory, if there is one, and the outcome."""
     calls = []
 
     def record(*args, **kwargs):
@@ -146,7 +146,7 @@ def recorded(loop, way, keywords, factory, debug):
         loop.set_debug(False)
         coroutine.close()
     if outcome and isinstance(outcome, tuple) and "context" not in keywords:
-        outcome = outcome[:2]  # of each its own
+        outcome = outcome[:2]  # the rest differs between the loops
     return calls, outcome
 
 
@@ -187,7 +187,7 @@ NAME = contextvars.ContextVar("NAME", default="outside")
 
 
 async def test_transports_are_made_in_a_context(loop, proact):
-    # Python 3.15 says which: that of create_connection, or that of the server.
+    # Python 3.15 defines the context: the one of create_connection, or the one of the server.
     context = contextvars.copy_context()
     context.run(NAME.set, "inside")
     seen = []

@@ -1,7 +1,7 @@
-"""Python has no memory: an operation raises `MemoryError`, or the exception handler is told. Nothing panics,
-and the loop goes on.
+"""When Python has no memory, an operation raises `MemoryError`, or the exception handler is called. Nothing
+panics, and the loop continues.
 
-A program of its own tries it, for each operation with one allocation after the other: programs/no_memory.py.
+A separate program lets one allocation of each operation fail after the other: programs/no_memory.py.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ pytest.importorskip("_testcapi", reason="this Python is built without what makes
     reason="CPython 3.12 and 3.13 crash then by themselves, under asyncio's loop too",
 )
 @pytest.mark.skipif(bool(loops.REFERENCE), reason="of proact's engines")
-# The others have all of Python's objects in common with epoll.
+# The other engines use the Python objects that epoll uses.
 @pytest.mark.parametrize("name", ["io_uring", "epoll"])
 def test_operations(name):
     if reason := loops.unavailable(name):

@@ -1,8 +1,16 @@
 """The order of execution, found by hypothesis against a model of ten lines.
 
 The model is asyncio's turn: first the callbacks that were ready when the turn began, then the timers that are
-due, by deadline and then by age; what they schedule waits for the next turn. Deadlines are seconds ago or
-hours ahead, so that nothing depends on how fast the machine is.
+due, by deadline and then by age. Callbacks that these schedule wait for the next turn. Deadlines are seconds
+ago or hours ahead, so nothing depends on the speed of the machine.
+
+A callback has a number and does one action, a pair (kind, value). A worked sequence of rules:
+
+1. `call_soon(("overdue", 3))`: callback 0 is ready. Its action schedules a timer that was due 3 seconds ago.
+2. `run(1)`: one turn. Callback 0 runs and schedules timer 1. Expected so far: [0].
+3. `run(1)`: timer 1 is due, so it runs. Expected: [0, 1].
+
+After each rule, the numbers that the loop ran have to equal the numbers that the model expects.
 """
 
 import pytest
@@ -17,12 +25,12 @@ from hypothesis.stateful import (
 )
 from support import loops
 
-# Equal deadlines are left out on asyncio, whose heap is not stable.
+# asyncio's heap is not stable, so on asyncio no two deadlines are equal.
 STABLE = loops.REFERENCE != "asyncio"
 AGO = st.integers(1, 1000)
 INDEX = st.integers(0, 1_000_000)
 
-# What a callback does besides noting that it ran.
+# The action of a callback, besides noting that it ran.
 ACTION = st.one_of(
     st.just(("nothing", 0)),
     st.tuples(st.just("soon"), st.just(0)),
@@ -51,7 +59,7 @@ class Turns(RuleBasedStateMachine):
         self.loop.close()
 
     def deadline(self, ago):
-        """A deadline that long ago; on a loop without a stable order one that nobody else has."""
+        """A deadline that long ago; on a loop without a stable order, one that no other timer has."""
         while not STABLE and ago in self.agos:
             ago += 1
         self.agos.add(ago)

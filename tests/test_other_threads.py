@@ -1,4 +1,4 @@
-"""Finalisers run in whatever thread the collector does: what they end there is ended in the loop's thread."""
+"""The collector runs finalisers in any thread: what they end is then ended in the loop's thread."""
 
 import asyncio
 import contextlib
@@ -13,18 +13,18 @@ from support.protocols import Recorder
 
 
 class Closes:
-    """Closes something when it is collected, as `StreamWriter` and many a client do."""
+    """Closes something when it is collected, as `StreamWriter` and many clients do."""
 
     def __init__(self, close):
         self.close = close
-        self.itself = self  # only the collector finds it
+        self.itself = self  # a cycle, so that only the collector frees it
 
     def __del__(self):
         self.close()
 
 
 async def collected_elsewhere(loop, close):
-    """Have it collected by another thread, while the loop sleeps in its engine."""
+    """Collect it in another thread, while the loop sleeps in its engine."""
     gc.disable()
     try:
         Closes(close)
@@ -45,7 +45,7 @@ async def collected_elsewhere(loop, close):
 @pytest.mark.parametrize("kind", ["stream", "tls", "datagram", "read pipe", "write pipe"])
 async def test_a_transport_is_closed(loop, kind, end):
     if kind == "read pipe" and end == "abort":
-        end = "close"  # it has no other
+        end = "close"  # it has no other way to end
     protocol = Recorder(loop)
     with contextlib.ExitStack() as ends:
         if kind == "stream":
@@ -101,3 +101,17 @@ async def test_a_watch_is_removed(loop, side):
         await loops.turns()
         assert called == []
         assert getattr(loop, f"remove_{side}")(near) is False
+
+
+async def test_an_operation_leaves_the_engine(loop):
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        before = loop.stats()["slots"]
+        receiving = loop.sock_recv(near, 1)
+        receiving.send(None)  # to its first pause, as a task would
+        assert loop.stats()["slots"] == before + 1
+        await collected_elsewhere(loop, receiving.close)
+        async with asyncio.timeout(peers.PATIENCE):
+            while loop.stats()["slots"] != before:
+                await loops.turns()

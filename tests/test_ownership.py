@@ -1,6 +1,6 @@
-"""Who owns an fd, and what a program may hang on a transport.
+"""The owner of an fd, and the attributes that a program may set on a transport.
 
-A transport that is collected gives its fd's number back; what was accepted is closed once, whatever the
+A transport that is collected frees its fd's number; an accepted fd is closed once, whatever the
 factory does; a transport has attributes, overrides, weak references and a hash like any object.
 """
 
@@ -28,7 +28,7 @@ TRANSPORTS = (stream, over_tls, datagrams, read_pipe, write_pipe)
 
 
 async def closed(number):
-    """Until the fd is closed."""
+    """Wait until the fd is closed."""
     async with asyncio.timeout(peers.PATIENCE):
         with contextlib.suppress(OSError):
             while os.fstat(number):
@@ -60,7 +60,7 @@ async def test_a_collected_transport_frees_its_number(loop, make, thread):
                 gc.collect()
             await closed(number)
         far.close()
-        # The next of that number is nobody else's.
+        # The next file with that number belongs to nothing else.
         near, far = socket.socketpair()
         with near, far:
             near.setblocking(False)
@@ -86,7 +86,7 @@ def only_raise(server):
 @pytest.mark.parametrize("act", [asyncio.Server.close, close_twice, close_and_raise, only_raise])
 @pytest.mark.not_on("asyncio", "uvloop", reason="leave it open, for the garbage collector to find")
 async def test_what_was_accepted_is_closed_once(loop, unhandled, act):
-    # A file takes each number that becomes free, at once: a second close would hit that one.
+    # A file takes each number as soon as it is free: a second close would hit that file.
     kept, asked = [], loop.create_future()
 
     class Guarded(Recorder):

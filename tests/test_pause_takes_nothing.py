@@ -1,7 +1,7 @@
-"""After pause_reading() the loop takes nothing out of the socket: it may be handed over to somebody else.
+"""After pause_reading() the loop takes nothing out of the socket, so the program may hand the socket over.
 
-A duplicate of the fd stands for the new owner. What the loop had taken before the pause is the protocol's: it
-comes with resume_reading(), and before all else.
+A duplicate of the fd stands for the new owner. Bytes that the loop took before the pause belong to the
+protocol: they come with resume_reading(), before everything else.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Pausing(Recorder):
 
 
 class PausingBuffered(Buffered):
-    """The same, in buffer_updated."""
+    """Pauses after `after` bytes, in buffer_updated, and calls `then` at once."""
 
     def __init__(self, loop):
         super().__init__(loop)
@@ -50,7 +50,7 @@ async def handed_over(loop, kind, make=Pausing):
             try:
                 yield client, far, duplicate
             finally:
-                # It shares the file with the transport, which is non-blocking.
+                # It shares the file with the transport, so it is non-blocking too.
                 duplicate.setblocking(False)
                 if not client.lost.done():
                     client.transport.abort()
@@ -171,7 +171,8 @@ def test_on_a_ring_without(new_loop, engine, monkeypatch, denied):
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_what_arrived_in_pieces_is_delivered_whole(loop, kind):
-    # As one receive of asyncio's: a protocol that pauses in its first data_received leaves nothing behind.
+    # One delivery, as from one receive on asyncio: a protocol that pauses in its first data_received has all
+    # bytes.
     pieces = []
 
     class Pieces(Recorder):

@@ -1,4 +1,4 @@
-"""connect_read_pipe and connect_write_pipe: pipes, FIFOs, terminals, sockets, and what is none of them."""
+"""connect_read_pipe and connect_write_pipe: pipes, FIFOs, terminals, sockets, and files of other kinds."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ def sockets():
 
 
 def drain(fd):
-    """What is there to be read now."""
+    """The bytes that can be read now."""
     os.set_blocking(fd, False)
     data = bytearray()
     with contextlib.suppress(BlockingIOError):
@@ -116,7 +116,7 @@ async def test_a_terminal_that_hangs_up(loop):
         os.write(slave, b"line\n")
         assert await protocol.received(5) == b"line\n"
         os.close(slave)
-        # EIO, which asyncio keeps out of the exception handler.
+        # EIO: asyncio does not report it to the exception handler.
         assert (await protocol.lost).errno == 5
         assert "eof_received" not in protocol.calls
 
@@ -273,7 +273,7 @@ async def test_what_is_written_leaves_at_once_and_in_order(loop, kind):
         transport.writelines([b"lines ", b"of it"])
         assert transport.get_write_buffer_size() == 0
         expected, arrived = b"bytes bytearray memoryview lines of it", b""
-        while len(arrived) < len(expected):  # a terminal hands over by and by
+        while len(arrived) < len(expected):  # a terminal hands the bytes over in parts
             await asyncio.sleep(0.01)
             arrived += drain(far)
         assert arrived == expected

@@ -1,4 +1,4 @@
-"""add_reader and add_writer: level-triggered callbacks for one's own file descriptors."""
+"""add_reader and add_writer: level-triggered callbacks for the program's own file descriptors."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ async def test_fires_again_while_there_is_data_left(loop):
         os.write(writing, b"level")
         await until(lambda: len(seen) == 5)
         await asyncio.sleep(0.01)
-        # Once a byte and no more: a spurious call would have raised BlockingIOError.
+        # Exactly one call per byte: a spurious call would have raised BlockingIOError.
         assert seen == [b"l", b"e", b"v", b"e", b"l"]
         assert loop.remove_reader(reading)
 
@@ -35,7 +35,7 @@ async def test_fires_on_and_on_while_nobody_reads(loop):
         loop.add_reader(near, calls.append, None)
         far.send(b"x")
         await until(lambda: len(calls) >= 20)
-        # Once a turn, not several times: each call must be able to take the data away from the next.
+        # One call per turn: each call must be able to take the data that would cause the next one.
         turns = len(calls)
         await asyncio.sleep(0)
         assert len(calls) - turns <= 2
@@ -61,7 +61,7 @@ async def test_takes_an_fd_or_an_object_with_one(loop, kind):
         loop.add_reader(near if kind == "object" else near.fileno(), calls.append, None)
         far.send(b"x")
         await until(lambda: calls)
-        # What was added as one can be removed as the other: it is the same fd.
+        # A reader added by its socket can be removed by its number, and vice versa: it is the same fd.
         assert loop.remove_reader(near.fileno() if kind == "object" else near) is True
 
 
@@ -221,7 +221,7 @@ async def test_reader_and_writer_of_one_fd_are_two(loop):
         assert reads == []
         far.send(b"ab")
         await until(lambda: len(reads) == 2)
-        # Each goes without the other.
+        # Removing one leaves the other.
         assert loop.remove_reader(near) is True
         before = len(writes)
         await until(lambda: len(writes) > before)
@@ -385,7 +385,7 @@ async def test_a_socket_that_is_removed_and_closed_is_gone_at_once(loop):
 
 @pytest.mark.not_on("asyncio", "uvloop", reason="hold it in other ways")
 async def test_a_callback_whose_end_runs_python(loop):
-    # It uses the loop when it is dropped, which is while it is being replaced or removed.
+    # The object uses the loop when it is dropped, that is, while it is replaced or removed.
     class Ends:
         def __call__(self):
             pass

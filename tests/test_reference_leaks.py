@@ -1,7 +1,12 @@
-"""Reference leaks: what is repeated leaves no object behind, and none of it waits for the cycle collector.
+"""Reference leaks: repeating a scenario leaves no object behind, and no object waits for the cycle collector.
 
-Objects that the collector knows are counted by type. The native ones are counted besides by the references to
-their classes, of which each instance holds one: handles are freed as often as they are made.
+Objects that the collector knows are counted by type. Native objects are also counted by the references to
+their classes, because each instance holds one: handles are freed as often as they are made.
+
+A worked scenario, `tcp`: a client and an echo server connect, exchange 5 and 100,000 bytes, and close. The
+test runs it WARM times to fill caches. Then it runs it ROUNDS times with the collector off. If it leaked one
+object a round, there would be ROUNDS more of that type. A batch may still fill caches, so the test fails only
+if each of BATCHES batches leaves something.
 """
 
 from __future__ import annotations
@@ -20,9 +25,7 @@ import pytest
 from support import leaks, loops, peers, tls
 from support.protocols import Buffered, Datagrams, Echo, Recorder, connected, serving
 
-# Rounds that are counted, after some that fill the caches; a leak of one object a round shows as so many.
 WARM, ROUNDS = 4, 16
-# How often so many rounds may leave something: caches fill up, a leak never ends.
 BATCHES = 6
 
 
@@ -131,7 +134,7 @@ class Failing(Recorder):
         raise ValueError("a protocol's own mistake")
 
     def connection_lost(self, exc):
-        # Who keeps an exception keeps the frames that it went through, and so itself.
+        # A protocol that keeps an exception keeps the frames of its traceback, and so itself.
         super().connection_lost(None)
 
 
@@ -207,7 +210,7 @@ SCENARIOS = {
 
 
 def alive():
-    """How many objects of each type there are."""
+    """The number of objects of each type."""
     kinds = map(type, gc.get_objects())
     counts = collections.Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
     counts.update({f"instances of {name}": count for name, count in leaks.instances().items()})
@@ -264,15 +267,15 @@ def test_a_closed_loop_is_freed_at_once(engine):
 
 
 async def engaged(loop, near, idle, other):
-    """Leaves the loop in the middle of everything, and each part with a way back to the loop."""
-    # Not to a log: pytest keeps what is logged, and with it the frames of an exception.
+    """Leave the loop in the middle of everything; each part has a reference back to the loop."""
+    # Don't log: pytest keeps the log records, and with them the frames of an exception.
     loop.set_exception_handler(lambda _, context: loop.stop())
     _, protocol = await loop.create_connection(lambda: Failing(loop), sock=near)
     loop.protocol = protocol
     loop.add_reader(idle, protocol.call, "readable")
     protocol.timer = loop.call_later(60, protocol.call, "late")
     protocol.receiving = [loop.sock_recv(other, 10), loop.sock_recv_into(other, bytearray(10))]
-    # A handshake that the peer, which speaks no TLS, keeps waiting.
+    # A handshake that never ends, because the peer speaks no TLS.
     server = await loop.create_server(lambda: Recorder(loop), "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     shaking = loop.create_connection(
@@ -291,11 +294,11 @@ def test_a_loop_left_in_the_middle_is_collected(engine, closed):
         loop = loops.new_event_loop(engine)
         protocol = loop.run_until_complete(engaged(loop, near, *others))
         far.send(b"what the protocol fails on")
-        # Until the protocol has failed: its connection is lost, but it does not know yet.
+        # Run until the protocol has failed: its connection is lost, but connection_lost was not called yet.
         loop.run_forever()
         gone = weakref.ref(loop), protocol
         with warnings.catch_warnings():
-            # Of what nobody has closed or awaited, each part says so.
+            # Each part that was not closed or awaited warns about that.
             warnings.simplefilter("ignore")
             if closed:
                 loop.close()

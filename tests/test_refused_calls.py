@@ -1,4 +1,4 @@
-"""Calls from another thread while the loop sleeps in its engine work, or RuntimeError says that they did not.
+"""A call from another thread while the loop sleeps in its engine either works or raises RuntimeError.
 
 After a refusal the loop's own thread can still do it: one connection_lost, no byte sent twice or later.
 """
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.not_on("asyncio", "uvloop", reason="not thread-safe, an
 
 
 async def elsewhere(loop, function):
-    """Whether the call worked in another thread, made while the loop was in its engine."""
+    """Call a function in another thread while the loop is in its engine; return whether it worked."""
     done = loop.create_future()
 
     def run():
@@ -37,7 +37,7 @@ async def elsewhere(loop, function):
 
 
 async def both(loop, transport, method, *arguments):
-    """In another thread, and then here: whether the first worked."""
+    """Call a method in another thread, and then here; return whether the first call worked."""
     worked = await elsewhere(loop, lambda: getattr(transport, method)(*arguments))
     getattr(transport, method)(*arguments)
     return worked

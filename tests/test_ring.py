@@ -1,4 +1,4 @@
-"""`proact.Ring`: what was handed over comes back once, its memory is held until then, nothing is left."""
+"""`proact.Ring`: each operation completes once, its memory is held until then, nothing is left."""
 
 import array
 import contextlib
@@ -23,7 +23,7 @@ from support import children, loops, peers
 
 pytestmark = pytest.mark.skipif(bool(loops.REFERENCE), reason="only proact has a ring")
 
-# Each of these is emulated when the kernel refuses it: by a poll and the call itself, or by a thread.
+# If the kernel refuses one of these, it is emulated: by a poll and the call itself, or by a thread.
 DENIED = "accept,recv,send,read,write,fsync"
 
 
@@ -58,7 +58,7 @@ def one(ring, token):
 
 
 def is_held(buffer):
-    """Whether somebody has it exported: then it can't be resized."""
+    """Whether the buffer is exported: then it can't be resized."""
     try:
         buffer.append(0)
     except BufferError:
@@ -146,14 +146,14 @@ def test_what_fails_is_a_result(any_ring):
         buffer = bytearray(10)
         assert one(any_ring, any_ring.recv(closed, buffer)) == -errno.EBADF
         assert one(any_ring, any_ring.send(closed, b"x")) == -errno.EBADF
-        far.send(b"readable")  # or an emulated accept would wait
+        far.send(b"readable")  # otherwise an emulated accept would wait
         assert one(any_ring, any_ring.accept(near)) == -errno.EINVAL
         assert one(any_ring, any_ring.fsync(near)) == -errno.EINVAL
         assert one(any_ring, any_ring.read(near, buffer, 5)) == -errno.ESPIPE
         assert not is_held(buffer)
 
 
-# What is refused at once.
+# Arguments that are refused at once.
 
 
 def test_bad_arguments(ring, proact):
@@ -250,7 +250,7 @@ def test_a_buffer_is_held_until_its_completion_is_taken(any_ring):
         any_ring.submit()
         far.send(b"x")
         time.sleep(0.01)
-        assert is_held(buffer)  # completed, perhaps, but nobody has been told
+        assert is_held(buffer)  # perhaps completed, but the completion was not taken yet
         [completion] = any_ring.wait(timeout=5)
         assert not is_held(buffer)
         assert completion.data is data
@@ -269,9 +269,9 @@ def test_a_cancelled_operation_completes(any_ring):
             assert is_held(buffer)
             assert one(any_ring, token) == -errno.ECANCELED
             assert not is_held(buffer)
-            any_ring.cancel(token)  # over: ignored
+            any_ring.cancel(token)  # already over, so it is ignored
         assert any_ring.wait(timeout=0) == []
-        # It took nothing with it.
+        # The cancelled operation has taken nothing.
         far.send(b"all")
         assert one(any_ring, any_ring.recv(near, buffer)) == 3
 
@@ -285,7 +285,7 @@ def test_closing_with_operations_in_flight(any_ring):
             any_ring.recv(near, buffer, data=data)
         any_ring.accept(listener, data=data)
         any_ring.submit()
-        any_ring.recv(far, buffers[0], data=data)  # not even handed over
+        any_ring.recv(far, buffers[0], data=data)  # not even submitted to the kernel
         any_ring.close()
         assert not any(map(is_held, buffers))
         assert sys.getrefcount(data) == references
@@ -301,7 +301,7 @@ def test_a_connection_that_nobody_took_is_closed(any_ring):
         time.sleep(0.01)
         any_ring.close()
         client.settimeout(5)
-        # What had been accepted is closed; what had not been is still in the backlog.
+        # Accepted connections are closed; the others are still in the backlog.
         with contextlib.suppress(BlockingIOError):
             listener.accept()[0].close()
         assert client.recv(1) == b""
@@ -372,7 +372,7 @@ def test_at_least(ring):
         assert len(ring.wait(timeout=0.05, at_least=4)) == 3
         assert time.monotonic() - begun >= 0.05
         far.send(b"x")
-        # No more than are in flight are waited for.
+        # It waits for no more completions than there are operations in flight.
         assert len(ring.wait(at_least=100)) == 1
         assert ring.wait(at_least=100) == []
         ring.poll(near, select.POLLOUT)
@@ -394,13 +394,13 @@ def test_a_signal_handler_runs_and_may_raise(ring):
         ran = []
         previous = signal.signal(signal.SIGALRM, lambda *_: ran.append(1))
         try:
-            # One that returns does not end the wait.
+            # A signal handler that returns does not end the wait.
             token = ring.recv(near, bytearray(10))
             ring.poll(near, select.POLLOUT)
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             assert len(ring.wait(timeout=0.1, at_least=2)) == 1
             assert ran == [1]
-            # One that raises does, and what had completed is not lost.
+            # A signal handler that raises ends it, and no completion is lost.
             signal.signal(signal.SIGALRM, signal.default_int_handler)
             polled = ring.poll(near, select.POLLOUT)
             with pytest.raises(KeyboardInterrupt):

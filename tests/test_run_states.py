@@ -1,4 +1,4 @@
-"""The states of a loop: stopped, running, closed, and every call that belongs to another of them."""
+"""The states of a loop (stopped, running, closed), and every call in a state where it does not belong."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ def test_run_until_complete_returns_or_raises_what_the_coroutine_does(loop):
     future = loop.create_future()
     loop.call_soon(future.set_result, 2)
     assert loop.run_until_complete(future) == 2
-    assert loop.run_until_complete(future) == 2  # one that is done already
+    assert loop.run_until_complete(future) == 2  # the future is already done
 
 
 def test_the_running_loop_is_known_inside_and_forgotten_outside(loop):
@@ -108,7 +108,7 @@ def test_stopping_before_the_future_is_done_is_an_error(loop):
     loop.call_soon(loop.stop)
     with pytest.raises(RuntimeError, match="Event loop stopped before Future completed"):
         loop.run_until_complete(future)
-    # The future is still good: it was the run that ended.
+    # The future is still pending: only the run has ended.
     loop.call_soon(future.set_result, "late")
     assert loop.run_until_complete(future) == "late"
 
@@ -273,6 +273,40 @@ def test_a_turn_that_is_made_by_hand(loop):
     assert seen == ["first"]
     loop._run_once()
     assert seen == ["first", "second"]
+
+
+def test_a_turn_within_a_callback_goes_on_with_the_turn_around_it(loop):
+    seen = []
+
+    def callback():
+        seen.append("begins")
+        loop.call_soon(seen.append, "next turn")
+        loop._run_once()
+        seen.append("ends")
+
+    for step in (callback, lambda: seen.append("same turn")):
+        loop.call_soon(step)
+    loop._run_once()
+    assert seen == ["begins", "same turn", "next turn", "ends"]
+
+
+def test_an_error_within_such_a_turn_leaves_the_rest_for_later(loop):
+    seen = []
+
+    def callback():
+        with pytest.raises(KeyboardInterrupt):
+            loop._run_once()
+        seen.append("ends")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for step in (callback, interrupt, lambda: seen.append("rest")):
+        loop.call_soon(step)
+    loop._run_once()
+    assert seen == ["ends"]
+    loop._run_once()
+    assert seen == ["ends", "rest"]
 
 
 def test_an_executor_of_ones_own(loop):

@@ -14,7 +14,7 @@ async def value(result=42):
 
 
 async def echo_once(data=b"hello"):
-    """One connection on whichever loop runs this: a proof that the loop works, I/O and all."""
+    """One connection on the running loop: it proves that the loop works, including I/O."""
     loop = asyncio.get_running_loop()
     async with serving(loop, lambda: Echo(loop)) as server:
         _, client = await loop.create_connection(lambda: Recorder(loop), *server.address)
@@ -133,7 +133,7 @@ def test_new_event_loop_is_a_loop_factory(proact):
 
 
 def test_as_the_loop_of_asyncio_run(engine):
-    # asyncio.run of a thread, from inside a running loop: they do not see each other.
+    # asyncio.run in a thread, from inside a running loop: the two loops do not see each other.
     async def main():
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, asyncio.run, echo_once(b"inner"))
@@ -157,7 +157,7 @@ def test_run_inside_a_thread_of_a_running_asyncio(engine):
 
 
 def in_thread(function, *args):
-    """The function's result from a thread of its own; its exception is raised here."""
+    """Run a function in a new thread; return its result, or raise its exception here."""
     outcome = []
 
     def run():
@@ -190,7 +190,7 @@ def test_a_loop_made_here_and_run_in_another_thread(loop):
 
 
 def test_a_loop_that_goes_from_thread_to_thread(loop):
-    # Set up here, run there, closed here: what many a test fixture does. (A ring with SINGLE_ISSUER belongs
+    # Made here, run there, closed here, as many test fixtures do. (A ring with SINGLE_ISSUER belongs
     # to the thread that enabled it.)
     assert loop.run_until_complete(echo_once(b"here")) == b"here"
     assert in_thread(loop.run_until_complete, echo_once(b"there")) == b"there"
@@ -199,7 +199,7 @@ def test_a_loop_that_goes_from_thread_to_thread(loop):
 
 
 def test_a_server_started_here_goes_on_in_another_thread(loop):
-    # With ops in flight that this thread has submitted.
+    # This thread has submitted ops that are in flight.
     async def start():
         return await loop.create_server(lambda: Echo(loop), peers.LOOPBACK, 0)
 
@@ -284,7 +284,7 @@ def test_two_loops_talk_to_each_other(new_loop):
 
 
 def test_many_loops_one_after_another(new_loop):
-    # Whatever a loop takes from the machine (rings, locked memory, fds) comes back when it is closed.
+    # A loop returns everything that it took from the machine (rings, locked memory, fds) when it is closed.
     for _ in range(60):
         loop = new_loop()
         assert loop.run_until_complete(value()) == 42
@@ -302,5 +302,5 @@ def test_a_loop_nobody_closed_says_so(new_loop, engine, unhandled, ran):
     import gc
 
     gc.collect()
-    # The leak check of this test sees whether its fds are closed all the same.
+    # The leak check of this test still sees whether its fds are closed.
     assert any("unclosed event loop" in problem.message for problem in unhandled.take("unraisable"))

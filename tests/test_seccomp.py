@@ -1,6 +1,6 @@
-"""Where io_uring is refused, wholly or in part: proact falls back, says why, and works all the same.
+"""If io_uring is refused, wholly or in part, proact falls back, says why, and still works.
 
-Every case runs real tests of this suite, with the engine "auto", in a child process. Whole refusals come from
+Every case runs real tests of this suite in a child process, with the engine "auto". Whole refusals come from
 a seccomp filter (what container runtimes do), single opcodes are denied by the kernel through ring
 restrictions that the environment variable PROACT_URING_DENY asks for (a knob for this test).
 """
@@ -47,7 +47,7 @@ def run(command, filter_=None, **extra):
 
 
 def raw(filter_=None):
-    """The errnos that io_uring's system calls give to a process under the filter."""
+    """The errnos of io_uring's system calls in a process under the filter."""
     done = run([sys.executable, str(children.PROGRAMS / "raw_io_uring.py")], filter_)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -83,7 +83,7 @@ def io_uring(proact):
 
 
 def info(filter_=None, **extra):
-    """What a loop tells of its engine, after some I/O of every kind."""
+    """A loop's report about its engine, after some I/O of every kind."""
     done = run([sys.executable, str(children.PROGRAMS / "engine_after_use.py")], filter_, **extra)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -117,7 +117,7 @@ def test_the_suite_passes_under(io_uring, filter_):
 
 @filters
 def test_asking_for_what_is_refused(io_uring, filter_):
-    # Asked for by name it is no fallback but an error that says why; unless it works in part.
+    # Asked for by name, the engine does not fall back: an error says why, unless the ring works in part.
     done = run([sys.executable, str(children.PROGRAMS / "engine.py")], filter_, PROACT_ENGINE="io_uring")
     engine, name = FILTERS[filter_]
     if engine == "io_uring":
@@ -129,7 +129,7 @@ def test_asking_for_what_is_refused(io_uring, filter_):
 
 
 def test_another_engine_makes_no_ring_call(proact):
-    # Honoured before the first of them: under a filter that kills instead of refusing, even a probe would be
+    # The choice is honoured before the first ring call: under a filter that kills, even a probe would be
     # the end.
     done = run(["strace", "-f", "-e", "trace=io_uring_setup", "-c", "true"])
     if done.returncode:
@@ -144,7 +144,7 @@ def test_another_engine_makes_no_ring_call(proact):
 def test_a_denied_opcode_is_named(io_uring, opcode):
     told = info(PROACT_URING_DENY=opcode)
     if opcode == "poll_add":
-        # Every emulation begins with a poll: without it there is no ring worth having.
+        # Every emulation begins with a poll, so a ring without polls is of no use.
         assert told["chosen"] == "epoll"
         assert opcode in told["engines"]["io_uring"]["reason"]
         return
@@ -162,7 +162,7 @@ def test_the_suite_passes_without(io_uring, opcode):
 
 @pytest.mark.parametrize("engines", ["auto", "epoll"])
 def test_children_end_without_waitid(proact, engines):
-    # On the ring the op of that name tells of the end, elsewhere a thread has to wait. Left out: the tests
+    # On the ring, the op WAITID reports the end; on other engines a thread has to wait. Left out: the tests
     # that replace pidfds or count calls, and those whose status that thread collects before the test can.
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "test_subprocess.py"]
     skipped = ["-k", "not pidfds and not costs_nothing and not somebody_else and not loop_is_closed"]

@@ -1,15 +1,16 @@
-"""loop.sendfile and loop.sock_sendfile: bytes, order, position; what can't be sent, peers that go away."""
+"""loop.sendfile, loop.sock_sendfile: bytes, order, position; files that can't be sent, peers that leave."""
 
 import asyncio
 import contextlib
 import io
 import os
+import select
 import socket
 
 import pytest
 from support import loops, peers, protocols
 
-# More than the kernel's buffers of a loopback connection hold.
+# More than the kernel's buffers of a loopback connection can hold.
 SIZE = 12 << 20
 DATA = peers.payload(SIZE)
 
@@ -140,8 +141,33 @@ async def test_cancelling_leaves_the_connection_usable(loop, file):
         assert peers.digest(await protocols.heard(loop, peer)) == peers.digest(DATA[:sent] + b"after")
 
 
+@pytest.mark.not_on("asyncio", reason="moves the file's position only when the socket has room again")
+async def test_a_write_behind_a_cancelled_file_leaves_before_an_abort(loop, file):
+    received = bytearray()
+
+    async def send(transport, peer):
+        try:
+            await loop.sendfile(transport, file)
+        except asyncio.CancelledError:
+            # The file waited for room, and now there is room.
+            while not select.select([], [transport.get_extra_info("socket")], [], 0)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    received.extend(peer.recv(1 << 16, socket.MSG_DONTWAIT))
+            transport.write(b"after")
+            transport.abort()
+
+    async with protocols.facing(loop, lambda: protocols.Recorder(loop)) as (protocol, peer):
+        task = loop.create_task(send(protocol.transport, peer))
+        await loops.turns(10)
+        await loops.pending(loop, task)
+        task.cancel()
+        await task
+        received.extend(await protocols.heard(loop, peer))
+        assert peers.digest(received) == peers.digest(DATA[: file.tell()] + b"after")
+
+
 async def again(loop, transport, file):
-    """sendfile, as soon as the one before is over."""
+    """Call sendfile as soon as the one before is over."""
     while True:
         try:
             return await loop.sendfile(transport, file)
@@ -213,7 +239,7 @@ async def test_what_is_no_file_falls_back(loop):
         reader = loop.create_task(protocols.heard(loop, peer, SIZE))
         assert await loop.sendfile(transport, io.BytesIO(DATA)) == SIZE
         assert peers.digest(await reader) == peers.digest(DATA)
-        # It has put the protocol back.
+        # sendfile has restored the protocol.
         assert transport.get_protocol() is protocol and transport.is_reading()
 
 
@@ -244,7 +270,7 @@ async def test_what_the_kernel_can_not_send_falls_back(loop):
         assert await protocols.heard(loop, peer, 11) == b"from a pipe"
 
 
-# Over a socket of the program's own.
+# Over a socket of the program.
 
 
 @pytest.mark.parametrize(("offset", "count"), [(0, None), (1000, 2000), (SIZE - 10, 100), (SIZE, None)])
@@ -303,7 +329,7 @@ async def test_a_text_file_is_refused(loop, path):
             await loop.sock_sendfile(near, file)
 
 
-# Beside it: connections that the program has accepted itself.
+# Also: connections that the program has accepted itself.
 
 
 async def test_connect_accepted_socket(loop):

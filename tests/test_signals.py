@@ -1,7 +1,7 @@
-"""Signals: Ctrl-C while the loop sleeps or works, handlers of the loop's and of Python's, and floods of them.
+"""Signals: Ctrl-C while the loop sleeps or works, the loop's and Python's handlers, and floods of signals.
 
-What ends a process is tested on child processes (tests/programs); the rest runs here, since pytest has the
-main thread.
+Signals that end a process are tested on child processes (tests/programs). The rest runs here, because pytest
+has the main thread.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from support import children, leaks, loops, peers
 
 @pytest.fixture(autouse=True)
 def handlers_restored():
-    """Whatever a loop did to the process's signals, closing it undoes."""
+    """Closing a loop undoes everything that it did to the process's signals."""
     watched = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
     before = [signal.getsignal(number) for number in watched]
     yield
@@ -31,10 +31,10 @@ def handlers_restored():
 
 
 def interrupt(name, engine, *args, wait_for="ready"):
-    """SIGINT to the program, which never ends by itself, when it is ready: exit code, output and stderr."""
+    """Send SIGINT to an endless program when it is ready; return its exit code, output and stderr."""
     with children.program(name, *args, engine=engine) as child:
         assert children.line(child) == wait_for
-        time.sleep(0.05)  # into its sleep, or well into its work
+        time.sleep(0.05)  # so that it sleeps, or is in the middle of its work
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
         return child.returncode, out.split(), err
@@ -66,7 +66,7 @@ def test_a_second_ctrl_c_interrupts_a_main_that_ignores_the_first(engine):
 
 
 def kill_later(number):
-    """Signal this process from another, as in real life, once it sleeps: a thread of ours would do more."""
+    """Signal this process from another one once it sleeps: a thread of ours would disturb its sleep."""
     pid = os.getpid()
     asleep = f"until sleep 0.03; grep -q '^State:.S' /proc/{pid}/status; do :; done"
     return subprocess.Popen(["sh", "-c", f"{asleep}; kill -{int(number)} {pid}"])
@@ -177,7 +177,7 @@ def test_the_loop_is_closed_in_another_thread(new_loop, numbers):
     def close():
         try:
             loop.close()
-        except ValueError as error:  # only the main thread may restore what was there before
+        except ValueError as error:  # only the main thread may restore the previous handlers
             errors.append(error)
 
     with peers.thread(close):
@@ -187,12 +187,12 @@ def test_the_loop_is_closed_in_another_thread(new_loop, numbers):
     if loops.REFERENCE:
         signal.set_wakeup_fd(-1)  # asyncio leaves the closed one
     for number in numbers:
-        signal.raise_signal(number)  # still caught, and nobody's
+        signal.raise_signal(number)  # still caught, but no loop handles it
         signal.signal(number, before[number])
 
 
 def test_a_loop_is_closed_while_another_one_runs(new_loop):
-    # The other one, at its end, must not restore the wake-up fd of what is closed.
+    # The other loop, at its end, must not restore the wake-up fd of the closed one.
     first, second = new_loop(), new_loop()
     first.add_signal_handler(signal.SIGUSR1, print)
     first.run_until_complete(asyncio.sleep(0))
@@ -277,11 +277,12 @@ def test_an_exception_of_such_a_handler_leaves_the_loop_usable(loop):
 
 
 def test_the_wait_goes_on_after_a_signal_that_is_nobody_s_business(loop):
-    # The system call that waits is interrupted (EINTR); its timeout must neither fail nor start over for
+    # The waiting system call is interrupted (EINTR); its timeout must neither fail nor start over for
     # ever.
     signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
-        # For far longer than the wait: one that started over with each signal would outlast them all.
+        # Signals for far longer than the wait: a wait that started over with each signal would outlast them
+        # all.
         with subprocess.Popen(["sh", "-c", f"while kill -USR1 {os.getpid()}; do sleep 0.02; done"]) as killer:
             start = time.monotonic()
             loop.run_until_complete(asyncio.sleep(0.1))
@@ -313,7 +314,7 @@ def test_a_flood_of_signals_neither_blocks_nor_loses_the_last(loop):
         for _ in range(FLOOD):
             os.kill(os.getpid(), signal.SIGUSR1)
         flooded = None
-        while flooded != count or not count:  # until no more come
+        while flooded != count or not count:  # until no more signals come
             flooded = count
             await loops.turns(20)
         assert flooded <= FLOOD

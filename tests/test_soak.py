@@ -6,6 +6,6 @@ from soak.run import Soak
 def test_a_short_soak(engine):
     soak = Soak(engine, seconds=2.5, width=12, phases=2).run()
     assert soak.problems == []
-    # Otherwise it has soaked nothing.
+    # Otherwise the soak has done nothing.
     assert soak.rounds.total() > 50
     assert soak.cancelled > 0

@@ -1,4 +1,4 @@
-"""loop.sock_recv, sock_recv_into, sock_sendall, sock_connect and sock_accept on one's own sockets."""
+"""loop.sock_recv, sock_recv_into, sock_sendall, sock_connect and sock_accept on the program's sockets."""
 
 import asyncio
 import errno
@@ -129,8 +129,8 @@ async def test_recv_into_what_cannot_be_written(loop):
 
 
 async def test_the_buffer_of_a_pending_recv_into_cannot_be_pulled_away(loop):
-    # The kernel writes into this memory when data comes: it may be refused to shrink, or be empty by then,
-    # but must never be written to after it was freed.
+    # The kernel writes into this memory when data comes: the buffer may refuse to shrink, or be empty by
+    # then, but nothing may write to it after it was freed.
     with peers.tcp_pair() as (near, far):
         for _ in range(20):
             buffer = bytearray(100_000)
@@ -154,7 +154,7 @@ async def test_after_recv_into_the_buffer_is_free_again(loop):
         buffer = bytearray(10)
         far.send(b"x")
         await loop.sock_recv_into(near, buffer)
-        buffer += b"grows"  # BufferError while anybody still exports it
+        buffer += b"grows"  # BufferError while the buffer is exported
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -264,7 +264,7 @@ async def test_accept_what_waits_already(loop):
 
 
 async def test_several_accepts_wait_for_several_connections(loop):
-    # In turn, since asyncio has room for one waiter a socket.
+    # One after the other, because asyncio has room for one waiter per socket.
     with peers.listening() as listener:
         for _ in range(20):
             task = loop.create_task(accept(loop, listener))
@@ -344,7 +344,7 @@ async def test_accept_on_a_socket_that_does_not_listen(loop):
 
 
 def calls(loop, sock, address):
-    """Every sock_ method with arguments that would do."""
+    """Every sock_ method with valid arguments."""
     return {
         "sock_recv": lambda: loop.sock_recv(sock, 1),
         "sock_recv_into": lambda: loop.sock_recv_into(sock, bytearray(1)),

@@ -1,4 +1,4 @@
-"""Cancelling sock_ operations: proven pending first, and afterwards no byte and no connection is lost."""
+"""Cancelling sock_ operations that are proven pending: no byte and no connection is lost."""
 
 import asyncio
 import random
@@ -56,7 +56,7 @@ async def test_recv_into(loop):
         far.send(b"data")
         assert await loop.sock_recv(near, 100) == b"data"
         assert buffer == bytes(100), "the cancelled receive wrote into its buffer"
-        # And its owner has it back: BufferError while the op still holds it.
+        # The owner has the buffer back: this raises BufferError while the op still holds it.
         await loops.turns(10)
         del buffer[:]
 
@@ -89,7 +89,7 @@ async def test_sendall(loop):
         task = loop.create_task(loop.sock_sendall(near, data))
         await pending(loop, task)
         await cancel(task)
-        # How much went out nobody knows, but it is the beginning of the data, and what is sent next follows
+        # It is unknown how much went out, but it is the beginning of the data, and what is sent next follows
         # it.
         reading = loop.run_in_executor(None, peers.receive_all, far)
         await loop.sock_sendall(near, b"tail")
@@ -104,8 +104,8 @@ async def test_sendall(loop):
     "asyncio", "uvloop", reason="a cancellation in the turn of the completion loses what was received"
 )
 async def test_cancelled_in_the_turn_that_brings_the_completion(loop, method):
-    # The data and the cancellation meet in one turn: the operation is done, its task is not told any more. A
-    # proactor has the bytes in its hand by then and has to keep them for who asks next.
+    # The data and the cancellation meet in one turn: the operation is done, but its task no longer learns
+    # that. A proactor holds the bytes by then and has to keep them for the next receive.
     with peers.listening() as listener, peers.tcp_pair() as (near, far):
         for _ in range(10):
             if method == "accept":
@@ -123,7 +123,7 @@ async def test_cancelled_in_the_turn_that_brings_the_completion(loop, method):
             time.sleep(0.003)  # the loop sleeps too: in its next turn, both the data and the timer are there
             await asyncio.wait([task])
             if not task.cancelled():
-                # The other right answer: the completion came first, and was delivered.
+                # The other correct outcome: the completion came first, and was delivered.
                 result = task.result()
             elif method == "accept":
                 result = await asyncio.wait_for(loop.sock_accept(listener), 5)
@@ -150,7 +150,7 @@ async def test_timeouts_that_race_with_the_data_lose_no_byte(loop):
                 time.sleep(0.0007)
 
         races = attempts = 0
-        while races < 50:  # once is enough, unless another process has the core all the while
+        while races < 50:  # one race is enough, unless another process has the core all the time
             received = bytearray()
             timeouts = 0
             with peers.thread(send):
@@ -163,7 +163,7 @@ async def test_timeouts_that_race_with_the_data_lose_no_byte(loop):
                         received += part
                     except TimeoutError:
                         timeouts += 1
-                    # Give up when the sender has finished and nothing comes: bytes were lost.
+                    # Give up when the sender has finished and nothing comes: then bytes were lost.
                     assert timeouts < 20_000
             assert received == expected
             races += timeouts
@@ -188,7 +188,7 @@ async def test_timeouts_that_race_with_connections_lose_none(loop):
                 time.sleep(0.0009)
 
         races = 0
-        while races < 10:  # once is enough, unless another process has the core all the while
+        while races < 10:  # one race is enough, unless another process has the core all the time
             greetings.clear()
             timeouts = accepted = 0
             with peers.thread(connect):
@@ -252,7 +252,7 @@ async def test_a_task_group_cancels_its_receivers(loop):
 
 
 def test_closing_the_loop_with_operations_pending(new_loop):
-    # What nobody cancelled ends with the loop: no crash, no fd left, no write into the freed buffer.
+    # An op that was not cancelled ends with the loop: no crash, no fd left, no write into the freed buffer.
     loop = new_loop()
     with peers.tcp_pair() as (near, far):
         buffer = bytearray(1000)
@@ -267,7 +267,7 @@ def test_closing_the_loop_with_operations_pending(new_loop):
         far.send(b"late" * 200)
         time.sleep(0.005)
         assert buffer == bytes(1000)
-        # Tell asyncio that this task's end is no surprise.
+        # Tell asyncio that the end of this task is expected.
         task._log_destroy_pending = False
         del task
 

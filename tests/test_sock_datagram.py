@@ -1,4 +1,4 @@
-"""loop.sock_recvfrom, sock_recvfrom_into and sock_sendto on one's own sockets."""
+"""loop.sock_recvfrom, sock_recvfrom_into and sock_sendto on the program's sockets."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,9 @@ def datagrams(family=socket.AF_INET, host=peers.LOOPBACK):
 
 @contextlib.contextmanager
 def full(tmp_path):
-    """A Unix socket whose addressee's queue is full: (it, the addressee, how many are queued)."""
+    """A Unix socket whose receiver's queue is full: (the socket, the receiver, the number of queued
+    datagrams).
+    """
     near, far = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
     with near, far:
         far.bind(str(tmp_path / "far"))

@@ -1,4 +1,6 @@
-"""What `sock_recv` and its like return has the manners of a coroutine: it begins when it is awaited, once."""
+"""The object that `sock_recv` and its siblings return acts like a coroutine: it begins when it is awaited,
+once.
+"""
 
 import asyncio
 import gc
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.not_on("asyncio", "uvloop", reason="return coroutines")
 
 
 def collected(make):
-    """Is what `make` returns freed with its last reference, or by a collection?"""
+    """Whether the object from `make` is freed, by its last reference or by a collection."""
     reference = weakref.ref(make())
     gc.collect()
     return reference() is None
@@ -163,7 +165,7 @@ async def test_asyncio_s_own_ways_to_wait(loop, way):
 
 
 def test_awaited_on_another_loop(loop, new_loop):
-    # As a coroutine that waits for another loop's future; and what waits for it there has taken nothing.
+    # An error, as for a coroutine that waits for another loop's future; the operation has taken nothing.
     other = new_loop()
     with peers.tcp_pair() as (near, far):
 
@@ -177,7 +179,7 @@ def test_awaited_on_another_loop(loop, new_loop):
 
 
 async def test_stepped_by_another_thread(loop):
-    # It is refused while the loop sleeps, and nothing has changed: the loop's own thread can go on.
+    # It is refused while the loop sleeps, and nothing has changed: the loop's own thread can continue.
     def step(operation):
         time.sleep(0.01)
         try:
@@ -189,7 +191,7 @@ async def test_stepped_by_another_thread(loop):
 
     with peers.tcp_pair() as (near, far):
         operation = loop.sock_recv(near, 10)
-        # Again, where another process had the core for as long as the thread slept.
+        # Try again if another process had the core for as long as the thread slept.
         while not await loop.run_in_executor(None, step, operation):
             operation = loop.sock_recv(near, 10)
         far.send(b"x")
@@ -205,7 +207,7 @@ def test_the_loop_is_closed_before_it_is_awaited(loop):
 
 
 async def test_the_socket_is_closed_before_it_is_awaited(loop):
-    # The number is another's by then.
+    # The number belongs to another file by then.
     near, far = socket.socketpair()
     near.setblocking(False)
     with far:
@@ -237,7 +239,7 @@ async def test_the_socket_is_closed_when_it_is_ready(loop):
                 made[1].send(b"theirs")
                 made[0].setblocking(False)
 
-            # Runs in the turn that brings the completion, before the task does.
+            # It runs in the turn that brings the completion, before the task.
             loop.call_soon(close)
             await asyncio.wait([task], timeout=0.05)
             task.cancel()

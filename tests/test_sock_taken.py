@@ -1,4 +1,4 @@
-"""A cancelled sock_ operation has taken and sent nothing: whoever asks next has it, in order."""
+"""A cancelled sock_ operation has taken and sent nothing: the next operation gets the bytes, in order."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,7 @@ async def test_what_is_there_stays(loop, kind, method, turns):
 
 @each_receive
 async def test_what_comes_with_the_cancellation_stays(loop, kind, method):
-    # Also for the program's own recv: asyncio has taken nothing from the socket.
+    # The program's own recv gets the bytes too: asyncio has taken nothing from the socket.
     with pair(kind) as (near, far):
         for _ in range(20):
             task = loop.create_task(start(loop, kind, method, near))
@@ -188,7 +188,7 @@ async def test_a_send_that_has_not_begun_sends_nothing(loop, method):
         def begin():
             if method == "sock_sendall":
                 return loop.sock_sendall(near, b"no")
-            far.bind("")  # to an address of the kernel's choice
+            far.bind("")  # to an address that the kernel chooses
             return loop.sock_sendto(near, b"no", far.getsockname())
 
         task = loop.create_task(begin())
@@ -201,7 +201,7 @@ async def test_a_send_that_has_not_begun_sends_nothing(loop, method):
 
 
 async def test_a_cancelled_sendall_says_nothing_more(loop):
-    # Not after what is sent next, and not from a buffer that its owner has back.
+    # The cancelled bytes must not leave after the next send, nor from a buffer that its owner has back.
     with peers.tcp_pair(buffer=65536) as (near, far):
         data = bytearray(b"a" * (8 << 20))
         task = loop.create_task(loop.sock_sendall(near, data))
@@ -241,7 +241,7 @@ async def test_the_peer_sees_that_the_cancelled_task_closed_the_socket(loop, met
             await STREAM[method](loop, near)
         finally:
             near.close()
-            # In this very step, without a turn of the loop.
+            # In the same step, without a turn of the loop.
             seen.append(far.recv(10))
 
     with far:
@@ -253,7 +253,7 @@ async def test_the_peer_sees_that_the_cancelled_task_closed_the_socket(loop, met
 
 
 class Numbered:
-    """Something that claims to be a socket, with a number that no file has."""
+    """An object that claims to be a socket, with a number that no file has."""
 
     family = socket.AF_INET
 
@@ -266,7 +266,7 @@ class Numbered:
 
 @pytest.mark.not_on("asyncio", "uvloop", reason="call the socket's own methods")
 async def test_a_number_that_is_no_file(loop):
-    # A table by numbers must not grow to it.
+    # A table by fd numbers must not grow to that size.
     sock = Numbered()
     for begin in (
         lambda: loop.sock_recv(sock, 1),

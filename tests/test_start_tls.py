@@ -12,7 +12,7 @@ from support.protocols import Echo, Recorder, connected, facing
 
 
 class Upgradable(Recorder):
-    """After start_tls the same protocol goes on, over another transport."""
+    """After start_tls the protocol continues on another transport."""
 
     async def upgrade(self, server_side=False, **options):
         context = options.pop("context", None) or (
@@ -56,7 +56,8 @@ async def test_upgrade_after_plain_bytes(loop):
 
 
 async def test_the_handshake_comes_with_the_plain_bytes(loop):
-    # The server pauses as it hears STARTTLS; the hello that came in the same segment is not for the protocol.
+    # The server pauses on STARTTLS; the ClientHello that came in the same segment must not reach the
+    # protocol.
     class Server(Upgradable):
         def data_received(self, data):
             super().data_received(data)
@@ -80,7 +81,7 @@ async def test_the_handshake_comes_with_the_plain_bytes(loop):
 
 
 class Given:
-    """A socket for an engine whose first words are sent already."""
+    """A socket for a TLS engine that has already sent its first bytes."""
 
     def __init__(self, sock):
         self.settimeout, self.recv, self._send = sock.settimeout, sock.recv, sock.sendall
@@ -117,7 +118,8 @@ async def test_tls_over_tls(loop):
 
 
 async def test_over_a_transport_that_is_none_of_the_loop(loop):
-    # Any transport that says it is fit for it: here one in memory, which hands bytes on through the loop.
+    # Any transport that declares itself fit for start_tls: here one in memory, which passes bytes through the
+    # loop.
     class Memory(asyncio.Transport):
         _start_tls_compatible = True
 
@@ -222,7 +224,7 @@ async def test_cancelled(loop):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            # The connection ends with it.
+            # The cancellation ends the connection.
             await loop.run_in_executor(None, peers.receive_all, peer)
             near.lost.set_result(None)
 
@@ -240,7 +242,7 @@ async def test_what_is_refused(loop):
         assert await near.received(8) == b"unharmed"
 
 
-# What the plain connection has already goes with it.
+# The bytes that the plain connection has already received are passed on.
 
 carried = pytest.mark.not_on("asyncio", "uvloop", reason="lost there (gh-142352, mended in 2026)")
 
@@ -249,7 +251,8 @@ carried = pytest.mark.not_on("asyncio", "uvloop", reason="lost there (gh-142352,
 @pytest.mark.parametrize("limit", [2**16, 64], ids=["room", "full"])
 @pytest.mark.parametrize("split", [9, 10, 100, -1, None], ids=str)
 async def test_the_hello_is_in_the_reader(loop, limit, split):
-    # It came with the last plain line, as a whole or in part: the reader has it, and may have paused for it.
+    # The ClientHello came with the last plain line, wholly or in part. The reader holds it, and may have
+    # paused.
     done = loop.create_future()
 
     async def serve(reader, writer):
@@ -261,7 +264,7 @@ async def test_the_hello_is_in_the_reader(loop, limit, split):
         assert reader._transport is writer.transport
         writer.write(b"<%s>\n" % (await reader.readline()).strip())
         writer.close()
-        # The client goes without a good-bye, which may reset the connection.
+        # The client leaves without close_notify, which may reset the connection.
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
         done.set_result(None)
@@ -325,7 +328,7 @@ async def test_a_paused_writer_goes_on(loop):
         await upgrade
         assert far.calls[-2:] == ["pause_writing", "resume_writing"]
         assert not far.transport._protocol_paused
-        # And again, by the TLS transport's own marks.
+        # Pause again, by the TLS transport's own water marks.
         near.transport.pause_reading()
         far.transport.write(bytes(size))
         assert far.calls[-1] == "pause_writing"

@@ -1,4 +1,4 @@
-"""asyncio's own streams, which must not notice whose transports they stand on."""
+"""asyncio's own streams have to work on proact's transports as on asyncio's."""
 
 import asyncio
 import contextlib
@@ -223,7 +223,7 @@ async def test_a_handler_that_fails_is_reported_and_the_server_goes_on(loop, unh
     import gc
 
     gc.collect()
-    # Newer Pythons report it at once, older ones when the task is collected: never not at all.
+    # Newer Pythons report it at once, older ones when the task is collected; it is always reported.
     assert {type(problem.exception) for problem in unhandled.take()} == {ZeroDivisionError}
 
 

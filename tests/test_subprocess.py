@@ -1,4 +1,4 @@
-"""Child processes: their pipes, their ends, their signals, and what is left of them (nothing)."""
+"""Child processes: their pipes, their ends, their signals, and that nothing is left of them."""
 
 import asyncio
 import errno
@@ -99,7 +99,7 @@ async def test_signals(loop, act, number):
     child = await start("/bin/sleep", "100")
     act(child)
     assert await child.wait() == -number
-    # asyncio says so from Python 3.12 on, or does nothing.
+    # asyncio reports it from Python 3.12 on; older ones do nothing.
     try:
         act(child)
     except ProcessLookupError:
@@ -246,7 +246,7 @@ async def test_somebody_else_has_collected_it(loop, proact, caplog):
     child = await start(*CAT, stdin=reader)
     os.close(reader)
     os.close(writer)
-    # The loop stands still meanwhile; it leaves the status to be collected until it is told.
+    # The loop stands still meanwhile; the status remains to be collected until the loop learns of the end.
     assert os.waitpid(child.pid, 0) == (child.pid, 0)
     assert await child.wait() == 255
     assert "already read" in caplog.text

@@ -1,4 +1,4 @@
-"""`make suites`: a test that fails, dies or hangs is charged with it; what asyncio fails too is not told."""
+"""`make suites` reports each test that fails, dies or hangs on proact, unless it also fails on asyncio."""
 
 import sys
 
@@ -7,7 +7,7 @@ from suites import __main__ as command
 from suites.runner import Runner
 from suites.table import Exclusion, Suite
 
-# Fails in each of the ways there are, and always where proact is.
+# A suite that fails in each possible way, most of them only on proact.
 TESTS = """
 import asyncio, os, time
 
@@ -63,7 +63,7 @@ def test_every_test_is_charged_with_its_own_end(runs):
     assert words(run) == everywhere | here | {"is_excluded": "failed"}
     assert words(standard) == everywhere | dict.fromkeys([*here, "is_excluded"], "passed")
     assert standard.made == 5
-    # A test that does not end can't say how many it has made.
+    # A test that does not end can't say how many loops it has made.
     assert run.made == 3
 
     runner, found = runs[0], command.differ(*runs, tries=1)

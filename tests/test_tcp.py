@@ -1,4 +1,4 @@
-"""TCP transports: bytes there and back, the order of a protocol's calls, what a transport tells of itself."""
+"""TCP transports: bytes there and back, the order of a protocol's calls, facts about a transport."""
 
 import asyncio
 import socket
@@ -78,7 +78,7 @@ async def test_a_protocol_is_called_in_order(loop):
         assert await client.lost is None
         assert server.calls == order
         assert server.data == b"data"
-        # Who closes itself is not told of an end of file.
+        # An end that closes itself does not get eof_received.
         assert client.calls == ["connection_made", "connection_lost"]
         await asyncio.sleep(0.005)
         assert server.calls == order  # and nothing comes after connection_lost
@@ -109,7 +109,7 @@ async def test_what_was_sent_before_anyone_listens_is_delivered(loop):
 
 
 async def test_nothing_is_received_before_connection_made(loop):
-    # Data that waits already must not overtake connection_made, however fast the engine receives it.
+    # Data that already waits must not overtake connection_made, however fast the engine receives it.
     async with serving(loop, lambda: Recorder(loop)) as server:
         socks = [socket.create_connection(server.address) for _ in range(20)]
         for sock in socks:
@@ -143,7 +143,7 @@ async def test_write_eof_waits_for_what_was_written(loop):
     async with facing(loop, lambda: HalfOpen(loop)) as (client, peer):
         client.transport.write(data)
         client.transport.write_eof()
-        client.transport.write_eof()  # twice is harmless
+        client.transport.write_eof()  # a second one is harmless
         assert await heard(loop, peer) == data
         with pytest.raises(RuntimeError, match=r"Cannot call write\(\) after write_eof"):
             client.transport.write(b"more")
@@ -166,7 +166,7 @@ async def test_close_sends_what_was_written_first(loop):
         client.transport.close()
         assert client.transport.is_closing()
         await loops.turns(5)
-        assert not client.lost.done()  # it can't have gone yet: nobody reads
+        assert not client.lost.done()  # the data can't have left yet: nobody reads
         assert await heard(loop, peer) == data
         assert await client.lost is None
 
@@ -249,7 +249,7 @@ async def test_extra_info(loop):
             assert sock.gettimeout() == 0
         name = here.get_extra_info("peername")
         await client.close()
-        # Logs of a closed connection still say whose it was.
+        # Logs of a closed connection still name its peer.
         assert here.get_extra_info("peername") == name
 
 
@@ -307,7 +307,7 @@ async def test_a_protocol_can_be_replaced(loop):
         assert transport.get_protocol() is second
         peer.sendall(b"second")
         assert await second.received(6) == b"second"
-        # The new one is not told of a connection that it did not see being made.
+        # The new protocol does not get connection_made for a connection that existed before.
         assert second.calls == ["data_received"]
         transport.close()
         assert await second.lost is None
@@ -353,7 +353,7 @@ async def test_from_one_kind_of_protocol_to_the_other(loop, order):
 
 
 async def test_the_peer_closes_with_our_data_unread(loop):
-    # A close with unread data is a reset on the wire: it ends the connection once, in whichever way.
+    # A close with unread data is a reset on the wire: the connection ends once, with or without an error.
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.write(b"unread")
         await asyncio.sleep(0.005)

@@ -21,7 +21,7 @@ async def test_buffers_of_odd_sizes(loop, size):
 
 
 async def test_a_buffer_that_moves_on(loop):
-    # get_buffer gives the rest of one large buffer, as a parser does that waits for a whole message.
+    # get_buffer returns the rest of one large buffer, like a parser that waits for a whole message.
     class Message(Buffered):
         end = 0
 
@@ -50,7 +50,7 @@ async def test_a_new_buffer_for_each_call(loop):
             return self.given
 
         def buffer_updated(self, nbytes):
-            # The one that was given last is the one that was filled.
+            # The buffer that was returned last is the one that was filled.
             self.record.data_received(bytes(self.given[:nbytes]))
 
     data = peers.payload(100_000)
@@ -98,7 +98,7 @@ async def test_its_memory_is_given_back(loop, end):
             await client.lost
         for _ in range(10):
             await asyncio.sleep(0.001)
-        # BufferError while anybody, the kernel included, may still write into it.
+        # This raises BufferError while anything, even the kernel, may still write into the buffer.
         del client.buffer[:]
         client.buffer += bytes(1000)
         if end == "pause":
@@ -141,7 +141,7 @@ async def test_never_more_than_the_buffer_holds(loop):
 
 @pytest.mark.parametrize("then", ["set_protocol", "pause_reading"])
 async def test_a_small_buffer_leaves_the_rest(loop, then):
-    # The peer sends more than the buffer holds: the rest is for whoever comes next, or for later.
+    # The peer sends more than the buffer holds: the rest is for the next protocol, or for later.
     after = Recorder(loop)
 
     class Small(asyncio.BufferedProtocol):
@@ -188,7 +188,7 @@ ROOMS = {
 
 
 class Given(Buffered):
-    """Offers a buffer of the test's."""
+    """Offers a buffer that the test has made."""
 
     def __init__(self, loop, buffer):
         super().__init__(loop)
@@ -198,7 +198,7 @@ class Given(Buffered):
         self.record.data_received(memoryview(self.buffer).cast("B")[:nbytes].tobytes())
 
 
-# What asyncio's TLS takes: it makes a slice of the object, for ssl to write into.
+# The buffers that work with asyncio's TLS: it makes a slice of the object, into which ssl writes.
 SLICED = ("bytearray", "array of b", "array of i", "view of chars", "view of a part")
 differs = pytest.mark.not_on("asyncio", "uvloop", reason="their TLS can't slice it as it needs to")
 

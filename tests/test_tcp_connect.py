@@ -12,7 +12,7 @@ from support.protocols import Echo, Recorder, heard, serving
 
 
 def resolving(monkeypatch, *addresses):
-    """Let every name resolve to these (family, sockaddr), or raise what is given."""
+    """Let every name resolve to these (family, sockaddr) pairs, or raise the given exception."""
 
     def getaddrinfo(*_args, **_kwargs):
         if isinstance(addresses[0], Exception):
@@ -79,7 +79,7 @@ async def test_whoever_connects_has_the_transport_before_its_first_data(loop):
         sock = socket.create_connection(listener.getsockname())
         peer, _ = listener.accept()
     with peer:
-        # It lies there before the transport is made.
+        # The data is there before the transport is made.
         peer.sendall(b"early")
         _, client = await loop.create_connection(lambda: Client(loop), sock=sock)
         seen.append("connected")
@@ -144,7 +144,7 @@ async def test_happy_eyeballs_do_not_wait_for_an_address_that_does_not_answer(lo
             _, client = await loop.create_connection(
                 lambda: Recorder(loop), "name", 1, happy_eyeballs_delay=0.02
             )
-            # The first has its 20 ms; its retries would take minutes.
+            # The first address gets its 20 ms; its retries would take minutes.
             assert 0.018 <= loop.time() - start < 5
             assert client.transport.get_extra_info("peername") == server.address
             await echoes(loop, client)

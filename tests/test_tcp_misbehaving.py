@@ -1,6 +1,6 @@
-"""Protocols that raise, and what is said of it: the message, the context.
+"""Protocols that raise, and the report about it: the message, the context.
 
-Every place where a program may raise is tried in test_exceptions_everywhere.py.
+test_exceptions_everywhere.py tries every place where a program may raise.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def read_only(self, sizehint):
     return b"constant"
 
 
-# method, kind of protocol, whether the connection ends by it, part of the message
+# method, kind of protocol, whether the error ends the connection, part of the message
 ENDING = [
     ("data_received", Recorder, "protocol.data_received() call failed"),
     ("eof_received", Recorder, "protocol.eof_received() call failed"),
@@ -63,14 +63,14 @@ async def test_an_error_that_ends_the_connection(loop, unhandled, method, kind, 
             try:
                 assert sock.recv(10) == b""
             except ConnectionResetError:
-                pass  # closed with data unread: just as well an end
+                pass  # closed with data unread: this is an end, too
         problem = unhandled.take_one()
         assert problem.exception is exc
         assert message in problem.message
         assert problem.context["protocol"] is protocol
         assert problem.context["transport"] is protocol.transport
         assert protocol.calls.count("connection_lost") == 1
-        # The other connection goes on, and the server takes the next.
+        # The other connection continues, and the server accepts the next one.
         other.transport.write(b"alive")
         assert await other.received(5) == b"alive"
         await other.close()
@@ -168,7 +168,7 @@ async def test_errors_on_many_connections_at_once(loop, unhandled):
 
 
 async def test_a_protocol_may_be_confused_about_its_own_state(loop):
-    # Everything at once, in every callback: whatever of it makes no sense is ignored, nothing crashes.
+    # Every call at once, in every callback: calls that make no sense are ignored, nothing crashes.
     class Busybody(Recorder):
         def call(self, name):
             super().call(name)
@@ -178,7 +178,7 @@ async def test_a_protocol_may_be_confused_about_its_own_state(loop):
             transport.pause_reading()
             transport.resume_reading()
             transport.set_write_buffer_limits(high=0)
-            # Not when told to pause or resume: that would be a conversation with itself without end.
+            # Not in pause_writing or resume_writing: these would cause each other without end.
             if not transport.is_closing() and not name.endswith("_writing"):
                 transport.write(b"busy")
             transport.get_write_buffer_size()

@@ -9,7 +9,7 @@ from support.protocols import Buffered, Recorder, facing, heard
 
 
 async def quiet():
-    """Time enough for whatever would come to come."""
+    """Wait long enough for anything that might still arrive."""
     await asyncio.sleep(0.02)
 
 
@@ -38,7 +38,7 @@ async def test_nothing_is_delivered_while_paused_and_nothing_lost(loop, kind):
 
 @kind
 async def test_pausing_inside_the_callback_holds_back_the_very_next(loop, kind):
-    # What an engine has received beforehand may not be delivered behind the back of who has just paused.
+    # Bytes that the engine has already received must not be delivered after the protocol has paused.
     class Pausing(kind):
         pass
 
@@ -135,13 +135,13 @@ async def test_writing_goes_on_while_reading_is_paused(loop):
 
 
 async def test_the_kernel_s_buffers_hold_back_the_sender(loop):
-    # A paused transport that kept on receiving in secret would let a peer fill our memory.
+    # If a paused transport went on receiving, a peer could fill our memory.
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.pause_reading()
         await asyncio.sleep(0.002)
         peer.setblocking(False)
         sent = idle = 0
-        # The kernel moves its window for a while; then there is an end to it.
+        # The kernel grows its window for a while, then stops.
         while idle < 5:
             more = peers.fill(peer)
             sent += more
@@ -178,7 +178,7 @@ async def test_after_close_both_do_nothing(loop):
 
 
 async def test_nothing_is_received_after_close(loop):
-    # The data is on its way when close() is called: closed is closed.
+    # Data that is on its way when close() is called is not delivered.
     for _ in range(50):
         async with facing(loop, lambda: Recorder(loop)) as (client, peer):
             await asyncio.sleep(0)

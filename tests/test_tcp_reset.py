@@ -1,4 +1,4 @@
-"""Peers that break off: a connection ends once, with the error that asyncio would give."""
+"""Peers that reset the connection: it ends once, with the error that asyncio would give."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ async def test_in_the_middle_of_a_large_write(loop):
 
 
 async def test_while_a_closed_transport_still_sends(loop):
-    # close() waits for the buffer to be sent; when that can't happen any more, it is over all the same.
+    # close() waits until the buffer is sent; if that has become impossible, the connection ends anyway.
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         client.transport.write(bytes(8 << 20))
         client.transport.close()

@@ -1,4 +1,4 @@
-"""Servers: starting, serving, closing, and running out of what they need."""
+"""Servers: starting, serving, closing, and running out of resources."""
 
 import asyncio
 import errno
@@ -44,7 +44,7 @@ async def test_after_close_connections_are_refused(loop):
     await stop(server)
     with socket.socket() as sock:
         assert sock.connect_ex(address) == errno.ECONNREFUSED
-    # And the port is free again.
+    # The port is free again.
     again = await loop.create_server(lambda: Echo(loop), *address)
     await stop(again)
 
@@ -78,7 +78,7 @@ async def test_closing_with_connections_waiting_to_be_accepted(loop):
     socks = [socket.create_connection(address) for _ in range(20)]
     server.close()
     await server.wait_closed()
-    # Nobody is left hanging: what was accepted in the last moment is closed or served, the rest is reset.
+    # No client hangs: a connection accepted in the last moment is closed or served, the others are reset.
     await asyncio.sleep(0.01)
     for sock in socks:
         sock.close()
@@ -193,7 +193,7 @@ async def test_a_port_in_use(loop):
 async def test_an_address_that_is_not_ours(loop):
     with pytest.raises(OSError, match=r"192\.0\.2\.1") as info:
         await loop.create_server(lambda: Echo(loop), "192.0.2.1", 0)
-    # asyncio of 3.13 passes over such an address, and then has bound none.
+    # asyncio of 3.13 skips such an address, and then has bound none.
     assert info.value.errno == (None if sys.version_info >= (3, 13) else errno.EADDRNOTAVAIL)
 
 
@@ -212,7 +212,7 @@ async def test_a_datagram_socket_is_no_server_s(loop):
 
 
 async def test_all_that_waits_is_accepted(loop):
-    # More at once than one accept, or one batch of completions, brings.
+    # More connections at once than one accept, or one batch of completions, brings.
     async with serving(loop, lambda: Echo(loop)) as server:
         socks = [socket.create_connection(server.address) for _ in range(90)]
         for number, sock in enumerate(socks):
@@ -265,7 +265,7 @@ def test_without_file_descriptors_it_neither_spins_nor_dies(engine):
         finally:
             for sock in socks:
                 sock.close()
-        # Now there are fds again: it serves.
+        # Now there are fds again, so it serves.
         with socket.create_connection((peers.LOOPBACK, port), timeout=10) as sock:
             sock.sendall(b"recovered")
             assert peers.receive(sock, 9) == b"recovered"

@@ -1,4 +1,4 @@
-"""write and its flow control: what is sent is what was given, and a fast writer is told to wait."""
+"""write and its flow control: the bytes sent are the bytes given, and a fast writer is told to wait."""
 
 import array
 import asyncio
@@ -46,7 +46,7 @@ async def test_what_is_no_data_is_refused_and_nothing_sent(loop, data):
 @pytest.mark.parametrize("size", [100, 4 << 20])
 @pytest.mark.not_on("uvloop", reason="sends what the memory holds when it is sent")
 async def test_what_is_written_is_what_the_data_was_then(loop, kind, size):
-    # A write may be sent much later than it is made; its owner may use the memory for something else
+    # A write may leave much later than the call; its owner may use the memory for something else
     # meanwhile.
     data = peers.payload(size)
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
@@ -67,7 +67,7 @@ async def test_a_written_bytearray_is_free_to_change_its_size(loop):
 
 
 async def test_thousands_of_writes_in_one_turn(loop):
-    # More than fit into one vectored send (IOV_MAX is 1024).
+    # More pieces than fit into one vectored send (IOV_MAX is 1024).
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         parts = [b"%d," % number for number in range(10_000)]
         for part in parts:
@@ -106,7 +106,7 @@ async def test_writing_nothing_is_nothing(loop):
 
 
 async def test_writes_of_all_sizes_through_a_narrow_pipe(loop):
-    # Short writes at every possible place: the rest goes on where it stopped, in order.
+    # Short writes at every possible place: the rest continues where it stopped, in order.
     rng = random.Random(7)
     sizes = [rng.choice([1, 10, 1000, 30_000, 200_000]) for _ in range(60)]
     data = peers.payload(sum(sizes))
@@ -171,7 +171,7 @@ async def test_writing_within_callbacks(loop):
 
 
 async def test_a_turn_that_goes_on_for_long_still_sends(loop):
-    # Gathering a turn's writes must not mean that an endless chain of callbacks holds them back.
+    # An endless chain of callbacks must not hold writes back.
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         stop = False
 
@@ -190,7 +190,7 @@ async def test_a_turn_that_goes_on_for_long_still_sends(loop):
 
 
 def full(transport):
-    """Write until some of it has to stay with the transport."""
+    """Write until the transport has to keep some bytes."""
     transport.write(bytes(8 << 20))
 
 
@@ -235,7 +235,7 @@ async def test_a_fast_writer_is_paused_and_resumed(loop):
         data = peers.payload(8 << 20)
         for start in range(0, len(data), 50_000):
             client.transport.write(data[start : start + 50_000])
-        # At once, and not only after the turn: the caller is still writing.
+        # At once, not only after the turn, because the caller is still writing.
         assert client.calls == ["connection_made", "pause_writing"]
         await loops.turns(5)
         assert client.transport.get_write_buffer_size() > 100_000
@@ -250,7 +250,7 @@ async def test_a_fast_writer_is_paused_and_resumed(loop):
 
 
 async def test_resumed_also_when_a_later_write_of_the_same_turn_could_send_it_all(loop):
-    # writelines() of a large piece and a small one, to a peer who has made room in between.
+    # writelines() of a large piece and a small one, to a peer that has made room in between.
     async with facing(loop, lambda: Recorder(loop)) as (client, peer):
         count = (8 << 20) + 500_000
         client.transport.write(bytes(count))
@@ -325,7 +325,7 @@ async def test_the_size_of_the_buffer_is_what_has_not_gone(loop):
         assert transport.get_write_buffer_size() == 0
         full(transport)
         size = 0
-        # Until the kernel takes no more: on a busy machine it does so by and by.
+        # Until the kernel takes no more; on a busy machine that takes several rounds.
         while size != (left := transport.get_write_buffer_size()):
             size = left
             await asyncio.sleep(0.02)
@@ -339,7 +339,7 @@ async def test_the_size_of_the_buffer_is_what_has_not_gone(loop):
 
 
 async def resumed(loop, act):
-    """A transport at a narrow pipe (each large write has to wait) that calls `act` at resume_writing."""
+    """A transport over small buffers (each large write has to wait) that calls `act` in resume_writing."""
 
     class Resumed(Recorder):
         def resume_writing(self):
@@ -370,7 +370,8 @@ async def test_writing_in_resume_writing(loop):
 
 
 async def test_writing_in_every_resume_writing_does_not_hold_the_turn(loop):
-    # With a limit of zero each write may pause and resume at once: even that has to take turns.
+    # With a limit of zero each write may pause and resume at once: even then, the loop has to turn between
+    # them.
     class Endless(Recorder):
         ended = False
 

@@ -1,4 +1,4 @@
-"""call_later and call_at: when, in which order, and not after all."""
+"""call_later and call_at: the time, the order, and cancellation."""
 
 import asyncio
 import itertools
@@ -52,7 +52,7 @@ def test_call_later_counts_from_now(loop):
 
     took = [loop.run_until_complete(main()) for _ in range(5)]
     assert min(took) >= 0.029
-    # The quickest, since another process may have the core for a moment.
+    # Take the quickest try, because another process may have the core for a moment.
     assert min(took) < 0.05
 
 
@@ -79,7 +79,7 @@ def test_a_delay_beyond_every_clock_just_does_not_fire(loop, delay):
     seen = []
     handle = loop.call_later(delay, seen.append, "fired")
     used = []
-    for _ in range(3):  # a virtual machine may charge to this process what it gave to another
+    for _ in range(3):  # a virtual machine may charge another process's time to this one
         start = time.process_time()
         loop.run_until_complete(asyncio.sleep(0.05))
         used.append(time.process_time() - start)
@@ -105,7 +105,8 @@ def test_a_time_that_is_no_number(loop, when):
 
 @pytest.mark.not_on("uvloop", reason="calls int() on it: ValueError")
 def test_not_a_number_leaves_the_loop_whole(loop):
-    # asyncio fires it at once, since no comparison with it is true; whatever is done must not break the heap.
+    # asyncio fires it at once, because no comparison with it is true; in any case, it must not break the
+    # heap.
     seen = []
     loop.call_later(math.nan, seen.append, "nan")
     loop.call_later(0.002, seen.append, "after")
@@ -191,7 +192,7 @@ def test_sub_millisecond_timers(loop):
     loop.run_forever()
     gaps = sorted(after - before for before, after in itertools.pairwise(fired))
     assert gaps[0] >= 0.0004 - EARLY
-    # Timers of whole milliseconds would give no gap below one. Not all, since others use the machine.
+    # Timers of whole milliseconds would give no gap below one. Not all gaps, because others use the machine.
     assert gaps[len(gaps) // 4] < 0.0009
 
 
@@ -225,7 +226,8 @@ class Argument:
 
 
 def test_cancelling_lets_go_of_the_arguments_at_once(loop):
-    # A timeout of a minute that is cancelled after a millisecond must not keep its request for a minute.
+    # A timeout of a minute that is cancelled after a millisecond must not keep its request alive for a
+    # minute.
     argument = Argument()
     alive = weakref.ref(argument)
     handle = loop.call_later(3600, print, argument)
@@ -243,13 +245,13 @@ def test_cancelled_timers_do_not_pile_up(loop, proact, debug):
         for _ in range(100):
             loop.call_later(3600, print).cancel()
         loop.run_until_complete(asyncio.sleep(0))
-    # A tenth of what was set: cancelled ones may wait for a sweep, but not until their deadline.
+    # A tenth of the timers: cancelled ones may wait for a sweep, but not until their deadline.
     after = loop.stats()
     assert after["handles"] - before["handles"] < 2000
     assert after["handles"] - after["cancelled"] == before["handles"] - before["cancelled"]
 
 
-@once_of_five  # a loss of the core between two of them reorders their deadlines
+@once_of_five  # if the core is lost between two timers, their deadlines are reordered
 async def test_sleepers_wake_in_the_order_of_their_deadlines(loop):
     woken = []
 

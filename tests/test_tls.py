@@ -1,4 +1,4 @@
-"""TLS: bytes both ways, in order and in bounded memory, and what a transport says of itself."""
+"""TLS: bytes both ways, in order and in bounded memory, and the information about a transport."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ async def test_echo(loop, version):
 
 
 class Lending(Buffered):
-    """Gives a memoryview: asyncio slices what it is given, and a slice of a bytearray would be a copy."""
+    """Returns a memoryview: asyncio slices the buffer, and a slice of a bytearray would be a copy."""
 
     def get_buffer(self, sizehint):
         return memoryview(self.buffer)
@@ -350,7 +350,7 @@ async def test_records_in_pieces(loop):
         assert await far.received(6) == b"slowly"
         sock.sendall(engine.encrypt(b"two") + engine.encrypt(b"at once"))
         await far.received(16)
-        # Its end comes in the same segment as the data before it.
+        # The end of the connection comes in the same segment as the data before it.
         sock.sendall(engine.encrypt(b"end") + engine.goodbye())
         assert await far.lost is None
         assert far.pieces == (b"slowly", b"twoat once", b"end")
@@ -364,7 +364,7 @@ async def test_session_tickets_bring_an_old_session_back(loop):
     context = tls.client_context()
     server = tls.server_context()
     async with tls.connected(loop, lambda: Recorder(loop), lambda: Echo(loop), server, context) as (near, _):
-        # TLS 1.3 sends them after the handshake: records without data of the application's.
+        # TLS 1.3 sends session tickets after the handshake: records without application data.
         near.transport.write(b"x")
         await near.received(1)
         assert near.transport.get_extra_info("ssl_object").session.has_ticket

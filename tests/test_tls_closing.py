@@ -1,4 +1,4 @@
-"""How a TLS connection ends: in good order, half-way, abruptly, or only by its time limit."""
+"""How a TLS connection ends: in good order, half-closed, abruptly, or only by its time limit."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ async def test_what_was_written_arrives_before_the_end(loop, paused):
 
 @pytest.mark.parametrize("kind", [Recorder, HalfOpen])
 async def test_tls_does_not_end_by_halves(loop, kind, caplog):
-    # Whatever eof_received answers, the connection closes; who asked to keep it open is told in the log.
+    # Whatever eof_received returns, the connection closes; a log message says so if it asked to keep it open.
     async with tls.connected(loop, lambda: kind(loop), lambda: Recorder(loop)) as (near, far):
         far.transport.close()
         assert await near.lost is None
@@ -75,7 +75,7 @@ async def test_a_peer_that_never_answers_close_notify(loop):
 
 
 async def test_a_peer_that_never_reads(loop):
-    # What was written can't leave, so closing can't end but by its time limit.
+    # The written bytes can't leave, so only the time limit can end the closing.
     async with handheld(loop, lambda: Recorder(loop), ssl_shutdown_timeout=0.05) as (far, _, _):
         far.transport.write(bytes(16 << 20))
         far.transport.close()
@@ -228,7 +228,7 @@ async def test_a_protocol_that_fails(loop, unhandled, method):
                 sent += 1 << 20
             near.transport.resume_reading()
             await near.received(sent)
-            # The connection is none the worse for it.
+            # The connection still works.
             far.transport.set_write_buffer_limits()
             near.transport.write(b"x")
             await far.received(1)
@@ -264,7 +264,7 @@ async def test_a_buffered_protocol_that_fails(loop, unhandled, failing):
         transport = property(lambda self: self.record.transport)
 
     async with tls.connected(loop, lambda: Recorder(loop), Failing) as (near, far):
-        # Not during the handshake, after which asyncio looks for data at once.
+        # Not during the handshake, because asyncio looks for data right after it.
         Failing.armed = True
         near.transport.write(b"x")
         if failing != "empty buffer":
@@ -373,7 +373,7 @@ async def test_both_ends_close_at_once(loop):
 
 
 async def test_closing_while_the_peer_still_sends(loop):
-    # Both must end, and soon, whatever became of the bytes that crossed our good-bye.
+    # Both must end soon, whatever happened to the bytes that crossed our close_notify.
     stop = threading.Event()
 
     def conversation(sock):
@@ -389,7 +389,7 @@ async def test_closing_while_the_peer_still_sends(loop):
 
 
 async def test_what_waits_for_the_peer_goes_out_after_its_close_notify(loop):
-    # The peer says goodbye before it reads what fills the connection.
+    # The peer sends close_notify before it reads the bytes that fill the connection.
     data = peers.payload(8 << 20)
     async with handheld(loop, lambda: Recorder(loop)) as (near, sock, engine):
         near.transport.write(data[: 4 << 20])

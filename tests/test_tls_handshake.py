@@ -1,4 +1,4 @@
-"""The TLS handshake: whom a client believes, whom a server admits, and what can go wrong on the way."""
+"""The TLS handshake: which server a client trusts, which client a server admits, and what can go wrong."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ async def test_a_server_that_is_not_believed(loop, certificate, hostname, reason
 
 
 async def forgotten(server):
-    """No connection of the server's was ever made, and the servers' protocols are let go."""
+    """Check that the server made no connection, and that its protocols are freed."""
     await asyncio.sleep(0.01)
     for protocol in server.protocols:
         assert protocol.calls in ([], ["connection_made", "connection_lost"])
@@ -92,7 +92,7 @@ async def test_a_client_without_the_certificate_that_is_asked_for(loop, version)
 
 
 async def test_a_default_context(loop):
-    # ssl=True trusts what the system trusts, which our authority is not among.
+    # ssl=True trusts the system's authorities, and the test authority is not one of them.
     async with serving(loop, lambda: Recorder(loop), ssl=tls.server_context()) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
             await loop.create_connection(
@@ -174,7 +174,7 @@ async def test_a_client_that_leaves_in_the_handshake(loop, ending):
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
 async def test_cancelled_on_the_way(loop, turns):
-    # Wherever it is cancelled, the connection ends, and neither its protocol nor its transport is kept.
+    # Wherever the handshake is cancelled, the connection ends, and its protocol and transport are freed.
     made = []
 
     def factory():

@@ -1,6 +1,6 @@
 """TLS that agrees on new keys in the middle of the traffic: key updates (1.3), renegotiation (1.2).
 
-Python's ssl can ask for neither; OpenSSL itself is asked, for the session that an SSLObject holds.
+Python's ssl can request neither. So the tests call OpenSSL itself, with the session that an SSLObject holds.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import pytest
 from support import loops, peers, tls
 from support.protocols import Recorder
 
-# Of openssl/ssl.h.
+# From openssl/ssl.h.
 KEY_UPDATE_REQUESTED = 1
 KEY_UPDATE_NONE = -1
 ALLOW_CLIENT_RENEGOTIATION = 1 << 8
@@ -19,7 +19,7 @@ ALLOW_CLIENT_RENEGOTIATION = 1 << 8
 
 @pytest.fixture(scope="module")
 def openssl():
-    """The library that Python's ssl uses, if it is one that can be asked."""
+    """The library that Python's ssl uses, if it has these functions."""
     import _ssl
 
     with open("/proc/self/maps") as file:
@@ -44,7 +44,7 @@ def session(transport):
 
 
 def finished(openssl, transport):
-    """What this side has said at the end of its last handshake: no two handshakes end alike."""
+    """This side's Finished message of its last handshake: no two handshakes have equal ones."""
     said = ctypes.create_string_buffer(64)
     size = openssl.SSL_get_finished(session(transport), said, len(said))
     return said.raw[:size]
@@ -58,7 +58,7 @@ def contexts(version, **options):
 
 
 async def exchange(near, far, between):
-    """Much data both ways; `between` is called several times in the middle of it."""
+    """Send much data both ways; call `between` several times in the middle of it."""
     there, back = peers.payload(4 << 20, seed=1), peers.payload(4 << 20, seed=2)
     for start in range(0, len(there), 1 << 18):
         near.transport.write(there[start : start + (1 << 18)])
@@ -87,7 +87,7 @@ async def test_key_updates(loop, openssl, who):
 
         await exchange(near, far, update)
         assert len(updated) >= 4
-        # Sent with the first bytes after it: the traffic went on under new keys.
+        # The key update left with the first bytes after it: the traffic continued under new keys.
         assert {openssl.SSL_get_key_update_type(it) for it in updated} == {KEY_UPDATE_NONE}
         assert await near.close() is None
         assert await far.lost is None
@@ -107,7 +107,7 @@ async def test_renegotiation(loop, openssl, who):
         secrets = {finished(openssl, near.transport)}
 
         def renegotiate():
-            # One at a time: OpenSSL does not expect to be asked in the middle of one.
+            # One at a time: OpenSSL does not expect a request in the middle of a handshake.
             if not negotiating(openssl, asking.transport):
                 secrets.add(finished(openssl, near.transport))
                 assert openssl.SSL_renegotiate(session(asking.transport)) == 1
@@ -131,7 +131,7 @@ async def test_renegotiation(loop, openssl, who):
 
 
 async def test_a_client_that_may_not_renegotiate(loop, openssl):
-    # OpenSSL's own default for a server: it says no, and the client gives up; nothing hangs.
+    # OpenSSL's default for a server: it refuses, and the client gives up; nothing hangs.
     both = contexts(ssl.TLSVersion.TLSv1_2)
     async with tls.connected(loop, lambda: Recorder(loop), lambda: Recorder(loop), **both) as (near, far):
         assert openssl.SSL_renegotiate(session(near.transport)) == 1

@@ -1,4 +1,4 @@
-"""Unix stream sockets: servers, clients and one's own sockets, by path and by abstract name."""
+"""Unix stream sockets: servers, clients and the program's own sockets, by path and by abstract name."""
 
 import asyncio
 import errno

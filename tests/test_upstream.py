@@ -1,6 +1,6 @@
-"""The code of asyncio that proact replaces is the code that was read: a fix upstream shows here.
+"""The code of asyncio that proact replaces has to be the code that we have read: a fix upstream shows here.
 
-What to do then: docs/decisions/0008-overridden-upstream-code.md. The table and the fingerprints: upstream.py.
+docs/decisions/0008-overridden-upstream-code.md says what to do then; upstream.py has the table.
 """
 
 import ast
@@ -42,7 +42,12 @@ def test_the_decision_names_what_the_table_names():
         assert name in text or (owner in text and f"`{method}`" in text), name
         for place in places.split(", "):
             core = ROOT / "crates" / "core" / "src"
-            homes = ROOT / "python" / "proact", core / "reactor", core / "asyncio", core / "asyncio" / "transport"
+            homes = (
+                ROOT / "python" / "proact",
+                core / "reactor",
+                core / "asyncio",
+                core / "asyncio" / "transport",
+            )
             assert any((home / place).exists() for home in homes), place
 
 
@@ -50,7 +55,7 @@ def classes_of(kind, package):
     return [cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] == package]
 
 
-# What every class has.
+# Methods that every class has.
 ORDINARY = {"__module__", "__doc__", "__dict__", "__weakref__", "__class__", "__new__", "__annotations__"}
 ORDINARY |= {"__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"}
 
@@ -72,7 +77,8 @@ def pairs():
 
 
 def test_the_table_is_complete(proact):
-    # Whatever ours defines and asyncio's counterpart defines too is in the table, but what is abstract there.
+    # Every method that both our class and asyncio's class define is in the table, unless asyncio's is
+    # abstract.
     fingerprints = upstream.fingerprints()
     missing = []
     for ours, theirs in pairs():

@@ -1,7 +1,12 @@
-"""What is written has left when `write` returns, as far as the socket takes it: programs rely on it.
+"""When `write` returns, the bytes have left as far as the socket took them: programs rely on it.
 
-Each test ends the connection, the turn, the run, the loop or the process right after a write, and reads what
-the peer has then: while the loop can't turn, wherever that is possible.
+Each test writes, then ends the connection, the turn, the run, the loop or the process, and then reads what
+the peer has got. Where possible it reads while the loop can't turn.
+
+WAYS (how to write) and ENDS (what happens right after) are tables. A worked pair, "writelines" with "abort"
+over TCP: in `data_received` the protocol calls `transport.writelines(PARTS)`, then `transport.abort()`. Still
+in that callback, so that the loop can't turn, the test reads from the blocking socket at the other end: all
+of EXPECTED must be there.
 """
 
 import asyncio
@@ -43,7 +48,8 @@ def fail(*_):
     raise Refused
 
 
-# What happens right after the write: called with the transport and its TransportSocket, fetched before it.
+# What happens right after the write: each is called with the transport and with its TransportSocket, which
+# the test has fetched before the write.
 ENDS = {
     "nothing": lambda transport, sock: None,
     "abort": lambda transport, sock: transport.abort(),
@@ -85,7 +91,7 @@ async def test_before_the_callback_ends(loop, kind, end, unhandled):
             peer.sendall(b"x")
             await client.received(1)
             await loops.turns()
-    # An assertion that failed is among them too.
+    # A failed assertion would be among the problems, too.
     assert {type(problem.exception) for problem in unhandled.take()} <= {Refused}
 
 
@@ -129,7 +135,7 @@ async def test_what_is_written_to_the_fd_afterwards_comes_afterwards(loop, kind)
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 async def test_from_a_full_socket_nothing_comes_out_of_order(loop, kind):
-    # What does not fit is lost with an abort; what arrives is a beginning of what was written.
+    # An abort loses the bytes that do not fit; what arrives is a beginning of what was written.
     data = peers.payload(8 << 20)
     for read in (0, 100_000, 1 << 20):
         async with linked(loop, kind, lambda: Recorder(loop)) as (client, peer):

@@ -1,11 +1,12 @@
-"""Which code of asyncio proact replaces, and fingerprints of it, so that a change upstream is noticed.
+"""The code of asyncio that proact replaces, and its fingerprints, so that a change upstream is noticed.
 
-    python tests/upstream.py             what differs in the asyncio of this Python from what was read
-    python tests/upstream.py --update    ... has been read: remember it in tests/upstream.json
+    python tests/upstream.py             the differences between this Python's asyncio and the code that was
+    read python tests/upstream.py --update    records this Python's asyncio as read, in tests/upstream.json
 
-A fingerprint is a hash of a function's syntax tree without docstrings: comments and layout do not count. Of
-each function there may be several, one for each version of it; upstream.json tells which Pythons have it.
-Needs no proact. Why, and what to do about a difference: docs/decisions/0008-overridden-upstream-code.md.
+A fingerprint is a hash of a function's syntax tree without docstrings: comments and layout do not count. For
+each function there may be several, one for each version of it; upstream.json says which Pythons have it. This
+file needs no proact. docs/decisions/0008-overridden-upstream-code.md says why, and what to do about a
+difference.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 KNOWN = Path(__file__).with_name("upstream.json")
 
-# What of ours stands in the place of each module, class or function of asyncio. A class: all its methods.
+# The part of proact that replaces each module, class or function of asyncio. A class means all its methods.
 REPLACED = {
     "base_events.BaseEventLoop.__init__": "loop.py",
     "base_events.BaseEventLoop.__repr__": "loop.py",
@@ -95,7 +96,7 @@ def _functions(node: ast.AST, path: str) -> Iterator[tuple[str, _Function]]:
 
 
 def fingerprint(function: ast.AST) -> str:
-    """The same for code that differs in docstrings, comments and layout alone."""
+    """A hash that does not depend on docstrings, comments and layout."""
     for node in ast.walk(function):
         if isinstance(node, _Function | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -103,27 +104,27 @@ def fingerprint(function: ast.AST) -> str:
 
 
 def fingerprints() -> dict[str, str]:
-    """Of all that is replaced of the asyncio of this Python."""
+    """The fingerprints of all replaced code in this Python's asyncio."""
     folder = Path(asyncio.__file__).parent
     found: dict[str, list[str]] = {}
     for module in sorted({name.partition(".")[0] for name in REPLACED}):
         tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))
         for name, function in _functions(tree, module):
             if ours(name):
-                # Several of one name: a property and its setter, or one for each platform.
+                # Several functions may have one name: a property and its setter, or one for each platform.
                 found.setdefault(name, []).append(fingerprint(function))
     return {name: " ".join(prints) for name, prints in found.items()}
 
 
 def ours(name: str) -> str | None:
-    """What replaces a function of asyncio: the entry of its own, of its class or of its module."""
+    """What replaces a function of asyncio: its own entry, or the entry of its class or module."""
     while name not in REPLACED and "." in name:
         name = name.rpartition(".")[0]
     return REPLACED.get(name)
 
 
 def load() -> dict[str, dict[str, list[str]]]:
-    """By function and fingerprint, the Pythons that have it."""
+    """The Pythons that have each fingerprint, by function and fingerprint."""
     known: dict[str, dict[str, list[str]]] = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
     return known
 
@@ -137,9 +138,9 @@ def known_versions(known: dict[str, dict[str, list[str]]]) -> set[str]:
 
 
 def differences(known: dict[str, dict[str, list[str]]]) -> list[str]:
-    """A line for each function of this Python's asyncio that nobody has read as it is."""
+    """A line for each function of this Python's asyncio that differs from the versions that were read."""
     current = fingerprints()
-    # What was there in the newest of this minor version that is known, and is no more.
+    # Functions that the newest known release of this minor version had, and that are gone.
     alike = [version for version in known_versions(known) if _order(version)[:2] == sys.version_info[:2]]
     version = platform.python_version()
     reference = version if version in alike else max(alike, key=_order, default=None)
@@ -163,7 +164,7 @@ def update() -> None:
             versions.append(version)
             versions.sort(key=_order)
     known = {name: prints for name, prints in sorted(known.items()) if ours(name)}
-    # A line for each function: changes are to be read as such.
+    # One line per function, so that a diff shows the changes.
     lines = [f"  {json.dumps(name)}: {json.dumps(prints)}" for name, prints in known.items()]
     KNOWN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -1,4 +1,4 @@
-"""``python -m proact``: the same as the ``proact`` command."""
+"""``python -m proact`` runs the ``proact`` command."""
 
 from proact.cli import main
 

@@ -1,4 +1,4 @@
-"""Which engine a loop gets: the one named, the environment's, or the first that works here."""
+"""Chooses the engine of a loop: the named one, the one in the environment, or the first that works here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 def _check_name(engine: str, source: str) -> str:
     if engine != "auto" and engine not in _core.ENGINES:
         names = ", ".join(("auto", *_core.ENGINES))
-        raise ValueError(f"{source}: no engine is named {engine!r}; there are {names}")
+        raise ValueError(f"{source}: no engine is named {engine!r}; the engines are {names}")
     return engine
 
 
@@ -31,9 +31,10 @@ def _requested(engine: str) -> str:
 
 
 def choose(engine: str, make: Callable[[str], _T]) -> tuple[_T, dict[str, Any]]:
-    """What `make` makes of the engine's name, and how that was chosen: `requested`, and the `engines` tried.
+    """Call `make` with the name of the engine; return the result, and how the engine was chosen: `requested`,
+    and the `engines` tried.
 
-    Raises ValueError for an unknown name, OSError where a named engine can't be had, or where memory or file
+    Raises ValueError for an unknown name, and OSError if a named engine is not available or if memory or file
     descriptors have run out.
     """
     requested = _requested(engine)
@@ -41,8 +42,8 @@ def choose(engine: str, make: Callable[[str], _T]) -> tuple[_T, dict[str, Any]]:
     info = {"requested": requested, "engines": engines}
     if requested != "auto":
         if engine == "auto":
-            # The environment has decided: nothing of another engine is touched, not even to ask. Under a
-            # filter that kills instead of refusing, a probe would be the end.
+            # The environment has decided, so no other engine is even probed: a seccomp filter may kill the
+            # process for a probe instead of refusing it.
             for name in _core.ENGINES:
                 engines[name] = {"available": False, "reason": f"not tried: PROACT_ENGINE is {requested}"}
         return make(requested), info
@@ -50,7 +51,7 @@ def choose(engine: str, make: Callable[[str], _T]) -> tuple[_T, dict[str, Any]]:
         try:
             made = make(name)
         except OSError as error:
-            # The ring's is the limit of locked memory, which the other engines need none of.
+            # ENOMEM of a ring means the limit of locked memory; the other engines lock no memory.
             exhausted = error.errno == errno.ENOMEM and name != "io_uring"
             if exhausted or error.errno in (errno.EMFILE, errno.ENFILE):
                 raise

@@ -1,8 +1,8 @@
 """The event loop: asyncio's `BaseEventLoop` on proact's native scheduler.
 
-What runs per callback or per packet is native (`_core.Scheduler` comes first in the order of resolution).
-What runs once a connection or once a loop is inherited from asyncio; here are the hooks that join the two,
-and no more.
+Code that runs per callback or per packet is native (`_core.Scheduler` comes first in the order of
+resolution). Code that runs once per connection or once per loop is inherited from asyncio. This file only
+holds the hooks that join the two.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     )
     _Native = _core.StreamTransport | _core.TLSTransport | _core.DatagramTransport | _core.PipeTransport
 
-    # The private half of asyncio on which this file builds, and which typeshed leaves out.
+    # The private names of asyncio that this file uses, and that typeshed leaves out.
 
+    def _check_ssl_socket(sock: socket.socket) -> None: ...
+    def _format_callback_source(func: object, args: tuple[Any, ...]) -> str: ...
     def _format_handle(handle: events.Handle) -> str: ...
     def _set_nodelay(sock: socket.socket) -> None: ...
 
@@ -84,49 +86,50 @@ if TYPE_CHECKING:
 else:
     from asyncio.base_events import BaseEventLoop as _BaseEventLoop
     from asyncio.base_events import Server as _Server
-    from asyncio.base_events import _format_handle, _set_nodelay
+    from asyncio.base_events import _check_ssl_socket, _format_handle, _set_nodelay
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
+    from asyncio.format_helpers import _format_callback_source
     from asyncio.transports import _FlowControlMixin
     from asyncio.unix_events import _UnixSelectorEventLoop as _UnixEventLoop
 
 __all__ = ["EventLoop"]
 
-# Seconds until a Unix server whose backlog is full is asked again.
+# Seconds until a connect to a Unix server whose backlog is full is tried again.
 _BACKLOG_RETRY = 0.001
 
-# Bytes of a file that are sent before the others have their turn.
+# Bytes of a file that are sent before other callbacks have their turn.
 _FILE_PIECE = 256 * 1024
 
-# Python 3.13 and later tell a server which transport came or went; before, only that one did.
+# Python 3.13 and later pass the transport to the server when it attaches or detaches; earlier ones don't.
 _SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(_Server._attach).parameters
 
 
 class _Transport(_FlowControlMixin):
-    """What `isinstance(transport, asyncio.Transport)` sees of a native stream transport."""
+    """The class that `isinstance(transport, asyncio.Transport)` sees for a native stream transport."""
 
 
 class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
-    """What `isinstance` sees of a native datagram transport: both, as it does of asyncio's own."""
+    """The class that `isinstance` sees for a native datagram transport: both bases, as asyncio's own has."""
 
 
 class _ReadPipe(asyncio.ReadTransport):
-    """The same of a pipe that is read."""
+    """The class that `isinstance` sees for a native transport that reads from a pipe."""
 
 
 class _WritePipe(_FlowControlMixin, asyncio.WriteTransport):
-    """The same of a pipe that is written to."""
+    """The class that `isinstance` sees for a native transport that writes to a pipe."""
 
 
 class _Late:
-    """A protocol that is made once there is a socket to be closed should making it fail."""
+    """A protocol factory that is called later, once there is a socket to close if the factory fails."""
 
     def __init__(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self._factory = factory
         self.protocol: asyncio.BaseProtocol | None = None
 
     def itself(self) -> Any:
-        """What asyncio gets instead of a protocol."""
+        """What asyncio gets in place of a protocol: this object."""
         return self
 
     def make(self, sock: socket.socket) -> asyncio.BaseProtocol:
@@ -134,16 +137,16 @@ class _Late:
         try:
             self.protocol = self._factory()
         except BaseException:
-            # No transport will ever close it.
+            # No transport exists that would close the socket.
             sock.close()
             raise
         return self.protocol
 
 
 class EventLoop(_core.Scheduler, _BaseEventLoop):
-    """An asyncio event loop on the engine named, as `proact.new_event_loop`, which see.
+    """An asyncio event loop on the named engine; `proact.new_event_loop` describes the names.
 
-    A subclass may take arguments of its own, by keyword.
+    A subclass may take keyword arguments of its own.
     """
 
     _info: dict[str, Any]
@@ -153,7 +156,11 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     _tls_transport_class = tls.SSLTransport
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
-    _thread_id: int | None = None  # for `__del__` and `__repr__`, should making the loop fail halfway
+    _buffered_protocol = asyncio.BufferedProtocol
+    _plain_socket = socket.socket
+    _check_socket = staticmethod(_check_ssl_socket)
+    _server_takes_transport = _SERVER_TAKES_TRANSPORT
+    _thread_id: int | None = None  # `__del__` and `__repr__` need it even if `__init__` fails halfway
 
     def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
         self, info = choice.choose(engine, partial(_core.Scheduler.__new__, cls))
@@ -161,10 +168,10 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         return self
 
     def __init__(self, engine: str = "auto") -> None:
-        self._configure(asyncio.BufferedProtocol, socket.socket, _SERVER_TAKES_TRANSPORT)
+        self._configure()
         asyncio.BaseEventLoop.__init__(self)
         self._listeners: dict[socket.socket, _core.Listener] = {}
-        # Python 3.13 and later: by the socket, the inode of the path to remove with it.
+        # Python 3.13 and later: maps a socket to the inode of the path that is removed with it.
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._fallbacks: set[str] = set()
         self._children: set[subprocesses.SubprocessTransport] = set()
@@ -175,15 +182,15 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         return f"<{type(self).__name__} engine={self.engine} {state}>"
 
     def engine_info(self) -> dict[str, Any]:
-        """Which engine was chosen, why not the others, and what its kernel side can do.
+        """The engine that was chosen, why the others were not, and what the kernel offers to it.
 
         Keys: `chosen`, `requested`, `engines` (name: `available`, `reason`), `features` and `opcodes` (name:
-        bool; of the ring, else empty), `fallbacks` (a line for each thing that is done another way).
+        bool; of the ring, empty for other engines), `fallbacks` (a line for each thing done in another way).
         """
         features, opcodes = self._features()
         stats = self.stats()
         engines: dict[str, dict[str, Any]] = self._info["engines"]
-        # Those that nobody has tried yet are tried now, for whoever asks.
+        # Try the engines that were not tried when the loop was made.
         if missing := [name for name in _core.ENGINES if name not in engines and name != self.engine]:
             for name, failure in _core.probe_engines().items():
                 if name in missing:
@@ -202,12 +209,12 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         """Counters of the engine since the loop was made.
 
         Keys: `submitted`, `completed` (kind of op: count), `in_flight`, `in_flight_max` (ops), `syscalls`
-        (made by the engine), `wait_seconds` (in the waiting call), `buffers` (that a ring receives into),
-        `buffer_exhaustions`, `overflows`, `rebuilds` (of epoll's set, to be rid of a file that was closed
-        while a duplicate of it lives), `fallbacks` (lines), `readers` (fds watched for the program),
-        `handles` (callbacks ready or timed), `cancelled` (those of them that will not be called), `slots`
-        (ops whose owner and buffers are kept).
-        The loop's own wake-up socket is not counted in.
+        (made by the engine), `wait_seconds` (spent in the waiting call), `buffers` (into which a ring
+        receives), `buffer_exhaustions`, `overflows`, `rebuilds` (of the epoll set, which remove a file that
+        was closed while a duplicate of it lives), `fallbacks` (lines), `readers` (fds watched for the
+        program), `handles` (callbacks ready or timed), `cancelled` (handles that will not be called),
+        `slots` (ops whose owner and buffers are kept).
+        The counters leave out the loop's own wake-up socket.
         """
         stats: dict[str, Any] = super()._stats()
         own = int(self._signals.is_open())
@@ -231,7 +238,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        # The last one comes first. Each is carried out, whatever the others raise.
+        # An ExitStack runs its last callback first, and runs each one even if others raise.
         with contextlib.ExitStack() as steps:
             steps.callback(self._signals.close)
             for child in self._children:
@@ -240,7 +247,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             steps.callback(super().close)
             self._signals.close_pair()
 
-    # Debug mode: asyncio's own handles, which know where they were made.
+    # Debug mode uses asyncio's own handles, because they know where they were made.
 
     def _debug_handle(
         self,
@@ -277,12 +284,13 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             handle._run()
             took = self.time() - begun
             if took >= self.slow_callback_duration:
-                self._slow(_format_handle(handle), took)
+                self._took(_format_handle(handle), took)
         finally:
             self._current_handle = None
 
-    def _slow(self, what: object, seconds: float) -> None:
-        logger.warning("Executing %s took %.3f seconds", what, seconds)
+    def _took(self, what: object, seconds: float) -> None:
+        if seconds >= self.slow_callback_duration:
+            logger.warning("Executing %s took %.3f seconds", what, seconds)
 
     def _handshake_begins(self, transport: _core.TLSTransport) -> None:
         logger.debug("%r starts SSL handshake", transport)
@@ -290,12 +298,21 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     def _handshake_took(self, transport: _core.TLSTransport, seconds: float) -> None:
         logger.debug("%r: SSL handshake took %.1f ms", transport, seconds * 1000)
 
-    # What the native side reports.
+    # Reports from the native side.
 
-    def _callback_failed(self, shown: str, error: BaseException, handle: object) -> None:
+    def _callback_failed(
+        self, callback: Callable[..., object], args: tuple[Any, ...], error: BaseException, handle: object
+    ) -> None:
+        try:
+            shown = _format_callback_source(callback, args)
+        except Exception:
+            shown = "?"
         self.call_exception_handler(
             {"message": f"Exception in callback {shown}", "exception": error, "handle": handle}
         )
+
+    def _failed(self, message: str, error: BaseException) -> None:
+        self.call_exception_handler({"message": message, "exception": error})
 
     def _transport_failed(self, transport: _Native, error: BaseException, message: str) -> None:
         if not isinstance(error, OSError):
@@ -314,9 +331,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self.call_exception_handler({"message": message, "exception": error, "socket": TransportSocket(sock)})
 
     def _connection_failed(self, error: BaseException) -> None:
-        self.call_exception_handler(
-            {"message": "Error on transport creation for incoming connection", "exception": error}
-        )
+        self._failed("Error on transport creation for incoming connection", error)
 
     # Watching file descriptors.
 
@@ -325,7 +340,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._add_watch(fd, False, callback, args)
 
     def remove_reader(self, fd: FileDescriptorLike) -> bool:
-        """Stop; whether it was watched."""
+        """Stop watching for readability; return whether `fd` was watched."""
         return self._unwatch(fd, False)
 
     def add_writer(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
@@ -333,7 +348,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._add_watch(fd, True, callback, args)
 
     def remove_writer(self, fd: FileDescriptorLike) -> bool:
-        """Stop; whether it was watched."""
+        """Stop watching for writability; return whether `fd` was watched."""
         return self._unwatch(fd, True)
 
     def _add_watch(
@@ -373,11 +388,11 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             try:
                 return await self._sock_connect(sock, address)
             except BlockingIOError:
-                # A Unix server whose backlog is full: no poll tells when there is room.
+                # If the backlog of a Unix server is full, no poll tells when there is room.
                 await asyncio.sleep(_BACKLOG_RETRY)
 
     def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> _core.Operation[tuple[bytes, Any]]:
-        """Receive a datagram: its bytes, `bufsize` at most, and where it came from."""
+        """Receive a datagram; return its bytes, at most `bufsize`, and its sender."""
         if bufsize < 0:
             raise ValueError("negative buffersize in recvfrom")
         return self._sock_when_readable(sock, lambda: sock.recvfrom(bufsize))
@@ -385,7 +400,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
     ) -> _core.Operation[tuple[int, Any]]:
-        """Receive a datagram into a buffer, `nbytes` at most (0: its size): its length and its sender."""
+        """Receive at most `nbytes` (0: the buffer's size) of a datagram; return its length and its sender."""
         size = nbytes or len(buf)
         with memoryview(buf) as room:
             if room.readonly:
@@ -395,10 +410,10 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         return self._sock_when_readable(sock, lambda: sock.recvfrom_into(buf, size))
 
     def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> _core.Operation[int]:
-        """Send a datagram to `address`; the number of bytes."""
+        """Send a datagram to `address`; return the number of bytes sent."""
         return self._sock_when_writable(sock, lambda: sock.sendto(data, address))
 
-    # Files, sent without a copy through Python.
+    # Sending files without a copy through Python.
 
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: Any, offset: int, count: int | None
@@ -413,7 +428,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 if piece == 0:
                     break
                 sent += piece
-                # A socket that takes all at once must not keep the others waiting.
+                # If the socket takes every piece at once, other callbacks still need their turn.
                 await asyncio.sleep(0)
         except OSError as error:
             if sent == 0:
@@ -442,7 +457,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 os.lseek(fileno, offset + sending.sent, os.SEEK_SET)
         return sending.sent
 
-    # Transports begin in the next turn: whoever made them has them by then.
+    # A transport starts in the next turn, when the caller that made it already holds it.
 
     def _begin(self, transport: _T, waiter: asyncio.Future[None] | None) -> _T:
         self.call_soon(transport._start, waiter)
@@ -486,7 +501,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
             try:
                 return protocol_factory()
             except BaseException:
-                # No transport will ever close it.
+                # No transport exists that would close the socket.
                 sock.close()
                 raise
 
@@ -503,7 +518,8 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         context: Context | None = None,
     ) -> _core.StreamTransport:
         if context is not None:
-            # Python 3.15 and later; the transport calls its protocol in the context in which it was made.
+            # Python 3.15 and later pass a context. A transport calls its protocol in the context in which it
+            # was made, so make it in that one.
             return context.run(
                 self._make_socket_transport, sock, protocol, waiter, extra=extra, server=server
             )
@@ -515,9 +531,9 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
     async def create_datagram_endpoint(
         self, protocol_factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> Any:
-        """A datagram transport and its protocol; arguments as asyncio's."""
-        # asyncio calls the factory where it can't close the socket should that fail; ours is called by
-        # `_make_datagram_transport`.
+        """Make a datagram transport and its protocol; the arguments are those that asyncio takes."""
+        # If the factory fails, the socket has to be closed. asyncio calls the factory where it can't do that,
+        # so `_make_datagram_transport` calls it instead.
         late = _Late(protocol_factory)
         transport, _ = await super().create_datagram_endpoint(late.itself, *args, **kwargs)
         return transport, late.protocol
@@ -563,7 +579,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
         except BaseException:
-            # No transport will ever close it.
+            # No transport exists that would close the socket.
             rawsock.close()
             raise
         self._make_socket_transport(rawsock, transport, extra=extra, server=server, context=context)
@@ -580,7 +596,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        """Upgrade a connection to TLS: the transport that `protocol` is to use from now on."""
+        """Upgrade a connection to TLS; return the transport that `protocol` uses from now on."""
         return await tls.upgrade(
             self,
             transport,
@@ -630,21 +646,22 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
 
     def _stop_serving(self, sock: socket.socket) -> None:
         if self._thread_id not in (None, threading.get_ident()):
-            # asyncio's `Server.close()` has let go of its sockets by now and would not ask again.
+            # Not a RuntimeError: `Server.close()` of asyncio has already dropped its sockets, so it would not
+            # try again.
             self.call_soon_threadsafe(self._stop_serving, sock)
             return
         listener = self._listeners.pop(sock, None)
         inode = self._unix_server_sockets.pop(sock, None)
-        # The last one comes first. Each is carried out, whatever the others raise.
+        # An ExitStack runs its last callback first, and runs each one even if others raise.
         with contextlib.ExitStack() as steps:
-            # A socket that the program has closed tells its path no more.
+            # If the program has closed the socket, its path is no longer known.
             if inode is not None and sock.fileno() >= 0:
                 steps.callback(self._remove_unix_path, sock.getsockname(), inode)
             steps.callback(sock.close)
             if listener is not None and not self.is_closed():
                 listener.stop()
 
-    # Unix sockets. What asyncio does once a connection or a server holds for any loop.
+    # Unix sockets. asyncio's code that runs once per connection or server works on any loop.
 
     create_unix_connection = _UnixEventLoop.create_unix_connection
     create_unix_server = _UnixEventLoop.create_unix_server
@@ -670,7 +687,7 @@ class EventLoop(_core.Scheduler, _BaseEventLoop):
         self._signals.add(sig, events.Handle(callback, args, self, None))
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Restore the default behaviour; whether there was a handler."""
+        """Restore the default behaviour; return whether there was a handler."""
         signals.check(sig)
         return self._signals.remove(sig)
 
@@ -690,5 +707,5 @@ def _is_coroutine(callback: object) -> bool:
 
 
 def _keep_open(sock: Any) -> None:
-    """From now on the fd is its transport's: `sock.close()` does not free the number for another file."""
+    """Give the fd to a transport: from now on `sock.close()` does not free its number for another file."""
     sock._io_refs += 1

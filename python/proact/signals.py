@@ -26,12 +26,13 @@ __all__ = ["Signals", "check"]
 
 _Pair = tuple[socket.socket, socket.socket]
 
-# The loops that run in the main thread, the outer one first. Each remembers the wake-up fd of the one before.
+# The loops that run in the main thread, the outermost first. Each remembers the wake-up fd that was set
+# before.
 _entered: list[Signals] = []
 
 
 def check(number: int) -> None:
-    """Raise TypeError or ValueError for what is no signal."""
+    """Raise TypeError or ValueError unless the argument is a signal number."""
     if not isinstance(number, int):
         raise TypeError(f"sig must be an int, not {number!r}")
     if number not in signal.valid_signals():
@@ -39,10 +40,11 @@ def check(number: int) -> None:
 
 
 class _Notice:
-    """What Python calls for a signal of a loop's, whose number is in the socket pair by then.
+    """The Python-level handler of the signals that a loop handles.
 
-    So there is nothing to do, unless another thread has closed the loop. Then the pair is given up here: only
-    the main thread, which calls this, can take it from Python.
+    When Python calls it, the signal's number is already in the socket pair, so it normally does nothing. But
+    if another thread has closed the loop, it releases the pair: only the main thread, which runs this
+    handler, can take the wake-up fd from Python.
     """
 
     def __init__(self) -> None:
@@ -55,7 +57,9 @@ class _Notice:
 
 
 class Signals:
-    """Handlers by signal number; a context in which signals wake the loop, if it runs in the main thread."""
+    """The handlers of a loop by signal number. As a context manager it lets signals wake the loop while the
+    loop runs in the main thread.
+    """
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
@@ -70,7 +74,7 @@ class Signals:
         return self._pair is not None
 
     def add(self, number: int, handle: events.Handle) -> None:
-        """Set a handler. RuntimeError outside of the main thread, or if it can't be caught."""
+        """Set a handler. Raises RuntimeError outside of the main thread, or if the signal can't be caught."""
         if not _in_main_thread():
             raise RuntimeError("add_signal_handler() can only be called from the main thread")
         ours = self._open().fileno()
@@ -87,7 +91,9 @@ class Signals:
         self._handlers[number] = handle
 
     def remove(self, number: int) -> bool:
-        """Restore Python's default; whether there was a handler. ValueError outside of the main thread."""
+        """Restore Python's default; return whether there was a handler. Raises ValueError outside of the main
+        thread.
+        """
         if number not in self._handlers:
             return False
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -95,13 +101,13 @@ class Signals:
         return True
 
     def close(self) -> None:
-        """Restore what was there before: all of it, then ValueError if this is not the main thread."""
+        """Restore all previous handlers, then raise ValueError if this is not the main thread."""
         with contextlib.ExitStack() as steps:
             for number in self._handlers:
                 steps.callback(self.remove, number)
 
     def close_pair(self) -> None:
-        """Let go of the loop: no signal wakes it any more."""
+        """Drop the loop: no signal wakes it any more."""
         pair, self._pair = self._pair, None
         if pair is None:
             return
@@ -112,14 +118,14 @@ class Signals:
         del self._loop
 
     def _hand_over(self, pair: _Pair) -> bool:
-        """In another thread: have the main thread give up the pair, to which Python may write."""
+        """Called in another thread: make the main thread release the pair: Python may still write to it."""
         if _in_main_thread():
             return False
         for number in self._handlers:
             current: object = signal.getsignal(number)
             if current is self._notice:
                 self._notice.orphan = pair
-                # As if the signal had come. No other loop has a handler for it, or Python had its notice.
+                # Pretend that the signal came. No other loop has a handler for it, or Python had its notice.
                 _thread.interrupt_main(number)  # type: ignore[arg-type]  # any number, named or not
                 return True
         return False
@@ -134,7 +140,7 @@ class Signals:
         if previous is None:
             return
         _entered.remove(self)
-        # With handlers of its own the loop keeps the fd, so that a signal between two runs is not lost.
+        # A loop with handlers keeps the fd between two runs, so that no signal is lost there.
         if self._pair is not None and not self._handlers:
             _set_wakeup_fd(-1 if previous == self._pair[1].fileno() else previous)
 
@@ -178,12 +184,12 @@ def _set_wakeup_fd(fd: int) -> None:
     try:
         signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
     except (OSError, ValueError):
-        # Whoever it was has closed it meanwhile.
+        # The fd that was set before has been closed meanwhile.
         signal.set_wakeup_fd(-1)
 
 
 def _give_up(pair: _Pair) -> None:
-    """Close a pair, and see that Python does not write to the next owner of its number."""
+    """Close a pair, and make sure that Python does not write to the next file with its number."""
     ours = pair[1].fileno()
     with contextlib.ExitStack() as steps:
         for end in pair:

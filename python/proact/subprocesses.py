@@ -1,9 +1,9 @@
 """Child processes: `asyncio.create_subprocess_exec` and `create_subprocess_shell` on a proact loop.
 
-Popen starts the child, with real pipes; asyncio's base transport joins the pipes to the protocol. Owned
-here: learning that the child has ended. The engine waits for its pidfd, and only once the loop is told is the
-status collected, in the loop's thread: its pid can't become another process's while somebody may still signal
-it. Neither SIGCHLD nor asyncio's child watchers are touched, so that any thread's loop can do it.
+Popen starts the child, with real pipes; asyncio's base transport connects the pipes to the protocol. This
+file learns that the child has ended. The engine waits for the child's pidfd, and the loop's thread collects
+the status only after that. So the pid can't be given to another process while the program may still signal
+the child. This needs neither SIGCHLD nor asyncio's child watchers, so it works in a loop of any thread.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ else:
 
 __all__ = ["SubprocessTransport", "spawn"]
 
-# Seconds that closing the loop gives a killed child to end. It needs far less, unless a device holds it.
+# Seconds that `loop.close()` waits for a killed child to end. It needs far less, unless a device holds it.
 _KILLED = 1.0
 
 
@@ -56,7 +56,7 @@ class SubprocessTransport(_Base):
     """A child process and its pipes."""
 
     _pidfd = -1
-    # Until the base class has set them: it may refuse its arguments first.
+    # Defaults until the base class sets them, because it may refuse its arguments first.
     _closed = True
     _proc: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +66,7 @@ class SubprocessTransport(_Base):
         try:
             super().__init__(loop, *args, **kwargs)
         except BaseException:
-            # Nobody will get a transport to close.
+            # The caller gets no transport that it could close.
             self._abandon()
             self.release()
             raise
@@ -88,7 +88,7 @@ class SubprocessTransport(_Base):
             self._pidfd = os.pidfd_open(self._pid)
             loop._watch_child(self._pidfd, _core.Handle(self._exited, ()))
         except (AttributeError, OSError) as error:
-            # A kernel or a sandbox without pidfds, or no fd left, or one too high for select.
+            # The kernel or the sandbox has no pidfds, no fd is left, or the fd is too high for select.
             loop._fallbacks.add(f"waitid (pidfd: {error}): a thread waits for the child")
             self._close_pidfd()
             threading.Thread(
@@ -100,10 +100,10 @@ class SubprocessTransport(_Base):
         try:
             os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
-            pass  # somebody else has collected it
+            pass  # the program has collected it
         except OSError:
-            # A sandbox that refuses waitid: the status can't be left for the loop's thread to collect. The
-            # lock tells `Popen.poll` that another thread does it.
+            # A sandbox refuses waitid, so this thread has to collect the status, and can't leave that to the
+            # loop's thread. The lock tells `Popen.poll` that another thread collects it.
             lock: threading.Lock = self._proc._waitpid_lock  # type: ignore[attr-defined]
             with lock, suppress(ChildProcessError):
                 self._proc.returncode = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
@@ -113,7 +113,7 @@ class SubprocessTransport(_Base):
             pass  # the loop was closed before the child ended
 
     def _exited(self) -> None:
-        """The child has ended: collect its status and tell the protocol."""
+        """Collect the status of the child, which has ended, and tell the protocol."""
         process = self._proc
         assert process is not None
         if process.returncode is None:
@@ -128,7 +128,7 @@ class SubprocessTransport(_Base):
         self._close_pidfd()
         if not self._collected.done():
             self._collected.set_result(None)
-        # One turn later: what the child wrote last is on its way.
+        # One turn later, because the last bytes of the child may still be on their way.
         self._watcher.call_soon(self._process_exited, process.returncode)
 
     def _collect(self) -> int:
@@ -138,7 +138,7 @@ class SubprocessTransport(_Base):
         except ChildProcessError:
             raise
         except OSError:
-            # A sandbox that refuses waitid.
+            # A sandbox refuses waitid.
             pid, wait_status = os.waitpid(self._pid, os.WNOHANG)
             if pid == 0:
                 raise ChildProcessError from None
@@ -148,7 +148,7 @@ class SubprocessTransport(_Base):
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
     async def connect(self) -> None:
-        """Join the pipes to the protocol, and tell it."""
+        """Connect the pipes to the protocol, and tell it."""
         loop = self._watcher
         for fd, stream in self._streams():
             if fd == 0:
@@ -169,10 +169,10 @@ class SubprocessTransport(_Base):
         return [(fd, stream) for fd, stream in enumerate(streams) if stream is not None]
 
     async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
-        """Nothing: `connect` does it, in the task that spawns.
+        """Do nothing: `connect` does this work, in the task that spawns.
 
-        The base class makes a task of this one. Whoever cancels all tasks cancels that one too, and the task
-        that spawns would wait for ever.
+        The base class runs this method in a task of its own. If the program cancels all tasks, it would
+        cancel that one too, and the task that spawns would wait for ever.
         """
 
     async def end(self) -> None:
@@ -182,13 +182,13 @@ class SubprocessTransport(_Base):
 
     def _abandon(self) -> None:
         self.close()
-        # Those that no transport has taken over: connecting them has failed.
+        # Close the pipes that no transport has taken over, because connecting them has failed.
         for fd, stream in self._streams():
             if self._pipes[fd] is None:
                 stream.close()
 
     def release(self) -> None:
-        """The loop will not learn of the child's end: collect it if it has ended, or was killed."""
+        """Collect the child if it has ended or was killed: the loop will not learn of its end."""
         self._watcher._children.discard(self)
         self._close_pidfd()
         if self._proc is None:

@@ -1,7 +1,7 @@
-"""TLS: what happens once a connection, before the native transport takes over.
+"""The part of TLS that runs once per connection, before the native transport takes over.
 
-Checks the arguments as asyncio does, makes the session (Python's own `ssl` between two memory buffers), and
-puts it over a connection that exists already.
+It checks the arguments as asyncio does, makes the session (Python's own `ssl` between two memory buffers),
+and puts it over an existing connection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["SSLTransport", "over", "upgrade"]
 
 
 class SSLTransport(_FlowControlMixin, transports.Transport):
-    """What `isinstance` sees of a native TLS transport."""
+    """The class that `isinstance` sees for a native TLS transport."""
 
 
 def _seconds(name: str, given: float | None, default: float) -> float:
@@ -47,7 +47,7 @@ def _seconds(name: str, given: float | None, default: float) -> float:
 
 
 def _default_context(server_side: bool, server_hostname: str | None) -> ssl.SSLContext:
-    """For `ssl=True`, which only a client may say."""
+    """The context for `ssl=True`, which only a client may pass."""
     if server_side:
         raise ValueError("Server side SSL needs a valid SSLContext")
     import ssl
@@ -72,10 +72,11 @@ def over(
     received: bytes = b"",
     writing_paused: bool = False,
 ) -> _core.TLSTransport:
-    """A TLS transport for `protocol`, to be made the protocol of the transport below; timeouts in seconds.
+    """A TLS transport for `protocol`. The caller sets it as the protocol of the transport below.
 
-    `received`: what has come from the peer already; `writing_paused`: the transport below is full.
-    Raises ValueError for a timeout that is not positive, and for a server without a context.
+    Timeouts are in seconds. `received` holds the bytes that the peer has already sent; `writing_paused` says
+    that the transport below is full. Raises ValueError for a timeout that is not positive, and for a server
+    without a context.
     """
     import ssl
 
@@ -99,7 +100,7 @@ def over(
 
 
 def _check(transport: Any, sslcontext: object) -> None:
-    """What `start_tls` refuses, with a TypeError."""
+    """Raise TypeError for the arguments that `start_tls` refuses."""
     import ssl
 
     if not isinstance(sslcontext, ssl.SSLContext):
@@ -117,14 +118,16 @@ async def upgrade(
     server_side: bool,
     **options: Any,
 ) -> _core.TLSTransport | None:
-    """A TLS transport over `transport`, with which `protocol` goes on; None if the connection has ended.
+    """Put TLS over `transport`; return the TLS transport that `protocol` uses from now on, or None if the
+    connection has ended.
 
-    `options` are those of `over`. Raises TypeError for what can't be upgraded, and what the handshake raises.
+    `options` are passed to `over`. Raises TypeError for a transport that can't be upgraded, and the errors of
+    the handshake.
     """
     _check(transport, sslcontext)
     reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
-    # What a client says first may have come with its last plain line. A server says nothing first: what a
-    # client has from it is plain, whoever sent it.
+    # The first bytes of a client's handshake may have come together with its last plain line. A server never
+    # begins the handshake, so bytes that a client has received are plain text, whoever sent them.
     early = reader if server_side else None
     waiter: asyncio.Future[None] = loop.create_future()
     upgraded = over(
@@ -138,12 +141,12 @@ async def upgrade(
         writing_paused=getattr(transport, "_protocol_paused", False),
         **options,
     )
-    # Nothing may arrive between the two: what the peer says next is its half of the handshake.
+    # Nothing may arrive between these two steps: the next bytes of the peer are its half of the handshake.
     transport.pause_reading()
     transport.set_protocol(upgraded)
     if early:
         early._buffer.clear()
-        early._paused = False  # it may have held the transport back
+        early._paused = False  # the StreamReader may have paused the transport
     begin = loop.call_soon(upgraded.connection_made, transport)
     resume = loop.call_soon(transport.resume_reading)
     try:

@@ -1,4 +1,4 @@
-"""Running the command as a user does: in a process of its own."""
+"""Runs the command as a user does: in a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``command("run", "x.py", PROACT_ENGINE="epoll")``: it, finished; run in the test's own folder."""
+    """``command("run", "x.py", PROACT_ENGINE="epoll")``: the finished process, run in the test's folder."""
 
     def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "PROACT_ENGINE"}

@@ -23,7 +23,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def report(**changes: object) -> dict[str, object]:
-    """An engine report as the core makes it, with changes."""
+    """An engine report like those of the core, with changes."""
     engines: dict[str, object] = {
         name: {"available": True, "reason": None} for name in ("io_uring", "epoll", "poll", "select")
     }
@@ -95,7 +95,7 @@ def test_the_verdict_gives_the_reason(told: dict[str, object], line: str) -> Non
 
 
 def installed(place: Path, **versions: str) -> str:
-    """A directory for PYTHONPATH in which these packages are installed, with nothing in them."""
+    """A directory for PYTHONPATH in which these packages are installed, but empty."""
     for name, version in versions.items():
         (place / name).mkdir()
         (place / name / "__init__.py").touch()
@@ -132,7 +132,9 @@ def test_people_are_told_what_aiofastnet_replaces_and_how_to_avoid_it(
     there = installed(tmp_path, aiofastnet="1.2.0", aiohttp="3.14.5")
     path = there + os.pathsep + os.environ.get("PYTHONPATH", "")
     words = " ".join(command("doctor", PYTHONPATH=path).stdout.split())
-    assert "aiofastnet 1.2.0: aiohttp from 3.15 on (aiohttp 3.14.5 here) calls its create_connection," in words
+    assert (
+        "aiofastnet 1.2.0: aiohttp from 3.15 on (aiohttp 3.14.5 here) calls its create_connection," in words
+    )
     assert "AIOHTTP_NO_EXTENSIONS=1" in words
 
 

@@ -1,4 +1,4 @@
-"""``proact run``: the program cannot tell it from ``python``, except by its loop."""
+"""``proact run``: apart from its loop, the program runs as under ``python``."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_an_engine_name_from_the_environment_is_checked_too(command: Command, tm
 
 @pytest.mark.parametrize("replace", [replace_policy, replace_new_event_loop], ids=lambda f: f.__name__)
 def test_both_ways_to_replace_asyncios_loop(replace: object, tmp_path: Path) -> None:
-    """The one for 3.14 works on older Pythons too, so it is tested there; policies end with 3.13."""
+    """The way for 3.14 works on older Pythons too, so it is tested there; policies end with 3.13."""
     name = getattr(replace, "__name__", "")
     if name == "replace_policy" and sys.version_info >= (3, 14):
         pytest.skip("event loop policies are deprecated from Python 3.14 on, and not used there")

@@ -17,7 +17,7 @@ from . import contenders, exclusions, groups, outcome, runner
 
 SCHEMA = 1
 RERUN = 5
-"""Up to so many failures are run again."""
+"""At most so many failures are run again."""
 
 
 def parse() -> argparse.Namespace:
@@ -73,10 +73,10 @@ def execute(args: argparse.Namespace, contender: contenders.Contender) -> outcom
 def again(
     results: outcome.Results, limited: list[tuple[groups.Case, float]], contender: contenders.Contender
 ) -> list[outcome.Outcome]:
-    """Run what failed again, with nothing beside it; what it did first, where it passes now.
+    """Run failed tests again, with nothing beside them; return the first failures of those that pass now.
 
-    Many of these tests look for a port that is free, or measure time: on a machine that does something else
-    too, some fail for that. Only a handful is worth it; some of the other loops fail by the dozen.
+    Many of these tests look for a free port, or measure time: on a machine that does something else too, some
+    fail for that reason. It is worth it only for a handful; some of the other loops fail dozens of tests.
     """
     failed = {result.id: result for result in results.unexpected if result.bad}
     if len(failed) > RERUN:

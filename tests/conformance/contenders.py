@@ -1,6 +1,6 @@
-"""Owns: the loops that the suite can run on, and the count of those that were made and those that ran.
+"""Owns: the loops that the suite can run on, and the counts of loops that were made and that ran.
 
-Must not know any test.
+It must not know any test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENGINES = ("io_uring", "epoll", "poll", "select")
 
 
 class Contender:
-    """One of NAMES, on an engine where it is proact. `made` and `ran` count its loops in this process."""
+    """One of NAMES, with an engine if it is proact. `made` and `ran` count its loops in this process."""
 
     def __init__(self, name: str, engine: str = "") -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Contender:
 
 
 def _factory(name: str, engine: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], type]:
-    """What makes a loop, and the class it is of."""
+    """The function that makes a loop, and the loop's class."""
     if name == "asyncio":
         return asyncio.SelectorEventLoop, asyncio.SelectorEventLoop
     if name == "uvloop":

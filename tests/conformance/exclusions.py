@@ -32,4 +32,4 @@ TABLE: tuple[Exclusion, ...] = (
 )
 
 LIMIT = 10.0
-"""Seconds that an excluded test is given: enough to pass, and some of them would wait for minutes."""
+"""The time limit of an excluded test, in seconds: enough to pass; some would otherwise wait for minutes."""

@@ -1,6 +1,6 @@
 """Owns: which parts of `test.test_asyncio` are run, and how a test class gets the loop under test.
 
-Must not know how a test is run, nor which loop it is.
+It must not know how a test is run, nor which loop it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SUITE = "test.test_asyncio"
 
 @dataclass(frozen=True)
 class Mixin:
-    """Test methods that want a loop; they become one class with everything they name as its bases."""
+    """Test methods that want a loop; they become one class, and the classes that they name are its bases."""
 
     names: tuple[str, ...]
     hook: str
@@ -39,7 +39,7 @@ class Group:
     module: str
     mixin: Mixin | None = None
     classes: tuple[str, ...] = ()
-    """Test cases that take the default loop. "*": all of the module that are no children of the mixin."""
+    """Test cases that take the default loop. "*": all of the module's, except children of the mixin."""
 
     @property
     def about_the_loop(self) -> bool:
@@ -50,7 +50,7 @@ def _mixin(name: str, module: str, hook: str, *names: str, classes: tuple[str, .
     return Group(name, module, Mixin(names, hook), classes)
 
 
-# What takes the loop itself to pieces.
+# Tests of the loop itself.
 MIXINS = (
     _mixin("events", "test_events", "create_event_loop", "UnixEventLoopTestsMixin", "SubprocessTestsMixin"),
     _mixin("sock", "test_sock_lowlevel", "create_event_loop", "BaseSockTestsMixin"),
@@ -61,7 +61,7 @@ MIXINS = (
     _mixin("subprocess", "test_subprocess", "policy", "SubprocessMixin"),
 )
 
-# What stands on a loop. A class that a mixin above serves is not run a second time.
+# Tests of code that uses a loop. A class that a mixin above covers is not run a second time.
 MODULES = (
     Group("unix", "test_unix_events", classes=("TestFunctional", "TestFork")),
     Group("ssl", "test_ssl", classes=("*",)),
@@ -135,7 +135,7 @@ def _test_classes(module: ModuleType, wanted: tuple[str, ...]) -> Iterator[type[
 
 
 def _concrete(group: Group, bases: tuple[type, ...], contender: Contender) -> type[unittest.TestCase]:
-    """The test case that CPython makes for each of its own loops, made for ours."""
+    """The test case that CPython makes for each of its own loops, made here for the loop under test."""
     from test.test_asyncio import utils
 
     base = unittest.TestCase if group.mixin.hook == "new_loop" else utils.TestCase

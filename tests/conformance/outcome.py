@@ -1,6 +1,6 @@
-"""Owns: what came of a test, and what it means given the exclusions.
+"""Owns: the outcome of a test, and its meaning in view of the exclusions.
 
-Must not know how a test was run.
+It must not know how a test was run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from . import exclusions
 
-# How a test can end. "apart": it passed, and no loop under test ran in it.
+# The ways in which a test can end. "apart": it passed, but no loop under test ran in it.
 PASSED, APART, SKIPPED = "passed", "apart", "skipped"
 BAD = ("failed", "error", "timeout", "crashed", "no loop")
 
@@ -43,17 +43,17 @@ class Outcome:
 
     @property
     def unexpected(self) -> bool:
-        """It failed, or it was excluded and did not."""
+        """Whether it failed although it was not excluded, or passed although it was."""
         return self.bad != self.excluded
 
 
 @dataclass
 class Results:
-    """All that one contender did on one Python."""
+    """All outcomes of one contender on one Python."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     stale: list[exclusions.Exclusion] = field(default_factory=list)
-    """Exclusions of which no test bears the name."""
+    """Exclusions that match no test."""
     again: list[Outcome] = field(default_factory=list)
     """The failures of tests that passed when they were run again."""
 
@@ -90,7 +90,7 @@ class Results:
 
 
 def applying(loop: str, engine: str, python: tuple[int, int]) -> list[exclusions.Exclusion]:
-    """The lines of the table that speak of this loop on this Python."""
+    """The lines of the table that apply to this loop on this Python."""
     minor = f"{python[0]}.{python[1]}"
     return [
         line

@@ -1,6 +1,7 @@
 """Owns: docs/compatibility.md, made from the results: `python -m tests.conformance.report`.
 
-The differences that the page begins with are written by hand (differences.md); all else is counted.
+The page begins with the differences from asyncio, which are written by hand (differences.md). The rest of the
+page is computed from the results.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ COLUMNS = [*(("proact", engine) for engine in ENGINES), ("asyncio", ""), ("uvloo
 Run = dict[str, Any]
 
 COMMON = 20
-"""From so many failures on, a cause is named."""
+"""The page names a cause that at least this many failures share."""
 
 HOW = """\
-How it is made: `make conformance` imports the tests that each CPython was installed with and runs each in a
-process of its own, with a time limit. † are mixins that CPython wrote to be given a loop; they get the loop
-under test. The others run as they are, with the loop under test as asyncio's default. Where a helper of the
-suite brings a loop of its own, `tests/conformance/takeover.py` says what it gets instead; no assertion is
-changed. Up to five failures of a run are run once more with nothing beside them, and named below if they pass
-then. A test is counted only if a loop of the class under test was made (†) or ran in its process, which is
-counted there; one that passes without one (it uses mocks, or a loop with a simulated clock) is *not about the
-loop*. An excluded test counts as run, is run, and has to fail. What is in **bold** did not pass all the rest.
-For uvloop and rloop nothing is excluded, though they fail some tests only for private parts of asyncio's
-loop.
+How the tables are made: `make conformance` imports the tests that each CPython was installed with and runs
+each test in a process of its own, with a time limit. † marks mixins that CPython wrote to be given a loop:
+they get the loop under test. The other tests run as they are, with the loop under test as asyncio's default.
+Where a helper of the suite brings a loop of its own, `tests/conformance/takeover.py` replaces it; no
+assertion is changed. Up to five failures of a run are repeated with nothing beside them; those that pass then
+are named below. A test counts only if a loop of the class under test was made (†) or ran in the test's
+process; a test that passes without such a loop (it uses mocks, or a loop with a simulated clock) is *not
+about the loop*. An excluded test counts as run, is run, and has to fail. A fraction is **bold** if a test
+that is not excluded did not pass. Nothing is excluded for uvloop and rloop, although they fail some tests
+only because these use private parts of asyncio's loop.
 """
 
 
@@ -56,7 +57,7 @@ def total(run: Run) -> dict[str, int]:
 
 
 def fraction(row: dict[str, int] | None) -> str:
-    """Passed of run; bold where that is not all of them."""
+    """How many tests passed of how many run; bold unless all but the excluded ones passed."""
     if row is None or not row["run"]:
         return "–"
     text = f"{row['passed']} / {row['run']}"
@@ -120,7 +121,7 @@ def python_section(runs: dict[tuple[str, str], Run]) -> list[str]:
 
 
 def common_causes(runs: dict[tuple[str, str], Run]) -> list[str]:
-    """What fails many tests of a loop at once: a count of tests says little then."""
+    """The causes that many failures of a loop share: without them, a count of failures misleads."""
     lines = []
     for (loop, _), run in runs.items():
         for why, count in Counter(test["why"] for test in run["failed"]).most_common():

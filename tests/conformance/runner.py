@@ -1,9 +1,8 @@
-"""Owns: a process for each test, with a directory, an output and a time limit of its own.
+"""Owns: a process for each test, with its own directory, output and time limit.
 
 The modules are imported once, in the process that forks; it has no threads and never makes a loop. A child
-that outlives its limit is made to show where each of its threads stands, then killed with all that it has
-started.
-Must not know what an outcome means.
+that outlives its limit is made to show the traceback of each of its threads, then killed with everything that
+it has started. It must not know what an outcome means.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class _Child:
 
 
 def run(cases: Iterable[tuple[Case, float]], contender: Contender, jobs: int) -> Iterator[Outcome]:
-    """Run every case in a process of its own, `jobs` at a time, each for at most so many seconds."""
+    """Run every case in a separate process, `jobs` at a time, each for at most so many seconds."""
     gc.collect()
     gc.freeze()
     waiting = iter(cases)
@@ -107,7 +106,7 @@ def _kill(pid: int, number: int) -> None:
 def _finish(child: _Child) -> Outcome:
     _, status = os.waitpid(child.pid, 0)
     os.close(child.fd)
-    # What the test has started and left behind.
+    # Kill the processes that the test has started and left behind.
     _kill(child.pid, signal.SIGKILL)
     output = (child.place / "output").read_text(errors="replace") if (child.place / "output").exists() else ""
     outcome = Outcome(child.case.id, "crashed", output=output, seconds=child.seconds)

@@ -1,17 +1,15 @@
-"""Owns: the places where a helper of CPython's suite brings a loop of its own, or asks one for private parts.
+"""Owns: the places where a helper of CPython's suite brings its own loop, or uses private parts of a loop.
 
-    test_runners  gives its runners a bare `BaseEventLoop` on a mocked selector: here a loop under test, of
-                  which the helper notes, as there, whether its asynchronous generators were shut down
-    test_pep492   the same in `setUp`: here a loop under test
-    test_tasks    `new_test_loop()` without a script of times is a loop under test; with a script it stays
-                  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its
-                  private `_ready` is empty, makes a fixed number of turns
-    utils         `close_loop` reads `_default_executor`; of a loop that has none it is the public
-                  `shutdown_default_executor` that is called
-    test_events   on rloop, no child watcher is installed around each test: rloop 0.5 can't remove the signal
-                  handler that one needs, and would fail all of them for that alone
+    test_runners  gives its runners a bare `BaseEventLoop` on a mocked selector: here it is a loop under test,
+    of which the helper notes, as there, whether its asynchronous generators were shut down test_pep492   does
+    so in `setUp`: here it is a loop under test test_tasks    `new_test_loop()` without a script of times is a
+    loop under test; with a script it stays asyncio's `TestLoop`, whose clock the test moves. `_run_loop`,
+    which runs a loop until its private `_ready` is empty, makes a fixed number of turns utils
+    `close_loop` reads `_default_executor`; if a loop has none, it calls the public
+    `shutdown_default_executor` test_events   on rloop, no child watcher is installed around each test: rloop
+    0.5 can't remove the signal handler that a watcher needs, and would fail all of them only for that
 
-Assertions are left alone. Must not know any single test.
+Assertions are not changed. It must not know any single test.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def prepare(module: ModuleType, contender: Contender) -> None:
-    """Let what `module` brings for loops be loops under test."""
+    """Replace the loops that `module` brings by loops under test."""
     _lenient_close(contender)
     match module.__name__.rpartition(".")[2]:
         case "test_runners":

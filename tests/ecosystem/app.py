@@ -16,7 +16,7 @@ CHUNK = 20_000
 
 
 class Seen:
-    """What happened inside the server, for the test to wait for."""
+    """The events inside the server that a test waits for."""
 
     def __init__(self) -> None:
         self.lifespan: list[str] = []
@@ -90,7 +90,7 @@ async def exercise(client, here: str, seen: Seen) -> None:
 
 
 async def transfer(client, here: str) -> None:
-    """Bodies up and down, several at once; `here` is what the server says of its loop."""
+    """Bodies up and down, several at once; `here` is the server's description of its loop."""
     assert (await client.get("/loop")).json() == {"loop": here}
     assert (await client.get("/thread")).json() == {"sum": 499_500}
 

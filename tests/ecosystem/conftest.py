@@ -1,10 +1,10 @@
-"""Real programs on proact, with real peers: what their tests share.
+"""The shared part of the tests of real programs on proact, with real peers.
 
-They are collected only where the dependency group `ecosystem` is installed, as `make ecosystem` does (it
-installs the servers too), so that `make test` stays small; there, on io_uring and epoll, unless
-PROACT_TEST_ENGINES says otherwise. Every test also stands under the watch of tests/conftest.py: no fd, task
+They are collected only if the dependency group `ecosystem` is installed, as `make ecosystem` does (it
+installs the servers too), so that `make test` stays small. They run on io_uring and epoll, unless
+PROACT_TEST_ENGINES says otherwise. tests/conftest.py watches these tests, too: no fd, task
 or thread is left, no op in flight, no error is unseen, no warning is given. With
-PROACT_TEST_LOOP=asyncio they show what the program does by itself.
+PROACT_TEST_LOOP=asyncio they show how the program behaves on asyncio.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Certificate(NamedTuple):
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> Certificate:
-    """For 127.0.0.1 and localhost."""
+    """A certificate for 127.0.0.1 and localhost."""
     files = Certificate(*(tmp_path_factory.mktemp("tls") / name for name in ("chain", "key", "authority")))
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1", "localhost")
@@ -68,13 +68,13 @@ def postgres(certificate):
 
 @pytest.fixture
 def here(loop) -> str:
-    """What `loops.identify` says inside a program that runs on this test's loop."""
+    """The result of `loops.identify` inside a program that runs on this test's loop."""
     return loops.identify(loop)
 
 
 @pytest.fixture(autouse=True)
 def idle_workers(unhandled):
-    """anyio's idle workers and dask's profilers are told to end, not waited for; that takes a moment."""
+    """Wait for anyio's idle workers and dask's profilers: these are told to end, but that takes a moment."""
     yield
     for thread in threading.enumerate():
         if thread.name in ("AnyIO worker thread", "Profile"):

@@ -1,4 +1,4 @@
-"""Servers and programs in processes of their own, as their users start them."""
+"""Starts servers and programs in separate processes, as their users do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Child:
         self._lines.put(None)
 
     def until(self, part: str, times: int = 1) -> str:
-        """Wait until `part` has been in `times` more lines; the last of these."""
+        """Wait until `part` was in `times` more lines; return the last of them."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -51,19 +51,19 @@ class Child:
                     return text
 
     def end(self, signal: int | None = None) -> str:
-        """Wait for its end, after a signal if one is given; it has to end well. What it printed."""
+        """Wait for its end, after a signal if one is given; it has to succeed. Returns its output."""
         if signal is not None:
             self.process.send_signal(signal)
         code = self.process.wait(PATIENCE)
         text = self.output()
-        # Some servers, once they have shut down, give themselves the signal again.
+        # Some servers send the signal to themselves again after they have shut down.
         assert code in (0, -signal if signal else 0), f"exit {code}\n{text}"
         for sign in ("Traceback", "Exception", "never retrieved", "never awaited"):
             assert sign not in text, text
         return text
 
     def output(self) -> str:
-        """All it has printed by now."""
+        """Everything that it has printed by now."""
         self._reader.join(5)
         while not self._lines.empty():
             self.printed.append(self._lines.get() or "")

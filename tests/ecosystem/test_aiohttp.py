@@ -60,7 +60,7 @@ async def serving(context=None):
             web.get("/echo", site.echo),
         ]
     )
-    # A handler whose client has gone is cancelled only when asked for.
+    # A handler whose client has gone is cancelled only on request.
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     try:
@@ -114,7 +114,7 @@ async def test_websocket(loop, certificate, secure):
 
 
 async def test_file_is_sent(loop, tmp_path):
-    """aiohttp hands static files to loop.sendfile, and copies by itself where that is refused."""
+    """aiohttp passes static files to loop.sendfile, and copies them itself if that is refused."""
     path = tmp_path / "file"
     path.write_bytes(payload(2_000_000))
 

@@ -16,7 +16,7 @@ from support.peers import payload
 
 @pytest.fixture
 def run(new_loop):
-    """`anyio.run` on a loop of the engine under test; what is asked for is where it ran."""
+    """`anyio.run` on a loop of the engine under test; checks where it ran."""
 
     def run(function, *args):
         options = {"loop_factory": new_loop}

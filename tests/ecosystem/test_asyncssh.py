@@ -11,7 +11,7 @@ from support.peers import payload
 
 class Server(asyncssh.SSHServer):
     def begin_auth(self, username):
-        return False  # nobody has to prove who he is
+        return False  # no authentication
 
     def connection_requested(self, *_):
         return True

@@ -11,7 +11,7 @@ from support import daemons
 EXAMPLES = started.ROOT / "examples"
 
 SERVERS = ["uvicorn_fastapi", "hypercorn_server", "aiohttp_server", "tornado_server"]
-# What each of the others prints, beside the loop that it ran on.
+# The output of each of the other examples, besides the loop that it ran on.
 PROGRAMS = {
     "anyio_echo": "b'hello'",
     "websockets_echo": "hello",
@@ -94,7 +94,7 @@ def test_gunicorn(engine):
 
 
 def test_pytest_asyncio(engine):
-    """The hook of examples/conftest.py; in a pytest of its own, as this one runs without the plugin."""
+    """The hook of examples/conftest.py, in a separate pytest, because this one runs without the plugin."""
     options = ("-p", "no:cacheprovider", "-c", "/dev/null", f"--rootdir={EXAMPLES}", "-W", "error")
     with started.running(
         "-m",

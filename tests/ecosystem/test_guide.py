@@ -1,4 +1,4 @@
-"""What docs/guide/programs.md says of any program; its other lines are held by test_examples.py."""
+"""Checks the general parts of docs/guide/programs.md; test_examples.py checks its other lines."""
 
 import re
 import sys

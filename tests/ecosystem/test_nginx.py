@@ -24,7 +24,7 @@ async def test_reverse_proxy(loop, here):
 
 async def test_upstream_by_unix_socket(loop, here):
     app, seen = web.make()
-    # nginx's worker is another user, who can't pass through pytest's directories.
+    # nginx's worker runs as another user, which can't pass through pytest's directories.
     with daemons.directory() as directory:
         directory.chmod(0o755)
         path = f"{directory}/app.sock"

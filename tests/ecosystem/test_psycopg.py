@@ -66,7 +66,7 @@ async def test_cancelled_query(loop, conninfo):
         task.cancel()
         with pytest.raises((asyncio.CancelledError, psycopg.errors.QueryCanceled)):
             await task
-        # A connection cancelled while it waits is given up by psycopg in some versions, and kept in others.
+        # If a connection is cancelled while it waits, some versions of psycopg close it and others keep it.
     async with connected(conninfo) as connection:
         assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
 

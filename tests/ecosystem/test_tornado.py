@@ -1,4 +1,4 @@
-"""tornado, server and client, on the loop that runs: bodies, streams, WebSockets, a client that gives up."""
+"""tornado, server and client, on the running loop: bodies, streams, WebSockets, a client that gives up."""
 
 import asyncio
 import hashlib
@@ -98,7 +98,7 @@ async def test_server_and_client(loop, here, certificate, secure):
         client.close()
         server.stop()
         await server.close_all_connections()
-        # tornado lets a handler run on whose client has gone.
+        # If a client has gone, tornado lets its handler run on.
         for task in slow:
             task.cancel()
         await asyncio.sleep(0.05)

@@ -17,7 +17,7 @@ from support.peers import payload
 @contextlib.asynccontextmanager
 async def serving(app, **options):
     """A uvicorn server on the running loop: its port."""
-    # Its own set-up of logging closes every handler there is, also pytest's.
+    # uvicorn's own set-up of logging closes all handlers, including pytest's.
     server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_config=None, **options))
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -75,7 +75,7 @@ async def test_websocket(loop, certificate, ws, secure):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_command_line(engine, workers):
-    """`uvicorn --loop proact:new_event_loop`, ended as a service manager ends it."""
+    """`uvicorn --loop proact:new_event_loop`, stopped as a service manager stops it."""
     options = ("--loop", "proact:new_event_loop", "--port", "0", "--workers", str(workers))
     with started.running("-m", "uvicorn", "served:app", *options, engine=engine) as child:
         port = re.search(r"running on http://127.0.0.1:(\d+)", child.until("running on"))[1]

@@ -45,7 +45,7 @@ async def test_echo(loop, here, certificate, secure):
 
 async def test_cancelled_in_the_middle(loop, certificate):
     ended = asyncio.Event()
-    data = payload(100_000)  # what compresses well would never fill the socket
+    data = payload(100_000)  # data that compresses well would never fill the socket
 
     async def flood(socket):
         try:
@@ -57,8 +57,8 @@ async def test_cancelled_in_the_middle(loop, certificate):
     async with serving(flood) as address:
 
         async def read():
-            # With messages that nobody reads before it, the other side's goodbye is never seen: websockets
-            # stops reading at 16 of them, and waits for the whole close_timeout. So it does on asyncio and
+            # If unread messages come before it, the other side's close frame is never seen: websockets
+            # stops reading at 16 of them, and waits for the whole close_timeout. It does so on asyncio and
             # on uvloop (measured: each of 8 floods cancelled after 150 messages, on each of the three).
             async with connect(address, certificate, close_timeout=0.1) as client:
                 async for message in client:

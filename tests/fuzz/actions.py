@@ -1,7 +1,7 @@
-"""All the ops, by theme: importing this fills the vocabulary. Ops that find nothing to work on do nothing."""
+"""All the ops, by theme: importing this fills the vocabulary. An op that finds an empty slot does nothing."""
 
 from . import callbacks, processes, servers, sockets, streams, threads, transports, upgrades, watches
 
 LOADED = (callbacks, processes, servers, sockets, streams, threads, transports, upgrades, watches)
 OPENERS = ("open_link", "open_sock", "serve", "listen", "watch")
-"""The ops that make what the others work on."""
+"""The ops that make the objects for the other ops."""

@@ -1,4 +1,4 @@
-"""Ops on when and where ops run: in callbacks, between two runs, before close(); and references that go."""
+"""Ops on when and where ops run (in callbacks, between runs, before close()), and on dropped references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .vocabulary import SCRIPT, SLOT, YES, op
 
 @op("drop", 6, SLOT, YES)
 async def drop(world: Any, slot: int, raising: bool) -> None:
-    """Nobody has the transport any more, which is paused, so that the loop has not either."""
+    """Drop the program's reference to the transport; pause it, so that the loop has none either."""
     link = world.link(slot, "protocol")
     if not link or not link.alive or link.busy or link.engine:
         return
@@ -30,7 +30,7 @@ async def drop(world: Any, slot: int, raising: bool) -> None:
 
 
 def lose(box: list[Any], raising: bool) -> None:
-    """The last reference goes, with an exception on its way if `raising`: that one must come through."""
+    """Drop the last reference, with an exception set if `raising`: that exception must come through."""
 
     def raises() -> Any:
         raise Deliberate("mine")
@@ -47,7 +47,7 @@ def lose(box: list[Any], raising: bool) -> None:
 
 @op("callback", 10, SLOT, ("data", "lost"), SCRIPT)
 def on(world: Any, slot: int, moment: str, script: list[Any]) -> None:
-    """The next such callback of the protocol does this."""
+    """The next call of this method of the protocol runs the script."""
     if link := world.link(slot, "protocol"):
         link.scripts[moment] = script
 
@@ -64,7 +64,7 @@ def call(world: Any, how: str, script: list[Any]) -> None:
 
 @op("callback", 2)
 def fail(world: Any) -> None:
-    """An exception, of a callback where it is in a script."""
+    """Raise an exception; in a script, it is the callback's."""
     raise Deliberate("a script's")
 
 
@@ -76,14 +76,14 @@ def stop(world: Any) -> None:
 
 @op("runs", 4)
 async def leave(world: Any) -> None:
-    """The ops after this run while the loop does not, until one that waits (World.inside returns)."""
+    """The following ops run while the loop does not, up to one that waits (World.inside returns)."""
 
 
 @op("runs", 2)
 def slam(world: Any) -> None:
-    """The loop is closed with everything open: what was written has left all the same."""
+    """Close the loop with everything open: the written bytes have left nevertheless."""
     if world.loop.is_running() or any(not task.done() for task in world.tasks):
-        return  # a child that is being started has fds that no finaliser closes, on asyncio too
+        return  # a child that is being started has fds that no finaliser closes, also on asyncio
     world.between()
     for link in world.links.values():
         if link.kind != "sock":

@@ -1,6 +1,6 @@
-"""Seed after seed until the time is over; each failure made small once, and its like counted.
+"""Runs seed after seed until the time is over; makes each kind of failure small once, and counts the others.
 
-Owns what a finding is: the seed, the kind of failure, the shrunk sequence, and how to run it again.
+Owns what a finding is: the seed, the kind of failure, the smallest sequence, and how to run it again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .generate import generate
 from .vocabulary import Sequence
 
 TRIES = 4
-"""How often a failure that did not show again alone is tried."""
+"""How often a failure is tried alone, if it did not show again at once."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Finding:
     detail: str
     sequence: Sequence
     alone: int
-    """Of TRIES runs of it in a fresh process, how many failed."""
+    """How many of TRIES runs in a fresh process failed."""
     count: int = 1
 
     def save(self, directory: Path) -> Path:
@@ -49,7 +49,7 @@ class Finding:
 
 
 def text(value: dict[str, Any]) -> str:
-    """JSON, an op a line."""
+    """JSON, one op per line."""
     ops = ",\n  ".join(json.dumps(each) for each in value["sequence"])
     rest = {key: each for key, each in value.items() if key != "sequence"}
     return json.dumps(rest, indent=1)[:-2] + f',\n "sequence": [\n  {ops}\n ]\n}}'
@@ -66,13 +66,13 @@ class Campaign:
     enough: int = 1000
     """Findings after which it ends."""
     without: frozenset[str] = frozenset()
-    """Ops to leave out: what is known to fail hides the rest."""
+    """Ops to leave out, because a known failure hides others."""
     directory: Path | None = None
     """Where each finding is saved."""
     tell: Callable[[str], None] = print
 
     def run(self) -> tuple[int, list[Finding]]:
-        """How many sequences ran, and what they found."""
+        """The number of sequences, and the findings."""
         until = time.monotonic() + self.seconds
         findings: list[Finding] = []
         seed = self.seed
@@ -130,6 +130,8 @@ def _names(sequence: Sequence) -> list[str]:
 
 
 def _within(small: Sequence, sequence: Sequence) -> bool:
-    """The ops of the small one occur in the other in their order: probably the same fault."""
+    """Whether the ops of the small sequence occur in the other one, in order: then it is probably the same
+    fault.
+    """
     names = iter(_names(sequence))
     return all(any(name == other for other in names) for name in _names(small))

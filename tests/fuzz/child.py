@@ -1,6 +1,7 @@
-"""Sequences in forked children: a crash, an exit and a hang are results as well as what the model finds.
+"""Runs sequences in forked children: a crash, an exit or a hang is a result, like the problems that the model
+finds.
 
-The parent has no loop and no thread, so that a fork is as good as a fresh process, and takes milliseconds.
+The parent has no loop and no thread, so a fork is as good as a fresh process, and takes milliseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From a seed to a sequence. Knows the vocabulary's groups, and nothing of what the ops do.
+"""Makes a sequence from a seed. It knows the vocabulary's groups, but not what the ops do.
 
-Swarm testing (Groce and others, ISSTA 2012): each seed leaves out most groups, and some ops of those it has,
-because a fault that needs two kinds of op many times over seldom shows among all kinds.
+Swarm testing (Groce and others, ISSTA 2012): each seed leaves out most groups, and some ops of the other
+groups, because a fault that needs two kinds of op many times seldom shows among all kinds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS = {
     "runs": 4,
     "process": 1,
 }
-"""How often a group takes part, relative to the others."""
+"""The frequency of a group, relative to the others."""
 LENGTHS = (5, 10, 20, 40)
 NEEDS = {
     "stream": "transport",
@@ -37,11 +37,11 @@ NEEDS = {
     "callback": "transport",
     "drop": "transport",
 }
-"""A group that does nothing without another."""
+"""A group that does nothing without another one."""
 
 
 def generate(seed: int) -> Sequence:
-    """The sequence of this seed: the same on every machine and Python."""
+    """The sequence of this seed. It is equal on every machine and Python."""
     assert actions.LOADED
     rng = random.Random(seed)
     names = list(GROUPS)

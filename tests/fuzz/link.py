@@ -1,7 +1,7 @@
 """One connection: its near end on the loop (transport, streams, plain socket), its far end a socket of ours.
 
-Owns what the model says of a connection: bytes each way, callbacks, who has ended. The interpreter itself
-reads and writes the far end ("peer"), so that nothing but the near end depends on the loop.
+Owns the model of a connection: the bytes each way, the callbacks, the ends that have closed. The interpreter
+itself reads and writes the far end ("peer"), so only the near end depends on the loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .model import Deliberate, Problems, Stream
 
 
 class Link:
-    """`kind`: "protocol", "stream" or "sock"; what else it is, its fields say."""
+    """`kind`: "protocol", "stream" or "sock"; the fields say the rest."""
 
     def __init__(self, world: Any, name: str, kind: str, peer: socket.socket) -> None:
         self.world, self.name, self.kind, self.peer = world, name, kind, peer
@@ -32,10 +32,10 @@ class Link:
         self.made = self.ended = self.lost = 0
         self.closing = False  # the near end has been told to close, or closes by itself
         self.shut = False  # write_eof
-        self.dropped = False  # nobody has the transport any more
+        self.dropped = False  # the program has dropped the transport
         self.paused = self.write_paused = False
         self.keep_open = False
-        self.elsewhere = False  # another thread is at it: what it does shows before it says so
+        self.elsewhere = False  # another thread uses it: its effects show before it reports them
         self.held = False  # a duplicate of the near fd is open
         self.peer_state = "open"  # "shut", "closed", "reset"
         self.peer_ended = False  # the peer has seen our end
@@ -46,7 +46,7 @@ class Link:
         self.tasks: list[asyncio.Task[Any]] = []  # sendfile and sendall
         self.reading: asyncio.Task[Any] | None = None
 
-    # What the loop calls.
+    # The loop calls these.
 
     def on_made(self, transport: Any) -> None:
         self.made += 1
@@ -88,7 +88,7 @@ class Link:
         self.run("lost")
 
     def run(self, moment: str) -> None:
-        """The script that waits for this moment; it runs once. An exception of its own is the protocol's."""
+        """Run the script that waits for this moment, once. If it raises, the protocol's method raises."""
         script = self.scripts.pop(moment, None)
         if script is None:
             return
@@ -99,11 +99,11 @@ class Link:
                 self.ending()
             raise
 
-    # What the model knows.
+    # The knowledge of the model.
 
     @property
     def alive(self) -> bool:
-        """The near end is a transport that takes orders."""
+        """Whether the near end is a transport that still accepts calls."""
         return bool(self.made and not self.closing and not self.dropped and self.transport is not None)
 
     @property
@@ -114,20 +114,20 @@ class Link:
 
     @property
     def over(self) -> bool:
-        """The slot may be used for another connection."""
+        """Whether the slot may be used for another connection."""
         return bool(self.lost or self.dropped or (self.kind == "sock" and self.sock is None))
 
     def ending(self, orderly: bool = False) -> None:
-        """The near end closes: what was promised arrives, all of it if orderly; no more comes in."""
+        """The near end closes: the promised bytes arrive (all if it is orderly); nothing more comes in."""
         self.closing = True
-        # TCP resets a connection that is closed with bytes unread: what is under way the other way is lost.
+        # TCP resets a connection that is closed with unread bytes: bytes under way to the peer are lost.
         if not orderly or self.into.outstanding:
             self.out.cut()
         self.into.cut()
 
     def sent(self, data: bytes, at_once: bool = True) -> None:
         if self.peer_state in ("closed", "reset"):
-            # A write to nobody breaks the connection, also for what is still to be read.
+            # A write to a closed peer breaks the connection, also for bytes that are still to be read.
             self.into.cut()
         self.out.add(data, at_once)
 
@@ -136,7 +136,7 @@ class Link:
         return any(not task.done() for task in self.tasks)
 
     def waiting(self) -> list[tuple[str, str]]:
-        """What must still happen, as problems."""
+        """The events that must still happen, as problems."""
         peer_reads = self.peer_state in ("open", "shut")
         found = []
         if peer_reads and self.out.missing:
@@ -155,13 +155,13 @@ class Link:
             found.append(("the peer sees no end", ""))
         if self.alive and self.write_paused and peer_reads and not self.out.outstanding:
             found.append(("the writer stays paused", ""))
-        hung_up = self.alive and self.reads and not self.world.holders  # a child has the peer's socket too
+        hung_up = self.alive and self.reads and not self.world.holders  # holders also have the peer's socket
         if hung_up and self.peer_state == "reset" and not self.lost and not self.ended:
             found.append(("no connection_lost", "after a reset"))
         shut = self.alive and self.reads and self.peer_state == "shut"
         if (shut or (hung_up and self.peer_state == "closed")) and not self.ended:
             found.append(("no eof_received", ""))
-        # asyncio's sendfile never ends when its transport is closed meanwhile.
+        # asyncio's sendfile never ends if its transport is closed meanwhile.
         if self.busy and ((self.closing and not self.world.lenient) or (peer_reads and not self.closing)):
             found.append(("a send hangs", repr(self.tasks)))
         return [(kind, f"{self.name} ({self.kind}): {detail}") for kind, detail in found]
@@ -177,7 +177,7 @@ class Link:
                 return
             wire = self.engine.encrypt(data)
             with contextlib.suppress(ConnectionError):
-                # Half a record would be no TLS any more.
+                # A part of a record would not be valid TLS.
                 if self.peer.send(wire) != len(wire):
                     self.into.cut()
                     self.hang_up("closed")
@@ -195,7 +195,7 @@ class Link:
             self.out.cut()
 
     def take(self, limit: int = 1 << 20) -> None:
-        """The peer receives what is there."""
+        """Let the peer receive the bytes that are there."""
         while limit > 0 and self.peer_state in ("open", "shut") and not self.peer_ended:
             try:
                 data = self.peer.recv(min(limit, 1 << 16))
@@ -215,7 +215,7 @@ class Link:
                 self.decrypt(data)
 
     def shake(self) -> None:
-        """Go on with the peer's handshake, as far as what has come allows."""
+        """Continue the peer's handshake as far as the received bytes allow."""
         if self.shaken:
             return
         try:
@@ -240,14 +240,14 @@ class Link:
             return
         except (ssl.SSLError, EOFError):
             pass
-        # A close_notify, which we answer by leaving.
+        # A close_notify; the peer answers it by closing.
         self.peer_ended = True
         if not self.closing:
             self.problems.add("the peer sees an end that nobody made", f"{self.name} (TLS)")
         self.hang_up("closed")
 
     def hang_up(self, how: str) -> None:
-        """The peer ends: "shut" for its direction only, "closed", or "reset"."""
+        """End the peer: "shut" (only its direction), "closed", or "reset"."""
         if self.peer_state in ("closed", "reset") or how == self.peer_state:
             return
         if how == "shut":

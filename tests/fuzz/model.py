@@ -1,4 +1,4 @@
-"""What must arrive: one direction of a connection as bytes; and the list of what went wrong. No loop."""
+"""What must arrive: one direction of a connection as bytes; and the list of problems. It needs no loop."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import random
 ROOM = 16_000
 """Bytes that every socket takes at once, whatever its kind, if its peer has taken what came before."""
 PIECES = 40
-"""In at most so many pieces: each costs the kernel's accounting much more than its bytes."""
+"""... in at most so many pieces, because the kernel accounts much more for a piece than its bytes."""
 
 
 class Deliberate(Exception):
-    """What scripts raise."""
+    """The exception that scripts raise."""
 
 
 class Problems(list[tuple[str, str]]):
-    """(kind, detail) of all that went wrong. The kind is what the shrinker keeps equal."""
+    """The (kind, detail) of each problem. The shrinker keeps the kind equal."""
 
     def add(self, kind: str, detail: str = "") -> None:
         self.append((kind, detail))
@@ -24,8 +24,9 @@ class Problems(list[tuple[str, str]]):
 class Stream:
     """The bytes of one direction.
 
-    `made` is all that was handed over, `got` how much has come out, `promised` how much has to come out even
-    if its sender ends hard: asyncio sends inside `write()` what the socket has room for. `whole`: all has to.
+    `made` holds all bytes that were handed over, `got` says how many have come out, `promised` how many have
+    to come out even if the sender ends abruptly: asyncio sends within `write()` what the socket has room for.
+    `whole`: all bytes have to.
     """
 
     def __init__(self, name: str, problems: Problems) -> None:
@@ -77,15 +78,15 @@ class Stream:
 
     @property
     def missing(self) -> int:
-        """How many bytes that must arrive have not."""
+        """How many of the bytes that must arrive are missing."""
         if self.gaps:
             return 0
         return max(0, (len(self.made) if self.whole else self.promised) - self.got)
 
     def cut(self) -> None:
-        """From now on only what was promised must arrive."""
+        """From now on, only the promised bytes must arrive."""
         self.whole = False
 
     def abandon(self) -> None:
-        """From now on nothing more must arrive; what does is still in order."""
+        """From now on, nothing more has to arrive; bytes that arrive are still in order."""
         self.whole, self.abandoned, self.promised = False, True, 0

@@ -30,7 +30,7 @@ def fork(world: Any, milliseconds: int) -> None:
 
 @op("runs", 3, ("exit", "kill", "exec", "close"), FAMILY, SMALL, TURNS)
 def doomed(world: Any, how: str, family: str, size: int, turns: int) -> None:
-    """A process with a loop of its own writes and ends at once: what the socket took has left."""
+    """A process with its own loop writes and ends at once: the bytes that the socket took have left."""
     near, far = sockets(family)
     stream = Stream(f"doomed {world.number()}", world.problems)
     pieces = [stream.make(size) for _ in range(3)]
@@ -77,7 +77,7 @@ def die(world: Any, near: socket.socket, pieces: list[bytes], how: str, turns: i
 
 @op("process", 3, (0, 10, 25), ("sleeps", "spins", "serves"))
 def daemon(world: Any, milliseconds: int, activity: str) -> None:
-    """A program exits while the loop of a daemon thread is at work: its exit code is its own."""
+    """A program exits while the loop of a daemon thread works: its exit code is unchanged."""
     code = DAEMON.format(
         delay=milliseconds / 1000, activity=activity, engine=getattr(world.loop, "engine", "")
     )

@@ -58,7 +58,7 @@ class BufferedNear(asyncio.BufferedProtocol):
 
 
 class StreamNear(asyncio.StreamReaderProtocol):
-    """asyncio's own, and the link hears of it."""
+    """asyncio's own stream protocol, which also tells its link."""
 
     def __init__(self, link: Any, loop: Any) -> None:
         self.link = link

@@ -44,7 +44,7 @@ class Server:
         return link.protocol
 
     def refused(self) -> None:
-        """What becomes of this connection is not our concern."""
+        """Don't check this connection any more."""
         if self.dialled:
             self.give_up(self.dialled.pop(0))
 
@@ -52,13 +52,13 @@ class Server:
         link.dropped = True
         link.out.abandon()
         link.into.abandon()
-        link.peer_ended = True  # or not: nobody asks
+        link.peer_ended = True  # it does not matter whether it has
 
     def close(self) -> None:
         if self.open:
             self.open = False
             self.server.close()
-            # Those that are not accepted yet may or may not be.
+            # Connections that are not accepted yet may or may not be accepted.
             for link in self.dialled:
                 self.give_up(link)
 
@@ -85,7 +85,7 @@ def address_of(server: Server) -> Any:
 
 
 def incoming(world: Any, server: Server, slot: int, sock: socket.socket) -> None:
-    """The connection takes the slot; the peer is ours."""
+    """Put the connection into the slot; the peer is a socket of the model."""
     sock.setblocking(False)
     link = world.links[slot] = Link(world, f"{slot}.{world.number()}", "protocol", sock)
     server.dialled.append(link)
@@ -104,7 +104,7 @@ def close_server(world: Any, slot: int) -> None:
     if server and server.open:
         port = address_of(server)[1]
         server.close()
-        # Closed means that nobody gets in, a few turns later at the latest.
+        # A few turns after the close, no connection is accepted.
         world.checks.append(lambda: still_serves(world, server, port))
 
 
@@ -120,7 +120,7 @@ def still_serves(world: Any, server: Server, port: int) -> list[tuple[str, str]]
 
 @op("server", 2, SLOT, (1, 2, 3), (1, 30, 70), YES)
 async def starve(world: Any, at: int, count: int, milliseconds: int, extra: bool) -> None:
-    """Connections come while there is no fd left, for so long."""
+    """Connections come while no fd is left, for so long."""
     server = world.things.get(("server", at))
     slots = [slot for slot in range(count) if world.free(slot)]
     if not server or not server.open or not slots or world.starved:
@@ -137,7 +137,7 @@ async def starve(world: Any, at: int, count: int, milliseconds: int, extra: bool
             try:
                 caller.connect(address)
             except OSError:
-                caller.close()  # a server that closes itself has got some
+                caller.close()  # a server that closes itself has accepted some
                 continue
             incoming(world, server, slot, caller)
             await world.turns(2)

@@ -1,7 +1,8 @@
-"""Delta debugging: the smallest sequence that still fails in the same way. Knows no loop: `fails` decides.
+"""Delta debugging: finds the smallest sequence that still fails in the same way. It knows no loop: `fails`
+decides.
 
-First chunks are left out, halves before single ops (after Zeller and Hildebrandt's ddmin), then ops are made
-simpler, one argument at a time; both again, until nothing helps.
+It leaves out chunks first, halves before single ops (after Zeller and Hildebrandt's ddmin), then makes ops
+simpler, one argument at a time. It repeats both until nothing helps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Fails = Callable[[Sequence], bool]
 
 
 def shrink(sequence: Sequence, fails: Fails, seconds: float) -> Sequence:
-    """`fails(sequence)` is true; so is `fails` of what is returned. Stops early when the time is over."""
+    """`fails` is true for `sequence` and for the result. It stops early when the time is over."""
     until = time.monotonic() + seconds
     before: Sequence | None = None
     while before != sequence and time.monotonic() < until:

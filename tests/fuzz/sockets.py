@@ -1,4 +1,6 @@
-"""Ops on plain sockets: `sock_*`, cancelled at every kind of moment; listeners; sockets made transports."""
+"""Ops on plain sockets: `sock_*`, cancelled at all kinds of moments; listeners; sockets that become
+transports.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from .vocabulary import FAMILY, SIZE, SLOT, SMALL, TURNS, YES, op
 HOW = ("recv", "recv_into", "recvfrom", "recvfrom_into")
 
 
-# How each is called with a buffer, and what has come, of its result and the buffer.
+# Each receive: how to call it with a buffer, and how to get the bytes from its result and the buffer.
 CALLS: dict[str, tuple[Any, Any]] = {
     "recv": (lambda loop, sock, buffer: loop.sock_recv(sock, len(buffer)), lambda got, _: got),
     "recv_into": (
@@ -49,7 +51,7 @@ def open_sock(world: Any, slot: int, family: str) -> None:
 
 
 def receive(world: Any, link: Link, how: str, size: int, direct: bool = False) -> None:
-    """One receive at a time: a second one before the first is done is an error of its caller's on asyncio.
+    """One receive at a time: on asyncio, it is an error to begin a second one before the first is done.
 
     `direct`: what the loop returns is waited for itself, and begins at once where that is a future.
     """
@@ -93,14 +95,14 @@ def recv(world: Any, slot: int, how: str, size: int, direct: bool) -> None:
 def cancel(world: Any, slot: int) -> None:
     link = world.link(slot, "sock")
     if link and link.reading and not link.reading.done():
-        # asyncio loses what a receive has taken whose task is cancelled before it could see that.
+        # asyncio loses the bytes of a receive whose task is cancelled before it sees them.
         link.into.gaps |= world.lenient
         link.reading.cancel()
 
 
 @op("sock", 4, SLOT, HOW, SMALL)
 async def timed(world: Any, slot: int, how: str, size: int) -> None:
-    """A receive that has no time at all."""
+    """A receive with a timeout of zero."""
     link = world.link(slot, "sock")
     if not link or link.sock is None or (link.reading and not link.reading.done()):
         return
@@ -138,7 +140,7 @@ def cancel_send(world: Any, slot: int) -> None:
 
 @op("sock", 3, SLOT)
 async def close_sock(world: Any, slot: int) -> None:
-    """Closed when nothing waits for it, as asyncio demands."""
+    """Close it when nothing waits for it, as asyncio requires."""
     link = world.link(slot, "sock")
     if not link or link.sock is None:
         return
@@ -149,7 +151,7 @@ async def close_sock(world: Any, slot: int) -> None:
 
 
 async def quiet(world: Any, link: Link) -> None:
-    """End what waits for the socket."""
+    """End everything that waits for the socket."""
     if link.busy:
         link.out.cut()
     for task in [link.reading, *link.tasks]:
@@ -161,7 +163,7 @@ async def quiet(world: Any, link: Link) -> None:
 
 @op("sock", 3, SLOT, KINDS)
 async def adopt(world: Any, slot: int, kind: str) -> None:
-    """A transport is made of the socket: what had arrived is its."""
+    """Make a transport from the socket: it gets the bytes that had arrived."""
     link = world.link(slot, "sock")
     if not link or link.sock is None or link.peer_state != "open":
         return
@@ -183,7 +185,7 @@ def duplicate(world: Any, slot: int) -> None:
 
 @op("drop", 4, SLOT, HOW, YES)
 def abandon(world: Any, slot: int, how: str, raising: bool) -> None:
-    """A receive is begun and forgotten: nobody says what becomes of bytes that it takes."""
+    """Begin a receive and drop it: the bytes that it takes are not checked."""
     link = world.link(slot, "sock")
     if not link or link.sock is None or (link.reading and not link.reading.done()):
         return
@@ -196,7 +198,7 @@ def abandon(world: Any, slot: int, how: str, raising: bool) -> None:
 
 
 class Listener:
-    """A listening socket, who has knocked, and who was let in."""
+    """A listening socket, the connections that were made, and those that were accepted."""
 
     def __init__(self) -> None:
         self.sock = socket.create_server((peers.LOOPBACK, 0))
@@ -253,7 +255,7 @@ def accept(world: Any, slot: int) -> None:
 def cancel_accept(world: Any, slot: int) -> None:
     listener = world.things.get(("listener", slot))
     if listener and listener.task and not listener.task.done():
-        listener.gaps |= world.lenient  # as with receives
+        listener.gaps |= world.lenient  # asyncio loses them, as with receives
         listener.task.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Ops on StreamReader and StreamWriter, and what receives the rest of everything towards the end."""
+"""Ops on StreamReader and StreamWriter, and the receiving of all remaining bytes towards the end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def drain(world: Any, slot: int) -> None:
 
 @op("internal", 0)
 def drain_links(world: Any) -> None:
-    """Towards the end: whatever can be received is received."""
+    """Towards the end, receive everything that can be received."""
 
     async def run(link: Link) -> None:
         while link.alive and not link.protocol.reader.at_eof():

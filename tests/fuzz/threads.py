@@ -1,4 +1,6 @@
-"""Ops from other threads: what is allowed there, and what is refused and must have changed nothing."""
+"""Ops from other threads: calls that are allowed there, and calls that are refused and must have changed
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from .vocabulary import SLOT, YES, op
 
 
 async def elsewhere(world: Any, function: Callable[[], Any], asleep: bool) -> bool:
-    """Call it in another thread, while the loop sleeps or else blocks; False if it was refused."""
+    """Call it in another thread, while the loop sleeps or blocks; False if it was refused."""
     refused: list[BaseException] = []
 
     def run() -> None:
@@ -37,7 +39,7 @@ async def end_elsewhere(world: Any, slot: int, how: str, asleep: bool) -> None:
     if not link or not link.alive or link.busy or link.engine:
         return
     if world.lenient:
-        # asyncio does it there and then, with luck.
+        # asyncio does it in that thread at once, without protection.
         return
     link.elsewhere, before = True, link.lost
     if await elsewhere(world, getattr(link.transport, how), asleep):
@@ -55,7 +57,7 @@ async def write_elsewhere(world: Any, slot: int, asleep: bool) -> None:
     data = link.out.random.randbytes(10)
     before, link.out.gaps = link.out.gaps, True
     if await elsewhere(world, lambda: link.transport.write(data), asleep):
-        link.sent(data)  # where it lies among the writes of others nobody knows
+        link.sent(data)  # its place among the other writes is unknown
     else:
         link.out.gaps = before
 
@@ -83,7 +85,7 @@ async def close_server_elsewhere(world: Any, slot: int, asleep: bool) -> None:
 
 @op("thread", 4, (1, 10, 100), YES)
 async def calls_elsewhere(world: Any, count: int, asleep: bool) -> None:
-    """What a thread hands in arrives, each once and in order."""
+    """The callbacks of a thread arrive, each once and in order."""
     seen: list[int] = []
 
     def call() -> None:
@@ -96,7 +98,7 @@ async def calls_elsewhere(world: Any, count: int, asleep: bool) -> None:
 
 @op("thread", 2, SLOT, YES)
 async def watch_elsewhere(world: Any, slot: int, asleep: bool) -> None:
-    """Another thread watches, or stops to: refused, and then it is all as before."""
+    """Another thread adds or removes a reader: it is refused, and nothing has changed."""
     found = world.things.get(("watch", slot))
     if found and found.open and not world.lenient:
         if found.watched:

@@ -1,4 +1,4 @@
-"""Ops on transports: made, written, paused, half-closed, closed, given another protocol, sendfile."""
+"""Ops on transports: make, write, pause, half-close, close, set another protocol, sendfile."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def writelines(world: Any, slot: int, size: int, count: int) -> None:
 
 @op("transport", 2, SLOT, SMALL)
 def raw_write(world: Any, slot: int, size: int) -> None:
-    """Bytes through the fd itself, behind the transport's back: asyncio has sent by then what came before."""
+    """Send bytes through the fd itself, behind the transport's back: asyncio has sent all earlier writes by
+    then.
+    """
     link = writable(world, slot)
     if link is None or link.engine or link.peer_state != "open" or link.out.promised != len(link.out.made):
         return
@@ -175,7 +177,7 @@ def set_protocol(world: Any, slot: int, kind: str) -> None:
 
 @op("transport", 2, SLOT)
 def drained_paused(world: Any, slot: int) -> None:
-    """What a paused transport has not taken is in the socket, for whoever gets that next."""
+    """Bytes that a paused transport has not taken are in the socket, for its next owner."""
     link = world.link(slot, "protocol")
     if link and link.alive and link.paused and not link.engine and not link.busy and not link.into.gaps:
         sock = link.transport.get_extra_info("socket")
@@ -191,7 +193,7 @@ def drained_paused(world: Any, slot: int) -> None:
 
 @op("sendfile", 8, SLOT, SIZE)
 def sendfile(world: Any, slot: int, size: int) -> None:
-    """Also while another is on its way: refused, and tried again until that is done."""
+    """Also while another sendfile is under way: it is refused, and tried again until the other is done."""
     link = world.link(slot, "transport")
     if not link or not link.alive or link.shut or link.engine or link.peer_state != "open":
         return

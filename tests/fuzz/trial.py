@@ -1,4 +1,4 @@
-"""A sequence on a fresh loop, in this process: what was found wrong, also with fds and logs."""
+"""Runs a sequence on a fresh loop in this process; finds problems, also with fds and logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .model import Deliberate
 from .vocabulary import Sequence
 from .world import World
 
-# asyncio tries a listener again that was closed meanwhile, and wakes a sendfile that was cancelled.
+# asyncio tries a listener again although it was closed, and wakes a sendfile that was cancelled.
 LENIENT = (
     "Exception in callback BaseSelectorEventLoop._start_serving",
     "Exception in callback _SelectorSocketTransport._call_connection_lost",
@@ -24,7 +24,7 @@ LENIENT = (
 EXPECTED = (
     "socket.accept() out of system resource",
     "Task was destroyed but it is pending",  # after `slam`
-    # A factory has closed its server; asyncio says it in debug mode only.
+    # A factory has closed its server; asyncio reports that only in debug mode.
     "Error on transport creation for incoming connection",
 )
 
@@ -32,7 +32,7 @@ EXPECTED = (
 def perform(
     sequence: Sequence, make_loop: Callable[[], Any], patience: float, lenient: bool
 ) -> list[tuple[str, str]]:
-    """Carry out the sequence; the problems found. Hangs and crashes are for the caller to see."""
+    """Carry out the sequence; return the problems. The caller notices hangs and crashes."""
     warnings.simplefilter("ignore")
     gc.collect()
     before = leaks.open_fds()

@@ -1,4 +1,4 @@
-"""Ops that turn a plain connection into TLS: with a paused writer, with bytes that have come already."""
+"""Ops that turn a plain connection into TLS: with a paused writer, with bytes that have already arrived."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def upgrade(world: Any, slot: int, hello: str) -> None:
     if link.kind == "stream":
         if link.reading and not link.reading.done():
             return
-        # Mended in asyncio by gh-142352, but not in every Python that we run on.
+        # gh-142352 repaired it in asyncio, but not every Python here has the repair.
         hello = "together" if hello == "together" and not world.lenient else "after"
     elif hello == "together":
         return
@@ -45,7 +45,7 @@ async def upgrade(world: Any, slot: int, hello: str) -> None:
         return
     if world.lenient and isinstance(link.protocol, BufferedNear):
         return  # asyncio's TLS slices the buffer, which copies it, and counts its items, not its bytes
-    # What the peer has sent is read before.
+    # The bytes that the peer has sent are read before.
     deadline = time.monotonic() + world.patience
     while link.into.outstanding and not link.paused and time.monotonic() < deadline:
         if link.kind == "stream":

@@ -1,7 +1,18 @@
-"""The vocabulary: every op by name, with what its arguments may be. Knows no loop and no world.
+"""The vocabulary: every op by name, with the values that its arguments may have. It knows no loop and no
+world.
 
 An op in a sequence is a list `[name, argument, ...]` of JSON values. The functions that carry ops out
-register here, so that the generator, the interpreter and the shrinker speak of the same ops.
+register here, so that the generator, the interpreter and the shrinker use the same ops.
+
+A worked sequence, which found a fault in 0.1:
+
+    ["open_link", 0, "plain", "unix"]   slot 0 gets a new connection: a plain protocol over a Unix socket
+    ["write", 0, 1, "bytes"]            the protocol of slot 0 writes 1 byte, given as a `bytes` object
+    ["end", 0, "abort"]                 its transport is aborted
+
+After the last op, the interpreter (world.py) compares what the peer has received with what the model says.
+The socket had room, so asyncio would have sent the byte within `write`, and the model promises it. On 0.1 it
+did not arrive: "bytes do not leave". The shrinker had found this sequence by leaving ops out of a longer one.
 """
 
 from __future__ import annotations
@@ -16,7 +27,7 @@ Value = list[Any]
 Sequence = list[Value]
 Choices = tuple[Any, ...]
 
-# The choices of an argument stand in the order in which the shrinker prefers them.
+# The choices of an argument, in the order in which the shrinker prefers them.
 SLOT: Choices = (0, 1, 2)
 SIZE: Choices = (1, 10, 100, 4000, 20_000, 70_000, 300_000)
 SMALL: Choices = (1, 10, 100, 1000, 4000)
@@ -38,7 +49,7 @@ class Op:
     arguments: tuple[Choices, ...]
     run: Callable[..., Any]
     waits: bool
-    """It is a coroutine: it needs the running loop, and can't stand in a script."""
+    """The op is a coroutine: it needs the running loop, and can't be part of a script."""
 
 
 TABLE: dict[str, Op] = {}
@@ -56,7 +67,9 @@ def op(group: str, weight: int, *arguments: Choices) -> Callable[[Any], Any]:
 
 
 def sample(rng: random.Random, ops: list[Op], slots: Choices = SLOT, deep: bool = False) -> Value:
-    """A random op on one of the slots; `deep` inside a script, where no other script stands."""
+    """A random op on one of the slots; `deep`: for the inside of a script, which can't contain another
+    script.
+    """
     usable = [each for each in ops if not (deep and (each.waits or SCRIPT in each.arguments))]
     if not usable:
         return ["nothing"]
@@ -71,7 +84,7 @@ def sample(rng: random.Random, ops: list[Op], slots: Choices = SLOT, deep: bool 
 
 
 def simpler(value: Value) -> list[Value]:
-    """The same op with one argument simplified, the simplest first."""
+    """The op with one argument simplified, in each possible way, the simplest first."""
     found = []
     for index, choices in enumerate(TABLE[value[0]].arguments, 1):
         now = value[index]

@@ -1,4 +1,6 @@
-"""Ops on add_reader and add_writer: fds watched, closed, with duplicates alive, their numbers used again."""
+"""Ops on add_reader and add_writer: watch and close fds, also with live duplicates and with numbers used
+again.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class Watch:
             self.far.setblocking(False)
         self.watched = self.open = False
         self.held = False
-        self.writing = False  # there is a writer; a second one would replace it
+        self.writing = False  # whether there is a writer; a second one would replace it
         self.sent = self.got = 0
 
     def fileno(self) -> int:
@@ -103,7 +105,7 @@ def unwatch(world: Any, slot: int) -> None:
 
 @op("watch", 4, SLOT, ("removed", "closed"))
 def close_watch(world: Any, slot: int, first: str) -> None:
-    """Removed and closed, or closed and removed, which asyncio takes too (but not with a duplicate alive)."""
+    """Remove and close, or close and remove; asyncio accepts both (but not if a duplicate is alive)."""
     found = world.things.get(("watch", slot))
     if not found or not found.open:
         return
@@ -182,7 +184,7 @@ def writer(world: Any, slot: int) -> None:
     world.checks.append(
         lambda: [("a writer is not called", "")] if not calls and found.open and near.fileno() >= 0 else []
     )
-    # Whoever closes the socket removes both.
+    # The code that closes the socket removes both.
     close_near = found.close_near
 
     def closing() -> None:

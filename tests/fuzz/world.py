@@ -1,6 +1,7 @@
-"""The interpreter: carries a sequence out on a fresh loop, settles, judges what is left, and cleans up.
+"""The interpreter: carries out a sequence on a fresh loop, lets it settle, judges what is left, and cleans
+up.
 
-A sequence runs inside one task. Ops that do not wait run in it one after the other, so that the turns between
+A sequence runs inside one task. Ops that do not wait run in it one after the other, so the turns between
 two are ops themselves; after `leave` they run while the loop does not. The first problem names the failure.
 """
 
@@ -22,11 +23,11 @@ GUARDS = 64
 IDLE = 0.03
 """Seconds for which an idle loop is watched."""
 SPIN = 0.1
-"""The share of them that a loop which spins spends on the CPU, at least: its core is shared with others."""
+"""A loop that spins uses at least this share of that time on the CPU; it shares its core with others."""
 
 
 class World:
-    """What the ops work on. `lenient`: the loop is asyncio's, with the faults that it is known to have."""
+    """The objects that the ops work on. `lenient`: the loop is asyncio's, with its known faults."""
 
     def __init__(self, make_loop: Callable[[], Any], patience: float, lenient: bool) -> None:
         self.make_loop, self.patience, self.lenient = make_loop, patience, lenient
@@ -40,17 +41,17 @@ class World:
         self.closers: list[Callable[[], Any]] = []  # called at the end
         self.checks: list[Callable[[], list[tuple[str, str]]]] = []  # like Link.waiting
         self.drains: list[Callable[[], Any]] = []
-        self.tasks: list[asyncio.Task[Any]] = []  # must end by themselves
+        self.tasks: list[asyncio.Task[Any]] = []  # these must end by themselves
         self.contexts: list[dict[str, Any]] = []
         self.starved = self.slammed = False
-        self.abandoned = False  # a receive was begun and forgotten: its op may stay
-        self.draining = False  # it is near the end: all that can be received is
+        self.abandoned = False  # a receive was begun and dropped: its op may stay
+        self.draining = False  # near the end, everything that can be received is received
         self.count = 0
 
-    # What ops need.
+    # Helpers of the ops.
 
     def link(self, slot: int, kind: str = "") -> Link | None:
-        """The connection in the slot, if it is of the kind: "transport" stands for both with one."""
+        """The connection in the slot, if it is of the kind; "transport" means any kind with a transport."""
         link = self.links.get(slot)
         if (
             link is None
@@ -71,7 +72,7 @@ class World:
         return self.count
 
     def guard(self, count: int = 1) -> None:
-        """Occupy the lowest free fd numbers: a second close of one hits what is there now, which shows."""
+        """Occupy the lowest free fd numbers, so that a second close of one hits a file that is checked."""
         for _ in range(count if len(self.guards) < GUARDS and not self.starved else 0):
             fd = os.memfd_create("guard")
             self.guards.append((fd, os.fstat(fd).st_ino))
@@ -108,7 +109,7 @@ class World:
             self.raised(error)
 
     def enter(self, coroutine: Any) -> Any:
-        """Run the loop until the coroutine is done, however often somebody stops the loop."""
+        """Run the loop until the coroutine is done, however often an op stops the loop."""
         task = self.loop.create_task(coroutine)
         task.add_done_callback(lambda _: self.loop.stop())
         while not task.done():
@@ -144,7 +145,7 @@ class World:
         )
 
     def between(self) -> None:
-        """The loop does not run: what was written has left."""
+        """The loop does not run: the written bytes must have left."""
         links = [
             link
             for link in self.links.values()
@@ -164,7 +165,9 @@ class World:
             )
 
     async def settle(self) -> None:
-        """Wait until all that must happen has; what does not is a problem. The peers take everything."""
+        """Wait until everything that must happen has happened; what does not is a problem. The peers take
+        everything.
+        """
         deadline = time.monotonic() + self.patience
         while True:
             for drain in [link.take for link in [*self.links.values(), *self.retired]] + self.drains:
@@ -184,7 +187,7 @@ class World:
             link.take()
 
     async def idle(self) -> None:
-        """A loop with nothing to do sleeps."""
+        """Check that a loop with nothing to do sleeps."""
         shares = []
         for _ in range(4):
             cpu, clock = time.thread_time(), time.monotonic()
@@ -234,10 +237,10 @@ class World:
         self.holders.clear()
 
     def clear(self) -> None:
-        """Close the peers and all that is ours, and forget the rest, which its finalisers close."""
+        """Close the peers and the model's own objects, and drop the rest, which finalisers close."""
         self.release()
         for close in self.closers:
-            # A closed loop may say so.
+            # It may raise because the loop is closed.
             with contextlib.suppress(RuntimeError):
                 close()
         for link in [*self.links.values(), *self.retired]:

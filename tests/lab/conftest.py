@@ -1,6 +1,6 @@
-"""What is left running: the lab's child processes of some parent, found by what they were told about it.
+"""Finds the lab's child processes of a parent that still run, by the parent's pid in their arguments.
 
-And a browser, one for all tests that want it.
+It also has one browser for all tests that need it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def children_of(parent: int) -> dict[str, int]:
-    """The lab's processes of ``parent`` that have not ended: by name, with their pids."""
+    """The lab's processes of ``parent`` that have not ended: their pids by name."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         if str(parent).encode() in words or f"--parent={parent}".encode() in words:
             for name in ("serve", "load", "files"):
                 if f"proact.lab.{name}".encode() in words:
@@ -39,7 +39,7 @@ def lab_children() -> Callable[[int], dict[str, int]]:
 
 @pytest.fixture
 def wait_for_children() -> Callable[[int, int], dict[str, int]]:
-    """``wait_for_children(pid, n)``: once there are ``n`` of them; fails after twenty seconds."""
+    """``wait_for_children(pid, n)``: waits until there are ``n`` of them; fails after twenty seconds."""
 
     def wait(parent: int, number: int) -> dict[str, int]:
         deadline = time.monotonic() + 20
@@ -53,7 +53,7 @@ def wait_for_children() -> Callable[[int, int], dict[str, int]]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[chromium.Browser]:
-    """A headless Chromium; skips the test where there is none."""
+    """A headless Chromium; skips the test if there is none."""
     if chromium.find() is None:
         pytest.skip("no Chromium here: scripts/chromium installs it")
     browser = chromium.Browser()

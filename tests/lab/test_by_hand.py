@@ -1,4 +1,4 @@
-"""``proact lab model``: a server for whoever comes, until it is stopped; or why it can't be one."""
+"""``proact lab model``: a server that runs until it is stopped, or the reason why it can't run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            process.kill()  # should it still be there
+            process.kill()  # in case it still runs
 
 
 @pytest.mark.parametrize(("name", "blow"), [("epoll", signal.SIGINT), ("bare-threads", signal.SIGTERM)])
@@ -48,7 +48,7 @@ def test_it_is_fetched_from_and_then_stopped(
         connection = client.sock
         client.request("GET", "/bytes/1024")
         assert len(client.getresponse().read()) == 1024
-        assert client.sock is connection  # it was kept alive
+        assert client.sock is connection  # the connection was kept alive
         client.close()
         assert set(wait_for_children(process.pid, 1)) == {"serve"}
         process.send_signal(blow)

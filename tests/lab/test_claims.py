@@ -1,4 +1,17 @@
-"""Claims: every judge on made-up results, both ways; and the command, with real ones."""
+"""Claims: every judge gets made-up results for each of its verdicts; the command gets real ones.
+
+RESULTS is the table: by claim and verdict, the results that must lead to this verdict. A worked row:
+
+    "not-faster": {"supported": (speeds(0.8, 1.0), []), ...}
+
+1. The claim "not-faster" says that multiplexing is not faster than threads with few connections.
+2. `speeds(0.8, 1.0)` makes the cells: with one and with a few connections, multiplexing handles 0.8 times as
+many messages per second as threads, with many connections 1.0 times as many. `cells` makes three repeats of
+each, which differ by 1 %. The second part of the pair, the timelines, is empty.
+3. The test gives both parts to the judge. 0.8 is less than 1 + MARGIN in every repeat, so the verdict has to
+be "supported". With `speeds(1.3, 1.0)` it has to be "contradicted". `speeds(1.05, 1.0)` lies on the margin,
+so its interval leaves the case open: "not measured".
+"""
 
 from __future__ import annotations
 
@@ -27,7 +40,8 @@ from proact.lab.results import CellResult, Claim, Document, Timeline
 from proact.lab.run import Settings, blank
 from proact.lab.summary import Load, Spread
 
-#: Calls per message of a plain multiplexing server, of one that blocks, and of one that asks once for many.
+#: Calls per message of a plain multiplexing server, of a blocking one, and of one that waits once for many
+#: messages.
 MULTIPLEXING = {"epoll_wait": ("waits", 1.0), "recv": ("moves", 1.0), "send": ("moves", 1.0)}
 BLOCKING = {"recv": ("moves", 1.0), "send": ("moves", 1.0)}
 SHARED = MULTIPLEXING | {"epoll_wait": ("waits", 0.02)}
@@ -47,7 +61,7 @@ def cells(
     threads: int = 1,
     memory: float = 4096.0,
 ) -> list[CellResult]:
-    """A cell's repeats: its rate and its costs vary as ``spread`` says."""
+    """The repeats of a cell: ``spread`` says how its rate and its costs vary."""
     return [
         {
             "workload": load.workload,
@@ -89,7 +103,7 @@ def cells(
 
 
 def timeline(model: str, size: int, *, copying: float = 20.0, waits: str = "waits") -> Timeline:
-    """One that slept in a call of the role ``waits``, and whose moving calls took about ``copying`` µs."""
+    """A timeline that slept in a call of the role ``waits``; its moving calls took about ``copying`` µs."""
     event = {
         "thread": 0,
         "call": waits,
@@ -137,7 +151,7 @@ def pairs(*loads: Load, threads: dict[str, Any], multiplexing: dict[str, Any]) -
 
 
 def calls_of(one: dict[str, Any], many: dict[str, Any]) -> list[CellResult]:
-    """What the models call per message, at one connection and at many."""
+    """The calls per message of the models, at one connection and at many."""
     return [
         *cells("blocking", echo(ONE), calls=BLOCKING),
         *(cell for model in ("select", "poll", "epoll") for cell in cells(model, echo(ONE), calls=one)),
@@ -147,7 +161,7 @@ def calls_of(one: dict[str, Any], many: dict[str, Any]) -> list[CellResult]:
 
 
 def speeds(at_one: float, at_many: float) -> list[CellResult]:
-    """Multiplexing as fast as threads times so much."""
+    """Multiplexing is so many times as fast as threads: with few connections, and with many."""
     return [
         cell
         for load, times in ((echo(ONE), at_one), (echo(FEW), at_one), (echo(MANY), at_many))
@@ -156,7 +170,9 @@ def speeds(at_one: float, at_many: float) -> list[CellResult]:
 
 
 def watched(select: float, epoll: float, active: float) -> list[CellResult]:
-    """CPU time per message with many watched as a multiple of that with few; per call with many active."""
+    """CPU time per message with many watched fds, as a multiple of the time with few; per call with many
+    active.
+    """
     return [
         *cells("select", NARROW),
         *cells("select", WIDE, cpu_us=50 * select),
@@ -193,7 +209,7 @@ def crowd(memory: float, switches: float) -> list[CellResult]:
 
 Made = tuple[list[CellResult], list[Timeline]]
 
-#: By claim: results that support it, that contradict it, and what else there is to be told.
+#: By claim and verdict: the results that must lead to the verdict. The head of this file explains a row.
 RESULTS: dict[str, dict[str, Made]] = {
     "two-calls": {
         "supported": (calls_of(MULTIPLEXING, MULTIPLEXING), []),
@@ -288,7 +304,7 @@ def test_what_was_not_measured_is_no_verdict(name: str) -> None:
     "name", ["not-faster", "gain-is-connections", "polling", "thread-costs", "watching", "nicer-face"]
 )
 def test_noise_is_not_taken_for_an_answer(name: str) -> None:
-    """The same medians with intervals that overlap, or with none, decide nothing."""
+    """Medians decide nothing if their intervals overlap, or if there is a single repeat."""
     made, _ = RESULTS[name]["supported"]
     once = [cell for cell in made if cell["repeat"] == 0]
     found = judge(name, (once, []))
@@ -310,7 +326,7 @@ def _scaled(cell: CellResult, factor: float) -> CellResult:
 
 
 def test_repeats_that_were_disturbed_are_left_out_if_enough_remain() -> None:
-    """Multiplexing is slower in three quiet repeats, and as fast as may be in those that others disturbed."""
+    """Multiplexing is slower in three quiet repeats, and fast in repeats that other programs disturbed."""
     made = [
         *(cell for load in (echo(ONE), echo(FEW)) for cell in cells("threads", load, spread=(1.0,) * 5)),
         *(
@@ -354,7 +370,9 @@ def test_an_interval_decides_only_with_all_of_it() -> None:
     ("first", "second", "left_out"), [(3, 3, 0), (4, 4, 0), (5, 5, 2), (4, 6, 2), (10, 10, 23), (15, 15, 64)]
 )
 def test_two_sets_are_compared_as_mann_and_whitney_have_it(first: int, second: int, left_out: int) -> None:
-    """Their table of critical values, two-sided, 5 %: so many of the pairs lie outside at either end."""
+    """The table of critical values of Mann and Whitney, two-sided, 5 %: so many pairs lie outside at either
+    end.
+    """
     upper = [100.0 + number * 1.01 for number in range(first)]
     lower = [float(number) for number in range(second)]
     every = sorted(over - under for over in upper for under in lower)
@@ -405,7 +423,7 @@ def test_claims_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [each["model"] for each in document["timelines"]] == ["select", "poll", "epoll"]
     blocked, burns = document["claims"]
     assert blocked["verdict"] == "supported", blocked
-    # On a machine that is shared the other may be left open; what it must see is who burns more.
+    # On a shared machine the other verdict may stay open; this one must see which model burns more CPU.
     cores = burns["evidence"]["cores"]
     assert cores["nonblocking"]["median"] > 3 * cores["epoll"]["median"]
     assert blocked["because"].split(",")[0] in " ".join(done.stdout.split())

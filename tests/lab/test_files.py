@@ -1,4 +1,4 @@
-"""The files workload: every model comes to the same bytes, and one that does not, or breaks, fails alone."""
+"""The files workload: every model reads equal bytes; a model that does not, or that breaks, fails alone."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 FEW = Amounts(small=12, large=64 * SIZE, reads=21, appends=7)
 WORKERS = [name for name, model in MODELS.items() if model.files]
 
-#: One model of each file in ``models/``; proact's has two ways. The others differ in what they are told only.
+#: One model of each file in ``models/``; proact's has two ways. The other models differ only in their
+#: arguments.
 DIFFERENT = {model.files[0]: name for name, model in reversed(MODELS.items()) if model.files}.values()
 
-#: What comes of asking a readiness model to wait for a file.
+#: The outcome when a readiness model waits for a file.
 TOLD = {
     "blocking": "blocking calls, one after the other",
     "nonblocking": "pread with O_NONBLOCK waits and returns 512 bytes",
@@ -50,7 +51,7 @@ TOLD = {
     "sigio": "O_ASYNC brings no signal",
 }
 
-#: How those that have files of their own go about it, where nothing is denied to the ring.
+#: How the models with their own file operations work, if nothing is denied to the ring.
 HOW = {
     "io_uring": "read, write, fsync: operations of a ring",
     "proact-io_uring": "read, write, fsync: operations of the loop's ring (io_uring)",
@@ -63,7 +64,7 @@ HOW = {
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[tuple[FileSet, dict[str, str]]]:
-    """A small file set, and the digests that are right."""
+    """A small file set, and the correct digests."""
     with temporary(seed=7, amounts=FEW) as files:
         yield files, files.create()
     assert not Path(files.directory).exists()
@@ -91,7 +92,7 @@ def test_every_model_moves_the_right_bytes(model: str, made: tuple[FileSet, dict
         if reason := MODELS[model].missing(3, workload):
             pytest.skip(reason)
         if workload == "files-direct" and files.refuses_direct():
-            continue  # a test of its own says what becomes of such a cell
+            continue  # another test checks such a cell
         with FileProcess(model, workload, 3, files) as process:
             for _ in range(2 if workload == "files-append" else 1):
                 report = process.round()
@@ -128,7 +129,7 @@ def test_the_truth_is_what_lies_in_the_files(made: tuple[FileSet, dict[str, str]
     assert len(large) == FEW.large
     pieces = b"".join(large[at : at + SIZE] for at in files.offsets())
     assert hashlib.sha256(pieces).hexdigest() == truth["files-random"]
-    assert len(set(truth.values())) == 3  # O_DIRECT reads what the other reads
+    assert len(set(truth.values())) == 3  # the O_DIRECT reads have the digest of the random reads
 
 
 def test_a_cell_is_measured_as_the_others_are() -> None:
@@ -140,7 +141,7 @@ def test_a_cell_is_measured_as_the_others_are() -> None:
     assert got["server_user_seconds"] + got["server_system_seconds"] > 0
     assert got["switches_voluntary"] > 0
     assert got["occupied"]["threads"] == 5
-    if got["counted"] is not None:  # a call for each operation, and some for the threads
+    if got["counted"] is not None:  # one call per operation, and some for the threads
         assert got["counted"]["calls"] >= got["counted"]["messages"]
 
 
@@ -221,7 +222,7 @@ def test_no_room_for_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Watcher:
-    """An observer that strikes one model's process."""
+    """An observer that sends a signal to one model's process."""
 
     def __init__(self, strike: Callable[[Cell], None]) -> None:
         self.strike = strike
@@ -253,7 +254,7 @@ def test_a_model_that_breaks_fails_alone(
     lab_children: Callable[[int], dict[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Longer than a worker waits for a core on a busy machine.
+    # Longer than a worker has to wait for a core on a busy machine.
     monkeypatch.setattr("proact.lab.files.process.ROUND_TIMEOUT", 3.0)
     monkeypatch.setattr(bench_module, "Amounts", lambda: FEW)
 
@@ -307,7 +308,7 @@ def test_a_run_that_is_stopped_leaves_nothing(
         assert process.stderr is not None
         assert "2 cells" in process.stderr.readline()
         if "-c" in python:
-            assert set(wait_for_children(process.pid, 1)) == {"files"}  # and nobody is there to load it
+            assert set(wait_for_children(process.pid, 1)) == {"files"}  # there is no load process
         else:
             deadline = time.monotonic() + 20
             while not list(tmp_path.glob("*/small-0")):

@@ -1,4 +1,4 @@
-"""Every model serves: the same bytes come back, whatever their size, whoever else is connected or leaves."""
+"""Every model serves: the bytes come back, whatever their size, and whatever other clients do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KIB = 1024
 
 @pytest.fixture(scope="module", params=MODELS)
 def server(request: pytest.FixtureRequest) -> ServerProcess:
-    """A running server of each model; those that this machine cannot run are skipped, with the reason."""
+    """A running server of each model; models that this machine cannot run are skipped, with the reason."""
     model: Model = MODELS[request.param]
     if reason := model.missing():
         pytest.skip(reason)
@@ -33,7 +33,7 @@ def server(request: pytest.FixtureRequest) -> ServerProcess:
 
 @pytest.fixture
 def several(server: ServerProcess) -> ServerProcess:
-    """The same, for what takes more than one connection at once."""
+    """A running server of each model that takes more than one connection at once."""
     if MODELS[server.model].connection_limit == 1:
         pytest.skip("serves one connection after the other")
     return server
@@ -80,7 +80,7 @@ def test_a_peer_that_does_not_read_holds_up_nobody(several: ServerProcess) -> No
         sent = 0
         deadline = time.monotonic() + 20
         quiet_since = time.monotonic()
-        while time.monotonic() - quiet_since < 0.1:  # until the server has stopped reading from it
+        while time.monotonic() - quiet_since < 0.1:  # until the server has stopped reading from this client
             assert time.monotonic() < deadline, f"the server took {sent} bytes that nobody reads"
             try:
                 sent += deaf.send(bytes(64 * KIB))
@@ -88,7 +88,7 @@ def test_a_peer_that_does_not_read_holds_up_nobody(several: ServerProcess) -> No
             except BlockingIOError:
                 time.sleep(0.01)
         assert echoed(other, b"still here?", timeout=2) == b"still here?"
-        deaf.settimeout(5)  # and what it was sent comes back when it reads after all
+        deaf.settimeout(5)  # its bytes come back when it reads after all
         back = 0
         while back < sent:
             back += len(deaf.recv(1024 * KIB))
@@ -128,15 +128,16 @@ def test_an_idle_server_sleeps(server: ServerProcess) -> None:
             return server.cpu_seconds() - before
 
         if server.model == "nonblocking":
-            # Busy polling burns a core, also when nothing happens, as soon as it gets one.
+            # Busy polling burns a core even if nothing happens, as soon as it gets one.
             assert any(used() > 0.02 for _ in range(50))
         else:
-            # One that turns in circles does so every time; what a machine charges by mistake it does not.
+            # A server that spins does so in every try; a machine does not charge time by mistake in every
+            # try.
             assert any(used() < 0.02 for _ in range(5))
 
 
 def test_more_signals_than_the_queue_takes() -> None:
-    """The kernel sends a plain SIGIO then, and nobody's message may be left lying."""
+    """The kernel then sends a plain SIGIO, and no client's message may be left unread."""
     if reason := MODELS["sigio"].missing():
         pytest.skip(reason)
     with ServerProcess("sigio") as server:

@@ -1,4 +1,4 @@
-"""``proact lab serve``: who may ask, what is refused, one run at a time, and that nothing is left."""
+"""``proact lab serve``: allowed and refused requests, one run at a time, and nothing left at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLAIMS = {**dict.fromkeys(FORM, ""), "what": "claims", "claims": "all", "duratio
 
 
 class Served:
-    """A server of its own, and what a browser would send it."""
+    """A server, and the requests that a browser would send to it."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "proact", "lab", "serve"]
@@ -64,7 +64,7 @@ class Served:
         return self.ask("POST", path, body, **{"X_Proact_Token": self.token, **headers})
 
     def raw(self, data: bytes) -> bytes:
-        """All that comes back for some bytes, until the server closes."""
+        """Send some bytes; return everything that comes back until the server closes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
             client.sendall(data)
             return b"".join(iter(lambda: client.recv(65536), b""))
@@ -91,13 +91,13 @@ class Served:
             try:
                 words = path.read_bytes().split(b"\0")
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
             if b"proact.lab.live.child" in words and str(self.process.pid).encode() in words:
                 found.append(int(path.parent.name))
         return found
 
     def close(self, blow: signal.Signals = signal.SIGINT) -> str:
-        """End it; what it has said on stderr."""
+        """End the server; return its stderr."""
         self.process.send_signal(blow)
         out, said = self.process.communicate(timeout=30)
         assert out == ""
@@ -145,7 +145,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
     two = f"GET /style.css HTTP/1.1\r\nHost: {served.host}\r\n".encode()
     assert served.raw(two + b"\r\n" + two + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200 OK") == 2
     with socket.create_connection(("127.0.0.1", served.port)) as client:
-        client.sendall(head)  # and goes without a word
+        client.sendall(head)  # then it leaves without the body
     assert served.ask("GET", "/")[0] == 200
 
 
@@ -170,7 +170,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
         ({"rate": "1e3"}, "rate has '1e3'"),
         ({"rate": "0"}, "rate has '0': it takes whole numbers from 1 to 10,000,000"),
         ({"workloads": "echo,idle"}, "idle has connections of its own: run it by itself"),
-        ({"workloads": "files"}, "files have no active, no rate and no size"),  # but there is one
+        ({"workloads": "files"}, "files have no active, no rate and no size"),  # the form has a size
         ({"what": "claims"}, "claims has no models"),
         ({"what": "load", "claims": "polling"}, "load has no claims"),
         ({**TIMELINES, "rate": "500"}, "timelines has no rate"),
@@ -227,7 +227,7 @@ def test_a_run_from_its_start_to_its_report(served: Served, lab_children: Childr
         assert each["status"] == "ok"
         assert each["rate"] > 0 < each["p50"] <= each["p99"]
     assert events[-1] == {"event": "ended", "how": "done", "reason": None, "results": True}
-    # Who comes late is told all of it, who comes back what he has missed.
+    # A late watcher gets all events, a returning one gets those that it has missed.
     assert list(served.events("ended")) == events
     assert list(served.events("ended", after=f"1.{len(events) - 2}")) == events[-1:]
     assert list(served.events("ended", after="1.x")) == events
@@ -271,7 +271,7 @@ def test_a_run_that_is_stopped_has_a_report_of_what_it_has_measured(served: Serv
     report = served.ask("GET", "/report")[1]
     assert f"Stopped early: {done} of 500 cells." in report
     assert "Download the raw results" in report
-    # One that is stopped before it has measured anything leaves these results in place.
+    # A run that is stopped before it has measured anything leaves these results in place.
     assert served.post("/start", {**FORM, "duration": "600"})[0] == 202
     next(each for each in served.events("started") if each["event"] == "started")
     assert served.post("/stop")[0] == 200
@@ -344,7 +344,7 @@ def test_where_it_cannot_listen(arguments: list[str], message: str) -> None:
 
 
 def ticked(*values: str) -> str:
-    """JavaScript that ticks these boxes, and no others of their groups, as a visitor would."""
+    """JavaScript that ticks these boxes, and no others in their groups, as a visitor would."""
     return f"""{{
       const wanted = {json.dumps(values)};
       const groups = wanted.map((value) => form.querySelector(`[value="${{value}}"]`).name);
@@ -356,7 +356,7 @@ def ticked(*values: str) -> str:
 
 
 def filled(**fields: str) -> str:
-    """JavaScript that writes these into their fields."""
+    """JavaScript that writes these values into their fields."""
     return "; ".join(f"form.elements.{name}.value = {json.dumps(value)}" for name, value in fields.items())
 
 
@@ -368,7 +368,7 @@ BARS = "document.getElementById('chart').data?.[0].x[0] > 0"
 
 
 def report_of(served: Served, browser: chromium.Browser) -> chromium.Page:
-    """The report of the run in a tab of its own, with all of its charts drawn and each with its data."""
+    """The report of the run in a new tab, with every chart drawn with its data."""
     page = browser.open(f"{served.url}report")
     for chart in page.charts():
         assert chart["points"]

@@ -1,4 +1,4 @@
-"""What a cell's numbers are made of: windows between reads, the load process and its ends."""
+"""The parts of a cell's numbers: windows between reads, the load process and its ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_growth_in_a_window_is_interpolated(monkeypatch: pytest.MonkeyPatch) -> 
         sampled.take()
     assert sampled.growth(1.0, 2.0) == 3.0
     assert sampled.growth(1.0, 3.0) == 9.0  # at 3.0, halfway between 4 and 16
-    assert sampled.growth(-5.0, 9.0) == 16.0  # no more than was read
+    assert sampled.growth(-5.0, 9.0) == 16.0  # not more than was read
 
 
 def test_a_pass_gives_the_result_and_ticks_meanwhile(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_interrupted_pass_leaves_no_answer_behind(tmp_path: Path) -> None:
 def test_the_rest_of_the_machine_is_seen() -> None:
     code = "print(flush=True)\nwhile True: pass"
     with (
-        ServerProcess("nonblocking") as server,  # burns a core, and that is not others'
+        ServerProcess("nonblocking") as server,  # it burns a core, which must not count as another program's
         LoadProcess(command=(sys.executable, "-c", "import time; time.sleep(60)")) as load,
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as busy,
     ):

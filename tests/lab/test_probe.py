@@ -1,4 +1,4 @@
-"""The probe in real servers: what it says of work whose truth is known, or can be derived by hand."""
+"""The probe in real servers, on work whose figures are known or can be derived by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PARTS = ("waiting", "copying", "asking", "run_queue", "user", "stalled")
 
-#: Calls per message on a quiet connection, derived by hand: one that waits, where the model asks before it
+#: Calls per message on a quiet connection, derived by hand: one that waits, if the model asks before it
 #: receives, and one to receive and one to send. A loop may look again after it has received.
 DERIVED = {
     "blocking": {"recv": 1, "send": 1},
@@ -39,7 +39,7 @@ DERIVED = {
 
 @pytest.fixture(scope="module")
 def load() -> Iterator[LoadProcess]:
-    """One for all tests, started here by a pass: what a test itself leaves open is an error."""
+    """One load process for all tests. A pass starts it here, because a test that leaves an fd open fails."""
     with LoadProcess() as load:
         with ServerProcess("threads") as server:
             spec = {"host": "127.0.0.1", "port": server.port, "connections": 1, "size": 100}
@@ -69,9 +69,9 @@ def probed(load: LoadProcess, model: str) -> Split:
 def test_the_parts_are_all_of_the_time(load: LoadProcess, model: str) -> None:
     found = probed(load, model)
     parts = [found[part] for part in PARTS]  # type: ignore[literal-required]
-    assert min(parts) >= -1e-3 * found["wall"], found  # the accounts' own error: nothing is rounded away
+    assert min(parts) >= -1e-3 * found["wall"], found  # the error of the kernel's accounts
     assert sum(parts) == pytest.approx(found["wall"], rel=0.001)
-    # Threads that make calls live through the window, so that their time is a multiple of it.
+    # The threads that make calls live through the whole window, so their time is a multiple of it.
     threads = found["wall"] / found["seconds"]
     assert threads == pytest.approx(round(threads), rel=0.02), found
     assert 0 < found["probe_ns"] < 20_000
@@ -97,8 +97,9 @@ def test_busy_polling_never_waits() -> None:
                 assert connection.recv(10) == b"late"  # so that the server has a core right now
                 return split(before, probe.snapshot(), server.cpu_seconds() - cpu, 1.0)
 
-            # The best of some: a snapshot of a server that stands in the run queue takes the turn of just now
-            # for waiting, because the kernel counts it when it ends, and on a busy machine that is long.
+            # The best of some tries: a snapshot of a server that stands in the run queue takes the current
+            # wait there for waiting, because the kernel counts it when it ends, and on a busy machine that is
+            # long.
             found = min((window() for _ in range(8)), key=lambda each: abs(each["waiting"] / each["wall"]))
     assert abs(found["waiting"]) < 0.02 * found["wall"]
     assert found["calls"]["recv"]["empty"] > 0

@@ -1,4 +1,4 @@
-"""The report: what is in it, that nothing in it can break out, and what it needs."""
+"""The report: its contents, the escaping of its data, and its requirements."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_plotly_knows_every_word_of_every_chart(document: Document) -> None:
     found = every(document)
     assert len(found) == 3 + 2 + 2 + 3 * 4
     for figure in found:
-        plotly.graph_objects.Figure(figure.data, figure.layout)  # raises ValueError for what it doesn't know
+        plotly.graph_objects.Figure(figure.data, figure.layout)  # raises ValueError for unknown attributes
         assert figure.title
         assert figure.how.endswith(".")
         for axis in ("xaxis", "yaxis"):

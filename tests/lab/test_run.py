@@ -36,12 +36,12 @@ def echo(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=50, **more)  # type: ignore[call-overload,no-any-return]
 
 
-# Long enough for a server that has to share its core with whatever else this machine does.
+# Long enough for a server that has to share its core with other programs.
 QUICK = ("--duration", "0.5", "--warmup", "0.02")
 
 
 class Watcher:
-    """An observer that keeps what it is told, and does something at each tick."""
+    """An observer that records its calls, and does something at each tick."""
 
     def __init__(self, at_tick: Callable[[Cell], None] = lambda cell: None) -> None:
         self.at_tick = at_tick
@@ -88,7 +88,7 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
         assert 0.49 < got["seconds"] < 5
         assert (cell["workload"], cell["active"], cell["rate"]) == ("echo", 2, None)
         assert 0 < got["server_user_seconds"] + got["server_system_seconds"] < 2 * got["seconds"]
-        assert got["switches_voluntary"] > 0  # it waits
+        assert got["switches_voluntary"] > 0  # the server waits
         assert (got["unsent"], got["slow"]) == (0, None)
         assert sum(count for _, count in got["latency"]["histogram"]) == got["messages"]
         # Ticks of 10 ms: a little more than all cores, at times.
@@ -148,7 +148,7 @@ def test_repeats_are_all_kept_and_counted() -> None:
 def test_a_model_that_breaks_fails_alone(
     blow: signal.Signals, reason: str, lab_children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Longer than a server waits for a core on a busy machine.
+    # Longer than a server has to wait for a core on a busy machine.
     monkeypatch.setattr("proact.lab.load_process.STALL_TIMEOUT", 2.0)
 
     def strike(cell: Cell) -> None:
@@ -326,7 +326,7 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path, capsys: pytest.C
         assert sum(got["split"][part] for part in parts) == pytest.approx(got["split"]["wall"], rel=0.001)
         if got["slow"]:
             assert got["slow"]["messages"] > 0
-    # Of most cells: a load that loses its core in the warm-up sends in the window what fell due before.
+    # In most cells only: a load that loses its core in the warm-up sends overdue messages in the window.
     assert 0.5 * 200 <= statistics.median(due) <= 1.2 * 200
 
     lines = list(csv.DictReader((tmp_path / "run.csv").read_text().splitlines()))

@@ -1,4 +1,4 @@
-"""A server process: what is read from outside is true, and none is ever left running."""
+"""A server process: the readings from outside are true, and no process is ever left running."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_one_that_does_not_echo_says_so(tmp_path: Path, code: str, reason: str) 
 
 
 def in_queue(pid: int) -> float:
-    """How long a process of one thread has been runnable and not running so far, in seconds."""
+    """How long a process of one thread has been runnable but not running so far, in seconds."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
@@ -141,14 +141,14 @@ def test_cpu_time_is_the_servers() -> None:
         busy.check(1)
         idle.check(1)
         before = busy.cpu_seconds(), idle.cpu_seconds(), in_queue(busy.pid), time.monotonic()
-        # Until it has had a core for so long: on a busy machine it gets one seldom.
+        # Wait until it has had a core for so long: on a busy machine it gets one seldom.
         while (busy_used := busy.cpu_seconds() - before[0]) < 0.2:
             assert time.monotonic() - before[3] < 20
             time.sleep(0.01)
         idle_used, queued = idle.cpu_seconds() - before[1], in_queue(busy.pid) - before[2]
         wall = time.monotonic() - before[3]
     assert busy_used <= wall * 1.05
-    # It never sleeps, so it ran or wanted to. The kernel has not counted the turn in the queue of just now.
+    # It never sleeps, so it ran or was runnable. The kernel has not counted its current wait in the queue.
     assert busy_used + queued == pytest.approx(wall, rel=0.3)
     assert idle_used < 0.02
 

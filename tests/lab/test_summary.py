@@ -1,4 +1,4 @@
-"""From raw cells to rows, verdicts and tables; no conclusion that the data does not hold."""
+"""From raw cells to rows, verdicts and tables, without conclusions that the data does not support."""
 
 from __future__ import annotations
 
@@ -167,7 +167,9 @@ def test_with_repeats_ranges_that_overlap_are_level() -> None:
 
 
 def test_an_interval_is_of_the_median() -> None:
-    """By the binomial: of 6 the range is a 96.9 % interval, of 9 one value fewer at each end a 96.1 % one."""
+    """By the binomial distribution: of 6 values the range is a 96.9 % interval; of 9, leaving one out at each
+    end, 96.1 %.
+    """
     for count, left_out in ((1, 0), (3, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (20, 5), (50, 17)):
         spread = summary.Spread.of(list(range(count, 0, -1)))
         assert (spread.low, spread.high) == (1 + left_out, count - left_out), count
@@ -212,7 +214,7 @@ def test_threads_that_the_probe_had_no_room_for_are_told() -> None:
     split = dict.fromkeys(parts, 1.0) | {"seconds": 1.0, "messages": 1e6, "calls": {}, "probe_ns": 900.0}
     said = "no room for 1,234 threads"
     assert said in draw(document({"threads": [measured(1000, split=split | {"lost": 1234})]}), 100)
-    for none in ({"lost": 0}, {}):  # older results do not say
+    for none in ({"lost": 0}, {}):  # older results do not have it
         assert "no room" not in draw(document({"threads": [measured(1000, split=split | none)]}), 100)
 
 

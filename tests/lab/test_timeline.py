@@ -1,4 +1,4 @@
-"""Timelines: taken from real servers whose waits are known, added up and drawn from made-up ones."""
+"""Timelines: taken from real servers whose waits are known; added up and drawn from made-up ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from proact.lab.workloads import Exchange
 
 
 class Notes(list[str]):
-    """An observer that keeps what it is told."""
+    """An observer that records its calls."""
 
     note = list.append
 
@@ -52,7 +52,7 @@ def test_data_that_is_50_ms_away_is_waited_for_in_one_recv() -> None:
     assert sends["result"] == 1024
     assert found["kind"] == "blocking"
     assert "errno" not in waits
-    # All three, ordered; the one shown is the one in the middle.
+    # All three answer times in order; the timeline shown is the one in the middle.
     answers = [each["answer"] for each in found["requests"]]
     assert answers == sorted(answers)
     assert answers[1] == found["answered"]

@@ -1,4 +1,4 @@
-"""Every model serves every workload that it can: the same bytes, in order, also while a file is read."""
+"""Every model serves every workload that it can: correct bytes, in order, also while a file is read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVERS = [
 
 @pytest.fixture(scope="module", params=SERVERS, ids="-".join)
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """A running server of each model and workload; what this machine cannot run is skipped."""
+    """A running server of each model and workload; models that this machine cannot run are skipped."""
     model, workload = request.param
     if reason := MODELS[model].missing(1, workload):
         pytest.skip(reason)

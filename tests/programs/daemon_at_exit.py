@@ -1,6 +1,11 @@
 """A daemon thread's loop is in some state while the interpreter exits: `daemon_at_exit.py STATE RUNS`.
 
 Forks RUNS children; each of them starts the thread and exits with 5. Prints their exit codes.
+
+A worked state, `daemon_at_exit.py "busy debug" 3`: each of three children starts a daemon thread, which runs
+the coroutine `busy` on a new loop in debug mode. When `busy` has set `ready`, the child calls `sys.exit(5)`:
+the interpreter ends while the loop turns. The program prints `[5]` if all three ended with 5, and not with a
+crash.
 """
 
 import asyncio
@@ -60,7 +65,7 @@ async def timers():
 
 
 async def resolving():
-    # At the interpreter's end the executor takes nothing more.
+    # At the interpreter's end the executor accepts no more work.
     with contextlib.suppress(RuntimeError):
         while True:
             await asyncio.get_running_loop().getaddrinfo("localhost", 80)
@@ -86,7 +91,7 @@ async def transferring():
 
 async def streaming():
     near, far = await pair()
-    # A writer that is collected closes its connection.
+    # Keep the writer: a writer that is collected closes its connection.
     reader, _near = await asyncio.open_connection(sock=near)
     _far, writer = await asyncio.open_connection(sock=far)
     while True:
@@ -147,7 +152,7 @@ kept = []
 def serve(state, debug):
     loop = under_test.new_event_loop()
     loop.set_debug(debug)
-    # What the end of the interpreter does to the program's own code is no matter here.
+    # Errors that the end of the interpreter causes in the program's own code don't matter here.
     loop.set_exception_handler(lambda *_: None)
     loop.run_until_complete(globals()[state]())
 

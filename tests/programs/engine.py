@@ -1,4 +1,4 @@
-"""Prints, as JSON, which engine a loop gets here and what it tells of it."""
+"""Prints, as JSON, which engine a loop gets here, and the loop's report about it."""
 
 import json
 

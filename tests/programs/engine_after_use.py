@@ -1,4 +1,4 @@
-"""Uses a loop in every way that has an opcode of its own, then prints as JSON what it says of its engine."""
+"""Uses a loop in every way that has its own opcode, then prints its report about the engine as JSON."""
 
 import asyncio
 import json

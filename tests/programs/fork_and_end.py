@@ -1,4 +1,4 @@
-"""A child is forked in a callback or a task of the running loop and ends as the arguments say: its status."""
+"""Forks a child in a callback or a task of the running loop, which ends as told; prints its status."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A callback writes and forks: the child goes on with the turn; what was written is sent once."""
+"""A callback writes and forks: the child continues the turn, and the bytes are sent once."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Forks inside a running loop with ops in flight; the child leaves, or runs a loop of its own first."""
+"""Forks inside a running loop with ops in flight; the child exits, or runs its own loop first."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A pool of forked workers used from a running loop, each of which runs a loop of its own."""
+"""Uses a pool of forked workers from a running loop; each worker runs its own loop."""
 
 import asyncio
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A forked child tries to use its parent's loop, in the way the argument says; then the parent uses it."""
+"""A forked child tries to use its parent's loop, as the argument says; then the parent uses it."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ if child == 0:
     except RuntimeError as error:
         print("refused" if "fork" in str(error) else f"unclear: {error}", flush=True)
         os._exit(0)
-    # Closing is the one thing that may succeed: it lets go of the child's copies and touches nothing of the
+    # Only closing may succeed: it releases the child's copies and touches nothing of the
     # parent's.
     print("refused" if sys.argv[1] == "close" else "allowed", flush=True)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Runs a main that waits or works without end, as its argument says; prints what a Ctrl-C cleans up."""
+"""Runs a main that waits or works endlessly, as its argument says; prints what a Ctrl-C cleans up."""
 
 import asyncio
 import socket
@@ -42,7 +42,7 @@ async def busy():
 
 
 async def computing():
-    """Never leaves Python code for long, and never waits for anything but its turn."""
+    """Never leaves Python code for long, and only waits for its turn."""
     while True:
         sum(range(1000))
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""run_forever without a runner: Ctrl-C comes out as KeyboardInterrupt, and the loop runs again."""
+"""run_forever without a runner: Ctrl-C raises KeyboardInterrupt from it, and the loop runs again."""
 
 import asyncio
 import sys

@@ -1,7 +1,7 @@
-"""A user of its own with little locked memory: `little_memory.py UID BYTES COUNT [ENGINE]`.
+"""Runs as another user with little locked memory: `little_memory.py UID BYTES COUNT [ENGINE]`.
 
 Makes COUNT loops, runs them all and closes them; prints as one line of JSON their engines and the first one's
-`engine_info()`, or the error, and what `doctor` tells.
+`engine_info()`, or the error, and the report of `doctor`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ user, limit, count = map(int, sys.argv[1:4])
 _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
-# Before that all modules are loaded: the new user may not read them.
+# All modules are loaded before this, because the new user may not be allowed to read them.
 asyncio.run(asyncio.sleep(0))
 proact.run(asyncio.sleep(0), engine="select")
 os.setresuid(user, user, user)

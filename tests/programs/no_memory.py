@@ -1,7 +1,13 @@
-"""Each operation of a loop while one of Python's allocations fails: the first, the second, and so on.
+"""Runs each operation of a loop while one of Python's allocations fails: the first, the second, and so on.
 
-`no_memory.py [OPERATION]` prints what went wrong, if anything did. An error is what is to be expected,
-unless it is a panic; afterwards the same loop does the same operation.
+`no_memory.py [OPERATION]` prints what went wrong, if anything did. The operation may fail, but not with a
+panic; afterwards the same loop has to do the same operation.
+
+A worked operation, `call_soon`: `sweep` calls `attempt` with number 0. This makes a loop, lets allocation 0
+fail (`_testcapi.set_nomemory`), and runs the coroutine `call_soon(loop)`. The coroutine may raise
+MemoryError. Then memory is back, and the coroutine must succeed on the same loop. `sweep` goes on with number
+1, 2, ... until CLEAN numbers in a row made nothing fail, because the operation makes no more allocations.
+STEPS says which operations take larger steps.
 """
 
 import _testcapi
@@ -23,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from support import tls
 
 LONGEST = 0.03  # seconds that an operation may wait for something that is lost
-CLEAN = 6  # so many attempts in a row without a failure: it allocates no more
-# Of an operation of many allocations one in so many fails.
+CLEAN = 6  # after so many attempts in a row without a failure, the operation allocates no more
+# An operation with many allocations is tried with only one number in so many.
 STEPS = {
     "create_task": 2,
     "sock": 2,
@@ -272,7 +278,9 @@ async def sendfile(loop):
 
 
 class AtOnce(concurrent.futures.Executor):
-    """Without a thread: one that has no memory dies with locks in its hands, and whoever wants them hangs."""
+    """An executor without a thread: a thread without memory dies with locks held, and the next user of them
+    hangs.
+    """
 
     def submit(self, function, /, *args):
         future = concurrent.futures.Future()
@@ -291,7 +299,7 @@ def new_loop(_loop):
 
 
 def attempt(work, number, wrong):
-    """Whether nothing failed."""
+    """Run `work` while allocation `number` fails; return whether nothing failed."""
     failed = []
 
     def told(_loop, context):
@@ -320,7 +328,7 @@ def attempt(work, number, wrong):
             _testcapi.remove_mem_hooks()
     except BaseException as error:
         failed.append(type(error).__name__)
-    # What `run_forever` itself, which is Python's, has not come to.
+    # Restore what `run_forever`, which is Python code, may not have reached.
     asyncio._set_running_loop(None)
     sys.set_asyncgen_hooks(None, None)
     if task is None and coroutine is not None:
@@ -350,7 +358,7 @@ def attempt(work, number, wrong):
 
 
 def sweep(name):
-    """What went wrong."""
+    """Everything that went wrong with an operation."""
     wrong = []
     clean = number = 0
     while clean < CLEAN and len(wrong) < 5:

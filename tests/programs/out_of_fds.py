@@ -29,7 +29,8 @@ async def main():
             out.set_result(context)
 
     loop.set_exception_handler(report)
-    # Room for twenty connections. Before the server starts, for a ring's accept keeps the old limit.
+    # Room for twenty connections. Set it before the server starts, because a ring's accept keeps the old
+    # limit.
     limit = len(os.listdir("/proc/self/fd")) + 21
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     server = await loop.create_server(Echo, "127.0.0.1", 0)

@@ -1,6 +1,6 @@
 """An echo server that runs out of fds as often as its stdin says: prints its port, then `out` each time.
 
-Each line has it take all fds that there are until it has reported that; `end` ends it.
+On each line, it takes all fds that are left until the server has reported that; `end` ends it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ async def main():
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     out = asyncio.Event()
     loop.set_exception_handler(lambda *_: out.set())
-    # Before the server starts: a ring's accept keeps the limit that it began with.
+    # Set before the server starts, because a ring's accept keeps the limit that it began with.
     limit = max(map(int, os.listdir("/proc/self/fd"))) + 40
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=100)

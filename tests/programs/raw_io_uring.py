@@ -1,4 +1,4 @@
-"""Prints, as JSON, the errno that each io_uring system call gives to arguments that no kernel can like."""
+"""Prints, as JSON, the errno of each io_uring system call with arguments that are always invalid."""
 
 import ctypes
 import json

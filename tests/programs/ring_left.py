@@ -1,4 +1,4 @@
-"""A ring with an operation in flight is left behind, in the way the argument says; is its buffer free?"""
+"""Leaves a ring with an operation in flight, as the argument says; prints whether its buffer is free."""
 
 import gc
 import socket
@@ -26,7 +26,7 @@ match sys.argv[1]:
     case "dropped":
         made.clear()
         print(is_free())
-    case "dropped by another thread":  # which can't make the kernel let go: the memory is lost, not freed
+    case "dropped by another thread":  # the kernel keeps the memory, so it is leaked, not freed
         thread = threading.Thread(target=made.clear)
         thread.start()
         thread.join()

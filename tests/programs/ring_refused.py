@@ -1,4 +1,4 @@
-"""Why there is no ring, by `proact.Ring` and by the report that `proact doctor` shows."""
+"""Prints why there is no ring, from `proact.Ring` and from the report that `proact doctor` shows."""
 
 import json
 

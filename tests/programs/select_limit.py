@@ -1,4 +1,4 @@
-"""An fd past FD_SETSIZE (1024) on the select engine: an error of its own, and the loop lives on."""
+"""An fd beyond FD_SETSIZE (1024) on the select engine gets an error of its own, and the loop continues."""
 
 import asyncio
 import os

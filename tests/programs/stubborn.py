@@ -1,4 +1,4 @@
-"""A main that swallows its cancellation: the first Ctrl-C is ignored, the second must not be."""
+"""A main that swallows its cancellation: it ignores the first Ctrl-C; the second one must end it."""
 
 import asyncio
 

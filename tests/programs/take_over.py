@@ -1,4 +1,4 @@
-"""Is sent a socket over the Unix socket FD: reads it to its end, and prints what came: `take_over.py FD`."""
+"""Gets a socket over the Unix socket FD, reads it to its end, and prints the bytes: `take_over.py FD`."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""The loop under test, for the programs beside this file: proact, or what PROACT_TEST_LOOP names."""
+"""The loop under test, for the programs beside this file: proact, or the loop that PROACT_TEST_LOOP names."""
 
 import asyncio
 import os

@@ -1,8 +1,9 @@
-"""The soak: all that the loop does at once, for minutes; every byte verified, nothing left at the end.
+"""The soak: everything that the loop can do, at once, for minutes; every byte is verified, nothing is left at
+the end.
 
-    activities.py   what is done, a round at a time
+    activities.py   the activities, a round at a time
     world.py        the servers that the rounds talk to
-    gauges.py       what must be where it began: fds, tasks, ops, readers, memory
+    gauges.py       the figures that must return to where they began: fds, tasks, ops, readers, memory
     run.py          workers, pauses in which it is quiet enough to measure, the verdict
     __main__.py     the command line
 

@@ -34,7 +34,7 @@ def alone(arguments: argparse.Namespace) -> list[dict]:
         seed=arguments.seed,
         width=arguments.width,
         only=arguments.only,
-        # A sample every few seconds; a short soak has as few as show a trend at all.
+        # A sample every few seconds; a short soak has the fewest that can show a trend.
         phases=max(6, min(30, round(arguments.minutes * 6))),
         progress=True,
     )

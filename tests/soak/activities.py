@@ -1,6 +1,6 @@
-"""What the soak does: each activity is one round of something, which verifies what it got and leaves nothing.
+"""The activities of the soak: each is one round of something, which verifies its bytes and leaves nothing.
 
-Any of them can be cancelled at any await. What a round leaves is a failure of the soak.
+Any of them can be cancelled at any await. If a round leaves anything, the soak fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = (1, 100, 4096, 20_000, 65_536, 262_144)
 
 
 class Wrong(AssertionError):
-    """What came back is not what was sent."""
+    """The bytes that came back differ from the bytes that were sent."""
 
 
 def compare(got: bytes | bytearray, sent: bytes) -> None:
@@ -44,14 +44,14 @@ def pieces(rng: random.Random, data: bytes) -> list[bytes]:
 
 
 class Client(asyncio.Protocol):
-    """Collects what it gets; `slow` stops reading now and then."""
+    """Collects the bytes that it gets; `slow` pauses reading now and then."""
 
     def __init__(self, loop: Any, slow: random.Random | None = None) -> None:
         self.loop = loop
         self.slow = slow
         self.got = bytearray()
         self.transport: Any = None
-        # Not a future: whoever waits for it may be cancelled, and would cancel it too.
+        # Not a future: a task that waits for it may be cancelled, and would cancel the future too.
         self.lost = asyncio.Event()
         self.reason: BaseException | None = None
         self.may_write = asyncio.Event()
@@ -139,7 +139,7 @@ def echo(kind: str) -> Callable[[World, random.Random], Awaitable[None]]:
 
 
 async def resets(world: World, rng: random.Random) -> None:
-    """Breaks off with a RST, in the middle of whatever the server does."""
+    """Sends a RST in the middle of the server's work."""
     protocol = Client(world.loop)
     transport = await connected(world, rng.choice(("tcp", "buffered", "streams")), protocol)
     try:
@@ -153,7 +153,7 @@ async def resets(world: World, rng: random.Random) -> None:
 
 
 async def stalls(world: World, rng: random.Random) -> None:
-    """Sends without ever reading, so that both ends are full, and goes."""
+    """Sends without reading, so that both ends are full, and leaves."""
     protocol = Client(world.loop)
     transport = await connected(world, rng.choice(("tcp", "buffered", "streams")), protocol)
     try:
@@ -188,13 +188,13 @@ async def sockets(world: World, rng: random.Random) -> None:
         sock.setblocking(False)
         await loop.sock_connect(sock, world.at["tcp"])
         data = material(rng)
-        # Cancelled in the middle of a send a socket is of no use: only the whole round ever is.
+        # A socket is useless after a send was cancelled in the middle, so only the whole round is cancelled.
         sending = loop.create_task(_send(loop, sock, data))
         try:
             got = bytearray()
             while len(got) < len(data):
                 try:
-                    # asyncio itself loses what arrives in the very turn of the timeout.
+                    # asyncio itself loses bytes that arrive in the turn of the timeout.
                     limit = rng.choice((0, 0.0002, 0.002, None)) if not loops.REFERENCE else None
                     async with asyncio.timeout(limit):
                         got += await loop.sock_recv(sock, rng.choice((10_000, 65_536)))
@@ -211,7 +211,7 @@ async def _send(loop: Any, sock: socket.socket, data: bytes) -> None:
 
 
 async def refused(world: World, rng: random.Random) -> None:
-    """Connects where nobody listens, and where the answer may come after nobody waits for it."""
+    """Connects to an address that refuses, and to one whose answer may come too late."""
     with peers.refusing() as address:
         try:
             await world.loop.create_connection(asyncio.Protocol, *address)
@@ -237,7 +237,8 @@ async def hasty(world: World, rng: random.Random) -> None:
 
 async def servers(world: World, rng: random.Random) -> None:
     """A server that comes and goes, with a connection to it."""
-    # Started apart: whoever cancels a create_server that serves already leaves a server that nobody has.
+    # Start it separately: cancelling a create_server that already serves leaves a server that nothing refers
+    # to.
     server = await world.loop.create_server(asyncio.Protocol, peers.LOOPBACK, 0, start_serving=False)
     protocol = Client(world.loop)
     try:
@@ -264,7 +265,7 @@ async def timers(world: World, rng: random.Random) -> None:
             handle.cancel()
         await asyncio.sleep(max(0, max(handle.when() for handle in handles) - loop.time()) + 0.002)
         due = sorted(handle.when() for handle in handles if handle not in cancelled)
-        # The last may be late, and our own timer is one that may overtake none of them.
+        # The last one may be late, and our own timer must not overtake any of them.
         if [when for when, _ in fired] != due:
             raise Wrong(f"timers fired at {fired}, due at {due}")
         early = [when - at for when, at in fired if at < when - 0.001]
@@ -283,7 +284,7 @@ async def executor(world: World, rng: random.Random) -> None:
 
 
 async def threads(world: World, rng: random.Random) -> None:
-    """A thread calls in, and every call arrives in its order."""
+    """A thread schedules callbacks, and all of them arrive in order."""
     loop, seen = world.loop, []
 
     def call_in() -> None:
@@ -353,7 +354,7 @@ async def upgrades(world: World, rng: random.Random) -> None:
                 transport, protocol, world.client_tls, server_hostname=tls.NAME
             )
         except BaseException:
-            # Given up halfway: the protocol belongs to neither transport, and hears of no loss.
+            # Cancelled halfway: the protocol belongs to neither transport, and gets no connection_lost.
             protocol.lost.set()
             raise
         protocol.transport = transport
@@ -394,7 +395,7 @@ async def subprocesses(world: World, rng: random.Random) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            # asyncio tells of the exit when the pipes have ended too, and a full one is not read by itself.
+            # asyncio reports the exit when the pipes have ended too, and a full pipe is not read by itself.
             await process.stdout.read()
             await process.wait()
             process._transport.close()

@@ -1,4 +1,4 @@
-"""What must be where it began. Knows neither what the soak does nor which loop runs."""
+"""The figures that must return to where they began. It knows neither the activities nor which loop runs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 
 from support import leaks
 
-# What may grow between the first measurement and the last, before a steady rise is a leak: caches fill up
+# The growth that is allowed before a steady rise counts as a leak: caches fill up
 # (specialised code, interned strings, malloc's own).
 OBJECTS = 250
 BLOCKS = 3000
 BYTES = 6 << 20
-# Of all pairs of samples, how many must rise for growth to be a trend and not an accident.
+# The share of the pairs of samples that must rise, so that growth counts as a trend.
 STEADY = 0.75
 
 _LIBC = ctypes.CDLL(None)
 
 
 def counts(loop: Any) -> dict[str, int]:
-    """What has to be exactly what it was, each time it is quiet.
+    """The figures that have to be exactly what they were, each time that the loop is quiet.
 
-    Of handles those that will be called: a cancelled timer stays in the heap until its time or the next
-    sweep, and those that have run are kept to be used again.
+    The handles are those that will be called: a cancelled timer stays in the heap until its time or the next
+    sweep, and handles that have run are kept to be used again.
     """
     found = {
         "fds": len(leaks.open_fds()),
@@ -56,7 +56,7 @@ def resident() -> int:
 
 
 def memory() -> dict[str, int]:
-    """What should not rise; measured without garbage, and with what malloc has free given back."""
+    """The memory that should not rise, measured after a collection and malloc_trim."""
     gc.collect()
     gc.collect()
     found = {"objects": len(gc.get_objects()), "blocks": sys.getallocatedblocks()}
@@ -76,7 +76,7 @@ def growth(samples: list[int]) -> tuple[float, float]:
 
 
 def trends(samples: list[dict[str, int]]) -> list[str]:
-    """The kinds of memory that have grown. Fewer than four samples show nothing."""
+    """The kinds of memory that have grown; fewer than four samples show nothing."""
     if len(samples) < 4:
         return []
     grown = []

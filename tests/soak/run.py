@@ -1,4 +1,4 @@
-"""One loop under load: phases of work, and between them a calm in which everything must be where it began."""
+"""One loop under load: phases of work, and between them a calm in which all figures must be as they began."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .activities import TABLE
 from .world import World
 
 PATIENCE = 10.0
-"""Seconds after which a round counts as stalled, and a calm as never coming."""
+"""Seconds after which a round counts as stalled, and a calm as missing."""
 CANCELLED = 0.15
 """The share of rounds that are cancelled halfway."""
 LINE = 2.0
@@ -45,7 +45,7 @@ class Soak:
     samples: list[dict[str, int]] = field(default_factory=list)
 
     def run(self) -> Soak:
-        """Soaks one loop, from making to closing it; `problems` says what went wrong."""
+        """Soaks one loop from making to closing it; `problems` lists what went wrong."""
         faulthandler.dump_traceback_later(self.seconds * 1.5 + 4 * PATIENCE, exit=True)
         leaks.collect()
         before, threads = leaks.open_fds(), set(threading.enumerate())
@@ -77,7 +77,7 @@ class Soak:
     async def _main(self, loop: Any) -> None:
         async with World(loop) as world, self._telling(loop):
             table = {name: row for name, row in TABLE.items() if self.only in name}
-            # Each once: what is imported or made once and for all is there before anything is counted.
+            # Run each once, so that everything that is imported or made only once exists before the counting.
             for _, activity in table.values():
                 await activity(world, random.Random(self.seed))
             await loop.run_in_executor(None, time.sleep, 0)
@@ -89,7 +89,7 @@ class Soak:
                 await self._calm(loop, began, phase)
                 if self.problems:
                     break
-        # What the first phase warmed up is where memory begins.
+        # The memory after the first phase, which warms up, is the beginning.
         self.problems += gauges.trends(self.samples[1:])
 
     async def _work(self, world: World, table: Any, rng: random.Random, until: float) -> None:
@@ -121,7 +121,7 @@ class Soak:
     async def _calm(self, loop: Any, began: dict[str, int], phase: int) -> None:
         deadline = loop.time() + PATIENCE
         while True:
-            # Closing handshakes and cancelled ops take their turns; what is garbage closes its fds.
+            # Closing handshakes and cancelled ops take some turns; collecting garbage closes its fds.
             await asyncio.sleep(0.02)
             leaks.collect()
             now = gauges.counts(loop)

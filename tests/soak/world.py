@@ -1,4 +1,4 @@
-"""The servers that the soak's rounds talk to; all send back what they get, no faster than they can."""
+"""The servers that the soak's rounds talk to; all of them echo, and read no faster than they can write."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Upgrading(Echo):
     def __init__(self, world: World) -> None:
         self.world = world
         self.upgrading: asyncio.Task[None] | None = None
-        # What comes through TLS before `start_tls` has returned the transport to answer by.
+        # The bytes that come through TLS before `start_tls` has returned the transport for the answer.
         self.early: list[bytes] | None = []
 
     def data_received(self, data: bytes) -> None:
@@ -63,7 +63,7 @@ class Upgrading(Echo):
             self.transport.write(data)
 
     async def upgrade(self, transport: Any) -> None:
-        # The peer may be gone, or go, at any time: that is what the soak is for.
+        # The peer may have gone, or go, at any time: the soak does that on purpose.
         with contextlib.suppress(OSError, ssl.SSLError, asyncio.CancelledError):
             upgraded = await asyncio.get_running_loop().start_tls(
                 transport, self, self.world.server_tls, server_side=True
@@ -94,7 +94,7 @@ async def stream_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 class World(contextlib.AsyncExitStack):
-    """Opens a server of each kind; `at` says where."""
+    """Opens a server of each kind; `at` has their addresses."""
 
     def __init__(self, loop: Any) -> None:
         super().__init__()

@@ -16,14 +16,14 @@ from .runner import Outcome, Run, Runner, excluded
 
 ENGINES = ("io_uring", "epoll", "poll", "select")
 TRIES = 3
-"""A difference counts when the test fails on the engine so many times in a row, the last times alone."""
+"""A difference counts if the test fails on the engine so many times in a row, alone after the first time."""
 MANY = 40
-"""From so many differences on nothing is run again: that is no noise."""
+"""With so many differences nothing is run again, because that is not noise."""
 
 
 @dataclass
 class Difference:
-    """A test that fails on an engine, and not on asyncio."""
+    """A test that fails on an engine but not on asyncio."""
 
     suite: str
     engine: str
@@ -89,7 +89,7 @@ def run_suite(suite: table.Suite, args: argparse.Namespace) -> tuple[dict[str, R
 
 
 def differ(runner: Runner, standard: Run, run: Run, tries: int) -> list[Difference]:
-    """What fails here, also when it is alone, and did not fail on asyncio."""
+    """The tests that fail here, also when they run alone, and did not fail on asyncio."""
     found = []
     suspects = [
         (test, outcome)

@@ -24,7 +24,7 @@ class CannotFetchError(Exception):
 
 
 def sources(suite: Suite) -> Path:
-    """The unpacked source package, without the package itself: its tests find the installed one."""
+    """The unpacked source package, without the package itself, so that its tests find the installed one."""
     place = BUILD / suite.requirement
     if not place.exists():
         sdists = BUILD / "sdists"

@@ -1,7 +1,7 @@
-"""Owns: running the files of a suite on one loop, a process each, and what became of every test.
+"""Owns: running the files of a suite on one loop, one process for each, and the outcome of every test.
 
-A process that dies, or that does not end, is charged to the test that it was in; the tests after that one run
-in another process. Must not know which differences count.
+If a process dies or does not end, the test that it was in is charged with that; the tests after that one run
+in another process. It must not know which differences count.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Runner:
         return found
 
     def run(self, files: Iterable[str], jobs: int, tell: Callable[[str, Outcome], None]) -> Run:
-        """Run every file, `jobs` at a time; `tell` hears of each test as it ends."""
+        """Run every file, `jobs` at a time; call `tell` for each test that ends."""
         run = Run()
         with ThreadPoolExecutor(jobs) as pool:
             for part in pool.map(lambda file: self._file(file, tell), files):
@@ -83,10 +83,10 @@ class Runner:
         return run
 
     def alone(self, test: str) -> Outcome:
-        """Run one test in a process of its own."""
+        """Run one test in a separate process."""
         log = self._session(test, [], lambda *_: None)
         outcome = log.run.outcomes.get(test)
-        # An outcome that is charged to a whole file is of its process, not of one of its tests.
+        # The outcome of a whole file belongs to its process, not to one of its tests.
         return outcome or (Outcome("passed") if "::" not in test else Outcome("crashed", "not found again"))
 
     def _file(self, file: str, tell: Callable[[str, Outcome], None]) -> Run:
@@ -153,7 +153,7 @@ class Runner:
 
 
 class _Log:
-    """What the plugin inside writes, read while it is written."""
+    """Reads the lines of the plugin inside while it writes them."""
 
     def __init__(self, place: Path, what: str, tell: Callable[[str, Outcome], None]) -> None:
         self.place = place
@@ -200,7 +200,7 @@ class _Log:
         self.tell(test, outcome)
 
     def end(self, code: int) -> None:
-        """The process has ended: what it was in is charged with it, if it did not end by itself."""
+        """The process has ended: charge the test that it was in, if it did not end by itself."""
         path = self.place / "output"
         output = path.read_text(errors="replace")[-20000:] if path.exists() else ""
         if code < 0 and not self.killed:
@@ -212,12 +212,12 @@ class _Log:
             word, why = "timeout", "not done after its limit"
         # 0 and 1: all ran; 5: nothing was left to run.
         self.finished = code in (0, 1, 5) and not self._running
-        # A file that can't be imported has been told of, and ends with 2.
+        # A file that can't be imported has already been reported, and ends with 2.
         told = self.finished or self.what in self.run.outcomes
         for test in [*self._running] or ([] if told else [self.what]):
             self._settle(test, Outcome(word, why, output))
 
 
 def excluded(suite: Suite, test: str) -> bool:
-    """Is the test in the suite's table of exclusions?"""
+    """Whether the suite's table excludes the test."""
     return any(fnmatch.fnmatchcase(test, line.pattern) for line in suite.exclusions)

@@ -1,6 +1,6 @@
-"""Owns: which suites there are, where they come from, how they run, and which tests are left out.
+"""Owns: the list of suites, where they come from, how they run, and which tests are left out.
 
-Must not know how anything is fetched or run.
+It must not know how anything is fetched or run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A shell pattern over a test's id, and why a failure of it does not count."""
+    """A shell pattern over the ids of tests, and why their failure does not count."""
 
     pattern: str
     reason: str
@@ -18,20 +18,22 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Suite:
-    """The tests of one package, out of its sdist on PyPI."""
+    """The tests of one package, from its sdist on PyPI."""
 
     name: str
     version: str
     files: tuple[str, ...]
-    """Shell patterns below the sdist; each file is a pytest run of its own."""
+    """Shell patterns below the sdist; each file is a separate pytest run."""
     needs: tuple[str, ...] = ()
-    """What else its tests import."""
+    """The other packages that its tests import."""
     package: str = ""
-    """The package's directory in the sdist, deleted: the installed one is tested. The name, if empty."""
+    """The package's directory in the sdist (empty: its name). It is deleted, so that the installed one is
+    tested.
+    """
     how: str = ""
-    """Ways to put the loop under it besides the event loop policy, of those in inside/proact_inside.py."""
+    """The ways in inside/proact_inside.py to put the loop under the suite, besides the event loop policy."""
     arguments: tuple[str, ...] = ()
-    """More arguments for pytest."""
+    """Additional arguments for pytest."""
     timeout: int = 30
     """Seconds for each test."""
     exclusions: tuple[Exclusion, ...] = ()

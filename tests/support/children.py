@@ -1,4 +1,4 @@
-"""Child processes: the small scripts of tests/programs, with the engine under test and proact importable."""
+"""Runs the small scripts of tests/programs in child processes, which use the engine under test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRAMS = TESTS / "programs"
 
 
 def environment(engine: str | None = None, **extra: str) -> dict[str, str]:
-    """The child's environment: proact on its path, its engine chosen, and none of the parent's own choice."""
+    """The child's environment: proact is on its path, its engine is chosen, not the parent's."""
     path = [str(TESTS.parent / "python"), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
     env.pop("PROACT_ENGINE", None)
@@ -45,7 +45,7 @@ def program(
 
 
 def line(child: subprocess.Popen[str]) -> str:
-    """The child's next line; when it died instead, its stderr is the error."""
+    """The child's next line. If the child died, the error is its stderr."""
     text = child.stdout.readline()
     if not text:
         raise EOFError(f"child ended: {child.communicate(timeout=20)[1]}")
@@ -53,7 +53,7 @@ def line(child: subprocess.Popen[str]) -> str:
 
 
 def output(name: str, *args: str, engine: str | None = None, **extra: str) -> str:
-    """Run a program to its end and return what it printed; it has to succeed."""
+    """Run a program to its end and return its output; it has to succeed."""
     done = subprocess.run(
         [sys.executable, str(PROGRAMS / name), *args],
         env=environment(engine, **extra),

@@ -1,4 +1,4 @@
-"""A headless Chromium, told what to do through the DevTools protocol on a pipe; it ends with its ``close``.
+"""A headless Chromium, driven by the DevTools protocol on a pipe; ``close`` ends it.
 
 https://chromedevtools.github.io/devtools-protocol/. It needs no package: messages are JSON, a NUL byte
 apart, on the browser's fds 3 (in) and 4 (out).
@@ -23,12 +23,12 @@ TIMEOUT = 60  # seconds, for one answer of the browser: drawing a report is one
 
 
 def find() -> str | None:
-    """The browser's path; None where there is none."""
+    """The browser's path; None if there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def wait(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
-    """Wait for something outside of the browser; what it is then."""
+    """Wait for something outside of the browser; return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -36,7 +36,7 @@ def wait(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
     return value
 
 
-#: Scrolls to each chart; what has been drawn in it, and what of its text is cut off.
+#: Scrolls to each chart; returns what has been drawn in it, and which of its texts are cut off.
 DRAW = """(async () => {
   const found = [];
   for (const element of document.querySelectorAll(".chart")) {
@@ -71,13 +71,13 @@ class Browser:
         ours, theirs_out = os.pipe()
         theirs_in, self.out = os.pipe()
         self.into = ours
-        # High numbers, so that neither is where the other has to go.
+        # High numbers, so that neither fd has the number that the other one needs.
         given = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
         quiet = os.open(os.devnull, os.O_RDWR)
         command = [
             path,
             "--headless=new",
-            "--no-sandbox",  # as root there is none
+            "--no-sandbox",  # the sandbox refuses to run as root
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--no-first-run",
@@ -163,7 +163,7 @@ class Page:
         return self.browser.send(method, self.session, **params)
 
     def size(self, width: int, height: int) -> None:
-        """The size of the window in CSS pixels; a narrow one is a phone's, with a finger."""
+        """Set the size of the window in CSS pixels; a narrow one is a phone, with touch."""
         phone = width < 600
         scale = 2 if phone else 1
         self.send(
@@ -176,7 +176,7 @@ class Page:
         self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
 
     def scheme(self, dark: bool) -> None:
-        """What the visitor prefers."""
+        """Set what the visitor prefers."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=features)
 
@@ -187,7 +187,7 @@ class Page:
         return found["result"].get("value")
 
     def until(self, expression: str, seconds: float = TIMEOUT) -> Any:
-        """Wait for an expression to be true; its value."""
+        """Wait for an expression to be true; return its value."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(expression)):
             assert time.monotonic() < deadline, f"waited in vain for {expression}; errors: {self.errors()}"
@@ -196,13 +196,13 @@ class Page:
 
     def mine(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """The events of this tab so far."""
-        self.run("0")  # what happened before has been told by now
+        self.run("0")  # earlier events have arrived when this returns
         return [
             each for each in self.browser.events if each.get("sessionId") == self.session and wanted(each)
         ]
 
     def errors(self) -> list[str]:
-        """Exceptions, and what the console shows as errors or warnings."""
+        """Exceptions, and the errors and warnings in the console."""
         names = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
         found = [each for each in self.browser.events if each.get("sessionId") == self.session]
         return [json.dumps(each["params"])[:2000] for each in found if each.get("method") in names]
@@ -213,12 +213,12 @@ class Page:
         return [each["params"]["request"]["url"] for each in found]
 
     def charts(self) -> list[dict[str, Any]]:
-        """What has been drawn in each chart of a report."""
+        """The drawing in each chart of a report."""
         found: list[dict[str, Any]] = self.run(DRAW)
         return found
 
     def screenshot(self, path: str | Path, *, whole: bool = True) -> None:
-        """A PNG of the whole page, or of what is to be seen."""
+        """A PNG of the whole page, or of its visible part."""
         found = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         Path(path).write_bytes(base64.b64decode(found["data"]))
 

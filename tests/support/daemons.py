@@ -1,7 +1,7 @@
 """Real servers for real clients: Redis, PostgreSQL and nginx, started here and ended here.
 
-Each is a child of this process, on loopback, on a free port, with its files in a temporary directory; no
-service of the system is touched. It dies with the tests, however those end: the kernel is asked for that
+Each is a child of this process, on loopback, on a free port, with its files in a temporary directory. No
+service of the system is touched. Each dies with the tests, however they end: the kernel is asked for that
 (PR_SET_PDEATHSIG, through setpriv).
 """
 
@@ -48,7 +48,7 @@ def find(name: str) -> str:
 def daemon(
     command: list[str], port: int, end: signal.Signals = signal.SIGTERM, user: str | None = None
 ) -> Iterator[None]:
-    """Run a server until the block is left; entered once it accepts connections."""
+    """Run a server for the length of the block, which begins once the server accepts connections."""
     other = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen(
@@ -87,7 +87,7 @@ def directory(user: str | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def redis() -> Iterator[int]:
-    """A Redis that stores nothing: its port."""
+    """Run a Redis that stores nothing; yields its port."""
     port = free_port()
     with directory() as path:
         options = {"port": port, "bind": LOOPBACK, "dir": path, "save": "", "appendonly": "no"}
@@ -127,7 +127,7 @@ def postgres(certificate: Path | None = None, key: Path | None = None) -> Iterat
                     shutil.chown(data / target, user, user)
             settings["ssl"] = "on"
         arguments = [text for item in settings.items() for text in ("-c", f"{item[0]}={item[1]}")]
-        # SIGINT is its fast shutdown: clients are not waited for.
+        # SIGINT means "fast shutdown": PostgreSQL does not wait for its clients.
         with daemon([find("postgres"), "-D", str(data), *arguments], port, signal.SIGINT, user):
             yield Postgres(port, path, name)
 
@@ -167,7 +167,7 @@ http {{
 
 @contextlib.contextmanager
 def nginx(upstream: str) -> Iterator[int]:
-    """An nginx in front of `upstream` (host:port, or unix:/path): its port."""
+    """Run an nginx in front of `upstream` (host:port, or unix:/path); yields its port."""
     port = free_port()
     user = "www-data" if os.geteuid() == 0 else None
     with directory(user) as path:

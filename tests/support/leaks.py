@@ -1,8 +1,8 @@
-"""The watch that stands behind every test: what leaked, and what went wrong where no assertion could see it.
+"""The watch over every test: leaks, and errors in places where no assertion can see them.
 
-Owns the list of open fds before and after, the errors that a loop hands to its exception handler (or, where a
+Owns the list of open fds before and after, the errors that a loop hands to its exception handler (or, if a
 test makes its own loop, that asyncio logs), unraisable exceptions and exceptions of threads. A test that
-provokes such an error takes it with `unhandled.take()`; whatever nobody took fails the test.
+provokes such an error takes it with `unhandled.take()`; an error that was not taken fails the test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
 
 
 def open_fds() -> dict[int, str]:
-    """Every open fd of this process with what it refers to."""
+    """Every open fd of this process, with the file that it refers to."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -39,7 +39,7 @@ def open_fds() -> dict[int, str]:
 
 
 class Unhandled(logging.Handler):
-    """Collects the errors nobody handled, from entering to leaving it as a context manager."""
+    """A context manager that collects the unhandled errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -57,13 +57,13 @@ class Unhandled(logging.Handler):
         sys.unraisablehook, threading.excepthook = self._hooks
 
     def take(self, where: str = "handler") -> list[Problem]:
-        """The problems seen there so far; taking them says that the test expected them."""
+        """Return and forget the problems seen there so far: the test expected them."""
         taken = [problem for problem in self.problems if problem.where == where]
         self.problems = [problem for problem in self.problems if problem.where != where]
         return taken
 
     def take_one(self, where: str = "handler") -> Problem:
-        """The one problem seen there: neither none nor the same error reported twice."""
+        """The only problem seen there: there must be exactly one, so no error was reported twice."""
         problems = self.take(where)
         assert len(problems) == 1, f"expected one problem, got {problems}"
         return problems[0]
@@ -79,7 +79,7 @@ class Unhandled(logging.Handler):
         self.problems.append(Problem("log", record.getMessage(), exception, {}))
 
     def _unraisable(self, unraisable: Any) -> None:
-        # Only text is kept: keeping `unraisable.object` would resurrect what is being finalised.
+        # Keep only text: `unraisable.object` would resurrect the object that is being finalised.
         message = f"{unraisable.err_msg}: {unraisable.object!r}: {unraisable.exc_value!r}"
         self.problems.append(Problem("unraisable", message, None, {}))
 
@@ -88,7 +88,7 @@ class Unhandled(logging.Handler):
 
 
 def close_loop(loop: Any, settle: Any, in_flight: Any) -> list[str]:
-    """Close a loop as asyncio.Runner does, and say what the test left running on it."""
+    """Close a loop as asyncio.Runner does, and return what the test left running on it."""
     if loop.is_closed():
         return []
     left = []
@@ -111,31 +111,33 @@ def close_loop(loop: Any, settle: Any, in_flight: Any) -> list[str]:
 
 
 def difference(before: dict[int, str], after: dict[int, str]) -> list[str]:
-    """The fds that were opened and not closed, and (a double close) those closed that another had opened."""
+    """The fds that were opened and not closed, and those that the test closed although others had opened
+    them.
+    """
     leaked = [f"fd {fd} leaked: {after[fd]}" for fd in after if after[fd] != before.get(fd)]
     stolen = [f"fd {fd} closed behind its owner: {before[fd]}" for fd in before if fd not in after]
     return leaked + stolen
 
 
 def threads_left(before: set[threading.Thread]) -> list[str]:
-    """The threads that are new since then and do not end within seconds."""
+    """The new threads that do not end within seconds."""
     new = set(threading.enumerate()) - before
     for thread in new:
-        thread.join(5)  # one that has done its work may still be on its way out
+        thread.join(5)  # a thread that has done its work may still be ending
     return [f"thread left: {thread}" for thread in new if thread.is_alive()]
 
 
 def complain(about: str, left: list[str]) -> None:
-    """Fail with what is left, the first twenty lines of it."""
+    """Fail with a list of what is left, at most twenty lines."""
     if left:
         more = [f"... and {len(left) - 20} more"] if len(left) > 20 else []
         pytest.fail("\n".join([about, *left[:20], *more]), pytrace=False)
 
 
 def instances() -> dict[str, int]:
-    """How many objects of each native class are alive, more or less a constant; nothing on a reference loop.
+    """How many objects of each native class are alive, plus a constant; empty on a reference loop.
 
-    Each holds a reference to its class: so those are counted too that the cycle collector does not know.
+    Each object holds a reference to its class, so this also counts objects that the collector does not know.
     """
     if loops.REFERENCE:
         return {}
@@ -146,5 +148,5 @@ def instances() -> dict[str, int]:
 
 
 def collect() -> None:
-    """Finalise everything that is garbage, so that its fds are closed and its warnings given."""
+    """Finalise all garbage, so that its fds are closed and its warnings given."""
     gc.collect()

@@ -1,6 +1,6 @@
-"""A connection whose near end is the loop's and whose far end is a blocking socket: TCP, Unix or TLS.
+"""A connection (TCP, Unix or TLS) whose near end is on the loop and whose far end is a blocking socket.
 
-What the far end sends and receives needs no turn of the loop: a test can look while the loop stands still.
+The far end sends and receives without a turn of the loop, so a test can look while the loop stands still.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Secured:
 
     def __init__(self, sock: socket.socket) -> None:
         context = tls.server_context()
-        context.num_tickets = 0  # a process that ends without having read one resets the connection
+        context.num_tickets = 0  # a process that ends before it has read a ticket resets the connection
         self.sock, self.engine = sock, tls.Engine(server_side=True, context=context)
         self.settimeout = sock.settimeout
 

@@ -2,12 +2,11 @@
 
 Owns the two switches of the test-suite, and is the only module that asks which loop is under test:
 
-    PROACT_TEST_LOOP=asyncio|uvloop      run the tests against that reference loop instead of proact. What
-                                         passes on both is drop-in behaviour; what does not carries a `not_on`
-                                         mark that says why.
+    PROACT_TEST_LOOP=asyncio|uvloop      run the tests against that reference loop instead of proact. A test
+    that passes on both shows drop-in behaviour; any other carries a `not_on` mark that says why.
     PROACT_TEST_ENGINES=io_uring,epoll   only these of proact's engines ("auto" is allowed: what a user gets).
 
-Must not know any test.
+It must not know any test.
 """
 
 from __future__ import annotations
@@ -57,13 +56,13 @@ def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 def identify(loop: Any | None = None) -> str:
-    """Class and engine of a loop, by default of the one that runs: how a program proves where it is."""
+    """Class and engine of a loop, by default the running one: a program proves by this where it runs."""
     loop = loop or asyncio.get_running_loop()
     return f"{type(loop).__module__}.{type(loop).__name__} {getattr(loop, 'engine', '-')}"
 
 
 def in_flight(loop: Any) -> int | None:
-    """How many ops the loop has in flight; None for a reference loop, which can't tell."""
+    """The number of ops that the loop has in flight; None for a reference loop, which does not count them."""
     return None if REFERENCE else loop.stats()["in_flight"]
 
 
@@ -82,9 +81,10 @@ async def pending(loop: Any, task: asyncio.Future[Any], ops: int = 1) -> None:
 
 
 def settle(loop: Any) -> None:
-    """Turns for cancelled ops to bring their terminal completions: ten at once, then of 1 ms for seconds.
+    """Let the loop turn until cancelled ops have their terminal completions: ten turns, then 1 ms each for
+    seconds.
 
-    On a busy machine the kernel's workers, too, wait for a core.
+    On a busy machine, the kernel's workers wait for a core, too.
     """
     for turn in range(3000):
         loop.run_until_complete(asyncio.sleep(0 if turn < 10 else 0.001))

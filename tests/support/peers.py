@@ -1,4 +1,4 @@
-"""The other end of the line, in plain sockets: nothing here depends on an event loop.
+"""The other end of connections, as plain sockets: nothing here depends on an event loop.
 
 Every helper is a context manager that closes what it opened, so that a test's sockets are gone before the
 leak check.
@@ -16,12 +16,12 @@ import threading
 from collections.abc import Iterator
 
 LOOPBACK = "127.0.0.1"
-# Seconds that a blocking peer waits before it gives up; no test that passes comes near it.
+# The seconds after which a blocking peer gives up; a passing test does not come near it.
 PATIENCE = 10
 
 
 def payload(size: int, seed: int = 1) -> bytes:
-    """`size` bytes that repeat nowhere, so that a lost, doubled or misplaced chunk shows."""
+    """`size` bytes without repetition, so that a lost, doubled or misplaced chunk shows."""
     return random.Random(seed).randbytes(size)
 
 
@@ -81,7 +81,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[tuple[str, int]]:
-    """An address that refuses for certain: bound, so nobody else can take it, and not listening."""
+    """An address that surely refuses connections: it is bound, so nobody can take it, but not listening."""
     with socket.socket() as sock:
         sock.bind((LOOPBACK, 0))
         yield sock.getsockname()
@@ -103,7 +103,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def fill(sock: socket.socket) -> int:
-    """Send until the kernel takes no more; returns how many bytes it took."""
+    """Send until the kernel takes no more; return how many bytes it took."""
     sent = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -112,7 +112,7 @@ def fill(sock: socket.socket) -> int:
 
 
 def receive_all(sock: socket.socket) -> bytes:
-    """Blocking: everything until EOF. For a thread, or for a peer that has already sent it all."""
+    """Receive everything until EOF. It blocks: use it in a thread, or if the peer has already sent all."""
     sock.settimeout(PATIENCE)
     chunks = []
     while chunk := sock.recv(1 << 20):
@@ -121,7 +121,7 @@ def receive_all(sock: socket.socket) -> bytes:
 
 
 def receive(sock: socket.socket, count: int) -> bytes:
-    """Blocking: exactly `count` bytes, fewer at EOF."""
+    """Receive exactly `count` bytes, fewer at EOF. It blocks."""
     sock.settimeout(PATIENCE)
     data = bytearray()
     while len(data) < count and (chunk := sock.recv(count - len(data))):
@@ -131,7 +131,7 @@ def receive(sock: socket.socket, count: int) -> bytes:
 
 @contextlib.contextmanager
 def thread(function, *args) -> Iterator[threading.Thread]:
-    """A thread that is joined at the end, whatever happens."""
+    """Run a thread; it is joined at the end, whatever happens."""
     runner = threading.Thread(target=function, args=args)
     runner.start()
     try:

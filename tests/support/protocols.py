@@ -1,4 +1,4 @@
-"""Protocols that write down what the loop does with them, and the servers and clients made of them."""
+"""Protocols that record the loop's calls, and servers and clients made from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from . import peers
 
 
 class Recorder(asyncio.Protocol):
-    """Writes down every call in order, and lets a test wait for what it needs.
+    """Records every call in order, and lets a test wait for calls and data.
 
-    `calls` holds the names of the methods called, runs of data_received as one entry (how TCP cuts the stream
-    is no behaviour of the loop's).
+    `calls` holds the names of the called methods. A run of data_received is one entry, because the way TCP
+    cuts the stream is not a behaviour of the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -65,7 +65,7 @@ class Recorder(asyncio.Protocol):
         self.call("resume_writing")
 
     async def received(self, count: int) -> bytes:
-        """Wait until `count` bytes are there in all; EOFError when they can't come any more."""
+        """Wait until `count` bytes have come in all. Raises EOFError if they can't come any more."""
         while len(self.data) < count:
             if self.lost.done():
                 raise EOFError(f"connection lost after {len(self.data)} of {count} bytes")
@@ -87,7 +87,7 @@ class HalfOpen(Recorder):
 
 
 class Echo(Recorder):
-    """Sends back what it gets."""
+    """Sends back the bytes that it gets."""
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -158,7 +158,7 @@ class Server:
         return self.server.sockets[0].getsockname()[:2]
 
     async def accepted(self, index: int = 0) -> Any:
-        """The protocol of the connection number `index`, once it is made."""
+        """Wait for connection number `index`; return its protocol."""
         while len(self.protocols) <= index:
             waiting = self.loop.create_future()
             self._waiting.append((index, waiting))
@@ -183,7 +183,9 @@ async def serving(loop: Any, make: Callable[[], Any], **options: Any) -> AsyncIt
                 transport.abort()
                 await protocol.lost
         await served.server.wait_closed()
-        # The server has our factory: who holds the cycle keeps what is over alive until the next collection.
+        # The server holds our factory. A test that keeps this cycle would keep closed connections alive until
+        # the
+        # next collection.
         served.server = None
 
 
@@ -203,7 +205,7 @@ async def connected(
 
 
 async def heard(loop: Any, peer: Any, count: int | None = None) -> bytes:
-    """What a plain socket receives, `count` bytes or all: read in a thread while the loop turns."""
+    """Receive `count` bytes, or all, from a plain socket: in a thread, while the loop turns."""
     if count is None:
         return await loop.run_in_executor(None, peers.receive_all, peer)
     return await loop.run_in_executor(None, peers.receive, peer, count)
@@ -228,7 +230,7 @@ async def facing(loop: Any, make: Callable[[], Any], **options: Any) -> AsyncIte
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """Writes down every call in order, what arrived, and the errors."""
+    """Records every call in order, the datagrams that arrived, and the errors."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop

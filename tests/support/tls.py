@@ -1,4 +1,4 @@
-"""TLS for tests: contexts, plain peers that speak TLS in a thread, and a middle-man who holds the bytes.
+"""TLS for tests: contexts, plain peers that speak TLS in a thread, and an end in memory that holds the bytes.
 
 The certificates lie in tests/certificates, with the script that made them.
 """
@@ -20,7 +20,7 @@ NAME = "localhost"
 
 
 def server_context(certificate: str = "server", clients: bool = False) -> ssl.SSLContext:
-    """A server's; with `clients` it demands a certificate of each client."""
+    """A context for a server; with `clients` it demands a certificate of each client."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / f"{certificate}.pem")
     if clients:
@@ -30,7 +30,7 @@ def server_context(certificate: str = "server", clients: bool = False) -> ssl.SS
 
 
 def client_context(certificate: str | None = None, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-    """A client's that trusts the test authority."""
+    """A context for a client that trusts the test authority."""
     context = ssl.create_default_context(cafile=CERTIFICATES / "authority.pem")
     if certificate:
         context.load_cert_chain(CERTIFICATES / f"{certificate}.pem")
@@ -63,7 +63,7 @@ async def connected(
 
 @contextlib.contextmanager
 def peer(conversation: Callable[[ssl.SSLSocket], object], **options: Any) -> Iterator[tuple[str, int]]:
-    """A blocking TLS server for one connection, in a thread; its address. What it raises fails the test."""
+    """Run a blocking TLS server for one connection in a thread; yields its address. Errors fail the test."""
     context = options.pop("context", None) or server_context()
 
     def serve(listener: socket.socket) -> None:
@@ -88,7 +88,7 @@ async def facing(
     options: dict[str, Any] | None = None,
     **connect: Any,
 ) -> AsyncIterator[Any]:
-    """A protocol of the loop's whose peer is a blocking TLS server in a thread."""
+    """A protocol on the loop whose peer is a blocking TLS server in a thread."""
     with peer(conversation, context=context, **(options or {})) as address:
         _, protocol = await loop.create_connection(
             make, *address, ssl=client or client_context(), server_hostname=NAME, **connect
@@ -102,7 +102,7 @@ async def facing(
 
 
 class Engine:
-    """The other end in memory: what a test sends and receives passes through its hands, record by record."""
+    """The other end in memory: the test moves the bytes itself, record by record."""
 
     def __init__(self, server_side: bool = False, context: ssl.SSLContext | None = None) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -123,7 +123,7 @@ class Engine:
         return self.outgoing.read()
 
     def shake_hands(self, sock: socket.socket) -> None:
-        """Blocking: the whole handshake over `sock`."""
+        """Make the whole handshake over `sock`. It blocks."""
         sock.settimeout(peers.PATIENCE)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""For tests that measure: what is to be seen once, on a machine that others use too."""
+"""For tests that measure on a machine that other programs use too: one good try is enough."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 def once_of_five(test: Callable[..., Any]) -> Callable[..., Any]:
     """The test holds if one of five tries does.
 
-    Only where another process that takes the core can make a try fail and can make none succeed: a defect
-    fails all five.
+    Use it only if another process that takes the core can make a try fail but can't make one succeed. A
+    defect fails all five.
     """
 
     @functools.wraps(test)

@@ -17,7 +17,7 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]
-    use crate::asyncio::transport::file::FileSending;
+    use crate::asyncio::transport::file::sending::FileSending;
     #[pymodule_export]
     use crate::asyncio::transport::listener::Listener;
     #[pymodule_export]

@@ -5,14 +5,15 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::Call;
+use crate::clock::{Clock, Monotonic};
 use crate::completion::{Completion, Token};
 use crate::features::Features;
 use crate::ops::Op;
 use crate::stats::Stats;
-use crate::syscalls::monotonic;
 use crate::waker::Waker;
 
 /// The outcome of a submission.
@@ -89,9 +90,10 @@ pub trait Driver: Send {
 
     fn stats_mut(&mut self) -> &mut Stats;
 
-    /// The engine's clock, in nanoseconds: `CLOCK_MONOTONIC`, except in an engine that simulates time.
-    fn now(&self) -> u64 {
-        monotonic()
+    /// The clock that the timeouts of [`Driver::wait`] follow: `CLOCK_MONOTONIC`, except in an engine that
+    /// simulates time.
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(Monotonic)
     }
 
     /// Tries an op now, without blocking and independently of the ops in flight. Returns its result, or

@@ -3,6 +3,7 @@
 //! There is no Python here. Read `ops/mod.rs` (the ops), then `driver.rs` (the contract), then an engine.
 
 mod call;
+mod clock;
 mod completion;
 mod driver;
 mod errno;
@@ -22,6 +23,7 @@ mod uring;
 mod waker;
 
 pub use call::Call;
+pub use clock::{Clock, Monotonic};
 pub use completion::{Completion, Flags, TOKEN_BITS, Token};
 pub use driver::{Config, Driver, Engine, Submitted};
 pub use features::Features;

@@ -72,14 +72,3 @@ pub(crate) fn file_type(fd: RawFd) -> i32 {
         error => error,
     }
 }
-
-/// The time of `CLOCK_MONOTONIC`, in nanoseconds.
-pub(crate) fn monotonic() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a local structure to fill. The clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}

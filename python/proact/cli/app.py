@@ -22,17 +22,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and a log
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-# The short help is given because the long one starts with examples.
+# Give a short help, because the long one starts with examples.
 app.command("run", context_settings=run.CONTEXT, short_help="Run any asyncio program on proact's loop.")(
     run.run
 )
 app.command("doctor", short_help="Show which engine this machine gets, and why.")(doctor.doctor)
-lab.app.command("timeline", short_help="One request through each I/O model: who waits, and who copies.")(
+lab.app.command("timeline", short_help="One request through each I/O model: where it waits and copies.")(
     lab_timeline.timeline
 )
-lab.app.command("claims", short_help="What textbooks say of I/O models, tested on this machine.")(
-    lab_claims.claims
-)
+lab.app.command("claims", short_help="What textbooks say about I/O models, tested here.")(lab_claims.claims)
 lab.app.command("model", short_help="One model's server on a port, for wrk or a browser.")(lab_model.model)
 lab.app.command("serve", short_help="Choose, start and watch a run in a browser.")(lab_serve.serve)
 app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")
@@ -63,7 +61,7 @@ def proact(
 
 
 def dispatch(arguments: list[str]) -> int | Program:
-    """Carry out the command that ``arguments`` name: its exit code, or the program that is to be run.
+    """Carry out the command that ``arguments`` name; return its exit code, or the program to run.
 
     Raises CommandError for what the user can put right; KeyboardInterrupt on Ctrl-C.
     """
@@ -74,7 +72,7 @@ def dispatch(arguments: list[str]) -> int | Program:
     except AskedError as error:
         raise CommandError(str(error)) from None
     except Exception as error:
-        # The library's own errors (an unknown option) by shape: their class has moved between its versions.
+        # Recognise the library's own errors (an unknown option) by shape: their class moved between versions.
         message = getattr(error, "format_message", None)
         if message is None:
             raise

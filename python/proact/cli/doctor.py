@@ -1,4 +1,4 @@
-"""``proact doctor``: what this machine gives proact, and why not more; for people, or as JSON."""
+"""``proact doctor``: what proact can use on this machine, and why not more; for people, or as JSON."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def examine() -> dict[str, Any]:
 
 
 def loops_that_fit() -> dict[str, Any]:
-    """How many loops on io_uring the user's limit of locked memory has room for; None: no limit applies.
+    """How many loops on io_uring fit into the user's limit of locked memory; None: no limit applies.
 
-    All processes of the user share the room, and what others of them hold now can't be seen.
+    All processes of the user share the limit; this can't see how much the other processes hold now.
     """
     from proact import _core
 
@@ -85,7 +85,7 @@ def none_works(error: OSError) -> dict[str, Any]:
 
 
 def aiofastnet() -> dict[str, Any] | None:
-    """What aiofastnet replaces here where it can be imported; None where it can't.
+    """What aiofastnet replaces here if it can be imported; None if it can't.
 
     From 3.15 on aiohttp calls aiofastnet's functions instead of the loop's, unless AIOHTTP_NO_EXTENSIONS is
     set (https://github.com/aio-libs/aiohttp/pull/12822, aiohttp/net_helpers.py): proact's transports and
@@ -106,7 +106,7 @@ def aiofastnet() -> dict[str, Any] | None:
 
 
 def aiofastnet_line(facts: dict[str, Any]) -> Text:
-    """What ``aiofastnet()`` found, as one line."""
+    """The result of ``aiofastnet()`` as one line."""
     has = f"aiohttp {facts['aiohttp']}" if facts["aiohttp"] else "none"
     text = f"{facts['version']}: aiohttp from 3.15 on ({has} here) calls its {', '.join(facts['replaces'])}"
     text += f" instead of proact's; to avoid that {facts['avoid']}"
@@ -141,7 +141,7 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def lines(facts: dict[str, Any]) -> list[tuple[str, Text]]:
-    """Name and value of each line, in the order of interest."""
+    """Name and value of each line, the most interesting first."""
     engine = facts["engine"]
     found = [("engine", Text(f"{engine['chosen'] or 'none'} (requested: {engine['requested']})"))]
     for name, state in engine["engines"].items():
@@ -181,7 +181,7 @@ def fitting(loops: dict[str, Any]) -> str:
 
 
 def switches(names: dict[str, bool]) -> Text:
-    """Which of ``names`` are there, and which are not."""
+    """The ``names`` that are there, and those that are not."""
     if not names:
         return Text("none")
     there = [name for name, present in names.items() if present]

@@ -34,7 +34,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("proact: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent
         sys.exit(1)
     if isinstance(outcome, Program):

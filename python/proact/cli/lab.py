@@ -1,4 +1,4 @@
-"""``proact lab``: the laboratory's commands. They check what was asked for; ``proact.lab`` does the work."""
+"""``proact lab``: the laboratory's commands. They check the arguments; ``proact.lab`` does the work."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-# What the commands share.
+# Options that several commands share.
 Connections = Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")]
 Size = Annotated[
     str | None, typer.Option(metavar="BYTES,...", help="Bytes per message; 64K and 1M work (default: 1K).")
 ]
-Duration = Annotated[float, typer.Option(help="Seconds each cell is timed.")]
+Duration = Annotated[float, typer.Option(help="Seconds of timing per cell.")]
 Warmup = Annotated[float, typer.Option(help="Seconds of load before that.")]
 Repeat = Annotated[int, typer.Option(help="How often each cell is measured.")]
-Models = Annotated[str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(MODELS)}.")]
+Models = Annotated[str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(MODELS)}.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table.")
 ]
@@ -72,7 +72,7 @@ def lab() -> None:
       proact lab timeline               one request: where each model waits, and who copies
       proact lab claims                 what textbooks say, tested on this machine
       proact lab model epoll            one model's server, for wrk or a browser
-      proact lab serve                  all of it in a browser
+      proact lab serve                  the laboratory in a browser
 
     The laboratory: what each I/O model costs on this machine.
     """
@@ -81,7 +81,7 @@ def lab() -> None:
 @app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")
 def run(
     workload: Annotated[
-        str, typer.Option(metavar="NAME,...", help=f"Of: {', '.join(WORKLOADS)}, files, idle.")
+        str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(WORKLOADS)}, files, idle.")
     ] = "echo",
     connections: Annotated[
         str | None, typer.Option(metavar="N,...", help="Connections at once (default: 1,10,100).")
@@ -98,7 +98,7 @@ def run(
     warmup: Warmup = 0.2,
     repeat: Repeat = 1,
     models: Models = "all",
-    split: Annotated[bool, typer.Option(help="Measure where the time goes, in a pass of its own.")] = True,
+    split: Annotated[bool, typer.Option(help="Measure where the time goes, in a separate pass.")] = True,
     timelines: Annotated[bool, typer.Option(help="Take a timeline of each model as well.")] = False,
     json_file: Json = None,
     csv_file: Csv = None,
@@ -222,7 +222,7 @@ def carry_out(
     html_file: str | None,
     drawn: Callable[[Document, int], RenderableType] = render_all,
 ) -> int:
-    """Measure, and show the results; the exit code. Stopped early, it shows what there was until then."""
+    """Measure and show the results; return the exit code. A run that is stopped early shows what it has."""
     check_files(json_file, csv_file, html_file)
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     document = job.begin()
@@ -244,7 +244,7 @@ def show(
     html_file: str | None,
     drawn: Callable[[Document, int], RenderableType] = render_all,
 ) -> None:
-    """The tables on stdout, and the raw results and the report where they were asked for."""
+    """Print the tables; write the raw results and the report if the user asked for them."""
     if "-" not in (json_file, csv_file, html_file):
         out = console()
         out.print(drawn(document, out.width))
@@ -264,7 +264,7 @@ def show(
 
 
 def read_results(path: str) -> Document:
-    """The results in a file. Raises CommandError."""
+    """Read results from a file. Raises CommandError."""
     try:
         return load(path)
     except ResultsError as error:
@@ -274,7 +274,7 @@ def read_results(path: str) -> Document:
 
 
 def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
-    """Raise CommandError if what is asked for cannot be written, or not drawn."""
+    """Raise CommandError if a requested file cannot be written or the report cannot be drawn."""
     if [json_file, csv_file, html_file].count("-") > 1:
         raise CommandError("only one of --json, --csv and --html can go to stdout")
     for path in (json_file, csv_file, html_file):

@@ -1,4 +1,4 @@
-"""``proact lab claims``: checks what was asked for; ``proact.lab.claims`` measures, judges and draws."""
+"""``proact lab claims``: checks the arguments; ``proact.lab.claims`` measures, judges and draws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proact.lab.job import CLAIM_DURATION, CLAIM_REPEAT, of_claims
 
 def claims(
     names: Annotated[
-        str, typer.Option("--claims", metavar="NAME,...", help=f"Of: {', '.join(TRIALS)}.")
+        str, typer.Option("--claims", metavar="NAME,...", help=f"Some of: {', '.join(TRIALS)}.")
     ] = "all",
     duration: Duration = CLAIM_DURATION,
     repeat: Repeat = CLAIM_REPEAT,
@@ -28,9 +28,9 @@ def claims(
       proact lab claims --claims two-calls,blocked-in-select
       proact lab claims --repeat 9 --duration 1 --html claims.html
 
-    What textbooks say of I/O models, each claim tested with numbers measured now, on this machine: supported,
-    contradicted, or it depends (and on what). `proact lab report` draws all that was measured for them. Exit
-    code 0 whatever the verdicts are, 1 if something failed to run.
+    What textbooks say about I/O models, each claim tested with numbers measured now, on this machine:
+    supported, contradicted, or it depends (and on what). `proact lab report` draws all that was measured for
+    them. Exit code 0 whatever the verdicts are, 1 if something failed to run.
     """
     trials = [TRIALS[name] for name in chosen("claim", names, TRIALS)]
     job = of_claims(trials, duration=duration, repeat=repeat)

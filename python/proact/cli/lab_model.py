@@ -1,4 +1,4 @@
-"""``proact lab model``: one model's server on a port, for wrk, a browser or whatever else is at hand."""
+"""``proact lab model``: one model's server on a port, for wrk, a browser or any other client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from proact.lab.workloads import WORKLOADS
 def model(
     name: Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(MODELS)}.")],
     workload: Annotated[str, typer.Option(metavar="NAME", help=f"One of: {', '.join(WORKLOADS)}.")] = "web",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> int:
     """\b
@@ -55,7 +55,7 @@ def model(
 
 
 def instructions(model: Model, workload: str, address: str) -> list[str]:
-    """Where it is, and how to try it."""
+    """The server's address, and how to try it."""
     if workload == "echo":
         return [f"{model.name} echoes on {address} (Ctrl-C stops)"]
     url, connections = f"http://{address}", min(10, model.connection_limit or 10)

@@ -1,4 +1,4 @@
-"""``proact lab serve``: checks what was asked for; ``proact.lab.live`` serves."""
+"""``proact lab serve``: checks the arguments; ``proact.lab.live`` serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proact.lab.live.server import serve as serve_page
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> int:
     """\b
@@ -24,7 +24,7 @@ def serve(
 
     A page on this machine, served by proact: pick what to measure, watch the numbers come, stop, read the
     report, download the raw results. Its address is printed. One run at a time, in a process of its own;
-    Ctrl-C ends both. Nobody else can reach it unless --host says so: whoever can then, can start runs.
+    Ctrl-C ends both. Only this machine can reach it, unless --host opens it to others: they can start runs.
     """
     if missing := [name for name in ("httptools", "plotly") if importlib.util.find_spec(name) is None]:
         raise CommandError(f"the page needs {' and '.join(missing)}: pip install 'proact[lab]'")

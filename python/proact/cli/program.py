@@ -1,9 +1,9 @@
-"""Someone's asyncio program, run as ``python script.py`` would run it, but on proact's loop.
+"""Runs an asyncio program as ``python script.py`` would run it, but on proact's loop.
 
-``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` ask asyncio for a new loop in one place,
-which is replaced: the event loop policy up to Python 3.13; from 3.14 on, where policies are deprecated, the
-function ``asyncio.new_event_loop`` itself. A program that names its loop (``loop_factory=``) gets the one
-it names.
+``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` ask asyncio for a new loop in one place.
+This file replaces that place: up to Python 3.13 the event loop policy; from 3.14 on, where policies are
+deprecated, the function ``asyncio.new_event_loop`` itself. A program that names its loop
+(``loop_factory=``) gets the loop that it names.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from proact.cli.error import CommandError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Frames of these files are how we got to the program: they are left out of its tracebacks.
+#: Frames of these files lie between the command and the program; the program's tracebacks leave them out.
 _OURS = (__file__, runpy.__file__, "<frozen runpy>", "<frozen importlib.")
 
 
 def shield(arguments: list[str]) -> list[str]:
-    """The command line with ``--`` after ``run -m MODULE``: what follows, options too, is the module's."""
+    """Add ``--`` after ``run -m MODULE``, so that the rest, including options, goes to the module."""
     if arguments[:1] != ["run"]:
         return arguments
     index = 1
@@ -53,17 +53,17 @@ class Program:
     engine: str
 
     def prepare(self) -> None:
-        """Set up ``sys`` and asyncio for it. Raises CommandError if the script cannot be opened."""
+        """Set up ``sys`` and asyncio for the program. Raises CommandError if the script cannot be opened."""
         if self.script is not None:
             check_script(self.script)
         sys.argv = [self.script or "-m", *self.arguments]
         if not sys.flags.safe_path:
-            # In the place of the path that our own start put there.
+            # It replaces the path that our own start put there.
             sys.path[0] = str(Path(self.script).resolve().parent if self.script else Path.cwd())
         use_proact(self.engine)
 
     def run(self) -> None:
-        """Run it to its end. Raises SystemExit with its exit code, unless that is 0."""
+        """Run the program to its end. Raises SystemExit with its exit code, unless that is 0."""
         try:
             if self.script is not None:
                 run_script(Path(self.script).absolute())
@@ -85,7 +85,7 @@ class Program:
 def check_script(script: str) -> None:
     """Raise CommandError, worded as Python words it, if ``script`` cannot be opened."""
     try:
-        # A folder or a zip with a __main__ is a program too; only what cannot be opened at all is refused.
+        # A folder or a zip with a __main__ is a program too, so refuse only what cannot be opened at all.
         os.close(os.open(script, os.O_RDONLY))
     except OSError as error:
         path = str(Path(script).absolute())
@@ -93,13 +93,13 @@ def check_script(script: str) -> None:
 
 
 def run_script(path: Path) -> None:
-    """Run a script; or a folder, zip or ``.pyc``, which are runpy's. ``path`` is absolute."""
+    """Run a script, or by runpy a folder, zip or ``.pyc``. ``path`` is absolute."""
     if not path.is_file() or path.suffix == ".pyc" or zipfile.is_zipfile(path):
         if not sys.flags.safe_path:
             del sys.path[0]  # runpy puts the folder or zip itself there
         runpy.run_path(str(path), run_name="__main__")
         return
-    # Not by runpy, which takes the module away when the script has ended: threads and atexit functions that
+    # Not by runpy, which removes the module when the script has ended: threads and atexit functions that
     # outlive it, and pickle, still need it.
     loader = SourceFileLoader("__main__", str(path))
     module = ModuleType("__main__")
@@ -109,14 +109,14 @@ def run_script(path: Path) -> None:
 
 
 def without_ours(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the program's first frame on; None if it never got that far."""
+    """The traceback from the program's first frame on; None if the program never began."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
     return trace
 
 
 def use_proact(engine: str) -> None:
-    """Have asyncio make proact's loops from now on, in this process."""
+    """Make asyncio create proact's loops from now on, in this process."""
     from proact import new_event_loop
 
     def factory() -> asyncio.AbstractEventLoop:
@@ -129,7 +129,7 @@ def use_proact(engine: str) -> None:
 
 
 def replace_policy(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Up to Python 3.13: asyncio's own policy, but for the loops it makes."""
+    """Up to Python 3.13: asyncio's own policy, except that it makes proact's loops."""
 
     class Policy(asyncio.DefaultEventLoopPolicy):
         def new_event_loop(self) -> asyncio.AbstractEventLoop:

@@ -11,7 +11,7 @@ from proact.cli.error import CommandError
 from proact.cli.program import Program
 from proact.lab.registry import missing_engine
 
-#: Everything after the script's name is the script's, also what looks like an option.
+#: Everything after the script's name goes to the script, even if it looks like an option.
 CONTEXT: Final[dict[str, Any]] = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
 
@@ -35,9 +35,8 @@ def run(
       proact run --engine epoll server.py
       proact run -m mypackage.server --verbose
 
-    Run an asyncio program on proact's loop. What it gets from asyncio.run(), asyncio.Runner() and
-    asyncio.new_event_loop() is proact's; everything else is as with python SCRIPT: arguments, paths, exit
-    code.
+    Run an asyncio program on proact's loop: asyncio.run(), asyncio.Runner() and asyncio.new_event_loop() make
+    proact's loops. Everything else is as with python SCRIPT: arguments, paths, exit code.
     """
     check_engine(engine)
     if engine != "auto":

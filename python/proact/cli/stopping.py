@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: either ends a command in good order, with all that it has started or made."""
+"""Ctrl-C and SIGTERM both end a command in good order, with everything that it has started or made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StoppedError(CommandError):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM do inside what Ctrl-C does there; raise StoppedError once either has ended it."""
+    """Inside this context, SIGTERM does what Ctrl-C does; raise StoppedError after either has ended it."""
     ended_by = signal.SIGINT
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -27,7 +27,7 @@ def stoppable() -> Iterator[None]:
         ended_by = signal.SIGTERM
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
         interrupt = signal.getsignal(signal.SIGINT)
-        # A loop has its own way to be interrupted; a shell may have had Ctrl-C ignored.
+        # A loop handles interrupts itself; a shell may have set SIGINT to be ignored.
         (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
 
     before = signal.signal(signal.SIGTERM, terminate)

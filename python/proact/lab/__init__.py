@@ -1,6 +1,6 @@
 """The laboratory: the same work through every I/O model, measured on this machine.
 
-This package names things only; the command line reaches it as ``proact lab``.
+This file only lists the modules; the command line reaches them as ``proact lab``.
 
 - ``models/``            the servers, one file for each model
 - ``registry.py``        which models there are, and what each needs
@@ -12,7 +12,7 @@ This package names things only; the command line reaches it as ``proact lab``.
 - ``run.py``             the runner: all cells, in random order
 - ``results.py``         the shape of raw results
 - ``environment.py``     the machine that the numbers belong to
-- ``summary.py``, ``table.py``, ``export.py``   medians and conclusions; how they are drawn; CSV, comparisons
+- ``summary.py``, ``table.py``, ``export.py``   medians and conclusions; drawing them; CSV, comparisons
 - ``report/``            a run as one HTML file
 - ``live/``              a run chosen, started and watched in a browser
 - ``asked.py``           reading what a person asked for

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class AskedError(ValueError):
-    """Something was asked for wrongly. One line, which says what would do."""
+    """A wrong request of the user. Its message is one line, which says what would be right."""
 
 
 def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
-    """The names in a comma list, each once. Raises AskedError for one that does not exist."""
+    """The names in a comma list, each once. Raises AskedError for a name that does not exist."""
     if text.strip() == "all":
         return tuple(known)
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
@@ -41,7 +41,7 @@ def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
 
 
 def seconds(option: str, value: float, least: float, most: float = 3600) -> float:
-    """A number of seconds from ``least`` to ``most``, an hour if nothing else is said."""
+    """A number of seconds from ``least`` to ``most`` (default: an hour)."""
     if not (math.isfinite(value) and least <= value <= most):
         raise AskedError(f"{option} is {value:g}: it must be from {least:g} to {most:g} seconds")
     return value

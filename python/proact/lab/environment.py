@@ -1,4 +1,4 @@
-"""The machine that numbers belong to: kernel, processor, limits, versions. Facts only, read when asked."""
+"""The machine that the numbers belong to: kernel, processor, limits, versions, read when asked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe() -> dict[str, Any]:
 
 
 def python_version() -> str:
-    """Such as ``CPython 3.13.0``, with a note where the GIL is off."""
+    """Such as ``CPython 3.13.0``, with a note if the GIL is off."""
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return f"{platform.python_implementation()} {platform.python_version()}{'' if gil else ' without GIL'}"
 
@@ -51,7 +51,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def cpu_model() -> str:
-    """The processor's name as the kernel has it; the architecture where it has none."""
+    """The processor's name as the kernel gives it; the architecture if it gives none."""
     for line in read("/proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Model", "cpu model"):
@@ -74,7 +74,7 @@ def _limit(kind: int) -> dict[str, int | None]:
 
 
 def mitigations() -> dict[str, str]:
-    """What the kernel does about each flaw of the processor; it makes system calls dearer."""
+    """The kernel's mitigation of each flaw of the processor; mitigations make system calls dearer."""
     folder = Path("/sys/devices/system/cpu/vulnerabilities")
     if not folder.is_dir():
         return {}
@@ -97,7 +97,7 @@ def process_cpu_seconds(pid: int) -> float:
 
 
 def sysctl(name: str) -> str | None:
-    """The value of a sysctl such as ``kernel.io_uring_disabled``; None where the kernel does not have it."""
+    """The value of a sysctl such as ``kernel.io_uring_disabled``; None if the kernel does not have it."""
     return read(f"/proc/sys/{name.replace('.', '/')}").strip() or None
 
 
@@ -110,7 +110,7 @@ def seccomp_mode() -> str:
 
 
 def read(path: str) -> str:
-    """The text of a file of the kernel's; empty where it does not exist or is not ours to read."""
+    """The text of a file in /proc or /sys; empty if it does not exist or must not be read."""
     try:
         return Path(path).read_text()
     except OSError:

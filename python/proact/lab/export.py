@@ -41,7 +41,9 @@ _PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "p99.99", "max", "mean")
 
 
 def to_csv(document: Document) -> str:
-    """One line for each cell, raw as in the JSON but for histograms; latencies in ns. Empty: not measured."""
+    """One line for each cell, raw as in the JSON but without histograms; latencies in ns. Empty: not
+    measured.
+    """
     out = io.StringIO()
     lines = [_flat(cell) for cell in document["cells"]]
     columns = list(dict.fromkeys(name for line in lines for name in line))
@@ -74,20 +76,20 @@ def _flat(cell: CellResult) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One model under one load in two runs; the ratios are the second's to the first's."""
+    """One model under one load in two runs; the ratios are of the second run to the first."""
 
     load: Load
     model: str
     before: float  # messages per second
     after: float
     rate: float
-    cpu: float  # of the CPU time per message
+    cpu: float  # ratio of the CPU time per message
     p99: float
-    verdict: str  # of the messages per second: "faster", "slower", "level" (intervals overlap), "unknown"
+    verdict: str  # on messages per second: "faster", "slower", "level" (intervals overlap), "unknown"
 
 
 def differences(first: Document, second: Document) -> list[Difference]:
-    """Where both runs have numbers for the same model under the same load, in the first's order."""
+    """The models and loads that both runs have numbers for, in the order of the first run."""
     found = {(block.load, row.model): row for block in blocks(second) for row in block.rows}
     return [
         _difference(block.load, row, other)
@@ -118,5 +120,5 @@ def _difference(load: Load, one: Row, other: Row) -> Difference:
 
 
 def as_objects(found: list[Difference]) -> list[dict[str, Any]]:
-    """Differences as JSON has them."""
+    """The differences in the form of JSON."""
     return [asdict(each) for each in found]

@@ -1,7 +1,7 @@
-"""What is measured into one document: cells under load, timelines, and claims that are judged by both.
+"""The measurements of one document: cells under load, timelines, and claims that are judged by both.
 
-From what a person asks for, in a shell or a form, to a ``Job``; whatever is wrong with it is an AskedError.
-Ctrl-C ends a job early: what was measured until then stays in its document, which says so.
+Turns the request of a person, from a shell or a form, into a ``Job``; a wrong request is an AskedError.
+Ctrl-C ends a job early: its document keeps what was measured until then, and says that it is incomplete.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ if TYPE_CHECKING:
     from proact.lab.measure import Cell
     from proact.lab.results import Document
 
-#: Messages per second that the load generator takes as a rate.
+#: The rates that the load generator accepts, in messages per second.
 MAX_RATE: Final = 10_000_000
 
-#: All that a load can be of: the files together and by kind; idle is echo over connections of which few send.
+#: All workloads: files also by kind; idle is echo over connections of which few send.
 LOADS: Final = (*WORKLOADS, "files", *FILES, "idle")
 
-#: What is put under load where nothing else is asked for; on files connections are operations at once.
+#: The default numbers of connections; on files, these are operations at once.
 CONNECTIONS: Final = "1,10,100"
 IDLE_CONNECTIONS: Final = "10,100,1000,10000"
 FILES_AT_ONCE: Final = "1,16"
 IDLE_ACTIVE: Final = "1"
 SIZE: Final = "1024"
 
-#: How often a claim's cell is measured that needs an interval, and for how long, in seconds.
+#: How often a cell that needs an interval is measured for a claim, and for how long, in seconds.
 CLAIM_REPEAT: Final = 5
 CLAIM_DURATION: Final = 0.2
 CLAIM_WARMUP: Final = 0.05
 
 
 class Watcher(Observer, timeline.Observer, Protocol):
-    """Who is told of cells and of timelines."""
+    """The observer of cells and of timelines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that goes into one document."""
+    """Everything that goes into one document."""
 
     settings: Settings
     cells: tuple[Cell, ...] = ()
-    split: frozenset[Cell] = frozenset()  #: those with a probing pass
+    split: frozenset[Cell] = frozenset()  #: the cells with a probing pass
     plans: tuple[Plan, ...] = ()
     trials: tuple[Trial, ...] = ()
 
@@ -70,7 +70,7 @@ class Job:
     def measure(self, document: Document, observer: Watcher) -> bool:
         """Measure into ``document``; False if something failed to run.
 
-        KeyboardInterrupt goes on from here, with how far it came in the document's ``stopped``.
+        Passes KeyboardInterrupt on, after it has noted in ``stopped`` how far the run came.
         """
         try:
             if self.cells:
@@ -94,7 +94,7 @@ class Job:
 
 
 def of_load(settings: Settings, *, timelines: bool = False, dashes: str = "--") -> Job:
-    """Every model under every load, and a timeline of each where they are wanted."""
+    """Every model under every load, with a timeline of each model if wanted."""
     _check(settings, dashes)
     requested = [name for name in settings.workloads if name in WORKLOADS]
     if timelines and not requested:
@@ -125,7 +125,7 @@ def of_timelines(
 
 
 def of_claims(trials: Sequence[Trial], *, duration: float, repeat: int, dashes: str = "--") -> Job:
-    """All that these need, in one run."""
+    """All measurements that these claims need, in one run."""
     cells = needed(trials, repeat)
     plans = tuple(dict.fromkeys(plan for trial in trials for plan in trial.plans))
     settings = Settings(
@@ -138,13 +138,13 @@ def of_claims(trials: Sequence[Trial], *, duration: float, repeat: int, dashes: 
     )
     _check(settings, dashes)
     random.Random(settings.seed).shuffle(cells)
-    cells.sort(key=lambda cell: cell.repeat)  # so that a drift of the machine meets all of them alike
+    cells.sort(key=lambda cell: cell.repeat)  # so that a drift of the machine affects all cells alike
     split = {cell for trial in trials for need in trial.needs if need.split for cell in need.cells(1)}
     return Job(settings, tuple(cells), frozenset(split), plans, tuple(trials))
 
 
 def needed(trials: Sequence[Trial], repeat: int) -> list[Cell]:
-    """Every cell that one of them looks at, once."""
+    """Every cell that one of the claims looks at, once."""
     return list(
         dict.fromkeys(cell for trial in trials for need in trial.needs for cell in need.cells(repeat))
     )
@@ -153,9 +153,9 @@ def needed(trials: Sequence[Trial], repeat: int) -> list[Cell]:
 def asked_loads(
     workload: str, connections: str, active: str, size: str, rate: str, *, dashes: str = "--"
 ) -> dict[str, Any]:
-    """The fields of ``Settings`` that say what the models are put under; empty is as usual.
+    """The fields of ``Settings`` that describe the load; an empty one gets its default.
 
-    ``dashes`` stand before the names of the options in what is said of them.
+    ``dashes`` stand before the names of options in messages.
     """
     names = chosen("workload", workload, LOADS)
     names = tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
@@ -183,5 +183,5 @@ def _check(settings: Settings, dashes: str) -> None:
     if settings.repeat < 1:
         raise AskedError(f"{dashes}repeat is {settings.repeat}: it must be 1 or more")
     reasons = [refusal(connections) for connections in settings.connections]
-    if reasons and all(reasons):  # else the other cells are measured
+    if reasons and all(reasons):  # otherwise measure the other cells
         raise AskedError(str(reasons[0]))

@@ -16,14 +16,14 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends.
+    """Have the kernel kill this process when its parent ends, however it ends.
 
     Raises OSError if the kernel refuses. The process exits at once if ``parent`` (a pid) has gone already.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it went before the call above could see it
+    if os.getppid() != parent:  # the parent ended before the call above
         sys.exit(1)
 
 
@@ -33,7 +33,7 @@ def pin_to(core: int) -> None:
 
 
 def separate_cores() -> tuple[int, int] | None:
-    """A core for the server and another for the load; None where there is only one."""
+    """A core for the server and another for the load; None if there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[0], cores[1]) if len(cores) > 1 else None
 

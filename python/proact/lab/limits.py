@@ -1,4 +1,4 @@
-"""Whether this machine allows as many connections as a run wants, found out before it starts."""
+"""Finds out before a run starts whether this machine allows as many connections as the run wants."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 from proact.lab.environment import read
 
-#: The largest message in bytes: the load generator keeps one of each connection in memory.
+#: The largest message in bytes: the load generator keeps one message of each connection in memory.
 MAX_SIZE: Final = 16 << 20
 
-#: What a process has open besides its connections, generously.
+#: A generous number of fds that a process has open besides its connections.
 _SPARE_FILES: Final = 64
 
 
 def refusal(wanted: int) -> str | None:
-    """Make room for ``wanted`` connections per process; why there is none, if the machine does not allow it.
+    """Make room for ``wanted`` connections per process; return the reason if the machine does not allow it.
 
     The soft limit of open files is raised as far as needed, and children inherit it.
     """

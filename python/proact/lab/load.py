@@ -1,9 +1,9 @@
 """The load process of a measurement: ``python -m proact.lab.load``.
 
-It applies the Rust load generator to a server, once for each specification: a line of JSON on stdin (or
-each argument), with the keyword arguments of ``proact._core.echo_load``; ``workload`` names what is asked
-for, and ``slow`` how many connections ask for the more expensive thing. For each it answers with one line of
-JSON on stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. It
+It applies the Rust load generator to a server once for each specification: a line of JSON on stdin (or each
+argument) with the keyword arguments of ``proact._core.echo_load``. ``workload`` names what is asked for, and
+``slow`` says how many connections ask for the more expensive thing. It answers each with one line of JSON on
+stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. The process
 lives for a whole run, so that no cell waits for an interpreter to start.
 """
 
@@ -39,7 +39,7 @@ def apply(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Answer specifications until stdin ends, or those of the command line."""
+    """Answer the specifications on stdin until it ends, or those on the command line."""
     options = {
         name: int(value) for name, _, value in (a[2:].partition("=") for a in arguments if a[:2] == "--")
     }

@@ -1,4 +1,4 @@
-"""The load in a process of its own: asked for one pass at a time, and always ended."""
+"""The load in a separate process, which is asked for one pass at a time and always ended."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 #: A connection that makes no progress for so long, in seconds, fails its pass.
 STALL_TIMEOUT: Final = 5.0
 
-#: What a pass may take beyond its own times and two stalls, in seconds, before it is ended from here.
+#: The seconds that a pass may take beyond its own times and two stalls before this process ends it.
 MARGIN: Final = 15.0
 
 
 class LoadError(Exception):
-    """The load could not be applied; says what it saw (a stall, a reset, bytes that are not those sent)."""
+    """The load failed; the message says how (a stall, a reset, bytes that differ from those sent)."""
 
 
 class LoadProcess:
     """The load generator, as a context manager: ``load.apply(spec)`` is one pass; the first starts it.
 
-    ``cpu`` is the core that it may run on (None: all); ``command`` stands in for ``proact.lab.load`` in
+    ``cpu`` is the core that it may run on (None: all); ``command`` replaces ``proact.lab.load`` in
     tests.
     """
 
@@ -55,7 +55,7 @@ class LoadProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C is for us; we end the load
+            start_new_session=True,  # so that Ctrl-C reaches this process only, which ends the load
             env=child_environment(),
         )
         return self._process
@@ -80,7 +80,7 @@ class LoadProcess:
     ) -> dict[str, Any]:
         """One pass with the arguments of ``_core.echo_load``; calls ``tick`` every ``period`` seconds.
 
-        Returns ``begun`` (monotonic seconds) and ``result``. Raises LoadError with the reason; a pass that
+        Returns ``begun`` (monotonic seconds) and ``result``. Raises LoadError with the reason. A pass that
         takes far longer than it was asked to is ended.
         """
         process = self._process or self._start()
@@ -93,9 +93,7 @@ class LoadProcess:
         except BrokenPipeError:
             self.stop()
             raise LoadError("the load process had ended") from None
-        except (
-            BaseException
-        ):  # a timeout or Ctrl-C: an answer that comes later must not be taken for the next
+        except BaseException:  # after a timeout or Ctrl-C, a late answer must not be taken for the next one
             self.stop()
             raise
         if "error" in answer:

@@ -1,7 +1,7 @@
 """One cell of a measurement: a fresh server, a timed pass, and a counting pass.
 
-The timed pass is disturbed by nothing but a read of the server's CPU clock every few milliseconds, from the
-load's core. What needs more (counting system calls, walking page tables) has a pass of its own.
+Only a read of the server's CPU clock every few milliseconds disturbs the timed pass, and it runs on the
+load's core. Measurements that cost more (counting system calls, walking page tables) have a separate pass.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ COUNT_DURATION: Final = 0.25
 SPLIT_WARMUP: Final = 0.1
 SPLIT_DURATION: Final = 0.4
 
-#: Connections that ask for the slow thing, where a workload has one.
+#: The connections that ask for the slow thing, if the workload has one.
 SLOW: Final = 1
 
-#: Reading the context switches of all threads takes so small a part of the time.
+#: The share of the time that reading the context switches of all threads may take.
 SWITCHES_PERIOD: Final = 0.1
 SWITCHES_SHARE: Final = 0.05
 
@@ -43,22 +43,24 @@ MEMORY_PERIOD: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is measured at once."""
+    """One cell of a measurement: a model, a load and a repeat."""
 
     model: str
     workload: str
     connections: int  # open
-    active: int  # of these, that send
+    active: int  # of these, the connections that send
     size: int  # bytes of content per message
-    rate: float | None  # messages per second intended; None: closed loop
+    rate: float | None  # intended messages per second; None: closed loop
     repeat: int  # from 0
 
 
 class Sampled:
-    """A number that only grows, read again and again; asked afterwards how much it grew in a window.
+    """A number that only grows. It is read again and again; afterwards, ``grown`` says how much it grew in a
+    window.
 
-    The load knows its window (warm-up and connecting excluded) only when it is over, and it is another
-    process; so its clock is read here, and the ends of the window are interpolated between two reads.
+    The load knows its window (without warm-up and connecting) only when it is over, and it is another
+    process. So the number is read all the time, and the ends of the window are interpolated between two
+    reads.
     """
 
     def __init__(self, read: Callable[[], float]) -> None:
@@ -88,14 +90,14 @@ class Sampled:
 
 
 class Seldom:
-    """Reads something as often as is cheap: every ``SWITCHES_PERIOD`` seconds, seldomer if it is dear."""
+    """Reads something as often as is cheap: every ``SWITCHES_PERIOD`` seconds, more rarely if it is dear."""
 
     def __init__(self, take: Callable[[], None]) -> None:
         self._take = take
         self._next = 0.0
 
     def __call__(self) -> None:
-        """Take it, if it is time."""
+        """Read it, if it is time."""
         begun = time.monotonic()
         if begun >= self._next:
             self._take()
@@ -104,7 +106,7 @@ class Seldom:
 
 
 class Switches:
-    """Context switches of a process; threads that have ended count with what was last read of them."""
+    """Context switches of a process; a thread that has ended counts with its last reading."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
@@ -130,7 +132,7 @@ class Switches:
 
 
 class Others:
-    """What the rest of the machine does meanwhile: a comparison is only fair if that is little."""
+    """The CPU time of the rest of the machine: a comparison is only fair if it is little."""
 
     def __init__(self, server: ModelProcess, load: LoadProcess | None = None) -> None:
         self._server, self._load = server, load
@@ -141,16 +143,16 @@ class Others:
         return busy_seconds() - (self._server.cpu_seconds() + load + time.process_time())
 
     def cores(self) -> float:
-        """How many cores were busy since the beginning with neither server nor load nor this process."""
+        """How many cores were busy since the beginning with anything but server, load and this process."""
         return max(0.0, self._seconds() - self._before) / (time.monotonic() - self._begun)
 
 
 class Occupancy:
-    """The most threads and memory seen, looked at every ``MEMORY_PERIOD`` seconds at most."""
+    """The most threads and memory seen, read at most every ``MEMORY_PERIOD`` seconds."""
 
     def __init__(self, server: ModelProcess, resident_before: int) -> None:
         self._server = server
-        # Not at once: what served the timed pass may still be ending.
+        # Not at once: threads that served the timed pass may still be ending.
         self._next = time.monotonic() + MEMORY_PERIOD
         self.seen: Occupied = {
             "threads": 0,
@@ -172,17 +174,17 @@ class Occupancy:
 
 @dataclass(slots=True)
 class Bench:
-    """What all cells share: the load process, the server's core, and who is told that time passes."""
+    """What all cells share: the load process, the server's core, and the observer of the passing time."""
 
     load: LoadProcess
     server_cpu: int | None
     warmup: float
     duration: float
     tick: Callable[[], None]
-    split: frozenset[Cell] = frozenset()  #: those with a probing pass
+    split: frozenset[Cell] = frozenset()  #: the cells with a probing pass
 
     def measure(self, cell: Cell) -> Measured:
-        """Measure one cell. Raises ServerError or LoadError, with the reason for people."""
+        """Measure one cell. Raises ServerError or LoadError, with a reason that people can read."""
         with ServerProcess(cell.model, cell.workload, cpu=self.server_cpu) as server:
             server.check(cell.size)
             resident_before = server.resident_bytes()
@@ -190,14 +192,14 @@ class Bench:
                 measured = self._timed(server, cell)
                 self._count(server, cell, measured, resident_before)
             except LoadError as error:
-                # A server that has ended is the cause of what the load saw.
+                # If the server has ended, that is the cause of the load's failure.
                 raise ServerError(server.ended(grace=1.0) or str(error)) from None
         if cell in self.split:
             self._split(cell, measured)
         return measured
 
     def _split(self, cell: Cell, measured: Measured) -> None:
-        """The probing pass, on a server of its own: fills in ``split``, or why not."""
+        """The probing pass, on a separate server: fills in ``split``, or the reason why there is none."""
         from proact._core import Probe
 
         try:
@@ -211,7 +213,7 @@ class Bench:
             if measured["split"] is None:
                 measured["unsplit"] = "too few readings fell into the window"
         except (OSError, ServerError, LoadError) as error:
-            # The timed pass stands.
+            # The timed pass remains valid.
             measured["unsplit"] = f"while it was probed: {error}"
 
     def _pass(
@@ -222,7 +224,7 @@ class Bench:
         duration: float,
         *watching: Callable[[], None],
     ) -> tuple[dict[str, Any], tuple[float, float]]:
-        """One pass of load; the result, and from when to when the load's window was."""
+        """One pass of load; the result, and the beginning and the end of the load's window."""
 
         def tick() -> None:
             for each in watching:
@@ -267,7 +269,7 @@ class Bench:
             "latency": _latency(result),
             "slow": None if slow is None else {"messages": slow["messages"], "latency": _latency(slow)},
             "load_cpu_seconds": result["cpu_seconds"],
-            # The clock is exact; how it is divided is known in ticks of 10 ms only.
+            # The clock is exact; its division into user and system is known only in ticks of 10 ms.
             "server_user_seconds": cpu * (1 - share),
             "server_system_seconds": cpu * share,
             "switches_voluntary": voluntary,
@@ -281,7 +283,7 @@ class Bench:
         }
 
     def _count(self, server: ServerProcess, cell: Cell, measured: Measured, resident_before: int) -> None:
-        """The counting pass: fills in ``counted`` (or why not) and ``occupied``."""
+        """The counting pass: fills in ``counted`` (or the reason why not) and ``occupied``."""
         from proact._core import SyscallCounter  # here, so that the rest is testable without the core
 
         occupancy = Occupancy(server, resident_before)
@@ -293,17 +295,18 @@ class Bench:
         else:
             sampled, method = Sampled(counter.read), counter.method
             try:
-                # Closed before anything waits for the server: a ptrace counter's stops would be taken away.
+                # Close the counter before anything waits for the server: a wait would take the stops of a
+                # ptrace counter.
                 with closing(counter):
                     watching = sampled.take, occupancy.look
                     result, window = self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, *watching)
             except LoadError as error:
                 if server.ended(grace=1.0) is not None:
                     raise
-                # The timed pass stands: a server may be too slow to load only while it is traced.
+                # The timed pass remains valid: the server may be too slow only while it is traced.
                 measured["uncounted"] = f"while its calls were counted: {error}"
                 return
-            # The slow ones' calls are the server's as well, and can't be told from the others'.
+            # The calls for slow requests are the server's too, and can't be told from the others.
             messages = result["messages"] + result.get("slow", {"messages": 0})["messages"]
             counted: Counted = {"method": method, "calls": sampled.growth(*window), "messages": messages}
             measured["counted"] = counted

@@ -1,7 +1,7 @@
-"""What one request's calls say when they are added up: the phases of Stevens' figures, as numbers.
+"""Adds up the calls of one request: the phases of Stevens' figures, as numbers.
 
-Only what the probe has read is used: how long each call took, how much of that its thread was on a CPU or in
-the run queue, and whether it failed. In which order these come within one call is not known.
+It uses only what the probe has read: how long each call took, how long its thread was on a CPU or in
+the run queue meanwhile, and whether the call failed. The order of these within one call is not known.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Event, Phases, Timeline
 
-#: Roles of calls whose CPU time is the copy and the protocol's path.
+#: The roles of calls whose CPU time is spent on the copy and the protocol.
 COPYING: Final = ("moves", "ring")
 
 
 def asleep(event: Event) -> float:
-    """How long its thread was off the CPU inside the call without wanting it, in µs."""
+    """How long the call slept: its time off the CPU and outside the run queue, in µs."""
     return max(0.0, event["end"] - event["start"] - event["cpu"] - event["run_queue"])
 
 
 def copies(event: Event) -> bool:
-    """Whether its CPU time moved data. A call that would have had to wait has moved none."""
+    """Whether the call's CPU time moved data. A call that would have had to wait has moved none."""
     return event["role"] in COPYING and "errno" not in event
 
 
 def concerned(timeline: Timeline) -> list[Event]:
-    """The calls of the threads that moved its data; of all threads where no call has moved any."""
+    """The calls of the threads that moved the request's data, or of all threads if none moved any."""
     movers = {event["thread"] for event in timeline["events"] if copies(event)}
     return [event for event in timeline["events"] if event["thread"] in movers or not movers]
 
 
 def served(timeline: Timeline) -> list[Event]:
-    """The calls that the request needed: of those concerned all but the wait for the next one.
+    """The calls that the request needed: all calls of its threads except the wait for the next request.
 
-    Where one call sends and then waits (io_uring_enter), the call before the request has sent the answer
+    If one call sends and then waits (io_uring_enter), the call before the request has sent the answer
     before it, so that in a steady state each request is charged one send and one receive.
     """
     return [event for event in concerned(timeline) if not outlasts(event, timeline["answered"])]
 
 
 def outlasts(event: Event, answered: float) -> bool:
-    """Whether a call goes on after the answer for longer than it worked: it waits for the next request."""
+    """Whether a call continues after the answer for longer than it worked: it waits for the next request."""
     return event["end"] - answered > event["cpu"] + event["run_queue"]
 
 
 def begun(timeline: Timeline) -> float:
-    """When the server began to wait for the request, in µs; at the latest when it was sent."""
+    """When the server began to wait for the request, in µs; at the latest, when the request was sent."""
     return min([0.0, *(event["start"] for event in concerned(timeline))])
 
 
 def phases(timeline: Timeline) -> Phases:
-    """The request's time by what the server's threads did with it."""
+    """The request's time, divided by what the server's threads did."""
     events = served(timeline)
     later = (event["start"] for event in concerned(timeline) if outlasts(event, timeline["answered"]))
     end = max((event["end"] for event in events), default=0.0)
@@ -71,7 +71,7 @@ def phases(timeline: Timeline) -> Phases:
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """How much time lies in at least one of the spans."""
+    """The time that at least one of the spans covers."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))
@@ -81,7 +81,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The call in which the request was waited for longest."""
+    """The call that waited longest for the request."""
 
     call: str
     role: str
@@ -89,7 +89,7 @@ class Wait:
 
 
 def longest_wait(timeline: Timeline) -> Wait | None:
-    """Where the server slept longest; None if it slept in no call."""
+    """The call in which the server slept longest; None if it slept in no call."""
     events = [event for event in served(timeline) if asleep(event) > 0]
     if not events:
         return None

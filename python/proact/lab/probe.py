@@ -1,7 +1,7 @@
-"""The split of a server's time: waiting, copying, asking, running its program; from a probe inside it.
+"""The split of a server's time (waiting, copying, asking, running its program), from a probe inside it.
 
-The probe (``crates/lab/src/probe``) accounts each I/O call of the server's process into a table that is
-read here from outside, again and again while a load runs. The window is what lies between the first and the
+The probe (``crates/lab/src/probe``) adds each I/O call of the server's process to a table. The table is
+read here from outside, again and again while a load runs. The window lies between the first and the
 last reading within the load's own window, so nothing is interpolated.
 """
 
@@ -32,7 +32,7 @@ class Readings:
         self._next = 0.0
 
     def take(self) -> None:
-        """Read it once more, if it is time."""
+        """Read the table once more, if it is time."""
         if time.monotonic() >= self._next:
             self._taken.append((self._probe.snapshot(), self._cpu_seconds()))
             self._next = time.monotonic() + PERIOD
@@ -47,7 +47,7 @@ class Readings:
 
 
 def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_second: float) -> Split:
-    """Where the threads were between two snapshots; ``cpu`` is what the whole process used, in seconds."""
+    """Where the threads were between two snapshots; ``cpu`` is the whole process's CPU time in seconds."""
     calls: dict[str, list[float]] = {}
     roles: dict[str, str] = {}
     ring_ops = 0
@@ -86,7 +86,7 @@ def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_
 
 
 def plain(name: str) -> str:
-    """A call as its manual page names it: glibc's checked and large-file forms are the same calls."""
+    """The name of a call in its manual page: glibc's checked and large-file forms are the same calls."""
     return name.removeprefix("__").removesuffix("_chk").removesuffix("64")
 
 

@@ -1,4 +1,4 @@
-"""Telling people how a run goes, on stderr: a live line on a terminal, a plain line per cell elsewhere."""
+"""Shows the progress of a run on stderr: a live line on a terminal, a plain line per cell elsewhere."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from proact.lab.run import Settings
     from proact.lab.timeline import Taken
 
-#: Drawing costs some milliseconds on the load's core, so it is done seldom, and by no thread of its own.
+#: Drawing costs some milliseconds on the load's core, so draw seldom, and not in a separate thread.
 _REFRESH: Final = 0.5
 
 
 def outcome(result: CellResult) -> str:
-    """What came of a cell, in a few words."""
+    """The result of a cell, in a few words."""
     measured = result["measured"]
     if measured is None:
         return f"{result['status'].upper()}: {result['reason']}"
@@ -31,7 +31,7 @@ def outcome(result: CellResult) -> str:
 
 
 class PlainProgress:
-    """One line when a run starts and one for each cell that is done; for logs and pipes."""
+    """One line when a run starts, and one for each finished cell; for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -59,7 +59,7 @@ class PlainProgress:
         self.say(f"[{self.done}/{self.cells}] {what}: {outcome(result)}")
 
     def note(self, what: str) -> None:
-        """What is done now, beside the cells."""
+        """Show a step that is not a cell."""
         self.say(what)
 
     def taken(self, taken: Taken) -> None:
@@ -71,7 +71,7 @@ class PlainProgress:
 
 
 class LiveProgress(PlainProgress):
-    """A bar with what runs now and the time left; failures stay above it."""
+    """A bar with the current step and the time left; failures stay above it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -123,7 +123,7 @@ class LiveProgress(PlainProgress):
         self.progress.refresh()
 
     def draw(self) -> None:
-        """Redraw, with the time left as the cells so far suggest it."""
+        """Redraw, with the time left estimated from the cells so far."""
         self.drawn = time.monotonic()
         passed = self.drawn - self.begun
         left = self.planned_seconds - passed
@@ -134,14 +134,14 @@ class LiveProgress(PlainProgress):
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 2 min 5 s."""
+    """Seconds as people write them: 45 s, 2 min 5 s."""
     whole = max(0, round(seconds))
     return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
 
 
 def watch() -> PlainProgress:
-    """The progress that suits where stderr goes."""
+    """The kind of progress that suits the destination of stderr."""
     console = Console(stderr=True)
-    # Not console.is_terminal: FORCE_COLOR makes that true, and a file full of redrawn lines helps nobody.
+    # Not console.is_terminal: FORCE_COLOR makes it true for a file, which would fill with redrawn lines.
     animated = sys.stderr.isatty() and not console.is_dumb_terminal
     return LiveProgress(console) if animated else PlainProgress(console)

@@ -1,6 +1,6 @@
-"""Which models the laboratory knows: what each is in Stevens' terms, how it starts, and what it needs.
+"""The models that the laboratory knows: what each is in Stevens' terms, how it starts, and what it needs.
 
-The order is the one in which they are listed and explained. To add a model: its file in ``models/``, one
+Listings and explanations follow this order. To add a model, write its file in ``models/`` and add one
 entry here.
 """
 
@@ -44,7 +44,7 @@ class Family(StrEnum):
     CEILING = "ceiling"
 
 
-#: select(2) cannot watch an fd of 1024 or more; a process has some open before its first connection.
+#: select(2) cannot watch an fd of 1024 or more, and a process has some open before its first connection.
 SELECT_LIMIT: Final = 1000
 
 
@@ -58,15 +58,17 @@ class Model:
     module: str
     arguments: tuple[str, ...] = ()
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
-    library: tuple[str, str] | None = None  #: a shared library that must load, and Debian's package of it
-    layout: str | None = None  #: a C structure of which only 64-bit glibc's layout is known here
+    library: tuple[str, str] | None = None  #: a shared library that must load, and its Debian package
+    layout: str | None = None  #: a C structure whose layout is known here only for 64-bit glibc
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
-    workloads: tuple[str, ...] = tuple(WORKLOADS)  #: what it serves
+    workloads: tuple[str, ...] = tuple(WORKLOADS)  #: the workloads that it serves
     files: tuple[str, ...] = ()  #: how it works on files: a module with ``run(work, *arguments)``, and these
 
     def missing(self, connections: int = 1, workload: str = "echo") -> str | None:
-        """Why it cannot be measured here with so many connections, and what would help; None if it can."""
+        """Why the model cannot be measured here with so many connections, and what would help; None if it
+        can.
+        """
         on_files = workload in FILES
         if not (self.files if on_files else workload in self.workloads):
             return f"serves {', '.join(self.workloads)} only"
@@ -121,7 +123,7 @@ def missing_engine(engine: str) -> str | None:
 
 
 def _plain(name: str, kind: Kind, module: str, limit: int | None = None, **more: Any) -> Model:
-    """A model that does not help with files: it blocks for them."""
+    """The entry for a model that does not help with files: it blocks for them."""
     more = {"family": Family.PLAIN, "files": ("files_readiness", name)} | more
     return Model(name, kind, module=module, connection_limit=limit, **more)
 
@@ -183,5 +185,5 @@ _ALL: Final = (
     _bare("io_uring", Kind.ASYNCHRONOUS, engine="io_uring"),
 )
 
-#: Every model by its name, in the order of explanation.
+#: Every model by its name, in the order in which they are explained.
 MODELS: Final[dict[str, Model]] = {model.name: model for model in _ALL}

@@ -1,6 +1,6 @@
-"""The shape of a run's raw results: what ``--json`` writes and what the tables are drawn from.
+"""The shape of a run's raw results: ``--json`` writes them, and the tables are drawn from them.
 
-Every number is as it was read; medians and conclusions are ``summary.py``'s. A change that an old reader
+Every number is as it was read; ``summary.py`` makes medians and conclusions. A change that an old reader
 would misunderstand raises ``SCHEMA``.
 """
 
@@ -17,7 +17,7 @@ Status = Literal["ok", "failed", "not measured"]
 
 
 class Counted(TypedDict):
-    """The counting pass: system calls of the server while it served ``messages``, in a pass of its own."""
+    """The counting pass: system calls of the server while it served ``messages``, in a separate pass."""
 
     method: str  # "perf" or "ptrace"
     calls: float
@@ -27,8 +27,8 @@ class Counted(TypedDict):
 class Occupied(TypedDict):
     """What the server's process holds while all connections are open, read during the counting pass."""
 
-    threads: int  # its own and the kernel's for it
-    kernel_threads: int  # of these, the kernel's (iou-wrk, iou-sqp)
+    threads: int  # its own threads, and the kernel's threads for it
+    kernel_threads: int  # of these, the kernel's threads (iou-wrk, iou-sqp)
     resident_before: int  # bytes, after one connection has been served and closed
     resident: int  # bytes, the most that was seen
 
@@ -36,17 +36,17 @@ class Occupied(TypedDict):
 class CallTimes(TypedDict):
     """One kind of call of the server in the window of the probing pass. Times in seconds."""
 
-    role: NotRequired[str]  # as of an Event; absent from older results
+    role: NotRequired[str]  # as in Event; absent from older results
     count: float
     wall: float  # from entry to return
     cpu: float  # of that, on a CPU: in the kernel, copying or asking
     run_queue: float  # of that, runnable but not running
-    bytes: float  # that it moved
-    empty: float  # returns with EAGAIN: it was asked too early
+    bytes: float  # moved by the call
+    empty: float  # returns with EAGAIN: the call came too early
 
 
 class Split(TypedDict):
-    """Where the server's threads were in the window of the probing pass, a pass of its own. Times in seconds.
+    """Where the server's threads were in the window of the probing pass. Times in seconds.
 
     ``wall`` is the sum over the threads that make calls of how long they lived in the window. The six parts
     after ``messages`` add up to it.
@@ -58,14 +58,14 @@ class Split(TypedDict):
     waiting: float  # asleep in a call: for data, for room, for the disk
     copying: float  # on a CPU inside the calls that move data: the copy and the protocol's path
     asking: float  # on a CPU inside the calls that only ask (select, epoll_ctl, accept, ...)
-    run_queue: float  # runnable, but another had the CPU
+    run_queue: float  # runnable, but another thread had the CPU
     user: float  # on a CPU outside of calls: the program and its interpreter
     stalled: float  # outside of calls and off the CPU: waiting for a lock, such as the interpreter's
     others: float  # beside ``wall``: CPU time of threads that make no calls (kernel workers, AIO's helpers)
     ring_ops: float  # operations handed over by io_uring_enter
     calls: dict[str, CallTimes]
-    probe_ns: float  # what the probe itself adds to one call, in nanoseconds; within the parts above
-    lost: NotRequired[int]  # threads that it had no room for, which are in none of this
+    probe_ns: float  # the probe's own cost per call, in nanoseconds; the parts above include it
+    lost: NotRequired[int]  # threads that the probe had no room for; no figure here includes them
 
 
 class Latency(TypedDict):
@@ -86,8 +86,8 @@ class Measured(TypedDict):
     """The timed pass of one cell. Times in seconds unless the name says otherwise."""
 
     messages: int  # answers, verified
-    bytes: int  # that these answers hold
-    unsent: int  # with a rate: messages that no connection was free to send when the window closed
+    bytes: int  # in these answers
+    unsent: int  # with a rate: messages that no connection was free to send before the window closed
     seconds: float
     connect_seconds: float
     latency: Latency
@@ -97,13 +97,13 @@ class Measured(TypedDict):
     server_system_seconds: float
     switches_voluntary: float  # context switches of all its threads, within the same window
     switches_involuntary: float
-    others_cpu: float  # cores kept busy by anything but server and load meanwhile, the hypervisor included
+    others_cpu: float  # cores that anything but server and load kept busy, including the hypervisor
     counted: Counted | None  # None with ``uncounted`` saying why, or in older results
     uncounted: str | None
     occupied: Occupied | None
-    split: Split | None  # None in all but the first repeat, if not asked for, or with ``unsplit`` saying why
+    split: Split | None  # None except in the first repeat, if not wanted, or if ``unsplit`` says why
     unsplit: str | None
-    how: NotRequired[str]  # on files: how the model goes about it, and what came of trying its own way
+    how: NotRequired[str]  # on files: how the model works, and the result of trying its own way
 
 
 class CellResult(TypedDict):
@@ -112,18 +112,18 @@ class CellResult(TypedDict):
     workload: str
     model: str
     connections: int  # open; on files: operations at once
-    active: int  # of these, that send; the others are idle
-    size: int  # bytes of content per message; on files, where a message is an operation: that it moves
-    rate: float | None  # messages per second intended (open loop); None: closed loop
+    active: int  # of these, the connections that send; the others are idle
+    size: int  # bytes of content per message; on files, bytes that one operation moves
+    rate: float | None  # intended messages per second (open loop); None: closed loop
     repeat: int  # from 0
-    order: int  # when in the run it was its turn, from 0
+    order: int  # its place in the order of the run, from 0
     status: Status
     reason: str | None
     measured: Measured | None
 
 
 class Event(TypedDict):
-    """One call in a timeline. Times in microseconds from the timeline's origin."""
+    """One call in a timeline. Times in microseconds from the origin of the timeline."""
 
     thread: int  # from 0, in the order of their first call
     call: str
@@ -138,18 +138,18 @@ class Event(TypedDict):
 
 
 class Phases(TypedDict):
-    """One request by what the server did from when it began to wait for it. Times in microseconds."""
+    """One request: what the server did since it began to wait for it. Times in microseconds."""
 
-    answer: float  # from when the client sent it until it had the whole answer
+    answer: float  # from sending until the client had the whole answer
     waiting: float  # asleep in calls
     copying: float  # on a CPU in calls that moved data, and in io_uring_enter
-    asking: float  # on a CPU in calls that moved none
-    run_queue: float  # runnable, but another had the CPU
-    program: float  # in no call
+    asking: float  # on a CPU in calls that moved no data
+    run_queue: float  # runnable, but another thread had the CPU
+    program: float  # outside of calls
 
 
 class Timeline(TypedDict):
-    """One request through one model, as its process's calls saw it. Times in microseconds."""
+    """One request through one model, as the calls of its process. Times in microseconds."""
 
     model: str
     kind: str
@@ -161,7 +161,7 @@ class Timeline(TypedDict):
     others: (
         float  # CPU time of threads that make no calls (kernel workers, AIO's helpers) meanwhile, per request
     )
-    requests: NotRequired[list[Phases]]  # all that were taken; this is the one with the median answer time
+    requests: NotRequired[list[Phases]]  # all requests; this timeline is the one with the median answer time
 
 
 Verdict = Literal["supported", "contradicted", "depends", "not measured"]
@@ -179,7 +179,7 @@ class Claim(TypedDict):
 
 
 class _Always(TypedDict):
-    """What the results of every run hold. A run of one kind leaves the lists of the others empty."""
+    """What every run's results hold. A run of one kind leaves the lists of the other kinds empty."""
 
     schema: int
     started: str  # ISO 8601, with offset
@@ -195,15 +195,15 @@ class _Always(TypedDict):
 class Document(_Always, total=False):
     """A whole run, or one that was stopped early."""
 
-    stopped: str  # how far it came
+    stopped: str  # how far the run came
 
 
 class ResultsError(ValueError):
-    """A file that holds no results, or those of another version."""
+    """A file that holds no results, or results of another version."""
 
 
 def load(path: str | Path) -> Document:
-    """The results in a file. Raises ResultsError, or OSError if it cannot be read."""
+    """Read the results in a file. Raises ResultsError, or OSError if it cannot be read."""
     try:
         found = json.loads(Path(path).read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

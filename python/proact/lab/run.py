@@ -1,7 +1,7 @@
 """The runner behind ``proact lab run``: every model under the same loads, cell after cell in random order.
 
-A cell that fails says why and the others go on. Whatever ends the run, Ctrl-C included, nothing is left
-running: each process is a context manager here, and asks the kernel to be killed should this process die.
+If a cell fails, its result says why, and the run continues. Whatever ends the run, also Ctrl-C, no process is
+left running: each process is a context manager here, and asks the kernel to kill it if this process dies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from proact.lab.server_process import ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-#: Starting and ending a server and its connections, in seconds, for the estimate of a run's time only.
+#: Starting and ending a server and its connections, in seconds; only for estimating the time of a run.
 _OVERHEAD: Final = 0.2
 
 
@@ -40,7 +40,7 @@ _OVERHEAD: Final = 0.2
 class Settings:
     """What to measure. Sizes in bytes per message, times in seconds per cell.
 
-    On files ``connections`` are the operations at once, and ``active``, ``sizes`` and ``rates`` mean nothing.
+    On files ``connections`` are the operations at once, and ``active``, ``sizes`` and ``rates`` are unused.
     """
 
     models: tuple[str, ...] = tuple(MODELS)
@@ -48,11 +48,11 @@ class Settings:
     connections: tuple[int, ...] = (1, 10, 100)
     active: tuple[int | None, ...] = (None,)  #: how many of the connections send; None: all
     sizes: tuple[int, ...] = (1024,)
-    rates: tuple[float | None, ...] = (None,)  #: messages per second, intended; None: closed loop
+    rates: tuple[float | None, ...] = (None,)  #: intended messages per second; None: closed loop
     duration: float = 1.0
     warmup: float = 0.2
     repeat: int = 1
-    split: bool = False  #: measure where the time goes, in a pass of its own
+    split: bool = False  #: measure where the time goes, in a separate pass
     seed: int = field(default_factory=lambda: random.SystemRandom().randrange(1_000_000))
 
     def cells(self) -> list[Cell]:
@@ -67,7 +67,7 @@ class Settings:
         return cells
 
     def loads(self) -> list[tuple[str, int, int, int, float | None]]:
-        """Every load once: workload, connections, how many of them send, size, rate."""
+        """Every load once: workload, connections, the number that send, size, rate."""
         return list(
             dict.fromkeys(
                 (workload, connections, min(active or connections, connections), size, rate)
@@ -80,23 +80,23 @@ class Settings:
         )
 
     def splits(self) -> list[Cell]:
-        """The cells that have a probing pass, where that is asked for: the first repeat of each."""
+        """The cells that have a probing pass if the user wants it: the first repeat of each."""
         return [cell for cell in self.cells() if self.split and cell.repeat == 0]
 
     def seconds(self, *, split: bool) -> float:
-        """About how long one cell takes."""
+        """Roughly how long one cell takes."""
         splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION if split else 0.0
         return _OVERHEAD + self.warmup + self.duration + COUNT_WARMUP + COUNT_DURATION + splitting
 
 
 class Observer(Protocol):
-    """Who watches a run. Called in the process that measures, so it must be quick."""
+    """Watches a run. It is called in the process that measures, so it must be quick."""
 
     def planned(self, settings: Settings, cells: int, seconds: float) -> None:
         """The run begins: ``cells`` will be measured, in about ``seconds``."""
 
     def started(self, cell: Cell, done: int) -> None:
-        """``cell`` is measured now; ``done`` were before it."""
+        """``cell`` is measured now; ``done`` cells are finished."""
 
     def tick(self) -> None:
         """Some milliseconds have passed."""
@@ -114,10 +114,10 @@ def run(
     document: Document | None = None,
     load_command: tuple[str, ...] | None = None,
 ) -> Document:
-    """Measure all cells, or those given, and return the raw results.
+    """Measure all cells, or the given ones, and return the raw results.
 
-    ``split``: those with a probing pass, if not the first repeat of each. Each result is in ``document``, if
-    there is one, as soon as it is there. ``load_command`` stands in for the load in tests.
+    ``split``: the cells with a probing pass, by default the first repeat of each. Each result is added to
+    ``document``, if there is one, as soon as it exists. ``load_command`` replaces the load in tests.
     """
     document = blank(settings) if document is None else document
     cells = settings.cells() if cells is None else cells
@@ -139,7 +139,7 @@ def run(
     seconds = sum(settings.seconds(split=cell in probed) for cell in measurable)
     observer.planned(settings, len(measurable), seconds)
     server_cpu, load_cpu = separate_cores() or (None, None)
-    # We read clocks while the load works, so we share its core and leave the server's alone.
+    # This process reads clocks while the load works, so it shares the load's core, not the server's.
     on_files = FileBench(
         seed=settings.seed,
         cpu=server_cpu,
@@ -151,13 +151,13 @@ def run(
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed)
         for result in _measure_all(bench, on_files, measurable, observer.started):
-            results.append(result)  # first, so that what is told of is kept, whatever ends the run now
+            results.append(result)  # first, so that a reported result is kept, whatever ends the run now
             observer.finished(result)
     return document
 
 
 def blank(settings: Settings) -> Document:
-    """Results that begin now, with nothing measured yet."""
+    """New results, with nothing measured yet."""
     return {
         "schema": SCHEMA,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -1,7 +1,8 @@
 """The server process of a measurement: ``python -m proact.lab.serve MODEL``.
 
-It serves on a listening socket that it inherits (``--fd``), or on a free port of 127.0.0.1, and says which in
-one line of JSON on stdout just before it starts. It ends on SIGTERM and, with ``--parent``, with its parent.
+It serves on a listening socket that it inherits (``--fd``), or on a free port of 127.0.0.1. It gives the
+address in one line of JSON on stdout just before it starts. It ends on SIGTERM and, with ``--parent``, with
+its parent.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> NoReturn:
         pin_to(options.cpu)  # before any thread starts, so that all of them inherit it
     listener = listen(options.fd)
     if options.probe is not None:
-        # Before the model is imported: what it loads is accounted for as well.
+        # Before the model is imported, so that the probe also covers the libraries that it loads.
         install_probe(options.probe)
     print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
     MODELS[options.model].serve(listener, options.workload)

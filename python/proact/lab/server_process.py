@@ -1,6 +1,6 @@
-"""A model in a process of its own: started, checked, read from outside, and always ended.
+"""A model in a separate process: start it, check it, read its costs from outside, and always end it.
 
-All that is read comes from the kernel's accounts of the process, so that measuring adds nothing to the
+All readings come from the kernel's accounts of the process, so measuring adds nothing to the
 server.
 """
 
@@ -25,19 +25,19 @@ from proact.lab.workloads import WORKLOADS, Exchange
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: How long a server may take to import what it needs and to say that it serves, in seconds.
+#: The seconds that a server may take to import its modules and to say that it serves.
 START_TIMEOUT: Final = 20.0
 
 
-#: How the kernel names its threads that work for a process's ring.
+#: The name that the kernel gives to its threads that work for a process's ring.
 _WORKERS: Final = ("iou-wrk-", "iou-sqp-")
 
-#: Of /proc/PID/stat, a second.
+#: Ticks of /proc/PID/stat per second.
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ServerError(Exception):
-    """The server did not start, ended by itself, or answers wrongly."""
+    """The server did not start, ended by itself, or answered wrongly."""
 
 
 class ModelProcess:
@@ -45,7 +45,7 @@ class ModelProcess:
 
     Entering raises ServerError if it does not start; on leaving, the process has ended, whatever happened.
     ``cpu`` is the core that it may run on (None: all). ``probe``: an fd for the record of its calls
-    (``proact._core.Probe``), which it fills from the first call that it makes.
+    (``proact._core.Probe``), which the process fills from its first call on.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ModelProcess:
     def __enter__(self) -> Self:
         try:
             self._start()
-        except BaseException:  # also Ctrl-C: nothing may be left running
+        except BaseException:  # also after Ctrl-C, no process may be left running
             self.stop()
             raise
         return self
@@ -91,7 +91,7 @@ class ModelProcess:
     def _spawn(
         self, *arguments: str, inherited: tuple[int, ...] = (), stdin: int = subprocess.DEVNULL
     ) -> None:
-        """Start it with its model, ``arguments`` and what every model's process is told."""
+        """Start it with its model, ``arguments`` and the arguments that every model's process gets."""
         # stderr goes to a file: a pipe would have to be drained, and would block a talkative server.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
         command = [*self._command, self.model, f"--workload={self.workload}", *arguments]
@@ -108,7 +108,7 @@ class ModelProcess:
             stderr=self._errors,
             pass_fds=inherited,
             text=True,
-            start_new_session=True,  # Ctrl-C is for us; we end the server
+            start_new_session=True,  # Ctrl-C reaches this process only, which ends the server
             env=child_environment(),
         )
 
@@ -126,7 +126,7 @@ class ModelProcess:
                     self._process.kill()  # interrupted while we waited
                 for pipe in (self._process.stdin, self._process.stdout):
                     if pipe is not None:
-                        with contextlib.suppress(BrokenPipeError):  # what it did not read
+                        with contextlib.suppress(BrokenPipeError):  # it has not read everything
                             pipe.close()
         if self._errors is not None:
             self._errors.close()
@@ -135,7 +135,8 @@ class ModelProcess:
     def ended(self, grace: float = 0.0) -> str | None:
         """How the process ended and the last line it wrote to stderr; None while it runs.
 
-        ``grace`` seconds are waited for an end that is under way: its sockets close before it has ended.
+        Waits up to ``grace`` seconds for an end that is under way: a process closes its sockets before it
+        ends.
         """
         if self._process is None:
             return None
@@ -149,7 +150,7 @@ class ModelProcess:
         return f"the server ended: {how}{': ' if said else ''}{said}"
 
     def wait(self) -> str:
-        """Wait until the process ends by itself; returns how."""
+        """Wait until the process ends by itself; return how it ended."""
         assert self._process is not None
         self._process.wait()
         return self.ended() or ""
@@ -178,7 +179,7 @@ class ModelProcess:
         """Voluntary and involuntary context switches of each thread so far, by its id."""
         found = {}
         for thread in self._threads():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the thread has just ended
                 status = Path(f"/proc/{self.pid}/task/{thread}/status").read_text()
                 lines = dict(line.split(":", 1) for line in status.splitlines() if "ctxt_switches" in line)
                 found[thread] = (
@@ -202,7 +203,7 @@ class ModelProcess:
             raise ServerError(self.ended(grace=1.0) or str(error)) from None
 
     def resident_bytes(self) -> int:
-        """Resident memory of the process. The kernel's own, such as socket buffers, is not in it."""
+        """Resident memory of the process, without the kernel's memory for it, such as socket buffers."""
         # smaps_rollup walks the page tables; the counters in statm are per-CPU and may be off by megabytes.
         for line in self._proc("smaps_rollup").splitlines():
             if line.startswith("Rss:"):
@@ -281,7 +282,7 @@ class ServerProcess(ModelProcess):
 
 
 def sample(workload: str, size: int) -> Exchange:
-    """One request of a workload and its only right response, with ``size`` bytes of content."""
+    """One request of a workload and its only correct response, with ``size`` bytes of content."""
     exchanged = WORKLOADS[workload].exchange(size)
     if exchanged is None:
         payload = os.urandom(size)
@@ -290,10 +291,10 @@ def sample(workload: str, size: int) -> Exchange:
 
 
 def exchange(connection: socket.socket, exchanged: Exchange, timeout: float) -> bytes:
-    """Send the request and receive the answer, both at once: a server that waits to write must be read.
+    """Send the request and receive the answer, both at once: a server that waits to write needs a reader.
 
-    Returns what came back, less than was expected if the peer closed. Raises TimeoutError after ``timeout``
-    seconds without progress.
+    Returns the bytes that came back, fewer than expected if the peer closed. Raises TimeoutError after
+    ``timeout`` seconds without progress.
     """
     connection.setblocking(False)
     unsent, returned = memoryview(exchanged.request), bytearray()

@@ -1,6 +1,6 @@
-"""From raw cells to rows and a verdict: medians over the repeats, their intervals, and who was best.
+"""Turns raw cells into rows and a verdict: medians over the repeats, their intervals, and the best models.
 
-Nothing is concluded that the data does not hold: models whose intervals overlap are called level.
+It concludes nothing that the data does not show: models whose intervals overlap are called level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from proact.lab.results import CellResult, Document, Measured, Split
 
-#: With a single repeat there is no spread to judge by; runs of this instrument differ by less than this.
+#: A single repeat has no spread. Runs of this instrument differ by less than this, so it is used instead.
 SINGLE_RUN_NOISE: Final = 0.05
 
 #: A load that used more of its core than this set the pace itself.
@@ -28,10 +28,10 @@ LOAD_BOUND: Final = 0.97
 #: Cores that other programs may keep busy before a comparison is no longer fair.
 QUIET: Final = 0.15
 
-#: The smallest step in a distribution that is drawn: more than a screen shows would only make it larger.
+#: The smallest step of a distribution that is drawn: a screen can't show smaller steps.
 FINEST: Final = 0.002
 
-#: How sure an interval is of holding the true median, where there are enough repeats for that.
+#: The probability that an interval holds the true median, if there are enough repeats.
 CONFIDENCE: Final = 0.95
 
 
@@ -40,7 +40,7 @@ class Spread:
     """A median with its confidence interval; with fewer than six repeats the interval is their range.
 
     The interval lies between two of the values, as many from either end as ``CONFIDENCE`` allows (the sign
-    test turned round: each value is above the true median with a chance of a half), so nothing is assumed
+    test inverted: each value is above the true median with a chance of a half), so nothing is assumed
     about how they are distributed. The range of five is a 94 % interval, of three 75 %.
     """
 
@@ -53,7 +53,7 @@ class Spread:
         """The spread of at least one value."""
         ordered, count, outside, left_out = sorted(values), len(values), 0.0, 0
         while left_out < (count - 1) // 2:
-            # The chance that the true median lies beyond one more value, at either end.
+            # The chance that the true median lies beyond the next value, at either end.
             outside += 2 * comb(count, left_out) / 2**count
             if outside + 2 * comb(count, left_out + 1) / 2**count > 1 - CONFIDENCE:
                 break
@@ -81,23 +81,23 @@ class Row:
     p9999: float
     p99_spread: Spread
     cpu_us: Spread  # CPU time of the server per message, µs
-    system: float  # of that, the part in the kernel: 0 to 1
+    system: float  # the kernel's share of it: 0 to 1
     switches: float  # context switches of the server per message
     calls: Spread | None  # system calls of the server per message
     threads: int | None
-    kernel_threads: int | None  # of these, the kernel's
-    unsent: float  # of the messages that were intended, the part that was not sent in time: 0 to 1
+    kernel_threads: int | None  # of these, the kernel's threads
+    unsent: float  # the share of the intended messages that was not sent in time: 0 to 1
     slow: float | None  # p50 of the slow requests, µs
-    split: Split | None  # where the time went, in a pass of its own
-    how: str | None  # on files: how the model goes about it
-    memory: Spread | None  # bytes per connection; on files it would be those of the operations' data
-    load_bound: bool  # the load's core was used up, so the server may be capable of more
-    failures: tuple[str, ...]  # repeats that failed nevertheless
+    split: Split | None  # where the time went, from a separate pass
+    how: str | None  # on files: how the model works
+    memory: Spread | None  # bytes per connection; None on files, where it would only be the operations' data
+    load_bound: bool  # the load used up its core, so the server may be capable of more
+    failures: tuple[str, ...]  # the reasons of the repeats that failed
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A model with no number under this load, and why."""
+    """A model without numbers under this load, and the reason."""
 
     model: str
     failed: bool
@@ -106,7 +106,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What all models are put under alike."""
+    """The load that all models get alike."""
 
     workload: str
     connections: int
@@ -121,7 +121,7 @@ class Load:
 
     @property
     def unit(self) -> str:
-        """What is counted."""
+        """The unit that is counted."""
         return "operation" if self.workload in FILES else "message"
 
 
@@ -132,9 +132,9 @@ class Block:
     load: Load
     rows: tuple[Row, ...]
     absent: tuple[Absent, ...]
-    uncounted: str | None  # why system calls are missing, if they are
-    others_cpu: float  # cores that other programs kept busy meanwhile, median of the cells
-    traced: bool  # calls were counted by stopping the server at each: under load they come out low
+    uncounted: str | None  # why system calls are missing, if they are missing
+    others_cpu: float  # cores that other programs kept busy, median of the cells
+    traced: bool  # calls were counted by stopping the server at each; under load, the count is too low
 
 
 def blocks(document: Document) -> list[Block]:
@@ -151,7 +151,7 @@ def blocks(document: Document) -> list[Block]:
 
 
 def latencies(document: Document, load: Load, model: str) -> list[tuple[float, float]]:
-    """How one model's latencies are distributed under a load: µs, and the share of the answers within them.
+    """The distribution of one model's latencies under a load: µs, and the share of answers within them.
 
     All repeats together; steps that add less than ``FINEST`` are joined. Empty: there is no histogram.
     """
@@ -171,7 +171,7 @@ def latencies(document: Document, load: Load, model: str) -> list[tuple[float, f
 
 
 def failed(document: Document) -> bool:
-    """Whether any model crashed, hung or echoed wrongly. What could not be measured here does not count."""
+    """Whether any model crashed, hung or echoed wrongly. "Not measured" does not count as a failure."""
     return any(cell["status"] == "failed" for cell in document["cells"])
 
 
@@ -256,7 +256,7 @@ def cpu_seconds(measured: Measured) -> float:
 
 
 def verdict(block: Block) -> list[str]:
-    """What this block's data says, in a few short sentences; nothing with fewer than two models."""
+    """The conclusions from this block, in a few short sentences; none with fewer than two models."""
     rows = [row for row in block.rows if row.family != "ceiling"]
     if len(rows) < 2:
         return []
@@ -276,16 +276,16 @@ def verdict(block: Block) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """Who was best under one load, each with those that cannot be told from it. Ceilings do not take part."""
+    """The best models under one load, each with those that cannot be told from it; without the ceilings."""
 
     load: Load
-    fastest: tuple[str, ...]  # most messages per second; nobody where the rate is fixed
+    fastest: tuple[str, ...]  # most messages per second; empty if the rate is fixed
     thriftiest: tuple[str, ...]  # least CPU time per message
-    gain: float | None  # the fastest against the best that is not level with it
+    gain: float | None  # ratio of the fastest to the best model that is not level with it
 
 
 def winners(found: Sequence[Block]) -> list[Winner]:
-    """When each wins, for the loads that at least two models were measured under."""
+    """When each model wins, for the loads under which at least two models were measured."""
     listed = []
     for block in found:
         rows = [row for row in block.rows if row.family != "ceiling"]

@@ -27,9 +27,9 @@ _STYLES: Final = {"proact": "bold", "ceiling": "dim italic"}
 
 
 def console() -> Console:
-    """Stdout: as wide as the terminal up to ``WIDTH``; ``WIDTH``, without colour, where it is none."""
+    """A console on stdout, as wide as the terminal, at most ``WIDTH``; no terminal: ``WIDTH``, no colour."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # bars in an encoding that has none are no reason to fail
+        sys.stdout.reconfigure(errors="replace")  # don't fail if the encoding has no bars
     terminal = Console()
     if not sys.stdout.isatty():
         return Console(width=WIDTH, color_system=None, highlight=False)
@@ -37,7 +37,7 @@ def console() -> Console:
 
 
 def render(document: Document, width: int = WIDTH) -> RenderableType:
-    """All of a run: its machine, a table and a verdict for each load, and what was not measured."""
+    """The whole run: its machine, a table and a verdict for each load, and what was not measured."""
     parts: list[RenderableType] = [_heading(document)]
     found = blocks(document)
     for block in found:
@@ -109,7 +109,7 @@ def _heading(document: Document) -> Text:
 
 
 def _ways(rows: tuple[Row, ...]) -> list[str]:
-    """How the models went about it, where they have said so; those together that do the same."""
+    """How the models worked, if they have said so; models that work alike share a line."""
     models: dict[str, list[str]] = {}
     for row in rows:
         if row.how:
@@ -231,7 +231,7 @@ def render_differences(documents: tuple[Document, Document], found: list[Differe
 
 
 def _absent(models: tuple[Absent, ...]) -> Table:
-    """The rows of what has no numbers: name and reason."""
+    """The rows of the models without numbers: name and reason."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=_NAME, no_wrap=True)
     table.add_column(overflow="fold")
@@ -248,7 +248,7 @@ def bar(share: float, length: int) -> str:
 
 
 def number(value: float, columns: int = 7) -> str:
-    """About three figures in at most so many columns (4 or more): 1.23, 45.6, 789, 12,345, 678k, 9M."""
+    """About three digits in at most so many columns (4 or more): 1.23, 45.6, 789, 12,345, 678k, 9M."""
     if value < 9.995:
         return f"{value:.2f}"
     if value < 99.95:
@@ -258,7 +258,7 @@ def number(value: float, columns: int = 7) -> str:
 
 
 def amount(size: int) -> str:
-    """Bytes as people say them: 100 B, 1 KiB, 1 MiB."""
+    """Bytes as people write them: 100 B, 1 KiB, 1 MiB."""
     for unit, bytes_in in (("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size % bytes_in == 0:
             return f"{size // bytes_in} {unit}"

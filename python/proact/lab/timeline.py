@@ -1,8 +1,8 @@
-"""Taking timelines: one request through a model, as the calls of its server's process saw it.
+"""Takes timelines: one request through a model, as the calls of its server's process.
 
 The client sends a request some milliseconds after the server has begun to wait, so that both of Stevens'
-phases are there to be seen: waiting for data, and copying it. Several requests are taken in one trace of the
-probe; the one with the median answer time is kept, and what each of them was spent on.
+phases are visible: waiting for data, and copying it. Several requests are taken in one trace of the
+probe. The request with the median answer time is kept, and the phases of every request.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from proact.lab.results import Document, Event, Timeline
     from proact.lab.workloads import Exchange
 
-#: How long after the server has begun to wait the client sends, in seconds.
+#: The client sends so many seconds after the server has begun to wait.
 DELAY: Final = 0.005
 
-#: Requests taken of each model, an odd number, so that one of them is the median.
+#: The requests per model: an odd number, so that one of them is the median.
 REQUESTS: Final = 15
 
-#: A request up to here fits the buffers of a connection's sockets, so that it is sent with one call.
+#: A request up to this size fits into the buffers of a connection's sockets, so one call sends it.
 MAX_SIZE: Final = 64 * 1024
 
-#: An answer that does not come, in seconds.
+#: The seconds after which an answer counts as missing.
 TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is taken of a model. Size in bytes of content, delay in seconds."""
+    """A timeline to take of a model. Size in bytes of content, delay in seconds."""
 
     model: str
     workload: str = "echo"
@@ -51,27 +51,27 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of one plan: a timeline, or why there is none."""
+    """The outcome of one plan: a timeline, or the reason why there is none."""
 
     plan: Plan
     timeline: Timeline | None
     reason: str | None = None
-    failed: bool = False  #: that is the model's fault, and not this machine's
+    failed: bool = False  #: the model is at fault, not this machine
 
 
 class Observer(Protocol):
-    """Who is told what happens now."""
+    """Is told what happens now."""
 
     def note(self, what: str) -> None:
-        """Some tenths of a second are spent on ``what``."""
+        """The next tenths of a second are spent on ``what``."""
 
     def taken(self, taken: Taken) -> None:
-        """One timeline is there, or there is none of its model."""
+        """One timeline is finished, or its model has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call as the probe has traced it. Times in ns of the monotonic clock."""
+    """A call that the probe has traced. Times in ns of the monotonic clock."""
 
     thread: int
     name: str
@@ -87,7 +87,7 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """When a request was sent, and answered, in ns; ``quiet``: since when nothing was asked."""
+    """When a request was sent and answered, in ns; ``quiet``: when the request before it had its answer."""
 
     quiet: int
     sent: int
@@ -95,7 +95,7 @@ class _Request:
 
 
 def add(document: Document, plans: Iterable[Plan], observer: Observer) -> bool:
-    """Take them into ``document``; False if one failed. Those that there are none of are in its settings."""
+    """Take timelines into ``document``; return False if one failed. Its settings list the missing ones."""
     absent: dict[str, str] = {}
     document["settings"]["no_timeline"] = absent
     failed = False
@@ -110,7 +110,7 @@ def add(document: Document, plans: Iterable[Plan], observer: Observer) -> bool:
 
 
 def take_all(plans: Iterable[Plan], observer: Observer) -> Iterator[Taken]:
-    """A timeline of each, with the server on a core of its own where there are two."""
+    """Take a timeline for each plan, with the server on its own core if there are two."""
     server_cpu, client_cpu = separate_cores() or (None, None)
     with pinned(client_cpu):
         for plan in plans:
@@ -125,7 +125,7 @@ def take_all(plans: Iterable[Plan], observer: Observer) -> Iterator[Taken]:
 
 
 def take(plan: Plan, server_cpu: int | None = None) -> Timeline:
-    """One timeline. Raises ServerError, or OSError if there can be no probe."""
+    """Take one timeline. Raises ServerError, or OSError if the probe can't be made."""
     from proact._core import Probe  # here, so that the rest is testable without the core
 
     probe: Any = Probe()
@@ -146,7 +146,7 @@ def take(plan: Plan, server_cpu: int | None = None) -> Timeline:
             f"made {lost:,} calls more than a trace can hold: a shorter delay or fewer requests"
         )
     others = sum(used - before.get(each, 0) for each, used in after.items() if each not in callers)
-    # The last request is there to end the wait that begins while the last but one is answered.
+    # The last request only ends the wait that begins while the one before it is answered.
     timelines = [_timeline(plan, request, calls, others / len(requests)) for request in requests[:-1]]
     timelines.sort(key=lambda timeline: timeline["answered"])
     median = timelines[len(timelines) // 2]
@@ -174,7 +174,7 @@ def _requests(
 
 
 def _ask(server: ServerProcess, connection: socket.socket, asked: Exchange) -> tuple[int, int]:
-    """One request; when it was sent and when all of its answer was there, in ns."""
+    """Make one request; return when it was sent and when its whole answer was there, in ns."""
     returned = bytearray()
     sent = time.monotonic_ns()
     try:
@@ -193,7 +193,7 @@ def _ask(server: ServerProcess, connection: socket.socket, asked: Exchange) -> t
 
 
 def _timeline(plan: Plan, request: _Request, calls: list[_Call], others: float) -> Timeline:
-    """What the server did from the last answer to this one, and the wait that this request has ended."""
+    """What the server did from the last answer to this one, including the wait that this request ended."""
     within = [
         call
         for call in calls
@@ -231,11 +231,11 @@ def _event(call: _Call, origin: int, thread: int) -> Event:
 
 
 def thread_cpu(pid: int) -> dict[int, int]:
-    """CPU time of each thread of a process so far, in ns, by its id; the kernel's workers for it included."""
+    """CPU time of each thread of a process so far, in ns, by id, including the kernel's workers for it."""
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             found[int(task.name)] = int((task / "schedstat").read_text().split()[0])
         except OSError:
-            continue  # it has just ended
+            continue  # the thread has just ended
     return found

@@ -1,8 +1,8 @@
-"""Timelines in a terminal: Stevens' five figures as they were measured, and the sixth that compares them.
+"""Timelines in a terminal: Stevens' five figures, measured, and the sixth, which compares them.
 
-Each figure has two lanes, the application and the kernel, in microseconds from when the client sent; all
-have one scale, so that they can be compared. What comes before, the wait for data, has another. Lengths are
-measured; in which order a call slept and worked is not, and is drawn as sleep, run queue, work.
+Each figure has two lanes, the application and the kernel, in microseconds since the client sent. All
+have one scale, so that they can be compared; the wait for data before has another scale. Lengths are
+measured. The order within a call is not; it is drawn as sleep, run queue, work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Event, Phases, Timeline
 
-#: Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2: each kind by its name there, and its figure.
+#: Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2: the name and the figure of each kind there.
 FIGURES: Final = {
     "blocking": "Blocking I/O (fig. 6.1)",
     "non-blocking": "Non-blocking I/O (fig. 6.2)",
@@ -40,7 +40,7 @@ _FEWEST: Final = 20
 _FAR: Final = 2.0
 _MARKS: Final = "123456789abcdefghijklmnopqrstuvwxyz"
 
-#: What a thread does in a call, in the kernel's lane: glyph and style; the glyphs alone tell it, too.
+#: The glyph and style, in the kernel's lane, of what a thread does in a call; the glyphs alone suffice.
 _STATES: Final = {
     "asleep": ("░", "yellow"),
     "queue": ("▒", "red"),
@@ -49,7 +49,7 @@ _STATES: Final = {
 }
 _PROGRAM: Final = ("━", "green")
 
-#: So many calls in a row that found nothing are shown as one line.
+#: From so many calls in a row that found nothing, they are shown as one line.
 _RUN: Final = 3
 
 
@@ -87,26 +87,26 @@ def _legend() -> Text:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Where a time is drawn: the wait before the request in some columns, what follows in the others."""
+    """Maps times to columns: the wait before the request has some columns, the time after it the others."""
 
     begun: float
     end: float
     columns: int
 
     def column(self, when: float) -> float:
-        """The column, with its fraction, of a time in µs."""
+        """The column of a time in µs, with its fraction."""
         if when < 0:
             return _BEFORE * (1 - max(when, self.begun) / self.begun)
         return _BEFORE + (self.columns - _BEFORE) * min(when / self.end, 1.0)
 
 
 def finish(timeline: Timeline) -> float:
-    """When the request was over for both sides, in µs."""
+    """When the request was complete for both sides, in µs."""
     return max([timeline["answered"], *(event["end"] for event in served(timeline))])
 
 
 def common_end(timelines: Sequence[Timeline]) -> float:
-    """Where all figures end, in µs, so that they can be compared; one that is far slower ends later."""
+    """The common end of the figures, in µs, so that they can be compared; a far slower one ends later."""
     ends = [finish(timeline) for timeline in timelines]
     return max(end for end in ends if end <= _FAR * median(ends))
 
@@ -148,7 +148,7 @@ def _line(label: str, lane: Text) -> Text:
 
 
 def _marks(runs: list[list[Event]], scale: _Scale) -> Text:
-    """The number of each call over the column in which it begins; of calls in one column the first."""
+    """The number of each call over the column in which it begins; the first one if several begin there."""
     line = [" "] * scale.columns
     for mark, run in zip(_MARKS, runs, strict=False):
         at = min(int(scale.column(run[0]["start"])), scale.columns - 1)
@@ -162,19 +162,19 @@ def _application(timeline: Timeline, scale: _Scale) -> Text:
     for event in concerned(timeline):
         for at, share in _shares(scale, event["start"], event["end"]):
             free[at] -= share
-    # Where the answer has gone and the next wait has begun, nothing more is shown.
+    # Show nothing after the answer has left and the next wait has begun.
     last = scale.column(max((event["end"] for event in served(timeline)), default=0.0))
     glyphs = (_PROGRAM[0] if share > 0.1 and at < last else " " for at, share in enumerate(free))
     return Text("".join(glyphs), style=_PROGRAM[1])
 
 
 def _kernel(timeline: Timeline, scale: _Scale) -> Text:
-    """Each column in the state that takes most of it; none where all are in the program."""
+    """The state that takes most of each column; none if all threads are in the program."""
     columns: list[dict[str, float]] = [{} for _ in range(scale.columns)]
     for event in concerned(timeline):
         at = event["start"]
         if outlasts(event, timeline["answered"]):
-            # What it has done until the answer is not known: its work is charged to the next request.
+            # Its work before the answer is not known: all of it counts for the next request.
             parts = [("asleep", event["end"] - at)]
         else:
             work = "copying" if copies(event) else "asking"
@@ -202,7 +202,7 @@ def _shares(scale: _Scale, start: float, end: float) -> list[tuple[int, float]]:
 
 
 def _runs(timeline: Timeline) -> list[list[Event]]:
-    """The calls, where many in a row found nothing taken together."""
+    """The calls; many in a row that found nothing are taken together."""
     runs: list[list[Event]] = []
     for failed, group in groupby(concerned(timeline), key=lambda event: "errno" in event):
         events = list(group)
@@ -237,7 +237,7 @@ def _named(run: list[Event]) -> str:
     names = ", ".join(dict.fromkeys(event["call"] for event in run))
     if len(run) > 1:
         return f"{len(run):,} x {names}"
-    # A ring is entered by its number among the registered ones, which is no fd.
+    # The number of a ring here is its index among the registered rings, not an fd.
     return f"{names}({run[0]['fd']})" if run[0]["fd"] >= 0 and run[0]["role"] != "ring" else names
 
 
@@ -258,7 +258,7 @@ def _signed(value: float) -> str:
 
 
 def said(timeline: Timeline) -> str:
-    """What the request waited in, and who copied, as the trace has it."""
+    """Where the request waited and which side copied, according to the trace."""
     found, spent = longest_wait(timeline), phases(timeline)
     empty = sum("errno" in event for event in served(timeline))
     if found is not None and spent["waiting"] > spent["asking"]:
@@ -297,6 +297,6 @@ def _compared(timelines: Sequence[Timeline]) -> Table:
 
 
 def medians(timeline: Timeline) -> Phases:
-    """What a request was spent on, as the median of all that were taken."""
+    """The phases of a request: the medians over all requests."""
     every = timeline.get("requests") or [phases(timeline)]
     return {name: median(each[name] for each in every) for name in every[0]}  # type: ignore[literal-required,return-value]

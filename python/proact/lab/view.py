@@ -1,4 +1,4 @@
-"""All that a run's results hold, for a terminal: cells, timelines, claims, whichever there are."""
+"""Everything in a run's results, for a terminal: cells, timelines and claims."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def render_all(document: Document, width: int = WIDTH) -> RenderableType:
-    """The machine, then what there is."""
+    """The machine, then the parts that the run has."""
     parts: list[RenderableType] = [render(document, width)]
     if document["timelines"]:
         parts += ["", render_timelines(document["timelines"], width)]

@@ -1,4 +1,4 @@
-"""Owns: what goes on inside a suite's own pytest: the loop under it, and a line for each test that ends.
+"""Owns: the plugin inside a suite's own pytest: it sets the loop, and writes a line for each test that ends.
 
 Loaded with `-p proact_inside`; nothing of the project but `proact` is importable there. The environment says
 what to do: SUITES_LOOP is "asyncio" or "proact" (PROACT_ENGINE then names the engine), SUITES_LOG the file of
@@ -50,13 +50,13 @@ def under_policy() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         policy = asyncio.DefaultEventLoopPolicy
     policy._loop_factory = staticmethod(new_event_loop)
-    # Since 3.13 another name for SelectorEventLoop, and what tests call for "the default loop".
+    # Since 3.13 it is another name for SelectorEventLoop, and tests call it to get "the default loop".
     if hasattr(asyncio, "EventLoop"):
         asyncio.EventLoop = new_event_loop
 
 
 def under_uvloop_testbase() -> None:
-    """uvloop's own test cases: those of UVTestCase, which name uvloop, make these loops too."""
+    """Make uvloop's own test cases (UVTestCase, which names uvloop) use these loops, too."""
     from uvloop import _testbase
 
     _testbase.UVTestCase.new_loop = lambda _: new_event_loop()
@@ -64,7 +64,7 @@ def under_uvloop_testbase() -> None:
 
 
 def localhost_by_ipv6() -> None:
-    """ "localhost" has an IPv6 address, also where /etc/hosts has none: suites count on it."""
+    """Give "localhost" an IPv6 address even if /etc/hosts has none, because suites rely on it."""
     lookup = socket.getaddrinfo
     try:
         lookup("localhost", 0, socket.AF_INET6)
@@ -92,7 +92,7 @@ def localhost_by_ipv6() -> None:
         setattr(socket.socket, name, resolving(getattr(socket.socket, name)))
 
 
-# A shell that starts the suites in the background has this ignored, and each child would inherit that.
+# A shell that starts the suites in the background ignores SIGINT, and each child would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 under_policy()

@@ -13,7 +13,7 @@ static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOOP_NAME: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 
-/// A class of asyncio's, looked up once.
+/// A class of asyncio, looked up once.
 fn import_once<'py>(
     py: Python<'py>,
     known: &'static PyOnceLock<Py<PyAny>>,
@@ -64,20 +64,31 @@ impl<'py> FromPyObject<'_, 'py> for Keyword<'py> {
     }
 }
 
+fn future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let kind = import_once(py, &FUTURE, name!("Future"))?;
+    construct(
+        kind,
+        &[event_loop],
+        intern_names(py, &LOOP_NAME, &[name!("loop")])?,
+    )
+}
+
+/// A future that a task may yield, as `await` does.
+pub fn awaited_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let future = future(event_loop)?;
+    future.setattr(name!("_asyncio_future_blocking"), true)?;
+    Ok(future)
+}
+
 #[pymethods]
 impl Scheduler {
     /// A future of this loop.
     pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let kind = import_once(py, &FUTURE, name!("Future"))?;
-        construct(
-            kind,
-            &[slf.as_any()],
-            intern_names(py, &LOOP_NAME, &[name!("loop")])?,
-        )
+        future(slf.as_any())
     }
 
-    /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
+    /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, `BaseEventLoop` makes it.
     #[pyo3(signature = (coro, *, name = Keyword(None), context = Keyword(None), **kwargs))]
     fn create_task<'py>(
         slf: &Bound<'py, Self>,
@@ -105,7 +116,7 @@ impl Scheduler {
             let names = intern_names(py, &TASK_NAMES, &[name!("loop"), name!("name"), name!("context")])?;
             return construct(kind, &[&coro, slf.as_any(), name, context], names);
         }
-        // Those that were given, None or not: that is what a task factory sees.
+        // Pass on the keywords that were given, also those that are None: a task factory sees the difference.
         let keywords = kwargs.map_or_else(|| dict(py), Ok)?;
         for (key, value) in [(name!("name"), name), (name!("context"), context)] {
             if let Some(value) = value {

@@ -1,44 +1,40 @@
-//! `add_reader` and `add_writer`: level-triggered callbacks on file descriptors of the program's own.
+//! `add_reader` and `add_writer`: level-triggered callbacks for file descriptors of the program's.
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, ops};
+use proact_driver::{Call, Op, ops};
 use pyo3::prelude::*;
 
 use crate::py::call::current_context;
 use crate::py::descriptor::descriptor;
 use crate::py::errno::os_error;
 use crate::py::make::name;
-use crate::reactor::handle::Handle;
+use crate::reactor::fds::Side;
+use crate::reactor::handle::{Callback, Handle};
 use crate::reactor::io::Sent;
-use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
-use crate::reactor::watch::{Side, Watch};
+use crate::reactor::target::Target;
+use crate::reactor::watch::{WATCHES, Watch};
 
 /// # Errors
-/// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
-/// next turn only, and would report the other for ever.
-fn check_can_wait(fd: RawFd) -> PyResult<()> {
-    // SAFETY: zeros are a value of struct stat.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: a local struct.
-    if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
-        return Err(os_error(-libc::EBADF));
-    }
-    match status.st_mode & libc::S_IFMT {
+/// `EBADF` for a number that is no open file, `EPERM` for files and directories: as epoll. A ring would report the first only
+/// in the next turn, and the second in every turn.
+fn check_can_wait(scheduler: &Scheduler, fd: RawFd) -> PyResult<()> {
+    let kind = scheduler.call(Call::FileType { fd })?;
+    match kind as u32 {
+        _ if kind < 0 => Err(os_error(-libc::EBADF)),
         libc::S_IFREG | libc::S_IFDIR => Err(os_error(-libc::EPERM)),
         _ => Ok(()),
     }
 }
 
 impl Scheduler {
-    /// A watch that was removed: its handle is cancelled. True if it had one.
+    /// Ends a watch that was removed: cancels its handle. True if it had one.
     fn end_watch(&self, py: Python<'_>, watch: &Py<Watch>) -> PyResult<bool> {
-        let Some(handle) = watch.get().end()? else {
+        let Some(handle) = watch.get().end() else {
             return Ok(false);
         };
-        handle.object(py).call_method0(py, name!("cancel"))?;
+        handle.object().call_method0(py, name!("cancel"))?;
         Ok(true)
     }
 }
@@ -58,15 +54,15 @@ impl Scheduler {
         let this = slf.get();
         this.check_closed()?;
         this.check_not_a_transport(py, fd)?;
-        check_can_wait(fd)?;
-        let ready = match handle.cast_into::<Handle>() {
-            Ok(handle) => Ready::Native(handle.unbind()),
-            Err(error) => Ready::Debug(error.into_inner().unbind()),
+        check_can_wait(slf.get(), fd)?;
+        let callback = match handle.cast_into::<Handle>() {
+            Ok(handle) => Callback::Native(handle.unbind()),
+            Err(error) => Callback::Debug(error.into_inner().unbind()),
         };
-        let watch = Watch::create(py, ready, Some(file.clone().unbind()))?;
+        let watch = Watch::create(py, callback, Some(file.clone().unbind()))?;
         let target = watch.clone_ref(py);
         let added = {
-            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             readers.add(&mut io, fd, side, (watch, target))
         };
         match added {
@@ -76,23 +72,23 @@ impl Scheduler {
         }
     }
 
-    /// Calls back once, when the child process of a pidfd has ended; until then only `_close_fd` may close it.
+    /// Calls back once, when the child process of a pidfd has ended. Until then only `_close_fd` may close the pidfd.
     #[pyo3(name = "_watch_child")]
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
         this.check_closed()?;
-        let watch = Watch::create(slf.py(), Ready::Native(handle), None)?;
-        let target = Target::Watch(watch.clone_ref(slf.py()));
+        let watch = Watch::create(slf.py(), Callback::Native(handle), None)?;
+        let target = Target::new(watch.clone_ref(slf.py()), &WATCHES);
         // SAFETY: the op points at no memory.
         match unsafe { this.io.get()?.submit(Op::WaitId(ops::WaitId { pidfd }), target) } {
             Sent::Ready(error) if error < 0 && error != -libc::ECHILD => return Err(os_error(error)),
-            Sent::Ready(_) => this.push(Ready::Watch(watch)),
+            Sent::Ready(_) => this.push(Watch::due(watch)),
             Sent::Pending(_) => {}
         }
         Ok(())
     }
 
-    /// Closes an fd that the loop has watched; what waits for it ends first.
+    /// Closes an fd that the loop has watched.
     #[pyo3(name = "_close_fd")]
     fn close_fd(&self, fd: RawFd) -> PyResult<()> {
         self.io.get()?.close(fd).map_err(crate::py::errno::io_error)
@@ -108,12 +104,13 @@ impl Scheduler {
         let (file, side) = (fd, Side::of(write));
         let fd = match descriptor(file) {
             Ok(fd) => fd,
-            // Closed: asyncio's selectors look for the object then.
-            Err(error) => this.readers.get()?.number_of(file, side).ok_or(error)?,
+            // The object is closed. Find it by identity, as asyncio's selectors do.
+            Err(error) => this.readers.lock().number_of(file, side).ok_or(error)?,
         };
-        if this.io.try_get().is_none() {
-            // Another thread's finaliser, most likely. The callback is not called any more, and the loop's thread does the rest.
-            let Some(watch) = this.readers.get()?.watch(py, fd, side) else {
+        if this.io.if_free().is_none() {
+            // This is another thread, probably in a finaliser. The callback is not called any more, and the loop's thread
+            // removes the watch.
+            let Some(watch) = this.readers.lock().watch(py, fd, side) else {
                 return Ok(false);
             };
             let again = slf.getattr(name!("_unwatch"))?.unbind();
@@ -124,10 +121,11 @@ impl Scheduler {
         }
         this.check_not_a_transport(py, fd)?;
         let watch = {
-            let (mut io, mut readers) = (this.io.get()?, this.readers.get()?);
+            let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             let watch = readers.remove(&mut io, fd, side);
             if watch.is_some() {
-                // A ring's poll keeps the file open: whoever waits for its end sees it now. An error shows with the next wait.
+                // Submit the cancellation now: until then the ring's poll keeps the file open, and its peer would not see a
+                // close. An error shows with the next wait.
                 let _ = io.driver.flush();
             }
             watch

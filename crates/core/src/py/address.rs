@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use proact_driver::{Call, Driver};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -16,19 +17,19 @@ pub struct Address {
     pub len: libc::socklen_t,
 }
 
-/// What a connection remembers of its two ends, in little room.
+/// The two addresses of a connection, in little memory: each connection keeps them.
 pub enum Ends {
     V4 {
         local: SocketAddrV4,
         peer: SocketAddrV4,
     },
-    /// The bytes of the kernel's structures, each as long as it is: IPv6 takes half of what two of `Address` would.
+    /// The bytes of the kernel's structures, without their unused ends: for IPv6 half the size of two `Address`es.
     Other(Box<[Option<Box<[u8]>>; 2]>),
 }
 
 impl Ends {
-    pub fn of(fd: i32) -> Ends {
-        let ends = [Address::of_socket(fd), Address::of_peer(fd)];
+    pub fn of(driver: &mut dyn Driver, fd: i32) -> Ends {
+        let ends = [Address::of_socket(driver, fd), Address::of_peer(driver, fd)];
         if let [Some(local), Some(peer)] = ends.each_ref().map(|end| end.as_ref().and_then(Address::v4)) {
             return Ends::V4 { local, peer };
         }
@@ -37,7 +38,7 @@ impl Ends {
         ))
     }
 
-    /// Our address; `None` if the socket had none to tell.
+    /// The local address; `None` if the socket had none.
     pub fn local(&self) -> Option<Address> {
         match self {
             Ends::V4 { local, .. } => Some(Address::from_socket(SocketAddr::V4(*local))),
@@ -45,7 +46,7 @@ impl Ends {
         }
     }
 
-    /// The peer's address; `None` if the socket was not connected any more.
+    /// The peer's address; `None` if the socket was no longer connected.
     pub fn peer(&self) -> Option<Address> {
         match self {
             Ends::V4 { peer, .. } => Some(Address::from_socket(SocketAddr::V4(*peer))),
@@ -89,7 +90,7 @@ impl Address {
         address
     }
 
-    /// Of bytes that were an address's.
+    /// Restores an address from its bytes.
     fn from_bytes(bytes: &[u8]) -> Address {
         let mut address = Address::empty();
         let len = bytes.len().min(size_of::<libc::sockaddr_storage>());
@@ -210,7 +211,7 @@ impl Address {
         }))
     }
 
-    /// The same for an address whose host may be a name, which is looked up then and there, as `socket.sendto` does.
+    /// As [`Address::parse`], but the host may be a name. The lookup blocks, as in `socket.sendto`.
     ///
     /// # Errors
     /// As [`Address::parse`]; `OSError` for a name that is not known.
@@ -232,24 +233,23 @@ impl Address {
         }
     }
 
-    fn ask(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32) -> Option<Address> {
+    /// The address of a socket's peer, if it has one.
+    pub fn of_peer(driver: &mut dyn Driver, fd: i32) -> Option<Address> {
         let mut address = Address::room();
-        (call((&raw mut address.storage).cast(), &raw mut address.len) == 0).then_some(address)
+        let (room, len) = (&mut address.storage, &mut address.len);
+        (driver.call(Call::PeerAddress { fd, room, len }) == 0).then_some(address)
     }
 
-    pub fn of_peer(fd: i32) -> Option<Address> {
-        // SAFETY: room for any address, with its size.
-        Address::ask(|address, len| unsafe { libc::getpeername(fd, address, len) })
-    }
-
-    pub fn of_socket(fd: i32) -> Option<Address> {
-        // SAFETY: room for any address, with its size.
-        Address::ask(|address, len| unsafe { libc::getsockname(fd, address, len) })
+    /// A socket's own address.
+    pub fn of_socket(driver: &mut dyn Driver, fd: i32) -> Option<Address> {
+        let mut address = Address::room();
+        let (room, len) = (&mut address.storage, &mut address.len);
+        (driver.call(Call::LocalAddress { fd, room, len }) == 0).then_some(address)
     }
 
     pub fn family(&self) -> i32 {
         if self.len == 0 {
-            // A Unix socket without a name sent it.
+            // The sender is a Unix socket without a name.
             return libc::AF_UNSPEC;
         }
         i32::from(self.storage.ss_family)

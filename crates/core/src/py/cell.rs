@@ -1,8 +1,9 @@
-//! A cell that one piece of code uses at a time, whoever asks.
+//! Cells that only one piece of code uses at a time, in whatever thread. Neither kind is held across a call into Python, and
+//! neither relies on the GIL: the engine holds the loop's cell while it waits without the GIL.
 //!
-//! The loop's state is used by the loop's thread. Another thread that reaches for it (an error of the program, but one
-//! that Python permits) must meet an exception, not undefined behaviour, and so must code that is re-entered while it
-//! holds the cell. The GIL is not relied upon: the engine's wait holds the cell without it.
+//! A [`LoopCell`] belongs to the loop, and the loop's thread uses it. A busy one is a bug: a program that uses it from another
+//! thread gets an exception, not undefined behaviour, and so does code that is re-entered while it holds the cell. A
+//! [`SharedCell`] may be used by any thread, for a few instructions at a time. A thread that finds it busy waits.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -13,49 +14,24 @@ use pyo3::prelude::*;
 
 use crate::py::make::py_error;
 
-pub struct LoopCell<T> {
+struct Cell<T> {
     busy: AtomicBool,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: `busy` admits one guard at a time, so the value is only ever used by one thread at a time.
-unsafe impl<T: Send> Sync for LoopCell<T> {}
+unsafe impl<T: Send> Sync for Cell<T> {}
 
-impl<T> LoopCell<T> {
-    pub fn new(value: T) -> LoopCell<T> {
-        LoopCell {
+impl<T> Cell<T> {
+    fn new(value: T) -> Cell<T> {
+        Cell {
             busy: AtomicBool::new(false),
             value: UnsafeCell::new(value),
         }
     }
 
-    /// The value, for as long as the guard lives. No guard is held across a call into Python.
-    ///
-    /// # Errors
-    /// `RuntimeError` while somebody else has it.
     #[inline]
-    pub fn get(&self) -> PyResult<Guard<'_, T>> {
-        self.try_get().ok_or_else(|| {
-            py_error::<PyRuntimeError>(
-                "Non-thread-safe operation: the event loop is in use by another thread",
-            )
-        })
-    }
-
-    /// The value, as soon as whoever has it lets go: for cells that are held for a few instructions at a time. Uncontended
-    /// it costs one atomic operation, where a mutex costs two.
-    #[inline]
-    pub fn wait(&self) -> Guard<'_, T> {
-        loop {
-            if let Some(guard) = self.try_get() {
-                return guard;
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    #[inline]
-    pub fn try_get(&self) -> Option<Guard<'_, T>> {
+    fn take(&self) -> Option<Guard<'_, T>> {
         if self.busy.swap(true, Ordering::Acquire) {
             None
         } else {
@@ -64,7 +40,67 @@ impl<T> LoopCell<T> {
     }
 }
 
+/// A cell of the loop's.
+pub struct LoopCell<T>(Cell<T>);
+
 impl<T> LoopCell<T> {
+    pub fn new(value: T) -> LoopCell<T> {
+        LoopCell(Cell::new(value))
+    }
+
+    /// The value, for as long as the guard lives.
+    ///
+    /// # Errors
+    /// `RuntimeError` while somebody else has it.
+    #[inline]
+    pub fn get(&self) -> PyResult<Guard<'_, T>> {
+        self.0.take().ok_or_else(|| {
+            py_error::<PyRuntimeError>(
+                "Non-thread-safe operation: the event loop is in use by another thread",
+            )
+        })
+    }
+
+    /// The value, if the cell is free. For finalisers: they run in any thread, and what they can't do at once they leave to
+    /// the loop's thread.
+    #[inline]
+    pub fn if_free(&self) -> Option<Guard<'_, T>> {
+        self.0.take()
+    }
+
+    /// The value, if the cell is free. For the garbage collector, which can't wait: the thread that holds the cell may be
+    /// stopped. Objects that the collector does not see here count as reachable.
+    #[inline]
+    pub fn look(&self) -> Option<Guard<'_, T>> {
+        self.0.take()
+    }
+}
+
+/// A cell that any thread may use.
+pub struct SharedCell<T>(Cell<T>);
+
+impl<T> SharedCell<T> {
+    pub fn new(value: T) -> SharedCell<T> {
+        SharedCell(Cell::new(value))
+    }
+
+    /// The value, as soon as the cell is free. Without contention this costs one atomic operation; a mutex costs two.
+    #[inline]
+    pub fn lock(&self) -> Guard<'_, T> {
+        loop {
+            if let Some(guard) = self.0.take() {
+                return guard;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// As [`LoopCell::look`].
+    #[inline]
+    pub fn look(&self) -> Option<Guard<'_, T>> {
+        self.0.take()
+    }
+
     /// The value, without asking.
     ///
     /// # Safety
@@ -76,11 +112,11 @@ impl<T> LoopCell<T> {
     )]
     pub unsafe fn alone(&self) -> &mut T {
         // SAFETY: as the caller promises.
-        unsafe { &mut *self.value.get() }
+        unsafe { &mut *self.0.value.get() }
     }
 }
 
-pub struct Guard<'a, T>(&'a LoopCell<T>);
+pub struct Guard<'a, T>(&'a Cell<T>);
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;

@@ -1,8 +1,10 @@
-//! Handles: a callback with its arguments and context, scheduled once (`call_soon`), at a time, or per readiness.
+//! Handles: a callback with its arguments and its context. It is called once (`call_soon`), at a time, or whenever an fd is
+//! ready.
 //!
-//! They are made and dropped once per callback, so the cycle collector does not track them: a handle that has run, or
-//! was cancelled, or whose loop was closed, holds no callback that could be a cycle. Of those that wait, the scheduler
-//! shows the collector what they hold (`Handle::traverse`). One that has run and that nobody else holds is used again.
+//! A handle is made and dropped for each callback, so the cycle collector does not track it. That is sound: a handle that has
+//! run, was cancelled, or whose loop was closed holds no callback and so closes no cycle. The content of a waiting handle is
+//! shown to the collector by the scheduler (`Handle::traverse`). A handle that has run and has no other reference is used
+//! again.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -16,15 +18,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::py::call::{call_tuple, current_context, in_context};
-use crate::py::cell::LoopCell;
-use crate::py::make::{Float, Text, name};
+use crate::py::cell::SharedCell;
+use crate::py::make::{Float, name};
 
-struct Call {
-    callback: Py<PyAny>,
-    args: Py<PyTuple>,
+/// What is called, and with what.
+pub struct Call {
+    pub callback: Py<PyAny>,
+    pub args: Py<PyTuple>,
 }
 
-/// What a handle holds: the callback until it has run or is cancelled, the context for as long as anybody may ask.
+/// What a handle holds: the callback until it has run or is cancelled; the context for as long as the program may ask for it.
 struct Held {
     call: Option<Call>,
     context: Option<Py<PyAny>>,
@@ -33,14 +36,14 @@ struct Held {
 /// A scheduled callback, as `asyncio.Handle`.
 #[pyclass(frozen, subclass, weakref, module = "proact._core")]
 pub struct Handle {
-    held: LoopCell<Held>,
+    held: SharedCell<Held>,
     cancelled: AtomicBool,
 }
 
-/// What CPython keeps in front of an object that the collector knows: two words, both 0 while it is not tracked.
+/// The size of the collector's header in front of an object: two words, both 0 while the object is not tracked.
 const HEADER: usize = 2 * size_of::<usize>();
 
-/// A new, untracked instance, which the collector does not count either: handles would bring its next run nearer.
+/// Allocates an instance that the collector neither tracks nor counts. Counted handles would trigger collections.
 unsafe extern "C" fn allocate(class: *mut ffi::PyTypeObject, _items: ffi::Py_ssize_t) -> *mut PyObject {
     // SAFETY: a class of fixed size. The block is as large as header and instance, and both begin as zeros, as
     // `tp_alloc` must have it. CPython's allocator aligns it to 16 bytes.
@@ -58,8 +61,8 @@ unsafe extern "C" fn free(object: *mut c_void) {
     unsafe { ffi::PyObject_Free(object.byte_sub(HEADER)) }
 }
 
-/// Takes both classes out of the collector's accounts: PyO3 has it track every class. A class that Python derives from
-/// them is tracked, with an allocator of its own.
+/// Keeps instances of both classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
+/// has its own allocator.
 pub fn install(py: Python<'_>) {
     for class in [py.get_type::<Handle>(), py.get_type::<TimerHandle>()] {
         // SAFETY: no instance was made yet, so each is allocated and freed by the same pair.
@@ -71,7 +74,7 @@ pub fn install(py: Python<'_>) {
 }
 
 impl Handle {
-    /// As an object.
+    /// Makes a handle as a Python object.
     pub fn create(
         py: Python<'_>,
         callback: Py<PyAny>,
@@ -83,7 +86,7 @@ impl Handle {
 
     pub fn new(callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) -> Handle {
         Handle {
-            held: LoopCell::new(Held {
+            held: SharedCell::new(Held {
                 call: Some(Call { callback, args }),
                 context: Some(context),
             }),
@@ -91,7 +94,7 @@ impl Handle {
         }
     }
 
-    /// Empties a handle that has run or was cancelled, if nobody else can ever see it: it can be filled again.
+    /// Empties a handle that has run or was cancelled, if there is no other reference to it. True: it can be filled again.
     pub fn recycle(handle: &Py<Handle>, py: Python<'_>) -> bool {
         let object = handle.as_ptr();
         // SAFETY: reads the count, the type and the list of weak references of a live object.
@@ -113,15 +116,15 @@ impl Handle {
             return false;
         }
         let context = held.context.take();
-        // What the context holds may run any code on its way out.
+        // Dropping the context may run any code.
         drop(context);
         true
     }
 
-    /// Makes a recycled handle a new one.
+    /// Fills a recycled handle.
     ///
     /// # Safety
-    /// Nobody else has a reference.
+    /// There is no other reference.
     pub unsafe fn refill(&self, callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) {
         // SAFETY: as the caller promises. A recycled handle holds nothing, so nothing is dropped here.
         let held = unsafe { self.held.alone() };
@@ -130,20 +133,19 @@ impl Handle {
         self.cancelled.store(false, Ordering::Relaxed);
     }
 
-    /// Calls back once, unless cancelled; afterwards the handle holds no callback. An error comes with the words that
-    /// describe the callback.
+    /// Calls the callback, unless it was cancelled, and drops it.
     #[inline]
     pub fn run(&self, py: Python<'_>) -> Result<(), Failure> {
-        let (call, context) = match self.held.try_get() {
-            Some(mut held) => (held.call.take(), held.context(py)),
-            None => return Ok(()),
+        let (call, context) = {
+            let mut held = self.held.lock();
+            (held.call.take(), held.context(py))
         };
         invoke(py, call, context)
     }
 
-    /// Calls back, unless cancelled, and can do so again.
+    /// Calls the callback, unless it was cancelled, and keeps it for the next time.
     pub fn run_again(&self, py: Python<'_>) -> Result<(), Failure> {
-        let context = self.held.try_get().and_then(|held| held.context(py));
+        let context = self.held.lock().context(py);
         invoke(py, self.call(py), context)
     }
 
@@ -151,18 +153,19 @@ impl Handle {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// True if it was waiting: neither cancelled nor run before.
+    /// Cancels. True if the handle was waiting: neither cancelled nor run before.
     pub fn cancel_once(&self) -> bool {
         self.cancelled.store(true, Ordering::Relaxed);
-        // What it held is dropped here, with the cell free: that may run any code.
-        let call = self.held.try_get().and_then(|mut held| held.call.take());
+        // The callback is dropped after the cell is free again, because that may run any code.
+        let call = self.held.lock().call.take();
         call.is_some()
     }
 
-    /// What a waiting handle holds, for the collector. The callback is its loop's alone, whoever else holds the handle:
-    /// a loop that is garbage calls nobody back. The context can be asked for.
+    /// Shows the collector what a waiting handle holds. The callback belongs to the loop alone, whoever else holds the handle:
+    /// if the loop is garbage, it is never called. The context is shown only if the loop holds the only reference, since any
+    /// other holder can ask for it.
     pub fn traverse(handle: &Py<Handle>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(held) = handle.get().held.try_get() else {
+        let Some(held) = handle.get().held.look() else {
             return Ok(());
         };
         // SAFETY: reads the count of a live object; no code runs while the collector looks.
@@ -176,8 +179,8 @@ impl Handle {
         Ok(())
     }
 
-    fn call(&self, py: Python<'_>) -> Option<Call> {
-        let held = self.held.try_get()?;
+    pub fn call(&self, py: Python<'_>) -> Option<Call> {
+        let held = self.held.lock();
         held.call.as_ref().map(|call| call.clone_ref(py))
     }
 }
@@ -196,16 +199,13 @@ fn invoke(py: Python<'_>, call: Option<Call>, context: Option<Py<PyAny>>) -> Res
     let outcome = in_context(py, &context, || {
         call_tuple(py, &call.callback, &call.args).map(drop)
     });
-    outcome.map_err(|error| Failure {
-        shown: call.describe(py),
-        error,
-    })
+    outcome.map_err(|error| Failure { error, call })
 }
 
-/// A callback raised: what, and which callback.
+/// What a callback raised, and which callback it was.
 pub struct Failure {
     pub error: PyErr,
-    pub shown: String,
+    pub call: Call,
 }
 
 impl Call {
@@ -214,17 +214,6 @@ impl Call {
             callback: self.callback.clone_ref(py),
             args: self.args.clone_ref(py),
         }
-    }
-
-    /// The callback as asyncio's messages show it.
-    fn describe(&self, py: Python<'_>) -> String {
-        let shown = py
-            .import(name!("asyncio.format_helpers"))
-            .and_then(|helpers| {
-                helpers.call_method1(name!("_format_callback_source"), (&self.callback, &self.args))
-            })
-            .and_then(|shown| shown.extract());
-        shown.unwrap_or_else(|_| "?".into())
     }
 }
 
@@ -249,22 +238,11 @@ impl Handle {
     }
 
     fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.held.try_get().and_then(|held| held.context(py))
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Text<String>> {
-        let name = slf.get_type().name()?;
-        let this = slf.get();
-        let state = match this.call(slf.py()) {
-            Some(call) => call.describe(slf.py()),
-            None if this.is_cancelled() => "cancelled".into(),
-            None => "finished".into(),
-        };
-        Ok(Text(format!("<{name} {state}>")))
+        self.held.lock().context(py)
     }
 }
 
-/// How many timers were cancelled since the heap was last swept.
+/// The number of timers that were cancelled and are still in the heap.
 #[derive(Default)]
 pub struct Cancelled(AtomicUsize);
 
@@ -281,10 +259,51 @@ impl Cancelled {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// One of them was dropped. The count may be off, for one that is not known to be cancelled calls nothing.
+    /// Counts one less: a cancelled timer was dropped. The count may be too low, which is harmless: a cancelled timer calls
+    /// nothing in any case.
     pub fn discount(&self) {
         let less = |count: usize| count.checked_sub(1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// A scheduled callback: a native handle, or in debug mode one of asyncio's handles, which know where they were created.
+pub enum Callback {
+    Native(Py<Handle>),
+    Debug(Py<PyAny>),
+}
+
+impl Callback {
+    pub fn clone_ref(&self, py: Python<'_>) -> Callback {
+        match self {
+            Callback::Native(handle) => Callback::Native(handle.clone_ref(py)),
+            Callback::Debug(handle) => Callback::Debug(handle.clone_ref(py)),
+        }
+    }
+
+    pub fn is_cancelled(&self, py: Python<'_>) -> bool {
+        match self {
+            Callback::Native(handle) => handle.get().is_cancelled(),
+            Callback::Debug(handle) => handle
+                .bind(py)
+                .getattr(name!("_cancelled"))
+                .and_then(|flag| flag.is_truthy())
+                .unwrap_or(false),
+        }
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        match self {
+            Callback::Native(handle) => handle.as_any(),
+            Callback::Debug(handle) => handle,
+        }
+    }
+
+    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Callback::Native(handle) => Handle::traverse(handle, visit),
+            Callback::Debug(handle) => visit.call(handle),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
-//! The reactor: the engine, the ops in flight, the ready queue, the timers and the turn. It knows Python's objects, not
-//! asyncio.
+//! The reactor: the engine, the ops in flight, the ready queue, the timers and the turn. It knows Python's objects and nothing
+//! of asyncio. What it needs from the loop above it asks for through `hooks.rs`.
 
 pub mod clock;
 pub mod fds;
 pub mod handle;
+pub mod hooks;
 pub mod io;
 pub mod operation;
 pub mod ready;
@@ -12,6 +13,8 @@ pub mod slots;
 pub mod soon;
 pub mod spare;
 pub mod stats;
+pub mod target;
 pub mod timers;
+pub mod waiter;
 pub mod watch;
 pub mod work;

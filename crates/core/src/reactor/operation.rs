@@ -1,9 +1,9 @@
 //! `await loop.sock_recv(...)`: one awaitable, one wake-up of the task, no coroutine in between.
 //!
-//! An `Operation` has the methods of a coroutine, and like one it begins with its first step. On a socket a poll tells
-//! when it is ready, and the task that goes on then makes the call. So whatever is taken from a socket is taken in a step
-//! of the task that gets it: a cancelled operation has taken nothing, on every engine. What is sent is tried in the first
-//! step already, and goes on without its task until everything is out. An operation on a file is an op of the engine's.
+//! An `Operation` has the methods of a coroutine, and like a coroutine it begins with its first step. On a socket, the engine
+//! polls; when the socket is ready, the task goes on and makes the call itself. So bytes are received only within a step of
+//! the task that gets them: a cancelled operation has received nothing, on every engine. A send is tried within the first
+//! step, and then goes on without its task until all bytes are sent. An operation on a file is an op of the engine's.
 //!
 //! ```text
 //! New ──step──▶ InFlight ──completion──▶ Woken ──step──▶ Spent, or InFlight again
@@ -12,59 +12,64 @@
 //!  └──step──▶ Spent
 //! ```
 
+mod coroutine;
+
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token, ops, syscalls};
+use proact_driver::{Call, Op, Token, ops};
 use pyo3::IntoPyObjectExt;
-use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
-use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::py::buffer::Buffer;
-use crate::py::call::{method0, method1};
-use crate::py::cell::LoopCell;
+use crate::py::cell::SharedCell;
 use crate::py::descriptor::{descriptor, number};
 use crate::py::errno::os_error;
-use crate::py::make::{Int, name, py_error, tuple};
+use crate::py::make::{Int, py_error};
+use crate::py::method::Method;
+use crate::reactor::fds::{Side, Waiting};
+use crate::reactor::handle::Callback;
 use crate::reactor::io::Sent;
+use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
-use crate::reactor::watch::Side;
+use crate::reactor::target::{Completes, Target};
+use crate::reactor::waiter::Waiter;
 use crate::reactor::work::{FileWork, Work, socket_fd};
 
 enum State {
     New(Work),
-    /// The poll, or a file's op, is with the engine.
+    /// The poll, or the op of a file, is in flight.
     InFlight {
         token: Token,
         fd: RawFd,
         work: Work,
-        future: Py<PyAny>,
+        waiter: Waiter,
     },
-    /// Others are before it on this side of the socket.
+    /// Other operations on this side of the socket come first.
     Queued {
         fd: RawFd,
         work: Work,
-        future: Py<PyAny>,
+        waiter: Waiter,
     },
-    /// The socket is ready: the task tries next.
+    /// The socket is ready. The next step of the task makes the call.
     Woken {
         fd: RawFd,
         work: Work,
     },
     Done(PyResult<Py<PyAny>>),
-    /// Nobody waits any more.
-    Abandoned(Left),
+    /// Nobody waits for the result, and the op is still in flight.
+    Abandoned {
+        token: Token,
+        left: Left,
+    },
     Spent,
 }
 
-/// From so many bytes on a receive says that its peer sends in bulk.
+/// A receive of at least so many bytes shows that the peer sends in bulk.
 const BULK: usize = 16 * 1024;
 
-/// What the engine still has of an operation.
+/// What the engine still uses of an abandoned operation.
 enum Left {
     Poll(RawFd, Side),
     /// Its memory lives on until the terminal completion.
@@ -75,27 +80,23 @@ enum Left {
 #[pyclass(frozen, weakref, module = "proact._core")]
 pub struct Operation {
     scheduler: Py<Scheduler>,
-    /// The object whose fd is used: by it an operation is known whose fd was closed behind its back (`Io::evict`).
+    /// The object whose fd is used. `Io::evict` compares it to find operations whose fd was closed meanwhile.
     object: Py<PyAny>,
-    state: LoopCell<State>,
+    state: SharedCell<State>,
 }
 
 /// How a step of the task ended.
 enum Step {
     Finished(Py<PyAny>),
-    /// The future to wait for.
+    /// What the task yields to its loop, to wait.
     Waits(Py<PyAny>),
 }
 
-impl Left {
-    /// What the engine has of an operation's work while it is in flight.
-    fn of(work: Work, fd: RawFd) -> Left {
-        match work {
-            Work::File(work) => Left::File(work),
-            work => Left::Poll(fd, work.side()),
-        }
-    }
-}
+static OPERATIONS: Completes<Operation> = Completes::<Operation>::new(|operation, arrived| {
+    let (py, result) = (operation.py(), arrived.completion.result);
+    operation.get().completed(py, operation.as_unbound(), result)
+})
+.that_borrows(|operation, fd, object| operation.get().is_stale(fd, object));
 
 impl Operation {
     pub fn new(
@@ -106,14 +107,14 @@ impl Operation {
         let operation = Operation {
             scheduler: scheduler.clone().unbind(),
             object: object.clone().unbind(),
-            state: LoopCell::new(State::New(work)),
+            state: SharedCell::new(State::New(work)),
         };
         Py::new(scheduler.py(), operation)
     }
 
-    /// Exchanges the state. What is returned is dropped, or not, without a guard.
-    fn turn_to(&self, state: State) -> PyResult<State> {
-        Ok(std::mem::replace(&mut *self.state.get()?, state))
+    /// Replaces the state. The caller drops the old state, which may run Python code, when no cell is held.
+    fn turn_to(&self, state: State) -> State {
+        std::mem::replace(&mut *self.state.lock(), state)
     }
 
     /// The first step.
@@ -125,10 +126,11 @@ impl Operation {
         }
         let fd = socket_fd(scheduler, this.object.bind(py))?;
         if let Work::ReceiveInto { buffer } = &work {
-            // What can't be received into is told now, and not when something comes.
+            // Check now whether the buffer can be written to, and not only when bytes arrive.
             drop(Buffer::room(buffer.bind(py))?);
         }
-        // A receive is never done in its first step: a task that is cancelled right after that has taken nothing.
+        // A receive never makes its call in the first step: a task that is cancelled right after that step must have received
+        // nothing.
         let (is_free, is_bulk) = {
             let fds = &mut scheduler.get().io.get()?.fds;
             (fds.is_free(fd, work.side()), fds.is_bulk(fd))
@@ -139,12 +141,12 @@ impl Operation {
                     return Ok(Step::Finished(value));
                 }
             }
-            // There is more most likely: the engine need not watch for it.
-            Side::Read if is_free && is_bulk && syscalls::poll_now(fd, Side::Read.events()) >= 0 => {
-                let future = this.new_future(py)?;
-                this.turn_to(State::Woken { fd, work })?;
-                this.wake(py, &future)?;
-                return Ok(Step::Waits(future));
+            // More bytes are there already: the engine need not poll.
+            Side::Read if is_free && is_bulk && is_ready(scheduler.get(), fd)? => {
+                let waiter = Waiter::task(this.scheduler.bind(py))?;
+                this.turn_to(State::Woken { fd, work });
+                waiter.wake(py)?;
+                return Ok(Step::Waits(waiter.yields(py)));
             }
             _ => {}
         }
@@ -156,10 +158,11 @@ impl Operation {
         let scheduler = this.scheduler.get();
         scheduler.check_closed()?;
         let fd = descriptor(this.object.bind(py))?;
-        let future = this.new_future(py)?;
-        let target = Target::Operation(slf.clone().unbind());
+        let waiter = Waiter::task(this.scheduler.bind(py))?;
+        let yields = waiter.yields(py);
+        let target = Target::new(slf.clone().unbind(), &OPERATIONS);
         let result = {
-            let (mut state, mut io) = (this.state.get()?, scheduler.io.get()?);
+            let (mut state, mut io) = (this.state.lock(), scheduler.io.get()?);
             // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
             // its memory is on the heap and does not move with it. Nothing fails in between.
             match unsafe { io.submit(work.op(fd), target) } {
@@ -168,9 +171,9 @@ impl Operation {
                         token,
                         fd,
                         work: Work::File(work),
-                        future: future.clone_ref(py),
+                        waiter,
                     };
-                    return Ok(Step::Waits(future));
+                    return Ok(Step::Waits(yields));
                 }
                 Sent::Ready(result) => result,
             }
@@ -178,39 +181,33 @@ impl Operation {
         file_outcome(py, &work, result).map(Step::Finished)
     }
 
-    /// What the task that awaits is to wait for.
-    fn new_future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let future = Scheduler::create_future(self.scheduler.bind(py))?;
-        future.setattr(name!("_asyncio_future_blocking"), true)?;
-        Ok(future.unbind())
-    }
-
-    /// Waits until the socket is ready, behind the others that wait for that, or `in_front` of them.
+    /// Waits until the socket is ready: at the end of the line, or `in_front` of it.
     fn wait(slf: &Bound<'_, Self>, fd: RawFd, work: Work, in_front: bool) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
-        let future = this.new_future(py)?;
-        let given = future.clone_ref(py);
-        match this.poll(py, slf.as_unbound(), fd, work, given, in_front)? {
-            None => Ok(Step::Waits(future)),
+        let waiter = Waiter::task(this.scheduler.bind(py))?;
+        let yields = waiter.yields(py);
+        match this.poll(py, slf.as_unbound(), fd, work, waiter, in_front)? {
+            None => Ok(Step::Waits(yields)),
             Some((result, _)) => Err(os_error(result)),
         }
     }
 
-    /// Has the engine poll, or lines up. If the engine refuses, the work is over; why, and the future that is to know.
+    /// Has the engine poll, or enters the line. If the engine refuses, the result and the waiter are returned.
     fn poll(
         &self,
         py: Python<'_>,
         this: &Py<Operation>,
         fd: RawFd,
         work: Work,
-        future: Py<PyAny>,
+        waiter: Waiter,
         in_front: bool,
-    ) -> PyResult<Option<(i32, Py<PyAny>)>> {
+    ) -> PyResult<Option<(i32, Waiter)>> {
         let side = work.side();
-        let (mut state, mut io) = (self.state.get()?, self.scheduler.get().io.get()?);
+        let (mut state, mut io) = (self.state.lock(), self.scheduler.get().io.get()?);
         if io.fds.is_polled(fd, side) {
-            io.fds.line_up(fd, side, this.clone_ref(py), in_front);
-            *state = State::Queued { fd, work, future };
+            let waiting = Waiting::new(this.clone_ref(py), Operation::take_turn);
+            io.fds.line_up(fd, side, waiting, in_front);
+            *state = State::Queued { fd, work, waiter };
             return Ok(None);
         }
         let events = side.events();
@@ -218,7 +215,7 @@ impl Operation {
         match unsafe {
             io.submit(
                 Op::Poll(ops::Poll { fd, events }),
-                Target::Operation(this.clone_ref(py)),
+                Target::new(this.clone_ref(py), &OPERATIONS),
             )
         } {
             Sent::Pending(token) => {
@@ -227,31 +224,23 @@ impl Operation {
                     token,
                     fd,
                     work,
-                    future,
+                    waiter,
                 };
                 Ok(None)
             }
-            Sent::Ready(result) => Ok(Some((result, future))),
+            Sent::Ready(result) => Ok(Some((result, waiter))),
         }
     }
 
-    fn wake(&self, py: Python<'_>, future: &Py<PyAny>) -> PyResult<()> {
-        match method1(future.bind(py), name!("set_result"), py.None().bind(py)) {
-            // Cancelled in this turn: its task will say so through `throw`.
-            Err(_) if method0(future.bind(py), name!("done"))?.is_truthy()? => Ok(()),
-            outcome => outcome.map(drop),
-        }
-    }
-
-    /// Whether it uses this fd, but as another object's.
-    pub fn is_stale(&self, fd: RawFd, object: *mut ffi::PyObject) -> bool {
+    /// Whether it uses this fd as the fd of another object than this one.
+    fn is_stale(&self, fd: RawFd, object: *mut ffi::PyObject) -> bool {
         let other = self.object.as_ptr() != object;
-        let state = self.state.try_get();
-        other && matches!(state.as_deref(), Some(State::InFlight { fd: used, .. }) if *used == fd)
+        let state = self.state.lock();
+        other && matches!(&*state, State::InFlight { fd: used, .. } if *used == fd)
     }
 
-    /// The terminal completion. What goes wrong is told to the loop's exception handler, and ends nothing else.
-    pub fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
+    /// Takes the terminal completion. An exception goes to the loop's exception handler, and ends nothing else.
+    fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
         match self.complete(py, this, result) {
             Err(error) => Scheduler::report(self.scheduler.bind(py), "An operation could not go on", error),
             Ok(()) => Ok(()),
@@ -259,146 +248,169 @@ impl Operation {
     }
 
     fn complete(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
-        let (fd, side) = match self.turn_to(State::Spent)? {
+        let (fd, side) = match self.turn_to(State::Spent) {
             State::InFlight {
                 work: Work::File(work),
-                future,
+                waiter,
                 ..
             } => {
-                self.turn_to(State::Done(file_outcome(py, &work, result)))?;
-                return self.wake(py, &future);
+                self.turn_to(State::Done(file_outcome(py, &work, result)));
+                return waiter.wake(py);
             }
-            State::InFlight { fd, work, future, .. } => {
+            State::InFlight { fd, work, waiter, .. } => {
                 let side = work.side();
                 self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
                 if result < 0 {
-                    self.turn_to(State::Done(Err(os_error(result))))?;
-                    self.wake(py, &future)?;
-                } else if self.ready(py, this, fd, work, future)? {
+                    self.turn_to(State::Done(Err(os_error(result))));
+                    waiter.wake(py)?;
+                } else if self.ready(py, this, fd, work, waiter)? {
                     return Ok(());
                 }
                 (fd, side)
             }
-            State::Abandoned(Left::Poll(fd, side)) => {
+            State::Abandoned {
+                left: Left::Poll(fd, side),
+                ..
+            } => {
                 self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
                 (fd, side)
             }
-            State::Abandoned(Left::File(_)) => return Ok(()),
+            State::Abandoned { .. } => return Ok(()),
             other => {
-                self.turn_to(other)?;
+                self.turn_to(other);
                 return Ok(());
             }
         };
         self.call_next(py, fd, side)
     }
 
-    /// The socket is ready. True if it must be waited for again: of a send more is left.
+    /// The socket is ready. True if a send has more bytes left and waits for the socket again.
     fn ready(
         &self,
         py: Python<'_>,
         this: &Py<Operation>,
         fd: RawFd,
         mut work: Work,
-        future: Py<PyAny>,
+        waiter: Waiter,
     ) -> PyResult<bool> {
-        let goes_on = matches!(work, Work::Send { .. })
-            && !method0(future.bind(py), name!("done"))?.is_truthy()?
-            && number(self.object.bind(py))? == fd;
+        let goes_on =
+            matches!(work, Work::Send { .. }) && !waiter.is_done(py)? && number(self.object.bind(py))? == fd;
         if !goes_on {
-            self.turn_to(State::Woken { fd, work })?;
-            self.wake(py, &future)?;
+            self.turn_to(State::Woken { fd, work });
+            waiter.wake(py)?;
             return Ok(false);
         }
-        let (outcome, future) = match work.attempt(self.scheduler.bind(py), fd) {
-            Ok(None) => match self.poll(py, this, fd, work, future, true)? {
+        let (outcome, waiter) = match work.attempt(self.scheduler.bind(py), fd) {
+            Ok(None) => match self.poll(py, this, fd, work, waiter, true)? {
                 None => return Ok(true),
-                Some((result, future)) => (Err(os_error(result)), future),
+                Some((result, waiter)) => (Err(os_error(result)), waiter),
             },
-            Ok(Some(value)) => (Ok(value), future),
-            Err(error) => (Err(error), future),
+            Ok(Some(value)) => (Ok(value), waiter),
+            Err(error) => (Err(error), waiter),
         };
-        self.turn_to(State::Done(outcome))?;
-        self.wake(py, &future)?;
+        self.turn_to(State::Done(outcome));
+        waiter.wake(py)?;
         Ok(false)
     }
 
-    /// A poll has ended: whoever is next on this side of the socket waits for it now.
+    /// A poll has ended. The next operation on this side of the socket is polled for.
     fn call_next(&self, py: Python<'_>, fd: RawFd, side: Side) -> PyResult<()> {
         loop {
             let next = self.scheduler.get().io.get()?.fds.next(fd, side);
-            let Some(next) = next else { return Ok(()) };
-            let this = next.get();
-            let (work, future) = match this.turn_to(State::Spent)? {
-                State::Queued { work, future, .. } => (work, future),
-                other => {
-                    this.turn_to(other)?;
-                    continue;
-                }
-            };
-            let is_open = number(this.object.bind(py)).is_ok_and(|number| number == fd);
-            let (result, future) = if is_open {
-                match this.poll(py, &next, fd, work, future, true)? {
-                    None => return Ok(()),
-                    Some(refused) => refused,
-                }
-            } else {
-                (-libc::EBADF, future)
-            };
-            this.turn_to(State::Done(Err(os_error(result))))?;
-            this.wake(py, &future)?;
+            match next {
+                Some(next) if !next.call(py)? => {}
+                _ => return Ok(()),
+            }
         }
     }
 
-    /// Nobody waits for it any more: the engine is asked to end it.
-    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
-        // What is dropped here is dropped without a guard.
-        let (dropped, future) = match self.turn_to(State::Spent)? {
+    /// Has the engine poll for this operation, which was first in the line. False: it does not wait any more.
+    fn take_turn(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let (fd, work, waiter) = match this.turn_to(State::Spent) {
+            State::Queued { fd, work, waiter } => (fd, work, waiter),
+            other => {
+                this.turn_to(other);
+                return Ok(false);
+            }
+        };
+        let is_open = number(this.object.bind(py)).is_ok_and(|number| number == fd);
+        let (result, waiter) = if is_open {
+            match this.poll(py, slf.as_unbound(), fd, work, waiter, true)? {
+                None => return Ok(true),
+                Some(refused) => refused,
+            }
+        } else {
+            (-libc::EBADF, waiter)
+        };
+        this.turn_to(State::Done(Err(os_error(result))));
+        waiter.wake(py)?;
+        Ok(false)
+    }
+
+    /// Nobody waits for the result any more. The engine is asked to end the op.
+    fn abandon(slf: &Bound<'_, Self>) {
+        let this = slf.get();
+        let scheduler = this.scheduler.get();
+        match this.turn_to(State::Spent) {
             State::InFlight {
                 token,
                 fd,
                 work,
-                future,
+                waiter,
             } => {
-                let side = work.side();
                 let (left, work) = match work {
-                    Work::File(_) => (Left::of(work, fd), None),
-                    _ => (Left::Poll(fd, side), Some(work)),
+                    Work::File(work) => (Left::File(work), None),
+                    work => (Left::Poll(fd, work.side()), Some(work)),
                 };
                 let is_poll = work.is_some();
-                self.turn_to(State::Abandoned(left))?;
-                // A loop that is at work in another thread, or closed, is not asked: the op ends by itself.
-                if let Some(mut io) = self.scheduler.get().io.try_get() {
+                this.turn_to(State::Abandoned { token, left });
+                if let Some(mut io) = scheduler.io.if_free() {
                     io.cancel(token);
                     if is_poll {
-                        // Whoever closes the socket next has its peer see that. An error shows with the next wait.
+                        // Submit the cancellation now: until then the ring holds the file, and a program that closes the
+                        // socket next would not be seen by its peer. An error shows with the next wait.
                         let _ = io.driver.flush();
                     }
+                } else if !scheduler.is_forked() {
+                    // The loop runs in another thread, and ends the op there.
+                    scheduler.push(Ready::Method(Method::new(
+                        slf.clone().unbind(),
+                        Self::end_abandoned,
+                    )));
+                    scheduler.wake();
                 }
-                (work, Some(future))
+                // No cell is held here: dropping these may run any code.
+                drop((work, waiter));
             }
-            State::Queued { fd, work, future } => {
-                let io = self.scheduler.get().io.try_get();
-                let left = io.and_then(|mut io| io.fds.leave(fd, work.side(), self));
-                drop(left);
-                (Some(work), Some(future))
+            State::Queued { fd, work, waiter } => {
+                // If the loop runs in another thread, the operation stays in the line, and is skipped when its turn comes.
+                let io = scheduler.io.if_free();
+                let place = io.and_then(|mut io| io.fds.leave(fd, work.side(), slf));
+                drop((place, work, waiter));
             }
-            abandoned @ State::Abandoned(_) => {
-                self.turn_to(abandoned)?;
-                (None, None)
+            abandoned @ State::Abandoned { .. } => {
+                this.turn_to(abandoned);
             }
-            State::New(work) | State::Woken { work, .. } => (Some(work), None),
-            State::Done(_) | State::Spent => (None, None),
+            State::New(_) | State::Woken { .. } | State::Done(_) | State::Spent => {}
+        }
+    }
+
+    /// The part of `abandon` that the loop's thread does for another thread.
+    fn end_abandoned(slf: &Bound<'_, Self>) -> PyResult<Option<Callback>> {
+        let token = match &*slf.get().state.lock() {
+            State::Abandoned { token, .. } => *token,
+            _ => return Ok(None),
         };
-        drop((dropped, future));
-        let _ = py;
-        Ok(())
+        slf.get().scheduler.get().io.get()?.cancel(token);
+        Ok(None)
     }
 
     fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
-        // Refused in another thread than the loop's while that is at work, with nothing changed.
+        // Refuse the step in another thread while the loop runs, before anything changes.
         drop(this.scheduler.get().io.get()?);
-        match this.turn_to(State::Spent)? {
+        match this.turn_to(State::Spent) {
             State::New(work) => Operation::begin(slf, work),
             State::Woken { fd, mut work } => {
                 if number(this.object.bind(py))? != fd {
@@ -411,7 +423,7 @@ impl Operation {
                         }
                         Ok(Step::Finished(value))
                     }
-                    // Somebody else was quicker.
+                    // Another reader or writer was faster.
                     None => Operation::wait(slf, fd, work, true),
                 }
             }
@@ -419,14 +431,14 @@ impl Operation {
             State::Spent => Err(py_error::<PyRuntimeError>(
                 "cannot reuse already awaited operation",
             )),
-            abandoned @ State::Abandoned(_) => {
-                this.turn_to(abandoned)?;
+            abandoned @ State::Abandoned { .. } => {
+                this.turn_to(abandoned);
                 Err(py_error::<PyRuntimeError>(
                     "cannot reuse already awaited operation",
                 ))
             }
             waiting => {
-                this.turn_to(waiting)?;
+                this.turn_to(waiting);
                 Err(py_error::<PyRuntimeError>(
                     "the operation is being awaited already",
                 ))
@@ -435,95 +447,16 @@ impl Operation {
     }
 }
 
+/// Whether the socket has something to read now.
+fn is_ready(scheduler: &Scheduler, fd: RawFd) -> PyResult<bool> {
+    let events = Side::Read.events();
+    Ok(scheduler.call(Call::Poll { fd, events })? >= 0)
+}
+
 fn file_outcome(py: Python<'_>, work: &FileWork, result: i32) -> PyResult<Py<PyAny>> {
     match work {
         _ if result < 0 => Err(os_error(result)),
         FileWork::Sync { .. } => Ok(py.None()),
         FileWork::Read { .. } | FileWork::Write { .. } => Int::new(result).into_py_any(py),
-    }
-}
-
-/// Sets `StopIteration(value)`, without an object for it where that can be had.
-fn set_stop_iteration(value: &Bound<'_, PyAny>) {
-    let py = value.py();
-    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
-        return match tuple(py, std::slice::from_ref(value)) {
-            Ok(args) => PyStopIteration::new_err(args.unbind()).restore(py),
-            Err(error) => error.restore(py),
-        };
-    }
-    // SAFETY: two live objects. A value that is neither a tuple nor an exception is the only argument.
-    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
-}
-
-#[pymethods]
-impl Operation {
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.scheduler)?;
-        visit.call(&self.object)?;
-        match self.state.try_get().as_deref() {
-            Some(State::InFlight { work, future, .. } | State::Queued { work, future, .. }) => {
-                visit.call(future)?;
-                work.traverse(visit)
-            }
-            Some(State::New(work) | State::Woken { work, .. }) => work.traverse(visit),
-            Some(State::Done(Ok(value))) => visit.call(value),
-            _ => Ok(()),
-        }
-    }
-
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
-        match Operation::step(slf)? {
-            Step::Waits(future) => Ok(Some(future)),
-            Step::Finished(value) => {
-                // The slot of `__next__` lets an exception through that is set already.
-                set_stop_iteration(value.bind(slf.py()));
-                Ok(None)
-            }
-        }
-    }
-
-    fn send(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let _ = value;
-        match Operation::step(slf)? {
-            Step::Waits(future) => Ok(future),
-            Step::Finished(value) => {
-                set_stop_iteration(value.bind(slf.py()));
-                Err(PyErr::fetch(slf.py()))
-            }
-        }
-    }
-
-    #[pyo3(signature = (kind, value = None, traceback = None))]
-    fn throw(
-        &self,
-        py: Python<'_>,
-        kind: Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        self.abandon(py)?;
-        let error = match value {
-            Some(value) if value.is_instance_of::<PyBaseException>() => value,
-            Some(value) if !value.is_none() => kind.call1((value,))?,
-            _ => kind,
-        };
-        let error = PyErr::from_value(error);
-        if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
-            error.value(py).setattr(name!("__traceback__"), traceback)?;
-        }
-        Err(error)
-    }
-
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.abandon(py)
     }
 }

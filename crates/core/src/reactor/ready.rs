@@ -1,4 +1,4 @@
-//! The ready queue, and what can stand in it or wait for its time.
+//! The ready queue, and its entries.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,76 +7,53 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::asyncio::transport::datagram::DatagramTransport;
-use crate::py::cell::{Guard, LoopCell};
-use crate::py::make::name;
-use crate::reactor::handle::Handle;
-use crate::reactor::watch::Watch;
+use crate::py::cell::{Guard, SharedCell};
+use crate::py::method::Method;
+use crate::reactor::handle::{Callback, Handle};
 
-/// A callback that is due: one of ours, or in debug mode one of asyncio's (which knows where it was created).
+/// An entry of the queue.
 pub enum Ready {
-    Native(Py<Handle>),
-    Debug(Py<PyAny>),
-    /// A watched fd is ready; its callback is asked for when the turn comes to it, for it may be gone by then.
-    Watch(Py<Watch>),
-    /// A datagram socket is readable: its transport takes what is there after what was scheduled before, as in asyncio.
-    Datagrams(Py<DatagramTransport>),
+    Callback(Callback),
+    /// A function of a native object. It does its work itself, or returns the callback to call.
+    Method(Method<Option<Callback>>),
 }
 
 impl Ready {
     pub fn clone_ref(&self, py: Python<'_>) -> Ready {
         match self {
-            Ready::Native(handle) => Ready::Native(handle.clone_ref(py)),
-            Ready::Debug(handle) => Ready::Debug(handle.clone_ref(py)),
-            Ready::Watch(watch) => Ready::Watch(watch.clone_ref(py)),
-            Ready::Datagrams(transport) => Ready::Datagrams(transport.clone_ref(py)),
+            Ready::Callback(callback) => Ready::Callback(callback.clone_ref(py)),
+            Ready::Method(method) => Ready::Method(method.clone_ref(py)),
         }
     }
 
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
-            Ready::Native(handle) => handle.get().is_cancelled(),
-            Ready::Watch(_) | Ready::Datagrams(_) => false,
-            Ready::Debug(handle) => handle
-                .bind(py)
-                .getattr(name!("_cancelled"))
-                .and_then(|flag| flag.is_truthy())
-                .unwrap_or(false),
+            Ready::Callback(callback) => callback.is_cancelled(py),
+            Ready::Method(_) => false,
         }
     }
 
-    /// Called back for the last time, or never: it lets go of its callback.
+    /// Drops the callback of an entry that will not be called.
     pub fn discard(&self) {
-        if let Ready::Native(handle) = self {
+        if let Ready::Callback(Callback::Native(handle)) = self {
             handle.get().cancel_once();
-        }
-    }
-
-    pub fn object(&self, py: Python<'_>) -> Py<PyAny> {
-        match self {
-            Ready::Native(handle) => handle.clone_ref(py).into_any(),
-            Ready::Debug(handle) => handle.clone_ref(py),
-            Ready::Watch(watch) => watch.clone_ref(py).into_any(),
-            Ready::Datagrams(transport) => transport.clone_ref(py).into_any(),
         }
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Ready::Native(handle) => Handle::traverse(handle, visit),
-            Ready::Debug(handle) => visit.call(handle),
-            Ready::Watch(watch) => visit.call(watch),
-            Ready::Datagrams(transport) => visit.call(transport),
+            Ready::Callback(callback) => callback.traverse(visit),
+            Ready::Method(method) => visit.call(method.object()),
         }
     }
 }
 
-/// At most this many handles are kept for the next callbacks (some 100 bytes each).
+/// At most this many handles are kept to be filled again (about 100 bytes each).
 const SPARE: usize = 4096;
 
-/// What is due, and handles that have run and can be filled again. Any thread may add to it.
+/// What is due, and handles that can be filled again. Any thread may add to it.
 pub struct Queue {
-    held: LoopCell<Held>,
+    held: SharedCell<Held>,
     /// Whether anything is due: written with `held` locked, read without.
     waiting: AtomicBool,
 }
@@ -84,10 +61,19 @@ pub struct Queue {
 #[derive(Default)]
 struct Held {
     due: VecDeque<Ready>,
+    /// What the current turn still has to run. A turn that runs within a callback goes on with it.
+    running: VecDeque<Ready>,
+    /// Handles that have run and have no other reference.
     spare: Vec<Py<Handle>>,
 }
 
-/// The queue, for as long as the lock is held: never across a call into Python.
+impl Held {
+    fn iter(&self) -> impl Iterator<Item = &Ready> {
+        self.running.iter().chain(&self.due)
+    }
+}
+
+/// The locked queue. The lock is never held across a call into Python.
 pub struct Locked<'a> {
     held: Guard<'a, Held>,
     waiting: &'a AtomicBool,
@@ -96,7 +82,7 @@ pub struct Locked<'a> {
 impl Default for Queue {
     fn default() -> Queue {
         Queue {
-            held: LoopCell::new(Held::default()),
+            held: SharedCell::new(Held::default()),
             waiting: AtomicBool::new(false),
         }
     }
@@ -106,20 +92,20 @@ impl Queue {
     #[inline]
     pub fn lock(&self) -> Locked<'_> {
         Locked {
-            held: self.held.wait(),
+            held: self.held.lock(),
             waiting: &self.waiting,
         }
     }
 
-    /// True if something is due. What another thread adds at this moment may be missed; with the lock it is not.
+    /// Whether anything is due. Without the lock, an entry that another thread adds at this moment may be missed.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed)
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.held.try_get() {
-            Some(held) => held.due.iter().try_for_each(|handle| handle.traverse(visit)),
+        match self.held.look() {
+            Some(held) => held.iter().try_for_each(|handle| handle.traverse(visit)),
             None => Ok(()),
         }
     }
@@ -132,46 +118,56 @@ impl Locked<'_> {
         self.waiting.store(true, Ordering::Relaxed);
     }
 
-    pub fn extend(&mut self, handles: impl Iterator<Item = Ready>) {
-        handles.for_each(|handle| self.push(handle));
-    }
-
-    /// What did not come to its turn goes before all else.
-    pub fn put_back(&mut self, running: &mut VecDeque<Ready>) {
-        while let Some(handle) = running.pop_back() {
-            self.held.due.push_front(handle);
+    /// Puts what this turn has not run in front of all else.
+    pub fn put_back(&mut self) {
+        while let Some(ready) = self.held.running.pop_back() {
+            self.held.due.push_front(ready);
             self.waiting.store(true, Ordering::Relaxed);
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.held.due.is_empty()
+        self.held.due.is_empty() && self.held.running.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Ready> {
-        self.held.due.iter()
+        self.held.iter()
     }
 
-    /// A handle that can be filled.
+    /// Takes a handle that can be filled.
     #[inline]
     pub fn spare(&mut self) -> Option<Py<Handle>> {
         self.held.spare.pop()
     }
 
-    /// Exchanges what is due against `running`, which is empty, and keeps the handles that have run. Returns how many
-    /// more would be kept.
+    /// Begins a turn: it will run what is due now.
     #[inline]
-    pub fn begin(&mut self, running: &mut VecDeque<Ready>, spare: &mut Vec<Py<Handle>>) -> usize {
-        std::mem::swap(running, &mut self.held.due);
+    pub fn begin(&mut self) {
+        let Held { due, running, .. } = &mut *self.held;
+        if running.is_empty() {
+            std::mem::swap(running, due);
+        } else {
+            running.append(due);
+        }
         self.waiting.store(false, Ordering::Relaxed);
-        self.held.spare.append(spare);
-        SPARE.saturating_sub(self.held.spare.len())
+    }
+
+    /// What the turn runs next. `spare`: the handle that ran last, if it can be filled again.
+    #[inline]
+    pub fn next(&mut self, spare: Option<Py<Handle>>) -> Option<Ready> {
+        if let Some(spare) = spare
+            && self.held.spare.len() < SPARE
+        {
+            self.held.spare.push(spare);
+        }
+        self.held.running.pop_front()
     }
 
     /// Everything that is due, for a loop that closes.
     pub fn take(&mut self) -> VecDeque<Ready> {
-        self.waiting.store(false, Ordering::Relaxed);
         self.held.spare.clear();
+        self.put_back();
+        self.waiting.store(false, Ordering::Relaxed);
         std::mem::take(&mut self.held.due)
     }
 }

@@ -1,30 +1,29 @@
-//! The scheduler: the ready queue, the timers and the engine, and what a program asks of them. A turn of the loop is in
-//! `scheduler/turn.rs`.
+//! The scheduler: it owns the ready queue, the timers and the engine. `scheduler/callbacks.rs` schedules, `scheduler/turn.rs`
+//! runs a turn of the loop.
 
+mod callbacks;
 mod turn;
 pub mod unmade;
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use proact_driver::{Config, Engine, Generation, Waker};
+use proact_driver::{Call, Clock, Config, Driver, Engine, Generation, Op, Waker};
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
-use crate::asyncio::transport::stream::StreamTransport;
-use crate::py::call::{current_context, exception, stops_the_loop};
-use crate::py::cell::LoopCell;
+use crate::py::call::{exception, stops_the_loop};
+use crate::py::cell::{LoopCell, SharedCell};
 use crate::py::errno::io_error;
-use crate::py::make::{Float, Name, Text, dict, name, py_error};
-use crate::reactor::clock::{nanoseconds, now};
-use crate::reactor::handle::{Cancelled, Handle, TimerHandle};
+use crate::py::make::{Float, Name, Text, py_error};
+use crate::reactor::handle::Cancelled;
+use crate::reactor::hooks::Hooks;
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
 use crate::reactor::ready::{Queue, Ready};
-use crate::reactor::slots::Target;
+use crate::reactor::target::Target;
 use crate::reactor::timers::Timers;
 use crate::reactor::watch::Readers;
 
@@ -32,34 +31,35 @@ use crate::reactor::watch::Readers;
 #[pyclass(frozen, subclass, module = "proact._core")]
 pub struct Scheduler {
     pub(crate) io: LoopCell<Io>,
-    /// Fds of transports that went while the engine was in use, and whether they are to be closed: see `give_up_later`.
-    orphans: LoopCell<Vec<(RawFd, bool)>>,
+    /// Fds whose transports were dropped while the engine was in use, and whether each is to be closed: see `give_up_later`.
+    orphans: SharedCell<Vec<(RawFd, bool)>>,
     orphaned: AtomicBool,
-    pub(crate) readers: LoopCell<Readers>,
+    pub(crate) readers: SharedCell<Readers>,
     ready: Queue,
     timers: LoopCell<Timers>,
-    cancelled: Arc<Cancelled>,
+    pub(crate) cancelled: Arc<Cancelled>,
     /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
     timed: AtomicBool,
+    clock: Arc<dyn Clock>,
     waker: Waker,
     engine: Engine,
     generation: Generation,
-    stopping: AtomicBool,
-    closed: AtomicBool,
-    debug: AtomicBool,
-    server_takes_transport: OnceLock<bool>,
-    buffered_protocol: OnceLock<Py<PyAny>>,
-    plain_socket: OnceLock<Py<PyAny>>,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    pub(crate) debug: AtomicBool,
+    /// When the engine was last asked for work by a system call while callbacks were ready, in nanoseconds.
+    last_poll: AtomicU64,
+    hooks: OnceLock<Hooks>,
 }
 
-/// What a forked child is told.
+/// The error for a forked child.
 fn forked() -> PyErr {
     py_error::<PyRuntimeError>(
         "this event loop belongs to the parent process; a forked child must make a loop of its own",
     )
 }
 
-/// How an engine's error shows.
+/// The exception for an error of the engine.
 fn engine_error(error: std::io::Error) -> PyErr {
     if error.raw_os_error() == Some(libc::EOWNERDEAD) {
         return forked();
@@ -68,61 +68,60 @@ fn engine_error(error: std::io::Error) -> PyErr {
 }
 
 impl Scheduler {
+    /// A scheduler on an engine that the caller gives: one of `Engine::ALL`, or any other that keeps the contract of
+    /// [`Driver`].
+    pub fn with_driver(driver: Box<dyn Driver>) -> Scheduler {
+        let cancelled = Arc::default();
+        Scheduler {
+            clock: driver.clock(),
+            waker: driver.waker(),
+            orphans: SharedCell::new(Vec::new()),
+            orphaned: AtomicBool::new(false),
+            readers: SharedCell::new(Readers::default()),
+            ready: Queue::default(),
+            timers: LoopCell::new(Timers::new(Arc::clone(&cancelled))),
+            cancelled,
+            timed: AtomicBool::new(false),
+            engine: driver.engine(),
+            io: LoopCell::new(Io::new(driver)),
+            generation: Generation::current(),
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            debug: AtomicBool::new(false),
+            last_poll: AtomicU64::new(0),
+            hooks: OnceLock::new(),
+        }
+    }
+
+    /// What the native side needs from the loop above.
+    ///
+    /// # Errors
+    /// `RuntimeError` for a loop whose `__init__` has not run.
+    #[inline]
+    pub fn hooks(&self) -> PyResult<&Hooks> {
+        self.hooks
+            .get()
+            .ok_or_else(|| py_error::<PyRuntimeError>("the event loop was not initialised"))
+    }
+
+    /// Sets the hooks. A second call has no effect.
+    pub fn set_hooks(&self, hooks: Hooks) {
+        let _ = self.hooks.set(hooks);
+    }
+
     pub fn push(&self, handle: Ready) {
         self.ready.lock().push(handle);
-    }
-
-    fn push_timer(&self, when: f64, handle: Ready) -> PyResult<()> {
-        let mut timers = self.timers.get()?;
-        timers.push(nanoseconds(when), handle);
-        self.timed.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Schedules a native callback.
-    #[inline]
-    pub fn soon(
-        &self,
-        py: Python<'_>,
-        callback: Py<PyAny>,
-        args: Py<PyTuple>,
-        context: Py<PyAny>,
-    ) -> PyResult<Py<Handle>> {
-        let mut ready = self.ready.lock();
-        let handle = match ready.spare() {
-            Some(handle) => {
-                // SAFETY: a recycled handle, which nobody else has seen yet.
-                unsafe { handle.get().refill(callback, args, context) };
-                handle
-            }
-            None => {
-                drop(ready);
-                let handle = Handle::create(py, callback, args, context)?;
-                ready = self.ready.lock();
-                handle
-            }
-        };
-        ready.push(Ready::Native(handle.clone_ref(py)));
-        Ok(handle)
-    }
-
-    /// Schedules a method of an object for the next turn. The name is interned: of any other object the type's cache
-    /// would keep a reference.
-    pub fn method_soon(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<()> {
-        let py = object.py();
-        let callback = object.getattr(method)?.unbind();
-        let args = PyTuple::empty(py).unbind();
-        self.soon(py, callback, args, current_context(py)?).map(drop)
     }
 
     pub fn wake(&self) {
         self.waker.wake();
     }
 
-    /// In another thread than the loop's, while that is in the engine: has the loop's thread call the method. What ends something
-    /// does so, for it may be a finaliser's, and the collector runs in any thread. False: it can be done here.
+    /// If the loop's thread is in the engine and this is another thread, has the loop's thread call the method. Methods that
+    /// end something use this: a finaliser may call them, and the collector runs finalisers in any thread. False: the caller
+    /// can do the work itself.
     pub fn defers(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<bool> {
-        if self.is_forked() || self.io.try_get().is_some() {
+        if self.is_forked() || self.io.if_free().is_some() {
             return Ok(false);
         }
         self.method_soon(object, method)?;
@@ -130,7 +129,7 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Handles that are ready or wait for their time, and how many of them were cancelled meanwhile.
+    /// The number of handles that are ready or wait for their time, and how many of them are cancelled.
     pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
         let waiting: Vec<Ready> = {
             let timers = self.timers.get()?;
@@ -141,7 +140,7 @@ impl Scheduler {
                 .map(|handle| handle.clone_ref(py))
                 .collect()
         };
-        // With the locks free: one of asyncio's handles is asked through Python.
+        // No lock is held here: an asyncio handle is asked through Python.
         let cancelled = waiting.iter().filter(|handle| handle.is_cancelled(py)).count();
         Ok((waiting.len(), cancelled))
     }
@@ -154,7 +153,7 @@ impl Scheduler {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Whether this process is a fork of the one that made the loop.
+    /// Whether this process was forked from the one that made the loop.
     pub fn is_forked(&self) -> bool {
         !self.generation.is_current()
     }
@@ -169,10 +168,10 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Asked before anything that needs the engine.
+    /// Checked before anything that needs the engine.
     ///
     /// # Errors
-    /// `RuntimeError` for a closed loop, and in a forked child, where using it would corrupt the parent's.
+    /// `RuntimeError` for a closed loop, and in a forked child, which would corrupt its parent's loop.
     pub fn check_closed(&self) -> PyResult<()> {
         self.check_open()?;
         if self.is_forked() {
@@ -181,68 +180,47 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Asked before anything is changed: what is refused has not happened. The answer holds for as long as the caller runs no
-    /// Python code.
+    /// Checked before anything is changed, so that a refused call has no effect. The answer holds until the caller runs Python
+    /// code.
     ///
     /// # Errors
-    /// `RuntimeError` in a thread that is not the loop's while that one is in the engine.
+    /// `RuntimeError` in another thread while the loop's thread is in the engine.
     #[inline]
     pub fn check_free(&self) -> PyResult<()> {
         self.io.get().map(drop)
     }
 
-    pub fn server_takes_transport(&self) -> bool {
-        *self.server_takes_transport.get().unwrap_or(&true)
-    }
-
-    pub fn is_buffered(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        match self.buffered_protocol.get() {
-            Some(kind) => protocol.is_instance(kind.bind(protocol.py())),
-            None => Ok(false),
-        }
-    }
-
     /// # Errors
-    /// `TypeError` for a TLS socket, whose bytes are not the socket's.
+    /// `TypeError` for a TLS socket: its bytes are not those of the fd.
     #[inline]
     pub fn check_plain_socket(&self, socket: &Bound<'_, PyAny>) -> PyResult<()> {
-        match self.plain_socket.get() {
-            Some(plain) if socket.get_type().is(plain) => Ok(()),
-            _ => socket
-                .py()
-                .import(name!("asyncio.base_events"))?
-                .call_method1(name!("_check_ssl_socket"), (socket,))
-                .map(drop),
+        let hooks = self.hooks()?;
+        if socket.get_type().is(&hooks.plain_socket) {
+            return Ok(());
         }
+        hooks.check_socket.bind(socket.py()).call1((socket,)).map(drop)
     }
 
-    /// Tells the loop's exception handler of what went wrong between callbacks. What stops the loop is passed on.
+    /// Reports an error to the loop's exception handler. An error that stops the loop is returned instead.
     pub fn report(slf: &Bound<'_, Self>, message: &str, error: PyErr) -> PyResult<()> {
         let py = slf.py();
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let context = dict(py)?;
-        context.set_item(name!("message"), Text(message))?;
-        context.set_item(name!("exception"), exception(py, &error))?;
-        slf.call_method1(name!("call_exception_handler"), (context,))
+        let failed = slf.get().hooks()?.failed.bind(py);
+        failed
+            .call1((slf, Text(message), exception(py, &error)))
             .map(drop)
     }
 
     /// The transport that an fd belongs to.
-    pub fn transport_of(&self, py: Python<'_>, fd: i32) -> PyResult<Option<Py<StreamTransport>>> {
+    fn transport_of(&self, py: Python<'_>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
         let io = self.io.get()?;
-        for target in io.slots.targets() {
-            if let Target::StreamReceive(transport) | Target::StreamReadable(transport) = target
-                && transport.get().fd()? == fd
-            {
-                return Ok(Some(transport.clone_ref(py)));
-            }
-        }
-        Ok(None)
+        let owner = io.slots.targets().find(|target| target.owns(py, fd));
+        Ok(owner.and_then(Target::object).map(|object| object.clone_ref(py)))
     }
 
-    /// The program may not use the fd of a transport itself.
+    /// Refuses the fd of a transport, which the program must not use itself.
     #[inline]
     pub fn check_not_a_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
         if !self.io.get()?.is_owned(fd) {
@@ -257,8 +235,34 @@ impl Scheduler {
         )))
     }
 
-    /// A transport's fd belongs to nobody any more, and is to be closed if it was `ours`. A destructor may say so: on any
-    /// thread, and while the engine is in use, in which case the next turn sees to it.
+    /// The engine's time, in nanoseconds. Any thread may ask.
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// As [`proact_driver::Driver::attempt`].
+    ///
+    /// # Errors
+    /// `RuntimeError` while the engine is in use, by another thread.
+    ///
+    /// # Safety
+    /// What the op points at is valid while the call lasts.
+    #[inline]
+    pub unsafe fn attempt(&self, op: &Op) -> PyResult<i32> {
+        // SAFETY: passed on.
+        Ok(unsafe { self.io.get()?.driver.attempt(op) })
+    }
+
+    /// As [`proact_driver::Driver::call`].
+    ///
+    /// # Errors
+    /// As [`Scheduler::attempt`].
+    pub fn call(&self, call: Call<'_>) -> PyResult<i32> {
+        Ok(self.io.get()?.driver.call(call))
+    }
+
+    /// Gives up the fd of a transport, and closes it if it is `ours`. A destructor may call this on any thread. While the
+    /// engine is in use, the next turn does the work.
     pub fn give_up_later(&self, fd: RawFd, ours: bool) {
         if self.is_closed() || self.is_forked() {
             if ours {
@@ -267,38 +271,38 @@ impl Scheduler {
             }
             return;
         }
-        self.orphans.wait().push((fd, ours));
+        self.orphans.lock().push((fd, ours));
         self.orphaned.store(true, Ordering::Release);
-        if let Some(mut io) = self.io.try_get() {
+        if let Some(mut io) = self.io.if_free() {
             self.adopt(&mut io);
         } else {
             self.waker.wake();
         }
     }
 
-    /// Gives up the fds that were left behind.
+    /// Gives up the fds that `give_up_later` has left.
     fn adopt(&self, io: &mut Io) {
         if !self.orphaned.swap(false, Ordering::Acquire) {
             return;
         }
-        for (fd, ours) in std::mem::take(&mut *self.orphans.wait()) {
-            // Nobody is left who could be told of an error.
+        for (fd, ours) in std::mem::take(&mut *self.orphans.lock()) {
+            // The transport is gone, so no one can be told of an error.
             let _ = io.give_up(fd, ours);
         }
     }
 
-    /// Ends the engine, and drops all that waits for it or for its time.
+    /// Ends the engine, and drops everything that is scheduled or in flight.
     fn release(&self) -> PyResult<()> {
         let (left, targets, queued) = {
             let mut io = self.io.get()?;
             self.adopt(&mut io);
-            // A forked child only lets go of its copies.
+            // A forked child only closes its copies of the fds.
             let left = if self.is_forked() {
                 0
             } else {
                 io.driver.shutdown(SHUTDOWN_LIMIT)
             };
-            // The engine's fds go now, whoever still holds the loop.
+            // Close the engine's fds now, even if the program still holds the loop.
             let closed = Box::new(Closed::after(&*io.driver));
             io.driver = closed;
             self.waker.detach();
@@ -306,78 +310,17 @@ impl Scheduler {
             (left, io.slots.drain(), fds)
         };
         if left > 0 {
-            // The kernel may still write to their memory: better lost than freed.
+            // The kernel may still write to their memory, so it is leaked and not freed.
             std::mem::forget(targets);
         }
         drop(queued);
-        let readers = std::mem::take(&mut *self.readers.get()?);
+        let readers = std::mem::take(&mut *self.readers.lock());
         drop(readers);
         let ready = self.ready.lock().take();
         ready.iter().for_each(Ready::discard);
         let timers = self.timers.get()?.drain();
         timers.iter().for_each(Ready::discard);
         Ok(())
-    }
-
-    /// Schedules a callback for the next turn; `threadsafe` from any thread, waking the loop if it sleeps.
-    #[inline]
-    pub fn call_soon(
-        slf: &Bound<'_, Self>,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        context: Option<Bound<'_, PyAny>>,
-        threadsafe: bool,
-    ) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        this.check_open()?;
-        let handle = if this.is_debug() {
-            let handle = slf
-                .call_method1(name!("_debug_handle"), (callback, args, context, !threadsafe))?
-                .unbind();
-            this.push(Ready::Debug(handle.clone_ref(py)));
-            handle
-        } else {
-            let context = context_or_current(py, context)?;
-            this.soon(py, callback.unbind(), args.unbind(), context)?
-                .into_any()
-        };
-        if threadsafe {
-            this.waker.wake();
-        }
-        Ok(handle)
-    }
-
-    fn schedule_at(
-        slf: &Bound<'_, Self>,
-        when: f64,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        context: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        this.check_open()?;
-        if this.is_debug() {
-            let handle = slf
-                .call_method1(name!("_debug_timer"), (Float(when), callback, args, context))?
-                .unbind();
-            this.push_timer(when, Ready::Debug(handle.clone_ref(py)))?;
-            return Ok(handle);
-        }
-        let context = context_or_current(py, context)?;
-        let handle = Handle::new(callback.unbind(), args.unbind(), context);
-        let timer = TimerHandle::create(py, when, handle, this.cancelled.clone())?;
-        let base = timer.bind(py).as_super().clone().unbind();
-        this.push_timer(when, Ready::Native(base))?;
-        Ok(timer.into_any())
-    }
-}
-
-fn context_or_current(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
-    match context {
-        Some(context) => Ok(context.unbind()),
-        None => current_context(py),
     }
 }
 
@@ -389,40 +332,7 @@ impl Scheduler {
     fn new(engine: &str) -> PyResult<Scheduler> {
         let engine = Engine::from_name(engine)
             .ok_or_else(|| py_error::<PyValueError>(format!("no engine is named {engine:?}")))?;
-        let driver = open_engine(engine, &Config::default())?;
-        let cancelled = Arc::default();
-        Ok(Scheduler {
-            waker: driver.waker(),
-            io: LoopCell::new(Io::new(driver)),
-            orphans: LoopCell::new(Vec::new()),
-            orphaned: AtomicBool::new(false),
-            readers: LoopCell::new(Readers::default()),
-            ready: Queue::default(),
-            timers: LoopCell::new(Timers::new(Arc::clone(&cancelled))),
-            cancelled,
-            timed: AtomicBool::new(false),
-            engine,
-            generation: Generation::current(),
-            stopping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            debug: AtomicBool::new(false),
-            server_takes_transport: OnceLock::new(),
-            buffered_protocol: OnceLock::new(),
-            plain_socket: OnceLock::new(),
-        })
-    }
-
-    /// What the native side must know of asyncio.
-    #[pyo3(name = "_configure")]
-    fn configure(
-        &self,
-        buffered_protocol: Bound<'_, PyAny>,
-        plain_socket: Bound<'_, PyAny>,
-        server_takes_transport: bool,
-    ) {
-        let _ = self.plain_socket.set(plain_socket.unbind());
-        let _ = self.buffered_protocol.set(buffered_protocol.unbind());
-        let _ = self.server_takes_transport.set(server_takes_transport);
+        Ok(Scheduler::with_driver(open_engine(engine, &Config::default())?))
     }
 
     /// The engine's name.
@@ -432,79 +342,8 @@ impl Scheduler {
     }
 
     /// The time of the loop, in seconds of the monotonic clock.
-    fn time(&self) -> Float {
-        Float(now() as f64 / 1e9)
-    }
-
-    /// Schedules a callback `delay` seconds from now.
-    #[pyo3(signature = (delay, callback, *args, context = None))]
-    fn call_later(
-        slf: &Bound<'_, Self>,
-        delay: Option<f64>,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        context: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let delay = delay.ok_or_else(|| py_error::<PyTypeError>("delay must not be None"))?;
-        Scheduler::schedule_at(slf, slf.get().time().0 + delay, callback, args, context)
-    }
-
-    /// Schedules a callback for a time of the loop's clock, in seconds.
-    #[pyo3(signature = (when, callback, *args, context = None))]
-    fn call_at(
-        slf: &Bound<'_, Self>,
-        when: Option<f64>,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        context: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let when = when.ok_or_else(|| py_error::<PyTypeError>("when cannot be None"))?;
-        Scheduler::schedule_at(slf, when, callback, args, context)
-    }
-
-    #[pyo3(name = "_write_to_self")]
-    fn write_to_self(&self) {
-        self.waker.wake();
-    }
-
-    /// What asyncio's own handles tell: debug mode uses them.
-    #[pyo3(name = "_timer_handle_cancelled", signature = (handle, /))]
-    fn timer_handle_cancelled(&self, handle: Bound<'_, PyAny>) {
-        let _ = handle;
-        self.cancelled.add();
-    }
-
-    #[getter(_stopping)]
-    fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    #[setter(_stopping)]
-    fn set_stopping(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.stopping.store(value.is_truthy()?, Ordering::Relaxed);
-        Ok(())
-    }
-
-    #[getter(_closed)]
-    fn closed(&self) -> bool {
-        self.is_closed()
-    }
-
-    #[setter(_closed)]
-    fn set_closed(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.closed.store(value.is_truthy()?, Ordering::Relaxed);
-        Ok(())
-    }
-
-    #[getter(_debug)]
-    fn debug(&self) -> bool {
-        self.is_debug()
-    }
-
-    #[setter(_debug)]
-    fn set_debug_flag(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.debug.store(value.is_truthy()?, Ordering::Relaxed);
-        Ok(())
+    pub fn time(&self) -> Float {
+        Float(self.now() as f64 / 1e9)
     }
 
     /// Ends everything in flight and lets go of all that is scheduled.
@@ -519,33 +358,21 @@ impl Scheduler {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
-        if let Some(timers) = self.timers.try_get() {
+        if let Some(timers) = self.timers.look() {
             timers.handles().try_for_each(|handle| handle.traverse(visit))?;
         }
-        if let Some(readers) = self.readers.try_get() {
+        if let Some(readers) = self.readers.look() {
             readers.watches().try_for_each(|watch| visit.call(watch))?;
         }
-        for class in [&self.buffered_protocol, &self.plain_socket] {
-            visit.call(class.get())?;
+        if let Some(hooks) = self.hooks.get() {
+            hooks.traverse(visit)?;
         }
-        if let Some(io) = self.io.try_get() {
-            io.fds.waiting().try_for_each(|operation| visit.call(operation))?;
+        if let Some(io) = self.io.look() {
+            io.fds
+                .waiting()
+                .try_for_each(|waiting| visit.call(waiting.object()))?;
             for target in io.slots.targets() {
-                match target {
-                    Target::StreamReceive(object)
-                    | Target::StreamReadable(object)
-                    | Target::StreamSend(object) => {
-                        visit.call(object)?;
-                    }
-                    Target::Pipe(object) => visit.call(object)?,
-                    Target::Accept(object) => visit.call(object)?,
-                    Target::DatagramReadable(object) | Target::DatagramWritable(object) => {
-                        visit.call(object)?;
-                    }
-                    Target::Watch(object) => visit.call(object)?,
-                    Target::Operation(object) => visit.call(object)?,
-                    Target::Nobody => {}
-                }
+                visit.call(target.object())?;
             }
         }
         Ok(())
@@ -553,9 +380,9 @@ impl Scheduler {
 }
 
 impl Drop for Scheduler {
-    /// A loop that nobody closed: the kernel lets go of its memory before that is freed.
+    /// A loop that was not closed: the kernel must stop using the memory of its ops before that is freed.
     fn drop(&mut self) {
-        // Nobody else can have hold of what is being dropped.
+        // No other reference exists, so this can't fail.
         let _ = self.release();
     }
 }

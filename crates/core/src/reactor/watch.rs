@@ -1,4 +1,4 @@
-//! Watched fds: a poll that stays in flight, and the callback it schedules.
+//! Watched fds: each has a poll that stays in flight, and a callback that the poll schedules.
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -8,67 +8,59 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::py::cell::LoopCell;
+use crate::py::cell::SharedCell;
+use crate::py::method::Method;
+use crate::reactor::fds::Side;
+use crate::reactor::handle::Callback;
 use crate::reactor::io::{Io, Sent};
 use crate::reactor::ready::Ready;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
-/// A poll in flight and whom it calls.
+/// A poll in flight, and the callback that it schedules.
 #[pyclass(frozen, module = "proact._core")]
 pub struct Watch {
-    handle: LoopCell<Option<Ready>>,
-    /// What the program named: a socket that is closed by now is known by nothing else.
+    callback: SharedCell<Option<Callback>>,
+    /// The object that the program named: once its socket is closed, it can't be found by its fd.
     file: Option<Py<PyAny>>,
 }
+
+// ECHILD: the child has ended too, and somebody else has collected its status.
+pub static WATCHES: Completes<Watch> = Completes::<Watch>::new(|watch, arrived| {
+    if arrived.completion.result >= 0 || arrived.completion.result == -libc::ECHILD {
+        arrived.ready.lock().push(Watch::due(watch.clone().unbind()));
+    }
+    Ok(())
+});
 
 #[pymethods]
 impl Watch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.file)?;
-        match self.handle.try_get().as_deref() {
-            Some(Some(handle)) => handle.traverse(visit),
+        match self.callback.look().as_deref() {
+            Some(Some(callback)) => callback.traverse(visit),
             _ => Ok(()),
         }
     }
 }
 
 impl Watch {
-    pub fn create(py: Python<'_>, handle: Ready, file: Option<Py<PyAny>>) -> PyResult<Py<Watch>> {
-        let handle = LoopCell::new(Some(handle));
-        Py::new(py, Watch { handle, file })
+    pub fn create(py: Python<'_>, callback: Callback, file: Option<Py<PyAny>>) -> PyResult<Py<Watch>> {
+        let callback = SharedCell::new(Some(callback));
+        Py::new(py, Watch { callback, file })
     }
 
-    /// The callback, if it is still there.
-    pub fn current(&self, py: Python<'_>) -> PyResult<Option<Ready>> {
-        Ok(match &*self.handle.get()? {
-            Some(Ready::Native(handle)) => Some(Ready::Native(handle.clone_ref(py))),
-            Some(Ready::Debug(handle)) => Some(Ready::Debug(handle.clone_ref(py))),
-            _ => None,
-        })
+    /// The entry in the ready queue. The callback is looked up when the entry runs, since the watch may have ended by then.
+    pub fn due(watch: Py<Watch>) -> Ready {
+        let current = |watch: &Bound<'_, Watch>| {
+            let callback = watch.get().callback.lock();
+            Ok(callback.as_ref().map(|callback| callback.clone_ref(watch.py())))
+        };
+        Ready::Method(Method::new(watch, current))
     }
 
-    /// It calls nobody from now on; the callback that it had.
-    pub fn end(&self) -> PyResult<Option<Ready>> {
-        Ok(self.handle.get()?.take())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    Read,
-    Write,
-}
-
-impl Side {
-    pub fn of(write: bool) -> Side {
-        if write { Side::Write } else { Side::Read }
-    }
-
-    pub fn events(self) -> u32 {
-        match self {
-            Side::Read => libc::POLLIN as u32,
-            Side::Write => libc::POLLOUT as u32,
-        }
+    /// Ends the watch, and returns its callback.
+    pub fn end(&self) -> Option<Callback> {
+        self.callback.lock().take()
     }
 }
 
@@ -80,8 +72,8 @@ impl Readers {
         self.0.get(&(fd, side)).map(|(_, watch)| watch.clone_ref(py))
     }
 
-    /// Begins to watch one side of an fd; the watch that it had. Nothing that is handed in or out is dropped here, where
-    /// the caller holds guards. A refusal is the engine's result: `ERANGE` past FD_SETSIZE.
+    /// Begins to watch one side of an fd, and returns the watch that it replaces. Nothing is dropped here, because the caller
+    /// holds cells. An error is the engine's result: `ERANGE` for an fd above FD_SETSIZE.
     pub fn add(
         &mut self,
         io: &mut Io,
@@ -89,14 +81,14 @@ impl Readers {
         side: Side,
         (watch, target): (Py<Watch>, Py<Watch>),
     ) -> Result<Option<Py<Watch>>, (i32, Py<Watch>)> {
-        // A new poll even where there is one: the number may name another file by now, closed behind our back.
+        // Make a new poll even if there is one: the file may have been closed, and the number may name another file by now.
         let previous = self.remove(io, fd, side);
         let events = side.events();
         // SAFETY: a poll points at no memory.
         match unsafe {
             io.submit(
                 Op::PollMulti(ops::PollMulti { fd, events }),
-                Target::Watch(target),
+                Target::new(target, &WATCHES),
             )
         } {
             Sent::Pending(token) => {
@@ -107,14 +99,14 @@ impl Readers {
         }
     }
 
-    /// Stops watching; the watch that there was, for the caller to end.
+    /// Stops watching, and returns the watch for the caller to end.
     pub fn remove(&mut self, io: &mut Io, fd: RawFd, side: Side) -> Option<Py<Watch>> {
         let (token, watch) = self.0.remove(&(fd, side))?;
         io.cancel(token);
         Some(watch)
     }
 
-    /// The fd under which an object that is closed by now is watched.
+    /// The fd under which an object is watched that is closed by now.
     pub fn number_of(&self, object: &Bound<'_, PyAny>, side: Side) -> Option<RawFd> {
         self.0.iter().find_map(|(&(fd, watched), (_, watch))| {
             let same = watch.get().file.as_ref().is_some_and(|file| file.is(object));

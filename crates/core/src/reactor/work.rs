@@ -1,8 +1,8 @@
-//! What an operation does: to a socket, which is tried without waiting, or to a file, which is an op of the engine's.
+//! What an operation does. On a socket it makes calls that do not block; on a file it is an op of the engine's.
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, ops, syscalls};
+use proact_driver::{Call, Driver, Op, ops, syscalls};
 use pyo3::IntoPyObjectExt;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBlockingIOError, PyValueError};
@@ -15,24 +15,25 @@ use crate::py::bytes::copy_bytes;
 use crate::py::descriptor::number;
 use crate::py::errno::os_error;
 use crate::py::make::{Int, name, py_error, py_os_error};
+use crate::reactor::fds::Side;
+use crate::reactor::io::Io;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::watch::Side;
 
 /// What is being done.
 pub enum Work {
     Receive {
         len: usize,
     },
-    /// The buffer is exported only while it is received into.
+    /// The buffer is exported only during the call.
     ReceiveInto {
         buffer: Py<PyAny>,
     },
-    /// A Python call that raises `BlockingIOError` where the socket is not ready.
+    /// A Python function that raises `BlockingIOError` if the socket is not ready.
     Call {
         side: Side,
         attempt: Py<PyAny>,
     },
-    /// A send of what is left of a buffer that stays exported until the end.
+    /// Sends what is left of a buffer, which stays exported until the end.
     Send {
         buffer: Buffer,
         sent: usize,
@@ -90,7 +91,7 @@ impl Work {
         }
     }
 
-    /// How many bytes a receive has received.
+    /// How many bytes a receive has returned.
     pub fn received(&self, value: &Bound<'_, PyAny>) -> Option<usize> {
         match self {
             Work::Receive { .. } => value.len().ok(),
@@ -100,7 +101,7 @@ impl Work {
     }
 }
 
-/// The fd of a socket on which an operation begins, which debug mode wants non-blocking.
+/// The fd of a socket on which an operation begins. Debug mode checks that the socket does not block.
 pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let this = scheduler.get();
     this.check_closed()?;
@@ -115,32 +116,30 @@ pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) ->
         this.check_not_a_transport(socket.py(), fd)?;
         io = this.io.get()?;
     }
-    if !io.evict(fd, socket.as_ptr()) {
+    if !io.evict(fd, socket) {
         return Err(os_error(-libc::EBADF));
     }
     Ok(fd)
 }
 
 /// One attempt at a receive into memory that is valid while it lasts.
-fn recv(fd: RawFd, buf: *mut u8, len: usize) -> i32 {
+fn recv(driver: &mut dyn Driver, fd: RawFd, buf: *mut u8, len: usize) -> i32 {
     let flags = 0;
     // SAFETY: as the callers below see to.
-    unsafe { Op::Recv(ops::Recv { fd, buf, len, flags }).attempt() }
+    unsafe { driver.attempt(&Op::Recv(ops::Recv { fd, buf, len, flags })) }
 }
 
 impl Work {
-    /// Tries it, without waiting. `None`: the socket is not ready.
+    /// Makes the call, which does not block. `None`: the socket is not ready.
     pub fn attempt(&mut self, scheduler: &Bound<'_, Scheduler>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
         let py = scheduler.py();
         match self {
             Work::Receive { len: 0 } => Ok(Some(copy_bytes(py, b"")?.into_any().unbind())),
             Work::Receive { len } => {
-                let received = scheduler
-                    .get()
-                    .io
-                    .get()?
-                    .spare
-                    .receive(py, *len, |buf, len| recv(fd, buf, len))?;
+                let received = {
+                    let Io { spare, driver, .. } = &mut *scheduler.get().io.get()?;
+                    spare.receive(py, *len, |buf, len| recv(&mut **driver, fd, buf, len))?
+                };
                 match received {
                     Ok(bytes) => Ok(Some(bytes.into_any().unbind())),
                     Err(syscalls::AGAIN) => Ok(None),
@@ -150,7 +149,11 @@ impl Work {
             Work::ReceiveInto { buffer } => {
                 let buffer = Buffer::room(buffer.bind(py))?;
                 let len = buffer.len();
-                let count = if len == 0 { 0 } else { recv(fd, buffer.ptr(), len) };
+                let count = if len == 0 {
+                    0
+                } else {
+                    recv(&mut *scheduler.get().io.get()?.driver, fd, buffer.ptr(), len)
+                };
                 match count {
                     syscalls::AGAIN => Ok(None),
                     error if error < 0 => Err(os_error(error)),
@@ -169,7 +172,7 @@ impl Work {
                     flags: 0,
                 });
                 // SAFETY: the buffer is exported for as long as `buffer` lives.
-                match unsafe { op.attempt() } {
+                match unsafe { scheduler.get().attempt(&op) }? {
                     syscalls::AGAIN => return Ok(None),
                     error if error < 0 => return Err(os_error(error)),
                     count => *sent += count as usize,
@@ -180,20 +183,21 @@ impl Work {
                 address,
                 shown,
                 begun,
-            } => connect(py, fd, address, shown, begun),
-            // Files are not tried.
+            } => connect(scheduler, fd, address, shown, begun),
+            // Files are ops of the engine's.
             Work::File(_) => Ok(None),
         }
     }
 }
 
 fn connect(
-    py: Python<'_>,
+    scheduler: &Bound<'_, Scheduler>,
     fd: RawFd,
     address: &Address,
     shown: &Py<PyAny>,
     begun: &mut bool,
 ) -> PyResult<Option<Py<PyAny>>> {
+    let (py, scheduler) = (scheduler.py(), scheduler.get());
     if !std::mem::replace(begun, true) {
         let op = Op::Connect(ops::Connect {
             fd,
@@ -201,18 +205,19 @@ fn connect(
             len: address.len,
         });
         // SAFETY: the address lives while the call lasts.
-        return match -unsafe { op.attempt() } {
+        return match -unsafe { scheduler.attempt(&op) }? {
             0 => Ok(Some(py.None())),
-            // EALREADY: one that was cancelled has begun it.
+            // EALREADY: a cancelled operation has begun to connect.
             libc::EINPROGRESS | libc::EALREADY => Ok(None),
             errno => Err(os_error(-errno)),
         };
     }
-    // The wake-up may be for a file that had this number before: success must be seen, not supposed.
-    if syscalls::poll_now(fd, Side::Write.events()) == syscalls::AGAIN {
+    // The wake-up may come from another file that had this number before, so check that the socket is connected.
+    let events = Side::Write.events();
+    if scheduler.call(Call::Poll { fd, events })? == syscalls::AGAIN {
         return Ok(None);
     }
-    match -syscalls::socket_error(fd) {
+    match -scheduler.call(Call::SocketError { fd })? {
         0 => Ok(Some(py.None())),
         errno => {
             let message = format!("Connect call failed {}", shown.bind(py));

@@ -8,10 +8,10 @@ use std::time::Duration;
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode};
 
+use crate::clock::{Clock, Monotonic};
 use crate::driver::Config;
 use crate::locked;
 use crate::ops::{OpKind, Opcode};
-use crate::syscalls::monotonic;
 
 pub(super) const REGISTER_RING_FDS: u8 = 20;
 pub(super) const UNREGISTER_RING_FDS: u8 = 21;
@@ -71,7 +71,7 @@ const fn setup(name: &'static str, [defer, single, coop, disabled]: [bool; 4]) -
 static CLOSED: AtomicU64 = AtomicU64::new(0);
 
 fn now() -> u64 {
-    monotonic() / 1_000_000
+    Monotonic.now() / 1_000_000
 }
 
 /// Notes that a ring was closed, whose memory the kernel will free soon.

@@ -1,7 +1,7 @@
-"""What textbooks say of I/O models, each claim as a test on this machine.
+"""What textbooks say about I/O models, each claim as a test on this machine.
 
-A claim has a text, its source, what has to be measured for it, and a judge, a function of the numbers alone.
-To add one: its judge and its trial in a file here, and its name below.
+A claim has a text, its source, the measurements that it needs, and a judge: a function of the numbers alone.
+To add a claim, write its judge and its trial in a file here, and add its name below.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ _ALL: Final = (
     NICER_FACE,
 )
 
-#: Every claim by its name, in the order in which they are told.
+#: Every claim by its name, in the order in which they are shown.
 TRIALS: Final[dict[str, Trial]] = {trial.name: trial for trial in _ALL}

@@ -1,4 +1,4 @@
-"""Claims about what a process is blocked in: waiting for data, and copying it. Judged by timelines."""
+"""Claims about what blocks a process: waiting for data, and copying it. Judged by timelines."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from proact.lab.results import Timeline, Verdict
     from proact.lab.summary import Spread
 
-#: Sizes between which the copy must show, in bytes: nearly nothing, and 1,024 times as much.
+#: Two message sizes in bytes, nearly nothing and 1,024 times as much: the difference must show the copy.
 SMALL: Final = 64
 LARGE: Final = 64 * 1024
 
-#: Of the time that a model slept, so much in one kind of call means that it waits there.
+#: If a model slept for this share of its sleep in one kind of call, it waits there.
 MOSTLY: Final = 0.95
 
-#: What copying the one takes longer than the other at least, in µs: no memory moves more than 64 bytes a
+#: Copying the larger one takes at least so much longer, in µs: no memory moves more than 64 bytes a
 #: nanosecond. Calls that take so much longer contain the copy, and calls that take less do not.
 FASTEST_COPY: Final = 1.0
 
@@ -47,7 +47,7 @@ _PLAIN: Final = ("select", "poll", "epoll")
 
 
 def blocked_in_select(evidence: Evidence) -> Finding:
-    """In which calls multiplexing sleeps."""
+    """Find the calls in which multiplexing sleeps."""
     found: dict[str, Any] = {}
     cases: dict[str, Verdict] = {}
     for model in _PLAIN:
@@ -68,7 +68,7 @@ def blocked_in_select(evidence: Evidence) -> Finding:
 
 
 def copying_blocks(evidence: Evidence, kind: str) -> Finding:
-    """Whether the calls of a kind take longer where there is more to copy."""
+    """Whether the calls of a kind take longer if there is more to copy."""
     found: dict[str, Any] = {}
     cases: dict[str, Verdict] = {}
     parts = []
@@ -81,7 +81,7 @@ def copying_blocks(evidence: Evidence, kind: str) -> Finding:
 
 
 def asynchronous_never_blocks(evidence: Evidence) -> Finding:
-    """What asynchronous models sleep for, whether that holds others up, and who makes the copy."""
+    """What asynchronous models wait for, whether that blocks other connections, and which side copies."""
     found: dict[str, Any] = {}
     cases: dict[str, Verdict] = {}
     parts = []
@@ -96,7 +96,7 @@ def asynchronous_never_blocks(evidence: Evidence) -> Finding:
             continue
         occupied = [each["occupied"] for each in measured if each["occupied"]]
         threads = max((each["threads"] - each["kernel_threads"] for each in occupied), default=0)
-        # Asleep for one connection, or with a thread for each, it is blocked while it waits as others are.
+        # A model that sleeps for one connection, or has a thread for each, is blocked while it waits.
         blocks = alone > 1 - MOSTLY or threads > FEW
         cases[f"waiting of {model}"] = "contradicted" if blocks else "supported"
         cases[f"copying of {model}"] = turned(decided(longer, FASTEST_COPY, FASTEST_COPY))
@@ -127,7 +127,7 @@ def _both_sizes(evidence: Evidence, kind: str) -> Iterable[tuple[str, Timeline, 
 
 
 def _longer(small: Timeline, large: Timeline) -> Spread:
-    """How much longer the calls that move data are on a CPU for the large message, in µs."""
+    """The additional CPU time of the calls that move data for the large message, in µs."""
     return difference(*(over_requests(each, lambda one: one["copying"]) for each in (large, small)))
 
 

@@ -26,32 +26,32 @@ from proact.lab.summary import Spread
 if TYPE_CHECKING:
     from proact.lab.results import CallTimes, Split, Verdict
 
-#: A number of calls per message within this of a whole one is taken to be that.
+#: A number of calls per message this close to a whole number counts as the whole number.
 TOLERANCE: Final = 0.15
 
-#: Calls per message of a loop within this of plain epoll's are the same calls.
+#: If a loop's calls per message are this close to plain epoll's, they count as the same calls.
 SAME: Final = 0.25
 
 _PLAIN: Final = ("select", "poll", "epoll")
 
-#: Those that are written in as coroutines, or over which coroutines run; epoll is what they are held against.
+#: Loops for which programs are written as coroutines. They are compared with epoll.
 _NICER: Final = ("asyncio", "gevent", "proact-epoll")
 
 
 def role(call: CallTimes) -> str:
-    """What a call is for. Raises MissingError: results from before it was kept."""
+    """The role of a call. Raises MissingError for older results, which did not record it."""
     if "role" not in call:
         raise MissingError("these results do not say what each call is for")
     return call["role"]
 
 
 def per_message(split: Split) -> dict[str, float]:
-    """Calls per message that wait for readiness, that receive and that send, and all there are."""
+    """Calls per message: those that wait for readiness, that receive, that send, and all calls."""
     waits = receives = sends = 0.0
     for name, call in split["calls"].items():
         waits += call["count"] if role(call) == "waits" else 0.0
         if role(call) == "moves":
-            # A call that came too early has received nothing, and is counted as what it is: one call more.
+            # A call that came too early has received nothing, but it still counts as a call.
             into = name.startswith(("recv", "read", "pread"))
             receives += call["count"] if into else 0.0
             sends += 0.0 if into else call["count"]
@@ -61,7 +61,7 @@ def per_message(split: Split) -> dict[str, float]:
 
 
 def two_calls(evidence: Evidence) -> Finding:
-    """Calls that bring one message in: alone, and when many are ready at once."""
+    """The calls that receive one message: when it comes alone, and when many are ready at once."""
 
     def incoming(model: str, connections: int) -> float:
         found = per_message(evidence.split(model, echo(connections)))

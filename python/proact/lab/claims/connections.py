@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Measured, Verdict
 
-    #: What a judge of one pair has: its cases, a sentence, the numbers.
+    #: What the judge of one pair returns: its cases, a sentence, the numbers.
     Judged = tuple[dict[str, Verdict], str, Any]
 
-#: "Not faster" leaves room for so much.
+#: "Not faster" still allows this much.
 MARGIN: Final = 0.05
 
-#: "Costs more" means so many times as much.
+#: "Costs more" means at least so many times as much.
 DEARER: Final = 2.0
 
 #: A thread for each connection, and multiplexing: in Python, and in Rust, without an interpreter's lock.
@@ -52,7 +52,7 @@ def _of_threads(evidence: Evidence, pair: tuple[str, str], connections: int) -> 
 
 
 def _in_pairs(judge: Callable[[tuple[str, str]], Judged], thresholds: dict[str, float]) -> Finding:
-    """One verdict over all pairs that were measured."""
+    """Make one verdict from all pairs that were measured."""
     cases: dict[str, Verdict] = {}
     parts: list[str] = []
     evidence: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def not_faster(evidence: Evidence) -> Finding:
 
 
 def gain_is_connections(evidence: Evidence) -> Finding:
-    """Whether multiplexing gains on threads as connections grow, and how many threads that takes."""
+    """Whether multiplexing gains on threads as connections grow, and how many threads the model needs."""
 
     def judge(pair: tuple[str, str]) -> Judged:
         one, many = (_of_threads(evidence, pair, connections) for connections in (ONE, MANY))
@@ -120,7 +120,7 @@ def thread_costs(evidence: Evidence) -> Finding:
         memory = {model: evidence.values(model, echo(MANY), _memory) for model in pair}
         switches = {model: evidence.values(model, echo(MANY), _switches) for model in pair}
         threads, multiplexing = pair
-        # Differences, for the other may have none at all: what threads have more than twice its own.
+        # Compare by a difference (threads less twice multiplexing), because multiplexing may have zero.
         more, oftener = (
             difference(cost[threads], [DEARER * each for each in cost[multiplexing]])
             for cost in (memory, switches)

@@ -1,4 +1,4 @@
-"""Claims about CPU time: what polling burns, and what watching many descriptors costs."""
+"""Claims about CPU time: the cost of polling, and of watching many descriptors."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ if TYPE_CHECKING:
     from proact.lab.results import Measured
     from proact.lab.summary import Load
 
-#: Connections that say little: so many, and messages per second over all of them.
+#: A light load: so many connections, and so many messages per second over all of them.
 QUIET: Final = echo(10, rate=200.0)
 
-#: Cores that are as good as a whole one, and as good as none.
+#: Shares of a core that count as a whole core, and as none.
 WHOLE: Final = 0.9
 IDLE: Final = 0.25
 
-#: Watched descriptors of which one is active, and how many where many are.
-#: Of select(2)'s 1,023 less than half: those of one pass may not be closed when the next begins.
+#: The watched descriptors of which one is active, and the number for the case that many are active.
+#: Less than half of the 1,023 of select(2): those of one pass may still be open when the next begins.
 NARROW: Final = echo(10, 1)
 WIDE: Final = echo(400, 1)
 BUSY: Final = echo(400, 40)
 
-#: A cost that grows is so many times as large or more; one that does not stays below the other.
+#: A cost grows if it becomes at least the first number of times as large. It does not grow if it stays
+#: below the second.
 GROWS: Final = 2.0
 LEVEL: Final = 1.25
 
 
 def polling_burns(evidence: Evidence) -> Finding:
-    """How much of a core a server takes that has little to do."""
+    """The share of a core that a server takes when it has little to do."""
     cores = {model: Spread.of(evidence.values(model, QUIET, _cores)) for model in ("nonblocking", "epoll")}
     polling, waiting = cores["nonblocking"], cores["epoll"]
     cases = {"nonblocking": decided(polling, WHOLE, IDLE), "epoll": turned(decided(waiting, WHOLE, IDLE))}
@@ -61,7 +62,7 @@ def _cores(measured: Measured) -> float:
 
 
 def watching_costs(evidence: Evidence) -> Finding:
-    """CPU time per message as more is watched, and per call of epoll_wait as more of it is active."""
+    """CPU time per message as more is watched, and per call of epoll_wait as more of that is active."""
     watched = {
         model: ratio(*(evidence.values(model, load, cpu_us) for load in (WIDE, NARROW)))
         for model in ("select", "epoll")
@@ -88,7 +89,7 @@ def watching_costs(evidence: Evidence) -> Finding:
 
 
 def _wait_us(evidence: Evidence, model: str, load: Load) -> float:
-    """CPU time of one call that waits, in µs."""
+    """The CPU time of one waiting call, in µs."""
     calls = [call for call in evidence.split(model, load)["calls"].values() if call.get("role") == "waits"]
     count = sum(call["count"] for call in calls)
     if not count:

@@ -1,9 +1,9 @@
-"""How two sets of measurements compare: the ratio or the difference of their middles, with its interval.
+"""Compares two sets of measurements: the ratio or the difference of their middles, with its interval.
 
-Of all ratios (differences) of one value of each set the middle one is the estimate (Hodges and Lehmann), and
+The estimate is the median of all ratios (differences) of one value of each set (Hodges and Lehmann), and
 the interval lies between two of them, as many from either end as ``CONFIDENCE`` allows (the test of Mann and
 Whitney turned round). Nothing is assumed about how the values are distributed. With three values of each the
-interval is their whole range, and holds the true one in nine of ten cases.
+interval is their whole range, and holds the true value in nine of ten cases.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def difference(upper: Sequence[float], lower: Sequence[float]) -> Spread:
 
 
 def change(before: Spread, after: Spread) -> Spread:
-    """How many times as large ``after`` is, as far apart as the two intervals allow."""
+    """How many times as large ``after`` is; the interval is as wide as the two intervals allow."""
     return Spread(after.median / before.median, after.low / before.high, after.high / before.low)
 
 
@@ -48,7 +48,7 @@ def _middle(pairs: list[float], first: int, second: int) -> Spread:
 
 @cache
 def _arrangements(first: int, second: int, pairs: int) -> int:
-    """In how many orders of two sets so many of their pairs have the first's value above the second's."""
+    """In how many orders of two sets, in exactly ``pairs`` pairs, the first set's value is the larger."""
     if pairs < 0:
         return 0
     if not first or not second:

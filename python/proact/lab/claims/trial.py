@@ -1,8 +1,8 @@
-"""What a claim is made of: its text, what has to be measured for it, and who judges.
+"""The parts of a claim: its text, the measurements that it needs, and its judge.
 
-A judge sees ``Evidence``, the numbers of one document, and nothing else. It decides single cases (a model, a
-number of connections), and ``conclude`` makes one verdict of them. What a judge lacks it reports as
-MissingError, which makes the claim "not measured". So does an interval that leaves a case open.
+A judge sees only ``Evidence``, the numbers of one document. It decides single cases (a model, a
+number of connections), and ``conclude`` makes one verdict of them. If a number is missing, it raises
+MissingError, which makes the claim "not measured". An interval that leaves a case open does that, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proact.lab.summary import Spread
     from proact.lab.timeline import Plan
 
-#: Connections that are few, and that are many, to a server with a thread for each.
+#: Numbers of connections that are few, and many, to a server with a thread for each.
 ONE: Final = 1
 FEW: Final = 4
 MANY: Final = 100
@@ -29,7 +29,7 @@ MANY: Final = 100
 #: Undisturbed repeats that suffice for an interval.
 ENOUGH: Final = 3
 
-#: What intervals do not decide.
+#: The verdict on a case that its interval leaves open.
 OPEN: Final = "not measured"
 
 UNP: Final = "Stevens, UNIX Network Programming, vol. 1, 3rd ed., ch. 6.2"
@@ -41,7 +41,9 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A cell that a judge looks at: several times for an interval, with a probing pass for its split."""
+    """A cell that a judge looks at: measured several times for an interval, with a probing pass for its
+    split.
+    """
 
     model: str
     load: Load
@@ -49,7 +51,7 @@ class Need:
     split: bool = False
 
     def cells(self, repeat: int) -> list[Cell]:
-        """What has to be measured for it."""
+        """The measurements that a claim needs."""
         times = repeat if self.intervals else 1
         load = self.load
         return [
@@ -60,7 +62,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a judge found. ``because`` is made from the numbers in ``evidence``."""
+    """The result of a judge. ``because`` is made from the numbers in ``evidence``."""
 
     verdict: Verdict
     because: str
@@ -85,7 +87,7 @@ def echo(connections: int, active: int | None = None, rate: float | None = None)
 
 
 def of_kind(kind: str) -> list[str]:
-    """The models of a kind, as far as the laboratory knows any."""
+    """The models of a kind that the laboratory knows."""
     return [name for name, model in MODELS.items() if model.kind == kind]
 
 
@@ -107,16 +109,16 @@ class Evidence:
     def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
         """A number of each repeat of a cell. Raises MissingError; a single repeat has no interval.
 
-        Repeats beside which other programs kept the machine busy are left out, if enough remain.
+        Leaves out the repeats during which other programs kept the machine busy, if enough remain.
         """
         found = self.measured(model, load)
         if len(found) < 2:
-            raise MissingError(f"{model} was measured once, which makes no interval")
+            raise MissingError(f"{model} was measured only once, so there is no interval")
         quiet = [each for each in found if each["others_cpu"] <= QUIET]
         return [value(each) for each in (quiet if len(quiet) >= ENOUGH else found)]
 
     def split(self, model: str, load: Load) -> Split:
-        """Where the time of a cell went. Raises MissingError."""
+        """The split of a cell's time. Raises MissingError."""
         found = self.measured(model, load)
         split = next((each["split"] for each in found if each["split"]), None)
         if split is None or not split["messages"]:
@@ -157,7 +159,7 @@ def over_requests(timeline: Timeline, value: Callable[[Phases], float]) -> list[
     """A number of each request of a timeline. Raises MissingError if only one was taken."""
     every = timeline.get("requests", [])
     if len(every) < 2:
-        raise MissingError(f"{timeline['model']}: one request makes no interval")
+        raise MissingError(f"{timeline['model']}: one request gives no interval")
     return [value(each) for each in every]
 
 
@@ -172,26 +174,26 @@ def raw(spread: Spread) -> dict[str, float]:
 
 
 def decided(interval: Spread, least: float, most: float) -> Verdict:
-    """Supported where all of it is ``least`` or more, contradicted where all of it is ``most`` or less."""
+    """Supported if the whole interval is ``least`` or more, contradicted if all of it is ``most`` or less."""
     if interval.low >= least:
         return "supported"
     return "contradicted" if interval.high <= most else OPEN
 
 
 def turned(verdict: Verdict) -> Verdict:
-    """What the opposite claim would get."""
+    """The verdict on the opposite claim."""
     opposites: dict[Verdict, Verdict] = {"supported": "contradicted", "contradicted": "supported"}
     return opposites.get(verdict, verdict)
 
 
 def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) -> Finding:
-    """One verdict on several cases: theirs if they agree; where they contradict each other, it depends.
+    """One verdict on several cases: the common one if they agree, "depends" if they contradict each other.
 
-    Where none contradicts the others and an interval leaves one open, the claim is not decided by what was
+    If no case contradicts the others and an interval leaves one open, the measurements do not decide the
     measured.
     """
     if not cases:
-        raise MissingError("nothing that it is about was measured")
+        raise MissingError("nothing was measured for it")
     found = set(cases.values())
     verdict: Verdict = OPEN
     if len(found) == 1:
@@ -209,7 +211,7 @@ def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) 
 
 
 def judged(trial: Trial, document: Document) -> Claim:
-    """What a document says of a claim."""
+    """The verdict of a document on a claim."""
     try:
         found = trial.judge(Evidence(document))
     except MissingError as missing:

@@ -22,7 +22,7 @@ _STYLES: Final = {
 
 
 def render_claims(claims: Sequence[Claim]) -> RenderableType:
-    """A line for each, with its reason and source below."""
+    """A line for each claim, with its reason and source below."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="dim")
     table.add_column("claim, verdict", width=19, no_wrap=True)
     table.add_column("", overflow="fold")

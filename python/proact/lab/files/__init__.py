@@ -1,9 +1,9 @@
-"""The files workload, which is no conversation: each model reads and appends regular files in its own way.
+"""The files workload: each model reads and appends regular files in its own way; there are no connections.
 
-There is nothing to wait for here that a readiness model could be told: for select and poll a regular file is
-always ready, epoll refuses it, no signal comes. A process of the model (``process``, ``work``) is given
-operations, each a short list of calls (``calls``), several at once as ``lanes``; the files and what must be
-found in them are made from a seed (``fileset``). ``bench`` measures it as one cell.
+Files have no readiness that a model could wait for: for select and poll a regular file is
+always ready, epoll refuses it, no signal comes. A process of the model (``process``, ``work``) gets
+operations, each a short list of calls (``calls``), several at once as ``lanes``. A seed determines the files
+and their content (``fileset``). ``bench`` measures it as one cell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 #: Bytes that one operation moves.
 SIZE: Final = 4096
 
-#: Every workload of files by its name, with what one operation is.
+#: Every workload of files by its name, with a description of one operation.
 FILES: Final[dict[str, str]] = {
     "files-small": "open, read and close a small file that is not in memory",
     "files-random": "read 4 KiB somewhere in a large file that is not in memory",

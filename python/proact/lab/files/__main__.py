@@ -1,7 +1,7 @@
 """The process of a model that works on files: ``python -m proact.lab.files MODEL``.
 
-It says in one line of JSON that it is ready, does a round of operations whenever stdin tells it to, and
-answers each in lines of JSON (``work``). It ends with stdin or, with ``--parent``, with its parent.
+It says in one line of JSON that it is ready. Whenever stdin tells it to, it does a round of operations and
+answers in lines of JSON (``work``). It ends with stdin or, with ``--parent``, with its parent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One cell of a measurement on files: a fresh process, timed rounds, and counted ones.
 
-A round is always the same operations, so that its digest is known; rounds follow each other until they have
-taken as long as the cell is to be timed. The clock stands still between them.
+A round always has the same operations, so its digest is known. Rounds follow each other until they have
+taken the time that the cell asks for. The clock stands still between them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PRECISION: Final = 11
 
 
 class UnmeasurableError(Exception):
-    """This machine does not allow what the cell asks for; says why."""
+    """This machine does not allow what the cell asks for; the message says why."""
 
 
 class FileBench:
-    """What all cells share: the files, made for the first of them, and who is told that time passes."""
+    """What all cells share: the files, made for the first cell, and the observer of the passing time."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class FileBench:
         self._stack.close()
 
     def measure(self, cell: Cell) -> Measured:
-        """Measure one cell. Raises ServerError or UnmeasurableError, with the reason for people."""
+        """Measure one cell. Raises ServerError or UnmeasurableError, with a reason that people can read."""
         files, truth = self._files()
         if cell.workload == "files-direct" and (reason := files.refuses_direct()):
             raise UnmeasurableError(reason)
@@ -114,7 +114,7 @@ class FileBench:
         return reports
 
     def _count(self, process: FileProcess, expected: str, measured: Measured, occupancy: Occupancy) -> None:
-        """The counting pass: fills in ``counted`` (or why not) and ``occupied``."""
+        """The counting pass: fills in ``counted`` (or the reason why not) and ``occupied``."""
         from proact._core import SyscallCounter  # here, so that the rest is testable without the core
 
         readings: list[float] = []
@@ -124,7 +124,8 @@ class FileBench:
             measured["uncounted"] = str(error)
             self._rounds(process, expected, COUNT_DURATION, look=occupancy.look)
         else:
-            # Closed before anything waits for the process: a ptrace counter's stops would be taken away.
+            # Close the counter before anything waits for the process: a wait would take the stops of a ptrace
+            # counter.
             method = counter.method
             with closing(counter):
                 reports = self._rounds(
@@ -138,7 +139,7 @@ class FileBench:
         measured["occupied"] = occupancy.seen
 
     def _split(self, cell: Cell, files: FileSet, expected: str, measured: Measured) -> None:
-        """The probing pass, in a process of its own: the second round is split, after one to warm up."""
+        """The probing pass, in a process of its own: the first round warms up, the second one is split."""
         from proact._core import Probe
 
         taken: list[tuple[dict[str, Any], float]] = []
@@ -152,7 +153,7 @@ class FileBench:
                     process, expected, 0.0, lambda: taken.append((probe.snapshot(), process.cpu_seconds()))
                 )
         except (OSError, ServerError) as error:
-            # The timed pass stands.
+            # The timed pass remains valid.
             measured["unsplit"] = f"while it was probed: {error}"
             return
         (first, cpu_then), (last, cpu_now) = taken

@@ -1,7 +1,7 @@
-"""The calls that an operation on files is made of. Each can be made on the spot, which blocks.
+"""The calls of which an operation on files consists. Each can be made on the spot, which blocks.
 
-An operation is a generator: it yields a call and is sent its result. So a model decides how calls are made:
-on the spot, by a thread, or handed to what does them meanwhile.
+An operation is a generator: it yields a call and is sent its result. So the model decides how a call is made:
+on the spot, by a thread, or by a kernel or library that works meanwhile.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Close:
 Call = Open | Read | Append | Sync | Close
 Operation = Generator[Call, int, None]
 
-#: Operations of which each begins when the one before it is complete: to be taken one by one.
+#: A lane: operations that run one by one, each after the one before it is complete.
 Lane = Iterator[Operation]
 
 
@@ -90,7 +90,7 @@ def follow(lane: Lane) -> None:
 
 
 class Follower:
-    """A lane that is followed as completions come. ``begin`` hands a call over, or says that it can't."""
+    """A lane that advances as completions come. ``begin`` hands a call over, or says that it can't."""
 
     __slots__ = ("_begin", "_lane", "_operation")
 
@@ -99,7 +99,7 @@ class Follower:
         self._operation: Operation | None = None
 
     def proceed(self, result: int | None = None) -> bool:
-        """Go on with the result of a call until the next is under way. False at the lane's end."""
+        """Continue with the result of a call until the next call is under way. False at the lane's end."""
         while True:
             if self._operation is None:
                 self._operation = next(self._lane, None)

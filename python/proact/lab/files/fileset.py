@@ -1,6 +1,6 @@
-"""The files that are read and appended to, made from a seed, and what must be found in them.
+"""The files that are read and appended to, and their content; a seed determines both.
 
-They lie in a directory of their own on the disk (``PROACT_LAB_DIR``, or where temporary files go), which is
+They lie in a separate directory on the disk (in ``PROACT_LAB_DIR``, or among the temporary files), which is
 removed with all that is in it.
 """
 
@@ -38,7 +38,7 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class FileSet:
-    """Where the files are and what is in them; the seed says all of it."""
+    """Where the files are and what is in them; the seed determines all of it."""
 
     directory: str
     seed: int
@@ -62,17 +62,17 @@ class FileSet:
         return random.Random(f"{self.seed} {of}").randbytes(size)
 
     def records(self) -> list[bytes]:
-        """What is appended."""
+        """The bytes that an operation appends."""
         content = self.content("log", self.amounts.appends * SIZE)
         return [content[at : at + SIZE] for at in range(0, len(content), SIZE)]
 
     def offsets(self) -> list[int]:
-        """Where the large file is read."""
+        """The offsets at which the large file is read."""
         pages = range(0, self.amounts.large, SIZE)
         return random.Random(f"{self.seed} offsets").choices(pages, k=self.amounts.reads)
 
     def create(self) -> dict[str, str]:
-        """Write what is read, to the disk; returns the digest that each workload must come to."""
+        """Write the files that are read to the disk; return the digest that each workload must reach."""
         small = self.content("small", self.amounts.small * SIZE)
         for number in range(self.amounts.small):
             Path(self.small(number)).write_bytes(small[number * SIZE : (number + 1) * SIZE])
@@ -88,7 +88,7 @@ class FileSet:
         }
 
     def refuses_direct(self) -> str | None:
-        """Why the large file can't be read with O_DIRECT, if the filesystem does not take it."""
+        """Why the large file can't be read with O_DIRECT; None if it can."""
         try:
             fd = os.open(self.large, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
         except OSError as error:
@@ -98,19 +98,19 @@ class FileSet:
 
 
 def settle(paths: list[str]) -> None:
-    """Have files written to the disk: what is dirty cannot be dropped from memory."""
+    """Have files written to the disk, because a dirty page cannot be dropped from memory."""
 
     def sync(path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         os.fsync(fd)
         os.close(fd)
 
-    with ThreadPoolExecutor(SYNCS) as pool:  # those that wait at the same time share the journal's commits
+    with ThreadPoolExecutor(SYNCS) as pool:  # threads that wait together share the journal's commits
         list(pool.map(sync, paths))
 
 
 def digest(data: bytes | memoryview) -> str:
-    """What stands for the data when results are compared."""
+    """The digest that stands for the data when results are compared."""
     return hashlib.sha256(data).hexdigest()
 
 

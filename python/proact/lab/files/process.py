@@ -1,4 +1,4 @@
-"""A model's process that works on files: started, told to do rounds, and always ended, also if it hangs."""
+"""A model's process that works on files: start it, ask it for rounds, and always end it, even if it hangs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from proact.lab.files.fileset import FileSet
 
-#: What a round, and what leads to it, may take before the process is ended, in seconds.
+#: The time that a round and its preparation may take before the process is ended, in seconds.
 ROUND_TIMEOUT: Final = 60.0
 
-#: How often somebody is told that time passes, in seconds.
+#: How often the observer is told that time passes, in seconds.
 PERIOD: Final = 0.01
 
 
 def _nothing() -> None:
-    """Nobody watches."""
+    """The default observer, which does nothing."""
 
 
 class FileProcess(ModelProcess):
@@ -79,7 +79,7 @@ class FileProcess(ModelProcess):
             raise ServerError(self.ended(grace=1.0) or "it no longer listens") from None
 
     def _hear(self, tick: Callable[[], None], timeout: float | None = None) -> dict[str, Any]:
-        """The next line of JSON that it says."""
+        """The next line of JSON from the process."""
         assert self._process is not None
         assert self._process.stdout is not None
         fd, line = self._process.stdout.fileno(), bytearray()

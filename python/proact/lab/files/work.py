@@ -1,4 +1,4 @@
-"""What a model's process is to do: rounds of operations, each checked, timed and accounted for.
+"""The work of a model's process: rounds of operations, each checked, timed and accounted for.
 
 A model takes the rounds one by one, ``for lanes in work:``, and follows all lanes of each at once, in its own
 way; an operation counts from when it is taken out of its lane until the next one is taken. Between rounds
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """The rounds of one workload. ``how`` is what the model says of its way, once it has tried it."""
+    """The rounds of one workload. ``how`` is the model's description of its way, once it has tried it."""
 
     def __init__(self, workload: str, files: FileSet, concurrency: int) -> None:
         self.workload = workload
@@ -74,7 +74,7 @@ class Work:
             )
 
     def _told(self, what: str) -> bool:
-        """Wait until we are told so. False when there is nothing more to do."""
+        """Wait until the parent asks for a round. False when there is nothing more to do."""
         line = sys.stdin.readline().strip()
         if line not in ("", what):
             raise ValueError(f"told {line!r}, not {what!r}")
@@ -119,7 +119,7 @@ class Work:
         yield Sync(fd)
 
     def _digest(self) -> str:
-        """Of what was read, or of what lies in the files that were appended to, in the operations' order."""
+        """The digest of what was read, or of what was appended, in the order of the operations."""
         if self.workload != "files-append":
             return digest(self._read)
         for fd in self._logs:

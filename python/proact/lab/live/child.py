@@ -1,7 +1,7 @@
 """The process that measures for the page: ``python -m proact.lab.live.child PARENT``.
 
-The form comes in as one line of JSON on stdin; each step of the run goes out as one on stdout, last the
-results. It is a process of its own because measuring blocks. SIGINT stops it, with the results until then,
+The form comes in as one line of JSON on stdin; each step of the run goes out as one line on stdout, the
+results last. It is a separate process because measuring blocks. SIGINT stops it, with the results until then,
 and it ends with its parent.
 """
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from proact.lab.run import Settings
     from proact.lab.timeline import Taken
 
-#: A timeline takes about so many seconds, most of them for its server to start.
+#: The approximate seconds that a timeline takes, most of them for its server to start.
 _TIMELINE: Final = 0.4
 
 
 class Teller:
-    """An observer that tells each step on stdout; after the cells come so many timelines."""
+    """An observer that reports each step on stdout; ``timelines`` of them follow the cells."""
 
     def __init__(self, timelines: int) -> None:
         self._timelines = timelines
@@ -61,7 +61,7 @@ class Teller:
 
 
 def numbers(result: CellResult) -> dict[str, Any]:
-    """What the page shows of one cell; times in µs."""
+    """The figures of one cell that the page shows; times in µs."""
     measured = result["measured"]
     if measured is None:
         return {"status": result["status"], "reason": result["reason"]}
@@ -83,7 +83,7 @@ def tell(event: str, **facts: Any) -> None:
 def main(parent: int) -> int:
     """Measure; the exit code."""
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have set it to be ignored
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
     job = job_of(json.loads(sys.stdin.readline()))
     document, teller = job.begin(), Teller(len(job.plans))
@@ -94,7 +94,7 @@ def main(parent: int) -> int:
     except KeyboardInterrupt:
         if empty(document):
             return 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: what there is goes out whole
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: the results go out whole
     for claim in document["claims"]:
         tell("judged", text=claim["text"], verdict=claim["verdict"], because=claim["because"])
     tell("results", document=document)

@@ -1,4 +1,4 @@
-"""From what the page sends to what is measured. Whatever is wrong with it is an AskedError."""
+"""Turns the form that the page sends into a job. A wrong form is an AskedError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proact.lab.job import Job, asked_loads, of_claims, of_load, of_timelines
 from proact.lab.registry import MODELS
 from proact.lab.run import Settings
 
-#: What can be measured, each with the fields that it takes; the others stay empty.
+#: The kinds of measurement, each with the fields that it takes; the other fields stay empty.
 _LOAD: Final = ("models", "workloads", "connections", "active", "size", "rate", "duration", "repeat")
 TAKES: Final[dict[str, tuple[str, ...]]] = {
     "load": _LOAD,
@@ -21,7 +21,7 @@ TAKES: Final[dict[str, tuple[str, ...]]] = {
 
 FIELDS: Final = ("models", "workloads", "claims", *_LOAD[2:])
 
-#: What the page starts with: a run of about a minute. What differs follows, as it is chosen.
+#: The values that the page starts with: a run of about a minute. Below, values that depend on the choice.
 DEFAULTS: Final = {
     "connections": "1,10,100",
     "active": "",
@@ -38,7 +38,7 @@ USUAL: Final = {
 
 
 def job_of(form: Any) -> Job:
-    """What a form asks for. Raises AskedError."""
+    """The job that a form asks for. Raises AskedError."""
     if not isinstance(form, dict):
         raise AskedError("the form is no object")
     for name in ("what", *FIELDS):

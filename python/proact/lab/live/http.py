@@ -1,6 +1,6 @@
-"""HTTP/1.1 on one connection: requests in, responses out. Knows nothing of what is served.
+"""HTTP/1.1 on one connection: requests in, responses out. It does not know what is served.
 
-httptools parses. A request is small here; one that is not, or that does not come to its end in time, ends the
+httptools parses. Requests are small here; a request that is too large, or not complete in time, ends the
 connection.
 """
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 #: Bytes of a request, headers and body together.
 LARGEST: Final = 64 << 10
 
-#: Seconds in which a request has to come, or the next one to begin.
+#: The seconds within which a request has to be complete, or the next one has to begin.
 PATIENCE: Final = 60.0
 
-#: Sent with everything: nobody frames it, guesses its type or keeps it.
+#: Headers of every response: no page may frame it, and no browser guesses its type or caches it.
 _ALWAYS: Final = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -33,7 +33,7 @@ _ALWAYS: Final = {
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error: the status, and one line that says why."""
+    """The reason to answer a request with an error: the status, and one line that says why."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One response: its body, or its events, which go on until they end or the client leaves."""
+    """One response: its body, or its events, which continue until they end or the client leaves."""
 
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
@@ -79,7 +79,7 @@ class Connection:
         self._size = 0
 
     async def request(self) -> Request | None:
-        """The next request; None once the client has nothing more to say. Raises RefusedError."""
+        """The next request; None once the client has closed its side. Raises RefusedError."""
         while not self._ready:
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -128,25 +128,27 @@ class Connection:
                 await self._writer.drain()
 
     def on_message_begin(self) -> None:
-        """The parser's: a request begins."""
+        """Called by the parser when a request begins."""
         self._incoming, self._url = Request(), b""
 
     def on_url(self, url: bytes) -> None:
-        """The parser's: a piece of the target."""
+        """Called by the parser with a piece of the target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """The parser's: a header. One that comes twice is joined, which no check here lets pass."""
+        """Called by the parser with a header. Repeated headers are joined, so that every check here refuses
+        them.
+        """
         key, said = name.decode("latin-1").lower(), value.decode("latin-1")
         before = self._incoming.headers.get(key)
         self._incoming.headers[key] = said if before is None else f"{before}, {said}"
 
     def on_body(self, data: bytes) -> None:
-        """The parser's: a piece of the body."""
+        """Called by the parser with a piece of the body."""
         self._incoming.body += data
 
     def on_message_complete(self) -> None:
-        """The parser's: a request is complete."""
+        """Called by the parser when a request is complete."""
         self._incoming.method = self._parser.get_method().decode("latin-1")
         self._incoming.path = self._url.decode("latin-1").partition("?")[0]
         self._incoming.keep_alive = self._parser.should_keep_alive()

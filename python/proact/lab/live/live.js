@@ -1,4 +1,4 @@
-// Owns: what the live page does: sends the form, shows each event of the run as it comes.
+// Owns: the behaviour of the live page: it sends the form and shows each event of the run as it comes.
 "use strict";
 
 (() => {
@@ -6,10 +6,10 @@
   const token = document.querySelector('meta[name="token"]').content;
   const form = byId("form");
   const models = [...form.querySelectorAll('input[name="models"]')].map((box) => box.value);
-  const usual = JSON.parse(form.dataset.usual); // values of the fields, by what is chosen; "" is for all
+  const usual = JSON.parse(form.dataset.usual); // default values of the fields by the chosen kind; "" is for all kinds
   const fields = Object.keys(usual[""]);
   let usualFor = "";
-  let cells = []; // those of this run that have numbers
+  let cells = []; // the cells of this run that have numbers
   let run = null; // its number
   let planned = 0, done = 0; // steps: cells and timelines
   let drawing = null;
@@ -34,7 +34,7 @@
     return field.disabled ? "" : field.value.trim();
   }
 
-  // Shows what the thing to measure takes, with the usual values where nobody has written others.
+  // Shows the fields of the chosen kind, with the default values unless the user has entered others.
   function suit() {
     const what = chosen("what");
     for (const part of form.querySelectorAll("[data-for]")) {
@@ -50,7 +50,7 @@
     usualFor = suits;
   }
 
-  // What does not go together, before the server has to say so.
+  // Reports contradictory fields before the server has to.
   function problem() {
     const what = chosen("what"), works = chosen("workloads").split(","), files = works.join() === "files";
     if (what === "claims") return chosen("claims") ? "" : "Choose a claim.";
@@ -90,7 +90,7 @@
     return value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
   }
 
-  // One step's line: its numbers, or a sentence in their place.
+  // The line of one step: its numbers, or a sentence in their place.
   function row(step, sentence, numbers = []) {
     const line = byId("cells").insertRow();
     const texts = [step.model, step.load, ...(step.status !== "ok" ? [`${step.status}: ${step.reason}`] : sentence ? [sentence] : numbers)];
@@ -120,7 +120,7 @@
   }
 
   function figure() {
-    // Where the rate is given, what there is to compare is the latency.
+    // If the rate is given, only the latency can be compared.
     const free = cells.filter((cell) => !cell.fixed), measured = free.length ? free : cells;
     const metric = free.length ? "rate" : "p99";
     const unit = measured.every((cell) => cell.load.startsWith("files")) ? "operations" : "messages";
@@ -143,7 +143,7 @@
     return { data, layout: { barmode: "group", xaxis, yaxis }, height: 64 + shown.length * (12 + 12 * loads.length) };
   }
 
-  // Seldom: drawing takes CPU time from what is measured.
+  // Draw seldom: it takes CPU time from the measurement.
   function drawSoon() {
     drawing ??= setTimeout(() => {
       drawing = null;

@@ -1,4 +1,4 @@
-"""The page on which a run is chosen, started and watched. What it does in the browser is ``live.js``."""
+"""The page on which a run is chosen, started and watched. ``live.js`` is its behaviour in the browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proact.lab.workloads import WORKLOADS
 
 _NUMBERS = "[0-9]+[KkMm]?( *, *[0-9]+[KkMm]?)*"
 
-#: What the fields are called, what they take, and as a pattern.
+#: The fields: their labels, what they accept in words, and as a pattern.
 _LABELS = {
     "connections": ("Connections", "such as 1,10,100; on files: operations at once", _NUMBERS),
     "active": ("Of these, how many send", "such as 1,10; empty: all of them", _NUMBERS),
@@ -25,7 +25,7 @@ _LABELS = {
 #: Buttons for all boxes of a group.
 _TICK = '<p><button type="button" value="yes">All</button> <button type="button" value="">None</button></p>'
 
-#: What can be measured, in a few words.
+#: The kinds of measurement, in a few words.
 _WHAT = {
     "load": "every model under the same load: speed, latency, CPU, calls, memory",
     "load and timelines": "the same, then one request through each model",
@@ -89,7 +89,7 @@ while it runs: what else it does is measured with it, this page included.</p>
 
 
 def _models() -> str:
-    """A box for each model; those that this machine does not have say why."""
+    """A box for each model; a model that this machine does not have says why."""
     boxes = []
     for name, model in MODELS.items():
         reason = model.missing()
@@ -116,7 +116,7 @@ def _claims() -> str:
 
 
 def _kinds(field: str) -> str:
-    """What has such a field, for the page to show it with that alone."""
+    """The kinds that have a field: the page shows the field only for them."""
     return escape(json.dumps([kind for kind, fields in TAKES.items() if field in fields]))
 
 

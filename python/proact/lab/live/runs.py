@@ -1,6 +1,6 @@
-"""The run that the page watches: a child process, and what it has told so far.
+"""The run that the page watches: a child process, and its events so far.
 
-One at a time. Whoever watches is given all events from the first on, however late they come.
+Only one runs at a time. A watcher gets all events from the first one on, however late it comes.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Document
 
-#: Bytes of one line from the child: the results are one.
+#: The limit of a line from the child, in bytes: the results are one line.
 _LINE: Final = 1 << 30
 
-#: Seconds in which a run has to end, and hand over its results, that was asked to.
+#: The seconds that a run has to end and hand over its results, after it was asked to stop.
 _GRACE: Final = 10.0
 
-#: Seconds after which a watcher is sent a comment, so that one who has gone is noticed.
+#: Seconds after which a watcher is sent a comment, so that the server notices a watcher that has gone.
 _PULSE: Final = 15.0
 
 
 class BusyError(RuntimeError):
-    """A run is going on already."""
+    """A run is already under way."""
 
 
 class Run:
@@ -36,20 +36,20 @@ class Run:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.events: list[str] = []  # as server-sent events have them
+        self.events: list[str] = []  # in the format of server-sent events
         self.ended = False
 
     def add(self, event: dict[str, Any]) -> None:
-        """One more thing to tell."""
+        """Add one event."""
         self.events.append(f"id: {self.number}.{len(self.events)}\ndata: {json.dumps(event)}\n\n")
 
 
 class Runs:
-    """The run of now, or the last one. Close it, and no process is left."""
+    """The current run, or the last one. After it is closed, no process is left."""
 
     def __init__(self) -> None:
         self.current: Run | None = None
-        self.document: Document | None = None  # of the last run that has measured anything
+        self.document: Document | None = None  # of the last run that measured anything
         self._news = asyncio.Event()  # set, and replaced, with each event
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -57,18 +57,18 @@ class Runs:
 
     @property
     def going_on(self) -> bool:
-        """Whether a run is going on."""
+        """Whether a run is under way."""
         return self.current is not None and not self.current.ended
 
     async def start(self, form: dict[str, str]) -> None:
-        """Start measuring what a form asks for, which has been checked.
+        """Start to measure what a form asks for. The form has been checked.
 
-        Raises BusyError while a run goes on, OSError if there is no process to be had.
+        Raises BusyError while a run is under way, OSError if no process can be started.
         """
         if self.going_on:
             raise BusyError("a run is going on: stop it, or wait for its end")
         run = Run(1 if self.current is None else self.current.number + 1)
-        self.current, self._stopping = run, False  # from now on nobody else can start one
+        self.current, self._stopping = run, False  # from now on, no other request can start one
         command = (sys.executable, "-m", "proact.lab.live.child", str(os.getpid()))
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -77,7 +77,7 @@ class Runs:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LINE,
-                start_new_session=True,  # Ctrl-C is for us: we stop it, once
+                start_new_session=True,  # Ctrl-C reaches this process only, which stops the child once
             )
         except OSError:
             run.ended = True
@@ -86,9 +86,9 @@ class Runs:
         self._watching = asyncio.create_task(self._watch(run, self._process, form))
 
     async def stop(self) -> None:
-        """End the run of now, if there is one; return once nothing of it is left."""
+        """End the current run, if there is one; return once nothing of it is left."""
         if self._process is not None and self._process.returncode is None and not self._stopping:
-            self._process.send_signal(signal.SIGINT)  # once: a second would disturb its cleaning up
+            self._process.send_signal(signal.SIGINT)  # once: a second one would disturb its cleaning up
         self._stopping = True
         if self._watching is not None:
             try:
@@ -96,11 +96,11 @@ class Runs:
                     await asyncio.shield(self._watching)
             except TimeoutError:
                 if self._process is not None and self._process.returncode is None:
-                    self._process.kill()  # its own children end with it
+                    self._process.kill()  # its children end with it
                 await self._watching
 
     async def events(self, after: str | None) -> AsyncGenerator[str, None]:
-        """What there is to tell, of this run and of those to come; from the event after the id ``after``."""
+        """The events of this run and of later runs, beginning after the event with the id ``after``."""
         run, told = self.current, 0
         if run is not None and after is not None:
             number, _, last = after.partition(".")
@@ -125,7 +125,7 @@ class Runs:
         self._news = asyncio.Event()
 
     async def _watch(self, run: Run, process: asyncio.subprocess.Process, form: dict[str, str]) -> None:
-        """Pass on what the child says, to its end."""
+        """Pass on what the child says until it ends."""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -141,7 +141,7 @@ class Runs:
                     self.document = document = cast("Document", event["document"])
                 else:
                     self._tell(run, event)
-        except ValueError as error:  # something else has written there
+        except ValueError as error:  # something other than the child's reports was written to stdout
             process.kill()
             broken = f"the measuring process does not speak JSON: {error}"
         code = await process.wait()

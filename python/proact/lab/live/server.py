@@ -1,8 +1,9 @@
-"""What the page asks for, and who may ask. Served on proact's own loop.
+"""The routes of the page, and the check of who may use them. Served on proact's own loop.
 
-Only this machine reaches it unless told otherwise. A page of another site must not command it through the
-visitor's browser: the Host header has to be this machine's (or a name that somebody else controls could be
-pointed here), and what changes anything needs the token that only our own page is given.
+Only this machine can reach it, unless ``--host`` says otherwise. A page of another site must not command it
+through the visitor's browser. So the Host header has to name this machine (otherwise, a name that somebody
+else controls could be pointed here), and a request that changes anything needs the token that only our own
+page gets.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Document
 
-#: The page's own: no script but ours, nothing fetched but from here. The report brings its own policy.
+#: The policy of the page: only our scripts, and nothing is fetched from elsewhere. The report brings its own
+#: policy.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -50,7 +52,7 @@ class Server:
         self._report: tuple[object, bytes] = (None, b"")
 
     async def serve(self, port: int, ready: Callable[[str], None]) -> None:
-        """Serve until cancelled; ``ready`` is told the page's address. Raises OSError if it cannot listen."""
+        """Serve until cancelled; call ``ready`` with the address. Raises OSError if it cannot listen."""
         connections: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,7 +105,7 @@ class Server:
             return text(HTTPStatus.BAD_REQUEST, str(error))
 
     def _admit(self, request: Request) -> None:
-        """Raise RefusedError unless our own page may be asking."""
+        """Raise RefusedError if the request cannot come from our own page."""
         host = request.headers.get("host", "")
         if not self._is_ours(host):
             raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, f"the host {host!r} is not served here")
@@ -119,12 +121,12 @@ class Server:
             )
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names this machine: localhost, what was asked for, or any address."""
+        """Whether a Host header names this machine: localhost, the given host, or any address."""
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         name = name.strip("[]").lower()
         if name in ("localhost", "127.0.0.1", "::1", self._host.lower()):
             return True
-        try:  # told to listen on every address: nobody else's name is an address
+        try:  # it listens on every address; an address is not a name that somebody else could point here
             return ipaddress.ip_address(self._host).is_unspecified and bool(ipaddress.ip_address(name))
         except ValueError:
             return False

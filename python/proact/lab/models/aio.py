@@ -1,10 +1,10 @@
-"""Asynchronous I/O (Stevens, fig. 6.5), POSIX AIO as glibc does it: a signal tells that data has been copied.
+"""Asynchronous I/O (Stevens, fig. 6.5) with glibc's POSIX AIO: a signal tells that data has been copied.
 
-The process hands over whole reads and writes and sleeps in ``sigwaitinfo``. In the kernel nothing is
-asynchronous: helper threads of glibc block in pread (which a socket refuses, ESPIPE, so then in read) and
-pwrite, one thread for each fd with a request, and the requests of one fd wait for each other: a connection
-has one at a time, and the pieces of the slow file that connections share are read one by one. AIO can't
-accept: new connections are told by signal-driven I/O. A completion whose signal finds the queue full
+The process hands over whole reads and writes and sleeps in ``sigwaitinfo``. The kernel does nothing
+asynchronously: helper threads of glibc block in pread (a socket refuses that with ESPIPE, so then in read)
+and pwrite. There is one thread for each fd with a request, and the requests of one fd wait for each other: a
+connection has one at a time, and the pieces of the slow file that connections share are read one by one. AIO
+can't accept, so signal-driven I/O reports new connections. A completion whose signal finds the queue full
 (RLIMIT_SIGPENDING) is lost with its result, so no more connections are taken than signals fit.
 """
 
@@ -40,7 +40,7 @@ class Peer:
         self.proceed()
 
     def proceed(self) -> bool:
-        """Begin the next operation: send the rest, read the file that is wanted, or receive. False: over."""
+        """Begin the next operation: send the rest, read the wanted file, or receive. False: it is over."""
         if self.rest:
             self.block.write(self.fd, self.rest, self.sent)
         elif (wanted := self.session.wanted) is not None:
@@ -71,7 +71,7 @@ class Peer:
 
 
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
-    """Wait for signals for ever: a completion, or a connection that can be accepted."""
+    """Wait for signals for ever: each is a completion, or a connection that can be accepted."""
     signals = {COMPLETED, CHANGED, OVERFLOW}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     aio = library(HELPERS)
@@ -81,7 +81,7 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
 
     def accept() -> None:
         for new in accept_waiting(listener, sessions):
-            new.connection.setblocking(True)  # else its helper thread would not wait
+            new.connection.setblocking(True)  # otherwise its helper thread would not wait
             fd = new.connection.fileno()
             peers[fd] = Peer(new.connection, new.session, Block(aio, fd))
         room = resource.getrlimit(resource.RLIMIT_SIGPENDING)[0]

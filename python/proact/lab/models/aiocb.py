@@ -1,7 +1,7 @@
-"""POSIX AIO as glibc has it, through ctypes: one operation after the other on one control block.
+"""glibc's POSIX AIO through ctypes: one operation after the other on one control block.
 
 ``struct aiocb`` is laid out as in glibc's <aio.h> on 64-bit machines. glibc reads and writes it and the
-operation's buffer from a helper thread until the operation is complete, so a ``Block`` holds on to both.
+operation's buffer from a helper thread until the operation is complete, so a ``Block`` keeps both alive.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from proact.lab.models.sigio import CHANGED
 
-#: Told of completions: next to the signal that tells of new connections.
+#: The signal of completions: the one after the signal of new connections.
 COMPLETED: Final = CHANGED + 1
 
 _SIGEV_SIGNAL: Final = 0
@@ -46,8 +46,8 @@ class _Aioinit(ctypes.Structure):
 
 
 def library(threads: int) -> Any:
-    """glibc's AIO with so many helper threads at most (by default it is 20). To be called first."""
-    found = ctypes.CDLL("librt.so.1", use_errno=True)  # in libc itself since glibc 2.34; this finds both
+    """glibc's AIO with at most so many helper threads (glibc's default is 20). Call this first."""
+    found = ctypes.CDLL("librt.so.1", use_errno=True)  # works also since glibc 2.34, which has AIO in libc
     found.aio_return.restype = ctypes.c_ssize_t
     found.aio_init(ctypes.byref(_Aioinit(threads)))
     return found
@@ -88,7 +88,7 @@ class Block:
             raise OSError(ctypes.get_errno(), "the AIO request was refused")
 
     def result(self) -> int:
-        """What the completed operation returned. Raises OSError if it failed."""
+        """The result of the completed operation. Raises OSError if it failed."""
         error = self._library.aio_error(self._pointer)
         count = int(self._library.aio_return(self._pointer))
         if error:

@@ -1,6 +1,6 @@
 """The same asyncio protocol on every event loop: asyncio's own, uvloop, rloop, and proact on each engine.
 
-What runs here per message is the loop's transport, ``data_received`` and the session; the rest is the loop,
+Per message, the loop's transport, ``data_received`` and the session run. The rest is the loop,
 which is what is compared.
 """
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
     from proact.lab.workloads.session import Extent, Session
 
-    #: Begins to read a piece of a file; its result will be how many bytes came.
+    #: Begins to read a piece of a file; its result is the number of bytes read.
     Read = Callable[[Extent], asyncio.Future[int]]
 
 
 class Peer(asyncio.Protocol):
-    """Answers what it receives; stops reading while the peer does not take what was written."""
+    """Answers the bytes that it receives; stops reading while the peer does not take the answers."""
 
     transport: asyncio.Transport
 
@@ -36,7 +36,7 @@ class Peer(asyncio.Protocol):
         self.writing = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not isinstance: uvloop's and rloop's transports are not asyncio's, but act as theirs.
+        # Not isinstance: the transports of uvloop and rloop don't inherit asyncio's, but act like them.
         self.transport = cast("asyncio.Transport", transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -44,7 +44,7 @@ class Peer(asyncio.Protocol):
         self.reply(self.session.feed(data))
 
     def reply(self, data: bytes) -> None:
-        """Send ``data``; then read what the session wants, end with it, or go on."""
+        """Send ``data``; then read the file that the session wants, end with the session, or continue."""
         if data:
             self.transport.write(data)
         if (wanted := self.session.wanted) is not None:
@@ -61,7 +61,7 @@ class Peer(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self.reply(self.session.supply(done.result()))
-        if self.reading_file is done:  # it was the last piece
+        if self.reading_file is done:  # this was the last piece
             self.reading_file = None
             if self.writing and not self.transport.is_closing():
                 self.transport.resume_reading()
@@ -82,7 +82,7 @@ def read_in_thread(wanted: Extent) -> asyncio.Future[int]:
 
 
 def read_on_loop(wanted: Extent) -> asyncio.Future[int]:
-    """proact's loop reads it itself: an operation of the ring, or of a native thread where there is none."""
+    """proact's loop reads the file itself: by the ring or, on other engines, by a native thread."""
     loop = cast("EventLoop", asyncio.get_running_loop())
     reading = loop._read_at(wanted.fd, wanted.buffer, wanted.offset)
     return cast("asyncio.Future[int]", loop.create_task(reading))

@@ -1,4 +1,4 @@
-"""What the readiness servers share: accepting, and one attempt at one connection.
+"""The part that the readiness servers share: accepting, and one attempt at one connection.
 
 ``nonblocking``, ``select``, ``poll``, ``epoll``, ``libevent`` and ``sigio`` move the data with these same
 non-blocking calls. They differ only in how they learn which connection to try next, and that is what a
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Peer:
-    """One connection: its socket, its session, and what it could not send yet."""
+    """One connection: its socket, its session, and the bytes that it could not send yet."""
 
     __slots__ = ("blocked", "connection", "rest", "session")
 
@@ -33,7 +33,7 @@ class Peer:
     def attempt(self) -> bool:
         """Send the rest, or if there is none receive a chunk and send its answer; neither call waits.
 
-        Returns False when the connection has ended. Else ``rest`` is what is still to be sent.
+        Returns False when the connection has ended. Otherwise ``rest`` holds the bytes still to be sent.
         """
         try:
             if not self.rest:
@@ -46,12 +46,12 @@ class Peer:
         except BlockingIOError:
             self.blocked = True
             return True
-        except OSError:  # a reset, a timeout: the end of this connection only
+        except OSError:  # a reset or a timeout ends this connection only
             return False
         return bool(self.rest) or not self.session.over
 
     def exhaust(self) -> bool:
-        """Attempts until one would wait, for those who are told of changes only. False as of ``attempt``."""
+        """Attempt until one would wait, for models that learn only of changes. Returns as ``attempt``."""
         self.blocked = False
         while not self.blocked:
             if not self.attempt():

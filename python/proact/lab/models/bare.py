@@ -18,6 +18,6 @@ if TYPE_CHECKING:
 
 def serve(listener: socket.socket, sessions: Sessions, model: str) -> NoReturn:
     """Hand the listening socket to the Rust server called ``model`` until the process is killed."""
-    workload = "echo" if isinstance(sessions(), Echo) else "web"  # a server in Rust has sessions of its own
-    _core.bare_server(model, listener.detach(), workload)  # it closes the fd when it ends
+    workload = "echo" if isinstance(sessions(), Echo) else "web"  # a server in Rust has its own sessions
+    _core.bare_server(model, listener.detach(), workload)  # the server closes the fd when it ends
     raise RuntimeError(f"the bare {model} server stopped by itself")

@@ -1,7 +1,8 @@
 """Blocking I/O (Stevens, fig. 6.1), one connection after the other.
 
-The process sleeps in ``recv`` until its one peer says something; whoever else connects waits in the backlog
-until that peer has gone. One system call to read and one to write per message, and no concurrency at all.
+The process sleeps in ``recv`` until its one peer sends something; other peers that connect wait in the
+backlog until that peer has gone. One system call to read and one to write per message, and no concurrency at
+all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def accept(listener: socket.socket) -> socket.socket | None:
 
 
 def converse(connection: socket.socket, session: Session) -> None:
-    """Answer what one peer sends, until it closes or resets, or the session is over."""
+    """Answer one peer until it closes or resets, or until the session is over."""
     with connection:
         try:
             while not session.over and (data := connection.recv(CHUNK)):

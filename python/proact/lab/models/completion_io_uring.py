@@ -1,9 +1,10 @@
 """Asynchronous I/O (Stevens, fig. 6.5) with io_uring: operations go in, completions come out.
 
-Nothing is ever asked whether it is ready. Each connection has one operation in flight, which the kernel
-carries out whole: it receives into the connection's buffer, sends, or reads a file, and says when that is
-*done*. Whom to tell goes with the operation and comes back with its completion (a proactor). A buffer is
-bound while its operation waits, so an idle connection holds one too: the price of completion.
+The server never asks whether a socket is ready. Each connection has one operation in flight, which the kernel
+carries out whole: it receives into the connection's buffer, sends, or reads a file, and says when the
+operation is *done*. The operation carries the object to call, and the completion brings it back (a proactor).
+A buffer is bound while its operation waits, so an idle connection holds one too: that is the price of
+completion.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ACCEPTS = 16
 
 
 class Peer:
-    """One connection: what it does next follows from what has completed."""
+    """One connection: its next operation follows from the one that has completed."""
 
     __slots__ = ("buffer", "connection", "fd", "rest", "ring", "session")
 
@@ -38,7 +39,7 @@ class Peer:
         self.rest = memoryview(b"")
 
     def go_on(self) -> None:
-        """Everything is sent: read what the session wants, end with it, or receive."""
+        """Everything is sent: read the file that the session wants, end with the session, or receive."""
         if (wanted := self.session.wanted) is not None:
             self.ring.read(wanted.fd, wanted.buffer, wanted.offset, data=self.file_read)
         elif self.session.over:
@@ -54,18 +55,18 @@ class Peer:
             self.connection.close()
 
     def file_read(self, count: int) -> None:
-        """The kernel has read the piece that was wanted."""
+        """The kernel has read the wanted piece."""
         if count < 0:
             raise OSError(-count, os.strerror(-count))
         self.reply(self.session.supply(count))
 
     def reply(self, data: bytes) -> None:
-        """Send ``data``, then go on."""
+        """Send ``data``, then continue."""
         self.rest = memoryview(data)
         self.sent(0)
 
     def sent(self, count: int) -> None:
-        """So much of the rest has left, perhaps not all of it."""
+        """``count`` bytes of the rest have left, perhaps not all."""
         if count < 0:
             self.connection.close()
             return
@@ -77,7 +78,7 @@ class Peer:
 
 
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
-    """Submit, wait and tell whom each completion is for, for ever: one system call a round."""
+    """For ever: submit, wait, and pass each completion to its connection. One system call per round."""
     ring = proact.Ring(entries=1024)
 
     def accepted(fd: int) -> None:
@@ -86,7 +87,7 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
             connection = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             Peer(ring, connection, sessions()).go_on()
-        elif fd != -errno.ECONNABORTED:  # then the peer gave up while it waited in the backlog
+        elif fd != -errno.ECONNABORTED:  # this error: the peer gave up while it waited in the backlog
             raise OSError(-fd, os.strerror(-fd))
 
     for _ in range(ACCEPTS):

@@ -1,8 +1,8 @@
-"""Files with POSIX AIO (Stevens, fig. 6.5): told by a signal when an operation is complete.
+"""Files with POSIX AIO (Stevens, fig. 6.5): a signal tells when an operation is complete.
 
-``aio_read``, ``aio_write`` and ``aio_fsync`` return at once; in glibc a helper thread blocks for them, one
-for each fd: requests of one fd wait for each other, so a file that is open once is read by one at a time.
-There is no AIO for open and close, which are made on the spot.
+``aio_read``, ``aio_write`` and ``aio_fsync`` return at once. In glibc a helper thread blocks for them, one
+for each fd. Requests of one fd wait for each other, so a file that is open once is read by one thread at a
+time. AIO has no open and close, so these are made on the spot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def begin(block: Block, call: Call, follower: Follower) -> bool:
-    """Hand a call over. False if AIO has none like it."""
+    """Hand a call over. False if AIO has no such call."""
     match call:
         case Read():
             block.read(call.fd, call.buffer, call.offset)

@@ -1,4 +1,4 @@
-"""Files on an event loop that has none of its own, as asyncio's has not: ``run_in_executor``.
+"""Files on an event loop without operations for files, such as asyncio's: ``run_in_executor``.
 
 For each operation a thread is woken up, sleeps in blocking calls (Stevens, fig. 6.1), and wakes up the loop.
 """

@@ -1,4 +1,4 @@
-"""Files on proact's loop, which has operations for them: ``_read_at``, ``_write_at``, ``_fsync``.
+"""Files on proact's loop, which has operations for files: ``_read_at``, ``_write_at``, ``_fsync``.
 
 On io_uring each is an operation of the loop's ring. The readiness engines hand it to proact's pool of
 threads, which are native: they block without the interpreter (Stevens, fig. 6.1), and one wake-up of the loop
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proact.lab.files.calls import Lane
     from proact.lab.files.work import Work
 
-#: The kinds of operation that are used, as the loop's report has them.
+#: The kinds of operation that are used, named as in ``loop.stats()``.
 KINDS: Final = ("read", "write", "fsync")
 
 
@@ -57,7 +57,7 @@ def run(work: Work, engine: str) -> None:
 
 
 def carried_out(info: dict[str, Any]) -> str:
-    """By whom, from what the loop says of itself."""
+    """Which part carried out the operations, according to the loop's own report."""
     if not info["opcodes"]:
         return f"proact's pool of threads beside {info['chosen']}"
     other_ways = [line for line in info["fallbacks"] if line.partition(" ")[0] in KINDS]

@@ -1,9 +1,9 @@
-"""Files for the models that wait for readiness, and for blocking I/O: they block (Stevens, fig. 6.1).
+"""Files for the models that wait for readiness, and for blocking I/O: these models block (Stevens, fig. 6.1).
 
 A regular file is never "not ready", whether its data is in memory or not: select and poll report it ready,
 epoll and libevent refuse it, O_NONBLOCK changes nothing, O_ASYNC brings no signal. So however many operations
 are wanted at once, the one thread sleeps in each of them until its data is there, and does one after the
-other. What a model is told about a file is tried each time, on one that has just left the page cache.
+other. Each run asks the kernel anew about a file, one that has just left the page cache.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def run(work: Work, model: str) -> None:
 
 
 def tried(model: str, path: str) -> str:
-    """What comes of it when ``model`` is asked to tell of a file."""
+    """The outcome of asking for the readiness of a file, in the way of ``model``."""
     if model == "blocking":
-        return ""  # it asks nobody
+        return ""  # this model does not ask
     with Path(path).open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         state = "in memory" if in_memory(file.fileno()) else "not in memory"

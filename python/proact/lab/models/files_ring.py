@@ -1,9 +1,9 @@
 """Files with io_uring (Stevens, fig. 6.5): operations go in, completions come out, as on connections.
 
-A read, a write or an fsync is one operation, with its offset, whether its data is in memory or not. What the
-kernel can't do without blocking, such as an fsync, it hands to threads of its own (``iou-wrk``), at most four
-for each core (io_uring_register_iowq_max_workers(3)). Files are opened and closed on the spot, in plain
-calls: ``proact.Ring`` has no operation for that.
+A read, a write or an fsync is one operation, with its offset, whether its data is in memory or not. If the
+kernel can't do an operation without blocking, such as an fsync, it hands it to threads of its own
+(``iou-wrk``), at most four for each core (io_uring_register_iowq_max_workers(3)). Files are opened and closed
+on the spot, in plain calls: ``proact.Ring`` has no operation for that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """I/O multiplexing (Stevens, fig. 6.3) with libevent, the C library, called through ctypes.
 
-The process sleeps in ``event_base_dispatch`` only, which waits for all connections (with ``epoll`` on Linux)
-and calls back for each that is ready. Each callback enters Python anew, which is part of this model's price.
+The process sleeps only in ``event_base_dispatch``, which waits for all connections (with ``epoll`` on Linux)
+and calls back for each ready connection. Each callback enters Python anew: that is part of this model's
+price.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CALLBACK: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_short, ctypes.c_
 
 
 def library() -> Any:
-    """libevent, with the types of what is used of it."""
+    """libevent, with the types of the functions that are used."""
     found = ctypes.CDLL(LIBRARY[0])
     found.event_base_new.restype = found.event_new.restype = ctypes.c_void_p
     found.event_new.argtypes = (
@@ -47,12 +48,12 @@ def library() -> Any:
 
 
 def callback(ready: Callable[[int], None]) -> Any:
-    """``ready(fd)`` as a C function, to be kept as long as it may be called."""
+    """``ready(fd)`` as a C function; keep it as long as it may be called."""
 
     def called(fd: int, _what: int, _argument: object) -> None:
         try:
             ready(fd)
-        except BaseException:  # ctypes would report it and go on
+        except BaseException:  # ctypes would report it and continue
             traceback.print_exc()
             os._exit(1)
 
@@ -79,10 +80,10 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
         peer, reading, writing = peers[fd]
         waited = bool(peer.rest)
         if not peer.attempt():
-            event.event_free(reading)  # which removes it first
+            event.event_free(reading)  # this also removes the event
             event.event_free(writing)
             peers.pop(fd)[0].connection.close()
-        elif bool(peer.rest) != waited:  # change what is watched only when it changes
+        elif bool(peer.rest) != waited:  # change the watched events only if they differ
             event.event_del(writing if waited else reading)
             event.event_add(reading if waited else writing, None)
 

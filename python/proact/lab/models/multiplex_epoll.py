@@ -35,5 +35,5 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
             if not peer.attempt():
                 epoll.unregister(fd)
                 peers.pop(fd).connection.close()
-            elif bool(peer.rest) != waited:  # change what is watched only when it changes
+            elif bool(peer.rest) != waited:  # change the watched events only if they differ
                 epoll.modify(fd, select.EPOLLOUT if peer.rest else select.EPOLLIN)

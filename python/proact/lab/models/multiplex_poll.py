@@ -1,7 +1,7 @@
 """I/O multiplexing (Stevens, fig. 6.3) with ``poll``.
 
-Like ``select`` without its limit of 1024: still the whole set is handed over and searched at each call, so
-the cost grows with the connections watched.
+Like ``select`` without its limit of 1024: each call still hands over and searches the whole set, so
+the cost grows with the watched connections.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
             if not peer.attempt():
                 poll.unregister(fd)
                 peers.pop(fd).connection.close()
-            elif bool(peer.rest) != waited:  # change what is watched only when it changes
+            elif bool(peer.rest) != waited:  # change the watched events only if they differ
                 poll.modify(fd, select.POLLOUT if peer.rest else select.POLLIN)

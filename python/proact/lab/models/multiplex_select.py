@@ -1,8 +1,8 @@
 """I/O multiplexing (Stevens, fig. 6.3) with ``select``.
 
-One call waits for all connections, then one call for each that is ready. The whole set is handed over and
-searched each time, so its cost grows with the connections watched, and an fd of FD_SETSIZE (1024) or more
-does not fit: ``select`` then raises ValueError.
+One call waits for all connections, then one call follows for each ready connection. The whole set is handed
+over and searched each time, so its cost grows with the connections watched, and an fd of FD_SETSIZE (1024) or
+more does not fit: ``select`` then raises ValueError.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
                 reading.discard(connection)
                 writing.discard(connection)
                 peers.pop(connection).connection.close()
-            elif bool(peer.rest) != (connection in writing):  # change what is watched only when it changes
+            elif bool(peer.rest) != (connection in writing):  # change the watched set only if it differs
                 reading ^= {connection}
                 writing ^= {connection}

@@ -1,7 +1,7 @@
 """Signal-driven I/O (Stevens, fig. 6.4): the kernel signals that a socket has changed.
 
-The process sleeps in ``sigwaitinfo`` (the signals are blocked, so no handler runs), and the call that copies
-is its own, as with multiplexing. There is a signal for each change, not for each state (edge-triggered), so
+The process sleeps in ``sigwaitinfo`` (the signals are blocked, so no handler runs), and makes the copying
+call itself, as with multiplexing. There is a signal for each change, not for each state (edge-triggered), so
 a socket is tried until it would block. A real-time signal says which fd it is about and queues, as far as
 RLIMIT_SIGPENDING allows; past that the kernel sends a plain SIGIO instead, and every connection is tried.
 """
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
     from proact.lab.workloads import Sessions
 
-#: Not the first one, which debuggers and C libraries like to use. SIGIO has a lower number: it comes first.
+#: Not the first real-time signal, which debuggers and C libraries like to use. SIGIO has a lower number, so
+#: it is delivered first.
 CHANGED: Final = signal.SIGRTMIN + 1
 OVERFLOW: Final = signal.SIGIO
 
 
 def arm(fd: int) -> None:
-    """Have the kernel send this process ``CHANGED`` when ``fd`` changes; what it holds is not told."""
+    """Have the kernel send ``CHANGED`` when ``fd`` changes; it does not report what is there already."""
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETSIG, CHANGED)
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def number(info: signal.struct_siginfo) -> int:
-    """What a queued signal carries: ``si_fd`` of this one, ``si_value`` of those that a program sends.
+    """The number that a queued signal carries: ``si_fd`` here, ``si_value`` for a signal sent by a program.
 
     Python shows neither, but where a long has 64 bits both lie where ``si_status`` does in Linux' siginfo_t.
     """
@@ -50,7 +51,7 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
 
     def attempt(fd: int) -> None:
         peer = peers.get(fd)
-        if peer is not None and not peer.exhaust():  # None: it has been closed since
+        if peer is not None and not peer.exhaust():  # None: it has been closed meanwhile
             peers.pop(fd).connection.close()
 
     def accept() -> None:
@@ -58,7 +59,7 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
             fd = peer.connection.fileno()
             peers[fd] = peer
             arm(fd)
-            attempt(fd)  # what came before it was armed
+            attempt(fd)  # for data that came before the signal was armed
 
     accept()
     while True:

@@ -1,7 +1,7 @@
 """Blocking I/O (Stevens, fig. 6.1), a thread for each connection.
 
 Each thread sleeps in ``recv`` until data arrives, and in ``sendall`` until the peer has room. One system call
-to read and one to write per message; the price is a thread, its stack and the switching.
+to read and one to write per message; the price is a thread, its stack and the switches.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A run as one HTML file that needs no network.
 
-- ``page.py``       the page: its parts in their order, and the data in it
+- ``page.py``       the page: its parts in order, and the data in it
 - ``tables.py``     the parts that are text and numbers
 - ``figures.py``    the charts of what was measured, as plotly's JSON
 - ``timelines.py``  the charts of single requests, and how the models compare in them

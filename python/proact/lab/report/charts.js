@@ -3,10 +3,10 @@
 
 const charts = (() => {
   const LEGEND_ROW = 20; // px
-  const LEGEND_LINE = 46; // px, what stands before a name
-  const LEGEND_GAP = 10; // px of that, between two names: the last one needs none
-  const LETTER = 5.8; // px, of the small print in a chart
-  const COLOURS = ["#0a78b8", "#d08700", "#00966d", "#c8649c", "#3a9ad8", "#d55e00", "#85827c"]; // as looks.py has them
+  const LEGEND_LINE = 46; // px, the line and gap before a name
+  const LEGEND_GAP = 10; // px, the part of it between two names; the last name needs none
+  const LETTER = 5.8; // px, the width of a letter of the small print in a chart
+  const COLOURS = ["#0a78b8", "#d08700", "#00966d", "#c8649c", "#3a9ad8", "#d55e00", "#85827c"]; // the colours of looks.py
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(); // element -> figure
 
@@ -36,12 +36,12 @@ const charts = (() => {
     return matchMedia("(pointer: coarse)").matches;
   }
 
-  // Room for the longest word: plotly's own way of finding out needs the chart to be drawn first.
+  // Room for the longest word: plotly could find it out only after drawing the chart.
   function longest(words) {
     return Math.ceil(LETTER * Math.max(0, ...words.map((word) => word.length)));
   }
 
-  // A legend lies under the chart in as many rows as its width asks for; the chart itself keeps its height.
+  // The legend lies under the chart, in as many rows as it needs; the chart itself keeps its height.
   function legend(figure, width) {
     if (figure.layout.showlegend === false) return { rows: 0, name: 0 };
     const name = longest(figure.data.map((trace) => trace.name));

@@ -1,7 +1,7 @@
-"""The charts of what was measured: each a title, how to read it, and what plotly draws, as JSON has it.
+"""The charts of the measurements: each has a title, a line on how to read it, and plotly's JSON.
 
-Colours of text and grid are the page's, which knows whether it is dark. Nothing is computed here that
-``summary.py`` does not have; a chart without data does not exist.
+The page sets the colours of text and grid, because it knows whether it is dark. All numbers come from
+``summary.py``; a chart without data is left out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from proact.lab.summary import Block, Load, Row, Spread
 
 _ROW: Final = 24  # px, one model in a chart of bars
-_AXES: Final = 64  # px, the axis below them and its title
+_AXES: Final = 64  # px, the axis below the bars and its title
 _CURVES: Final = 340  # px, a chart of curves, without its legend
 
-#: In a chart of split time, how many times the work of the busiest model is shown before waiting is cut off.
+#: In a chart of split time, waiting is cut off at so many times the work of the busiest model.
 _WAITING_SHOWN: Final = 3.0
 
 
@@ -38,7 +38,7 @@ class Figure:
     height: int
 
     def as_json(self) -> dict[str, Any]:
-        """What the page hands to plotly."""
+        """The figure that the page hands to plotly."""
         return {"data": self.data, "layout": self.layout, "height": self.height}
 
 
@@ -104,7 +104,7 @@ def _bars(
 
 
 def _names(rows: Sequence[Row]) -> dict[str, Any]:
-    """The axis on which the models stand, the first on top."""
+    """The axis with the models, the first on top."""
     return {
         "title": {"text": "model"},
         "type": "category",
@@ -147,7 +147,7 @@ def split_bars(rows: Sequence[Row]) -> Figure:
         }
         for part in PARTS
     ]
-    # A bar with a base of its own is not stacked: these threads run beside the others.
+    # plotly does not stack a bar that has a base: these threads run beside the others.
     data[-1] |= {"base": [0.0] * len(names), "width": 0.2, "offset": 0.18}
     busy = [
         sum(micros[part][at] for part in PARTS if part not in ("waiting", "others"))
@@ -207,7 +207,7 @@ def _log(title: str, values: Iterable[float], *, narrow: bool = False) -> dict[s
 
 
 def scaling(blocks: Sequence[Block], looks: dict[str, Look]) -> list[Figure]:
-    """For each quantity of which a run had several values while the rest stayed the same: curves over it."""
+    """Curves over each quantity of which the run had several values while the rest stayed the same."""
     found = []
     for quantity, axis in _QUANTITIES.items():
         groups: dict[Load, list[Block]] = {}
@@ -237,8 +237,8 @@ _CPU: Final = ("CPU time per message", "µs of CPU per message (log)", "Lower is
 
 
 def _rest(load: Load, quantity: str) -> Load:
-    """A load without one quantity, so that those are equal that differ in it alone."""
-    if quantity == "connections":  # all that send become as many more, a fixed number stays
+    """A load without one quantity: loads that differ only in it become equal."""
+    if quantity == "connections":  # "all of them send" stays so; a fixed number stays fixed
         return replace(load, connections=0, active=0 if load.active == load.connections else load.active)
     return replace(load, size=0) if quantity == "size" else replace(load, rate=0.0)
 
@@ -292,7 +292,7 @@ def _scaling_curves(
 
 
 def _kept(rest: Load, quantity: str) -> str:
-    """What stayed the same, in a few words."""
+    """The quantities that stayed the same, in a few words."""
     words = [rest.workload]
     if quantity != "connections":
         words.append(f"{rest.connections:,} connection{'s' if rest.connections > 1 else ''}")

@@ -1,7 +1,7 @@
-"""How things look in every chart: a model is the same in all of them, and colour is never all that tells.
+"""How things look in the charts: a model looks the same in all of them, and nothing is told by colour alone.
 
-The colours are Okabe and Ito's (told apart by colour-blind people), moved so that each stands out from white
-and from near black alike.
+The colours are Okabe and Ito's (which colour-blind people can tell apart), adjusted so that each stands out
+from white and from near black alike.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from proact.lab.registry import MODELS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: As many as are told apart with certainty. Seven and eleven have no common divisor: 77 models differ.
+#: As many as people can surely tell apart. Seven and eleven have no common divisor, so 77 models differ.
 _COLOURS: Final = ("#0a78b8", "#d08700", "#00966d", "#c8649c", "#3a9ad8", "#d55e00", "#85827c")
 _MARKERS: Final = (
     "circle",
@@ -30,10 +30,10 @@ _MARKERS: Final = (
     "bowtie",
 )
 
-#: Of its family: what runs per message. proact's lines are wider.
+#: The line of a model's family, which is what runs per message. proact's lines are wider.
 _DASHES: Final = {"plain": "solid", "library": "dash", "proact": "solid", "ceiling": "dot"}
 
-#: Parts of a thread's time: what each is called, its colour, and the pattern in it.
+#: The parts of a thread's time: name, colour, and pattern of each.
 PARTS: Final = {
     "copying": ("copying", "#0a78b8", ""),
     "asking": ("asking", "#d08700", "/"),
@@ -56,12 +56,12 @@ class Look:
     pattern: str
 
     def line(self) -> dict[str, Any]:
-        """Of a curve."""
+        """The look of a curve."""
         return {"color": self.colour, "dash": self.dash, "width": self.width}
 
 
 def looks(models: dict[str, dict[str, str]]) -> dict[str, Look]:
-    """The look of each of a run's models. It depends on no others, so that two reports agree."""
+    """The look of each model of a run. It does not depend on the other models, so two reports agree."""
     return {
         name: _look(place, models[name]["family"])
         for place, name in enumerate(_order(models))

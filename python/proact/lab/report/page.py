@@ -1,4 +1,4 @@
-"""The page: its parts in their order, with style, scripts and data in one file that fetches nothing."""
+"""The page: its parts in order, with style, scripts and data in one file that fetches nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Document
 
-#: The browser's word for it that nothing is fetched, whatever the scripts would like.
+#: With this policy, the browser makes sure that no script fetches anything.
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
@@ -30,7 +30,7 @@ _POLICY: Final = (
 
 @dataclass(slots=True)
 class _Parts:
-    """What the page has so far: its sections, and the charts in them by number."""
+    """The page so far: its sections, and the charts in them by number."""
 
     sections: list[str] = field(default_factory=list)
     headings: list[tuple[str, str]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class _Parts:
         self.sections.append(f'<section id="{anchor}"><h2>{escape(title)}</h2>{"".join(content)}</section>')
 
     def draw(self, figures: Sequence[Figure]) -> str:
-        """Charts side by side where there is room."""
+        """Charts side by side if there is room."""
         drawn = []
         for figure in figures:
             drawn.append(

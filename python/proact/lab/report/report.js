@@ -1,4 +1,4 @@
-// Owns: what the report does in the browser: its charts are drawn once they come near, its data can be downloaded.
+// Owns: the behaviour of the report in the browser: it draws a chart when the reader scrolls near it, and offers the data for download.
 "use strict";
 
 (() => {

@@ -1,4 +1,4 @@
-"""The parts of the page that are text and numbers. What comes from a file or a machine is escaped."""
+"""The parts of the page that are text and numbers. Text from a file or a machine is escaped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS: Final = {"supported": "✓", "contradicted": "✗", "depends": "≈", "n
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: Container[int] = ()) -> str:
-    """A table that scrolls in a box of its own; ``numbers`` are the columns, from 0, that are no text."""
+    """A table that scrolls in its own box; ``numbers`` are the columns, from 0, that hold numbers."""
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = "".join(
         "<tr>"
@@ -35,7 +35,7 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: Co
 
 
 def machine(document: Document) -> str:
-    """What was measured where, in a few lines under the title."""
+    """What was measured and where, in a few lines under the title."""
     facts, settings = document["environment"], document["settings"]
     lines = [
         f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
@@ -52,13 +52,13 @@ def machine(document: Document) -> str:
 
 
 def stopped(document: Document) -> str:
-    """A word of warning on a run that did not come to its end."""
+    """A warning about a run that was stopped early."""
     how_far = document.get("stopped")
     return f'<p class="warning">Stopped early: {escape(how_far)}.</p>' if how_far else ""
 
 
 def when_each_wins(blocks: Sequence[Block]) -> str:
-    """Who was best under each load, as ``summary.py`` finds it."""
+    """The best models under each load, found by ``summary.py``."""
     rows = [
         (
             describe(winner.load),
@@ -78,7 +78,7 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
 
 
 def block_text(block: Block) -> str:
-    """What one load's data says, and what to mind about it."""
+    """The conclusions from one load's data, and the warnings about it."""
     lines = [escape(line) for line in verdict(block)]
     warnings = [
         f"{row.model}: {len(row.failures)} repeats failed: {row.failures[0]}"
@@ -137,7 +137,7 @@ def _interval(spread: Spread | None) -> str:
 
 
 def claims(found: Sequence[Claim]) -> str:
-    """Each claim with its verdict as a word, a mark and a colour; what it rests on is folded."""
+    """Each claim with its verdict as a word, a mark and a colour; its evidence is folded."""
     cards = "".join(
         f'<article class="claim {claim["verdict"].replace(" ", "-")}">'
         f'<p class="verdict">{_MARKS[claim["verdict"]]} {escape(claim["verdict"])}</p>'

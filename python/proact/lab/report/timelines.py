@@ -1,6 +1,6 @@
 """The charts of single requests: Stevens' five figures on an axis of real time, and those that compare them.
 
-What the calls add up to is ``phases.py``'s. A call is drawn as what its thread did in it: asleep, ready to
+``phases.py`` adds up the calls. A call is drawn as what its thread did in it: asleep, ready to
 run, on a CPU. Their lengths are measured; their order within the call is not.
 """
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _LANE: Final = 34  # px
 _AXES: Final = 72
 
-#: How much of what came before the request is shown, as a part of what follows it.
+#: The time before the request that is shown, as a share of the time after it.
 _BEFORE: Final = 0.25
 
-#: What is so many times as much as the median is not shown whole.
+#: A value of more than so many times the median is cut off.
 _FAR: Final = 3.0
 
-#: What a request is spent on, each with its part's colour and what it is called here.
+#: The parts of a request's time, each with the part whose colour it has and its name here.
 _SPENT: Final = {
     "waiting": ("waiting", "waiting"),
     "run_queue": ("run_queue", "run queue"),
@@ -46,7 +46,7 @@ HOW: Final = (
     "for those that took far longer."
 )
 
-#: One bar: lane, from, to (µs), and what is said of it.
+#: One bar: lane, from, to (µs), and its text.
 _Bar = tuple[str, float, float, str]
 
 
@@ -61,9 +61,9 @@ def of_requests(timelines: Sequence[Timeline]) -> list[Figure]:
 
 
 def states(event: Event, answered: float) -> Iterator[tuple[str, float, float]]:
-    """What a thread did in a call: the part, from, to (µs)."""
+    """The parts of a call: what the thread did, from, to (µs)."""
     at = event["start"]
-    if outlasts(event, answered):  # the wait for the next request: its work is that one's
+    if outlasts(event, answered):  # the wait for the next request, to which its work counts
         yield "waiting", at, event["end"]
         return
     work = "copying" if copies(event) else "asking"
@@ -81,7 +81,7 @@ def _request(timeline: Timeline, end: float) -> Figure:
     bars: dict[str, list[_Bar]] = {}
     for thread in threads:
         lanes = _lanes(thread, len(threads))
-        since: float | None = None  # before its first call and after its last nothing is known of a thread
+        since: float | None = None  # before its first and after its last call, nothing is known of a thread
         for event in (each for each in events if each["thread"] == thread):
             if since is not None and since < event["start"]:
                 text = f"in the program, {event['start'] - since:,.1f} µs"
@@ -120,13 +120,13 @@ def _lanes(thread: int, threads: int) -> tuple[str, str]:
 
 
 def _call(event: Event) -> str:
-    """A call as strace has it."""
+    """A call in the notation of strace."""
     returned = errno.errorcode.get(event["errno"], "error") if "errno" in event else f"{event['result']:,}"
     return f"{event['call']}({event['fd'] if event['fd'] >= 0 else ''}) = {returned}"
 
 
 def _within(bars: Sequence[_Bar], first: float, last: float) -> list[_Bar]:
-    """The bars as far as they are in the picture."""
+    """The bars, cut to the picture."""
     cut = [(lane, max(start, first), min(stop, last), text) for lane, start, stop, text in bars]
     return [each for each in cut if each[1] < each[2]]
 
@@ -152,14 +152,14 @@ def _mark(at: float) -> dict[str, Any]:
 
 
 def _word(text: str, at: float, last: float) -> dict[str, Any]:
-    """A word over a mark, or left of it where it would not fit."""
+    """A word over a mark, or left of it if there is no room."""
     across = "right" if at > 0.85 * last else "center"
     place = {"x": at, "xanchor": across, "yref": "paper", "y": 1, "yanchor": "bottom"}
     return {"text": text, "showarrow": False} | place
 
 
 def comparison(timelines: Sequence[Timeline]) -> list[Figure]:
-    """Stevens' sixth figure: what a request's time goes to in each model; then the same without the wait."""
+    """Stevens' sixth figure: how each model spends a request's time; then the same chart without the wait."""
     several = len({(each["workload"], each["size"]) for each in timelines}) > 1
     names = [
         f"{each['model']}, {each['workload']} {amount(each['size'])}" if several else each["model"]

@@ -1,10 +1,11 @@
-"""What the models serve: each workload is one conversation, the same bytes through every model.
+"""The workloads that the models serve: each is one conversation, the same bytes through every model.
 
-A workload has two ends. The server's is a ``Session`` for each connection: it is handed what arrived and says
-what to send, and never touches a socket (sans-I/O), so that a model is nothing but its way of waiting and
-moving bytes. The load's end is an ``Exchange``: what a client sends and the bytes that must come back.
+A workload has two ends. The server's end is a ``Session`` for each connection: it gets the bytes that arrived
+and says what to send, and never touches a socket (sans-I/O). So a model is nothing but its way of waiting and
+moving bytes. The load's end is an ``Exchange``: the bytes that a client sends and the bytes that must come
+back.
 
-To add a workload: its session in a file here, one entry in ``WORKLOADS``.
+To add a workload, write its session in a file here and add one entry to ``WORKLOADS``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Sessions = Callable[[], Session]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and its only right response."""
+    """One request and its only correct response."""
 
     request: bytes
     response: bytes
@@ -32,7 +33,7 @@ class Exchange:
 class Workload:
     """A kind of work: ``module`` of ``proact.lab.workloads`` has ``sessions()`` and ``exchange(size)``.
 
-    One in which some ask for more than others also has ``slow()``.
+    A workload in which some connections ask for more than others also has ``slow()``.
     """
 
     name: str
@@ -41,15 +42,15 @@ class Workload:
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
 
     def sessions(self) -> Sessions:
-        """What the server process calls once: it may open files. Returns the factory of sessions."""
+        """Return the factory of sessions. The server process calls this once; it may open files."""
         return self._module().sessions()  # type: ignore[no-any-return]
 
     def exchange(self, size: int) -> Exchange | None:
-        """What a client says and hears, with ``size`` bytes of content; None: any bytes, which come back."""
+        """A client's request and its response, with ``size`` bytes of content; None: any bytes, echoed."""
         return self._module().exchange(size)  # type: ignore[no-any-return]
 
     def slow(self) -> Exchange | None:
-        """What those say and hear who ask for more than the others; None if all ask for the same."""
+        """The exchange of the connections that ask for more; None if all ask for the same."""
         found = getattr(self._module(), "slow", None)
         return None if found is None else found()
 
@@ -63,5 +64,5 @@ _ALL: Final = (
     Workload("mixed", "the same web server, which must also read a slow disk", "disk", "httptools"),
 )
 
-#: Every workload of connections by its name.
+#: Every workload with connections by its name.
 WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in _ALL}

@@ -1,7 +1,7 @@
-"""The mixed workload: the web server, with ``GET /disk`` beside it, which reads 8 MiB from the disk itself.
+"""The mixed workload: the web server, and ``GET /disk``, which reads 8 MiB from the disk itself.
 
 O_DIRECT goes past the page cache, so that every read waits for the device; a filesystem without it (tmpfs)
-serves from memory. While a model waits for the disk, whom does it serve?
+serves from memory. The question: which connections does a model serve while it waits for the disk?
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ("exchange", "sessions", "slow")
 
-#: One read, in bytes, and how many of them one answer takes.
+#: The size of one read in bytes, and the number of reads for one answer.
 PIECE: Final = 1 << 20
 PIECES: Final = 8
-#: How much of each piece is in the answer, in bytes: enough to prove that it was read.
+#: The bytes of each piece that go into the answer: enough to prove that the piece was read.
 SHOWN: Final = 64
 
 
@@ -34,7 +34,7 @@ def block(number: int) -> bytes:
 
 
 def slow_file() -> tuple[int, bool]:
-    """A new unnamed file of ``PIECES`` pieces, on the disk; and whether reads go past the page cache."""
+    """A new unnamed file of ``PIECES`` pieces on the disk, and whether reads go past the page cache."""
     directory = os.environ.get("PROACT_LAB_DIR", tempfile.gettempdir())
     with tempfile.NamedTemporaryFile(dir=directory, prefix="proact-lab-") as file:
         for number in range(PIECES):
@@ -64,7 +64,7 @@ class Disk(Web):
         self.wanted = None
 
     def respond(self, target: bytes, keep: bool) -> bytes:
-        if self.wanted is not None:  # it would be answered before the one that waits
+        if self.wanted is not None:  # its answer would overtake the request that waits
             raise ValueError("nothing may be pipelined behind /disk")
         if target != b"/disk":
             return super().respond(target, keep)
@@ -87,7 +87,7 @@ class Disk(Web):
 
 
 def sessions() -> Sessions:
-    """One file for all connections, a buffer for each that asks for it."""
+    """One file for all connections, and a buffer for each connection that asks for it."""
     fd, _ = slow_file()
     return lambda: Disk(fd)
 

@@ -1,4 +1,4 @@
-"""Echo: the least a server can do, so that what is measured is the I/O model."""
+"""Echo: the least that a server can do, so the I/O model is what is measured."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 class Echo(Session):
-    """Sends back what arrives."""
+    """Sends back the bytes that arrive."""
 
     __slots__ = ()
 
     def feed(self, data: bytes) -> bytes:
         return data
 
-    answer = feed  # it never wants a file
+    answer = feed  # an echo never wants a file
 
 
 def sessions() -> Sessions:
-    """It has no state, so one serves everybody."""
+    """The factory of sessions. A session has no state, so one serves all connections."""
     echo = Echo()
     return lambda: echo
 
 
 def exchange(size: int) -> Exchange | None:
-    """The load makes up the bytes itself, others for each message, and verifies every one."""
+    """The load makes up the bytes itself, different ones for each message, and verifies each of them."""
     return None

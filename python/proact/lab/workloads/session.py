@@ -1,4 +1,4 @@
-"""One connection's conversation, without I/O: bytes in, bytes out, and pieces of files that it wants."""
+"""One connection's conversation, without I/O: bytes in, bytes out, and the pieces of files that it wants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A piece of a file, and where its bytes go. ``buffer`` is aligned as O_DIRECT wants it."""
+    """A piece of a file, and the buffer for its bytes, aligned as O_DIRECT needs it."""
 
     fd: int
     offset: int
@@ -20,12 +20,12 @@ class Extent:
 
 
 class Session:
-    """What is served to one peer.
+    """The server's side of one connection.
 
-    A model hands over what arrived with ``feed`` and sends what that returns. While ``wanted`` is not
-    None the answer needs a piece of a file: the model reads it in its own way, and ``supply`` takes how
-    many bytes came and returns more to send. Nothing may be fed meanwhile. When ``over`` is True the
-    connection is closed once everything has been sent.
+    A model passes the bytes that arrived to ``feed`` and sends what it returns. While ``wanted`` is not
+    None, the answer needs a piece of a file: the model reads it in its own way, and ``supply`` takes how
+    many bytes came and returns more to send. Nothing may be fed meanwhile. When ``over`` is True, the
+    model closes the connection once everything has been sent.
     """
 
     __slots__ = ()
@@ -34,15 +34,15 @@ class Session:
     wanted: Extent | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take what arrived; returns what is to be sent now, perhaps nothing."""
+        """Take the bytes that arrived; return the bytes to send now, perhaps none."""
         raise NotImplementedError
 
     def supply(self, count: int) -> bytes:
-        """Take the ``wanted`` piece, of which ``count`` bytes were read; returns what is to be sent now."""
+        """Take the ``wanted`` piece, of which ``count`` bytes were read; return the bytes to send now."""
         raise NotImplementedError
 
     def answer(self, data: bytes) -> bytes:
-        """``feed``, and the files it wants read on the spot: for the models that can only block for them."""
+        """``feed``, then read the wanted files on the spot: for the models that can only block for them."""
         reply = self.feed(data)
         while (wanted := self.wanted) is not None:
             reply += self.supply(wanted.read())

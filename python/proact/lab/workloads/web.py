@@ -1,4 +1,4 @@
-"""A web server: HTTP/1.1 with keep-alive and pipelining. ``GET /bytes/N`` answers N bytes, ``GET /`` says so.
+"""A web server: HTTP/1.1 with keep-alive and pipelining. ``GET /bytes/N`` gets N bytes, ``GET /`` a hint.
 
 ``httptools`` parses (nginx' and Node's rules, in C), for every model alike.
 """
@@ -41,15 +41,15 @@ class Web(Session):
         return reply
 
     def on_message_begin(self) -> None:
-        """The parser's: a request begins."""
+        """Called by the parser when a request begins."""
         self._target = b""
 
     def on_url(self, url: bytes) -> None:
-        """The parser's: a piece of the target."""
+        """Called by the parser with a piece of the target."""
         self._target += url
 
     def on_message_complete(self) -> None:
-        """The parser's: a request is complete."""
+        """Called by the parser when a request is complete."""
         keep = self._parser.should_keep_alive()
         self._reply += self.respond(self._target, keep)
         self.over = self.over or not keep
@@ -59,7 +59,7 @@ class Web(Session):
         _, _, size = target.rpartition(b"/bytes/")
         if target.startswith(b"/bytes/") and size.isdigit() and int(size) <= LARGEST:
             return content(int(size), keep)
-        if target == b"/":  # what a person tries first
+        if target == b"/":  # a person tries this first
             return response(200, b"GET /bytes/N answers N bytes\n", keep)
         return response(404, b"there is only /bytes/N\n", keep)
 
@@ -86,7 +86,7 @@ def sessions() -> Sessions:
 
 
 def request(target: str) -> bytes:
-    """What a client sends for ``target``."""
+    """The request that a client sends for ``target``."""
     return f"GET {target} HTTP/1.1\r\nHost: proact.lab\r\n\r\n".encode()
 
 

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
-use crate::py::call::{exception, one_after_other, stops_the_loop};
-use crate::py::make::{Text, name};
+use crate::asyncio::transport::report;
+use crate::py::call::{one_after_other, stops_the_loop};
+use crate::py::make::name;
 
 impl StreamTransport {
     /// Closes once everything queued is sent.
@@ -22,9 +23,8 @@ impl StreamTransport {
                 return Ok(());
             }
             state.phase = Phase::Closing;
-            state.held.clear();
-            state.stop_receiving(&mut io);
-            if state.receiving.is_some() || state.sending.is_some() || state.file.is_some() {
+            state.receiving.close(&mut io);
+            if !state.is_over() {
                 return Ok(());
             }
         }
@@ -37,21 +37,15 @@ impl StreamTransport {
         let reason = error.map(|error| error.into_value(py));
         {
             let mut io = this.get().scheduler.get().io.get()?;
-            let mut state = this.get().state.get()?;
+            let state = &mut *this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
             }
             state.phase = Phase::Lost;
             state.error = reason;
-            state.held.clear();
-            state.stop_receiving(&mut io);
-            if let Some(token) = state.sending
-                && io.cancel(token.get())
-            {
-                // The chunks are not the kernel's: there may be room for them by now.
-                state.send_queued(py);
-            }
-            if state.receiving.is_some() || state.sending.is_some() {
+            state.receiving.close(&mut io);
+            state.sending.cut(py, state.fd, &mut io);
+            if !state.is_over() {
                 return Ok(());
             }
         }
@@ -62,12 +56,10 @@ impl StreamTransport {
     pub(super) fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
         let idle = {
             let mut state = this.get().state.get()?;
-            if state.phase == Phase::Lost && state.sending.is_none() {
-                state.out.clear();
+            if state.phase == Phase::Lost && state.sending.is_idle() {
+                state.sending.out.clear();
             }
-            let closing =
-                state.phase == Phase::Lost || (state.phase == Phase::Closing && state.file.is_none());
-            closing && state.receiving.is_none() && state.sending.is_none()
+            state.is_over()
         };
         if idle { Self::finish(this) } else { Ok(()) }
     }
@@ -125,14 +117,8 @@ impl StreamTransport {
         };
         let lost = match outcome {
             Err(error) if !stops_the_loop(py, &error) => {
-                let scheduler = this.scheduler.bind(py);
                 let message = "Exception in callback protocol.connection_lost";
-                scheduler
-                    .call_method1(
-                        name!("_protocol_failed"),
-                        (slf, exception(py, &error), Text(message)),
-                    )
-                    .map(drop)
+                report::protocol_failed(&this.scheduler, slf.as_any(), &error, message)
             }
             outcome => outcome,
         };

@@ -5,7 +5,7 @@
 //! the socket is writable. So an idle endpoint pins no buffer, pausing and closing lose no race against the data, and the
 //! loop can go on in another thread. `receive.rs` and `send.rs` tell the life of the data; here are state and end.
 
-pub mod inbox;
+mod inbox;
 mod receive;
 mod send;
 
@@ -23,8 +23,9 @@ use super::flow::{Flow, HIGH_WATER};
 use super::protocol::Callee;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
+use crate::asyncio::transport::report;
 use crate::py::address::Address;
-use crate::py::call::{Reason, current_context, exception, one_after_other, stops_the_loop};
+use crate::py::call::{Reason, current_context, one_after_other, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::instance::instance;
 use crate::py::make::{Int, Name, Text, dict, name, pair};
@@ -80,6 +81,11 @@ pub struct DatagramTransport {
 }
 
 impl DatagramTransport {
+    /// The fd, for a message.
+    fn owned(this: &Bound<'_, Self>) -> Option<RawFd> {
+        this.get().state.get().ok().map(|state| state.fd)
+    }
+
     fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<Callee<'py>>> {
         let state = self.state.get()?;
         Ok(state.protocol.as_ref().map(|protocol| Callee {
@@ -94,13 +100,7 @@ impl DatagramTransport {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let scheduler = this.get().scheduler.bind(py);
-        scheduler
-            .call_method1(
-                name!("_protocol_failed"),
-                (this, exception(py, &error), Text(message)),
-            )
-            .map(drop)
+        report::protocol_failed(&this.get().scheduler, this.as_any(), &error, message)
     }
 
     /// An error that ends the transport.
@@ -109,13 +109,9 @@ impl DatagramTransport {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let scheduler = this.get().scheduler.bind(py);
-        let told = scheduler.call_method1(
-            name!("_transport_failed"),
-            (this, exception(py, &error), Text(message)),
-        );
+        let told = report::transport_failed(&this.get().scheduler, this.as_any(), &error, message);
         Self::lose(this, Some(error))?;
-        told.map(drop)
+        told
     }
 
     /// Schedules a method of this transport for the next turn.
@@ -195,13 +191,17 @@ impl DatagramTransport {
             }),
             _ => None,
         };
+        let (local, peer) = {
+            let driver = &mut *scheduler.get().io.get()?.driver;
+            (Address::of_socket(driver, fd), Address::of_peer(driver, fd))
+        };
         let transport = DatagramTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
             extra: extra.map_or_else(|| dict(py), Ok)?.unbind(),
             family,
-            local: Address::of_socket(fd),
-            peer: Address::of_peer(fd),
+            local,
+            peer,
             fixed,
             header: if py.version_info() >= (3, 13) { 8 } else { 0 },
             state: LoopCell::new(Datagrams {
@@ -380,7 +380,7 @@ impl DatagramTransport {
     /// What `isinstance` sees: asyncio's `DatagramTransport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.scheduler.bind(py).getattr(name!("_datagram_class"))
+        Ok(self.scheduler.get().hooks()?.datagram_class.bind(py).clone())
     }
 
     fn __repr__(&self) -> PyResult<Text<String>> {
@@ -397,7 +397,7 @@ impl DatagramTransport {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
         visit.call(&self.extra)?;
-        if let Some(state) = self.state.try_get() {
+        if let Some(state) = self.state.look() {
             visit.call(&state.protocol)?;
             visit.call(&state.socket)?;
             visit.call(&state.error)?;

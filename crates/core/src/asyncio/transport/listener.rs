@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token, ops};
+use proact_driver::{Call, Completion, Op, Token, ops};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -14,7 +14,7 @@ use crate::py::errno::{io_error, os_error};
 use crate::py::make::{Float, Int, name};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// Seconds until accepting is tried again after it failed (asyncio's own, for want of resources).
 const RETRY_DELAY: f64 = 1.0;
@@ -38,6 +38,10 @@ pub struct Listener {
     context: Py<PyAny>,
     state: LoopCell<State>,
 }
+
+static ACCEPTS: Completes<Listener> =
+    Completes::<Listener>::new(|listener, arrived| Listener::accepted(listener, &arrived.completion))
+        .that_calls_the_program();
 
 #[pymethods]
 impl Listener {
@@ -74,7 +78,7 @@ impl Listener {
             if state.closed || state.accepting.is_some() {
                 return Ok(());
             }
-            let target = Target::Accept(slf.clone().unbind());
+            let target = Target::new(slf.clone().unbind(), &ACCEPTS);
             // SAFETY: an accept points at no memory.
             match unsafe { io.submit(Op::AcceptMulti(ops::AcceptMulti { fd: this.fd }), target) } {
                 Sent::Pending(token) => {
@@ -114,25 +118,10 @@ impl Listener {
     }
 }
 
-/// Each one, for a connection that was complete before we listened inherits nothing.
-fn set_nodelay(fd: RawFd) {
-    let on: i32 = 1;
-    let len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: an int and its size.
-    unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            len,
-        )
-    };
-}
-
-fn close(fd: RawFd) {
-    // SAFETY: a connection just accepted that nobody was given.
-    unsafe { libc::close(fd) };
+/// Closes a connection just accepted that nobody was given. On Linux its fd is gone whatever the call answers.
+fn close(scheduler: &Scheduler, fd: RawFd) {
+    // SAFETY: a close points at no memory.
+    let _ = unsafe { scheduler.attempt(&Op::Close(ops::Close { fd })) };
 }
 
 fn is_exhaustion(error: i32) -> bool {
@@ -162,7 +151,7 @@ impl Listener {
         };
         let result = completion.result;
         if result >= 0 && closed {
-            close(result);
+            close(listener.scheduler.get(), result);
         } else if result >= 0 {
             listener.connected(py, result)?;
         } else if !closed && result != -libc::ECANCELED {
@@ -182,11 +171,9 @@ impl Listener {
             scheduler.call_method1(name!("call_later"), (Float(RETRY_DELAY), start))?;
         }
         let raised = exception(py, &os_error(error));
-        scheduler
-            .call_method1(
-                name!("_accept_failed"),
-                (raised, &listener.socket, is_exhaustion(error)),
-            )
+        let failed = scheduler.get().hooks()?.accept_failed.bind(py);
+        failed
+            .call1((scheduler, raised, &listener.socket, is_exhaustion(error)))
             .map(drop)
     }
 
@@ -198,12 +185,14 @@ impl Listener {
                 return adopt.call1(py, (Int::new(fd), &self.factory)).map(drop);
             }
             if self.is_internet {
-                set_nodelay(fd);
+                // Set on every accepted socket: a connection that was established before `listen()` returned does not
+                // inherit it.
+                let _ = scheduler.get().call(Call::NoDelay { fd });
             }
             let protocol = match self.factory.bind(py).call0() {
                 Ok(protocol) => protocol,
                 Err(error) => {
-                    close(fd);
+                    close(scheduler.get(), fd);
                     return Err(error);
                 }
             };
@@ -211,16 +200,17 @@ impl Listener {
             let transport = match StreamTransport::create(scheduler, fd, None, protocol, None, server) {
                 Ok(transport) => transport,
                 Err(error) => {
-                    close(fd);
+                    close(scheduler.get(), fd);
                     return Err(error);
                 }
             };
             StreamTransport::start(transport.bind(py), None)
         });
         match outcome {
-            Err(error) if !stops_the_loop(py, &error) => scheduler
-                .call_method1(name!("_connection_failed"), (exception(py, &error),))
-                .map(drop),
+            Err(error) if !stops_the_loop(py, &error) => {
+                let failed = scheduler.get().hooks()?.connection_failed.bind(py);
+                failed.call1((scheduler, exception(py, &error))).map(drop)
+            }
             outcome => outcome,
         }
     }

@@ -1,14 +1,15 @@
 //! Transports: what stands between a protocol and the engine.
 //!
-//! `stream.rs` is the transport and its state; the life of its data is told in `receive.rs`, `send.rs`, `file.rs` and
-//! `closing.rs`. `datagram.rs` is the one of datagram sockets, `pipe.rs` is for what is no socket, and `tls/` stands
-//! between a transport and the application's protocol.
+//! `stream.rs` is the transport of a connected socket. Its state is in `receiving.rs` and `sending.rs`; the life of its data
+//! is told in `receive.rs`, `send.rs`, `file.rs` and `closing.rs`. `datagram.rs` is the transport of datagram sockets,
+//! `pipe.rs` is for what is no socket, and `tls/` stands between a transport and the application's protocol.
 
 mod closing;
 pub mod datagram;
 pub mod file;
 mod flow;
 mod futile;
+mod in_flight;
 pub mod listener;
 mod outbox;
 mod phase;
@@ -16,7 +17,10 @@ pub mod pipe;
 mod protocol;
 mod rare;
 mod receive;
+mod receiving;
 mod release;
+mod report;
 mod send;
+mod sending;
 pub mod stream;
 pub mod tls;

@@ -8,7 +8,7 @@ mod write;
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token, ops, syscalls};
+use proact_driver::{Call, Completion, Op, Token, ops, syscalls};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::gc::PyVisit;
@@ -20,16 +20,17 @@ use super::outbox::Outbox;
 use super::protocol::Callee;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
+use crate::asyncio::transport::report;
 use crate::py::bytes::{bytes_memory, shorten, uninit_bytes};
-use crate::py::call::{Reason, current_context, exception, one_after_other, stops_the_loop};
+use crate::py::call::{Reason, current_context, one_after_other, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::ending::finalise;
-use crate::py::errno::{io_error, os_error};
+use crate::py::errno::os_error;
 use crate::py::instance::instance;
 use crate::py::make::{Text, dict, name, py_error};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// The most that one read takes, in bytes: what a pipe holds by default.
 const READ: usize = 64 * 1024;
@@ -72,24 +73,9 @@ pub struct ReadPipeTransport;
 #[pyclass(frozen, extends = PipeTransport, module = "proact._core")]
 pub struct WritePipeTransport;
 
-/// The kind of file, of `st_mode`.
-fn file_type(fd: RawFd) -> PyResult<u32> {
-    // SAFETY: zeros are a value of struct stat; fstat fills it or fails.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
-    if unsafe { libc::fstat(fd, &raw mut status) } < 0 {
-        return Err(io_error(std::io::Error::last_os_error()));
-    }
-    Ok(status.st_mode & libc::S_IFMT)
-}
-
-fn set_nonblocking(fd: RawFd) {
-    // SAFETY: the flags of an fd that is open, as fstat has said.
-    unsafe {
-        let flags = libc::fcntl(fd, libc::F_GETFL);
-        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);
-    }
-}
+static POLLS: Completes<PipeTransport> =
+    Completes::<PipeTransport>::new(|pipe, arrived| PipeTransport::ready(pipe, &arrived.completion))
+        .that_owns(|pipe| pipe.get().state.get().ok().map(|state| state.fd));
 
 impl PipeTransport {
     fn create(
@@ -101,7 +87,10 @@ impl PipeTransport {
     ) -> PyResult<PipeTransport> {
         let py = scheduler.py();
         let fd: RawFd = pipe.call_method0(name!("fileno"))?.extract()?;
-        let kind = file_type(fd)?;
+        let kind = match scheduler.get().call(Call::FileType { fd })? {
+            error if error < 0 => return Err(os_error(error)),
+            kind => kind as u32,
+        };
         if !matches!(kind, libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR) {
             return Err(py_error::<PyValueError>(if writes {
                 "Pipe transport is only for pipes, sockets and character devices"
@@ -109,7 +98,7 @@ impl PipeTransport {
                 "Pipe transport is for pipes/sockets only."
             }));
         }
-        set_nonblocking(fd);
+        scheduler.get().call(Call::SetNonBlocking { fd })?;
         let extra = extra.map_or_else(|| dict(py), Ok)?;
         extra.set_item(name!("pipe"), &pipe)?;
         Ok(PipeTransport {
@@ -161,15 +150,12 @@ impl PipeTransport {
         if stops_the_loop(py, error) {
             return Err(error.clone_ref(py));
         }
-        let hook = if quiet {
-            name!("_transport_failed")
+        let tell = if quiet {
+            report::transport_failed
         } else {
-            name!("_protocol_failed")
+            report::protocol_failed
         };
-        let scheduler = this.get().scheduler.bind(py);
-        scheduler
-            .call_method1(hook, (this, exception(py, error), Text(message)))
-            .map(drop)
+        tell(&this.get().scheduler, this.as_any(), error, message)
     }
 
     /// An error of the fd's, which ends the transport. A terminal that hangs up says EIO: no news, as asyncio has it.
@@ -203,7 +189,7 @@ impl PipeTransport {
             };
             let mut io = transport.scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::Pipe(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &POLLS)) } {
                 Sent::Pending(token) => {
                     state.polling = Some(token);
                     state.stopping = false;
@@ -270,7 +256,7 @@ impl PipeTransport {
             offset: -1,
         });
         // SAFETY: a fresh object of just this length that nobody else has seen.
-        match unsafe { op.attempt() } {
+        match unsafe { this.get().scheduler.get().attempt(&op) }? {
             syscalls::AGAIN => Ok(()),
             0 => {
                 let outcome = callee.call0(name!("eof_received"));
@@ -309,7 +295,7 @@ impl PipeTransport {
     fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let reason = error.map(|error| error.into_value(this.py()));
         {
-            this.get().scheduler.get().check_free()?;
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             if state.phase >= Phase::Lost {
                 return Ok(());
@@ -323,7 +309,7 @@ impl PipeTransport {
                 .filter(|_| !state.out.is_empty())
             {
                 // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-                unsafe { op.attempt() };
+                unsafe { io.driver.attempt(&op) };
             }
             state.out.clear();
         }
@@ -478,12 +464,13 @@ impl PipeTransport {
     /// What `isinstance` sees: asyncio's classes, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let scheduler = slf.get().scheduler.bind(slf.py());
-        if slf.get().writes {
-            scheduler.getattr(name!("_write_pipe_class"))
+        let hooks = slf.get().scheduler.get().hooks()?;
+        let class = if slf.get().writes {
+            &hooks.write_pipe_class
         } else {
-            scheduler.getattr(name!("_read_pipe_class"))
-        }
+            &hooks.read_pipe_class
+        };
+        Ok(class.bind(slf.py()).clone())
     }
 
     fn __repr__(&self) -> PyResult<Text<String>> {
@@ -506,7 +493,7 @@ impl PipeTransport {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
         visit.call(&self.extra)?;
-        if let Some(state) = self.state.try_get() {
+        if let Some(state) = self.state.look() {
             visit.call(&state.protocol)?;
             visit.call(&state.pipe)?;
             visit.call(&state.error)?;

@@ -3,79 +3,58 @@
 //! Normally one multishot receive stays in flight and each piece arrives as a `bytes`. A piece that fills its buffer
 //! means that the peer sends in bulk: the multishot is ended, and from its terminal completion on the transport waits
 //! for readability and receives up to `BULK` bytes at once, straight into the object that the protocol is given.
-//! After `SMALL_STREAK` small receives it returns to pieces.
-
-use std::num::NonZero;
+//! After a streak of small receives it returns to pieces. `receiving.rs` has the states.
 
 use proact_driver::{Completion, Flags, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::protocol::Callee;
-use super::stream::{Held, Mode, Stream, StreamTransport};
+use super::receiving::{Piece, Way};
+use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
 use crate::py::bytes::{bytes_memory, copy_bytes, shorten, uninit_bytes};
 use crate::py::call::{one_after_other, stops_the_loop};
 use crate::py::errno::{io_error, os_error};
 use crate::py::make::name;
-use crate::reactor::io::{Io, Sent};
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// The most that one bulk receive takes, in bytes: 64 KiB with what TLS adds to them, and more. An object of this size
 /// stays below glibc's mmap and trim thresholds (128 KiB): with larger ones each receive gave its pages back and
 /// faulted them in again (13 faults a message).
 const BULK: usize = 96 * 1024;
-/// A bulk receive below this counts as small.
-const SMALL: usize = 4096;
-const SMALL_STREAK: u8 = 8;
+static RECEIVES: Completes<StreamTransport> = Completes::<StreamTransport>::new(|transport, arrived| {
+    StreamTransport::received(transport, &arrived.completion, arrived.data)
+})
+.that_owns(StreamTransport::owned);
 
-impl Stream {
-    fn wants_data(&self) -> bool {
-        self.phase == Phase::Open && !self.paused && !self.ended && self.receiving.is_none()
-    }
-
-    /// Asks the receive in flight to end.
-    pub(super) fn stop_receiving(&mut self, io: &mut Io) {
-        if let Some(token) = self.receiving
-            && !self.stopping
-        {
-            self.stopping = true;
-            io.cancel(token.get());
-        }
-    }
-}
+static IS_READABLE: Completes<StreamTransport> = Completes::<StreamTransport>::new(|transport, arrived| {
+    StreamTransport::readable(transport, &arrived.completion)
+})
+.that_owns(StreamTransport::owned);
 
 impl StreamTransport {
     /// Puts a receive in flight, unless there is one or none is wanted.
     pub(super) fn receive(this: &Bound<'_, Self>) -> PyResult<()> {
         let refused = {
-            let mut state = this.get().state.get()?;
-            if !state.wants_data() {
+            let state = &mut *this.get().state.get()?;
+            let Some(way) = state.receiving.next_way().filter(|_| state.phase == Phase::Open) else {
                 return Ok(());
-            }
+            };
             let mut io = this.get().scheduler.get().io.get()?;
             let (fd, reference) = (state.fd, this.clone().unbind());
-            let (op, target) = match state.mode {
-                Mode::Pieces => (
-                    Op::RecvMulti(ops::RecvMulti { fd }),
-                    Target::StreamReceive(reference),
-                ),
-                Mode::Bulk => (
-                    Op::PollMulti(ops::PollMulti {
-                        fd,
-                        events: libc::POLLIN as u32,
-                    }),
-                    Target::StreamReadable(reference),
-                ),
-            };
-            // SAFETY: neither op points at memory.
-            match unsafe { io.submit(op, target) } {
-                Sent::Pending(token) => {
-                    state.receiving = NonZero::new(token);
-                    state.stopping = false;
-                    None
+            let op = &mut state.receiving.op;
+            if way == Way::Pieces {
+                // SAFETY: the op points at no memory.
+                unsafe {
+                    op.begin(
+                        &mut io,
+                        Op::RecvMulti(ops::RecvMulti { fd }),
+                        Target::new(reference, &RECEIVES),
+                    )
                 }
-                Sent::Ready(error) => Some(error),
+            } else {
+                op.watch(&mut io, fd, Target::new(reference, &IS_READABLE))
             }
         };
         match refused {
@@ -94,15 +73,16 @@ impl StreamTransport {
         let deliver = {
             let mut state = transport.state.get()?;
             if completion.is_terminal() {
-                state.receiving = None;
-            } else if completion.flags.contains(Flags::FULL) && !state.stopping {
-                state.mode = Mode::Bulk;
-                state.stop_receiving(&mut *transport.scheduler.get().io.get()?);
+                state.receiving.op.over();
+            } else if completion.flags.contains(Flags::FULL) {
+                state
+                    .receiving
+                    .piece_was_full(&mut *transport.scheduler.get().io.get()?);
             }
             state.phase == Phase::Open
         };
         let outcome = match data {
-            Some(data) if deliver => Self::deliver(this, Held::Data(data.unbind())),
+            Some(data) if deliver => Self::deliver(this, Piece::Data(data.unbind())),
             None if deliver => Self::receive_ended(this, completion.result),
             _ => Ok(()),
         };
@@ -114,13 +94,11 @@ impl StreamTransport {
         let transport = this.get();
         let (fd, wanted) = {
             let mut state = transport.state.get()?;
+            let wanted = state.phase == Phase::Open && state.receiving.takes();
             if completion.is_terminal() {
-                state.receiving = None;
+                state.receiving.op.over();
             }
-            (
-                state.fd,
-                state.phase == Phase::Open && !state.paused && !state.ended && !state.stopping,
-            )
+            (state.fd, wanted)
         };
         let outcome = match completion.result {
             0.. if wanted => Self::receive_bulk(this, fd),
@@ -150,7 +128,7 @@ impl StreamTransport {
                 flags: 0,
             });
             // SAFETY: the buffer is exported, writable and contiguous while the call lasts.
-            let count = unsafe { op.attempt() };
+            let count = unsafe { this.get().scheduler.get().attempt(&op) }?;
             drop(buffer);
             if count > 0 {
                 Self::updated(this, &callee, count as usize)?;
@@ -158,16 +136,14 @@ impl StreamTransport {
             count
         } else {
             let bytes = uninit_bytes(py, BULK)?;
+            let op = Op::Recv(ops::Recv {
+                fd,
+                buf: bytes_memory(&bytes),
+                len: BULK,
+                flags: 0,
+            });
             // SAFETY: a fresh object of just this length that nobody else has seen.
-            let count = unsafe {
-                Op::Recv(ops::Recv {
-                    fd,
-                    buf: bytes_memory(&bytes),
-                    len: BULK,
-                    flags: 0,
-                })
-                .attempt()
-            };
+            let count = unsafe { this.get().scheduler.get().attempt(&op) }?;
             if count > 0 {
                 let data = shorten(bytes, count as usize)?;
                 Self::deliver_to(this, &callee, false, &data)?;
@@ -179,15 +155,9 @@ impl StreamTransport {
             end if end <= 0 => Self::receive_ended(this, end),
             count => {
                 let mut state = this.get().state.get()?;
-                state.small = if (count as usize) < SMALL {
-                    state.small.saturating_add(1)
-                } else {
-                    0
-                };
-                if state.small >= SMALL_STREAK && !state.buffered {
-                    state.small = 0;
-                    state.mode = Mode::Pieces;
-                    state.stop_receiving(&mut *this.get().scheduler.get().io.get()?);
+                if state.receiving.ends_streak(count as usize) && !state.buffered {
+                    let mut io = this.get().scheduler.get().io.get()?;
+                    state.receiving.back_to_pieces(&mut io);
                 }
                 Ok(())
             }
@@ -197,32 +167,34 @@ impl StreamTransport {
     /// A terminal result of a receive: the end of the stream, an error, or our own cancel.
     fn receive_ended(this: &Bound<'_, Self>, result: i32) -> PyResult<()> {
         match result {
-            0 => Self::deliver(this, Held::End),
+            0 => Self::deliver(this, Piece::End),
             error if error == -libc::ECANCELED => Ok(()),
             error => Self::fatal(this, os_error(error), "Fatal read error on socket transport"),
         }
     }
 
     /// Hands something over, or keeps it while reading is paused.
-    fn deliver(this: &Bound<'_, Self>, arrived: Held) -> PyResult<()> {
-        let py = this.py();
+    #[inline]
+    fn deliver(this: &Bound<'_, Self>, piece: Piece) -> PyResult<()> {
         let transport = this.get();
-        {
+        let piece = {
             let mut state = transport.state.get()?;
-            if matches!(arrived, Held::End) {
-                state.ended = true;
+            if matches!(piece, Piece::End) {
+                state.receiving.end(&mut *transport.scheduler.get().io.get()?);
             }
-            if state.paused || !state.held.is_empty() {
-                state.held.push_back(arrived);
-                return Ok(());
-            }
-        }
-        let Some((callee, buffered)) = transport.callee(py)? else {
+            state.receiving.arrived(piece)
+        };
+        piece.map_or(Ok(()), |piece| Self::hand_over(this, piece))
+    }
+
+    fn hand_over(this: &Bound<'_, Self>, piece: Piece) -> PyResult<()> {
+        let py = this.py();
+        let Some((callee, buffered)) = this.get().callee(py)? else {
             return Ok(());
         };
-        match arrived {
-            Held::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(py)),
-            Held::End => Self::deliver_end(this, &callee),
+        match piece {
+            Piece::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(py)),
+            Piece::End => Self::deliver_end(this, &callee),
         }
     }
 
@@ -267,12 +239,12 @@ impl StreamTransport {
                     break;
                 }
                 let same = state.protocol.as_ref().is_some_and(|it| it.is(&callee.protocol));
-                same && !state.paused
+                same && !state.receiving.is_paused()
             };
             if !goes_on {
                 let rest = copy_bytes(this.py(), rest)?.unbind();
-                this.get().state.get()?.held.push_front(Held::Data(rest));
-                return Self::deliver_held(this);
+                this.get().state.get()?.receiving.keep_first(rest);
+                return Self::deliver_kept(this);
             }
         }
         Ok(())
@@ -289,9 +261,9 @@ impl StreamTransport {
             if state.phase != Phase::Open {
                 return Ok(());
             }
-            state.held.push_front(Held::Data(rest.unbind()));
+            state.receiving.keep_first(rest.unbind());
         }
-        Self::soon(this, name!("_deliver_held"))
+        Self::soon(this, name!("_deliver_kept"))
     }
 
     fn updated(this: &Bound<'_, Self>, callee: &Callee<'_>, count: usize) -> PyResult<()> {
@@ -308,12 +280,7 @@ impl StreamTransport {
             .and_then(|keep| keep.is_truthy());
         match outcome {
             // The protocol still has something to say.
-            Ok(true) => {
-                let mut state = this.get().state.get()?;
-                let mut io = this.get().scheduler.get().io.get()?;
-                state.stop_receiving(&mut io);
-                Ok(())
-            }
+            Ok(true) => Ok(()),
             Ok(false) => Self::begin_close(this),
             // It has heard of the end, and is not asked again.
             Err(error) if stops_the_loop(this.py(), &error) => Self::begin_close(this).and(Err(error)),
@@ -347,11 +314,10 @@ impl StreamTransport {
     fn pause_reading(&self) -> PyResult<()> {
         let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
-        if state.phase >= Phase::Closing || state.paused {
+        if state.phase >= Phase::Closing || state.receiving.is_paused() {
             return Ok(());
         }
-        state.paused = true;
-        state.stop_receiving(&mut io);
+        state.receiving.pause(&mut io);
         if io.driver.acts_between_waits() {
             io.driver.flush().map_err(io_error)?;
         }
@@ -360,46 +326,39 @@ impl StreamTransport {
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().scheduler.get().check_free()?;
-        let has_held = {
+        let has_kept = {
             let mut state = slf.get().state.get()?;
-            if state.phase >= Phase::Closing || !state.paused {
+            if state.phase >= Phase::Closing || !state.receiving.is_paused() {
                 return Ok(());
             }
-            state.paused = false;
-            !state.held.is_empty()
+            state.receiving.resume()
         };
         // Not from here: the caller does not expect to be called back.
-        if has_held {
-            Self::soon(slf, name!("_deliver_held"))
+        if has_kept {
+            Self::soon(slf, name!("_deliver_kept"))
         } else {
             Self::receive(slf)
         }
     }
 
     /// What arrived while reading was paused, in its order.
-    #[pyo3(name = "_deliver_held")]
-    fn deliver_held(slf: &Bound<'_, Self>) -> PyResult<()> {
+    #[pyo3(name = "_deliver_kept")]
+    fn deliver_kept(slf: &Bound<'_, Self>) -> PyResult<()> {
         loop {
-            let held = {
+            let kept = {
                 let mut state = slf.get().state.get()?;
-                if state.paused || state.phase != Phase::Open {
+                if state.phase != Phase::Open {
                     return Ok(());
                 }
-                state.held.pop_front()
+                state.receiving.next_kept()
             };
-            let Some(held) = held else {
+            let Some(piece) = kept else {
                 return Self::receive(slf);
             };
-            let Some((callee, buffered)) = slf.get().callee(slf.py())? else {
-                return Ok(());
-            };
-            let outcome = match held {
-                Held::Data(data) => Self::deliver_to(slf, &callee, buffered, data.bind(slf.py())),
-                Held::End => Self::deliver_end(slf, &callee),
-            };
+            let outcome = Self::hand_over(slf, piece);
             if outcome.is_err() {
                 // What is behind it comes in the next run.
-                return Self::soon(slf, name!("_deliver_held")).and(outcome);
+                return Self::soon(slf, name!("_deliver_kept")).and(outcome);
             }
         }
     }

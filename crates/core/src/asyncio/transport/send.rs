@@ -3,61 +3,29 @@
 //! docs/decisions/0003-writes-at-once.md. Only what a full socket does not take is queued, and goes to the engine as one
 //! send in flight at a time.
 //!
-//! So the outbox holds something only while `sending` is set, from the write that found the socket full to the completion
-//! after which nothing is left.
-
-use std::num::NonZero;
+//! So the outbox holds something only from the write that found the socket full to the completion after which nothing is
+//! left; `sending.rs` has the states.
 
 use proact_driver::{Completion, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::stream::{Stream, StreamTransport};
+use super::stream::StreamTransport;
 use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::phase::Phase;
+use crate::asyncio::transport::report;
 use crate::py::bytes::{copied, snapshot};
-use crate::py::call::{exception, method0, one_after_other, stops_the_loop};
+use crate::py::call::{method0, one_after_other, stops_the_loop};
 use crate::py::errno::os_error;
-use crate::py::make::{Name, Text, name};
-use crate::reactor::io::{Io, Sent};
-use crate::reactor::slots::Target;
+use crate::py::make::{Name, name};
+use crate::reactor::target::Completes;
 
-impl Stream {
-    /// Sends what is queued, where no send is in flight, as far as the socket takes it: 0, or the error that ends the
-    /// connection. One call carries a bounded part of it.
-    pub(super) fn send_queued(&mut self, py: Python<'_>) -> i32 {
-        while !self.out.is_empty() {
-            let Some(op) = self.out.op(py, self.fd) else { break };
-            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            match unsafe { op.attempt() } {
-                syscalls::AGAIN => break,
-                error if error < 0 => return error,
-                count => self.out.sent(py, count as usize),
-            }
-        }
-        0
-    }
-
-    /// Hands what is queued to the engine: 0, or the error that ends the connection.
-    fn submit_queued(&mut self, this: &Bound<'_, StreamTransport>, io: &mut Io) -> i32 {
-        while !self.out.is_empty() {
-            let Some(op) = self.out.op(this.py(), self.fd) else {
-                break;
-            };
-            // SAFETY: the chunks and the message belong to the outbox, which the slot's reference to the transport
-            // keeps; they stay put while `sending` is set.
-            match unsafe { io.submit(op, Target::StreamSend(this.clone().unbind())) } {
-                Sent::Pending(token) => {
-                    self.sending = NonZero::new(token);
-                    break;
-                }
-                Sent::Ready(error) if error < 0 => return error,
-                Sent::Ready(count) => self.out.sent(this.py(), count as usize),
-            }
-        }
-        0
-    }
-}
+/// Of a send, and of the poll that a file waits with.
+pub(super) static SENDS: Completes<StreamTransport> =
+    Completes::<StreamTransport>::new(|transport, arrived| {
+        StreamTransport::sent(transport, &arrived.completion)
+    })
+    .that_owns(StreamTransport::owned);
 
 impl StreamTransport {
     /// `write` for a transport above this one.
@@ -71,14 +39,14 @@ impl StreamTransport {
         let (error, pauses) = {
             // Taken first: a write that is refused, in another thread, has queued nothing.
             let mut io = transport.scheduler.get().io.get()?;
-            let mut state = transport.state.get()?;
+            let mut guard = transport.state.get()?;
+            let state = &mut *guard;
             if state.phase >= Phase::Closing {
-                drop((io, state));
+                drop((io, guard));
                 return transport.warn_of_futile_write(this.py());
             }
             let bytes = data.as_bytes();
-            let idle = state.sending.is_none();
-            let sent = if idle {
+            let sent = if state.sending.is_free() {
                 let op = Op::Send(ops::Send {
                     fd: state.fd,
                     buf: bytes.as_ptr(),
@@ -86,7 +54,7 @@ impl StreamTransport {
                     flags: 0,
                 });
                 // SAFETY: `data` outlives the call, which does not block.
-                unsafe { op.attempt() }
+                unsafe { io.driver.attempt(&op) }
             } else {
                 0
             };
@@ -96,15 +64,11 @@ impl StreamTransport {
             let error = if sent < 0 && sent != syscalls::AGAIN {
                 sent
             } else {
-                state.out.push(data);
-                state.out.sent(this.py(), sent.max(0) as usize);
-                if idle {
-                    state.submit_queued(this, &mut io)
-                } else {
-                    0
-                }
+                state.sending.out.push(data);
+                state.sending.out.sent(this.py(), sent.max(0) as usize);
+                state.sending.submit_queued(this, state.fd, &mut io)
             };
-            (error, state.flow.would_pause(state.out.len()))
+            (error, state.flow.would_pause(state.sending.out.len()))
         };
         Self::written(this, error, pauses)
     }
@@ -126,25 +90,26 @@ impl StreamTransport {
         let transport = this.get();
         let (error, pauses) = {
             let mut io = transport.scheduler.get().io.get()?;
-            let mut state = transport.state.get()?;
+            let mut guard = transport.state.get()?;
+            let state = &mut *guard;
             if state.phase >= Phase::Closing {
-                drop((io, state));
+                drop((io, guard));
                 return transport.warn_of_futile_write(this.py());
             }
-            let idle = state.sending.is_none();
+            let free = state.sending.is_free();
             for piece in pieces {
                 if !piece.as_bytes().is_empty() {
-                    state.out.push(piece);
+                    state.sending.out.push(piece);
                 }
             }
             let mut error = 0;
-            if idle {
-                error = state.send_queued(this.py());
-                if error == 0 {
-                    error = state.submit_queued(this, &mut io);
-                }
+            if free {
+                error = state.sending.send_queued(this.py(), state.fd, &mut io);
             }
-            (error, state.flow.would_pause(state.out.len()))
+            if error == 0 {
+                error = state.sending.submit_queued(this, state.fd, &mut io);
+            }
+            (error, state.flow.would_pause(state.sending.out.len()))
         };
         Self::written(this, error, pauses)
     }
@@ -161,7 +126,7 @@ impl StreamTransport {
     pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
         let pauses = {
             let mut state = this.get().state.get()?;
-            let size = state.out.len();
+            let size = state.sending.out.len();
             state.flow.pauses(size)
         };
         // The caller is the program, possibly inside the transport's context already: it is called in whatever it has.
@@ -175,7 +140,7 @@ impl StreamTransport {
     fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
         let resumes = {
             let mut state = this.get().state.get()?;
-            let size = state.out.len();
+            let size = state.sending.out.len();
             state.flow.resumes(size)
         };
         if resumes {
@@ -200,14 +165,8 @@ impl StreamTransport {
             Ok(_) => Ok(()),
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
-                let scheduler = this.get().scheduler.bind(py);
                 let message = format!("protocol.{}() failed", method.text());
-                scheduler
-                    .call_method1(
-                        name!("_protocol_failed"),
-                        (this, exception(py, &error), Text(message)),
-                    )
-                    .map(drop)
+                report::protocol_failed(&this.get().scheduler, this.as_any(), &error, &message)
             }
         }
     }
@@ -216,21 +175,16 @@ impl StreamTransport {
     pub fn sent(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
         let error = {
             let mut io = this.get().scheduler.get().io.get()?;
-            let mut state = this.get().state.get()?;
-            state.sending = None;
-            let polled = std::mem::take(&mut state.waits_for_room);
+            let mut guard = this.get().state.get()?;
+            let state = &mut *guard;
+            let error = state.sending.completed(this.py(), completion.result);
             if state.phase >= Phase::Lost {
-                drop((io, state));
+                drop((io, guard));
                 return Self::finish_if_idle(this);
             }
-            if !polled && completion.result >= 0 {
-                state.out.sent(this.py(), completion.result as usize);
-            }
-            // What was written while a file was sent, and since it was given up.
-            if polled || completion.result >= 0 {
-                state.submit_queued(this, &mut io)
-            } else {
-                completion.result
+            match error {
+                0 => state.sending.submit_queued(this, state.fd, &mut io),
+                error => error,
             }
         };
         if error < 0 {
@@ -240,7 +194,7 @@ impl StreamTransport {
         let told = Self::maybe_resume_protocol(this);
         let drained = {
             let state = this.get().state.get()?;
-            state.sending.is_none() && state.phase < Phase::Lost
+            state.sending.is_idle() && state.phase < Phase::Lost
         };
         if drained {
             one_after_other(this.py(), told, Self::drained(this))
@@ -256,14 +210,17 @@ impl StreamTransport {
         }
         let (phase, eof, fd) = {
             let state = this.get().state.get()?;
-            (state.phase, state.eof, state.fd)
+            (state.phase, state.sending.eof, state.fd)
         };
         if phase == Phase::Closing {
             return Self::finish_if_idle(this);
         }
         if eof && phase == Phase::Open {
-            // SAFETY: the transport's own fd. It can only fail where the connection is gone, which reading tells.
-            unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+            let how = libc::SHUT_WR;
+            let op = Op::Shutdown(ops::Shutdown { fd, how });
+            // It can only fail where the connection is gone, which reading tells.
+            // SAFETY: a shutdown points at no memory.
+            unsafe { this.get().scheduler.get().attempt(&op) }?;
         }
         Ok(())
     }
@@ -291,11 +248,11 @@ impl StreamTransport {
         slf.get().scheduler.get().check_free()?;
         let idle = {
             let mut state = slf.get().state.get()?;
-            if state.phase >= Phase::Closing || state.eof {
+            if state.phase >= Phase::Closing || state.sending.eof {
                 return Ok(());
             }
-            state.eof = true;
-            state.out.is_empty() && state.sending.is_none()
+            state.sending.eof = true;
+            state.sending.is_drained()
         };
         if idle { Self::drained(slf) } else { Ok(()) }
     }

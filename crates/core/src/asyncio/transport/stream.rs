@@ -3,76 +3,35 @@
 //! Owns the fd from the first op to the close. Its state is behind a cell that is never held across a call into Python:
 //! each method takes what it needs, lets go, and then calls.
 
-use std::num::NonZero;
 use std::os::fd::RawFd;
 
-use proact_driver::Token;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
-use super::file::Sending;
 use super::flow::{Flow, HIGH_WATER};
-use super::outbox::Outbox;
 use super::protocol::Callee;
-use super::rare::Rare;
+use super::receiving::Receiving;
+use super::sending::Sending;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
+use crate::asyncio::transport::report;
 use crate::py::address::Ends;
-use crate::py::call::{Reason, current_context, exception, stops_the_loop};
+use crate::py::call::{Reason, current_context, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::instance::instance;
 use crate::py::make::{Int, Name, Text, dict, name, pair, py_error};
 use crate::reactor::scheduler::Scheduler;
-
-/// How a connection is received from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Pieces out of the engine's buffers: an idle connection pins no memory.
-    Pieces,
-    /// Told when it is readable, then one large receive straight into the final object: for a peer that sends in bulk.
-    Bulk,
-}
-
-impl Mode {
-    /// Where a connection begins. A BufferedProtocol is received for once it has said where to and how much at most: it may
-    /// pause, or make place for another protocol, before all is taken.
-    pub fn of(buffered: bool) -> Mode {
-        if buffered { Mode::Bulk } else { Mode::Pieces }
-    }
-}
-
-/// Something that arrived while reading was paused.
-pub(super) enum Held {
-    Data(Py<PyBytes>),
-    End,
-}
 
 pub(super) struct Stream {
     pub fd: RawFd,
     pub phase: Phase,
     pub protocol: Option<Py<PyAny>>,
     pub buffered: bool,
-    // Receiving.
-    pub mode: Mode,
-    pub receiving: Option<NonZero<Token>>,
-    /// The receive in flight was asked to end.
-    pub stopping: bool,
-    pub paused: bool,
-    pub held: Rare<Held>,
-    pub ended: bool,
-    /// Small receives in a row, in bulk mode.
-    pub small: u8,
-    // Sending.
-    pub out: Outbox,
-    pub sending: Option<NonZero<Token>>,
-    /// A file that is being sent: nothing may be written until its end.
-    pub file: Option<Box<Sending>>,
-    /// What is in flight as `sending` is but a poll, for the file's sake.
-    pub waits_for_room: bool,
-    pub eof: bool,
+    pub receiving: Receiving,
+    pub sending: Sending,
     pub flow: Flow,
     /// Writes since the connection was lost.
     pub futile: u32,
@@ -82,6 +41,19 @@ pub(super) struct Stream {
     extra: Option<Py<PyDict>>,
     socket: Option<Py<PyAny>>,
     pub server: Option<Py<PyAny>>,
+}
+
+impl Stream {
+    /// Whether `connection_lost` may be called: the transport is lost, or closing and everything is sent; and no op uses the
+    /// fd any more.
+    pub fn is_over(&self) -> bool {
+        let ends = match self.phase {
+            Phase::Lost => true,
+            Phase::Closing => self.sending.file.is_none(),
+            Phase::New | Phase::Open | Phase::Closed => false,
+        };
+        ends && self.receiving.op.is_nothing() && self.sending.is_idle()
+    }
 }
 
 /// A transport of one connected stream socket, as `asyncio.Transport`. With a `__dict__`: programs hang things on transports.
@@ -113,29 +85,20 @@ impl StreamTransport {
             phase: Phase::New,
             protocol: Some(protocol.unbind()),
             buffered,
-            mode: Mode::of(buffered),
-            receiving: None,
-            stopping: false,
-            paused: false,
-            held: Rare::default(),
-            ended: false,
-            small: 0,
-            out: Outbox::default(),
-            sending: None,
-            extra: extra.map(Bound::unbind),
-            file: None,
-            waits_for_room: false,
-            eof: false,
+            receiving: Receiving::new(buffered),
+            sending: Sending::default(),
             flow: Flow::new(HIGH_WATER),
             futile: 0,
             error: None,
+            extra: extra.map(Bound::unbind),
             socket: None,
             server: server.map(Bound::unbind),
         };
+        let ends = Ends::of(&mut *scheduler.get().io.get()?.driver, fd);
         let transport = StreamTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
-            ends: Ends::of(fd),
+            ends,
             state: LoopCell::new(state),
         };
         let transport = instance(py, transport)?;
@@ -178,7 +141,7 @@ impl StreamTransport {
             .as_ref()
             .map(|server| server.clone_ref(py));
         let Some(server) = server else { return Ok(()) };
-        if self.scheduler.get().server_takes_transport() {
+        if self.scheduler.get().server_takes_transport(py)? {
             server.call_method1(py, method, (this,))?;
         } else {
             server.call_method0(py, method)?;
@@ -208,18 +171,15 @@ impl StreamTransport {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        let scheduler = this.get().scheduler.bind(py);
-        let told = scheduler.call_method1(
-            name!("_transport_failed"),
-            (this, exception(py, &error), Text(message)),
-        );
+        let told = report::transport_failed(&this.get().scheduler, this.as_any(), &error, message);
         // Whatever an exception handler raises: the connection ends.
         Self::lose(this, Some(error))?;
-        told.map(drop)
+        told
     }
 
-    pub fn fd(&self) -> PyResult<RawFd> {
-        Ok(self.state.get()?.fd)
+    /// The fd, for a message.
+    pub(super) fn owned(this: &Bound<'_, Self>) -> Option<RawFd> {
+        this.get().state.get().ok().map(|state| state.fd)
     }
 
     pub(super) fn py_socket<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -289,14 +249,8 @@ impl StreamTransport {
             match made {
                 Err(error) if stops_the_loop(py, &error) => outcome = Err(error),
                 Err(error) => {
-                    let scheduler = this.scheduler.bind(py);
                     let message = "Exception in callback protocol.connection_made";
-                    outcome = scheduler
-                        .call_method1(
-                            name!("_protocol_failed"),
-                            (slf, exception(py, &error), Text(message)),
-                        )
-                        .map(drop);
+                    outcome = report::protocol_failed(&this.scheduler, slf.as_any(), &error, message);
                 }
                 Ok(_) => {}
             }
@@ -361,9 +315,8 @@ impl StreamTransport {
             let mut io = self.scheduler.get().io.get()?;
             let mut state = self.state.get()?;
             state.buffered = buffered;
-            if buffered && state.mode == Mode::Pieces {
-                state.mode = Mode::Bulk;
-                state.stop_receiving(&mut io);
+            if buffered {
+                state.receiving.fill_buffers(&mut io);
             }
             state.protocol.replace(protocol.unbind())
         };
@@ -386,11 +339,11 @@ impl StreamTransport {
 
     fn is_reading(&self) -> PyResult<bool> {
         let state = self.state.get()?;
-        Ok(state.phase < Phase::Closing && !state.paused)
+        Ok(state.phase < Phase::Closing && !state.receiving.is_paused())
     }
 
     fn get_write_buffer_size(&self) -> PyResult<Int> {
-        Ok(Int::new(self.state.get()?.out.len()))
+        Ok(Int::new(self.state.get()?.sending.out.len()))
     }
 
     /// The water marks, `(low, high)`, in bytes.
@@ -418,27 +371,29 @@ impl StreamTransport {
     /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get()
-            .scheduler
-            .bind(slf.py())
-            .getattr(name!("_transport_class"))
+        let hooks = slf.get().scheduler.get().hooks()?;
+        Ok(hooks.stream_class.bind(slf.py()).clone())
     }
 
     fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
         let phase = state.phase.name();
-        let reading = if state.paused { "paused" } else { "polling" };
+        let reading = if state.receiving.is_paused() {
+            "paused"
+        } else {
+            "polling"
+        };
         Ok(Text(format!(
             "<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>",
             state.fd,
-            state.out.len()
+            state.sending.out.len()
         )))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
-        if let Some(state) = self.state.try_get() {
+        if let Some(state) = self.state.look() {
             for object in [&state.protocol, &state.socket, &state.server]
                 .into_iter()
                 .flatten()
@@ -447,8 +402,8 @@ impl StreamTransport {
             }
             visit.call(&state.extra)?;
             visit.call(&state.error)?;
-            if let Some(sending) = &state.file {
-                visit.call(&sending.of)?;
+            if let Some(file) = &state.sending.file {
+                visit.call(&file.of)?;
             }
         }
         Ok(())
@@ -458,12 +413,12 @@ impl StreamTransport {
 impl StreamTransport {
     pub(super) fn check_writable(&self) -> PyResult<()> {
         let state = self.state.get()?;
-        if state.eof {
+        if state.sending.eof {
             return Err(py_error::<PyRuntimeError>(
                 "Cannot call write() after write_eof()",
             ));
         }
-        if state.file.is_some() {
+        if state.sending.file.is_some() {
             return Err(py_error::<PyRuntimeError>(
                 "unable to write; sendfile is in progress",
             ));

@@ -1,49 +1,30 @@
-//! One turn of the loop: let the engine wait (its only system call, and the only place that
-//! releases the GIL), dispatch every completion, move due timers to the ready queue, run what is ready. Exceptions of
-//! callbacks go to the loop's exception handler; `SystemExit` and `KeyboardInterrupt` end the run with everything left
-//! in its place.
+//! One turn of the loop: the engine waits (the only system call of a turn, and the only place that releases the GIL), every
+//! completion is dispatched, due timers move to the ready queue, and what is ready runs. Exceptions of callbacks go to the
+//! loop's exception handler. `SystemExit` and `KeyboardInterrupt` end the run, and what was not dispatched or run yet stays in
+//! its place.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use super::{Scheduler, engine_error, forked};
-use crate::asyncio::transport::datagram::DatagramTransport;
-use crate::asyncio::transport::listener::Listener;
-use crate::asyncio::transport::pipe::PipeTransport;
-use crate::asyncio::transport::stream::StreamTransport;
 use crate::py::call::{exception, one_after_other, stops_the_loop};
-use crate::py::make::{Float, Text, name};
-use crate::reactor::clock::now;
-use crate::reactor::handle::{Failure, Handle};
-use crate::reactor::io::Arrived;
+use crate::py::make::Float;
+use crate::reactor::handle::{Callback, Failure, Handle};
 use crate::reactor::ready::Ready;
-use crate::reactor::slots::Target;
+use crate::reactor::target::Arrived;
 
-/// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
+/// While callbacks are ready, an engine that can't tell without a system call is asked for work at most this often (ns).
 const POLL_INTERVAL: u64 = 20_000;
 
-/// What a run works through, kept from turn to turn for its memory.
-#[derive(Default)]
-struct Turn {
-    running: VecDeque<Ready>,
-    /// Handles that have run and that nobody holds any more, and how many of them are wanted.
-    spare: Vec<Py<Handle>>,
-    room: usize,
-    due: Vec<Ready>,
-    dead: Vec<Ready>,
-    last_poll: u64,
-}
-
 impl Scheduler {
-    /// When something begins that may call the program, in debug mode.
+    /// The time at which something begins that may call the program; only in debug mode.
     fn begun(&self) -> Option<u64> {
-        self.is_debug().then(now)
+        self.is_debug().then(|| self.now())
     }
 
-    /// Tells of what has kept the loop for too long, in debug mode. asyncio's own handles are timed by `_run_debug`.
+    /// Reports, in debug mode, how long something has run. (`run_debug` times asyncio's own handles.)
     fn tell_if_slow<'py>(
         &self,
         slf: &Bound<'py, Self>,
@@ -51,11 +32,15 @@ impl Scheduler {
         what: impl FnOnce() -> Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let Some(begun) = begun else { return Ok(()) };
-        let took = now().saturating_sub(begun) as f64 / 1e9;
-        let limit: f64 = slf.getattr(name!("slow_callback_duration"))?.extract()?;
+        let took = self.now().saturating_sub(begun) as f64 / 1e9;
         match what() {
-            Some(what) if took >= limit => slf.call_method1(name!("_slow"), (what, Float(took))).map(drop),
-            _ => Ok(()),
+            Some(what) => self
+                .hooks()?
+                .took
+                .bind(slf.py())
+                .call1((slf, what, Float(took)))
+                .map(drop),
+            None => Ok(()),
         }
     }
 
@@ -63,74 +48,52 @@ impl Scheduler {
         let py = slf.py();
         loop {
             if self.is_forked() {
-                // The completions are the parent's.
+                // The completions belong to the parent process.
                 return Ok(());
             }
             let arrived = self.io.get()?.pop(py);
             let arrived = match arrived {
                 Ok(Some(arrived)) => arrived,
                 Ok(None) => return Ok(()),
-                // It stays for the next turn: callbacks run in between, and may free some memory.
+                // The completion stays for the next turn. Callbacks run before that, and may free memory.
                 Err(error) => return Scheduler::report(slf, "No memory for what has arrived", error),
             };
-            let Arrived {
-                completion,
-                target,
-                data,
-            } = arrived;
             let begun = self.begun();
-            match &target {
-                Target::StreamReceive(transport) => {
-                    StreamTransport::received(transport.bind(py), &completion, data)?;
-                }
-                Target::StreamReadable(transport) => {
-                    StreamTransport::readable(transport.bind(py), &completion)?
-                }
-                Target::StreamSend(transport) => StreamTransport::sent(transport.bind(py), &completion)?,
-                Target::Pipe(pipe) => PipeTransport::ready(pipe.bind(py), &completion)?,
-                Target::Accept(listener) => Listener::accepted(listener.bind(py), &completion)?,
-                Target::DatagramReadable(transport) => {
-                    DatagramTransport::readable(transport.bind(py), &completion)?
-                }
-                Target::DatagramWritable(transport) => {
-                    DatagramTransport::writable(transport.bind(py), &completion)?
-                }
-                // A child that somebody else has collected (ECHILD) has ended too.
-                Target::Watch(watch) if completion.result >= 0 || completion.result == -libc::ECHILD => {
-                    self.push(Ready::Watch(watch.clone_ref(py)))
-                }
-                Target::Watch(_) => {}
-                Target::Operation(operation) => {
-                    operation.get().completed(py, operation, completion.result)?
-                }
-                Target::Nobody => {}
-            }
-            self.tell_if_slow(slf, begun, || target.owner(py))?;
+            let (target, completion, data) = arrived;
+            let arrived = Arrived {
+                completion,
+                data,
+                ready: &self.ready,
+            };
+            target.complete(py, arrived)?;
+            self.tell_if_slow(slf, begun, || target.calls_program(py).cloned())?;
         }
     }
 
-    /// How long the engine may wait: `None` without end.
-    fn timeout(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Duration>> {
+    /// How long the engine may wait; `None`: until something happens.
+    fn timeout(&self, py: Python<'_>) -> PyResult<Option<Duration>> {
         if self.stopping.load(Ordering::Relaxed) || !self.ready.lock().is_empty() {
             return Ok(Some(Duration::ZERO));
         }
+        // Dropped when no cell is held, because that may run any code.
+        let mut dead = Vec::new();
         let next = {
             let mut timers = self.timers.get()?;
             if timers.is_empty() {
                 None
             } else {
-                timers.next(py, &mut turn.dead)
+                timers.next(py, &mut dead)
             }
         };
-        turn.dead.clear();
-        Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(now()))))
+        drop(dead);
+        Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
     }
 
-    /// Lets the engine submit, wait and collect. False: there is nothing to submit or to dispatch.
-    fn wait(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<bool> {
+    /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch.
+    fn wait(&self, py: Python<'_>) -> PyResult<bool> {
         if self.is_forked() {
-            // A child may go on with what needs no engine, so that it can end as it wants to (`sys.exit` in a callback,
-            // the clean-up of `asyncio.run`).
+            // A forked child may run callbacks that need no engine, so that it can end by `sys.exit` in a callback or by the
+            // clean-up of `asyncio.run`.
             return if self.stopping.load(Ordering::Relaxed) || !self.ready.lock().is_empty() {
                 Ok(false)
             } else {
@@ -140,14 +103,14 @@ impl Scheduler {
         {
             let io = self.io.get()?;
             if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
-                // The way of a turn that only calls back.
+                // The fast path of a turn that only runs callbacks.
                 return Ok(false);
             }
         }
-        let timeout = self.timeout(py, turn)?;
+        let timeout = self.timeout(py)?;
         let mut io = self.io.get()?;
         if io.has_batch() {
-            // A run that was interrupted left some undispatched.
+            // An interrupted run has left completions undispatched.
             return Ok(true);
         }
         if timeout == Some(Duration::ZERO) {
@@ -155,11 +118,12 @@ impl Scheduler {
                 Some(false) => return Ok(false),
                 Some(true) => {}
                 None => {
-                    let time = now();
-                    if time < turn.last_poll + POLL_INTERVAL && !self.stopping.load(Ordering::Relaxed) {
+                    let time = self.now();
+                    let next_poll = self.last_poll.load(Ordering::Relaxed) + POLL_INTERVAL;
+                    if time < next_poll && !self.stopping.load(Ordering::Relaxed) {
                         return Ok(false);
                     }
-                    turn.last_poll = time;
+                    self.last_poll.store(time, Ordering::Relaxed);
                 }
             }
             return io.wait(timeout).map(|()| true).map_err(engine_error);
@@ -174,66 +138,64 @@ impl Scheduler {
         Ok(true)
     }
 
-    fn turn(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+    fn turn(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         if self.orphaned.load(Ordering::Relaxed) {
             self.adopt(&mut *self.io.get()?);
         }
-        if self.wait(py, turn)? {
+        if self.wait(py)? {
             self.dispatch(slf)?;
         }
-        self.move_due_timers(py, turn)?;
-        self.run_ready(slf, turn)
+        self.move_due_timers(py)?;
+        self.run_ready(slf)
     }
 
-    fn move_due_timers(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<()> {
+    fn move_due_timers(&self, py: Python<'_>) -> PyResult<()> {
         if !self.timed.load(Ordering::Relaxed) {
             return Ok(());
         }
+        // What is dropped here is dropped without a guard.
+        let mut dead = Vec::new();
         {
             let mut timers = self.timers.get()?;
-            timers.due(py, now(), &mut turn.due, &mut turn.dead);
+            timers.due(py, self.now(), &mut self.ready.lock(), &mut dead);
             self.timed.store(!timers.is_empty(), Ordering::Relaxed);
         }
-        if !turn.due.is_empty() {
-            self.ready.lock().extend(turn.due.drain(..));
-        }
-        turn.dead.clear();
+        drop(dead);
         Ok(())
     }
 
-    /// Runs what is ready now; what becomes ready meanwhile waits for the next turn.
-    fn run_ready(&self, slf: &Bound<'_, Self>, turn: &mut Turn) -> PyResult<()> {
+    /// Runs what is ready now. What becomes ready meanwhile waits for the next turn. A turn that runs within a callback begins
+    /// with the rest of this one.
+    fn run_ready(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        turn.room = self.ready.lock().begin(&mut turn.running, &mut turn.spare);
-        while let Some(handle) = turn.running.pop_front() {
+        self.ready.lock().begin();
+        let mut spare = None;
+        loop {
+            let next = self.ready.lock().next(spare.take());
+            let Some(next) = next else { return Ok(()) };
             let begun = self.begun();
-            let outcome = match handle {
-                Ready::Native(native) => {
+            let outcome = match next {
+                Ready::Callback(Callback::Native(native)) => {
                     let outcome = self.run_native(slf, &native, begun, Handle::run);
-                    if turn.spare.len() < turn.room && Handle::recycle(&native, py) {
-                        turn.spare.push(native);
-                    }
+                    spare = Handle::recycle(&native, py).then_some(native);
                     outcome
                 }
-                Ready::Debug(debug) => self.run_debug(slf, &debug),
-                Ready::Watch(watch) => match watch.get().current(py)? {
-                    Some(Ready::Native(native)) => self.run_native(slf, &native, begun, Handle::run_again),
-                    Some(Ready::Debug(debug)) => self.run_debug(slf, &debug),
-                    _ => Ok(()),
+                Ready::Callback(Callback::Debug(debug)) => self.run_debug(slf, &debug),
+                Ready::Method(method) => match method.call(py) {
+                    Ok(Some(Callback::Native(native))) => {
+                        self.run_native(slf, &native, begun, Handle::run_again)
+                    }
+                    Ok(Some(Callback::Debug(debug))) => self.run_debug(slf, &debug),
+                    Ok(None) => self.tell_if_slow(slf, begun, || Some(method.object().bind(py).clone())),
+                    Err(error) => Err(error),
                 },
-                Ready::Datagrams(transport) => {
-                    let transport = transport.bind(py);
-                    DatagramTransport::take(transport)
-                        .and_then(|()| self.tell_if_slow(slf, begun, || Some(transport.as_any().clone())))
-                }
             };
             if outcome.is_err() {
-                self.ready.lock().put_back(&mut turn.running);
+                self.ready.lock().put_back();
                 return outcome;
             }
         }
-        Ok(())
     }
 
     #[inline]
@@ -245,7 +207,7 @@ impl Scheduler {
         run: impl FnOnce(&Handle, Python<'_>) -> Result<(), Failure>,
     ) -> PyResult<()> {
         let py = slf.py();
-        // Once it has run it does not know any more what.
+        // The handle drops its callback when it has run, so its description is made before.
         let shown = begun.and_then(|_| native.bind(py).repr().ok());
         match run(native.get(), py) {
             Ok(()) => self.tell_if_slow(slf, begun, || shown.map(Bound::into_any)),
@@ -254,41 +216,35 @@ impl Scheduler {
     }
 
     fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
-        slf.call_method1(name!("_run_debug"), (handle,)).map(drop)
+        let run = self.hooks()?.run_debug.bind(slf.py());
+        run.call1((slf, handle)).map(drop)
     }
 
     fn callback_failed(&self, slf: &Bound<'_, Self>, handle: &Py<Handle>, failure: Failure) -> PyResult<()> {
         let py = slf.py();
-        let Failure { error, shown } = failure;
+        let Failure { error, call } = failure;
         if stops_the_loop(py, &error) {
             return Err(error);
         }
-        slf.call_method1(
-            name!("_callback_failed"),
-            (Text(shown), exception(py, &error), handle),
-        )
-        .map(drop)
+        let failed = self.hooks()?.callback_failed.bind(py);
+        failed
+            .call1((slf, call.callback, call.args, exception(py, &error), handle))
+            .map(drop)
     }
-}
 
-#[pymethods]
-impl Scheduler {
-    /// Turns of the loop until it is stopped; a single one for who calls this outside of a run.
-    #[pyo3(name = "_run_once")]
-    fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().check_open()?;
-        let single = slf.getattr(name!("_thread_id"))?.is_none();
-        let mut turn = Turn::default();
+    /// Runs turns of the loop until it is stopped, or a `single` turn.
+    pub fn run(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
+        let this = slf.get();
         loop {
-            let outcome = slf.get().turn(slf, &mut turn);
-            if single || outcome.is_err() || slf.get().stopping.load(Ordering::Relaxed) {
-                if slf.get().is_forked() {
+            let outcome = this.turn(slf);
+            if single || outcome.is_err() || this.stopping.load(Ordering::Relaxed) {
+                if this.is_forked() {
                     return outcome;
                 }
-                let mut io = slf.get().io.get()?;
-                // What was asked for last (a cancel, a close) is on its way before the loop stands still.
+                let mut io = this.io.get()?;
+                // Submit what was queued last (a cancellation, a close) before the loop stands still.
                 let handed_over = io.driver.flush().map_err(engine_error);
-                // The next run may be another thread's.
+                // Another thread may run the loop next.
                 io.driver.unbind();
                 drop(io);
                 return one_after_other(slf.py(), outcome, handed_over);

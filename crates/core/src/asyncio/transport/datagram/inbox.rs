@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, ops};
+use proact_driver::{Driver, Op, ops};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -20,6 +20,7 @@ impl Inbox {
     pub fn receive<'py>(
         &mut self,
         py: Python<'py>,
+        driver: &mut dyn Driver,
         fd: RawFd,
     ) -> PyResult<Result<(Bound<'py, PyBytes>, Address), i32>> {
         // Reserved and never written by us: the kernel's pages are used up to the largest datagram yet.
@@ -35,15 +36,13 @@ impl Inbox {
         message.msg_namelen = from.len;
         message.msg_iov = &raw mut vector;
         message.msg_iovlen = 1;
+        let op = Op::RecvMsg(ops::RecvMsg {
+            fd,
+            msg: &raw mut message,
+            flags: 0,
+        });
         // SAFETY: the call does not block and is over when it returns, and all that it points at is here.
-        let count = unsafe {
-            Op::RecvMsg(ops::RecvMsg {
-                fd,
-                msg: &raw mut message,
-                flags: 0,
-            })
-            .attempt()
-        };
+        let count = unsafe { driver.attempt(&op) };
         if count < 0 {
             return Ok(Err(count));
         }

@@ -7,20 +7,28 @@ use proact_driver::{Completion, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::inbox::Inbox;
 use super::{DatagramTransport, Known};
 use crate::asyncio::transport::phase::Phase;
 use crate::py::address::Address;
 use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
 use crate::py::make::name;
-use crate::reactor::io::Sent;
+use crate::py::method::Method;
+use crate::reactor::io::{Io, Sent};
 use crate::reactor::ready::Ready;
-use crate::reactor::slots::Target;
+use crate::reactor::target::{Completes, Target};
 
 /// Datagrams taken in one turn.
 const BURST: usize = 32;
 /// After a lone datagram, wake-ups that take only one.
 const QUIET: u8 = 7;
+
+static IS_READABLE: Completes<DatagramTransport> =
+    Completes::<DatagramTransport>::new(|transport, arrived| {
+        DatagramTransport::readable(transport, &arrived.completion)
+    })
+    .that_owns(DatagramTransport::owned);
 
 impl DatagramTransport {
     /// Watches the socket, unless that is done already or not wanted.
@@ -36,7 +44,7 @@ impl DatagramTransport {
             });
             let mut io = this.get().scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::DatagramReadable(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &IS_READABLE)) } {
                 Sent::Pending(token) => {
                     state.reading = Some(token);
                     state.stopping = false;
@@ -62,8 +70,8 @@ impl DatagramTransport {
         };
         let outcome = match completion.result {
             0.. if wanted => {
-                let transport = this.clone().unbind();
-                this.get().scheduler.get().push(Ready::Datagrams(transport));
+                let take = Method::new(this.clone().unbind(), |this| Self::take(this).map(|()| None));
+                this.get().scheduler.get().push(Ready::Method(take));
                 Ok(())
             }
             error if wanted && error < 0 => Self::read_failed(this, error),
@@ -98,7 +106,10 @@ impl DatagramTransport {
                 }
                 state.fd
             };
-            let received = transport.scheduler.get().io.get()?.inbox.receive(py, fd)?;
+            let received = {
+                let Io { shared, driver, .. } = &mut *transport.scheduler.get().io.get()?;
+                shared.get::<Inbox>().receive(py, &mut **driver, fd)?
+            };
             match received {
                 Ok((data, from)) => Self::deliver(this, &data, from)?,
                 Err(syscalls::AGAIN) => {

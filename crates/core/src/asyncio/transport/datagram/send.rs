@@ -15,8 +15,8 @@ use crate::py::bytes::snapshot;
 use crate::py::call::{exception, method0, method1, stops_the_loop};
 use crate::py::errno::os_error;
 use crate::py::make::{Float, name, py_error};
-use crate::reactor::io::Sent;
-use crate::reactor::slots::Target;
+use crate::reactor::io::{Io, Sent};
+use crate::reactor::target::{Completes, Target};
 
 /// Seconds until a socket that says it is writable and then takes nothing is asked again. An unconnected Unix socket
 /// whose addressee's queue is full does so: no poll tells when there is room.
@@ -30,7 +30,7 @@ pub(super) struct Datagram {
 }
 
 /// One attempt to send one datagram.
-fn send(fd: RawFd, data: &[u8], to: Option<&Address>) -> i32 {
+fn send(io: &mut Io, fd: RawFd, data: &[u8], to: Option<&Address>) -> i32 {
     let mut vector = libc::iovec {
         iov_base: data.as_ptr().cast_mut().cast(),
         iov_len: data.len(),
@@ -43,23 +43,27 @@ fn send(fd: RawFd, data: &[u8], to: Option<&Address>) -> i32 {
     }
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
+    let op = Op::SendMsg(ops::SendMsg {
+        fd,
+        msg: &raw const message,
+        flags: 0,
+    });
     // SAFETY: the call does not block and is over when it returns, and all that it points at is here.
-    unsafe {
-        Op::SendMsg(ops::SendMsg {
-            fd,
-            msg: &raw const message,
-            flags: 0,
-        })
-        .attempt()
-    }
+    unsafe { io.driver.attempt(&op) }
 }
+
+static IS_WRITABLE: Completes<DatagramTransport> =
+    Completes::<DatagramTransport>::new(|transport, arrived| {
+        DatagramTransport::writable(transport, &arrived.completion)
+    })
+    .that_owns(DatagramTransport::owned);
 
 impl Datagrams {
     /// Attempts to send the first in the queue, which goes unless it must wait.
-    fn send_first(&mut self, py: Python<'_>, header: usize) -> Option<(i32, Datagram)> {
+    fn send_first(&mut self, py: Python<'_>, io: &mut Io, header: usize) -> Option<(i32, Datagram)> {
         let first = self.queue.front()?;
         let data = first.data.bind(py).as_bytes();
-        let (len, result) = (data.len() + header, send(self.fd, data, first.to.as_deref()));
+        let (len, result) = (data.len() + header, send(io, self.fd, data, first.to.as_deref()));
         if result == syscalls::AGAIN {
             return None;
         }
@@ -108,7 +112,10 @@ impl DatagramTransport {
         let mut outcome = Ok(());
         while count > 0 && outcome.is_ok() {
             count -= 1;
-            let sent = transport.state.get()?.send_first(py, transport.header);
+            let sent = {
+                let mut io = transport.scheduler.get().io.get()?;
+                transport.state.get()?.send_first(py, &mut io, transport.header)
+            };
             let Some((result, _)) = sent else { break };
             went = true;
             outcome = if result < 0 {
@@ -140,7 +147,7 @@ impl DatagramTransport {
             });
             let mut io = this.get().scheduler.get().io.get()?;
             // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::DatagramWritable(this.clone().unbind())) } {
+            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &IS_WRITABLE)) } {
                 Sent::Pending(token) => {
                     state.writing = Some(token);
                     return Ok(());
@@ -267,11 +274,11 @@ impl DatagramTransport {
             Ok(to) => to,
             Err(error) => return Self::refused(slf, error),
         };
-        this.scheduler.get().check_free()?;
         let result = {
+            let mut io = this.scheduler.get().io.get()?;
             let mut state = this.state.get()?;
             let result = if state.queue.is_empty() {
-                send(state.fd, data.as_bytes(), to.as_ref())
+                send(&mut io, state.fd, data.as_bytes(), to.as_ref())
             } else {
                 syscalls::AGAIN
             };

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{PipeTransport, WritePipeTransport};
+use super::{POLLS, PipeTransport, WritePipeTransport};
 use crate::asyncio::transport::flow::HIGH_WATER;
 use crate::asyncio::transport::futile::FUTILE_WRITES;
 use crate::asyncio::transport::phase::Phase;
@@ -15,32 +15,32 @@ use crate::py::instance::instance;
 use crate::py::make::{Int, Text, name, pair};
 use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::slots::Target;
+use crate::reactor::target::Target;
 
 impl PipeTransport {
     /// One attempt to write what is queued; the rest waits for room.
     pub(super) fn write_now(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let result = {
+            let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             let fd = state.fd;
             let Some(op) = state.out.write_op(py, fd) else {
                 return Ok(());
             };
             // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            let result = unsafe { op.attempt() };
+            let result = unsafe { io.driver.attempt(&op) };
             if result >= 0 {
                 state.out.sent(py, result as usize);
             }
             let waits = (result >= 0 || result == syscalls::AGAIN) && !state.out.is_empty();
             if waits && state.writing.is_none() {
                 let events = libc::POLLOUT as u32;
-                let mut io = this.get().scheduler.get().io.get()?;
                 // SAFETY: a poll points at no memory.
                 match unsafe {
                     io.submit(
                         Op::Poll(ops::Poll { fd, events }),
-                        Target::Pipe(this.clone().unbind()),
+                        Target::new(this.clone().unbind(), &POLLS),
                     )
                 } {
                     Sent::Pending(token) => {

@@ -22,12 +22,12 @@ use self::lower::Lower;
 use self::session::Session;
 use crate::asyncio::transport::flow::Flow;
 use crate::asyncio::transport::release;
+use crate::asyncio::transport::report;
 use crate::py::call::{exception, method1, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::ending::finalise;
 use crate::py::instance::instance;
 use crate::py::make::{Float, Name, Text, name, py_error};
-use crate::reactor::clock::now;
 use crate::reactor::scheduler::Scheduler;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,15 +171,7 @@ impl TLSTransport {
         if let Some(lower) = this.get().lower(py)? {
             lower.force_close(py, Some(&error))?;
         }
-        Self::report(this, name!("_transport_failed"), &error, message)
-    }
-
-    fn report(this: &Bound<'_, Self>, hook: &'static Name, error: &PyErr, message: &str) -> PyResult<()> {
-        let py = this.py();
-        let scheduler = this.get().scheduler.bind(py);
-        scheduler
-            .call_method1(hook, (this, exception(py, error), Text(message)))
-            .map(drop)
+        report::transport_failed(&this.get().scheduler, this.as_any(), &error, message)
     }
 
     fn handshake(this: &Bound<'_, Self>) -> PyResult<()> {
@@ -204,9 +196,10 @@ impl TLSTransport {
         };
         let began = transport.state.get()?.handshake_began.take();
         if let Some(began) = began {
-            let took = now().saturating_sub(began) as f64 / 1e9;
+            let took = this.get().scheduler.get().now().saturating_sub(began) as f64 / 1e9;
             let scheduler = transport.scheduler.bind(py);
-            scheduler.call_method1(name!("_handshake_took"), (this, Float(took)))?;
+            let hook = scheduler.get().hooks()?.handshake_took.bind(py);
+            hook.call1((scheduler, this, Float(took)))?;
         }
         let extra = transport.extra.bind(py);
         extra.set_item(name!("peercert"), certificate)?;
@@ -339,9 +332,10 @@ impl TLSTransport {
         let timer = Self::later(slf, &this.timeouts.0, name!("_handshake_timed_out"))?;
         this.state.get()?.handshake_timer = Some(timer);
         if this.scheduler.get().is_debug() {
-            this.state.get()?.handshake_began = Some(now());
+            this.state.get()?.handshake_began = Some(this.scheduler.get().now());
             let scheduler = this.scheduler.bind(py);
-            scheduler.call_method1(name!("_handshake_begins"), (slf,))?;
+            let hook = scheduler.get().hooks()?.handshake_begins.bind(py);
+            hook.call1((scheduler, slf))?;
         }
         Self::handshake(slf)
     }
@@ -415,10 +409,8 @@ impl TLSTransport {
     /// What `isinstance` sees: asyncio's `Transport`, from which a native class can't inherit.
     #[getter(__class__)]
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get()
-            .scheduler
-            .bind(slf.py())
-            .getattr(name!("_tls_transport_class"))
+        let hooks = slf.get().scheduler.get().hooks()?;
+        Ok(hooks.tls_class.bind(slf.py()).clone())
     }
 
     fn __repr__(&self) -> PyResult<Text<String>> {
@@ -443,7 +435,7 @@ impl TLSTransport {
         visit.call(&self.timeouts.0)?;
         visit.call(&self.timeouts.1)?;
         self.session.traverse(visit)?;
-        if let Some(state) = self.state.try_get() {
+        if let Some(state) = self.state.look() {
             for object in [
                 &state.protocol,
                 &state.waiter,
@@ -464,7 +456,7 @@ impl TLSTransport {
 
     /// The transport below holds this one, and neither has a Python object's `__dict__` by which a cycle could be cut.
     fn __clear__(&self) {
-        if let Some(mut state) = self.state.try_get() {
+        if let Some(mut state) = self.state.look() {
             let held = (state.lower.take(), state.protocol.take(), state.waiter.take());
             drop(state);
             drop(held);

@@ -6,6 +6,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyTuple};
 
 use super::{Phase, TLSTransport, WRITE_HIGH};
 use crate::asyncio::transport::futile::FUTILE_WRITES;
+use crate::asyncio::transport::report;
 use crate::py::bytes::{copy_bytes, snapshot};
 use crate::py::call::{method0, one_after_other, stops_the_loop};
 use crate::py::make::{Int, Text, name, pair, py_error};
@@ -155,7 +156,7 @@ impl TLSTransport {
             Err(error) if stops_the_loop(py, &error) => Err(error),
             Err(error) => {
                 let message = format!("protocol.{}() failed", method.text());
-                Self::report(this, name!("_protocol_failed"), &error, &message)
+                report::protocol_failed(&this.get().scheduler, this.as_any(), &error, &message)
             }
         }
     }

@@ -1,0 +1,84 @@
+//! Joins the scheduler to `asyncio.BaseEventLoop`: its flags, the private methods by which it runs a loop, and the hooks.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::prelude::*;
+
+use crate::asyncio::factories::awaited_future;
+use crate::py::make::name;
+use crate::reactor::hooks::Hooks;
+use crate::reactor::scheduler::Scheduler;
+
+impl Scheduler {
+    pub fn server_takes_transport(&self, py: Python<'_>) -> PyResult<bool> {
+        self.hooks()?.server_takes_transport.bind(py).is_truthy()
+    }
+
+    pub fn is_buffered(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        protocol.is_instance(self.hooks()?.buffered_protocol.bind(protocol.py()))
+    }
+}
+
+#[pymethods]
+impl Scheduler {
+    /// Takes the hooks from the loop's class.
+    #[pyo3(name = "_configure")]
+    fn configure(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let hooks = Hooks::of(slf.get_type().as_any(), awaited_future)?;
+        slf.get().set_hooks(hooks);
+        Ok(())
+    }
+
+    /// Runs turns of the loop until it is stopped. Outside of `run_forever` it runs a single turn.
+    #[pyo3(name = "_run_once")]
+    fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().check_open()?;
+        let single = slf.getattr(name!("_thread_id"))?.is_none();
+        Scheduler::run(slf, single)
+    }
+
+    #[pyo3(name = "_write_to_self")]
+    fn write_to_self(&self) {
+        self.wake();
+    }
+
+    /// Called by asyncio's own timer handles, which debug mode uses.
+    #[pyo3(name = "_timer_handle_cancelled", signature = (handle, /))]
+    fn timer_handle_cancelled(&self, handle: Bound<'_, PyAny>) {
+        let _ = handle;
+        self.cancelled.add();
+    }
+
+    #[getter(_stopping)]
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    #[setter(_stopping)]
+    fn set_stopping(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.stopping.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[getter(_closed)]
+    fn closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    #[setter(_closed)]
+    fn set_closed(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.closed.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[getter(_debug)]
+    fn debug(&self) -> bool {
+        self.is_debug()
+    }
+
+    #[setter(_debug)]
+    fn set_debug_flag(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.debug.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! Waiters: what waits for an operation, and how it is woken.
+
+use pyo3::prelude::*;
+
+use crate::py::call::{method0, method1};
+use crate::py::make::name;
+use crate::reactor::scheduler::Scheduler;
+
+pub enum Waiter {
+    /// A task that waits for a future of its loop.
+    Future(Py<PyAny>),
+}
+
+impl Waiter {
+    /// A waiter for the task that awaits.
+    pub fn task(scheduler: &Bound<'_, Scheduler>) -> PyResult<Waiter> {
+        let future = (scheduler.get().hooks()?.future)(scheduler.as_any())?;
+        Ok(Waiter::Future(future.unbind()))
+    }
+
+    /// What the task yields to its loop, to wait.
+    pub fn yields(&self, py: Python<'_>) -> Py<PyAny> {
+        match self {
+            Waiter::Future(future) => future.clone_ref(py),
+        }
+    }
+
+    /// Whether it was woken already, or no longer waits.
+    pub fn is_done(&self, py: Python<'_>) -> PyResult<bool> {
+        match self {
+            Waiter::Future(future) => method0(future.bind(py), name!("done"))?.is_truthy(),
+        }
+    }
+
+    pub fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Waiter::Future(future) => {
+                match method1(future.bind(py), name!("set_result"), py.None().bind(py)) {
+                    // The future was cancelled in this turn. Its task will call `throw`.
+                    Err(_) if self.is_done(py)? => Ok(()),
+                    outcome => outcome.map(drop),
+                }
+            }
+        }
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        match self {
+            Waiter::Future(future) => future,
+        }
+    }
+}
