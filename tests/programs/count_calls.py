@@ -1,7 +1,7 @@
 """Prints how many system calls a loop says that it made for some work, twice as much work each time.
 
-Usage: ENGINE WORK. It prints a line before each round and waits for a line on stdin, so that another program can
-count as well. Between two of its lines it makes one `read` of stdin, the round's calls, and one `write`.
+Usage: ENGINE WORK. It prints a line before each round and waits for a line on stdin, so that another program
+can count as well. Between two of its lines it makes one `read` of stdin, the round's calls, and one `write`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-//! What time it is, for a loop and for its engine.
+//! The clock of a loop and its engine.
 
-/// A clock that never goes back. Any thread may ask it.
+/// A clock that never goes back. Any thread may read it.
 pub trait Clock: Send + Sync {
     /// Nanoseconds since some fixed point.
     fn now(&self) -> u64;

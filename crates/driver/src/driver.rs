@@ -58,7 +58,7 @@ pub trait Driver: Send {
     /// kernel has let go of the cancelled ops and of their files; ops that a worker thread runs are the exception.
     ///
     /// # Errors
-    /// Like [`Driver::wait`].
+    /// The errors of [`Driver::wait`].
     fn flush(&mut self) -> io::Result<()>;
 
     /// Stops watching an fd that the caller is about to close and that no op in flight uses. Without this call the
@@ -90,7 +90,8 @@ pub trait Driver: Send {
 
     fn stats_mut(&mut self) -> &mut Stats;
 
-    /// The clock that the timeouts of [`Driver::wait`] go by.
+    /// The clock that the timeouts of [`Driver::wait`] follow: `CLOCK_MONOTONIC`, except in an engine that
+    /// simulates time.
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(Monotonic)
     }

@@ -11,7 +11,18 @@
 //! To add an op, write a struct that implements `Operation` in one of these files, and add its name to the `ops!`
 //! list in this file.
 
+mod accept;
+mod child;
+mod close;
+mod connect;
+mod file;
 mod operation;
+mod path;
+mod poll;
+mod recv;
+mod send;
+mod shutdown;
+mod splice;
 
 use std::os::fd::RawFd;
 
@@ -25,7 +36,6 @@ pub(crate) use splice::waits_on as splice_waits_on;
 
 macro_rules! ops {
     ($($family:ident { $($op:ident),+ })+) => {
-        $(mod $family;)+
         $(pub use $family::{$($op),+};)+
 
         /// One operation. Its result is the system call's: a count, a new fd, or 0; negative is `-errno`.

@@ -76,8 +76,8 @@ impl<S: Selector> ReadinessDriver<S> {
             .is_some_and(|state| state.queue(direction).iter().any(|waiter| !waiter.polls()))
     }
 
-    /// Handles the result of an accept's first attempt. The accept goes on unless the error concerns the listener
-    /// itself.
+    /// Handles the result of an accept's first attempt. The accept goes on after a connection or an error of one
+    /// connection; other errors end it.
     fn accept_first(&mut self, token: Token, op: Op, fd: RawFd, result: i32) -> Submitted {
         if is_exhaustion(result) {
             self.stats.submit(op.kind());

@@ -187,7 +187,8 @@ impl UringDriver {
         }
     }
 
-    /// Handles the end of an accept's entry. The accept goes on unless the error concerns the listener itself.
+    /// Handles the end of an accept's entry. The accept goes on after a connection or an error of one connection;
+    /// other errors end it.
     fn accept_again(&mut self, token: Token, result: i32, batch: &mut Vec<Completion>) {
         let failed = is_transient(result);
         let Some(entry) = self.table.get_mut(token) else {
