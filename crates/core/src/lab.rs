@@ -86,6 +86,36 @@ fn target(transport: &str, host: &str, port: u16) -> PyResult<Target> {
         .ok_or_else(|| PyOSError::new_err(format!("no address for {host:?}")))
 }
 
+/// Runs a load in a thread of its own; this one reports progress and looks for signals.
+fn run_load(py: Python<'_>, spec: &LoadSpec, progress: Option<&Bound<'_, PyAny>>) -> PyResult<LoadReport> {
+    let (messages, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let caller = std::thread::current();
+    std::thread::scope(|scope| {
+        let runner = std::thread::Builder::new()
+            .name("proact-load".into())
+            .spawn_scoped(scope, || {
+                let outcome = load::run(spec, &messages, &stop);
+                caller.unpark();
+                outcome
+            })?;
+        let mut interrupted = Ok(());
+        while !runner.is_finished() && interrupted.is_ok() {
+            py.detach(|| std::thread::park_timeout(TICK));
+            interrupted = py.check_signals();
+            if let (Ok(()), Some(progress)) = (&interrupted, progress) {
+                interrupted = progress.call1((messages.load(Ordering::Relaxed),)).map(drop);
+            }
+        }
+        stop.store(interrupted.is_err(), Ordering::Relaxed);
+        let result = py.detach(|| runner.join());
+        interrupted?;
+        match result {
+            Ok(result) => result.map_err(load_error),
+            Err(_) => Err(PyRuntimeError::new_err("the load generator's thread panicked")),
+        }
+    })
+}
+
 /// Loads a server with echoes: `connections` at once on one thread, each with one message of `size` bytes under way, every
 /// byte of every echo verified. Times in seconds; latencies in nanoseconds, their `histogram` a list of (upper end of a
 /// step, messages in it), ascending, three significant digits. `progress` is called with the messages so far about ten
@@ -138,33 +168,7 @@ pub fn echo_load<'py>(
         churn,
         ..LoadSpec::new(target)
     };
-    let (messages, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let caller = std::thread::current();
-    let outcome = std::thread::scope(|scope| {
-        let runner = std::thread::Builder::new()
-            .name("proact-load".into())
-            .spawn_scoped(scope, || {
-                let outcome = load::run(&spec, &messages, &stop);
-                caller.unpark();
-                outcome
-            })?;
-        let mut interrupted = Ok(());
-        while !runner.is_finished() && interrupted.is_ok() {
-            py.detach(|| std::thread::park_timeout(TICK));
-            interrupted = py.check_signals();
-            if let (Ok(()), Some(progress)) = (&interrupted, &progress) {
-                interrupted = progress.call1((messages.load(Ordering::Relaxed),)).map(drop);
-            }
-        }
-        stop.store(interrupted.is_err(), Ordering::Relaxed);
-        let result = py.detach(|| runner.join());
-        interrupted?;
-        match result {
-            Ok(result) => result.map_err(load_error),
-            Err(_) => Err(PyRuntimeError::new_err("the load generator's thread panicked")),
-        }
-    })?;
-    report_dict(py, &outcome)
+    report_dict(py, &run_load(py, &spec, progress.as_ref())?)
 }
 
 /// Serves without Python on a listening socket, which it takes over, until the process is killed.
