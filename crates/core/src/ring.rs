@@ -1,4 +1,4 @@
-//! `proact.Ring`: io_uring without a loop around it. Operations are handed over, completions come back.
+//! `proact.Ring`: io_uring without a loop. The program submits operations and takes completions.
 //!
 //! Owns one io_uring engine and what its ops in flight keep alive: a slot holds the file and the exported buffer of an
 //! op until its terminal completion is here. Knows nothing of tasks, callbacks or other engines. What can be asked of a ring
@@ -26,7 +26,7 @@ use crate::py::make::{Int, Text, list, py_error};
 use crate::reactor::io::{SHUTDOWN_LIMIT, open_engine};
 use crate::reactor::slots::Slots;
 
-/// The most entries that a kernel gives a ring (IORING_MAX_ENTRIES).
+/// The kernel's limit of entries (IORING_MAX_ENTRIES).
 const MOST_ENTRIES: u32 = 32_768;
 
 /// The end of one operation.
@@ -72,7 +72,7 @@ impl Completion {
 /// What an op in flight keeps alive.
 struct Held {
     file: Py<PyAny>,
-    /// Exported for as long as this lives, so that its memory neither moves nor goes.
+    /// Keeps the buffer exported, so that its memory is neither moved nor freed.
     _buffer: Option<Buffer>,
     data: Option<Py<PyAny>>,
 }
@@ -93,9 +93,9 @@ impl Inner {
         outcome
     }
 
-    /// Ends everything in flight; how many ops the kernel has not let go of by then.
+    /// Ends all ops, and returns how many the kernel still uses after that.
     fn end(&mut self) -> usize {
-        // What has completed by now is nobody's any more either, and a failure here is one of the shutdown too.
+        // Collect what has completed, so that its connections are closed below. An error would come from the shutdown as well.
         let _ = self.wait(Some(Duration::ZERO));
         let left = self.driver.shutdown(SHUTDOWN_LIMIT);
         for completed in std::mem::take(&mut self.done) {
@@ -107,7 +107,8 @@ impl Inner {
         left
     }
 
-    /// Closes the ring, then frees what its ops held; the memory of ops that are `left` is better lost than freed.
+    /// Closes the ring, then frees what its ops held. If ops are `left`, the kernel may still use their memory, which is
+    /// leaked.
     fn let_go(self, left: usize) {
         let Inner {
             driver, mut slots, ..
@@ -204,8 +205,8 @@ impl Ring {
         })
     }
 
-    /// Lets go of everything, wherever this runs: in another thread the kernel can't be made to do so at once, and in a
-    /// forked child there is nothing that it could still write to.
+    /// Drops everything, on any thread. In another thread the kernel can't be made to end the ops at once. In a forked child
+    /// it has nothing of this process to write to.
     fn abandon(&self) {
         let Some(Some(mut inner)) = self.inner.if_free().map(|mut inner| inner.take()) else {
             return;

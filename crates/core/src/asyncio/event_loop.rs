@@ -1,5 +1,4 @@
-//! What `asyncio.BaseEventLoop` has for its own and the scheduler must know: its flags, the methods by which it runs a loop, and
-//! where what it is asked for comes from.
+//! Joins the scheduler to `asyncio.BaseEventLoop`: its flags, the private methods by which it runs a loop, and the hooks.
 
 use std::sync::atomic::Ordering;
 
@@ -30,7 +29,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Turns of the loop until it is stopped; a single one for who calls this outside of a run.
+    /// Runs turns of the loop until it is stopped. Outside of `run_forever` it runs a single turn.
     #[pyo3(name = "_run_once")]
     fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().check_open()?;
@@ -43,7 +42,7 @@ impl Scheduler {
         self.wake();
     }
 
-    /// What asyncio's own handles tell: debug mode uses them.
+    /// Called by asyncio's own timer handles, which debug mode uses.
     #[pyo3(name = "_timer_handle_cancelled", signature = (handle, /))]
     fn timer_handle_cancelled(&self, handle: Bound<'_, PyAny>) {
         let _ = handle;

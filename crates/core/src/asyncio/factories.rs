@@ -13,7 +13,7 @@ static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOOP_NAME: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 
-/// A class of asyncio's, looked up once.
+/// A class of asyncio, looked up once.
 fn import_once<'py>(
     py: Python<'py>,
     known: &'static PyOnceLock<Py<PyAny>>,
@@ -74,7 +74,7 @@ fn future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     )
 }
 
-/// A future that is handed to a task as `await` would hand it over.
+/// A future that a task may yield, as `await` does.
 pub fn awaited_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let future = future(event_loop)?;
     future.setattr(name!("_asyncio_future_blocking"), true)?;
@@ -88,7 +88,7 @@ impl Scheduler {
         future(slf.as_any())
     }
 
-    /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, asyncio makes it.
+    /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, `BaseEventLoop` makes it.
     #[pyo3(signature = (coro, *, name = Keyword(None), context = Keyword(None), **kwargs))]
     fn create_task<'py>(
         slf: &Bound<'py, Self>,
@@ -116,7 +116,7 @@ impl Scheduler {
             let names = intern_names(py, &TASK_NAMES, &[name!("loop"), name!("name"), name!("context")])?;
             return construct(kind, &[&coro, slf.as_any(), name, context], names);
         }
-        // Those that were given, None or not: that is what a task factory sees.
+        // Pass on the keywords that were given, also those that are None: a task factory sees the difference.
         let keywords = kwargs.map_or_else(|| dict(py), Ok)?;
         for (key, value) in [(name!("name"), name), (name!("context"), context)] {
             if let Some(value) = value {

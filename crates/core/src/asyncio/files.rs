@@ -1,6 +1,7 @@
-//! Files at an offset, as awaitable operations: an op like any other on a ring, a pool thread's work elsewhere.
+//! Reads and writes of a file at an offset, as awaitable operations. A ring carries them out; on the other engines a thread of
+//! the pool does.
 //!
-//! For files that have positions. Of one that has none (a pipe, a socket) a ring takes what comes; elsewhere it is an error.
+//! The file must be seekable. On a pipe or a socket, a ring ignores the offset, and the other engines fail.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -22,7 +23,7 @@ fn start(
     Operation::new(scheduler, file, Work::File(work))
 }
 
-/// -1 would be the current position, which operations in flight together can't share.
+/// Refuses negative offsets. -1 would mean the current position, which concurrent operations can't share.
 fn checked_offset(offset: i64) -> PyResult<i64> {
     if offset < 0 {
         return Err(py_error::<PyValueError>("offset must be 0 or more"));
@@ -60,7 +61,7 @@ impl Scheduler {
         start(slf, fd, FileWork::Write { buffer, offset })
     }
 
-    /// Flushes a file to storage; with `data_only` not its times. Writes in flight are not waited for.
+    /// Flushes a file to storage; with `data_only` without its times. It does not wait for writes in flight.
     #[pyo3(name = "_fsync", signature = (fd, *, data_only = false))]
     fn fsync(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, data_only: bool) -> PyResult<Py<Operation>> {
         start(slf, fd, FileWork::Sync { data_only })

@@ -1,4 +1,4 @@
-//! How a handle shows itself: as asyncio's do.
+//! The `repr` of handles, which is that of asyncio's.
 
 use pyo3::prelude::*;
 

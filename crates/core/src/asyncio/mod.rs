@@ -1,4 +1,4 @@
-//! What asyncio asks of a loop, on the reactor: transports, `sock_*`, readers, futures and tasks.
+//! What asyncio requires of a loop, built on the reactor: transports, `sock_*`, readers, futures and tasks.
 
 mod event_loop;
 mod factories;

@@ -1,4 +1,4 @@
-//! `add_reader` and `add_writer`: level-triggered callbacks on file descriptors of the program's own.
+//! `add_reader` and `add_writer`: level-triggered callbacks for file descriptors of the program's.
 
 use std::os::fd::RawFd;
 
@@ -17,8 +17,8 @@ use crate::reactor::target::Target;
 use crate::reactor::watch::{WATCHES, Watch};
 
 /// # Errors
-/// `EBADF` for what is no open file, `EPERM` for files and directories, as epoll has it: a ring would tell of the one in the
-/// next turn only, and would report the other for ever.
+/// `EBADF` for a number that is no open file, `EPERM` for files and directories: as epoll. A ring would report the first only
+/// in the next turn, and the second in every turn.
 fn check_can_wait(scheduler: &Scheduler, fd: RawFd) -> PyResult<()> {
     let kind = scheduler.call(Call::FileType { fd })?;
     match kind as u32 {
@@ -29,7 +29,7 @@ fn check_can_wait(scheduler: &Scheduler, fd: RawFd) -> PyResult<()> {
 }
 
 impl Scheduler {
-    /// A watch that was removed: its handle is cancelled. True if it had one.
+    /// Ends a watch that was removed: cancels its handle. True if it had one.
     fn end_watch(&self, py: Python<'_>, watch: &Py<Watch>) -> PyResult<bool> {
         let Some(handle) = watch.get().end() else {
             return Ok(false);
@@ -72,7 +72,7 @@ impl Scheduler {
         }
     }
 
-    /// Calls back once, when the child process of a pidfd has ended; until then only `_close_fd` may close it.
+    /// Calls back once, when the child process of a pidfd has ended. Until then only `_close_fd` may close the pidfd.
     #[pyo3(name = "_watch_child")]
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
@@ -88,7 +88,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Closes an fd that the loop has watched; what waits for it ends first.
+    /// Closes an fd that the loop has watched.
     #[pyo3(name = "_close_fd")]
     fn close_fd(&self, fd: RawFd) -> PyResult<()> {
         self.io.get()?.close(fd).map_err(crate::py::errno::io_error)
@@ -104,11 +104,12 @@ impl Scheduler {
         let (file, side) = (fd, Side::of(write));
         let fd = match descriptor(file) {
             Ok(fd) => fd,
-            // Closed: asyncio's selectors look for the object then.
+            // The object is closed. Find it by identity, as asyncio's selectors do.
             Err(error) => this.readers.lock().number_of(file, side).ok_or(error)?,
         };
         if this.io.if_free().is_none() {
-            // Another thread's finaliser, most likely. The callback is not called any more, and the loop's thread does the rest.
+            // This is another thread, probably in a finaliser. The callback is not called any more, and the loop's thread
+            // removes the watch.
             let Some(watch) = this.readers.lock().watch(py, fd, side) else {
                 return Ok(false);
             };
@@ -123,7 +124,8 @@ impl Scheduler {
             let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
             let watch = readers.remove(&mut io, fd, side);
             if watch.is_some() {
-                // A ring's poll keeps the file open: whoever waits for its end sees it now. An error shows with the next wait.
+                // Submit the cancellation now: until then the ring's poll keeps the file open, and its peer would not see a
+                // close. An error shows with the next wait.
                 let _ = io.driver.flush();
             }
             watch

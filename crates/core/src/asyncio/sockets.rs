@@ -1,4 +1,4 @@
-//! `loop.sock_*` for sockets of the program's own: what each asks for, and how a socket is tried.
+//! `loop.sock_*`, for sockets of the program's. What each does is in `reactor/work.rs`.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -19,7 +19,7 @@ impl Scheduler {
         Operation::new(slf, sock, Work::Receive { len })
     }
 
-    /// Receives into a buffer; the number of bytes. The buffer is not held while waiting.
+    /// Receives into a buffer; returns the number of bytes. The buffer is not exported while the operation waits.
     fn sock_recv_into(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
@@ -38,7 +38,7 @@ impl Scheduler {
         Operation::new(slf, sock, Work::Send { buffer, sent: 0 })
     }
 
-    /// `attempt()` once the socket is readable; it raises `BlockingIOError` where it was not after all.
+    /// Calls `attempt()` once the socket is readable, and again if that raises `BlockingIOError`.
     #[pyo3(name = "_sock_when_readable")]
     fn sock_when_readable(
         slf: &Bound<'_, Self>,
@@ -49,7 +49,7 @@ impl Scheduler {
         Operation::new(slf, sock, Work::Call { side, attempt })
     }
 
-    /// The same once it is writable.
+    /// Calls `attempt()` once the socket is writable, and again if that raises `BlockingIOError`.
     #[pyo3(name = "_sock_when_writable")]
     fn sock_when_writable(
         slf: &Bound<'_, Self>,
@@ -60,7 +60,7 @@ impl Scheduler {
         Operation::new(slf, sock, Work::Call { side, attempt })
     }
 
-    /// Connects to an address that is resolved already.
+    /// Connects to an address that has been resolved.
     #[pyo3(name = "_sock_connect")]
     fn sock_connect(
         slf: &Bound<'_, Self>,

@@ -17,13 +17,13 @@ pub struct Address {
     pub len: libc::socklen_t,
 }
 
-/// What a connection remembers of its two ends, in little room.
+/// The two addresses of a connection, in little memory: each connection keeps them.
 pub enum Ends {
     V4 {
         local: SocketAddrV4,
         peer: SocketAddrV4,
     },
-    /// The bytes of the kernel's structures, each as long as it is: IPv6 takes half of what two of `Address` would.
+    /// The bytes of the kernel's structures, without their unused ends: for IPv6 half the size of two `Address`es.
     Other(Box<[Option<Box<[u8]>>; 2]>),
 }
 
@@ -38,7 +38,7 @@ impl Ends {
         ))
     }
 
-    /// Our address; `None` if the socket had none to tell.
+    /// The local address; `None` if the socket had none.
     pub fn local(&self) -> Option<Address> {
         match self {
             Ends::V4 { local, .. } => Some(Address::from_socket(SocketAddr::V4(*local))),
@@ -46,7 +46,7 @@ impl Ends {
         }
     }
 
-    /// The peer's address; `None` if the socket was not connected any more.
+    /// The peer's address; `None` if the socket was no longer connected.
     pub fn peer(&self) -> Option<Address> {
         match self {
             Ends::V4 { peer, .. } => Some(Address::from_socket(SocketAddr::V4(*peer))),
@@ -90,7 +90,7 @@ impl Address {
         address
     }
 
-    /// Of bytes that were an address's.
+    /// Restores an address from its bytes.
     fn from_bytes(bytes: &[u8]) -> Address {
         let mut address = Address::empty();
         let len = bytes.len().min(size_of::<libc::sockaddr_storage>());
@@ -211,7 +211,7 @@ impl Address {
         }))
     }
 
-    /// The same for an address whose host may be a name, which is looked up then and there, as `socket.sendto` does.
+    /// As [`Address::parse`], but the host may be a name. The lookup blocks, as in `socket.sendto`.
     ///
     /// # Errors
     /// As [`Address::parse`]; `OSError` for a name that is not known.
@@ -249,7 +249,7 @@ impl Address {
 
     pub fn family(&self) -> i32 {
         if self.len == 0 {
-            // A Unix socket without a name sent it.
+            // The sender is a Unix socket without a name.
             return libc::AF_UNSPEC;
         }
         i32::from(self.storage.ss_family)

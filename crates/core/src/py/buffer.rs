@@ -1,5 +1,5 @@
-//! The memory of a bytes-like object of the program's: any C-contiguous one, whatever its items are. PyO3's `PyBuffer<u8>` wants
-//! items of one byte in a format that it knows, which `array('i')` and ctypes arrays do not have.
+//! The memory of a bytes-like object that the program passes: any C-contiguous object, whatever its items are. PyO3's
+//! `PyBuffer<u8>` accepts only items of one byte in a format that it knows; `array('i')` and ctypes arrays do not have one.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use crate::py::ending::interpreter_ends;
 use crate::py::make::py_error;
 
-/// Exported, and so neither freed nor moved, until this is dropped. On the heap: CPython keeps the address of the structure.
+/// An exported buffer: Python neither frees nor moves its memory until this is dropped. The structure is on the heap, because
+/// CPython keeps its address.
 pub struct Buffer(Box<ffi::Py_buffer>);
 
 // SAFETY: the export keeps the memory in place, whichever thread asks for it, and it is released with the GIL held.
@@ -26,7 +27,7 @@ impl Buffer {
         Ok(Buffer(view))
     }
 
-    /// To read from.
+    /// Exports an object to read from it.
     ///
     /// # Errors
     /// `TypeError` for what is not bytes-like, `BufferError` for what is not contiguous.
@@ -34,7 +35,7 @@ impl Buffer {
         Buffer::get(object, ffi::PyBUF_SIMPLE)
     }
 
-    /// To write into.
+    /// Exports an object to write into it.
     ///
     /// # Errors
     /// `TypeError` for what is not bytes-like, read-only or not contiguous, as `socket.recv_into` has it.

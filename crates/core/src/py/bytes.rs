@@ -1,4 +1,4 @@
-//! `bytes` objects: made, filled, shortened, and taken of what a program hands over.
+//! `bytes` objects: how they are made, filled and shortened, and how they are taken from what a program writes.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -25,7 +25,7 @@ pub fn copy_bytes<'py>(py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, Py
     Ok(bytes)
 }
 
-/// The writable memory of a `bytes` that nobody but its maker has seen.
+/// The writable memory of a `bytes` object. The caller has made it, and no other code has seen it yet.
 pub fn bytes_memory(bytes: &Bound<'_, PyBytes>) -> *mut u8 {
     // SAFETY: an exact bytes object.
     unsafe { ffi::PyBytes_AsString(bytes.as_ptr()).cast() }
@@ -70,7 +70,8 @@ pub fn snapshot<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> 
     Err(py_error::<PyTypeError>(message))
 }
 
-/// The same of any bytes-like object: `writelines` takes more than `write` does, as `bytes.join` has it in asyncio.
+/// As [`snapshot`], for any bytes-like object: in asyncio `writelines` joins its pieces by `bytes.join`, which accepts more
+/// types than `write`.
 pub fn copied<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     // SAFETY: a live object.
     if unsafe { ffi::PyObject_CheckBuffer(data.as_ptr()) } == 0 {

@@ -33,7 +33,7 @@ pub fn in_context<'py, R>(
     result
 }
 
-/// `callable(*args)` by the shortest way that the callable has.
+/// `callable(*args)`, by the vectorcall protocol if the callable has it.
 #[inline]
 pub fn call_tuple<'py>(
     py: Python<'py>,
@@ -81,8 +81,9 @@ pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &'static Name) -> PyResult
     }
 }
 
-/// Of two things that were done one after the other, whatever became of the first: as with Python's `finally`, an
-/// exception of the second is raised with that of the first as its context. What stops the loop goes before what does not.
+/// The outcome of two steps of which the second was done even if the first failed. As with Python's `finally`, an exception of
+/// the second step is raised, with the first one as its context. But an exception that stops the loop is raised before one
+/// that does not.
 pub fn one_after_other(py: Python<'_>, first: PyResult<()>, second: PyResult<()>) -> PyResult<()> {
     let (Err(first), Err(second)) = (&first, &second) else {
         return first.and(second);
@@ -91,7 +92,7 @@ pub fn one_after_other(py: Python<'_>, first: PyResult<()>, second: PyResult<()>
     let (raised, context) = if keeps { (second, first) } else { (first, second) };
     let (raised, context) = (context.clone_ref(py), raised.clone_ref(py));
     let mut end = raised.value(py).clone().into_any();
-    // To the end of the chain, which neither may be a part of already.
+    // Append at the end of the chain. If the other exception is in the chain already, appending would close a circle.
     loop {
         if end.is(context.value(py)) {
             return Err(raised);
@@ -111,11 +112,11 @@ pub fn stops_the_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
-/// An error as the exception object that handlers are given, its traceback in place.
+/// The exception object of an error, with its traceback, as handlers receive it.
 pub fn exception(py: Python<'_>, error: &PyErr) -> Py<PyBaseException> {
     error.clone_ref(py).into_value(py)
 }
 
-/// Why a connection ends, until its protocol is told: as an exception, whose traceback the collector can follow (the
-/// frames in it hold the protocol, which holds the transport).
+/// Why a connection ends, kept until its protocol is told. It is an exception object so that the collector can follow its
+/// traceback: the frames in it hold the protocol, and the protocol holds the transport.
 pub type Reason = Option<Py<PyBaseException>>;

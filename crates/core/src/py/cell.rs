@@ -1,9 +1,9 @@
-//! Cells that one piece of code uses at a time, whoever asks. Neither kind is held across a call into Python, and neither relies on
-//! the GIL: the engine's wait holds the loop's without it.
+//! Cells that only one piece of code uses at a time, in whatever thread. Neither kind is held across a call into Python, and
+//! neither relies on the GIL: the engine holds the loop's cell while it waits without the GIL.
 //!
-//! A [`LoopCell`] is the loop's own, and used by its thread. Another thread that reaches for it (an error of the program, but one
-//! that Python permits) must meet an exception, not undefined behaviour, and so must code that is re-entered while it holds the
-//! cell. A [`SharedCell`] is used by any thread, for a few instructions at a time: whoever finds it busy waits.
+//! A [`LoopCell`] belongs to the loop, and the loop's thread uses it. A busy one is a bug: a program that uses it from another
+//! thread gets an exception, not undefined behaviour, and so does code that is re-entered while it holds the cell. A
+//! [`SharedCell`] may be used by any thread, for a few instructions at a time. A thread that finds it busy waits.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -40,7 +40,7 @@ impl<T> Cell<T> {
     }
 }
 
-/// The loop's own.
+/// A cell of the loop's.
 pub struct LoopCell<T>(Cell<T>);
 
 impl<T> LoopCell<T> {
@@ -61,20 +61,22 @@ impl<T> LoopCell<T> {
         })
     }
 
-    /// The value, if nobody has it: for finalisers, which run in any thread, and leave to the loop's what they can't do here.
+    /// The value, if the cell is free. For finalisers: they run in any thread, and what they can't do at once they leave to
+    /// the loop's thread.
     #[inline]
     pub fn if_free(&self) -> Option<Guard<'_, T>> {
         self.0.take()
     }
 
-    /// For the collector, which can't wait: whoever has the value may be stopped meanwhile. What it does not see counts as in use.
+    /// The value, if the cell is free. For the garbage collector, which can't wait: the thread that holds the cell may be
+    /// stopped. Objects that the collector does not see here count as reachable.
     #[inline]
     pub fn look(&self) -> Option<Guard<'_, T>> {
         self.0.take()
     }
 }
 
-/// Any thread's.
+/// A cell that any thread may use.
 pub struct SharedCell<T>(Cell<T>);
 
 impl<T> SharedCell<T> {
@@ -82,7 +84,7 @@ impl<T> SharedCell<T> {
         SharedCell(Cell::new(value))
     }
 
-    /// The value, as soon as whoever has it lets go. Uncontended it costs one atomic operation, where a mutex costs two.
+    /// The value, as soon as the cell is free. Without contention this costs one atomic operation; a mutex costs two.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
         loop {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::py::make::{name, py_error};
 
-/// What `fileno` raises is its own, unless it says that this is no file.
+/// The error for an object that has no fd. An exception of another kind that `fileno()` raises is passed on.
 fn invalid(object: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
     let py = object.py();
     let known = error.is_instance_of::<PyAttributeError>(py)
@@ -35,7 +35,7 @@ pub fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     Ok(fd)
 }
 
-/// The number of a socket's fd now; -1 once it is closed.
+/// The fd of a socket at this moment; -1 once the socket is closed.
 pub fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     socket.call_method0(name!("fileno"))?.extract()
 }

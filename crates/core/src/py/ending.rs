@@ -1,7 +1,7 @@
 //! How native code behaves while something ends: an object (its destructor runs), the interpreter, or a thread.
 //!
-//! *Destructors* run wherever the last reference goes, also while an exception is on its way: [`finalise`] keeps that
-//! exception out of their sight, and lets them touch no Python once the interpreter ends.
+//! *Destructors* run wherever the last reference is dropped, also while an exception is set. [`finalise`] hides that exception
+//! from them, and does not run them once the interpreter ends.
 //!
 //! *Threads*: when the interpreter ends, CPython before 3.14 ends each daemon thread that asks for the GIL with
 //! `pthread_exit` (<https://github.com/python/cpython/issues/87135>). That unwinds the thread's stack. Rust frames would run
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Whether the interpreter is on its way out: Python may not be called any more by destructors.
+/// Whether the interpreter is finalising: from then on destructors must not call Python.
 pub fn interpreter_ends() -> bool {
     unsafe extern "C" {
         #[cfg_attr(not(Py_3_13), link_name = "_Py_IsFinalizing")]
@@ -26,7 +26,7 @@ pub fn interpreter_ends() -> bool {
     unsafe { Py_IsFinalizing() != 0 }
 }
 
-/// The exception that is on its way in this thread, if there is one.
+/// The exception that is set in this thread, if any.
 #[cfg(Py_3_12)]
 struct Raised(*mut ffi::PyObject);
 #[cfg(not(Py_3_12))]
@@ -62,8 +62,8 @@ impl Raised {
     }
 }
 
-/// Runs what a destructor has to do with Python. An exception that is on its way stays as it is; what `body` raises is told
-/// through `sys.unraisablehook`. False: the interpreter ends, and `body` did not run.
+/// Runs the part of a destructor that calls Python. An exception that is set stays as it is. An exception that `body` raises
+/// goes to `sys.unraisablehook`. False: the interpreter is finalising, and `body` did not run.
 pub fn finalise(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
     if interpreter_ends() {
         return false;
@@ -81,7 +81,7 @@ pub fn finalise(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
 /// The type of a personality routine (Itanium C++ ABI, "Exception Handling", 2.5.2).
 type Personality = unsafe extern "C" fn(c_int, c_int, u64, *mut c_void, *mut c_void) -> c_int;
 
-/// Set in the actions when the stack is unwound whatever the frames say: a thread ends.
+/// The action bit of a forced unwind: the thread ends, and no frame can stop that (_UA_FORCE_UNWIND).
 const FORCED: c_int = 8;
 
 static RUSTS_OWN: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
@@ -112,7 +112,7 @@ unsafe extern "C" fn personality(
     }
 }
 
-/// Has threads that are ended from outside stop at our frames.
+/// Makes threads that are ended from outside stop at the frames of this library.
 pub fn install() {
     let ours = personality as Personality as *mut c_void;
     // SAFETY: the word is writable data of this library, aligned, and only ever read whole.

@@ -7,7 +7,7 @@ use crate::py::make::py_os_error;
 /// The exception for a result of `-errno`.
 pub fn os_error(result: i32) -> PyErr {
     if result == -libc::ERANGE {
-        // No socket call answers ERANGE: it is the select engine's word for an fd it can't watch.
+        // No socket call returns ERANGE. The select engine uses it for an fd that it can't watch.
         let message =
             "the fd is at or above FD_SETSIZE (1024), which select can't watch; use the poll or epoll engine";
         return py_os_error(libc::ERANGE, message);
@@ -15,7 +15,7 @@ pub fn os_error(result: i32) -> PyErr {
     py_os_error(-result, reason(-result))
 }
 
-/// The words for an errno, as `os.strerror` has them.
+/// The text of an errno, as `os.strerror` returns it.
 fn reason(errno: i32) -> String {
     let mut text = [0u8; 256];
     // SAFETY: a local buffer and its size (the XSI variant, which libc declares, writes a terminated string there).
@@ -24,7 +24,7 @@ fn reason(errno: i32) -> String {
     String::from_utf8_lossy(&text[..end]).into_owned()
 }
 
-/// The exception for an error of the standard library's, its errno kept.
+/// The exception for a `std::io::Error`, with the same errno.
 pub fn io_error(error: std::io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(errno) => os_error(-errno),

@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::{PyClass, ffi};
 
-/// A new instance of a class with a `__dict__`, which is made only for those who put something in: CPython 3.11 and 3.12 make
-/// one with each instance, 3.11 may collect garbage meanwhile, and with no memory for it both drop the instance, while there
-/// is nothing yet in it to be visited or dropped.
+/// A new instance of a class with a `__dict__`. The dictionary is made only when something is put into it: CPython 3.11 and
+/// 3.12 would make one with each instance. While they do so, 3.11 may collect garbage, and both drop the instance if there is
+/// no memory. In both cases CPython would visit or drop an instance that has no content yet.
 pub fn instance<T: PyClass>(
     py: Python<'_>,
     value: impl Into<PyClassInitializer<T>>,

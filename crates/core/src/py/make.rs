@@ -1,6 +1,6 @@
-//! Python objects whose making fails as Python's own does: with a `MemoryError`. PyO3 panics where Python has no memory for
-//! a string, a number or a dictionary, and a panic ends the loop. So names, texts and numbers are handed to Python as the types
-//! here, which become objects in the call itself.
+//! Python objects that are made without panics. PyO3 panics if Python has no memory for a string, a number or a dictionary,
+//! and a panic ends the loop. The functions and types here raise `MemoryError` instead. Names, texts and numbers are passed to
+//! Python as these types, and become objects within the call.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -92,7 +92,7 @@ impl<'py, T: AsRef<str>> IntoPyObject<'py> for Text<T> {
 pub struct Int(i64);
 
 impl Int {
-    /// What does not fit is the greatest that does.
+    /// A number that does not fit becomes the greatest that does.
     pub fn new(number: impl TryInto<i64>) -> Int {
         Int(number.try_into().unwrap_or(i64::MAX))
     }
@@ -174,14 +174,14 @@ pub fn list<'py>(py: Python<'py>, items: &[Bound<'py, PyAny>]) -> PyResult<Bound
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PySequence_List(items.as_ptr())) }
 }
 
-/// Two numbers, as the water marks are told.
+/// A tuple of two numbers, as `get_write_buffer_limits` returns.
 pub fn pair<'py>(py: Python<'py>, numbers: (usize, usize)) -> PyResult<Bound<'py, PyTuple>> {
     let object = |number| PyResult::Ok(Int::new(number).into_pyobject(py)?.into_any());
     tuple(py, &[object(numbers.0)?, object(numbers.1)?])
 }
 
-/// What an exception is made of: its message, or errno and message. PyO3 makes exceptions when they are raised; with no
-/// memory for the message then, the exception has none.
+/// The arguments of an exception: a message, or an errno and a message. PyO3 makes an exception when it is raised. If there is
+/// no memory for the message then, the exception has none.
 struct Words(Option<i32>, Cow<'static, str>);
 
 impl Words {

@@ -1,4 +1,4 @@
-//! A call that waits for its time: an object, and what is to be done to it. Whoever makes the call does not know the class.
+//! A call that is made later: an object, and a function of its class. The caller does not know the class.
 
 use pyo3::PyClass;
 use pyo3::prelude::*;

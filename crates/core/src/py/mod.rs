@@ -1,4 +1,4 @@
-//! Python's objects and calls, as both layers above use them: knows neither the loop nor asyncio.
+//! Python's objects and calls, for the layers above. Nothing here knows the loop or asyncio.
 
 pub mod address;
 pub mod buffer;

@@ -1,8 +1,8 @@
-//! What the loop knows of an fd by its number: whether a transport has it, which object used it last, and the `sock_*`
-//! operations that wait for it.
+//! What the loop knows about an fd number: whether it belongs to a transport, which object used it last, and which `sock_*`
+//! operations wait for it.
 //!
-//! Operations on one side of a socket go in their order: the first has its poll with the engine, the others line up until
-//! that poll has ended, also where its operation was cancelled.
+//! Operations on one side of a socket are carried out in order. The engine polls for the first one, and the others wait in a
+//! line until that poll has ended, even if its operation was cancelled.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -31,7 +31,7 @@ impl Side {
     }
 }
 
-/// An operation that waits for its turn: called, it asks the engine to poll, and says whether it did.
+/// An operation in the line. The call is made when its turn comes: it asks the engine to poll, and returns whether it did.
 pub type Waiting = Method<bool>;
 
 #[derive(Default)]
@@ -39,14 +39,14 @@ pub struct Fds(Vec<Record>);
 
 #[derive(Default)]
 struct Record {
-    /// The address of the object that used the fd last, never followed.
+    /// The address of the object that used the fd last. It is compared, and never dereferenced.
     object: usize,
     owned: bool,
-    /// Whether the last receive brought much: then there is more most likely.
+    /// Whether the last receive returned many bytes: then more bytes are probably there already.
     bulk: bool,
-    /// By side: whether a poll is with the engine.
+    /// For each side, whether a poll is in flight.
     polled: [bool; 2],
-    /// Most fds never have a second operation on one side.
+    /// `None` until a second operation comes to one side, which is rare.
     line: Option<Box<[VecDeque<Waiting>; 2]>>,
 }
 
@@ -55,7 +55,8 @@ impl Fds {
         usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index))
     }
 
-    /// The record of an open file. `None` for any other number: a table by numbers must not grow to whatever is asked for.
+    /// The record of an open file. `None` for any other number: a program may ask for a huge one, and the table must not grow
+    /// to it.
     fn open(&mut self, driver: &mut dyn Driver, fd: RawFd) -> Option<&mut Record> {
         let index = usize::try_from(fd).ok()?;
         if self.0.len() <= index {
@@ -67,7 +68,7 @@ impl Fds {
         self.0.get_mut(index)
     }
 
-    /// A transport takes an fd over, or gives it up.
+    /// Records that a transport takes an fd over, or gives it up.
     pub fn own(&mut self, driver: &mut dyn Driver, fd: RawFd, owns: bool) {
         let record = if owns { self.open(driver, fd) } else { self.get(fd) };
         if let Some(record) = record {
@@ -83,7 +84,8 @@ impl Fds {
             .is_some_and(|record| record.owned)
     }
 
-    /// An object uses an fd: whether another one did so last. `None` for what is no open file.
+    /// Records that an object uses an fd. Returns whether another object used it last, or `None` if the number is no open
+    /// file.
     pub fn is_new(
         &mut self,
         driver: &mut dyn Driver,
@@ -94,7 +96,7 @@ impl Fds {
         Some(std::mem::replace(&mut record.object, object as usize) != object as usize)
     }
 
-    /// Whether no operation is before one that begins.
+    /// Whether a new operation can begin at once: no other operation is in flight or in the line.
     pub fn is_free(&mut self, fd: RawFd, side: Side) -> bool {
         self.get(fd).is_none_or(|record| {
             !record.polled[side as usize] && record.line_of(side).is_none_or(|line| line.is_empty())
@@ -121,7 +123,7 @@ impl Fds {
         }
     }
 
-    /// Lines an operation up: behind the others, or, if its poll has ended already, in front of them.
+    /// Puts an operation into the line: at its end, or in front if the operation has been polled for before.
     pub fn line_up(&mut self, fd: RawFd, side: Side, operation: Waiting, in_front: bool) {
         let Some(record) = self.get(fd) else { return };
         let line = &mut record.line.get_or_insert_default()[side as usize];
@@ -132,19 +134,19 @@ impl Fds {
         }
     }
 
-    /// The operation whose turn it is.
+    /// Removes the first operation of the line.
     pub fn next(&mut self, fd: RawFd, side: Side) -> Option<Waiting> {
         self.get(fd)?.line_of(side)?.pop_front()
     }
 
-    /// An operation leaves the line.
+    /// Removes an operation from the line.
     pub fn leave(&mut self, fd: RawFd, side: Side, operation: &Bound<'_, PyAny>) -> Option<Waiting> {
         let line = self.get(fd)?.line_of(side)?;
         let place = line.iter().position(|it| it.object().is(operation))?;
         line.remove(place)
     }
 
-    /// Everybody in a line, for the collector.
+    /// All operations in lines, for the collector.
     pub fn waiting(&self) -> impl Iterator<Item = &Waiting> {
         let lines = self.0.iter().filter_map(|record| record.line.as_deref());
         lines.flatten().flatten()

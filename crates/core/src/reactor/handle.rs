@@ -1,8 +1,10 @@
-//! Handles: a callback with its arguments and context, scheduled once (`call_soon`), at a time, or per readiness.
+//! Handles: a callback with its arguments and its context. It is called once (`call_soon`), at a time, or whenever an fd is
+//! ready.
 //!
-//! They are made and dropped once per callback, so the cycle collector does not track them: a handle that has run, or
-//! was cancelled, or whose loop was closed, holds no callback that could be a cycle. Of those that wait, the scheduler
-//! shows the collector what they hold (`Handle::traverse`). One that has run and that nobody else holds is used again.
+//! A handle is made and dropped for each callback, so the cycle collector does not track it. That is sound: a handle that has
+//! run, was cancelled, or whose loop was closed holds no callback and so closes no cycle. The content of a waiting handle is
+//! shown to the collector by the scheduler (`Handle::traverse`). A handle that has run and has no other reference is used
+//! again.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ pub struct Call {
     pub args: Py<PyTuple>,
 }
 
-/// What a handle holds: the callback until it has run or is cancelled, the context for as long as anybody may ask.
+/// What a handle holds: the callback until it has run or is cancelled; the context for as long as the program may ask for it.
 struct Held {
     call: Option<Call>,
     context: Option<Py<PyAny>>,
@@ -38,10 +40,10 @@ pub struct Handle {
     cancelled: AtomicBool,
 }
 
-/// What CPython keeps in front of an object that the collector knows: two words, both 0 while it is not tracked.
+/// The size of the collector's header in front of an object: two words, both 0 while the object is not tracked.
 const HEADER: usize = 2 * size_of::<usize>();
 
-/// A new, untracked instance, which the collector does not count either: handles would bring its next run nearer.
+/// Allocates an instance that the collector neither tracks nor counts. Counted handles would trigger collections.
 unsafe extern "C" fn allocate(class: *mut ffi::PyTypeObject, _items: ffi::Py_ssize_t) -> *mut PyObject {
     // SAFETY: a class of fixed size. The block is as large as header and instance, and both begin as zeros, as
     // `tp_alloc` must have it. CPython's allocator aligns it to 16 bytes.
@@ -59,8 +61,8 @@ unsafe extern "C" fn free(object: *mut c_void) {
     unsafe { ffi::PyObject_Free(object.byte_sub(HEADER)) }
 }
 
-/// Takes both classes out of the collector's accounts: PyO3 has it track every class. A class that Python derives from
-/// them is tracked, with an allocator of its own.
+/// Keeps instances of both classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
+/// has its own allocator.
 pub fn install(py: Python<'_>) {
     for class in [py.get_type::<Handle>(), py.get_type::<TimerHandle>()] {
         // SAFETY: no instance was made yet, so each is allocated and freed by the same pair.
@@ -72,7 +74,7 @@ pub fn install(py: Python<'_>) {
 }
 
 impl Handle {
-    /// As an object.
+    /// Makes a handle as a Python object.
     pub fn create(
         py: Python<'_>,
         callback: Py<PyAny>,
@@ -92,7 +94,7 @@ impl Handle {
         }
     }
 
-    /// Empties a handle that has run or was cancelled, if nobody else can ever see it: it can be filled again.
+    /// Empties a handle that has run or was cancelled, if there is no other reference to it. True: it can be filled again.
     pub fn recycle(handle: &Py<Handle>, py: Python<'_>) -> bool {
         let object = handle.as_ptr();
         // SAFETY: reads the count, the type and the list of weak references of a live object.
@@ -114,15 +116,15 @@ impl Handle {
             return false;
         }
         let context = held.context.take();
-        // What the context holds may run any code on its way out.
+        // Dropping the context may run any code.
         drop(context);
         true
     }
 
-    /// Makes a recycled handle a new one.
+    /// Fills a recycled handle.
     ///
     /// # Safety
-    /// Nobody else has a reference.
+    /// There is no other reference.
     pub unsafe fn refill(&self, callback: Py<PyAny>, args: Py<PyTuple>, context: Py<PyAny>) {
         // SAFETY: as the caller promises. A recycled handle holds nothing, so nothing is dropped here.
         let held = unsafe { self.held.alone() };
@@ -131,8 +133,7 @@ impl Handle {
         self.cancelled.store(false, Ordering::Relaxed);
     }
 
-    /// Calls back once, unless cancelled; afterwards the handle holds no callback. An error comes with the words that
-    /// describe the callback.
+    /// Calls the callback, unless it was cancelled, and drops it.
     #[inline]
     pub fn run(&self, py: Python<'_>) -> Result<(), Failure> {
         let (call, context) = {
@@ -142,7 +143,7 @@ impl Handle {
         invoke(py, call, context)
     }
 
-    /// Calls back, unless cancelled, and can do so again.
+    /// Calls the callback, unless it was cancelled, and keeps it for the next time.
     pub fn run_again(&self, py: Python<'_>) -> Result<(), Failure> {
         let context = self.held.lock().context(py);
         invoke(py, self.call(py), context)
@@ -152,16 +153,17 @@ impl Handle {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// True if it was waiting: neither cancelled nor run before.
+    /// Cancels. True if the handle was waiting: neither cancelled nor run before.
     pub fn cancel_once(&self) -> bool {
         self.cancelled.store(true, Ordering::Relaxed);
-        // What it held is dropped here, with the cell free: that may run any code.
+        // The callback is dropped after the cell is free again, because that may run any code.
         let call = self.held.lock().call.take();
         call.is_some()
     }
 
-    /// What a waiting handle holds, for the collector. The callback is its loop's alone, whoever else holds the handle:
-    /// a loop that is garbage calls nobody back. The context can be asked for.
+    /// Shows the collector what a waiting handle holds. The callback belongs to the loop alone, whoever else holds the handle:
+    /// if the loop is garbage, it is never called. The context is shown only if the loop holds the only reference, since any
+    /// other holder can ask for it.
     pub fn traverse(handle: &Py<Handle>, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(held) = handle.get().held.look() else {
             return Ok(());
@@ -200,7 +202,7 @@ fn invoke(py: Python<'_>, call: Option<Call>, context: Option<Py<PyAny>>) -> Res
     outcome.map_err(|error| Failure { error, call })
 }
 
-/// A callback raised: what, and which callback.
+/// What a callback raised, and which callback it was.
 pub struct Failure {
     pub error: PyErr,
     pub call: Call,
@@ -240,7 +242,7 @@ impl Handle {
     }
 }
 
-/// How many timers were cancelled since the heap was last swept.
+/// The number of timers that were cancelled and are still in the heap.
 #[derive(Default)]
 pub struct Cancelled(AtomicUsize);
 
@@ -257,14 +259,15 @@ impl Cancelled {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// One of them was dropped. The count may be off, for one that is not known to be cancelled calls nothing.
+    /// Counts one less: a cancelled timer was dropped. The count may be too low, which is harmless: a cancelled timer calls
+    /// nothing in any case.
     pub fn discount(&self) {
         let less = |count: usize| count.checked_sub(1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
-/// A callback that is due: one of ours, or in debug mode one of asyncio's (which knows where it was created).
+/// A scheduled callback: a native handle, or in debug mode one of asyncio's handles, which know where they were created.
 pub enum Callback {
     Native(Py<Handle>),
     Debug(Py<PyAny>),

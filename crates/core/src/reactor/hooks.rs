@@ -1,5 +1,6 @@
-//! What the native side asks of the loop above it: Python functions, which take the loop first, and classes. They are taken from the
-//! loop's class once, when the loop is configured, so that nothing here is called by its name.
+//! What the native side needs from the loop above it: Python functions, which take the loop as their first argument, and
+//! classes. They are read from the loop's class once, when the loop is configured, so that no other file names a private
+//! attribute of the loop.
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -11,7 +12,7 @@ macro_rules! hooks {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
         pub struct Hooks {
             $($(#[$doc])* pub $field: Py<PyAny>,)*
-            /// Makes a future of the loop that a task can wait for.
+            /// Makes a future of the loop, ready to be yielded by a task.
             pub future: Future,
         }
 
@@ -36,30 +37,30 @@ macro_rules! hooks {
 pub type Future = for<'py> fn(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
 
 hooks! {
-    /// `(callback, args, context, check_thread)`: in debug mode, a handle that knows where it was made.
+    /// `(callback, args, context, check_thread)`: makes a handle that knows where it was made, for debug mode.
     debug_handle = "_debug_handle",
-    /// `(when, callback, args, context)`: the same of a timer.
+    /// `(when, callback, args, context)`: makes such a handle of a timer.
     debug_timer = "_debug_timer",
-    /// `(handle)`: calls such a handle back.
+    /// `(handle)`: runs such a handle.
     run_debug = "_run_debug",
-    /// `(what, seconds)`: something has run for so long, in debug mode.
+    /// `(what, seconds)`: tells how long something has run, in debug mode.
     took = "_took",
-    /// `(callback, args, error, handle)`
+    /// `(callback, args, error, handle)`: a callback has raised.
     callback_failed = "_callback_failed",
-    /// `(message, error)`: something else has failed between callbacks.
+    /// `(message, error)`: something other than a callback has failed.
     failed = "_failed",
     /// The class of sockets that need no check.
     plain_socket = "_plain_socket",
-    /// Without the loop: `(socket)`. Raises for a socket whose bytes are not what its fd carries.
+    /// `(socket)`, without the loop: raises for a TLS socket, whose bytes are not those of its fd.
     check_socket = "_check_socket",
 
-    /// `(transport, error, message)`: an error of the connection's.
+    /// `(transport, error, message)`: the connection has failed.
     transport_failed = "_transport_failed",
-    /// `(transport, error, message)`: an exception of the protocol's.
+    /// `(transport, error, message)`: the protocol has raised.
     protocol_failed = "_protocol_failed",
-    /// `(error, socket, retries)`
+    /// `(error, socket, retries)`: accepting has failed.
     accept_failed = "_accept_failed",
-    /// `(error)`: a connection was accepted and no transport could be made.
+    /// `(error)`: no transport could be made for an accepted connection.
     connection_failed = "_connection_failed",
     /// `(transport)`
     handshake_begins = "_handshake_begins",

@@ -1,5 +1,5 @@
-//! What the loop's thread holds while it talks to the engine: the engine, the ops in flight, and the completions
-//! that wait to be dispatched.
+//! What the loop's thread holds while it uses the engine: the engine, the ops in flight, and the completions that wait to be
+//! dispatched.
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -18,13 +18,13 @@ use crate::reactor::slots::Slots;
 use crate::reactor::spare::Spare;
 use crate::reactor::target::Target;
 
-/// The most that pieces are joined to, in bytes: what asyncio's one receive takes.
+/// Pieces are joined up to this size, in bytes. asyncio receives as much at once.
 const JOINED: usize = 256 * 1024;
 
-/// How long closing waits for the kernel to let go of memory.
+/// How long closing waits until the kernel no longer uses the memory of ops.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
-/// What the owners of one kind have in common in a loop, such as a buffer: one of each type, made when it is first asked for.
+/// Values that the owners of one kind share in a loop, such as a buffer. There is one of each type, made on first use.
 #[derive(Default)]
 pub struct Shared(Vec<Box<dyn Any + Send>>);
 
@@ -57,7 +57,7 @@ pub struct Io {
 /// Opens an engine.
 ///
 /// # Errors
-/// `OSError`, which says in one line why it can't be had.
+/// `OSError`, whose message says in one line why the engine can't be used.
 pub fn open_engine(engine: Engine, config: &Config) -> PyResult<Box<dyn Driver>> {
     open(engine, config).map_err(|error| {
         let message = format!(
@@ -106,19 +106,19 @@ impl Io {
         }
     }
 
-    /// As [`Driver::cancel`]: true if the op is over by this, and takes nothing any more.
+    /// As [`Driver::cancel`]: true if this call has ended the op, so that it receives nothing any more.
     pub fn cancel(&mut self, token: Token) -> bool {
         self.driver.cancel(token)
     }
 
-    /// Closes an fd that no op of ours uses any more. The peer sees it when this returns.
+    /// Closes an fd that no op uses any more. The fd is closed when this returns.
     pub fn close(&mut self, fd: RawFd) -> std::io::Result<()> {
         // SAFETY: a close points at no memory.
         unsafe { self.submit(Op::Close(ops::Close { fd }), Target::nobody()) };
         self.driver.flush()
     }
 
-    /// A transport has ended: its fd is closed, unless it is no longer the transport's to close.
+    /// Ends a transport's use of an fd, and closes it if it still belongs to the transport.
     pub fn give_up(&mut self, fd: RawFd, ours: bool) -> std::io::Result<()> {
         self.own(fd, false);
         if ours {
@@ -128,13 +128,14 @@ impl Io {
         Ok(())
     }
 
-    /// A transport takes an fd over, or gives it up.
+    /// Records that a transport takes an fd over, or gives it up.
     pub fn own(&mut self, fd: RawFd, owns: bool) {
         self.fds.own(&mut *self.driver, fd, owns);
     }
 
-    /// An operation begins on the fd of an object. If that was another object's before, its socket was closed behind our
-    /// back: operations that still wait under the number end, so that none of them takes what is not meant for it.
+    /// Called when an operation begins on the fd of an object. If another object used this number before, its socket was
+    /// closed without the loop's knowledge. Its operations, which still wait under the number, are cancelled so that none of
+    /// them receives bytes of the new socket.
     ///
     /// # Errors
     /// False if the number is no open file.
@@ -175,10 +176,10 @@ impl Io {
         outcome
     }
 
-    /// The next completion, whom it is for, and its bytes.
+    /// The next completion, its target, and its bytes.
     ///
     /// # Errors
-    /// `MemoryError` where there is no room for the bytes: they and the completion stay for the next call.
+    /// `MemoryError` if there is no memory for the bytes. They and the completion stay for the next call.
     #[inline]
     pub fn pop<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Popped<'py>>> {
         while let Some(completion) = self.batch.get(self.next).copied() {
@@ -207,8 +208,8 @@ impl Io {
         Ok(None)
     }
 
-    /// The next piece and those behind it on the same connection, as one: what was taken out of a socket is handed over
-    /// whole, as what asyncio's one receive takes, before a protocol can say that it wants no more.
+    /// Joins the next piece with those of the same connection behind it. The engine has taken all of them from the socket
+    /// already; as one piece they are delivered before the protocol can pause reading, as with asyncio's single receive.
     #[cold]
     fn join<'py>(&mut self, py: Python<'py>, token: Token) -> PyResult<Bound<'py, PyBytes>> {
         let mut joined = Vec::new();
@@ -241,7 +242,7 @@ impl Io {
     }
 }
 
-/// The engine of a loop that is closed: it refuses everything, and still knows what the real one counted.
+/// The engine of a closed loop. It refuses every op, and keeps the statistics of the engine that it replaces.
 pub struct Closed {
     engine: Engine,
     stats: Stats,

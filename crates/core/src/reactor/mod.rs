@@ -1,5 +1,5 @@
-//! The reactor: the engine, the ops in flight, the ready queue, the timers and the turn. It knows Python's objects, not
-//! asyncio.
+//! The reactor: the engine, the ops in flight, the ready queue, the timers and the turn. It knows Python's objects and nothing
+//! of asyncio. What it needs from the loop above it asks for through `hooks.rs`.
 
 pub mod clock;
 pub mod fds;

@@ -1,9 +1,9 @@
 //! `await loop.sock_recv(...)`: one awaitable, one wake-up of the task, no coroutine in between.
 //!
-//! An `Operation` has the methods of a coroutine, and like one it begins with its first step. On a socket a poll tells
-//! when it is ready, and the task that goes on then makes the call. So whatever is taken from a socket is taken in a step
-//! of the task that gets it: a cancelled operation has taken nothing, on every engine. What is sent is tried in the first
-//! step already, and goes on without its task until everything is out. An operation on a file is an op of the engine's.
+//! An `Operation` has the methods of a coroutine, and like a coroutine it begins with its first step. On a socket, the engine
+//! polls; when the socket is ready, the task goes on and makes the call itself. So bytes are received only within a step of
+//! the task that gets them: a cancelled operation has received nothing, on every engine. A send is tried within the first
+//! step, and then goes on without its task until all bytes are sent. An operation on a file is an op of the engine's.
 //!
 //! ```text
 //! New ──step──▶ InFlight ──completion──▶ Woken ──step──▶ Spent, or InFlight again
@@ -39,26 +39,26 @@ use crate::reactor::work::{FileWork, Work, socket_fd};
 
 enum State {
     New(Work),
-    /// The poll, or a file's op, is with the engine.
+    /// The poll, or the op of a file, is in flight.
     InFlight {
         token: Token,
         fd: RawFd,
         work: Work,
         waiter: Waiter,
     },
-    /// Others are before it on this side of the socket.
+    /// Other operations on this side of the socket come first.
     Queued {
         fd: RawFd,
         work: Work,
         waiter: Waiter,
     },
-    /// The socket is ready: the task tries next.
+    /// The socket is ready. The next step of the task makes the call.
     Woken {
         fd: RawFd,
         work: Work,
     },
     Done(PyResult<Py<PyAny>>),
-    /// Nobody waits any more.
+    /// Nobody waits for the result, and the op is still in flight.
     Abandoned {
         token: Token,
         left: Left,
@@ -66,10 +66,10 @@ enum State {
     Spent,
 }
 
-/// From so many bytes on a receive says that its peer sends in bulk.
+/// A receive of at least so many bytes shows that the peer sends in bulk.
 const BULK: usize = 16 * 1024;
 
-/// What the engine still has of an operation.
+/// What the engine still uses of an abandoned operation.
 enum Left {
     Poll(RawFd, Side),
     /// Its memory lives on until the terminal completion.
@@ -80,7 +80,7 @@ enum Left {
 #[pyclass(frozen, weakref, module = "proact._core")]
 pub struct Operation {
     scheduler: Py<Scheduler>,
-    /// The object whose fd is used: by it an operation is known whose fd was closed behind its back (`Io::evict`).
+    /// The object whose fd is used. `Io::evict` compares it to find operations whose fd was closed meanwhile.
     object: Py<PyAny>,
     state: SharedCell<State>,
 }
@@ -112,7 +112,7 @@ impl Operation {
         Py::new(scheduler.py(), operation)
     }
 
-    /// Exchanges the state. What is returned is dropped, or not, without a guard.
+    /// Replaces the state. The caller drops the old state, which may run Python code, when no cell is held.
     fn turn_to(&self, state: State) -> State {
         std::mem::replace(&mut *self.state.lock(), state)
     }
@@ -126,10 +126,11 @@ impl Operation {
         }
         let fd = socket_fd(scheduler, this.object.bind(py))?;
         if let Work::ReceiveInto { buffer } = &work {
-            // What can't be received into is told now, and not when something comes.
+            // Check now whether the buffer can be written to, and not only when bytes arrive.
             drop(Buffer::room(buffer.bind(py))?);
         }
-        // A receive is never done in its first step: a task that is cancelled right after that has taken nothing.
+        // A receive never makes its call in the first step: a task that is cancelled right after that step must have received
+        // nothing.
         let (is_free, is_bulk) = {
             let fds = &mut scheduler.get().io.get()?.fds;
             (fds.is_free(fd, work.side()), fds.is_bulk(fd))
@@ -140,7 +141,7 @@ impl Operation {
                     return Ok(Step::Finished(value));
                 }
             }
-            // There is more most likely: the engine need not watch for it.
+            // More bytes are there already: the engine need not poll.
             Side::Read if is_free && is_bulk && is_ready(scheduler.get(), fd)? => {
                 let waiter = Waiter::task(this.scheduler.bind(py))?;
                 this.turn_to(State::Woken { fd, work });
@@ -180,7 +181,7 @@ impl Operation {
         file_outcome(py, &work, result).map(Step::Finished)
     }
 
-    /// Waits until the socket is ready, behind the others that wait for that, or `in_front` of them.
+    /// Waits until the socket is ready: at the end of the line, or `in_front` of it.
     fn wait(slf: &Bound<'_, Self>, fd: RawFd, work: Work, in_front: bool) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
         let waiter = Waiter::task(this.scheduler.bind(py))?;
@@ -191,7 +192,7 @@ impl Operation {
         }
     }
 
-    /// Has the engine poll, or lines up. If the engine refuses, the work is over; why, and the waiter that is to be told.
+    /// Has the engine poll, or enters the line. If the engine refuses, the result and the waiter are returned.
     fn poll(
         &self,
         py: Python<'_>,
@@ -231,14 +232,14 @@ impl Operation {
         }
     }
 
-    /// Whether it uses this fd, but as another object's.
+    /// Whether it uses this fd as the fd of another object than this one.
     fn is_stale(&self, fd: RawFd, object: *mut ffi::PyObject) -> bool {
         let other = self.object.as_ptr() != object;
         let state = self.state.lock();
         other && matches!(&*state, State::InFlight { fd: used, .. } if *used == fd)
     }
 
-    /// The terminal completion. What goes wrong is told to the loop's exception handler, and ends nothing else.
+    /// Takes the terminal completion. An exception goes to the loop's exception handler, and ends nothing else.
     fn completed(&self, py: Python<'_>, this: &Py<Operation>, result: i32) -> PyResult<()> {
         match self.complete(py, this, result) {
             Err(error) => Scheduler::report(self.scheduler.bind(py), "An operation could not go on", error),
@@ -283,7 +284,7 @@ impl Operation {
         self.call_next(py, fd, side)
     }
 
-    /// The socket is ready. True if it must be waited for again: of a send more is left.
+    /// The socket is ready. True if a send has more bytes left and waits for the socket again.
     fn ready(
         &self,
         py: Python<'_>,
@@ -312,7 +313,7 @@ impl Operation {
         Ok(false)
     }
 
-    /// A poll has ended: whoever is next on this side of the socket waits for it now.
+    /// A poll has ended. The next operation on this side of the socket is polled for.
     fn call_next(&self, py: Python<'_>, fd: RawFd, side: Side) -> PyResult<()> {
         loop {
             let next = self.scheduler.get().io.get()?.fds.next(fd, side);
@@ -323,7 +324,7 @@ impl Operation {
         }
     }
 
-    /// It is the first of those that wait: the engine is asked to poll. False: it does not wait any more.
+    /// Has the engine poll for this operation, which was first in the line. False: it does not wait any more.
     fn take_turn(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let (py, this) = (slf.py(), slf.get());
         let (fd, work, waiter) = match this.turn_to(State::Spent) {
@@ -347,7 +348,7 @@ impl Operation {
         Ok(false)
     }
 
-    /// Nobody waits for it any more: the engine is asked to end it.
+    /// Nobody waits for the result any more. The engine is asked to end the op.
     fn abandon(slf: &Bound<'_, Self>) {
         let this = slf.get();
         let scheduler = this.scheduler.get();
@@ -367,22 +368,23 @@ impl Operation {
                 if let Some(mut io) = scheduler.io.if_free() {
                     io.cancel(token);
                     if is_poll {
-                        // Whoever closes the socket next has its peer see that. An error shows with the next wait.
+                        // Submit the cancellation now: until then the ring holds the file, and a program that closes the
+                        // socket next would not be seen by its peer. An error shows with the next wait.
                         let _ = io.driver.flush();
                     }
                 } else if !scheduler.is_forked() {
-                    // The loop is at work in another thread, and sees to it.
+                    // The loop runs in another thread, and ends the op there.
                     scheduler.push(Ready::Method(Method::new(
                         slf.clone().unbind(),
                         Self::end_abandoned,
                     )));
                     scheduler.wake();
                 }
-                // Here, where no guard is held.
+                // No cell is held here: dropping these may run any code.
                 drop((work, waiter));
             }
             State::Queued { fd, work, waiter } => {
-                // Where the line can't be had, it finds out when the turn comes to this one.
+                // If the loop runs in another thread, the operation stays in the line, and is skipped when its turn comes.
                 let io = scheduler.io.if_free();
                 let place = io.and_then(|mut io| io.fds.leave(fd, work.side(), slf));
                 drop((place, work, waiter));
@@ -394,7 +396,7 @@ impl Operation {
         }
     }
 
-    /// The loop's part of it, where another thread has abandoned it.
+    /// The part of `abandon` that the loop's thread does for another thread.
     fn end_abandoned(slf: &Bound<'_, Self>) -> PyResult<Option<Callback>> {
         let token = match &*slf.get().state.lock() {
             State::Abandoned { token, .. } => *token,
@@ -406,7 +408,7 @@ impl Operation {
 
     fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
-        // Refused in another thread than the loop's while that is at work, with nothing changed.
+        // Refuse the step in another thread while the loop runs, before anything changes.
         drop(this.scheduler.get().io.get()?);
         match this.turn_to(State::Spent) {
             State::New(work) => Operation::begin(slf, work),
@@ -421,7 +423,7 @@ impl Operation {
                         }
                         Ok(Step::Finished(value))
                     }
-                    // Somebody else was quicker.
+                    // Another reader or writer was faster.
                     None => Operation::wait(slf, fd, work, true),
                 }
             }

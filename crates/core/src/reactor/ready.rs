@@ -1,4 +1,4 @@
-//! The ready queue, and what can stand in it or wait for its time.
+//! The ready queue, and its entries.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,10 @@ use crate::py::cell::{Guard, SharedCell};
 use crate::py::method::Method;
 use crate::reactor::handle::{Callback, Handle};
 
-/// What is due.
+/// An entry of the queue.
 pub enum Ready {
     Callback(Callback),
-    /// A method of an object of the native side's, which does what there is to do, or says whom to call.
+    /// A function of a native object. It does its work itself, or returns the callback to call.
     Method(Method<Option<Callback>>),
 }
 
@@ -33,7 +33,7 @@ impl Ready {
         }
     }
 
-    /// Called back for the last time, or never: it lets go of its callback.
+    /// Drops the callback of an entry that will not be called.
     pub fn discard(&self) {
         if let Ready::Callback(Callback::Native(handle)) = self {
             handle.get().cancel_once();
@@ -48,10 +48,10 @@ impl Ready {
     }
 }
 
-/// At most this many handles are kept for the next callbacks (some 100 bytes each).
+/// At most this many handles are kept to be filled again (about 100 bytes each).
 const SPARE: usize = 4096;
 
-/// What is due, and handles that have run and can be filled again. Any thread may add to it.
+/// What is due, and handles that can be filled again. Any thread may add to it.
 pub struct Queue {
     held: SharedCell<Held>,
     /// Whether anything is due: written with `held` locked, read without.
@@ -61,9 +61,9 @@ pub struct Queue {
 #[derive(Default)]
 struct Held {
     due: VecDeque<Ready>,
-    /// What this turn works through. Turns that a callback runs go on with it.
+    /// What the current turn still has to run. A turn that runs within a callback goes on with it.
     running: VecDeque<Ready>,
-    /// Handles that have run and that nobody holds any more.
+    /// Handles that have run and have no other reference.
     spare: Vec<Py<Handle>>,
 }
 
@@ -73,7 +73,7 @@ impl Held {
     }
 }
 
-/// The queue, for as long as the lock is held: never across a call into Python.
+/// The locked queue. The lock is never held across a call into Python.
 pub struct Locked<'a> {
     held: Guard<'a, Held>,
     waiting: &'a AtomicBool,
@@ -97,7 +97,7 @@ impl Queue {
         }
     }
 
-    /// True if something is due. What another thread adds at this moment may be missed; with the lock it is not.
+    /// Whether anything is due. Without the lock, an entry that another thread adds at this moment may be missed.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed)
@@ -118,7 +118,7 @@ impl Locked<'_> {
         self.waiting.store(true, Ordering::Relaxed);
     }
 
-    /// What did not come to its turn goes before all else.
+    /// Puts what this turn has not run in front of all else.
     pub fn put_back(&mut self) {
         while let Some(ready) = self.held.running.pop_back() {
             self.held.due.push_front(ready);
@@ -134,13 +134,13 @@ impl Locked<'_> {
         self.held.iter()
     }
 
-    /// A handle that can be filled.
+    /// Takes a handle that can be filled.
     #[inline]
     pub fn spare(&mut self) -> Option<Py<Handle>> {
         self.held.spare.pop()
     }
 
-    /// A turn begins, with what is due by now.
+    /// Begins a turn: it will run what is due now.
     #[inline]
     pub fn begin(&mut self) {
         let Held { due, running, .. } = &mut *self.held;
@@ -152,7 +152,7 @@ impl Locked<'_> {
         self.waiting.store(false, Ordering::Relaxed);
     }
 
-    /// What is to run next in this turn. The handle that ran last, if it can be filled again, is kept.
+    /// What the turn runs next. `spare`: the handle that ran last, if it can be filled again.
     #[inline]
     pub fn next(&mut self, spare: Option<Py<Handle>>) -> Option<Ready> {
         if let Some(spare) = spare

@@ -1,5 +1,5 @@
-//! The scheduler: the ready queue, the timers and the engine, and what a program asks of them. A turn of the loop is in
-//! `scheduler/turn.rs`.
+//! The scheduler: it owns the ready queue, the timers and the engine. `scheduler/callbacks.rs` schedules, `scheduler/turn.rs`
+//! runs a turn of the loop.
 
 mod callbacks;
 mod turn;
@@ -31,7 +31,7 @@ use crate::reactor::watch::Readers;
 #[pyclass(frozen, subclass, module = "proact._core")]
 pub struct Scheduler {
     pub(crate) io: LoopCell<Io>,
-    /// Fds of transports that went while the engine was in use, and whether they are to be closed: see `give_up_later`.
+    /// Fds whose transports were dropped while the engine was in use, and whether each is to be closed: see `give_up_later`.
     orphans: SharedCell<Vec<(RawFd, bool)>>,
     orphaned: AtomicBool,
     pub(crate) readers: SharedCell<Readers>,
@@ -47,19 +47,19 @@ pub struct Scheduler {
     pub(crate) stopping: AtomicBool,
     pub(crate) closed: AtomicBool,
     pub(crate) debug: AtomicBool,
-    /// When an engine that can only be asked by a system call was asked last, in nanoseconds.
+    /// When the engine was last asked for work by a system call while callbacks were ready, in nanoseconds.
     last_poll: AtomicU64,
     hooks: OnceLock<Hooks>,
 }
 
-/// What a forked child is told.
+/// The error for a forked child.
 fn forked() -> PyErr {
     py_error::<PyRuntimeError>(
         "this event loop belongs to the parent process; a forked child must make a loop of its own",
     )
 }
 
-/// How an engine's error shows.
+/// The exception for an error of the engine.
 fn engine_error(error: std::io::Error) -> PyErr {
     if error.raw_os_error() == Some(libc::EOWNERDEAD) {
         return forked();
@@ -68,7 +68,8 @@ fn engine_error(error: std::io::Error) -> PyErr {
 }
 
 impl Scheduler {
-    /// A loop on an engine of the caller's: one of ours, or any other that keeps the contract of [`Driver`].
+    /// A scheduler on an engine that the caller gives: one of `Engine::ALL`, or any other that keeps the contract of
+    /// [`Driver`].
     pub fn with_driver(driver: Box<dyn Driver>) -> Scheduler {
         let cancelled = Arc::default();
         Scheduler {
@@ -92,7 +93,7 @@ impl Scheduler {
         }
     }
 
-    /// What the loop above is asked for.
+    /// What the native side needs from the loop above.
     ///
     /// # Errors
     /// `RuntimeError` for a loop whose `__init__` has not run.
@@ -103,7 +104,7 @@ impl Scheduler {
             .ok_or_else(|| py_error::<PyRuntimeError>("the event loop was not initialised"))
     }
 
-    /// Once; what comes later counts for nothing.
+    /// Sets the hooks. A second call has no effect.
     pub fn set_hooks(&self, hooks: Hooks) {
         let _ = self.hooks.set(hooks);
     }
@@ -116,8 +117,9 @@ impl Scheduler {
         self.waker.wake();
     }
 
-    /// In another thread than the loop's, while that is in the engine: has the loop's thread call the method. What ends something
-    /// does so, for it may be a finaliser's, and the collector runs in any thread. False: it can be done here.
+    /// If the loop's thread is in the engine and this is another thread, has the loop's thread call the method. Methods that
+    /// end something use this: a finaliser may call them, and the collector runs finalisers in any thread. False: the caller
+    /// can do the work itself.
     pub fn defers(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<bool> {
         if self.is_forked() || self.io.if_free().is_some() {
             return Ok(false);
@@ -127,7 +129,7 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Handles that are ready or wait for their time, and how many of them were cancelled meanwhile.
+    /// The number of handles that are ready or wait for their time, and how many of them are cancelled.
     pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
         let waiting: Vec<Ready> = {
             let timers = self.timers.get()?;
@@ -138,7 +140,7 @@ impl Scheduler {
                 .map(|handle| handle.clone_ref(py))
                 .collect()
         };
-        // With the locks free: one of asyncio's handles is asked through Python.
+        // No lock is held here: an asyncio handle is asked through Python.
         let cancelled = waiting.iter().filter(|handle| handle.is_cancelled(py)).count();
         Ok((waiting.len(), cancelled))
     }
@@ -151,7 +153,7 @@ impl Scheduler {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Whether this process is a fork of the one that made the loop.
+    /// Whether this process was forked from the one that made the loop.
     pub fn is_forked(&self) -> bool {
         !self.generation.is_current()
     }
@@ -166,10 +168,10 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Asked before anything that needs the engine.
+    /// Checked before anything that needs the engine.
     ///
     /// # Errors
-    /// `RuntimeError` for a closed loop, and in a forked child, where using it would corrupt the parent's.
+    /// `RuntimeError` for a closed loop, and in a forked child, which would corrupt its parent's loop.
     pub fn check_closed(&self) -> PyResult<()> {
         self.check_open()?;
         if self.is_forked() {
@@ -178,18 +180,18 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Asked before anything is changed: what is refused has not happened. The answer holds for as long as the caller runs no
-    /// Python code.
+    /// Checked before anything is changed, so that a refused call has no effect. The answer holds until the caller runs Python
+    /// code.
     ///
     /// # Errors
-    /// `RuntimeError` in a thread that is not the loop's while that one is in the engine.
+    /// `RuntimeError` in another thread while the loop's thread is in the engine.
     #[inline]
     pub fn check_free(&self) -> PyResult<()> {
         self.io.get().map(drop)
     }
 
     /// # Errors
-    /// `TypeError` for a TLS socket, whose bytes are not the socket's.
+    /// `TypeError` for a TLS socket: its bytes are not those of the fd.
     #[inline]
     pub fn check_plain_socket(&self, socket: &Bound<'_, PyAny>) -> PyResult<()> {
         let hooks = self.hooks()?;
@@ -199,7 +201,7 @@ impl Scheduler {
         hooks.check_socket.bind(socket.py()).call1((socket,)).map(drop)
     }
 
-    /// Tells the loop's exception handler of what went wrong between callbacks. What stops the loop is passed on.
+    /// Reports an error to the loop's exception handler. An error that stops the loop is returned instead.
     pub fn report(slf: &Bound<'_, Self>, message: &str, error: PyErr) -> PyResult<()> {
         let py = slf.py();
         if stops_the_loop(py, &error) {
@@ -218,7 +220,7 @@ impl Scheduler {
         Ok(owner.and_then(Target::object).map(|object| object.clone_ref(py)))
     }
 
-    /// The program may not use the fd of a transport itself.
+    /// Refuses the fd of a transport, which the program must not use itself.
     #[inline]
     pub fn check_not_a_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
         if !self.io.get()?.is_owned(fd) {
@@ -259,8 +261,8 @@ impl Scheduler {
         Ok(self.io.get()?.driver.call(call))
     }
 
-    /// A transport's fd belongs to nobody any more, and is to be closed if it was `ours`. A destructor may say so: on any
-    /// thread, and while the engine is in use, in which case the next turn sees to it.
+    /// Gives up the fd of a transport, and closes it if it is `ours`. A destructor may call this on any thread. While the
+    /// engine is in use, the next turn does the work.
     pub fn give_up_later(&self, fd: RawFd, ours: bool) {
         if self.is_closed() || self.is_forked() {
             if ours {
@@ -278,29 +280,29 @@ impl Scheduler {
         }
     }
 
-    /// Gives up the fds that were left behind.
+    /// Gives up the fds that `give_up_later` has left.
     fn adopt(&self, io: &mut Io) {
         if !self.orphaned.swap(false, Ordering::Acquire) {
             return;
         }
         for (fd, ours) in std::mem::take(&mut *self.orphans.lock()) {
-            // Nobody is left who could be told of an error.
+            // The transport is gone, so no one can be told of an error.
             let _ = io.give_up(fd, ours);
         }
     }
 
-    /// Ends the engine, and drops all that waits for it or for its time.
+    /// Ends the engine, and drops everything that is scheduled or in flight.
     fn release(&self) -> PyResult<()> {
         let (left, targets, queued) = {
             let mut io = self.io.get()?;
             self.adopt(&mut io);
-            // A forked child only lets go of its copies.
+            // A forked child only closes its copies of the fds.
             let left = if self.is_forked() {
                 0
             } else {
                 io.driver.shutdown(SHUTDOWN_LIMIT)
             };
-            // The engine's fds go now, whoever still holds the loop.
+            // Close the engine's fds now, even if the program still holds the loop.
             let closed = Box::new(Closed::after(&*io.driver));
             io.driver = closed;
             self.waker.detach();
@@ -308,7 +310,7 @@ impl Scheduler {
             (left, io.slots.drain(), fds)
         };
         if left > 0 {
-            // The kernel may still write to their memory: better lost than freed.
+            // The kernel may still write to their memory, so it is leaked and not freed.
             std::mem::forget(targets);
         }
         drop(queued);
@@ -378,9 +380,9 @@ impl Scheduler {
 }
 
 impl Drop for Scheduler {
-    /// A loop that nobody closed: the kernel lets go of its memory before that is freed.
+    /// A loop that was not closed: the kernel must stop using the memory of its ops before that is freed.
     fn drop(&mut self) {
-        // Nobody else can have hold of what is being dropped.
+        // No other reference exists, so this can't fail.
         let _ = self.release();
     }
 }

@@ -1,4 +1,4 @@
-//! The slab of ops in flight, the loop's and a bare ring's: who is to be told of a completion, and what must live until it comes.
+//! The slab of ops in flight, of a loop or of a bare ring: where a completion goes, and what must live until it comes.
 //!
 //! A token is an index and a generation, so that a late completion can't reach a slot's next tenant. A slot is freed
 //! by the terminal completion and by nothing else.
@@ -8,12 +8,12 @@ use proact_driver::{OpKind, Token};
 struct Slot<T> {
     generation: u32,
     kind: OpKind,
-    /// How many pieces of data of this op wait in the batch that is being dispatched.
+    /// How many pieces of data of this op the current batch still holds.
     pieces: u32,
     target: Option<T>,
 }
 
-/// `T`: who a completion is for, with what must live until it comes.
+/// `T`: the target of an op, which keeps alive what the op uses.
 pub struct Slots<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
@@ -28,7 +28,7 @@ impl<T> Default for Slots<T> {
     }
 }
 
-/// Generations begin at 1, so that no token is 0 and an optional one takes no more room (`NonZero`).
+/// Generations begin at 1, so that no token is 0, and an optional token takes no more room (`NonZero`).
 const GENERATION_MASK: u32 = 0x00FF_FFFF;
 
 impl<T> Slots<T> {
@@ -63,7 +63,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The pieces that wait.
+    /// The number of pieces that wait.
     pub fn pieces(&mut self, token: Token) -> u32 {
         self.slot(token).map_or(0, |slot| slot.pieces)
     }
@@ -92,14 +92,14 @@ impl<T> Slots<T> {
         tokens.into_iter().filter_map(|token| self.take(token)).collect()
     }
 
-    /// What an op that goes on is for.
+    /// The target of an op that stays in flight.
     pub fn peek(&self, token: Token) -> Option<&T> {
         let slot = self.slots.get(token as u32 as usize)?;
         let target = slot.target.as_ref()?;
         (u64::from(slot.generation) == token >> 32).then_some(target)
     }
 
-    /// What is in flight, by its tokens.
+    /// All ops in flight, with their tokens.
     pub fn iter(&self) -> impl Iterator<Item = (Token, &T)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(index, slot)| {

@@ -1,5 +1,5 @@
-//! `call_soon` and `call_soon_threadsafe`, by C's own calling convention: they are called more often than anything else
-//! here, and what PyO3 makes of `(callback, *args, context=None)` costs as much as all the rest of the call.
+//! `call_soon` and `call_soon_threadsafe`, by CPython's own calling convention. They are called more often than any other
+//! method, and PyO3's handling of `(callback, *args, context=None)` costs as much as the rest of the call.
 
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use pyo3::types::PyTuple;
 use crate::py::make::{name, py_error, tuple_of};
 use crate::reactor::scheduler::Scheduler;
 
-/// What a call hands over: the callback, its arguments, the context.
+/// The arguments of a call: the callback, its arguments, the context.
 type Call<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyAny>>);
 
 /// Sorts out the arguments of a call of `name`.

@@ -1,19 +1,19 @@
-//! What `sock_recv` receives into.
+//! The buffer that `sock_recv` receives into.
 
 use crate::py::bytes::{bytes_memory, copy_bytes, shorten, uninit_bytes};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// A buffer of at least so many bytes, and of at most so many, serves again when little came.
+/// A buffer whose size is between these is used again if little was received into it.
 const WORTH_KEEPING: usize = 4096;
 const KEPT: usize = 4 << 20;
 
-/// The buffer of the last receive that came to little: what came was copied out, and the next receive of that size has it.
+/// The buffer of a receive that got little: the bytes were copied out, and the next receive of the same size uses the buffer.
 #[derive(Default)]
 pub struct Spare(Option<Py<PyBytes>>);
 
 impl Spare {
-    /// Has `fill` write into `len` bytes of memory; the bytes that it counts, or its negative result.
+    /// Lets `fill` write into `len` bytes of memory, and returns as many bytes as `fill` says, or its negative result.
     pub fn receive<'py>(
         &mut self,
         py: Python<'py>,
@@ -36,7 +36,7 @@ impl Spare {
         let received = match usize::try_from(count) {
             Ok(count) => match copy_bytes(py, &bytes.as_bytes()[..count]) {
                 Ok(received) => received,
-                // No memory for a copy: what came is not lost for that.
+                // There is no memory for a copy; return the large buffer, so that the received bytes are not lost.
                 Err(_) => return shorten(bytes, count).map(Ok),
             },
             Err(_) => {

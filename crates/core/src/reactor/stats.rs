@@ -1,4 +1,4 @@
-//! What the loop and its engine tell about themselves, as dictionaries.
+//! Statistics and features of the loop and its engine, as dictionaries.
 
 use proact_driver::{Config, Engine, engine_report, locked};
 use pyo3::prelude::*;
@@ -12,7 +12,7 @@ impl Scheduler {
     /// Counters of the engine since the loop was made.
     #[pyo3(name = "_stats")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        // Copied first: no guard is held while dictionaries are made.
+        // Copy first: no cell is held while dictionaries are made.
         let (stats, slots) = {
             let io = self.io.get()?;
             (io.driver.stats().clone(), io.slots.targets().count())
@@ -67,7 +67,7 @@ impl Scheduler {
     }
 }
 
-/// Engines by name, in order of preference: `None` if it can be had, else why not.
+/// Engines by name, in order of preference: `None` if the engine can be used here, else the reason why not.
 #[pyfunction]
 pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = dict(py)?;
@@ -77,8 +77,8 @@ pub fn probe_engines(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(all)
 }
 
-/// What the ring of a new loop is counted for as locked memory, and the limit of locked memory, which all processes of
-/// the user share: bytes. `None`: no limit applies to rings here.
+/// The locked memory that the ring of a new loop counts for, and the limit of locked memory, which all processes of a user
+/// share; both in bytes. `None`: no limit applies to rings here.
 #[pyfunction]
 pub fn ring_memory(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
     let limit = locked::limit();

@@ -1,5 +1,5 @@
-//! Where a completion goes: an object, and how its class takes completions. The reactor does not know the classes: an owner
-//! of ops has its table, a `static` of [`Completes`], in its own file.
+//! Where a completion goes: an object, and how its class takes completions. The reactor does not know the classes. Each owner
+//! of ops has a table, a `static` of type [`Completes`], in its own file.
 
 use std::os::fd::RawFd;
 
@@ -14,21 +14,21 @@ use crate::reactor::ready::Queue;
 /// A completion on its way to the owner of its op.
 pub struct Arrived<'a, 'py> {
     pub completion: Completion,
-    /// The bytes of a receive that chose its own buffer.
+    /// The received bytes, if the engine chose the buffer.
     pub data: Option<Bound<'py, PyBytes>>,
-    /// For an owner that is to be called back after what was scheduled before.
+    /// The ready queue, for an owner that acts after what was scheduled before.
     pub ready: &'a Queue,
 }
 
-/// How the objects of a class take the completions of one kind of their ops.
+/// How the objects of a class take the completions of one kind of op.
 #[repr(C)]
 pub struct Completes<T: 'static = PyAny> {
     complete: for<'py> fn(&Bound<'py, T>, Arrived<'_, 'py>) -> PyResult<()>,
     /// The fd that belongs to the object, if any.
     owns: fn(&Bound<'_, T>) -> Option<RawFd>,
-    /// Whether the op in flight uses this fd, but as another object's than this one.
+    /// Whether the op in flight uses this fd as the fd of another object than this one.
     is_stale: fn(&Bound<'_, T>, RawFd, *mut ffi::PyObject) -> bool,
-    /// Whether the program's code may run in `complete`: debug mode tells if it takes long.
+    /// Whether `complete` may run the program's code. Debug mode then reports how long it took.
     calls_program: bool,
 }
 
@@ -49,13 +49,13 @@ impl<T: PyClass> Completes<T> {
         self
     }
 
-    /// The owner is a transport, which has an fd for its own.
+    /// The owner is a transport, which owns its fd.
     pub const fn that_owns(mut self, owns: fn(&Bound<'_, T>) -> Option<RawFd>) -> Completes<T> {
         self.owns = owns;
         self.that_calls_the_program()
     }
 
-    /// The owner uses the fd of an object of the program's, which may be closed behind its back.
+    /// The owner uses the fd of an object of the program's, which the program may close meanwhile.
     pub const fn that_borrows(
         mut self,
         is_stale: fn(&Bound<'_, T>, RawFd, *mut ffi::PyObject) -> bool,
@@ -65,9 +65,9 @@ impl<T: PyClass> Completes<T> {
     }
 }
 
-/// Who an op belongs to. The reference keeps its buffers and its fd alive.
+/// The owner of an op. The reference keeps the op's buffers and fd alive.
 pub struct Target {
-    /// `None`: nobody waits for it (a close).
+    /// `None`: nobody waits for the completion (of a close).
     object: Option<Py<PyAny>>,
     how: &'static Completes,
 }
@@ -106,7 +106,7 @@ impl Target {
         }
     }
 
-    /// The owner, if a completion may run the program's code here and now, not as a callback of its own.
+    /// The owner, if its completions may run the program's code at once, not in a callback.
     pub fn calls_program<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
         let object = self.object()?.bind(py);
         self.how.calls_program.then_some(object)

@@ -1,7 +1,7 @@
-//! Timers: a binary heap of nanosecond deadlines, equal ones in the order they were set.
+//! Timers: a binary heap of deadlines in nanoseconds. Timers of the same time run in the order in which they were set.
 //!
-//! Cancelling only marks the handle (O(1)). Marked ones are dropped when their time comes, or all at once when they
-//! outnumber the living; a timer that is set and cancelled within one turn never enters the heap.
+//! Cancelling only marks the handle (O(1)). A marked timer is dropped when its time comes, or with all others when more than
+//! half of the heap is marked. A timer that is set and cancelled within one turn never enters the heap.
 
 use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
@@ -19,7 +19,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether this one is cancelled. While none is, no handle has to be fetched into the cache to know.
+    /// Whether this timer is cancelled. If no timer is, the handle is not even read.
     fn is_cancelled(&self, py: Python<'_>, cancelled: &Cancelled) -> bool {
         cancelled.count() > 0 && self.handle.is_cancelled(py)
     }
@@ -37,7 +37,7 @@ impl PartialOrd for Entry {
     }
 }
 impl Ord for Entry {
-    /// The heap's greatest is the earliest.
+    /// Reversed, because `BinaryHeap` returns its greatest entry: that must be the earliest.
     fn cmp(&self, other: &Entry) -> Order {
         (other.when, other.order).cmp(&(self.when, self.order))
     }
@@ -45,17 +45,17 @@ impl Ord for Entry {
 
 pub struct Timers {
     heap: BinaryHeap<Entry>,
-    /// Set since the last look at the clock.
+    /// Timers that were set since the last look at the clock.
     fresh: Vec<Entry>,
     order: u64,
     cancelled: Arc<Cancelled>,
 }
 
-/// Fewer than this are not worth a sweep.
+/// So many cancelled timers, or fewer, are not worth a sweep.
 const SWEEP: usize = 64;
 
 impl Timers {
-    /// `cancelled` is counted up by each timer that is cancelled while it waits.
+    /// `cancelled`: each timer adds one to it when it is cancelled while it waits.
     pub fn new(cancelled: Arc<Cancelled>) -> Timers {
         Timers {
             heap: BinaryHeap::new(),
@@ -79,7 +79,7 @@ impl Timers {
         self.heap.is_empty() && self.fresh.is_empty()
     }
 
-    /// Takes the new ones in, less those cancelled already, which are handed out to be dropped.
+    /// Moves new timers to the heap. Those that are cancelled already go to `dead`.
     fn settle(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) {
         for entry in self.fresh.drain(..) {
             if entry.is_cancelled(py, &self.cancelled) {
@@ -104,7 +104,7 @@ impl Timers {
         }
     }
 
-    /// The earliest deadline. What was cancelled goes to `dead`, for the caller to drop when it holds no guard.
+    /// The earliest deadline. Cancelled timers go to `dead`, for the caller to drop when it holds no cell.
     pub fn next(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) -> Option<u64> {
         self.settle(py, dead);
         while let Some(entry) = self.heap.peek() {
@@ -117,7 +117,7 @@ impl Timers {
         None
     }
 
-    /// Moves what is due at `now` to the ready queue, earliest first.
+    /// Moves timers that are due at `now` to the ready queue, the earliest first.
     pub fn due(&mut self, py: Python<'_>, now: u64, ready: &mut Locked<'_>, dead: &mut Vec<Ready>) {
         self.settle(py, dead);
         while self.heap.peek().is_some_and(|entry| entry.when <= now) {

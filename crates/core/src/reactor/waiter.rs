@@ -1,4 +1,4 @@
-//! Who waits for an operation, and how it is woken.
+//! Waiters: what waits for an operation, and how it is woken.
 
 use pyo3::prelude::*;
 
@@ -7,25 +7,25 @@ use crate::py::make::name;
 use crate::reactor::scheduler::Scheduler;
 
 pub enum Waiter {
-    /// A task, which waits for a future of its loop.
+    /// A task that waits for a future of its loop.
     Future(Py<PyAny>),
 }
 
 impl Waiter {
-    /// For the task that awaits.
+    /// A waiter for the task that awaits.
     pub fn task(scheduler: &Bound<'_, Scheduler>) -> PyResult<Waiter> {
         let future = (scheduler.get().hooks()?.future)(scheduler.as_any())?;
         Ok(Waiter::Future(future.unbind()))
     }
 
-    /// What the task is to yield to its loop.
+    /// What the task yields to its loop, to wait.
     pub fn yields(&self, py: Python<'_>) -> Py<PyAny> {
         match self {
             Waiter::Future(future) => future.clone_ref(py),
         }
     }
 
-    /// Whether it was woken already, or does not wait any more.
+    /// Whether it was woken already, or no longer waits.
     pub fn is_done(&self, py: Python<'_>) -> PyResult<bool> {
         match self {
             Waiter::Future(future) => method0(future.bind(py), name!("done"))?.is_truthy(),
@@ -36,7 +36,7 @@ impl Waiter {
         match self {
             Waiter::Future(future) => {
                 match method1(future.bind(py), name!("set_result"), py.None().bind(py)) {
-                    // Cancelled in this turn: its task will say so through `throw`.
+                    // The future was cancelled in this turn. Its task will call `throw`.
                     Err(_) if self.is_done(py)? => Ok(()),
                     outcome => outcome.map(drop),
                 }

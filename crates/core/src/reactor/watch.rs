@@ -1,4 +1,4 @@
-//! Watched fds: a poll that stays in flight, and the callback it schedules.
+//! Watched fds: each has a poll that stays in flight, and a callback that the poll schedules.
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -16,15 +16,15 @@ use crate::reactor::io::{Io, Sent};
 use crate::reactor::ready::Ready;
 use crate::reactor::target::{Completes, Target};
 
-/// A poll in flight and whom it calls.
+/// A poll in flight, and the callback that it schedules.
 #[pyclass(frozen, module = "proact._core")]
 pub struct Watch {
     callback: SharedCell<Option<Callback>>,
-    /// What the program named: a socket that is closed by now is known by nothing else.
+    /// The object that the program named: once its socket is closed, it can't be found by its fd.
     file: Option<Py<PyAny>>,
 }
 
-// A child that somebody else has collected (ECHILD) has ended too.
+// ECHILD: the child has ended too, and somebody else has collected its status.
 pub static WATCHES: Completes<Watch> = Completes::<Watch>::new(|watch, arrived| {
     if arrived.completion.result >= 0 || arrived.completion.result == -libc::ECHILD {
         arrived.ready.lock().push(Watch::due(watch.clone().unbind()));
@@ -49,7 +49,7 @@ impl Watch {
         Py::new(py, Watch { callback, file })
     }
 
-    /// What stands in the ready queue for it. Its callback is asked for when the turn comes to it, for it may be gone by then.
+    /// The entry in the ready queue. The callback is looked up when the entry runs, since the watch may have ended by then.
     pub fn due(watch: Py<Watch>) -> Ready {
         let current = |watch: &Bound<'_, Watch>| {
             let callback = watch.get().callback.lock();
@@ -58,7 +58,7 @@ impl Watch {
         Ready::Method(Method::new(watch, current))
     }
 
-    /// It calls nobody from now on; the callback that it had.
+    /// Ends the watch, and returns its callback.
     pub fn end(&self) -> Option<Callback> {
         self.callback.lock().take()
     }
@@ -72,8 +72,8 @@ impl Readers {
         self.0.get(&(fd, side)).map(|(_, watch)| watch.clone_ref(py))
     }
 
-    /// Begins to watch one side of an fd; the watch that it had. Nothing that is handed in or out is dropped here, where
-    /// the caller holds guards. A refusal is the engine's result: `ERANGE` past FD_SETSIZE.
+    /// Begins to watch one side of an fd, and returns the watch that it replaces. Nothing is dropped here, because the caller
+    /// holds cells. An error is the engine's result: `ERANGE` for an fd above FD_SETSIZE.
     pub fn add(
         &mut self,
         io: &mut Io,
@@ -81,7 +81,7 @@ impl Readers {
         side: Side,
         (watch, target): (Py<Watch>, Py<Watch>),
     ) -> Result<Option<Py<Watch>>, (i32, Py<Watch>)> {
-        // A new poll even where there is one: the number may name another file by now, closed behind our back.
+        // Make a new poll even if there is one: the file may have been closed, and the number may name another file by now.
         let previous = self.remove(io, fd, side);
         let events = side.events();
         // SAFETY: a poll points at no memory.
@@ -99,14 +99,14 @@ impl Readers {
         }
     }
 
-    /// Stops watching; the watch that there was, for the caller to end.
+    /// Stops watching, and returns the watch for the caller to end.
     pub fn remove(&mut self, io: &mut Io, fd: RawFd, side: Side) -> Option<Py<Watch>> {
         let (token, watch) = self.0.remove(&(fd, side))?;
         io.cancel(token);
         Some(watch)
     }
 
-    /// The fd under which an object that is closed by now is watched.
+    /// The fd under which an object is watched that is closed by now.
     pub fn number_of(&self, object: &Bound<'_, PyAny>, side: Side) -> Option<RawFd> {
         self.0.iter().find_map(|(&(fd, watched), (_, watch))| {
             let same = watch.get().file.as_ref().is_some_and(|file| file.is(object));

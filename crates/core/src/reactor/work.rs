@@ -1,4 +1,4 @@
-//! What an operation does: to a socket, which is tried without waiting, or to a file, which is an op of the engine's.
+//! What an operation does. On a socket it makes calls that do not block; on a file it is an op of the engine's.
 
 use std::os::fd::RawFd;
 
@@ -24,16 +24,16 @@ pub enum Work {
     Receive {
         len: usize,
     },
-    /// The buffer is exported only while it is received into.
+    /// The buffer is exported only during the call.
     ReceiveInto {
         buffer: Py<PyAny>,
     },
-    /// A Python call that raises `BlockingIOError` where the socket is not ready.
+    /// A Python function that raises `BlockingIOError` if the socket is not ready.
     Call {
         side: Side,
         attempt: Py<PyAny>,
     },
-    /// A send of what is left of a buffer that stays exported until the end.
+    /// Sends what is left of a buffer, which stays exported until the end.
     Send {
         buffer: Buffer,
         sent: usize,
@@ -91,7 +91,7 @@ impl Work {
         }
     }
 
-    /// How many bytes a receive has received.
+    /// How many bytes a receive has returned.
     pub fn received(&self, value: &Bound<'_, PyAny>) -> Option<usize> {
         match self {
             Work::Receive { .. } => value.len().ok(),
@@ -101,7 +101,7 @@ impl Work {
     }
 }
 
-/// The fd of a socket on which an operation begins, which debug mode wants non-blocking.
+/// The fd of a socket on which an operation begins. Debug mode checks that the socket does not block.
 pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let this = scheduler.get();
     this.check_closed()?;
@@ -130,7 +130,7 @@ fn recv(driver: &mut dyn Driver, fd: RawFd, buf: *mut u8, len: usize) -> i32 {
 }
 
 impl Work {
-    /// Tries it, without waiting. `None`: the socket is not ready.
+    /// Makes the call, which does not block. `None`: the socket is not ready.
     pub fn attempt(&mut self, scheduler: &Bound<'_, Scheduler>, fd: RawFd) -> PyResult<Option<Py<PyAny>>> {
         let py = scheduler.py();
         match self {
@@ -184,7 +184,7 @@ impl Work {
                 shown,
                 begun,
             } => connect(scheduler, fd, address, shown, begun),
-            // Files are not tried.
+            // Files are ops of the engine's.
             Work::File(_) => Ok(None),
         }
     }
@@ -207,12 +207,12 @@ fn connect(
         // SAFETY: the address lives while the call lasts.
         return match -unsafe { scheduler.attempt(&op) }? {
             0 => Ok(Some(py.None())),
-            // EALREADY: one that was cancelled has begun it.
+            // EALREADY: a cancelled operation has begun to connect.
             libc::EINPROGRESS | libc::EALREADY => Ok(None),
             errno => Err(os_error(-errno)),
         };
     }
-    // The wake-up may be for a file that had this number before: success must be seen, not supposed.
+    // The wake-up may come from another file that had this number before, so check that the socket is connected.
     let events = Side::Write.events();
     if scheduler.call(Call::Poll { fd, events })? == syscalls::AGAIN {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! An operation as a coroutine: the methods by which a task steps it.
+//! An operation as a coroutine: the methods that a task calls.
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBaseException, PyStopIteration};
@@ -10,7 +10,7 @@ use pyo3::types::PyTuple;
 use super::{Operation, State, Step};
 use crate::py::make::{name, tuple};
 
-/// Sets `StopIteration(value)`, without an object for it where that can be had.
+/// Sets `StopIteration(value)`, if possible without making the exception object.
 fn set_stop_iteration(value: &Bound<'_, PyAny>) {
     let py = value.py();
     if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
@@ -51,7 +51,7 @@ impl Operation {
         match Operation::step(slf)? {
             Step::Waits(yields) => Ok(Some(yields)),
             Step::Finished(value) => {
-                // The slot of `__next__` lets an exception through that is set already.
+                // PyO3's slot of `__next__` returns NULL for `None`, and so passes on the exception that is set.
                 set_stop_iteration(value.bind(slf.py()));
                 Ok(None)
             }

@@ -1,4 +1,4 @@
-//! Callbacks: for the next turn, or for a time. In debug mode the loop above makes the handles.
+//! Schedules callbacks for the next turn, or for a time. In debug mode the loop above makes the handles.
 
 use std::sync::atomic::Ordering;
 
@@ -55,8 +55,8 @@ impl Scheduler {
         Ok(handle)
     }
 
-    /// Schedules a method of an object for the next turn. The name is interned: of any other object the type's cache
-    /// would keep a reference.
+    /// Schedules a method of an object for the next turn. The name is interned, because the type's method cache would keep a
+    /// reference to any other string.
     pub fn method_soon(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<()> {
         let py = object.py();
         let callback = object.getattr(method)?.unbind();
@@ -64,7 +64,7 @@ impl Scheduler {
         self.soon(py, callback, args, current_context(py)?).map(drop)
     }
 
-    /// Schedules a callback for the next turn; `threadsafe` from any thread, waking the loop if it sleeps.
+    /// Schedules a callback for the next turn. `threadsafe`: the call may come from any thread, and wakes the loop.
     #[inline]
     pub fn call_soon(
         slf: &Bound<'_, Self>,

@@ -1,7 +1,7 @@
-//! One turn of the loop: let the engine wait (its only system call, and the only place that
-//! releases the GIL), dispatch every completion, move due timers to the ready queue, run what is ready. Exceptions of
-//! callbacks go to the loop's exception handler; `SystemExit` and `KeyboardInterrupt` end the run with everything left
-//! in its place.
+//! One turn of the loop: the engine waits (the only system call of a turn, and the only place that releases the GIL), every
+//! completion is dispatched, due timers move to the ready queue, and what is ready runs. Exceptions of callbacks go to the
+//! loop's exception handler. `SystemExit` and `KeyboardInterrupt` end the run, and what was not dispatched or run yet stays in
+//! its place.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::reactor::handle::{Callback, Failure, Handle};
 use crate::reactor::ready::Ready;
 use crate::reactor::target::Arrived;
 
-/// With callbacks ready, an engine that can only be asked by a system call is asked at least this often (ns).
+/// While callbacks are ready, an engine that can't tell without a system call is asked for work at most this often (ns).
 const POLL_INTERVAL: u64 = 20_000;
 
 impl Scheduler {
-    /// When something begins that may call the program, in debug mode.
+    /// The time at which something begins that may call the program; only in debug mode.
     fn begun(&self) -> Option<u64> {
         self.is_debug().then(|| self.now())
     }
 
-    /// Tells of what has kept the loop for too long, in debug mode. asyncio's own handles are timed by `_run_debug`.
+    /// Reports, in debug mode, how long something has run. (`run_debug` times asyncio's own handles.)
     fn tell_if_slow<'py>(
         &self,
         slf: &Bound<'py, Self>,
@@ -48,14 +48,14 @@ impl Scheduler {
         let py = slf.py();
         loop {
             if self.is_forked() {
-                // The completions are the parent's.
+                // The completions belong to the parent process.
                 return Ok(());
             }
             let arrived = self.io.get()?.pop(py);
             let arrived = match arrived {
                 Ok(Some(arrived)) => arrived,
                 Ok(None) => return Ok(()),
-                // It stays for the next turn: callbacks run in between, and may free some memory.
+                // The completion stays for the next turn. Callbacks run before that, and may free memory.
                 Err(error) => return Scheduler::report(slf, "No memory for what has arrived", error),
             };
             let begun = self.begun();
@@ -70,12 +70,12 @@ impl Scheduler {
         }
     }
 
-    /// How long the engine may wait: `None` without end.
+    /// How long the engine may wait; `None`: until something happens.
     fn timeout(&self, py: Python<'_>) -> PyResult<Option<Duration>> {
         if self.stopping.load(Ordering::Relaxed) || !self.ready.lock().is_empty() {
             return Ok(Some(Duration::ZERO));
         }
-        // What is dropped here is dropped without a guard.
+        // Dropped when no cell is held, because that may run any code.
         let mut dead = Vec::new();
         let next = {
             let mut timers = self.timers.get()?;
@@ -89,11 +89,11 @@ impl Scheduler {
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
     }
 
-    /// Lets the engine submit, wait and collect. False: there is nothing to submit or to dispatch.
+    /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch.
     fn wait(&self, py: Python<'_>) -> PyResult<bool> {
         if self.is_forked() {
-            // A child may go on with what needs no engine, so that it can end as it wants to (`sys.exit` in a callback,
-            // the clean-up of `asyncio.run`).
+            // A forked child may run callbacks that need no engine, so that it can end by `sys.exit` in a callback or by the
+            // clean-up of `asyncio.run`.
             return if self.stopping.load(Ordering::Relaxed) || !self.ready.lock().is_empty() {
                 Ok(false)
             } else {
@@ -103,14 +103,14 @@ impl Scheduler {
         {
             let io = self.io.get()?;
             if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
-                // The way of a turn that only calls back.
+                // The fast path of a turn that only runs callbacks.
                 return Ok(false);
             }
         }
         let timeout = self.timeout(py)?;
         let mut io = self.io.get()?;
         if io.has_batch() {
-            // A run that was interrupted left some undispatched.
+            // An interrupted run has left completions undispatched.
             return Ok(true);
         }
         if timeout == Some(Duration::ZERO) {
@@ -165,8 +165,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Runs what is ready now; what becomes ready meanwhile waits for the next turn. A callback may run turns of its own, which
-    /// begin with what is left of this one.
+    /// Runs what is ready now. What becomes ready meanwhile waits for the next turn. A turn that runs within a callback begins
+    /// with the rest of this one.
     fn run_ready(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         self.ready.lock().begin();
@@ -207,7 +207,7 @@ impl Scheduler {
         run: impl FnOnce(&Handle, Python<'_>) -> Result<(), Failure>,
     ) -> PyResult<()> {
         let py = slf.py();
-        // Once it has run it does not know any more what.
+        // The handle drops its callback when it has run, so its description is made before.
         let shown = begun.and_then(|_| native.bind(py).repr().ok());
         match run(native.get(), py) {
             Ok(()) => self.tell_if_slow(slf, begun, || shown.map(Bound::into_any)),
@@ -232,7 +232,7 @@ impl Scheduler {
             .map(drop)
     }
 
-    /// Turns of the loop until it is stopped, or a `single` one.
+    /// Runs turns of the loop until it is stopped, or a `single` turn.
     pub fn run(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
         let this = slf.get();
         loop {
@@ -242,9 +242,9 @@ impl Scheduler {
                     return outcome;
                 }
                 let mut io = this.io.get()?;
-                // What was asked for last (a cancel, a close) is on its way before the loop stands still.
+                // Submit what was queued last (a cancellation, a close) before the loop stands still.
                 let handed_over = io.driver.flush().map_err(engine_error);
-                // The next run may be another thread's.
+                // Another thread may run the loop next.
                 io.driver.unbind();
                 drop(io);
                 return one_after_other(slf.py(), outcome, handed_over);

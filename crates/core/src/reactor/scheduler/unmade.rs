@@ -1,5 +1,5 @@
-//! A loop that could not be made. CPython 3.11 and 3.12 drop an instance of a Python subclass that they have no memory for the
-//! attributes of, before PyO3 has put anything in: its destructor would drop what never was.
+//! Loops that could not be made. If there is no memory for the attributes of a Python subclass's instance, CPython 3.11 and
+//! 3.12 drop the instance before PyO3 has put a value into it. PyO3's destructor would then drop a value that never existed.
 
 use std::sync::OnceLock;
 
@@ -37,7 +37,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     }
 }
 
-/// Puts the destructor before PyO3's.
+/// Installs the destructor in front of PyO3's.
 pub fn install(py: Python<'_>) {
     let class = py.get_type::<Scheduler>().as_type_ptr();
     // SAFETY: the class is ours, and no instance was made yet.
