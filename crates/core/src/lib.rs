@@ -44,6 +44,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::py::ending::install();
+        crate::asyncio::transport::tls::install(module.py());
         crate::reactor::handle::install(module.py());
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;

@@ -1,13 +1,39 @@
 //! The protocol's side: its methods, called in the transport's context.
 
+use std::sync::OnceLock;
+
+use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::tls::TLSTransport;
 use crate::py::buffer::Buffer;
 use crate::py::call::{in_context, method0, method1};
 use crate::py::make::{Int, Name, name, py_error};
+
+type DataReceived<T> = for<'py> fn(&Bound<'py, T>, &Bound<'py, PyBytes>) -> PyResult<()>;
+
+/// A class of protocols whose `data_received` is called without Python in between.
+struct Native {
+    /// The address of the class, which is compared.
+    class: usize,
+    data_received: DataReceived<PyAny>,
+}
+
+/// There is one such class, the TLS transport. It is set from there, so that this file need not know it.
+static NATIVE: OnceLock<Native> = OnceLock::new();
+
+/// Sets the class of native protocols. It has no subclasses.
+pub fn install<T: PyClass>(py: Python<'_>, data_received: DataReceived<T>) {
+    let native = Native {
+        class: T::type_object_raw(py) as usize,
+        // SAFETY: the two types differ in what a reference points at, and such functions have one ABI
+        // (https://doc.rust-lang.org/std/primitive.fn.html#abi-compatibility). The function is only ever given objects of its
+        // class.
+        data_received: unsafe { std::mem::transmute::<DataReceived<T>, DataReceived<PyAny>>(data_received) },
+    };
+    let _ = NATIVE.set(native);
+}
 
 /// A protocol with the context that its methods run in.
 pub struct Callee<'py> {
@@ -33,8 +59,11 @@ impl<'py> Callee<'py> {
 
     #[inline]
     pub fn data_received(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
-        if let Ok(tls) = self.protocol.cast_exact::<TLSTransport>() {
-            return in_context(self.py(), &self.context, || TLSTransport::received(tls, data));
+        if let Some(native) = NATIVE.get()
+            && self.protocol.get_type_ptr() as usize == native.class
+        {
+            let received = native.data_received;
+            return in_context(self.py(), &self.context, || received(&self.protocol, data));
         }
         self.call1(name!("data_received"), data.as_any()).map(drop)
     }

@@ -21,6 +21,7 @@ use pyo3::types::{PyBytes, PyDict};
 use self::lower::Lower;
 use self::session::Session;
 use crate::asyncio::transport::flow::Flow;
+use crate::asyncio::transport::protocol;
 use crate::asyncio::transport::release;
 use crate::asyncio::transport::report;
 use crate::py::call::{exception, method1, stops_the_loop};
@@ -476,4 +477,9 @@ impl Drop for TLSTransport {
 
 fn reset() -> PyErr {
     PyConnectionResetError::new_err(())
+}
+
+/// Has a transport below hand its bytes over without a call into Python.
+pub fn install(py: Python<'_>) {
+    protocol::install(py, |tls, data| TLSTransport::received(tls, data));
 }
