@@ -335,6 +335,20 @@ async def test_abort_drops_what_is_queued(loop):
         assert len(drain(far)) < 1 << 20
 
 
+@pytest.mark.not_on("asyncio", "uvloop", reason="an abort drops whatever is queued")
+async def test_an_abort_writes_what_there_is_room_for_however_many_pieces(loop):
+    pieces = [b"%03d," % number for number in range(200)]
+    async with writing(loop) as (protocol, far):
+        protocol.transport.write(bytes(65536))
+        for piece in pieces:
+            protocol.transport.write(piece)
+        assert protocol.transport.get_write_buffer_size() == 800
+        # The pipe is empty now, and the loop does not know yet.
+        assert len(os.read(far, 65536)) == 65536
+        protocol.transport.abort()
+        assert drain(far) == b"".join(pieces)
+
+
 @pytest.mark.parametrize("kind", [os.pipe, sockets], ids=["pipe", "socket"])
 async def test_a_reader_that_goes_away(loop, kind):
     async with writing(loop, kind=kind) as (protocol, far):

@@ -1,6 +1,7 @@
 """TCP transports: bytes there and back, the order of a protocol's calls, facts about a transport."""
 
 import asyncio
+import select
 import socket
 
 import pytest
@@ -251,6 +252,15 @@ async def test_extra_info(loop):
         await client.close()
         # Logs of a closed connection still name its peer.
         assert here.get_extra_info("peername") == name
+
+
+async def test_a_peer_that_is_gone_has_no_name_and_no_default_takes_its_place(loop):
+    with peers.tcp_pair() as (near, far):
+        peers.reset(far)
+        assert select.select([near], [], [], 10)[0], "no reset came"
+        transport, _ = await loop.connect_accepted_socket(lambda: Recorder(loop), near)
+        assert transport.get_extra_info("peername", "default") is None
+        transport.abort()
 
 
 async def test_the_socket_is_asyncio_s_view_of_one(loop):

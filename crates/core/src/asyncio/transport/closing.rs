@@ -5,11 +5,11 @@
 
 use pyo3::prelude::*;
 
+use super::base::Transport;
+use super::over_socket::OverSocket;
 use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
-use crate::asyncio::transport::release;
-use crate::asyncio::transport::report;
-use crate::py::call::{one_after_other, stops_the_loop};
+use crate::py::call::one_after_other;
 use crate::py::make::name;
 
 impl StreamTransport {
@@ -19,10 +19,10 @@ impl StreamTransport {
             // The engine is asked for before anything changes: what another thread is refused has not happened.
             let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
-            if state.phase >= Phase::Closing {
+            if state.life.phase >= Phase::Closing {
                 return Ok(());
             }
-            state.phase = Phase::Closing;
+            state.life.phase = Phase::Closing;
             state.receiving.close(&mut io);
             if !state.is_over() {
                 return Ok(());
@@ -32,19 +32,19 @@ impl StreamTransport {
     }
 
     /// Ends the connection now; what the socket does not take at once is dropped.
-    pub(super) fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+    pub(super) fn end_now(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let py = this.py();
         let reason = error.map(|error| error.into_value(py));
         {
             let mut io = this.get().scheduler.get().io.get()?;
             let state = &mut *this.get().state.get()?;
-            if state.phase >= Phase::Lost {
+            if state.life.phase >= Phase::Lost {
                 return Ok(());
             }
-            state.phase = Phase::Lost;
-            state.error = reason;
+            state.life.phase = Phase::Lost;
+            state.life.error = reason;
             state.receiving.close(&mut io);
-            state.sending.cut(py, state.fd, &mut io);
+            state.sending.cut(py, state.life.fd, &mut io);
             if !state.is_over() {
                 return Ok(());
             }
@@ -56,7 +56,7 @@ impl StreamTransport {
     pub(super) fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
         let idle = {
             let mut state = this.get().state.get()?;
-            if state.phase == Phase::Lost && state.sending.is_idle() {
+            if state.life.phase == Phase::Lost && state.sending.is_idle() {
                 state.sending.out.clear();
             }
             state.is_over()
@@ -92,38 +92,18 @@ impl StreamTransport {
         let py = slf.py();
         let this = slf.get();
         Self::cut_file(slf)?;
-        let (fd, error, callee) = {
+        let (fd, error, protocol) = {
             let mut state = this.state.get()?;
-            if !matches!(state.phase, Phase::Closing | Phase::Lost) {
+            if !matches!(state.life.phase, Phase::Closing | Phase::Lost) {
                 return Ok(());
             }
-            state.phase = Phase::Closed;
-            (
-                std::mem::replace(&mut state.fd, -1),
-                state.error.take(),
-                state.protocol.take(),
-            )
-        };
-        let outcome = match callee {
-            Some(protocol) => {
-                let callee = super::protocol::Callee {
-                    protocol: protocol.into_bound(py),
-                    context: this.context.clone_ref(py),
-                };
-                let reason = error.into_pyobject(py)?;
-                callee.call1(name!("connection_lost"), &reason).map(drop)
-            }
-            None => Ok(()),
-        };
-        let lost = match outcome {
-            Err(error) if !stops_the_loop(py, &error) => {
-                let message = "Exception in callback protocol.connection_lost";
-                report::protocol_failed(&this.scheduler, slf.as_any(), &error, message)
-            }
-            outcome => outcome,
+            state.life.phase = Phase::Closed;
+            let life = &mut state.life;
+            (life.take_fd(), life.error.take(), life.protocol.take())
         };
         // Each is done whatever the others raise.
-        let given_up = release::give_up(py, this.scheduler.get(), fd, this.release_socket(py));
+        let lost = Self::tell_lost(slf, protocol, error);
+        let given_up = this.give_up(py, fd);
         let detached = this.attach(slf, name!("_detach"));
         let server = this.state.get()?.server.take();
         drop(server);

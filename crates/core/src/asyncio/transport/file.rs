@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 
 use self::sending::{FileSending, FileToSend};
+use super::base::Transport;
 use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
 use crate::py::call::exception;
@@ -33,18 +34,18 @@ impl StreamTransport {
             }
             let mut io = this.get().scheduler.get().io.get()?;
             let state = &mut *this.get().state.get()?;
-            if state.phase >= Phase::Lost || !state.sending.is_drained() {
+            if state.life.phase >= Phase::Lost || !state.sending.is_drained() {
                 return Ok(true);
             }
             let sent = state
                 .sending
                 .file
                 .as_mut()
-                .map_or(Ok(true), |file| file.send_some(state.fd, &mut io));
+                .map_or(Ok(true), |file| file.send_some(state.life.fd, &mut io));
             match sent {
                 Ok(true) => Ok(()),
                 Err(error) => Err(error),
-                Ok(false) => match state.sending.wait_for_room(this, state.fd, &mut io) {
+                Ok(false) => match state.sending.wait_for_room(this, state.life.fd, &mut io) {
                     0 => return Ok(true),
                     error => Err(error),
                 },
@@ -104,7 +105,7 @@ impl StreamTransport {
         {
             slf.get().scheduler.get().check_free()?;
             let mut state = slf.get().state.get()?;
-            if state.phase >= Phase::Closing {
+            if state.life.phase >= Phase::Closing {
                 return Err(py_error::<PyRuntimeError>("Transport is closing"));
             }
             state.sending.file = Some(Box::new(FileToSend {
@@ -126,7 +127,7 @@ impl StreamTransport {
             let mut state = slf.get().state.get()?;
             let stopped = state.sending.give_up_file(of, &mut io);
             let idle = stopped.is_some() && state.sending.is_idle();
-            (stopped, idle && state.phase == Phase::Closing)
+            (stopped, idle && state.life.phase == Phase::Closing)
         };
         drop(stopped);
         // A close has waited for the file.

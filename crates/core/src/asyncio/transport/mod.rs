@@ -4,6 +4,7 @@
 //! is told in `receive.rs`, `send.rs`, `file.rs` and `closing.rs`. `datagram.rs` is the transport of datagram sockets,
 //! `pipe.rs` is for what is no socket, and `tls/` stands between a transport and the application's protocol.
 
+mod base;
 mod closing;
 pub mod datagram;
 pub mod file;
@@ -12,6 +13,7 @@ mod futile;
 mod in_flight;
 pub mod listener;
 mod outbox;
+mod over_socket;
 mod phase;
 pub mod pipe;
 mod protocol;

@@ -3,7 +3,7 @@
 //! While a send is in flight the kernel reads the chunks at the front through `message`: they are neither dropped nor
 //! moved until its completion (`sent`). The vector lives on the heap, not on a stack that greenlets may swap.
 
-use proact_driver::{Op, ops};
+use proact_driver::{Driver, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -132,6 +132,26 @@ impl Outbox {
             self.first = self.others.pop_front();
         }
         self.offset = left;
+    }
+
+    /// Sends what is queued as far as the fd takes it, by the ops that `next` makes, of which one carries a bounded part: 0, or
+    /// the error that the fd has told. No send may be in flight.
+    pub fn flush(
+        &mut self,
+        py: Python<'_>,
+        driver: &mut dyn Driver,
+        next: impl Fn(&mut Outbox, Python<'_>) -> Option<Op>,
+    ) -> i32 {
+        while !self.is_empty() {
+            let Some(op) = next(self, py) else { break };
+            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+            match unsafe { driver.attempt(&op) } {
+                syscalls::AGAIN => break,
+                error if error < 0 => return error,
+                count => self.sent(py, count as usize),
+            }
+        }
+        0
     }
 
     /// Forgets everything; no send may be in flight.

@@ -2,55 +2,69 @@
 //!
 //! The engine says when the fd is ready and the call is made here. The pipe is in non-blocking mode, where a read of the
 //! ring's own gains nothing (the kernel answers EAGAIN, and a poll must follow), and a wait ends at once when it is
-//! cancelled, whatever the fd is. The pipe object is the program's: it is closed by its own `close`. Writing: `pipe/write.rs`.
+//! cancelled, whatever the fd is. The pipe object is the program's: it is closed by its own `close`. Reading and writing:
+//! `pipe/read.rs`, `pipe/write.rs`.
 
+mod read;
 mod write;
 
 use std::os::fd::RawFd;
 
-use proact_driver::{Call, Completion, Op, Token, ops, syscalls};
+use proact_driver::Call;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBrokenPipeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::flow::{Flow, HIGH_WATER};
+use super::base::{Life, Living, Transport, wake};
+use super::in_flight::InFlight;
 use super::outbox::Outbox;
-use super::protocol::Callee;
 use crate::asyncio::transport::phase::Phase;
 use crate::asyncio::transport::release;
-use crate::asyncio::transport::report;
-use crate::py::bytes::{bytes_memory, shorten, uninit_bytes};
-use crate::py::call::{Reason, current_context, one_after_other, stops_the_loop};
+use crate::py::call::{current_context, one_after_other};
 use crate::py::cell::LoopCell;
 use crate::py::ending::finalise;
 use crate::py::errno::os_error;
-use crate::py::instance::instance;
 use crate::py::make::{Text, dict, name, py_error};
-use crate::reactor::io::Sent;
+use crate::reactor::io::Io;
 use crate::reactor::scheduler::Scheduler;
-use crate::reactor::target::{Completes, Target};
-
-/// The most that one read takes, in bytes: what a pipe holds by default.
-const READ: usize = 64 * 1024;
 
 pub(super) struct State {
-    fd: RawFd,
-    phase: Phase,
-    protocol: Option<Py<PyAny>>,
-    pipe: Option<Py<PyAny>>,
+    life: Life,
     /// Waits for something to read; when writing, for the last reader to go.
-    polling: Option<Token>,
-    stopping: bool,
+    polling: InFlight,
     paused: bool,
     out: Outbox,
     /// Waits for room.
-    writing: Option<Token>,
-    flow: Flow,
-    /// Writes since the pipe was lost.
-    futile: u32,
-    error: Reason,
+    room: InFlight,
+}
+
+impl Living for State {
+    fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn life_mut(&mut self) -> &mut Life {
+        &mut self.life
+    }
+
+    fn queued(&self) -> usize {
+        self.out.len()
+    }
+}
+
+impl State {
+    /// Whether the kernel has nothing of the transport's.
+    fn is_idle(&self) -> bool {
+        self.polling.is_nothing() && self.room.is_nothing()
+    }
+
+    /// Asks what is in flight to end.
+    fn stop(&mut self, io: &mut Io) {
+        self.polling.stop(io);
+        self.room.stop(io);
+    }
 }
 
 /// What the two have in common. With a `__dict__`, for those who hang something on a transport, or replace a method.
@@ -58,7 +72,6 @@ pub(super) struct State {
 pub struct PipeTransport {
     scheduler: Py<Scheduler>,
     context: Py<PyAny>,
-    extra: Py<PyDict>,
     writes: bool,
     /// Whether the fd tells that the other end is closed: a terminal does not.
     tells_of_peer: bool,
@@ -72,10 +85,6 @@ pub struct ReadPipeTransport;
 /// A transport that writes, as `asyncio.WriteTransport`.
 #[pyclass(frozen, extends = PipeTransport, module = "proact._core")]
 pub struct WritePipeTransport;
-
-static POLLS: Completes<PipeTransport> =
-    Completes::<PipeTransport>::new(|pipe, arrived| PipeTransport::ready(pipe, &arrived.completion))
-        .that_owns(|pipe| pipe.get().state.get().ok().map(|state| state.fd));
 
 impl PipeTransport {
     fn create(
@@ -101,175 +110,47 @@ impl PipeTransport {
         scheduler.get().call(Call::SetNonBlocking { fd })?;
         let extra = extra.map_or_else(|| dict(py), Ok)?;
         extra.set_item(name!("pipe"), &pipe)?;
+        let mut life = Life::new(protocol, Some(extra));
+        life.fd = fd;
+        life.file = Some(pipe.unbind());
         Ok(PipeTransport {
             scheduler: scheduler.clone().unbind(),
             context: current_context(py)?,
-            extra: extra.unbind(),
             writes,
             tells_of_peer: kind != libc::S_IFCHR,
             state: LoopCell::new(State {
-                fd,
-                phase: Phase::New,
-                protocol: Some(protocol.unbind()),
-                pipe: Some(pipe.unbind()),
-                polling: None,
-                stopping: false,
+                life,
+                polling: InFlight::Nothing,
                 paused: false,
                 out: Outbox::default(),
-                writing: None,
-                flow: Flow::new(HIGH_WATER),
-                futile: 0,
-                error: None,
+                room: InFlight::Nothing,
             }),
         })
     }
 
-    fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<Callee<'py>>> {
-        let state = self.state.get()?;
-        Ok(state.protocol.as_ref().map(|protocol| Callee {
-            protocol: protocol.bind(py).clone(),
-            context: self.context.clone_ref(py),
-        }))
-    }
-
-    /// Reports what a protocol's method raised, and goes on.
-    fn report(this: &Bound<'_, Self>, outcome: PyResult<Bound<'_, PyAny>>, method: &str) -> PyResult<()> {
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(error) => Self::failed(
-                this,
-                &error,
-                &format!("Exception in callback protocol.{method}"),
-                false,
-            ),
-        }
-    }
-
-    fn failed(this: &Bound<'_, Self>, error: &PyErr, message: &str, quiet: bool) -> PyResult<()> {
-        let py = this.py();
-        if stops_the_loop(py, error) {
-            return Err(error.clone_ref(py));
-        }
-        let tell = if quiet {
-            report::transport_failed
-        } else {
-            report::protocol_failed
-        };
-        tell(&this.get().scheduler, this.as_any(), error, message)
-    }
-
     /// An error of the fd's, which ends the transport. A terminal that hangs up says EIO: no news, as asyncio has it.
-    fn fatal(this: &Bound<'_, Self>, result: i32) -> PyResult<()> {
-        let writes = this.get().writes;
-        let what = if writes { "write" } else { "read" };
+    fn failed(this: &Bound<'_, Self>, result: i32) -> PyResult<()> {
         let error = os_error(result);
-        let message = format!("Fatal {what} error on pipe transport");
-        let told = Self::failed(this, &error, &message, writes || result == -libc::EIO);
+        if this.get().writes {
+            return Self::fatal(this, error, "Fatal write error on pipe transport");
+        }
+        let message = "Fatal read error on pipe transport";
+        if result == -libc::EIO {
+            return Self::fatal(this, error, message);
+        }
+        let told = Self::protocol_failed(this, error.clone_ref(this.py()), message);
         Self::lose(this, Some(error)).and(told)
     }
 
-    /// Waits for the fd, unless it does already or has no need to.
-    fn poll(this: &Bound<'_, Self>) -> PyResult<()> {
-        let transport = this.get();
-        let refused = {
-            let mut state = transport.state.get()?;
-            let wanted = if transport.writes {
-                transport.tells_of_peer
-            } else {
-                !state.paused
-            };
-            if state.phase != Phase::Open || state.polling.is_some() || !wanted {
-                return Ok(());
-            }
-            let (fd, events) = (state.fd, libc::POLLIN as u32);
-            let op = if transport.writes {
-                Op::Poll(ops::Poll { fd, events })
-            } else {
-                Op::PollMulti(ops::PollMulti { fd, events })
-            };
-            let mut io = transport.scheduler.get().io.get()?;
-            // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &POLLS)) } {
-                Sent::Pending(token) => {
-                    state.polling = Some(token);
-                    state.stopping = false;
-                    return Ok(());
-                }
-                Sent::Ready(result) => result,
-            }
-        };
-        Self::fatal(this, refused)
-    }
-
-    /// A completion of one of the polls.
-    pub fn ready(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
-        let transport = this.get();
-        let (room, phase, wanted) = {
-            let mut state = transport.state.get()?;
-            let room = state.writing == Some(completion.token);
-            if completion.is_terminal() {
-                *(if room {
-                    &mut state.writing
-                } else {
-                    &mut state.polling
-                }) = None;
-            } else if state.paused {
-                // Pausing costs nothing until something arrives: programs that pause often resume at once.
-                state.stop(&mut *transport.scheduler.get().io.get()?);
-            }
-            (room, state.phase, !state.paused && !state.stopping)
-        };
-        let outcome = match completion.result {
-            _ if phase >= Phase::Lost => Ok(()),
-            result if result == -libc::ECANCELED => Ok(()),
-            error if error < 0 => Self::fatal(this, error),
-            _ if room => Self::write_now(this),
-            _ if transport.writes => Self::peer_is_gone(this),
-            _ if wanted && phase == Phase::Open => Self::read(this),
-            _ => Ok(()),
-        };
-        if !completion.is_terminal() {
-            return outcome;
-        }
-        // Also when the protocol stops the loop: the next run goes on from here.
-        let phase = transport.state.get()?.phase;
+    /// A poll is over. Also when the protocol stops the loop: the next run goes on from here.
+    fn settle_after(this: &Bound<'_, Self>, outcome: PyResult<()>) -> PyResult<()> {
+        let phase = this.get().state.get()?.life.phase;
         let settled = match phase {
             Phase::Open => Self::poll(this),
             Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
             Phase::New | Phase::Closed => Ok(()),
         };
         one_after_other(this.py(), outcome, settled)
-    }
-
-    /// One read, straight into the object that the protocol gets.
-    fn read(this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let fd = this.get().state.get()?.fd;
-        let Some(callee) = this.get().callee(py)? else {
-            return Ok(());
-        };
-        let bytes = uninit_bytes(py, READ)?;
-        let op = Op::Read(ops::Read {
-            fd,
-            buf: bytes_memory(&bytes),
-            len: READ,
-            offset: -1,
-        });
-        // SAFETY: a fresh object of just this length that nobody else has seen.
-        match unsafe { this.get().scheduler.get().attempt(&op) }? {
-            syscalls::AGAIN => Ok(()),
-            0 => {
-                let outcome = callee.call0(name!("eof_received"));
-                let told = Self::report(this, outcome, "eof_received");
-                Self::lose(this, None).and(told)
-            }
-            error if error < 0 => Self::fatal(this, error),
-            count => {
-                let data = shorten(bytes, count as usize)?;
-                let outcome = callee.call1(name!("data_received"), data.as_any());
-                Self::report(this, outcome, "data_received")
-            }
-        }
     }
 
     /// Nobody can read any more what is written.
@@ -283,35 +164,10 @@ impl PipeTransport {
         {
             this.get().scheduler.get().check_free()?;
             let mut state = this.get().state.get()?;
-            if state.phase >= Phase::Closing {
+            if state.life.phase >= Phase::Closing {
                 return Ok(());
             }
-            state.phase = Phase::Closing;
-        }
-        Self::stop_and_finish(this)
-    }
-
-    /// Ends the transport now; what the pipe does not take at once is dropped.
-    fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
-        let reason = error.map(|error| error.into_value(this.py()));
-        {
-            let mut io = this.get().scheduler.get().io.get()?;
-            let mut state = this.get().state.get()?;
-            if state.phase >= Phase::Lost {
-                return Ok(());
-            }
-            state.phase = Phase::Lost;
-            state.error = reason;
-            let fd = state.fd;
-            if let Some(op) = state
-                .out
-                .write_op(this.py(), fd)
-                .filter(|_| !state.out.is_empty())
-            {
-                // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-                unsafe { io.driver.attempt(&op) };
-            }
-            state.out.clear();
+            state.life.phase = Phase::Closing;
         }
         Self::stop_and_finish(this)
     }
@@ -320,39 +176,59 @@ impl PipeTransport {
     fn stop_and_finish(this: &Bound<'_, Self>) -> PyResult<()> {
         {
             let mut state = this.get().state.get()?;
-            if state.phase < Phase::Closing || !state.out.is_empty() {
+            if state.life.phase < Phase::Closing || !state.out.is_empty() {
                 return Ok(());
             }
             state.stop(&mut *this.get().scheduler.get().io.get()?);
-            if state.polling.is_some() || state.writing.is_some() {
+            if !state.is_idle() {
                 return Ok(());
             }
         }
-        this.get()
-            .scheduler
-            .get()
-            .method_soon(this.as_any(), name!("_finish"))
+        Self::soon(this, name!("_finish"))
     }
 
     fn finish_if_idle(this: &Bound<'_, Self>) -> PyResult<()> {
         let idle = {
             let state = this.get().state.get()?;
-            state.polling.is_none() && state.writing.is_none() && state.out.is_empty()
+            state.is_idle() && state.out.is_empty()
         };
         if idle { Self::finish(this) } else { Ok(()) }
     }
 }
 
-impl State {
-    /// Asks what is in flight to end.
-    fn stop(&mut self, io: &mut crate::reactor::io::Io) {
-        if self.stopping {
-            return;
+impl Transport for PipeTransport {
+    type State = State;
+
+    fn scheduler(&self) -> &Py<Scheduler> {
+        &self.scheduler
+    }
+
+    fn context(&self) -> &Py<PyAny> {
+        &self.context
+    }
+
+    fn state(&self) -> &LoopCell<State> {
+        &self.state
+    }
+
+    /// Ends the transport now; what the pipe does not take at once is dropped.
+    fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        let reason = error.map(|error| error.into_value(this.py()));
+        {
+            let mut io = this.get().scheduler.get().io.get()?;
+            let state = &mut *this.get().state.get()?;
+            if state.life.phase >= Phase::Lost {
+                return Ok(());
+            }
+            state.life.phase = Phase::Lost;
+            state.life.error = reason;
+            let fd = state.life.fd;
+            state
+                .out
+                .flush(this.py(), &mut *io.driver, |out, py| out.write_op(py, fd));
+            state.out.clear();
         }
-        self.stopping = true;
-        for token in [self.polling, self.writing].into_iter().flatten() {
-            io.cancel(token);
-        }
+        Self::stop_and_finish(this)
     }
 }
 
@@ -361,26 +237,9 @@ impl PipeTransport {
     /// Calls `connection_made`, begins to read (or to watch the reader), and tells `waiter`.
     #[pyo3(name = "_start", signature = (waiter = None))]
     fn start(slf: &Bound<'_, Self>, waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let py = slf.py();
-        {
-            let mut state = slf.get().state.get()?;
-            if state.phase == Phase::New {
-                state.phase = Phase::Open;
-            }
-        }
-        let outcome = match slf.get().callee(py)? {
-            Some(callee) => {
-                let made = callee.call1(name!("connection_made"), slf.as_any());
-                Self::report(slf, made, "connection_made")
-            }
-            None => Ok(()),
-        };
+        let outcome = Self::open(slf);
         Self::poll(slf)?;
-        if let Some(waiter) = waiter
-            && !waiter.call_method0(name!("done"))?.is_truthy()?
-        {
-            waiter.call_method1(name!("set_result"), (py.None(),))?;
-        }
+        wake(waiter)?;
         outcome
     }
 
@@ -389,27 +248,21 @@ impl PipeTransport {
     fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let callee = this.callee(py)?;
-        let (fd, error, pipe) = {
+        let (fd, error, protocol, pipe) = {
             let mut state = this.state.get()?;
-            if !matches!(state.phase, Phase::Closing | Phase::Lost) {
+            let life = &mut state.life;
+            if !matches!(life.phase, Phase::Closing | Phase::Lost) {
                 return Ok(());
             }
-            state.phase = Phase::Closed;
-            state.protocol = None;
-            (state.fd, state.error.take(), state.pipe.take())
+            life.phase = Phase::Closed;
+            (life.fd, life.error.take(), life.protocol.take(), life.file.take())
         };
-        let mut outcome = Ok(());
-        if let Some(callee) = callee {
-            let reason = error.into_pyobject(py)?;
-            let lost = callee.call1(name!("connection_lost"), &reason);
-            outcome = Self::report(slf, lost, "connection_lost");
-        }
+        let outcome = Self::tell_lost(slf, protocol, error);
         // No op uses the fd any more; the pipe object closes it.
         this.scheduler.get().io.get()?.driver.forget(fd);
         if let Some(pipe) = pipe {
             let closed = pipe.into_bound(py).call_method0(name!("close"));
-            Self::report(slf, closed, "pipe.close")?;
+            Self::called(slf, closed, "pipe.close")?;
         }
         outcome
     }
@@ -421,22 +274,29 @@ impl PipeTransport {
         name: &str,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(self.extra.bind(py).get_item(Text(name))?.or(default))
+        let extra = self
+            .state
+            .get()?
+            .life
+            .extra
+            .as_ref()
+            .map(|extra| extra.clone_ref(py));
+        let value = extra
+            .map(|extra| extra.bind(py).get_item(Text(name)))
+            .transpose()?;
+        Ok(value.flatten().or(default))
     }
 
     fn set_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
-        let old = self.state.get()?.protocol.replace(protocol.unbind());
-        drop(old);
-        Ok(())
+        self.replace_protocol(protocol)
     }
 
     fn get_protocol(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let state = self.state.get()?;
-        Ok(state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)))
+        self.protocol(py)
     }
 
     fn is_closing(&self) -> PyResult<bool> {
-        Ok(self.state.get()?.phase >= Phase::Closing)
+        self.is_ending()
     }
 
     /// Ends the transport once everything queued is written.
@@ -451,12 +311,12 @@ impl PipeTransport {
     #[getter(_pipe)]
     fn pipe(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let state = self.state.get()?;
-        Ok(state.pipe.as_ref().map(|pipe| pipe.clone_ref(py)))
+        Ok(state.life.file.as_ref().map(|pipe| pipe.clone_ref(py)))
     }
 
     #[setter(_pipe)]
     fn set_pipe(&self, pipe: Option<Py<PyAny>>) -> PyResult<()> {
-        let old = std::mem::replace(&mut self.state.get()?.pipe, pipe);
+        let old = std::mem::replace(&mut self.state.get()?.life.file, pipe);
         drop(old);
         Ok(())
     }
@@ -475,12 +335,12 @@ impl PipeTransport {
 
     fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
-        let phase = match state.phase {
+        let phase = match state.life.phase {
             Phase::New | Phase::Open => "open",
             Phase::Closing | Phase::Lost => "closing",
             Phase::Closed => "closed",
         };
-        let fd = state.fd;
+        let fd = state.life.fd;
         Ok(Text(if self.writes {
             format!("<WritePipeTransport {phase} fd={fd} bufsize={}>", state.out.len())
         } else {
@@ -492,52 +352,10 @@ impl PipeTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
-        visit.call(&self.extra)?;
         if let Some(state) = self.state.look() {
-            visit.call(&state.protocol)?;
-            visit.call(&state.pipe)?;
-            visit.call(&state.error)?;
+            state.life.traverse(&visit)?;
         }
         Ok(())
-    }
-}
-
-#[pymethods]
-impl ReadPipeTransport {
-    #[new]
-    #[pyo3(signature = (scheduler, pipe, protocol, extra = None))]
-    fn new(
-        scheduler: &Bound<'_, Scheduler>,
-        pipe: Bound<'_, PyAny>,
-        protocol: Bound<'_, PyAny>,
-        extra: Option<Bound<'_, PyDict>>,
-    ) -> PyResult<Py<ReadPipeTransport>> {
-        let base = PipeTransport::create(scheduler, pipe, protocol, extra, false)?;
-        let whole = PyClassInitializer::from(base).add_subclass(ReadPipeTransport);
-        instance(scheduler.py(), whole).map(Bound::unbind)
-    }
-
-    fn is_reading(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let state = slf.as_super().get().state.get()?;
-        Ok(state.phase < Phase::Closing && !state.paused)
-    }
-
-    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let mut state = slf.as_super().get().state.get()?;
-        state.paused |= state.phase < Phase::Closing;
-        Ok(())
-    }
-
-    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().scheduler.get().check_free()?;
-        {
-            let mut state = slf.as_super().get().state.get()?;
-            if state.phase >= Phase::Closing || !state.paused {
-                return Ok(());
-            }
-            state.paused = false;
-        }
-        PipeTransport::poll(slf.as_super())
     }
 }
 
@@ -545,7 +363,7 @@ impl Drop for PipeTransport {
     /// A transport that never ended: the pipe must not stay open, and the program is told unless it had closed it.
     fn drop(&mut self) {
         let Ok(mut state) = self.state.get() else { return };
-        let (phase, fd, pipe) = (state.phase, state.fd, state.pipe.take());
+        let (phase, fd, pipe) = (state.life.phase, state.life.fd, state.life.file.take());
         drop(state);
         let Some(pipe) = pipe else { return };
         finalise(|py| {

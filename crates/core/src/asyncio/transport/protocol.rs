@@ -69,10 +69,14 @@ impl<'py> Callee<'py> {
     }
 
     #[inline]
-    pub fn datagram_received(&self, data: &Bound<'py, PyBytes>, from: &Bound<'py, PyAny>) -> PyResult<()> {
+    pub fn datagram_received(
+        &self,
+        data: &Bound<'py, PyBytes>,
+        from: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let name = name!("datagram_received");
         in_context(self.py(), &self.context, || {
-            self.protocol.call_method1(name, (data, from)).map(drop)
+            self.protocol.call_method1(name, (data, from))
         })
     }
 

@@ -9,6 +9,7 @@ use proact_driver::{Completion, Flags, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::base::Transport;
 use super::protocol::Callee;
 use super::receiving::{Piece, Way};
 use super::stream::StreamTransport;
@@ -38,11 +39,15 @@ impl StreamTransport {
     pub(super) fn receive(this: &Bound<'_, Self>) -> PyResult<()> {
         let refused = {
             let state = &mut *this.get().state.get()?;
-            let Some(way) = state.receiving.next_way().filter(|_| state.phase == Phase::Open) else {
+            let Some(way) = state
+                .receiving
+                .next_way()
+                .filter(|_| state.life.phase == Phase::Open)
+            else {
                 return Ok(());
             };
             let mut io = this.get().scheduler.get().io.get()?;
-            let (fd, reference) = (state.fd, this.clone().unbind());
+            let (fd, reference) = (state.life.fd, this.clone().unbind());
             let op = &mut state.receiving.op;
             if way == Way::Pieces {
                 // SAFETY: the op points at no memory.
@@ -79,7 +84,7 @@ impl StreamTransport {
                     .receiving
                     .piece_was_full(&mut *transport.scheduler.get().io.get()?);
             }
-            state.phase == Phase::Open
+            state.life.phase == Phase::Open
         };
         let outcome = match data {
             Some(data) if deliver => Self::deliver(this, Piece::Data(data.unbind())),
@@ -94,11 +99,11 @@ impl StreamTransport {
         let transport = this.get();
         let (fd, wanted) = {
             let mut state = transport.state.get()?;
-            let wanted = state.phase == Phase::Open && state.receiving.takes();
+            let wanted = state.life.phase == Phase::Open && state.receiving.takes();
             if completion.is_terminal() {
                 state.receiving.op.over();
             }
-            (state.fd, wanted)
+            (state.life.fd, wanted)
         };
         let outcome = match completion.result {
             0.. if wanted => Self::receive_bulk(this, fd),
@@ -111,7 +116,7 @@ impl StreamTransport {
     /// One large receive into the object that the protocol gets.
     fn receive_bulk(this: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
         let py = this.py();
-        let Some((callee, buffered)) = this.get().callee(py)? else {
+        let Some((callee, buffered)) = this.get().receiver(py)? else {
             return Ok(());
         };
         let count = if buffered {
@@ -189,7 +194,7 @@ impl StreamTransport {
 
     fn hand_over(this: &Bound<'_, Self>, piece: Piece) -> PyResult<()> {
         let py = this.py();
-        let Some((callee, buffered)) = this.get().callee(py)? else {
+        let Some((callee, buffered)) = this.get().receiver(py)? else {
             return Ok(());
         };
         match piece {
@@ -235,10 +240,14 @@ impl StreamTransport {
             // The protocol may have closed, paused, or made place for another one.
             let goes_on = {
                 let state = this.get().state.get()?;
-                if state.phase != Phase::Open {
+                if state.life.phase != Phase::Open {
                     break;
                 }
-                let same = state.protocol.as_ref().is_some_and(|it| it.is(&callee.protocol));
+                let same = state
+                    .life
+                    .protocol
+                    .as_ref()
+                    .is_some_and(|it| it.is(&callee.protocol));
                 same && !state.receiving.is_paused()
             };
             if !goes_on {
@@ -258,7 +267,7 @@ impl StreamTransport {
         let rest = copy_bytes(this.py(), rest)?;
         {
             let mut state = this.get().state.get()?;
-            if state.phase != Phase::Open {
+            if state.life.phase != Phase::Open {
                 return Ok(());
             }
             state.receiving.keep_first(rest.unbind());
@@ -299,7 +308,7 @@ impl StreamTransport {
 
     /// No receive is in flight any more: begin the next, or finish closing.
     pub(super) fn settle(this: &Bound<'_, Self>) -> PyResult<()> {
-        let phase = this.get().state.get()?.phase;
+        let phase = this.get().state.get()?.life.phase;
         match phase {
             Phase::Open => Self::receive(this),
             Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
@@ -314,7 +323,7 @@ impl StreamTransport {
     fn pause_reading(&self) -> PyResult<()> {
         let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
-        if state.phase >= Phase::Closing || state.receiving.is_paused() {
+        if state.life.phase >= Phase::Closing || state.receiving.is_paused() {
             return Ok(());
         }
         state.receiving.pause(&mut io);
@@ -328,7 +337,7 @@ impl StreamTransport {
         slf.get().scheduler.get().check_free()?;
         let has_kept = {
             let mut state = slf.get().state.get()?;
-            if state.phase >= Phase::Closing || !state.receiving.is_paused() {
+            if state.life.phase >= Phase::Closing || !state.receiving.is_paused() {
                 return Ok(());
             }
             state.receiving.resume()
@@ -347,7 +356,7 @@ impl StreamTransport {
         loop {
             let kept = {
                 let mut state = slf.get().state.get()?;
-                if state.phase != Phase::Open {
+                if state.life.phase != Phase::Open {
                     return Ok(());
                 }
                 state.receiving.next_kept()

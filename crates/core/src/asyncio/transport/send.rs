@@ -10,14 +10,12 @@ use proact_driver::{Completion, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::base::Transport;
 use super::stream::StreamTransport;
-use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::phase::Phase;
-use crate::asyncio::transport::report;
 use crate::py::bytes::{copied, snapshot};
-use crate::py::call::{method0, one_after_other, stops_the_loop};
+use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
-use crate::py::make::{Name, name};
 use crate::reactor::target::Completes;
 
 /// Of a send, and of the poll that a file waits with.
@@ -41,14 +39,14 @@ impl StreamTransport {
             let mut io = transport.scheduler.get().io.get()?;
             let mut guard = transport.state.get()?;
             let state = &mut *guard;
-            if state.phase >= Phase::Closing {
+            if state.life.phase >= Phase::Closing {
                 drop((io, guard));
                 return transport.warn_of_futile_write(this.py());
             }
             let bytes = data.as_bytes();
             let sent = if state.sending.is_free() {
                 let op = Op::Send(ops::Send {
-                    fd: state.fd,
+                    fd: state.life.fd,
                     buf: bytes.as_ptr(),
                     len: bytes.len(),
                     flags: 0,
@@ -66,9 +64,9 @@ impl StreamTransport {
             } else {
                 state.sending.out.push(data);
                 state.sending.out.sent(this.py(), sent.max(0) as usize);
-                state.sending.submit_queued(this, state.fd, &mut io)
+                state.sending.submit_queued(this, state.life.fd, &mut io)
             };
-            (error, state.flow.would_pause(state.sending.out.len()))
+            (error, state.life.flow.would_pause(state.sending.out.len()))
         };
         Self::written(this, error, pauses)
     }
@@ -92,7 +90,7 @@ impl StreamTransport {
             let mut io = transport.scheduler.get().io.get()?;
             let mut guard = transport.state.get()?;
             let state = &mut *guard;
-            if state.phase >= Phase::Closing {
+            if state.life.phase >= Phase::Closing {
                 drop((io, guard));
                 return transport.warn_of_futile_write(this.py());
             }
@@ -104,71 +102,14 @@ impl StreamTransport {
             }
             let mut error = 0;
             if free {
-                error = state.sending.send_queued(this.py(), state.fd, &mut io);
+                error = state.sending.send_queued(this.py(), state.life.fd, &mut io);
             }
             if error == 0 {
-                error = state.sending.submit_queued(this, state.fd, &mut io);
+                error = state.sending.submit_queued(this, state.life.fd, &mut io);
             }
-            (error, state.flow.would_pause(state.sending.out.len()))
+            (error, state.life.flow.would_pause(state.sending.out.len()))
         };
         Self::written(this, error, pauses)
-    }
-
-    fn warn_of_futile_write(&self, py: Python<'_>) -> PyResult<()> {
-        let futile = {
-            let mut state = self.state.get()?;
-            state.futile += 1;
-            state.futile
-        };
-        futile_write(py, futile)
-    }
-
-    pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
-        let pauses = {
-            let mut state = this.get().state.get()?;
-            let size = state.sending.out.len();
-            state.flow.pauses(size)
-        };
-        // The caller is the program, possibly inside the transport's context already: it is called in whatever it has.
-        if pauses {
-            Self::flow(this, name!("pause_writing"), false)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
-        let resumes = {
-            let mut state = this.get().state.get()?;
-            let size = state.sending.out.len();
-            state.flow.resumes(size)
-        };
-        if resumes {
-            Self::flow(this, name!("resume_writing"), true)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// `pause_writing` or `resume_writing`; what it raises is reported and changes nothing.
-    fn flow(this: &Bound<'_, Self>, method: &'static Name, enters: bool) -> PyResult<()> {
-        let py = this.py();
-        let Some((callee, _)) = this.get().callee(py)? else {
-            return Ok(());
-        };
-        let outcome = if enters {
-            callee.call0(method)
-        } else {
-            method0(&callee.protocol, method)
-        };
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(error) if stops_the_loop(py, &error) => Err(error),
-            Err(error) => {
-                let message = format!("protocol.{}() failed", method.text());
-                report::protocol_failed(&this.get().scheduler, this.as_any(), &error, &message)
-            }
-        }
     }
 
     /// The terminal completion of a send, or of the poll for the sake of a file.
@@ -178,12 +119,12 @@ impl StreamTransport {
             let mut guard = this.get().state.get()?;
             let state = &mut *guard;
             let error = state.sending.completed(this.py(), completion.result);
-            if state.phase >= Phase::Lost {
+            if state.life.phase >= Phase::Lost {
                 drop((io, guard));
                 return Self::finish_if_idle(this);
             }
             match error {
-                0 => state.sending.submit_queued(this, state.fd, &mut io),
+                0 => state.sending.submit_queued(this, state.life.fd, &mut io),
                 error => error,
             }
         };
@@ -194,7 +135,7 @@ impl StreamTransport {
         let told = Self::maybe_resume_protocol(this);
         let drained = {
             let state = this.get().state.get()?;
-            state.sending.is_idle() && state.phase < Phase::Lost
+            state.sending.is_idle() && state.life.phase < Phase::Lost
         };
         if drained {
             one_after_other(this.py(), told, Self::drained(this))
@@ -210,7 +151,7 @@ impl StreamTransport {
         }
         let (phase, eof, fd) = {
             let state = this.get().state.get()?;
-            (state.phase, state.sending.eof, state.fd)
+            (state.life.phase, state.sending.eof, state.life.fd)
         };
         if phase == Phase::Closing {
             return Self::finish_if_idle(this);
@@ -218,7 +159,7 @@ impl StreamTransport {
         if eof && phase == Phase::Open {
             let how = libc::SHUT_WR;
             let op = Op::Shutdown(ops::Shutdown { fd, how });
-            // It can only fail where the connection is gone, which reading tells.
+            // It can only fail where the connection is gone, and then receiving reports that.
             // SAFETY: a shutdown points at no memory.
             unsafe { this.get().scheduler.get().attempt(&op) }?;
         }
@@ -248,7 +189,7 @@ impl StreamTransport {
         slf.get().scheduler.get().check_free()?;
         let idle = {
             let mut state = slf.get().state.get()?;
-            if state.phase >= Phase::Closing || state.sending.eof {
+            if state.life.phase >= Phase::Closing || state.sending.eof {
                 return Ok(());
             }
             state.sending.eof = true;
@@ -260,6 +201,6 @@ impl StreamTransport {
     /// The event loop's name for the protocol's waiting writers.
     #[getter(_protocol_paused)]
     fn is_protocol_paused(&self) -> PyResult<bool> {
-        Ok(self.state.get()?.flow.paused)
+        Ok(self.state.get()?.life.flow.paused)
     }
 }

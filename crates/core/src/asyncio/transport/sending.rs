@@ -18,7 +18,7 @@
 use std::num::NonZero;
 use std::os::fd::RawFd;
 
-use proact_driver::{Op, Token, ops, syscalls};
+use proact_driver::{Op, Token, ops};
 use pyo3::prelude::*;
 
 use super::file::sending::{FileSending, FileToSend};
@@ -74,18 +74,9 @@ impl Sending {
     }
 
     /// Sends what is queued, where no send is in flight, as far as the socket takes it: 0, or the error that ends the
-    /// connection. One call carries a bounded part of it.
+    /// connection.
     pub fn send_queued(&mut self, py: Python<'_>, fd: RawFd, io: &mut Io) -> i32 {
-        while !self.out.is_empty() {
-            let Some(op) = self.out.op(py, fd) else { break };
-            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
-            match unsafe { io.driver.attempt(&op) } {
-                syscalls::AGAIN => break,
-                error if error < 0 => return error,
-                count => self.out.sent(py, count as usize),
-            }
-        }
-        0
+        self.out.flush(py, &mut *io.driver, |out, py| out.op(py, fd))
     }
 
     /// Hands what is queued to the engine, unless something is in flight, after which it is handed over: 0, or the error

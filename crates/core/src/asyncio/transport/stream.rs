@@ -11,43 +11,47 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::flow::{Flow, HIGH_WATER};
+use super::base::{Life, Living, Transport, wake};
+use super::over_socket::OverSocket;
 use super::protocol::Callee;
 use super::receiving::Receiving;
 use super::sending::Sending;
 use crate::asyncio::transport::phase::Phase;
-use crate::asyncio::transport::release;
-use crate::asyncio::transport::report;
 use crate::py::address::Ends;
-use crate::py::call::{Reason, current_context, stops_the_loop};
+use crate::py::call::current_context;
 use crate::py::cell::LoopCell;
 use crate::py::instance::instance;
-use crate::py::make::{Int, Name, Text, dict, name, pair, py_error};
+use crate::py::make::{Int, Name, Text, name, pair, py_error};
 use crate::reactor::scheduler::Scheduler;
 
 pub(super) struct Stream {
-    pub fd: RawFd,
-    pub phase: Phase,
-    pub protocol: Option<Py<PyAny>>,
+    pub life: Life,
+    /// The protocol is a BufferedProtocol.
     pub buffered: bool,
     pub receiving: Receiving,
     pub sending: Sending,
-    pub flow: Flow,
-    /// Writes since the connection was lost.
-    pub futile: u32,
-    /// Why the connection is lost.
-    pub error: Reason,
-    // What the program may ask for; `extra` is made for those who have something to put there.
-    extra: Option<Py<PyDict>>,
-    socket: Option<Py<PyAny>>,
     pub server: Option<Py<PyAny>>,
+}
+
+impl Living for Stream {
+    fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn life_mut(&mut self) -> &mut Life {
+        &mut self.life
+    }
+
+    fn queued(&self) -> usize {
+        self.sending.out.len()
+    }
 }
 
 impl Stream {
     /// Whether `connection_lost` may be called: the transport is lost, or closing and everything is sent; and no op uses the
     /// fd any more.
     pub fn is_over(&self) -> bool {
-        let ends = match self.phase {
+        let ends = match self.life.phase {
             Phase::Lost => true,
             Phase::Closing => self.sending.file.is_none(),
             Phase::New | Phase::Open | Phase::Closed => false,
@@ -81,17 +85,10 @@ impl StreamTransport {
         let py = scheduler.py();
         let buffered = scheduler.get().is_buffered(&protocol)?;
         let state = Stream {
-            fd: -1,
-            phase: Phase::New,
-            protocol: Some(protocol.unbind()),
+            life: Life::new(protocol, extra),
             buffered,
             receiving: Receiving::new(buffered),
             sending: Sending::default(),
-            flow: Flow::new(HIGH_WATER),
-            futile: 0,
-            error: None,
-            extra: extra.map(Bound::unbind),
-            socket: None,
             server: server.map(Bound::unbind),
         };
         let ends = Ends::of(&mut *scheduler.get().io.get()?.driver, fd);
@@ -105,8 +102,8 @@ impl StreamTransport {
         {
             // Only now: what could not be made leaves the fd whose it was.
             let mut state = transport.get().state.get()?;
-            state.fd = fd;
-            state.socket = socket;
+            state.life.fd = fd;
+            state.life.file = socket;
         }
         let begun = match scheduler.get().io.get() {
             Ok(mut io) => {
@@ -120,9 +117,9 @@ impl StreamTransport {
             // The fd stays whose it was.
             let socket = {
                 let mut state = transport.get().state.get()?;
-                state.fd = -1;
-                state.phase = Phase::Closed;
-                state.socket.take()
+                state.life.fd = -1;
+                state.life.phase = Phase::Closed;
+                state.life.file.take()
             };
             drop(socket);
             scheduler.get().give_up_later(fd, false);
@@ -149,70 +146,39 @@ impl StreamTransport {
         Ok(())
     }
 
-    /// The protocol and the context to call it in; `None` once it was told of the loss.
-    pub(super) fn callee<'py>(&self, py: Python<'py>) -> PyResult<Option<(Callee<'py>, bool)>> {
+    /// As `callee`, and whether it is a BufferedProtocol.
+    pub(super) fn receiver<'py>(&self, py: Python<'py>) -> PyResult<Option<(Callee<'py>, bool)>> {
         let state = self.state.get()?;
-        let Some(protocol) = &state.protocol else {
+        let Some(protocol) = &state.life.protocol else {
             return Ok(None);
         };
-        let callee = Callee {
-            protocol: protocol.bind(py).clone(),
-            context: self.context.clone_ref(py),
-        };
-        Ok(Some((callee, state.buffered)))
+        Ok(Some((self.calls(protocol.bind(py).clone()), state.buffered)))
+    }
+}
+
+impl Transport for StreamTransport {
+    type State = Stream;
+
+    fn scheduler(&self) -> &Py<Scheduler> {
+        &self.scheduler
     }
 
-    /// An exception of the protocol's, or an error of the socket's, that ends the connection: reported, then closed.
-    ///
-    /// # Errors
-    /// `SystemExit` and `KeyboardInterrupt` pass through.
-    pub(super) fn fatal(this: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
-        let py = this.py();
-        if stops_the_loop(py, &error) {
-            return Err(error);
-        }
-        let told = report::transport_failed(&this.get().scheduler, this.as_any(), &error, message);
-        // Whatever an exception handler raises: the connection ends.
-        Self::lose(this, Some(error))?;
-        told
+    fn context(&self) -> &Py<PyAny> {
+        &self.context
     }
 
-    /// The fd, for a message.
-    pub(super) fn owned(this: &Bound<'_, Self>) -> Option<RawFd> {
-        this.get().state.get().ok().map(|state| state.fd)
+    fn state(&self) -> &LoopCell<Stream> {
+        &self.state
     }
 
-    pub(super) fn py_socket<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = this.py();
-        let transport = this.get();
-        let (fd, known) = {
-            let state = transport.state.get()?;
-            (state.fd, state.socket.as_ref().map(|socket| socket.clone_ref(py)))
-        };
-        if let Some(socket) = known {
-            return Ok(Some(socket.into_bound(py)));
-        }
-        if fd < 0 {
-            return Ok(None);
-        }
-        // Made only for those who ask; it shares the fd, which stays the transport's (see `release_socket`).
-        let keywords = dict(py)?;
-        keywords.set_item(name!("fileno"), Int::new(fd))?;
-        let socket = py
-            .import(name!("socket"))?
-            .getattr(name!("socket"))?
-            .call((), Some(&keywords))?;
-        transport.state.get()?.socket = Some(socket.clone().unbind());
-        Ok(Some(socket))
+    fn lose(this: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        Self::end_now(this, error)
     }
+}
 
-    /// Takes the fd away from the Python socket that shares it; whether it was still there, and so is ours to close.
-    pub(super) fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
-        let socket = self.state.get()?.socket.take();
-        match socket {
-            Some(socket) => Ok(socket.call_method0(py, name!("detach"))?.extract::<RawFd>(py)? >= 0),
-            None => Ok(true),
-        }
+impl OverSocket for StreamTransport {
+    fn ends(&self) -> &Ends {
+        &self.ends
     }
 }
 
@@ -235,33 +201,12 @@ impl StreamTransport {
     /// Calls `connection_made`, begins to read, and tells `waiter`.
     #[pyo3(name = "_start", signature = (waiter = None))]
     pub fn start(slf: &Bound<'_, Self>, waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        {
-            let mut state = this.state.get()?;
-            if state.phase == Phase::New {
-                state.phase = Phase::Open;
-            }
-        }
-        let mut outcome = Ok(());
-        if let Some((callee, _)) = this.callee(py)? {
-            let made = callee.call1(name!("connection_made"), slf.as_any());
-            match made {
-                Err(error) if stops_the_loop(py, &error) => outcome = Err(error),
-                Err(error) => {
-                    let message = "Exception in callback protocol.connection_made";
-                    outcome = report::protocol_failed(&this.scheduler, slf.as_any(), &error, message);
-                }
-                Ok(_) => {}
-            }
-        }
-        let Some(waiter) = waiter else {
+        let outcome = Self::open(slf);
+        if waiter.is_none() {
             Self::receive(slf)?;
             return outcome;
-        };
-        if !waiter.call_method0(name!("done"))?.is_truthy()? {
-            waiter.call_method1(name!("set_result"), (py.None(),))?;
         }
+        wake(waiter)?;
         // Whoever waits has the transport before the protocol has its first data.
         Self::soon(slf, name!("_begin_reading"))?;
         outcome
@@ -278,35 +223,7 @@ impl StreamTransport {
         name: &str,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = slf.py();
-        let this = slf.get();
-        let extra = this.state.get()?.extra.as_ref().map(|extra| extra.clone_ref(py));
-        if let Some(extra) = extra
-            && let Some(value) = extra.bind(py).get_item(Text(name))?
-        {
-            return Ok(Some(value));
-        }
-        let value = match name {
-            "peername" => this.ends.peer().map(|end| end.to_python(py)).transpose()?,
-            "sockname" => this.ends.local().map(|end| end.to_python(py)).transpose()?,
-            "socket" => match Self::py_socket(slf)? {
-                Some(socket) => {
-                    let view = py
-                        .import(name!("asyncio.trsock"))?
-                        .call_method1(name!("TransportSocket"), (socket,))?;
-                    let made = dict(py)?.unbind();
-                    let extra = {
-                        let mut state = this.state.get()?;
-                        state.extra.get_or_insert(made).clone_ref(py)
-                    };
-                    extra.bind(py).set_item(name!("socket"), &view)?;
-                    Some(view)
-                }
-                None => None,
-            },
-            _ => None,
-        };
-        Ok(value.or(default))
+        Self::extra_info(slf, name, default)
     }
 
     fn set_protocol(&self, py: Python<'_>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
@@ -318,28 +235,23 @@ impl StreamTransport {
             if buffered {
                 state.receiving.fill_buffers(&mut io);
             }
-            state.protocol.replace(protocol.unbind())
+            state.life.protocol.replace(protocol.unbind())
         };
         drop(old);
         Ok(())
     }
 
     fn get_protocol(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self
-            .state
-            .get()?
-            .protocol
-            .as_ref()
-            .map(|protocol| protocol.clone_ref(py)))
+        self.protocol(py)
     }
 
     fn is_closing(&self) -> PyResult<bool> {
-        Ok(self.state.get()?.phase >= Phase::Closing)
+        self.is_ending()
     }
 
     fn is_reading(&self) -> PyResult<bool> {
         let state = self.state.get()?;
-        Ok(state.phase < Phase::Closing && !state.receiving.is_paused())
+        Ok(state.life.phase < Phase::Closing && !state.receiving.is_paused())
     }
 
     fn get_write_buffer_size(&self) -> PyResult<Int> {
@@ -348,14 +260,13 @@ impl StreamTransport {
 
     /// The water marks, `(low, high)`, in bytes.
     fn get_write_buffer_limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let limits = self.state.get()?.flow.limits();
+        let limits = self.state.get()?.life.flow.limits();
         pair(py, limits)
     }
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        slf.get().state.get()?.flow.set_limits(high, low, HIGH_WATER)?;
-        Self::maybe_pause_protocol(slf)
+        Self::set_limits(slf, high, low)
     }
 
     fn can_write_eof(&self) -> bool {
@@ -377,7 +288,7 @@ impl StreamTransport {
 
     fn __repr__(&self) -> PyResult<Text<String>> {
         let state = self.state.get()?;
-        let phase = state.phase.name();
+        let phase = state.life.phase.name();
         let reading = if state.receiving.is_paused() {
             "paused"
         } else {
@@ -385,7 +296,7 @@ impl StreamTransport {
         };
         Ok(Text(format!(
             "<StreamTransport {phase} fd={} read={reading} write=<bufsize={}>>",
-            state.fd,
+            state.life.fd,
             state.sending.out.len()
         )))
     }
@@ -394,14 +305,8 @@ impl StreamTransport {
         visit.call(&self.scheduler)?;
         visit.call(&self.context)?;
         if let Some(state) = self.state.look() {
-            for object in [&state.protocol, &state.socket, &state.server]
-                .into_iter()
-                .flatten()
-            {
-                visit.call(object)?;
-            }
-            visit.call(&state.extra)?;
-            visit.call(&state.error)?;
+            state.life.traverse(&visit)?;
+            visit.call(&state.server)?;
             if let Some(file) = &state.sending.file {
                 visit.call(&file.of)?;
             }
@@ -425,22 +330,10 @@ impl StreamTransport {
         }
         Ok(())
     }
-
-    /// Schedules a method of this transport for the next turn.
-    pub(super) fn soon(this: &Bound<'_, Self>, method: &'static Name) -> PyResult<()> {
-        // Not the transport's own context, which those methods enter themselves.
-        this.get().scheduler.get().method_soon(this.as_any(), method)
-    }
 }
 
 impl Drop for StreamTransport {
-    /// A transport that nobody closed: no op of it is in flight, or its slot would keep it alive.
     fn drop(&mut self) {
-        let Ok(mut state) = self.state.get() else { return };
-        let fd = std::mem::replace(&mut state.fd, -1);
-        drop(state);
-        if fd >= 0 {
-            release::abandoned(self.scheduler.get(), fd, |py| self.release_socket(py));
-        }
+        self.dropped();
     }
 }

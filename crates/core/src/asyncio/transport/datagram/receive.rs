@@ -3,19 +3,20 @@
 //! A lone datagram costs one call. That more are there is looked for now and then, and as long as it proves true: up to
 //! `BURST` of them in one turn, so that a flood does not keep the others waiting.
 
-use proact_driver::{Completion, Op, ops, syscalls};
+use proact_driver::{Completion, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::inbox::Inbox;
 use super::{DatagramTransport, Known};
+use crate::asyncio::transport::base::Transport;
 use crate::asyncio::transport::phase::Phase;
 use crate::py::address::Address;
 use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
 use crate::py::make::name;
 use crate::py::method::Method;
-use crate::reactor::io::{Io, Sent};
+use crate::reactor::io::Io;
 use crate::reactor::ready::Ready;
 use crate::reactor::target::{Completes, Target};
 
@@ -35,38 +36,28 @@ impl DatagramTransport {
     pub(super) fn read(this: &Bound<'_, Self>) -> PyResult<()> {
         let refused = {
             let mut state = this.get().state.get()?;
-            if state.phase != Phase::Open || state.paused || state.reading.is_some() {
+            if state.life.phase != Phase::Open || state.paused || !state.reading.is_nothing() {
                 return Ok(());
             }
-            let op = Op::PollMulti(ops::PollMulti {
-                fd: state.fd,
-                events: libc::POLLIN as u32,
-            });
+            let (fd, target) = (state.life.fd, Target::new(this.clone().unbind(), &IS_READABLE));
             let mut io = this.get().scheduler.get().io.get()?;
-            // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &IS_READABLE)) } {
-                Sent::Pending(token) => {
-                    state.reading = Some(token);
-                    state.stopping = false;
-                    return Ok(());
-                }
-                Sent::Ready(error) => error,
-            }
+            state.reading.watch(&mut io, fd, target)
         };
-        Self::read_failed(this, refused)
+        refused.map_or(Ok(()), |error| Self::read_failed(this, error))
     }
 
     /// The socket is readable, or has an error to tell.
     pub fn readable(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
         let wanted = {
             let mut state = this.get().state.get()?;
+            let stopping = state.reading.is_stopping();
             if completion.is_terminal() {
-                state.reading = None;
+                state.reading.over();
             } else if state.paused {
                 // Pausing costs nothing until something arrives.
-                state.stop_reading(&mut *this.get().scheduler.get().io.get()?);
+                state.reading.stop(&mut *this.get().scheduler.get().io.get()?);
             }
-            state.phase == Phase::Open && !state.paused && !state.stopping
+            state.life.phase == Phase::Open && !state.paused && !stopping
         };
         let outcome = match completion.result {
             0.. if wanted => {
@@ -80,7 +71,7 @@ impl DatagramTransport {
         if !completion.is_terminal() {
             return outcome;
         }
-        let phase = this.get().state.get()?.phase;
+        let phase = this.get().state.get()?.life.phase;
         let settled = match phase {
             Phase::Lost => Self::finish(this),
             _ => Self::read(this),
@@ -101,10 +92,10 @@ impl DatagramTransport {
         for _ in 0..limit {
             let fd = {
                 let state = transport.state.get()?;
-                if state.phase != Phase::Open || state.paused {
+                if state.life.phase != Phase::Open || state.paused {
                     return Ok(());
                 }
-                state.fd
+                state.life.fd
             };
             let received = {
                 let Io { shared, driver, .. } = &mut *transport.scheduler.get().io.get()?;
@@ -145,9 +136,8 @@ impl DatagramTransport {
         let Some(callee) = this.get().callee(py)? else {
             return Ok(());
         };
-        callee.datagram_received(data, shown.bind(py)).or_else(|error| {
-            Self::protocol_failed(this, error, "Exception in callback protocol.datagram_received")
-        })
+        let outcome = callee.datagram_received(data, shown.bind(py));
+        Self::called(this, outcome, "datagram_received")
     }
 
     /// An error of the socket's: the protocol is told. Only one that says that this is no socket any more ends the transport.
@@ -167,10 +157,8 @@ impl DatagramTransport {
             return Ok(());
         };
         let error = os_error(error).into_value(py);
-        let told = callee.call1(name!("error_received"), error.bind(py).as_any());
-        told.map(drop).or_else(|error| {
-            Self::protocol_failed(this, error, "Exception in callback protocol.error_received")
-        })
+        let outcome = callee.call1(name!("error_received"), error.bind(py).as_any());
+        Self::called(this, outcome, "error_received")
     }
 }
 
@@ -178,12 +166,12 @@ impl DatagramTransport {
 impl DatagramTransport {
     fn is_reading(&self) -> PyResult<bool> {
         let state = self.state.get()?;
-        Ok(state.phase < Phase::Closing && !state.paused)
+        Ok(state.life.phase < Phase::Closing && !state.paused)
     }
 
     fn pause_reading(&self) -> PyResult<()> {
         let mut state = self.state.get()?;
-        state.paused |= state.phase < Phase::Closing;
+        state.paused |= state.life.phase < Phase::Closing;
         Ok(())
     }
 

@@ -7,15 +7,17 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::Room;
 use super::{DatagramTransport, Datagrams};
-use crate::asyncio::transport::futile::futile_write;
+use crate::asyncio::transport::base::Transport;
+use crate::asyncio::transport::in_flight::InFlight;
 use crate::asyncio::transport::phase::Phase;
 use crate::py::address::Address;
 use crate::py::bytes::snapshot;
-use crate::py::call::{exception, method0, method1, stops_the_loop};
+use crate::py::call::{exception, method1, stops_the_loop};
 use crate::py::errno::os_error;
 use crate::py::make::{Float, name, py_error};
-use crate::reactor::io::{Io, Sent};
+use crate::reactor::io::Io;
 use crate::reactor::target::{Completes, Target};
 
 /// Seconds until a socket that says it is writable and then takes nothing is asked again. An unconnected Unix socket
@@ -63,7 +65,10 @@ impl Datagrams {
     fn send_first(&mut self, py: Python<'_>, io: &mut Io, header: usize) -> Option<(i32, Datagram)> {
         let first = self.queue.front()?;
         let data = first.data.bind(py).as_bytes();
-        let (len, result) = (data.len() + header, send(io, self.fd, data, first.to.as_deref()));
+        let (len, result) = (
+            data.len() + header,
+            send(io, self.life.fd, data, first.to.as_deref()),
+        );
         if result == syscalls::AGAIN {
             return None;
         }
@@ -75,7 +80,7 @@ impl Datagrams {
 impl DatagramTransport {
     /// Where a datagram for `addr` goes; `None` is to whom the socket is connected.
     fn destination(&self, addr: Option<&Bound<'_, PyAny>>, py: Python<'_>) -> PyResult<Option<Address>> {
-        if self.peer.is_some() {
+        if self.connected {
             return Ok(None);
         }
         if let Some(fixed) = &self.fixed {
@@ -92,15 +97,6 @@ impl DatagramTransport {
             }
         }
         Address::resolve(self.family, addr).map(Some)
-    }
-
-    fn warn_of_futile_write(&self, py: Python<'_>) -> PyResult<()> {
-        let futile = {
-            let mut state = self.state.get()?;
-            state.futile += 1;
-            state.futile
-        };
-        futile_write(py, futile)
     }
 
     /// Sends what is queued, as far as the socket takes it; whether that made room, where there was need.
@@ -126,7 +122,7 @@ impl DatagramTransport {
         }
         let lost = {
             let state = transport.state.get()?;
-            state.queue.is_empty() && state.phase == Phase::Closing
+            state.queue.is_empty() && state.life.phase == Phase::Closing
         };
         if lost {
             Self::lose(this, None)?;
@@ -138,22 +134,17 @@ impl DatagramTransport {
     fn wait_for_room(this: &Bound<'_, Self>) -> PyResult<()> {
         let refused = {
             let mut state = this.get().state.get()?;
-            if state.queue.is_empty() || state.writing.is_some() || state.retrying {
+            if state.queue.is_empty() || !matches!(state.room, Room::Unasked) {
                 return Ok(());
             }
-            let op = Op::Poll(ops::Poll {
-                fd: state.fd,
-                events: libc::POLLOUT as u32,
-            });
+            let (fd, target) = (state.life.fd, Target::new(this.clone().unbind(), &IS_WRITABLE));
             let mut io = this.get().scheduler.get().io.get()?;
-            // SAFETY: a poll points at no memory.
-            match unsafe { io.submit(op, Target::new(this.clone().unbind(), &IS_WRITABLE)) } {
-                Sent::Pending(token) => {
-                    state.writing = Some(token);
-                    return Ok(());
-                }
-                Sent::Ready(error) => error,
-            }
+            let mut poll = InFlight::Nothing;
+            let Some(error) = poll.poll(&mut io, fd, libc::POLLOUT, target) else {
+                state.room = Room::Polled(poll);
+                return Ok(());
+            };
+            error
         };
         let message = "Fatal write error on datagram transport";
         Self::fatal(this, os_error(refused), message)
@@ -163,8 +154,8 @@ impl DatagramTransport {
     pub fn writable(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
         let phase = {
             let mut state = this.get().state.get()?;
-            state.writing = None;
-            state.phase
+            state.room = Room::Unasked;
+            state.life.phase
         };
         if phase == Phase::Lost {
             return Self::finish(this);
@@ -186,46 +177,12 @@ impl DatagramTransport {
     }
 
     fn retry_later(this: &Bound<'_, Self>) -> PyResult<()> {
-        this.get().state.get()?.retrying = true;
+        this.get().state.get()?.room = Room::Retried;
         let retry = this.getattr(name!("_retry"))?;
         let scheduler = this.get().scheduler.bind(this.py());
         scheduler
             .call_method1(name!("call_later"), (Float(RETRY), retry))
             .map(drop)
-    }
-
-    pub(super) fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let pauses = {
-            let mut state = this.get().state.get()?;
-            let size = state.queued;
-            state.flow.pauses(size)
-        };
-        match this.get().callee(py)? {
-            // The caller is the program: it is called in the context that it has.
-            Some(callee) if pauses => {
-                let paused = method0(&callee.protocol, name!("pause_writing")).map(drop);
-                paused.or_else(|error| Self::protocol_failed(this, error, "protocol.pause_writing() failed"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn maybe_resume_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let resumes = {
-            let mut state = this.get().state.get()?;
-            let size = state.queued;
-            state.flow.resumes(size)
-        };
-        match this.get().callee(py)? {
-            Some(callee) if resumes => {
-                let resumed = callee.call0(name!("resume_writing")).map(drop);
-                resumed
-                    .or_else(|error| Self::protocol_failed(this, error, "protocol.resume_writing() failed"))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// An error of a send that the program is still in: told in the context that it has, and what comes of that is its own.
@@ -266,7 +223,7 @@ impl DatagramTransport {
             let message = format!("Invalid address: must be None or {}", fixed.shown.bind(py).str()?);
             return Err(py_error::<PyValueError>(message));
         }
-        let phase = this.state.get()?.phase;
+        let phase = this.state.get()?.life.phase;
         if phase == Phase::Closed || (phase == Phase::Lost && this.fixed.is_some()) {
             return this.warn_of_futile_write(py);
         }
@@ -278,7 +235,7 @@ impl DatagramTransport {
             let mut io = this.scheduler.get().io.get()?;
             let mut state = this.state.get()?;
             let result = if state.queue.is_empty() {
-                send(&mut io, state.fd, data.as_bytes(), to.as_ref())
+                send(&mut io, state.life.fd, data.as_bytes(), to.as_ref())
             } else {
                 syscalls::AGAIN
             };
@@ -303,7 +260,7 @@ impl DatagramTransport {
 
     #[pyo3(name = "_retry")]
     fn retry(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().state.get()?.retrying = false;
+        slf.get().state.get()?.room = Room::Unasked;
         Self::go_on(slf)
     }
 }

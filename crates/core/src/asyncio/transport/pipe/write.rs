@@ -1,21 +1,25 @@
 //! How a write pipe writes: at once what the pipe takes, the rest when there is room again.
 
-use proact_driver::{Op, ops, syscalls};
+use proact_driver::syscalls;
 use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{POLLS, PipeTransport, WritePipeTransport};
-use crate::asyncio::transport::flow::HIGH_WATER;
-use crate::asyncio::transport::futile::FUTILE_WRITES;
+use super::{PipeTransport, WritePipeTransport};
+use crate::asyncio::transport::base::Transport;
+use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::phase::Phase;
 use crate::py::bytes::snapshot;
-use crate::py::call::method0;
 use crate::py::instance::instance;
-use crate::py::make::{Int, Text, name, pair};
-use crate::reactor::io::Sent;
+use crate::py::make::{Int, name, pair};
 use crate::reactor::scheduler::Scheduler;
+use crate::reactor::target::Completes;
 use crate::reactor::target::Target;
+use proact_driver::Completion;
+
+static HAS_ROOM: Completes<PipeTransport> =
+    Completes::<PipeTransport>::new(|pipe, arrived| PipeTransport::has_room(pipe, &arrived.completion))
+        .that_owns(PipeTransport::owned);
 
 impl PipeTransport {
     /// One attempt to write what is queued; the rest waits for room.
@@ -24,7 +28,7 @@ impl PipeTransport {
         let result = {
             let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
-            let fd = state.fd;
+            let fd = state.life.fd;
             let Some(op) = state.out.write_op(py, fd) else {
                 return Ok(());
             };
@@ -34,62 +38,40 @@ impl PipeTransport {
                 state.out.sent(py, result as usize);
             }
             let waits = (result >= 0 || result == syscalls::AGAIN) && !state.out.is_empty();
-            if waits && state.writing.is_none() {
-                let events = libc::POLLOUT as u32;
-                // SAFETY: a poll points at no memory.
-                match unsafe {
-                    io.submit(
-                        Op::Poll(ops::Poll { fd, events }),
-                        Target::new(this.clone().unbind(), &POLLS),
-                    )
-                } {
-                    Sent::Pending(token) => {
-                        state.writing = Some(token);
-                        0
-                    }
-                    Sent::Ready(error) => error,
+            match result {
+                _ if !waits => result,
+                _ if !state.room.is_nothing() => 0,
+                _ => {
+                    let target = Target::new(this.clone().unbind(), &HAS_ROOM);
+                    state.room.poll(&mut io, fd, libc::POLLOUT, target).unwrap_or(0)
                 }
-            } else if waits {
-                0
-            } else {
-                result
             }
         };
         if result < 0 {
-            return Self::fatal(this, result);
+            return Self::failed(this, result);
         }
-        let (resumes, drained) = {
-            let mut state = this.get().state.get()?;
-            let size = state.out.len();
-            (state.flow.resumes(size), size == 0)
-        };
-        let told = match this.get().callee(py)? {
-            Some(callee) if resumes => {
-                let outcome = callee.call0(name!("resume_writing"));
-                Self::report(this, outcome, "resume_writing")
-            }
-            _ => Ok(()),
-        };
+        let drained = this.get().state.get()?.out.is_empty();
+        let told = Self::maybe_resume_protocol(this);
         if drained {
             Self::stop_and_finish(this)?;
         }
         told
     }
 
-    fn maybe_pause_protocol(this: &Bound<'_, Self>) -> PyResult<()> {
-        let pauses = {
+    /// The pipe has room, or an error to tell.
+    fn has_room(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
+        let phase = {
             let mut state = this.get().state.get()?;
-            let size = state.out.len();
-            state.flow.pauses(size)
+            state.room.over();
+            state.life.phase
         };
-        // The caller is the program, possibly inside the transport's context already.
-        match this.get().callee(this.py())? {
-            Some(callee) if pauses => {
-                let outcome = method0(&callee.protocol, name!("pause_writing"));
-                Self::report(this, outcome, "pause_writing")
-            }
-            _ => Ok(()),
-        }
+        let outcome = match completion.result {
+            _ if phase >= Phase::Lost => Ok(()),
+            result if result == -libc::ECANCELED => Ok(()),
+            error if error < 0 => Self::failed(this, error),
+            _ => Self::write_now(this),
+        };
+        Self::settle_after(this, outcome)
     }
 }
 
@@ -131,16 +113,12 @@ impl WritePipeTransport {
         this.get().scheduler.get().check_free()?;
         let idle = {
             let mut state = this.get().state.get()?;
-            if state.phase >= Phase::Closing {
-                state.futile += 1;
-                let warns = state.futile > FUTILE_WRITES;
+            if state.life.phase >= Phase::Closing {
+                let before = state.life.futile;
+                state.life.futile += 1;
                 drop(state);
-                if warns {
-                    let logger = slf.py().import(name!("asyncio.log"))?.getattr(name!("logger"))?;
-                    let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
-                    logger.call_method1(name!("warning"), (Text(message),))?;
-                }
-                return Ok(());
+                let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
+                return futile_write(slf.py(), before, message);
             }
             let idle = state.out.is_empty();
             state.out.push(data);
@@ -192,15 +170,12 @@ impl WritePipeTransport {
 
     /// The water marks, `(low, high)`, in bytes.
     fn get_write_buffer_limits<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        let limits = slf.as_super().get().state.get()?.flow.limits();
+        let limits = slf.as_super().get().state.get()?.life.flow.limits();
         pair(slf.py(), limits)
     }
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let mut state = slf.as_super().get().state.get()?;
-        state.flow.set_limits(high, low, HIGH_WATER)?;
-        drop(state);
-        PipeTransport::maybe_pause_protocol(slf.as_super())
+        PipeTransport::set_limits(slf.as_super(), high, low)
     }
 }

@@ -5,11 +5,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyTuple};
 
 use super::{Phase, TLSTransport, WRITE_HIGH};
-use crate::asyncio::transport::futile::FUTILE_WRITES;
+use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::report;
 use crate::py::bytes::{copy_bytes, snapshot};
 use crate::py::call::{method0, one_after_other, stops_the_loop};
-use crate::py::make::{Int, Text, name, pair, py_error};
+use crate::py::make::{Int, name, pair, py_error};
 
 /// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
 const DRAIN: usize = 64 * 1024;
@@ -40,13 +40,7 @@ impl TLSTransport {
             },
             // It leaves after the handshake.
             Phase::Handshake => Ok(()),
-            _ if futile > FUTILE_WRITES => {
-                let logger = py.import(name!("asyncio.log"))?.getattr(name!("logger"))?;
-                logger
-                    .call_method1(name!("warning"), (Text("SSL connection is closed"),))
-                    .map(drop)
-            }
-            _ => Ok(()),
+            _ => futile_write(py, futile - 1, "SSL connection is closed"),
         }
     }
 
