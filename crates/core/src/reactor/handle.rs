@@ -292,6 +292,13 @@ impl Callback {
         }
     }
 
+    /// Drops what a callback that will not be called holds.
+    pub fn discard(&self) {
+        if let Callback::Native(handle) = self {
+            handle.get().cancel_once();
+        }
+    }
+
     pub fn object(&self) -> &Py<PyAny> {
         match self {
             Callback::Native(handle) => handle.as_any(),

@@ -35,8 +35,8 @@ impl Ready {
 
     /// Drops the callback of an entry that will not be called.
     pub fn discard(&self) {
-        if let Ready::Callback(Callback::Native(handle)) = self {
-            handle.get().cancel_once();
+        if let Ready::Callback(callback) = self {
+            callback.discard();
         }
     }
 
@@ -140,9 +140,9 @@ impl Locked<'_> {
         self.held.spare.pop()
     }
 
-    /// Begins a turn: it will run what is due now.
+    /// Begins a turn, which will run what is due now. Returns its first entry, as [`Locked::next`] does.
     #[inline]
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, spare: Option<Py<Handle>>) -> Option<(Ready, bool)> {
         let Held { due, running, .. } = &mut *self.held;
         if running.is_empty() {
             std::mem::swap(running, due);
@@ -150,17 +150,20 @@ impl Locked<'_> {
             running.append(due);
         }
         self.waiting.store(false, Ordering::Relaxed);
+        self.next(spare)
     }
 
-    /// What the turn runs next. `spare`: the handle that ran last, if it can be filled again.
+    /// What the turn runs next, and whether that is the last entry. `spare`: the handle that ran before, if it can be filled
+    /// again.
     #[inline]
-    pub fn next(&mut self, spare: Option<Py<Handle>>) -> Option<Ready> {
+    pub fn next(&mut self, spare: Option<Py<Handle>>) -> Option<(Ready, bool)> {
         if let Some(spare) = spare
             && self.held.spare.len() < SPARE
         {
             self.held.spare.push(spare);
         }
-        self.held.running.pop_front()
+        let next = self.held.running.pop_front()?;
+        Some((next, self.held.running.is_empty()))
     }
 
     /// Everything that is due, for a loop that closes.

@@ -19,7 +19,7 @@ use crate::py::call::{exception, stops_the_loop};
 use crate::py::cell::{LoopCell, SharedCell};
 use crate::py::errno::io_error;
 use crate::py::make::{Float, Name, Text, py_error};
-use crate::reactor::handle::Cancelled;
+use crate::reactor::handle::{Callback, Cancelled};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
 use crate::reactor::ready::{Queue, Ready};
@@ -134,10 +134,13 @@ impl Scheduler {
         let waiting: Vec<Ready> = {
             let timers = self.timers.get()?;
             let ready = self.ready.lock();
+            let timed = timers
+                .callbacks()
+                .map(|timer| Ready::Callback(timer.clone_ref(py)));
             ready
                 .iter()
-                .chain(timers.handles())
-                .map(|handle| handle.clone_ref(py))
+                .map(|ready| ready.clone_ref(py))
+                .chain(timed)
                 .collect()
         };
         // No lock is held here: an asyncio handle is asked through Python.
@@ -319,7 +322,7 @@ impl Scheduler {
         let ready = self.ready.lock().take();
         ready.iter().for_each(Ready::discard);
         let timers = self.timers.get()?.drain();
-        timers.iter().for_each(Ready::discard);
+        timers.iter().for_each(Callback::discard);
         Ok(())
     }
 }
@@ -359,7 +362,7 @@ impl Scheduler {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
         if let Some(timers) = self.timers.look() {
-            timers.handles().try_for_each(|handle| handle.traverse(visit))?;
+            timers.callbacks().try_for_each(|timer| timer.traverse(visit))?;
         }
         if let Some(readers) = self.readers.look() {
             readers.watches().try_for_each(|watch| visit.call(watch))?;

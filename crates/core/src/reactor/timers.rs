@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use crate::reactor::handle::Cancelled;
+use crate::reactor::handle::{Callback, Cancelled};
 use crate::reactor::ready::{Locked, Ready};
 
 struct Entry {
     when: u64,
     order: u64,
-    handle: Ready,
+    callback: Callback,
 }
 
 impl Entry {
     /// Whether this timer is cancelled. If no timer is, the handle is not even read.
     fn is_cancelled(&self, py: Python<'_>, cancelled: &Cancelled) -> bool {
-        cancelled.count() > 0 && self.handle.is_cancelled(py)
+        cancelled.count() > 0 && self.callback.is_cancelled(py)
     }
 }
 
@@ -66,12 +66,12 @@ impl Timers {
     }
 
     /// `when`: nanoseconds of the monotonic clock.
-    pub fn push(&mut self, when: u64, handle: Ready) {
+    pub fn push(&mut self, when: u64, callback: Callback) {
         self.order += 1;
         self.fresh.push(Entry {
             when,
             order: self.order,
-            handle,
+            callback,
         });
     }
 
@@ -80,11 +80,11 @@ impl Timers {
     }
 
     /// Moves new timers to the heap. Those that are cancelled already go to `dead`.
-    fn settle(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) {
+    fn settle(&mut self, py: Python<'_>, dead: &mut Vec<Callback>) {
         for entry in self.fresh.drain(..) {
             if entry.is_cancelled(py, &self.cancelled) {
                 self.cancelled.discount();
-                dead.push(entry.handle);
+                dead.push(entry.callback);
             } else {
                 self.heap.push(entry);
             }
@@ -93,8 +93,8 @@ impl Timers {
         if cancelled > SWEEP && cancelled > self.heap.len() / 2 {
             let mut living = Vec::with_capacity(self.heap.len());
             for entry in std::mem::take(&mut self.heap).into_vec() {
-                if entry.handle.is_cancelled(py) {
-                    dead.push(entry.handle)
+                if entry.callback.is_cancelled(py) {
+                    dead.push(entry.callback)
                 } else {
                     living.push(entry)
                 }
@@ -105,45 +105,45 @@ impl Timers {
     }
 
     /// The earliest deadline. Cancelled timers go to `dead`, for the caller to drop when it holds no cell.
-    pub fn next(&mut self, py: Python<'_>, dead: &mut Vec<Ready>) -> Option<u64> {
+    pub fn next(&mut self, py: Python<'_>, dead: &mut Vec<Callback>) -> Option<u64> {
         self.settle(py, dead);
         while let Some(entry) = self.heap.peek() {
             if !entry.is_cancelled(py, &self.cancelled) {
                 return Some(entry.when);
             }
             self.cancelled.discount();
-            dead.extend(self.heap.pop().map(|entry| entry.handle));
+            dead.extend(self.heap.pop().map(|entry| entry.callback));
         }
         None
     }
 
     /// Moves timers that are due at `now` to the ready queue, the earliest first.
-    pub fn due(&mut self, py: Python<'_>, now: u64, ready: &mut Locked<'_>, dead: &mut Vec<Ready>) {
+    pub fn due(&mut self, py: Python<'_>, now: u64, ready: &mut Locked<'_>, dead: &mut Vec<Callback>) {
         self.settle(py, dead);
         while self.heap.peek().is_some_and(|entry| entry.when <= now) {
             let Some(entry) = self.heap.pop() else { break };
             if entry.is_cancelled(py, &self.cancelled) {
                 self.cancelled.discount();
-                dead.push(entry.handle);
+                dead.push(entry.callback);
             } else {
-                ready.push(entry.handle);
+                ready.push(Ready::Callback(entry.callback));
             }
         }
     }
 
     /// Everything, for a loop that closes.
-    pub fn drain(&mut self) -> Vec<Ready> {
-        let fresh = self.fresh.drain(..).map(|entry| entry.handle);
+    pub fn drain(&mut self) -> Vec<Callback> {
+        let fresh = self.fresh.drain(..).map(|entry| entry.callback);
         fresh
             .chain(
                 std::mem::take(&mut self.heap)
                     .into_iter()
-                    .map(|entry| entry.handle),
+                    .map(|entry| entry.callback),
             )
             .collect()
     }
 
-    pub fn handles(&self) -> impl Iterator<Item = &Ready> {
-        self.heap.iter().chain(&self.fresh).map(|entry| &entry.handle)
+    pub fn callbacks(&self) -> impl Iterator<Item = &Callback> {
+        self.heap.iter().chain(&self.fresh).map(|entry| &entry.callback)
     }
 }

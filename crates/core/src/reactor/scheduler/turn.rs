@@ -138,7 +138,8 @@ impl Scheduler {
         Ok(true)
     }
 
-    fn turn(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+    /// `spare`: a handle that ran last and can be filled again.
+    fn turn(&self, slf: &Bound<'_, Self>, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
         let py = slf.py();
         if self.orphaned.load(Ordering::Relaxed) {
             self.adopt(&mut *self.io.get()?);
@@ -147,7 +148,7 @@ impl Scheduler {
             self.dispatch(slf)?;
         }
         self.move_due_timers(py)?;
-        self.run_ready(slf)
+        self.run_ready(slf, spare)
     }
 
     fn move_due_timers(&self, py: Python<'_>) -> PyResult<()> {
@@ -167,18 +168,15 @@ impl Scheduler {
 
     /// Runs what is ready now. What becomes ready meanwhile waits for the next turn. A turn that runs within a callback begins
     /// with the rest of this one.
-    fn run_ready(&self, slf: &Bound<'_, Self>) -> PyResult<()> {
+    fn run_ready(&self, slf: &Bound<'_, Self>, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
         let py = slf.py();
-        self.ready.lock().begin();
-        let mut spare = None;
-        loop {
-            let next = self.ready.lock().next(spare.take());
-            let Some(next) = next else { return Ok(()) };
+        let mut next = self.ready.lock().begin(spare.take());
+        while let Some((ready, is_last)) = next {
             let begun = self.begun();
-            let outcome = match next {
+            let outcome = match ready {
                 Ready::Callback(Callback::Native(native)) => {
                     let outcome = self.run_native(slf, &native, begun, Handle::run);
-                    spare = Handle::recycle(&native, py).then_some(native);
+                    *spare = Handle::recycle(&native, py).then_some(native);
                     outcome
                 }
                 Ready::Callback(Callback::Debug(debug)) => self.run_debug(slf, &debug),
@@ -195,7 +193,12 @@ impl Scheduler {
                 self.ready.lock().put_back();
                 return outcome;
             }
+            if is_last {
+                break;
+            }
+            next = self.ready.lock().next(spare.take());
         }
+        Ok(())
     }
 
     #[inline]
@@ -235,8 +238,9 @@ impl Scheduler {
     /// Runs turns of the loop until it is stopped, or a `single` turn.
     pub fn run(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
         let this = slf.get();
+        let mut spare = None;
         loop {
-            let outcome = this.turn(slf);
+            let outcome = this.turn(slf, &mut spare);
             if single || outcome.is_err() || this.stopping.load(Ordering::Relaxed) {
                 if this.is_forked() {
                     return outcome;
