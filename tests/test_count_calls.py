@@ -1,7 +1,8 @@
 """`loop.stats()["syscalls"]` is the truth: the kernel counts as many.
 
 A program (programs/count_calls.py) does some work three times, and prints before and after each round what
-its loop has counted. Meanwhile the kernel counts the program's calls (perf, or ptrace where perf is not allowed).
+its loop has counted. Meanwhile the kernel counts the program's calls: perf, or ptrace where perf is not
+allowed.
 """
 
 import subprocess
