@@ -27,7 +27,8 @@ pub enum Submitted {
 
 /// An engine.
 pub trait Driver: Send {
-    fn engine(&self) -> Engine;
+    /// The engine's name: one of [`Engine::ALL`], or another for an engine that a caller makes.
+    fn name(&self) -> &'static str;
 
     /// Hands an op to the engine under a token that the caller chooses. The token is unique among the ops in flight.
     ///

@@ -42,7 +42,7 @@ pub struct Scheduler {
     timed: AtomicBool,
     clock: Arc<dyn Clock>,
     waker: Waker,
-    engine: Engine,
+    engine: &'static str,
     generation: Generation,
     pub(crate) stopping: AtomicBool,
     pub(crate) closed: AtomicBool,
@@ -82,7 +82,7 @@ impl Scheduler {
             timers: LoopCell::new(Timers::new(Arc::clone(&cancelled))),
             cancelled,
             timed: AtomicBool::new(false),
-            engine: driver.engine(),
+            engine: driver.name(),
             io: LoopCell::new(Io::new(driver)),
             generation: Generation::current(),
             stopping: AtomicBool::new(false),
@@ -341,7 +341,7 @@ impl Scheduler {
     /// The engine's name.
     #[getter]
     fn engine(&self) -> Text<&'static str> {
-        Text(self.engine.name())
+        Text(self.engine)
     }
 
     /// The time of the loop, in seconds of the monotonic clock.

@@ -17,7 +17,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::completion::{Completion, Token};
-use crate::driver::{Driver, Engine, Submitted};
+use crate::driver::{Driver, Submitted};
 use crate::fork::Generation;
 use crate::ops::{Course, Direction, Op, splice_waits_on};
 use crate::pool::Pool;
@@ -262,8 +262,8 @@ impl<S: Selector> ReadinessDriver<S> {
 }
 
 impl<S: Selector> Driver for ReadinessDriver<S> {
-    fn engine(&self) -> Engine {
-        S::ENGINE
+    fn name(&self) -> &'static str {
+        S::ENGINE.name()
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op) -> Submitted {

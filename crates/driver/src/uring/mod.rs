@@ -313,8 +313,8 @@ impl UringDriver {
 }
 
 impl Driver for UringDriver {
-    fn engine(&self) -> Engine {
-        Engine::IoUring
+    fn name(&self) -> &'static str {
+        Engine::IoUring.name()
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op) -> Submitted {
