@@ -12,7 +12,7 @@ impl TLSTransport {
     /// Bytes from the transport below.
     pub fn received(this: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let phase = this.get().phase()?;
-        if phase == Phase::Unwrapped {
+        if matches!(phase, Phase::New | Phase::Closed) {
             return Ok(());
         }
         this.get().session.feed(this.py(), data)?;
@@ -21,7 +21,7 @@ impl TLSTransport {
             Phase::Handshake => Self::handshake(this),
             Phase::Flushing => Self::flush(this),
             Phase::Shutdown => Self::shut_down(this),
-            Phase::Unwrapped => Ok(()),
+            Phase::New | Phase::Closed => Ok(()),
         }
     }
 
@@ -180,7 +180,7 @@ impl TLSTransport {
             (phase, state.paused)
         };
         match phase {
-            Phase::Unwrapped => {}
+            Phase::New | Phase::Closed => {}
             Phase::Handshake => Self::handshake_failed(this, reset())?,
             // What was received goes to the protocol once it resumes.
             Phase::Wrapped if paused => return Ok(true),
@@ -237,7 +237,7 @@ impl TLSTransport {
             Phase::Wrapped => Self::read(slf),
             Phase::Flushing => Self::flush(slf),
             Phase::Shutdown => Self::shut_down(slf),
-            Phase::Unwrapped | Phase::Handshake => Ok(()),
+            Phase::New | Phase::Handshake | Phase::Closed => Ok(()),
         }
     }
 
