@@ -32,7 +32,7 @@ impl TLSTransport {
         }
     }
 
-    /// Reads and writes what is left, then says good-bye.
+    /// Reads and writes what is left, then sends close_notify.
     pub(super) fn flush(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::read(this)?;
         if this.get().phase()? == Phase::Flushing
@@ -43,7 +43,7 @@ impl TLSTransport {
         {
             let mut state = this.get().state.get()?;
             if state.phase != Phase::Flushing {
-                // Lost, or already further, through what the protocol did meanwhile.
+                // The protocol has closed or lost the transport meanwhile.
                 return Ok(());
             }
             state.phase = Phase::Shutdown;

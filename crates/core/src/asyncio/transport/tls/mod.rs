@@ -1,8 +1,8 @@
 //! The TLS transport: to the transport below it a protocol, to the application's protocol a transport.
 //!
-//! Its states and what moves them are those of asyncio's `sslproto`. The transport below is most often one of ours, which
-//! is then called without a detour through Python; it may be any other (`start_tls`), TLS included. Here are the object
-//! and its handshake; `session.rs` wraps Python's `ssl`, the rest is told in `receive.rs`, `send.rs` and `closing.rs`.
+//! The states and the transitions follow asyncio's `sslproto`. The transport below is most often a `StreamTransport`, which is then
+//! called without a detour through Python. It may be any other (`start_tls`), TLS included. Here are the object and its handshake;
+//! `session.rs` wraps Python's `ssl`, and the rest is in `receive.rs`, `send.rs` and `closing.rs`.
 
 mod closing;
 mod lower;
@@ -168,7 +168,7 @@ impl TLSTransport {
         }
     }
 
-    /// Tells whoever waits for the handshake.
+    /// Wakes the task that waits for the handshake.
     fn wake(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let waiter = self.state.get()?.waiter.take();
         let Some(waiter) = waiter else { return Ok(()) };
@@ -246,7 +246,7 @@ impl TLSTransport {
                 transport.wake(py, None)?;
                 Self::read(this)
             }
-            // What stops the loop leaves a connection that goes on in the next run.
+            // The connection goes on in the next run of the loop.
             Err(error) if stops_the_loop(py, &error) => {
                 transport.wake(py, None)?;
                 Self::resume_soon(this).and(Err(error))
@@ -343,7 +343,7 @@ impl TLSTransport {
             closed
         };
         if closed {
-            // Given up before it began.
+            // The program closed the transport before the handshake began.
             return lower.force_close(py, None);
         }
         let timer = Self::later(slf, &this.timeouts.0, name!("_handshake_timed_out"))?;

@@ -25,7 +25,7 @@ impl TLSTransport {
         }
     }
 
-    /// Hands over what can be decrypted, sends what that gave rise to, and holds the transport below back or not.
+    /// Hands over what can be decrypted, sends what the session answers, and pauses or resumes the transport below.
     pub(super) fn read(this: &Bound<'_, Self>) -> PyResult<()> {
         let (readable, paused, buffered) = {
             let state = this.get().state.get()?;
@@ -52,7 +52,7 @@ impl TLSTransport {
         }
     }
 
-    /// Has the next turn go on where this one stops.
+    /// Lets the next turn go on where this one stopped.
     pub(super) fn resume_soon(this: &Bound<'_, Self>) -> PyResult<()> {
         this.get()
             .scheduler
@@ -143,7 +143,7 @@ impl TLSTransport {
         {
             let state = transport.state.get()?;
             if !state.paused && !state.reading.paused {
-                // All is read that could be.
+                // Everything that could be decrypted was read.
                 return Ok(());
             }
         }
@@ -227,7 +227,7 @@ impl TLSTransport {
         if !std::mem::replace(&mut slf.get().state.get()?.paused, false) {
             return Ok(());
         }
-        // Not from here: the caller does not expect to be called back.
+        // Later, because the caller does not expect that its protocol is called within this call.
         Self::resume_soon(slf)
     }
 

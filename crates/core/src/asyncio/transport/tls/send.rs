@@ -11,7 +11,7 @@ use crate::py::bytes::{copy_bytes, snapshot};
 use crate::py::call::{method0, one_after_other, stops_the_loop};
 use crate::py::make::{Int, Name, name, pair, py_error};
 
-/// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
+/// Bytes that are encrypted before they go to the transport below: few enough that they are still in the cache.
 const DRAIN: usize = 64 * 1024;
 
 impl TLSTransport {
@@ -38,7 +38,7 @@ impl TLSTransport {
                 Ok(()) => Ok(()),
                 Err(error) => Self::fatal(this, error, "Fatal error on SSL protocol"),
             },
-            // It leaves after the handshake.
+            // The data is sent after the handshake.
             Phase::Handshake => Ok(()),
             _ => futile_write(py, futile - 1, "SSL connection is closed"),
         }
@@ -51,8 +51,8 @@ impl TLSTransport {
         loop {
             let front = {
                 let state = transport.state.get()?;
-                // Better kept as it is, which costs no memory, than encrypted for a transport that is full; but what
-                // is to go out before the good-bye is encrypted before it.
+                // While the transport below is full, plain text stays as it is, which costs no memory. When the session ends,
+                // everything is encrypted, because close_notify comes after it.
                 let full = state.below != Below::Takes && state.undrained >= DRAIN;
                 if full && state.phase == Phase::Wrapped {
                     break;
@@ -206,7 +206,7 @@ impl TLSTransport {
         Self::control_writing(slf)
     }
 
-    /// The event loop's name for the protocol's waiting writers.
+    /// Whether the protocol was told to pause writing. The name is asyncio's.
     #[getter(_protocol_paused)]
     fn is_protocol_paused(&self) -> PyResult<bool> {
         Ok(self.state.get()?.writing.paused)
