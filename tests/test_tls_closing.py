@@ -110,6 +110,19 @@ async def test_an_end_without_close_notify(loop, paused):
         assert far.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
 
 
+async def test_closing_when_the_end_has_come_while_paused(loop):
+    async with handheld(loop, lambda: Recorder(loop)) as (far, sock, engine):
+        far.transport.pause_reading()
+        sock.sendall(engine.encrypt(b"data"))
+        sock.shutdown(socket.SHUT_WR)
+        # For the end to come; should it be late, there is less to see.
+        await asyncio.sleep(0.01)
+        far.transport.close()
+        assert far.transport.is_closing()
+        far.transport.resume_reading()
+        assert await far.lost is None
+
+
 async def test_an_end_in_the_middle_of_a_record(loop):
     async with handheld(loop, lambda: Recorder(loop)) as (far, sock, engine):
         sock.sendall(engine.encrypt(b"whole") + engine.encrypt(b"half")[:10])

@@ -91,7 +91,7 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
 
     fn replace_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
         let old = self.state().get()?.life_mut().protocol.replace(protocol.unbind());
-        // Not under the cell: it may be the last reference.
+        // Dropped after the cell is free: a destructor may call the transport.
         drop(old);
         Ok(())
     }
@@ -118,7 +118,7 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
         this.get().scheduler().get().method_soon(this.as_any(), method)
     }
 
-    /// What a method of the protocol raised: reported, and nothing else changes.
+    /// Reports what a method of the protocol raised. Nothing else changes.
     ///
     /// # Errors
     /// `SystemExit` and `KeyboardInterrupt` pass through.
@@ -129,14 +129,14 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
         report::protocol_failed(this.get().scheduler(), this.as_any(), &error, message)
     }
 
-    /// The same of a method that the transport has called, if it raised.
+    /// Reports what a method of the protocol raised, if it did.
     fn called(this: &Bound<'_, Self>, outcome: PyResult<Bound<'_, PyAny>>, method: &str) -> PyResult<()> {
         let message = || format!("Exception in callback protocol.{method}");
         let outcome = outcome.map(drop);
         outcome.or_else(|error| Self::protocol_failed(this, error, &message()))
     }
 
-    /// An exception of the protocol's, or an error of the fd's, that ends the transport: reported, then lost.
+    /// An exception of the protocol, or an error of the fd, that ends the transport: reports it, then loses the transport.
     ///
     /// # Errors
     /// `SystemExit` and `KeyboardInterrupt` pass through.
@@ -237,7 +237,7 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
     }
 }
 
-/// Tells whoever waits for a transport that it has begun.
+/// Wakes the task that waits for the transport to begin.
 pub(super) fn wake(waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     let Some(waiter) = waiter else { return Ok(()) };
     if waiter.call_method0(name!("done"))?.is_truthy()? {

@@ -1,7 +1,7 @@
 //! How a stream transport ends.
 //!
-//! `Closing` waits for the outbox, `Lost` for nothing but the ops in flight; then `connection_lost` is called, and
-//! after it the fd is closed: no op of ours uses its number any more.
+//! `Closing` waits until the outbox is empty, `Lost` only until no op is in flight. Then `connection_lost` is called, and after
+//! it the fd is closed: no op uses its number any more.
 
 use pyo3::prelude::*;
 
@@ -16,7 +16,7 @@ impl StreamTransport {
     /// Closes once everything queued is sent.
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
         {
-            // The engine is asked for before anything changes: what another thread is refused has not happened.
+            // Take the engine before anything changes: a call that is refused, in another thread, must have changed nothing.
             let mut io = this.get().scheduler.get().io.get()?;
             let mut state = this.get().state.get()?;
             if state.life.phase >= Phase::Closing {

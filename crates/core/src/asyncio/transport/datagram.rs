@@ -1,9 +1,9 @@
 //! The datagram transport: one datagram socket (UDP or Unix), connected or not, and its protocol.
 //!
-//! Nothing of it is ever in the kernel's hands but a poll: a socket that is readable is received from, by non-blocking
-//! calls into memory that all transports of the loop share (`inbox.rs`), and a datagram is sent at once or queued until
-//! the socket is writable. So an idle endpoint pins no buffer, pausing and closing lose no race against the data, and the
-//! loop can go on in another thread. `receive.rs` and `send.rs` tell the life of the data; here are state and end.
+//! The kernel only ever has a poll of it in flight. When the socket is readable, the transport receives by non-blocking calls
+//! into memory that all transports of the loop share (`inbox.rs`). A datagram is sent at once, or queued until the socket is
+//! writable. So an idle endpoint pins no buffer, a pause or a close never races with data on its way, and the loop may go on in
+//! another thread. `receive.rs` and `send.rs` tell the life of the data; here are the state and the end.
 
 mod inbox;
 mod receive;
@@ -50,7 +50,7 @@ pub(super) struct Datagrams {
     room: Room,
 }
 
-/// What the queue waits for. It is tried again after each of them.
+/// What the queue waits for, after which the transport tries to send again.
 enum Room {
     Unasked,
     /// The socket is to be writable.
@@ -84,7 +84,7 @@ pub struct DatagramTransport {
     connected: bool,
     /// The only address that may be sent to.
     fixed: Option<Known>,
-    /// What asyncio adds to a queued datagram's size. From Python 3.13 on, when it also began to send empty ones.
+    /// What asyncio adds to a queued datagram's size, in bytes: since Python 3.13, which also sends empty datagrams.
     header: usize,
     state: LoopCell<Datagrams>,
 }
@@ -122,7 +122,7 @@ impl Transport for DatagramTransport {
             std::mem::take(&mut state.queue)
         };
         drop(queue);
-        // Never from here: the caller does not expect to be called back.
+        // Later, because the caller does not expect that its protocol is called within this call.
         Self::soon(this, name!("_finish"))
     }
 }
@@ -178,7 +178,7 @@ impl DatagramTransport {
         };
         let transport = instance(py, transport)?;
         {
-            // Only now: what could not be made leaves the fd whose it was.
+            // Not earlier: a transport that could not be made leaves the fd to the caller.
             let mut state = transport.get().state.get()?;
             state.life.fd = fd;
             state.life.file = Some(sock.unbind());

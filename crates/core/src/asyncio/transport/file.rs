@@ -1,5 +1,5 @@
-//! How a stream transport sends a file: after what was written before, in bounded pieces by sendfile(2), each once the
-//! socket has room, so that other connections have their turn in between. Meanwhile the transport takes no writes.
+//! How a stream transport sends a file: after what was written before, by sendfile(2), in bounded pieces, so that other
+//! connections have their turn in between. Each piece waits until the socket has room. Meanwhile the transport takes no writes.
 
 pub mod sending;
 
@@ -26,7 +26,7 @@ fn is_of_the_connection(error: i32) -> bool {
 }
 
 impl StreamTransport {
-    /// Goes on with the file, if one is being sent and it is its turn. False: there is none.
+    /// Sends the next piece of the file, if its turn has come. False: no file is being sent.
     pub(super) fn send_piece(this: &Bound<'_, Self>) -> PyResult<bool> {
         let outcome = {
             if this.get().state.get()?.sending.file.is_none() {
@@ -119,7 +119,7 @@ impl StreamTransport {
         Ok(of)
     }
 
-    /// Ends this sending of a file, should it go on still; another one that has begun since goes on.
+    /// Ends this sending of a file if it still goes on. Another one that has begun since goes on.
     #[pyo3(name = "_stop_file")]
     fn stop_file(slf: &Bound<'_, Self>, of: &Bound<'_, FileSending>) -> PyResult<()> {
         let (stopped, closing) = {
@@ -138,13 +138,13 @@ impl StreamTransport {
         }
     }
 
-    /// Asked for by asyncio's way of sending what is no file, when it has to wait.
+    /// asyncio's fallback for what is no file asks for this name when it has to wait.
     #[getter(_loop)]
     fn event_loop(&self, py: Python<'_>) -> Py<Scheduler> {
         self.scheduler.clone_ref(py)
     }
 
-    /// How `loop.sendfile` goes about it.
+    /// By which way `loop.sendfile` sends.
     #[getter(_sendfile_compatible)]
     fn sendfile_compatible<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         py.import(name!("asyncio.constants"))?

@@ -47,7 +47,7 @@ impl Flow {
         (self.low, self.high)
     }
 
-    /// What a program asks for; without a high mark it is four times the low one, without both `default`.
+    /// Sets the marks that a program asks for. Without a high mark it is four times the low one; without both it is `default`.
     ///
     /// # Errors
     /// `ValueError` for marks below 0 or in the wrong order.

@@ -16,7 +16,7 @@ use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::target::{Completes, Target};
 
-/// Seconds until accepting is tried again after it failed (asyncio's own, for want of resources).
+/// Seconds until the listener tries again after an accept failed (as long as asyncio waits when resources are short).
 const RETRY_DELAY: f64 = 1.0;
 
 #[derive(Default)]
@@ -128,7 +128,7 @@ fn is_exhaustion(error: i32) -> bool {
     matches!(-error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// No listening socket, or not any more: it will never accept.
+/// Whether the error says that the fd is not, or no longer, a listening socket, which will never accept.
 fn is_hopeless(error: i32) -> bool {
     matches!(
         -error,
@@ -143,7 +143,7 @@ impl Listener {
         let listener = this.get();
         let closed = {
             let mut state = listener.state.get()?;
-            // With an error: an accept that the kernel ended with a connection is armed again by the driver.
+            // This comes with an error only: the driver arms an accept again that the kernel ended with a connection.
             if completion.is_terminal() {
                 state.accepting = None;
             }
@@ -160,8 +160,8 @@ impl Listener {
         Ok(())
     }
 
-    /// An accept was refused. The program is told, and it is tried again: a server that has run out of something, or is not
-    /// permitted to accept for a while, goes on serving after it. Only what is no listening socket (any more) never accepts.
+    /// An accept was refused. The program is told, and the listener tries again later: a server that has run out of fds or
+    /// memory, or may not accept for a while, goes on serving after that. It gives up only if the fd is no listening socket.
     fn failed(this: &Bound<'_, Self>, error: i32) -> PyResult<()> {
         let py = this.py();
         let listener = this.get();

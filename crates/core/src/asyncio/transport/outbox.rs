@@ -12,7 +12,7 @@ use super::rare::Rare;
 /// Chunks that one send carries.
 const VECTORS: usize = 64;
 /// Bytes that one send carries, so that a slow peer's progress is seen and flow control reacts.
-const PIECE: usize = 1 << 20;
+const ONE_SEND: usize = 1 << 20;
 
 struct Message {
     vectors: [libc::iovec; VECTORS],
@@ -59,7 +59,7 @@ impl Outbox {
             return Some(Op::Send(ops::Send {
                 fd,
                 buf: rest.as_ptr(),
-                len: rest.len().min(PIECE),
+                len: rest.len().min(ONE_SEND),
                 flags,
             }));
         }
@@ -78,14 +78,14 @@ impl Outbox {
         {
             let skip = if index == 0 { self.offset } else { 0 };
             let rest = &chunk.bind(py).as_bytes()[skip..];
-            let len = rest.len().min(PIECE - total);
+            let len = rest.len().min(ONE_SEND - total);
             message.vectors[index] = libc::iovec {
                 iov_base: rest.as_ptr().cast_mut().cast(),
                 iov_len: len,
             };
             count += 1;
             total += len;
-            if total == PIECE {
+            if total == ONE_SEND {
                 break;
             }
         }
@@ -98,7 +98,7 @@ impl Outbox {
         }))
     }
 
-    /// The same for an fd that is no socket.
+    /// As `op`, for an fd that is no socket.
     pub fn write_op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
         Some(match self.op(py, fd)? {
             Op::Send(ops::Send { fd, buf, len, .. }) => Op::Write(ops::Write {
@@ -134,8 +134,8 @@ impl Outbox {
         self.offset = left;
     }
 
-    /// Sends what is queued as far as the fd takes it, by the ops that `next` makes, of which one carries a bounded part: 0, or
-    /// the error that the fd has told. No send may be in flight.
+    /// Sends what is queued as far as the fd takes it: 0, or the error of the fd. `next` makes the ops, each of which carries a
+    /// bounded part. No send may be in flight.
     pub fn flush(
         &mut self,
         py: Python<'_>,
@@ -144,7 +144,7 @@ impl Outbox {
     ) -> i32 {
         while !self.is_empty() {
             let Some(op) = next(self, py) else { break };
-            // SAFETY: the outbox keeps the chunks, and nobody changes it while the call lasts.
+            // SAFETY: the outbox keeps the chunks, and is borrowed while the call lasts.
             match unsafe { driver.attempt(&op) } {
                 syscalls::AGAIN => break,
                 error if error < 0 => return error,

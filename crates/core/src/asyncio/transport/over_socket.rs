@@ -79,7 +79,7 @@ pub(super) trait OverSocket: Transport {
         Ok(Some(socket))
     }
 
-    /// Takes the fd away from the Python socket that shares it; whether it was still there, and so is ours to close.
+    /// Takes the fd away from the Python socket that shares it. True: it was still there, so the transport closes it.
     fn release_socket(&self, py: Python<'_>) -> PyResult<bool> {
         let socket = self.state().get()?.life_mut().file.take();
         match socket {
@@ -88,12 +88,12 @@ pub(super) trait OverSocket: Transport {
         }
     }
 
-    /// The end of `finish`: the fd is closed, if it is ours to close.
+    /// The end of `finish`: closes the fd, unless the program has closed the socket.
     fn give_up(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
         release::give_up(py, self.scheduler().get(), fd, self.release_socket(py))
     }
 
-    /// The transport is dropped. If nobody closed it, no op of it is in flight, or its slot would keep it alive.
+    /// The transport is dropped, perhaps without being closed. No op of it is in flight: its slot would keep the transport alive.
     fn dropped(&self) {
         let Ok(mut state) = self.state().get() else { return };
         let fd = state.life_mut().take_fd();

@@ -1,4 +1,15 @@
 //! The life of a transport over an fd.
+//!
+//! ```text
+//!         _start          close              everything is sent
+//!   New ────────> Open ───────────> Closing ─────────────────────> Closed
+//!    │             │                   │                             ▲
+//!    └─────────────┴──> Lost <─────────┘                             │
+//!      abort, an error   └───────────────────────────────────────────┘
+//!                                  no op is in flight
+//! ```
+//!
+//! A datagram transport goes from `Closing` to `Lost`, for it has a queue only while it is full.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {

@@ -1,9 +1,9 @@
 //! Pipes, FIFOs, terminals, and sockets used as such: one transport that reads, one that writes.
 //!
-//! The engine says when the fd is ready and the call is made here. The pipe is in non-blocking mode, where a read of the
-//! ring's own gains nothing (the kernel answers EAGAIN, and a poll must follow), and a wait ends at once when it is
-//! cancelled, whatever the fd is. The pipe object is the program's: it is closed by its own `close`. Reading and writing:
-//! `pipe/read.rs`, `pipe/write.rs`.
+//! The engine says when the fd is ready, and the transport makes the call. The pipe is in non-blocking mode: a read by the ring
+//! would gain nothing there (the kernel answers EAGAIN, and a poll must follow), and a poll ends at once when it is cancelled,
+//! whatever the fd is. The pipe object belongs to the program, and its own `close` closes it. `pipe/read.rs` reads and
+//! `pipe/write.rs` writes.
 
 mod read;
 mod write;
@@ -55,7 +55,7 @@ impl Living for State {
 }
 
 impl State {
-    /// Whether the kernel has nothing of the transport's.
+    /// Whether no op is in flight.
     fn is_idle(&self) -> bool {
         self.polling.is_nothing() && self.room.is_nothing()
     }
@@ -67,7 +67,7 @@ impl State {
     }
 }
 
-/// What the two have in common. With a `__dict__`, for those who hang something on a transport, or replace a method.
+/// What both have in common. It has a `__dict__`, because programs put attributes on transports and replace methods.
 #[pyclass(frozen, subclass, dict, weakref, module = "proact._core")]
 pub struct PipeTransport {
     scheduler: Py<Scheduler>,
@@ -128,7 +128,7 @@ impl PipeTransport {
         })
     }
 
-    /// An error of the fd's, which ends the transport. A terminal that hangs up says EIO: no news, as asyncio has it.
+    /// An error of the fd, which ends the transport. EIO is not reported loudly, as with asyncio: a terminal that hangs up says it.
     fn failed(this: &Bound<'_, Self>, result: i32) -> PyResult<()> {
         let error = os_error(result);
         if this.get().writes {
@@ -153,7 +153,7 @@ impl PipeTransport {
         one_after_other(this.py(), outcome, settled)
     }
 
-    /// Nobody can read any more what is written.
+    /// The last reader is gone.
     fn peer_is_gone(this: &Bound<'_, Self>) -> PyResult<()> {
         let unsent = !this.get().state.get()?.out.is_empty();
         Self::lose(this, unsent.then(|| PyBrokenPipeError::new_err(())))
@@ -172,7 +172,7 @@ impl PipeTransport {
         Self::stop_and_finish(this)
     }
 
-    /// With nothing left to write, ends what still waits; then, or at once, the transport is over.
+    /// Once nothing is left to write: stops the ops in flight, and finishes after them, or soon if there are none.
     fn stop_and_finish(this: &Bound<'_, Self>) -> PyResult<()> {
         {
             let mut state = this.get().state.get()?;
@@ -307,7 +307,7 @@ impl PipeTransport {
         Self::begin_close(slf)
     }
 
-    /// The pipe object, until it is closed: asyncio's own name for it, which its users have come to know.
+    /// The pipe object, until it is closed. Programs use this name, which is asyncio's.
     #[getter(_pipe)]
     fn pipe(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let state = self.state.get()?;

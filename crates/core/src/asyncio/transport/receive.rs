@@ -259,7 +259,8 @@ impl StreamTransport {
         Ok(())
     }
 
-    /// What was not handed over when a protocol stopped the loop comes in the next run, as it would out of the socket.
+    /// A protocol stopped the loop while a piece was handed over. The rest of the piece comes in the next run, as bytes that are
+    /// still in the socket would.
     fn keep(this: &Bound<'_, Self>, error: &PyErr, rest: &[u8]) -> PyResult<()> {
         if rest.is_empty() || !stops_the_loop(this.py(), error) {
             return Ok(());
@@ -291,13 +292,14 @@ impl StreamTransport {
             // The protocol still has something to say.
             Ok(true) => Ok(()),
             Ok(false) => Self::begin_close(this),
-            // It has heard of the end, and is not asked again.
+            // The protocol has heard of the end, and is not asked again.
             Err(error) if stops_the_loop(this.py(), &error) => Self::begin_close(this).and(Err(error)),
             Err(error) => Self::fatal(this, error, "Fatal error: protocol.eof_received() call failed."),
         }
     }
 
-    /// Goes on after a completion that was terminal, whatever the protocol has raised: the next run finds all in its place.
+    /// After a terminal completion, goes on even if the protocol raised: what stops the loop leaves a connection that the next run
+    /// goes on with.
     fn settle_after(this: &Bound<'_, Self>, completion: &Completion, outcome: PyResult<()>) -> PyResult<()> {
         if completion.is_terminal() {
             one_after_other(this.py(), outcome, Self::settle(this))
@@ -319,7 +321,7 @@ impl StreamTransport {
 
 #[pymethods]
 impl StreamTransport {
-    /// Nothing is taken from the socket any more when this returns: it may go to somebody else.
+    /// Nothing is taken from the socket any more when this returns, so the program may hand the socket on.
     fn pause_reading(&self) -> PyResult<()> {
         let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
@@ -342,7 +344,7 @@ impl StreamTransport {
             }
             state.receiving.resume()
         };
-        // Not from here: the caller does not expect to be called back.
+        // Later, because the caller does not expect that its protocol is called within this call.
         if has_kept {
             Self::soon(slf, name!("_deliver_kept"))
         } else {
@@ -366,7 +368,7 @@ impl StreamTransport {
             };
             let outcome = Self::hand_over(slf, piece);
             if outcome.is_err() {
-                // What is behind it comes in the next run.
+                // The pieces behind it come in the next run.
                 return Self::soon(slf, name!("_deliver_kept")).and(outcome);
             }
         }

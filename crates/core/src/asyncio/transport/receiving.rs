@@ -1,6 +1,6 @@
-//! What a stream transport knows of its receiving. Three things change on their own, and each is an enum.
+//! The receiving side of a stream transport. Three things change independently of each other, and each is an enum.
 //!
-//! The *op in flight* (`in_flight.rs`): the next one begins once the one before has had its terminal completion.
+//! The *op in flight* (`in_flight.rs`): the next op begins after the terminal completion of the one before.
 //!
 //! The *way* of the next op. Each change stops the op in flight, so that the next one is of the new way:
 //!
@@ -13,8 +13,8 @@
 //!                        the peer has ended its side
 //! ```
 //!
-//! The *delivery* of what has arrived. It is handed over at once in `Direct` only; else it is kept, so that nothing overtakes
-//! what is kept already. `Behind` always keeps something:
+//! The *delivery* of what has arrived. In `Direct` it is handed over at once. In the other states it is kept, so that it does not
+//! overtake what is kept already. `Behind` always keeps something:
 //!
 //! ```text
 //!            pause                       resume
@@ -35,7 +35,7 @@ use crate::reactor::io::Io;
 
 /// A bulk receive below this counts as small, in bytes.
 const SMALL: usize = 4096;
-/// So many small bulk receives in a row, and the peer no longer sends in bulk.
+/// After this many small bulk receives in a row the peer no longer sends in bulk.
 const STREAK: u8 = 8;
 
 /// How the next op receives.
@@ -77,8 +77,8 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    /// A BufferedProtocol is received for once it has said where to and how much at most: it may pause, or make place for
-    /// another protocol, before all is taken.
+    /// A BufferedProtocol begins in bulk: it says where the bytes go and how many it takes at most, and it may pause or be replaced
+    /// before everything is taken. Pieces would already have left the socket.
     pub fn new(buffered: bool) -> Receiving {
         Receiving {
             op: InFlight::Nothing,
@@ -93,7 +93,7 @@ impl Receiving {
         begins.then_some(self.way)
     }
 
-    /// Whether what the socket has to say now is to be taken.
+    /// Whether the transport receives now that the socket is readable.
     pub fn takes(&self) -> bool {
         !self.op.is_stopping() && self.way != Way::Ended && !self.is_paused()
     }

@@ -10,7 +10,7 @@ use crate::py::ending::finalise;
 use crate::py::errno::io_error;
 use crate::reactor::scheduler::Scheduler;
 
-/// An fd that its transport has done with: closed if it is ours to close, as `released` says.
+/// A transport gives up its fd, which is closed if `released` says that it still belongs to the transport.
 pub fn give_up(py: Python<'_>, scheduler: &Scheduler, fd: RawFd, released: PyResult<bool>) -> PyResult<()> {
     let ours = matches!(released, Ok(true));
     let given_up = scheduler
@@ -20,8 +20,8 @@ pub fn give_up(py: Python<'_>, scheduler: &Scheduler, fd: RawFd, released: PyRes
     one_after_other(py, released.map(drop), given_up)
 }
 
-/// A transport that nobody closed is gone: its fd is closed if it is `ours`, which `release` finds out, its number is free
-/// for others, and the program is told.
+/// A transport was dropped without being closed. Its fd is closed if `release` says that it still belongs to the transport, and the
+/// program is warned.
 pub fn abandoned(scheduler: &Scheduler, fd: RawFd, release: impl FnOnce(Python<'_>) -> PyResult<bool>) {
     finalise(|py| {
         let ours = release(py);
@@ -30,7 +30,7 @@ pub fn abandoned(scheduler: &Scheduler, fd: RawFd, release: impl FnOnce(Python<'
     });
 }
 
-/// Tells of a transport that nobody closed; `which` says more of it.
+/// Warns of a transport that was dropped without being closed.
 pub fn warn_unclosed(py: Python<'_>, which: &str) -> PyResult<()> {
     let message = std::ffi::CString::new(format!("unclosed transport {which}")).unwrap_or_default();
     PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)

@@ -1,7 +1,7 @@
-//! How a stream transport sends: at once, as far as the socket takes it. asyncio's users rely on it (what was written has
-//! left before an `abort()`, an exception, a blocking call or the end of the process), and it costs no more than to wait:
-//! docs/decisions/0003-writes-at-once.md. Only what a full socket does not take is queued, and goes to the engine as one
-//! send in flight at a time.
+//! How a stream transport sends: at once, as far as the socket takes it. Users of asyncio rely on this: what was written has
+//! left before an `abort()`, an exception, a blocking call or the end of the process. It costs no more than waiting would
+//! (docs/decisions/0003-writes-at-once.md). Only what a full socket does not take is queued; the engine gets it as one send in
+//! flight at a time.
 //!
 //! So the outbox holds something only from the write that found the socket full to the completion after which nothing is
 //! left; `sending.rs` has the states.
@@ -18,7 +18,7 @@ use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
 use crate::reactor::target::Completes;
 
-/// Of a send, and of the poll that a file waits with.
+/// For a send, and for the poll by which a file waits for room.
 pub(super) static SENDS: Completes<StreamTransport> =
     Completes::<StreamTransport>::new(|transport, arrived| {
         StreamTransport::sent(transport, &arrived.completion)
@@ -35,7 +35,7 @@ impl StreamTransport {
         }
         let transport = this.get();
         let (error, pauses) = {
-            // Taken first: a write that is refused, in another thread, has queued nothing.
+            // Take the engine first: a write that is refused, in another thread, must have queued nothing.
             let mut io = transport.scheduler.get().io.get()?;
             let mut guard = transport.state.get()?;
             let state = &mut *guard;
@@ -71,8 +71,8 @@ impl StreamTransport {
         Self::written(this, error, pauses)
     }
 
-    /// What follows a write: the connection is lost, or the protocol has to pause. Nothing else is called back, for the
-    /// caller is in a `write`.
+    /// After a write: the connection is lost, or the protocol has to pause. No other method of the protocol is called within a
+    /// `write`.
     fn written(this: &Bound<'_, Self>, error: i32, pauses: bool) -> PyResult<()> {
         if error < 0 {
             return Self::fatal(this, os_error(error), "Fatal write error on socket transport");
@@ -112,7 +112,7 @@ impl StreamTransport {
         Self::written(this, error, pauses)
     }
 
-    /// The terminal completion of a send, or of the poll for the sake of a file.
+    /// The terminal completion of a send, or of the poll by which a file waits for room.
     pub fn sent(this: &Bound<'_, Self>, completion: &Completion) -> PyResult<()> {
         let error = {
             let mut io = this.get().scheduler.get().io.get()?;
@@ -131,7 +131,7 @@ impl StreamTransport {
         if error < 0 {
             return Self::fatal(this, os_error(error), "Fatal write error on socket transport");
         }
-        // The next send is on its way before the protocol can write behind it.
+        // The next send is submitted by now: what the protocol writes here comes behind it.
         let told = Self::maybe_resume_protocol(this);
         let drained = {
             let state = this.get().state.get()?;
@@ -198,7 +198,7 @@ impl StreamTransport {
         if idle { Self::drained(slf) } else { Ok(()) }
     }
 
-    /// The event loop's name for the protocol's waiting writers.
+    /// Whether the protocol was told to pause writing. The name is asyncio's.
     #[getter(_protocol_paused)]
     fn is_protocol_paused(&self) -> PyResult<bool> {
         Ok(self.state.get()?.life.flow.paused)

@@ -1,4 +1,4 @@
-//! What a stream transport knows of its sending: what is queued, and what is in flight for its sake.
+//! The sending side of a stream transport: what is queued, and which op is in flight for it.
 //!
 //! ```text
 //!             write: the socket takes no more            completion, something is queued
@@ -11,9 +11,9 @@
 //!              a file: the socket has no room    ▲ <────────┘ completion, and the next piece of the file finds no room
 //! ```
 //!
-//! In `Bytes` the kernel reads the chunks at the front of the outbox, which nobody changes; otherwise the outbox is ours, and
-//! in `Nothing` it is empty. A file begins when the outbox is empty, and nothing may be written until it has ended. `eof`
-//! comes after both.
+//! In `Bytes` the kernel reads the chunks at the front of the outbox, so nothing changes them. In the other states the outbox may be
+//! sent from directly; in `Nothing` it is empty. A file begins when the outbox is empty, and the transport takes no writes until
+//! the file has ended. `eof` comes after both.
 
 use std::num::NonZero;
 use std::os::fd::RawFd;
@@ -125,12 +125,12 @@ impl Sending {
                 self.out.sent(py, result as usize);
                 0
             }
-            // An error of the socket's is told by the next piece.
+            // If the socket has an error, the next piece meets it.
             Flight::Room(_) | Flight::Nothing => 0,
         }
     }
 
-    /// Ends this sending of a file, should it go on still. Another one that has begun since goes on.
+    /// Ends this sending of a file if it still goes on. Another one that has begun since goes on.
     pub fn give_up_file(&mut self, of: &Bound<'_, FileSending>, io: &mut Io) -> Option<Box<FileToSend>> {
         let ended = self.file.take_if(|file| file.of.is(of));
         if ended.is_some()
@@ -141,7 +141,7 @@ impl Sending {
         ended
     }
 
-    /// The connection is lost: what the socket takes at once goes out, where the chunks are not the kernel's.
+    /// The connection is lost: sends what the socket takes at once, unless the kernel still reads the chunks.
     pub fn cut(&mut self, py: Python<'_>, fd: RawFd, io: &mut Io) {
         let ours = match self.flight {
             Flight::Nothing => false,

@@ -60,7 +60,8 @@ impl Stream {
     }
 }
 
-/// A transport of one connected stream socket, as `asyncio.Transport`. With a `__dict__`: programs hang things on transports.
+/// A transport of one connected stream socket, as `asyncio.Transport`. It has a `__dict__`, because programs put attributes on
+/// transports.
 #[pyclass(frozen, dict, weakref, module = "proact._core")]
 pub struct StreamTransport {
     pub(super) scheduler: Py<Scheduler>,
@@ -73,7 +74,7 @@ impl StreamTransport {
     /// A transport over a connected socket, which it takes over.
     ///
     /// # Errors
-    /// What the server says that counts its connections. The fd then stays the caller's.
+    /// What the server raises when it counts the connection. The fd then still belongs to the caller.
     pub fn create(
         scheduler: &Bound<'_, Scheduler>,
         fd: RawFd,
@@ -100,7 +101,7 @@ impl StreamTransport {
         };
         let transport = instance(py, transport)?;
         {
-            // Only now: what could not be made leaves the fd whose it was.
+            // Not earlier: a transport that could not be made leaves the fd to the caller.
             let mut state = transport.get().state.get()?;
             state.life.fd = fd;
             state.life.file = socket;
@@ -114,7 +115,7 @@ impl StreamTransport {
         };
         let begun = begun.and_then(|()| transport.get().attach(&transport, name!("_attach")));
         if let Err(error) = begun {
-            // The fd stays whose it was.
+            // The fd still belongs to the caller.
             let socket = {
                 let mut state = transport.get().state.get()?;
                 state.life.fd = -1;
@@ -207,7 +208,7 @@ impl StreamTransport {
             return outcome;
         }
         wake(waiter)?;
-        // Whoever waits has the transport before the protocol has its first data.
+        // Later, so that the waiting task has the transport before the protocol gets its first data.
         Self::soon(slf, name!("_begin_reading"))?;
         outcome
     }

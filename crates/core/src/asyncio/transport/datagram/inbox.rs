@@ -23,7 +23,7 @@ impl Inbox {
         driver: &mut dyn Driver,
         fd: RawFd,
     ) -> PyResult<Result<(Bound<'py, PyBytes>, Address), i32>> {
-        // Reserved and never written by us: the kernel's pages are used up to the largest datagram yet.
+        // Reserved and not initialised: only the pages up to the largest datagram so far are ever touched.
         self.0.reserve(ROOM);
         let mut from = Address::room();
         let mut vector = libc::iovec {

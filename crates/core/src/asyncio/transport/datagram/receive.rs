@@ -1,7 +1,7 @@
 //! How a datagram transport receives: told when the socket is readable, it takes what is there.
 //!
-//! A lone datagram costs one call. That more are there is looked for now and then, and as long as it proves true: up to
-//! `BURST` of them in one turn, so that a flood does not keep the others waiting.
+//! A lone datagram costs one call. The transport looks for more of them now and then, and goes on as long as it finds some: up to
+//! `BURST` in one turn, so that a flood does not keep other connections waiting.
 
 use proact_driver::{Completion, syscalls};
 use pyo3::prelude::*;
@@ -140,7 +140,7 @@ impl DatagramTransport {
         Self::called(this, outcome, "datagram_received")
     }
 
-    /// An error of the socket's: the protocol is told. Only one that says that this is no socket any more ends the transport.
+    /// An error of the socket: the protocol is told. The transport ends only if the error says that the fd is no socket any more.
     fn read_failed(this: &Bound<'_, Self>, error: i32) -> PyResult<()> {
         match -error {
             libc::ECANCELED => Ok(()),

@@ -20,14 +20,14 @@ use crate::py::make::{Float, name, py_error};
 use crate::reactor::io::Io;
 use crate::reactor::target::{Completes, Target};
 
-/// Seconds until a socket that says it is writable and then takes nothing is asked again. An unconnected Unix socket
-/// whose addressee's queue is full does so: no poll tells when there is room.
+/// Seconds until the transport tries again to send to a socket that polls as writable and then takes nothing. An unconnected Unix
+/// socket does this while the receiver's queue is full: no poll tells when there is room.
 const RETRY: f64 = 0.001;
 
-/// One that waits for its turn.
+/// A datagram that waits for its turn.
 pub(super) struct Datagram {
     data: Py<PyBytes>,
-    /// `None`: to whom the socket is connected.
+    /// `None`: to the peer of a connected socket.
     to: Option<Box<Address>>,
 }
 
@@ -61,7 +61,7 @@ static IS_WRITABLE: Completes<DatagramTransport> =
     .that_owns(DatagramTransport::owned);
 
 impl Datagrams {
-    /// Attempts to send the first in the queue, which goes unless it must wait.
+    /// Attempts to send the first datagram of the queue, and removes it unless it has to wait.
     fn send_first(&mut self, py: Python<'_>, io: &mut Io, header: usize) -> Option<(i32, Datagram)> {
         let first = self.queue.front()?;
         let data = first.data.bind(py).as_bytes();
@@ -78,7 +78,7 @@ impl Datagrams {
 }
 
 impl DatagramTransport {
-    /// Where a datagram for `addr` goes; `None` is to whom the socket is connected.
+    /// Where a datagram for `addr` goes; `None` is the peer of a connected socket.
     fn destination(&self, addr: Option<&Bound<'_, PyAny>>, py: Python<'_>) -> PyResult<Option<Address>> {
         if self.connected {
             return Ok(None);
@@ -90,7 +90,7 @@ impl DatagramTransport {
             return Address::parse(self.family, py.None().bind(py)).map(Some);
         };
         {
-            // Who answers passes the very object on that came with the question.
+            // A program that answers passes on the very object that came with the datagram: no need to parse it.
             let state = self.state.get()?;
             if let Some(sender) = state.sender.as_ref().filter(|known| known.shown.is(addr)) {
                 return Ok(Some(sender.address.clone()));
@@ -99,7 +99,7 @@ impl DatagramTransport {
         Address::resolve(self.family, addr).map(Some)
     }
 
-    /// Sends what is queued, as far as the socket takes it; whether that made room, where there was need.
+    /// Sends what is queued, as far as the socket takes it. False: something is queued, and the socket took nothing.
     fn pump(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
         let transport = this.get();
@@ -172,7 +172,7 @@ impl DatagramTransport {
         if let Ok(false) = went {
             return Self::retry_later(this);
         }
-        // Whatever was raised, what is left goes on.
+        // Also after an exception, so that what is left is sent.
         went.map(drop).and(Self::wait_for_room(this))
     }
 
@@ -185,7 +185,7 @@ impl DatagramTransport {
             .map(drop)
     }
 
-    /// An error of a send that the program is still in: told in the context that it has, and what comes of that is its own.
+    /// A send failed within the program's call. The protocol is told in the current context, and what it raises goes to the caller.
     fn refused(this: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {
         let py = this.py();
         if stops_the_loop(py, &error) {

@@ -12,7 +12,7 @@ use crate::py::make::Int;
 use crate::reactor::io::Io;
 
 /// The most that one turn sends of a file, in bytes.
-const PIECE: usize = 256 * 1024;
+const ONE_TURN: usize = 256 * 1024;
 
 /// One `sendfile`, as its caller holds it: each has its own end and its own count.
 #[pyclass(frozen, module = "proact._core")]
@@ -57,7 +57,7 @@ pub(in crate::asyncio::transport) struct FileToSend {
 impl FileToSend {
     /// Sends a piece; whether the file is at its end.
     pub fn send_some(&mut self, socket: RawFd, io: &mut Io) -> Result<bool, i32> {
-        let mut budget = PIECE;
+        let mut budget = ONE_TURN;
         while budget > 0 && self.left > 0 {
             let call = Call::SendFile {
                 socket,

@@ -1,4 +1,4 @@
-//! How a write pipe writes: at once what the pipe takes, the rest when there is room again.
+//! How a write pipe writes: at once as much as the pipe takes, and the rest when there is room again.
 
 use proact_driver::syscalls;
 use pyo3::exceptions::PyNotImplementedError;
@@ -90,7 +90,7 @@ impl WritePipeTransport {
         instance(scheduler.py(), whole).map(Bound::unbind)
     }
 
-    /// The reading half of `asyncio.Transport`, of which asyncio's own write pipes are instances: there is nothing to read.
+    /// A write pipe has nothing to read. asyncio's write pipes have these methods because they are `asyncio.Transport`s.
     fn pause_reading(&self) -> PyResult<()> {
         Err(PyNotImplementedError::new_err(()))
     }
@@ -141,7 +141,7 @@ impl WritePipeTransport {
         Self::write(slf, &joined)
     }
 
-    /// The same as closing: a pipe has no half.
+    /// Closes the transport: a pipe carries data one way only.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
         PipeTransport::begin_close(slf.as_super())
     }

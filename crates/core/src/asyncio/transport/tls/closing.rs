@@ -3,7 +3,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Phase, TLSTransport, Told, session};
+use super::{Below, Phase, TLSTransport, Told, session};
 use crate::py::call::one_after_other;
 use crate::py::make::{name, py_error};
 
@@ -13,12 +13,11 @@ impl TLSTransport {
         let phase = {
             let mut state = this.get().state.get()?;
             let phase = state.phase;
-            let early = phase == Phase::Unwrapped && state.lower.is_none();
-            if early || matches!(phase, Phase::Handshake | Phase::Wrapped) {
-                state.closed = true;
-            }
-            if phase == Phase::Wrapped {
-                state.phase = Phase::Flushing;
+            state.closing = true;
+            match phase {
+                Phase::New => state.phase = Phase::Closed,
+                Phase::Wrapped => state.phase = Phase::Flushing,
+                Phase::Handshake | Phase::Flushing | Phase::Shutdown | Phase::Closed => {}
             }
             phase
         };
@@ -26,14 +25,14 @@ impl TLSTransport {
             Phase::Handshake => Self::lose(this, None),
             Phase::Wrapped => {
                 let timer = Self::later(this, &this.get().timeouts.1, name!("_shutdown_timed_out"))?;
-                this.get().state.get()?.shutdown_timer = Some(timer);
+                this.get().state.get()?.timer = Some(timer);
                 Self::flush(this)
             }
             _ => Ok(()),
         }
     }
 
-    /// Reads and writes what is left, then says good-bye.
+    /// Reads and writes what is left, then sends close_notify.
     pub(super) fn flush(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::read(this)?;
         if this.get().phase()? == Phase::Flushing
@@ -44,7 +43,7 @@ impl TLSTransport {
         {
             let mut state = this.get().state.get()?;
             if state.phase != Phase::Flushing {
-                // Lost, or already further, through what the protocol did meanwhile.
+                // The protocol has closed or lost the transport meanwhile.
                 return Ok(());
             }
             state.phase = Phase::Shutdown;
@@ -59,7 +58,7 @@ impl TLSTransport {
                 Ok(()) => {}
                 Err(error) if session::wants_more(py, &error)? => return Self::drain(this),
                 Err(error) if session::is_ssl_error(py, &error)? => {
-                    Self::cancel_shutdown_timer(this)?;
+                    this.get().cancel_timer(py)?;
                     return Self::fatal(this, error, "Fatal error on transport");
                 }
                 Err(error) => return Err(error),
@@ -67,7 +66,7 @@ impl TLSTransport {
         }
         // The protocol may stop the loop, and the connection is closed all the same.
         let told = one_after_other(py, Self::drain(this), Self::deliver_end(this));
-        Self::cancel_shutdown_timer(this)?;
+        this.get().cancel_timer(py)?;
         one_after_other(py, told, Self::close_lower(this))
     }
 
@@ -77,8 +76,8 @@ impl TLSTransport {
         let waits = this.get().session.undrained(py)? > 0;
         let lower = {
             let mut state = this.get().state.get()?;
-            state.closes_lower = waits && state.lower_writing_paused;
-            if state.closes_lower {
+            if waits && state.below != Below::Takes {
+                state.below = Below::FullThenClosed;
                 return Ok(());
             }
             state.lower.as_ref().map(|lower| lower.clone_ref(py))
@@ -89,19 +88,10 @@ impl TLSTransport {
         scheduler.call_method1(name!("call_soon"), (close,)).map(drop)
     }
 
-    fn cancel_shutdown_timer(this: &Bound<'_, Self>) -> PyResult<()> {
-        let timer = this.get().state.get()?.shutdown_timer.take();
-        Self::cancel(this.py(), timer)
-    }
-
     /// Ends the connection now.
     fn lose(this: &Bound<'_, Self>, error: Option<&PyErr>) -> PyResult<()> {
         this.get().scheduler.get().check_free()?;
-        {
-            let mut state = this.get().state.get()?;
-            state.closed = true;
-            state.phase = Phase::Unwrapped;
-        }
+        this.get().state.get()?.phase = Phase::Closed;
         match this.get().lower(this.py())? {
             Some(lower) => lower.force_close(this.py(), error),
             None => Ok(()),
@@ -112,7 +102,7 @@ impl TLSTransport {
 #[pymethods]
 impl TLSTransport {
     fn is_closing(&self) -> PyResult<bool> {
-        Ok(self.state.get()?.closed)
+        Ok(self.state.get()?.is_closing())
     }
 
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -157,14 +147,13 @@ impl TLSTransport {
     fn connection_lost(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let (held, protocol, tell, timers) = {
+        let (held, protocol, tell) = {
             let mut state = this.state.get()?;
             let tell = state.phase != Phase::Handshake && matches!(state.told, Told::Made | Told::Ended);
             if tell {
                 state.told = Told::Lost;
             }
-            state.phase = Phase::Unwrapped;
-            state.closed = true;
+            state.phase = Phase::Closed;
             state.futile += 1;
             state.backlog_len = 0;
             state.offset = 0;
@@ -172,15 +161,12 @@ impl TLSTransport {
                 (std::mem::take(&mut state.backlog), state.lower.take()),
                 state.protocol.take(),
                 tell,
-                [state.handshake_timer.take(), state.shutdown_timer.take()],
             )
         };
         let remembered = this.remember_ends(py, held.1.as_ref());
         drop(held);
         this.session.drain(py)?;
-        for timer in timers {
-            Self::cancel(py, timer)?;
-        }
+        this.cancel_timer(py)?;
         if let Some(protocol) = protocol.filter(|_| tell) {
             let lost = protocol.bind(py).getattr(name!("connection_lost"))?;
             let scheduler = this.scheduler.bind(py);

@@ -1,8 +1,8 @@
 //! The TLS transport: to the transport below it a protocol, to the application's protocol a transport.
 //!
-//! Its states and what moves them are those of asyncio's `sslproto`. The transport below is most often one of ours, which
-//! is then called without a detour through Python; it may be any other (`start_tls`), TLS included. Here are the object
-//! and its handshake; `session.rs` wraps Python's `ssl`, the rest is told in `receive.rs`, `send.rs` and `closing.rs`.
+//! The states and the transitions follow asyncio's `sslproto`. The transport below is most often a `StreamTransport`, which is then
+//! called without a detour through Python. It may be any other (`start_tls`), TLS included. Here are the object and its handshake;
+//! `session.rs` wraps Python's `ssl`, and the rest is in `receive.rs`, `send.rs` and `closing.rs`.
 
 mod closing;
 mod lower;
@@ -31,16 +31,32 @@ use crate::py::instance::instance;
 use crate::py::make::{Float, Name, Text, name, py_error};
 use crate::reactor::scheduler::Scheduler;
 
+/// ```text
+///        connection_made         done          close, or the stream below ends        all is encrypted
+///   New ────────────────> Handshake ────> Wrapped ──────────────────────────> Flushing ──────────────> Shutdown
+///    │                        │ failed        │ abort, error                      │                        │
+///    └──> Closed <────────────┴───────────────┴───────────────────────────────────┴────────────────────────┘
+///                                                       connection_lost
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Before the handshake, or after everything.
-    Unwrapped,
+    New,
     Handshake,
     Wrapped,
-    /// Closing: what was written still goes out.
+    /// What was written still goes out; nothing more is accepted.
     Flushing,
     /// Our close_notify is sent, or due.
     Shutdown,
+    Closed,
+}
+
+/// Whether the transport below takes what is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Below {
+    Takes,
+    Full,
+    /// It is to be closed when it has taken what is encrypted.
+    FullThenClosed,
 }
 
 /// What the application's protocol was told last.
@@ -55,15 +71,16 @@ enum Told {
 struct State {
     phase: Phase,
     told: Told,
-    closed: bool,
+    /// The program knows that it closes: it has called `close`, or the session has ended.
+    closing: bool,
     protocol: Option<Py<PyAny>>,
     buffered: bool,
     lower: Option<Lower>,
     waiter: Option<Py<PyAny>>,
-    handshake_timer: Option<Py<PyAny>>,
-    /// When it began (ns of the loop's clock); only debug mode asks.
+    /// Ends the handshake, and later the shutdown, if they take too long.
+    timer: Option<Py<PyAny>>,
+    /// When the handshake began (ns of the loop's clock); only debug mode asks.
     handshake_began: Option<u64>,
-    shutdown_timer: Option<Py<PyAny>>,
     // Receiving.
     paused: bool,
     /// How many encrypted bytes may wait until the transport below is paused.
@@ -76,12 +93,16 @@ struct State {
     backlog_len: usize,
     /// Bytes written since the session was last drained.
     undrained: usize,
-    lower_writing_paused: bool,
-    /// The transport below is to be closed when it has taken what is encrypted.
-    closes_lower: bool,
+    below: Below,
     writing: Flow,
     /// Writes since the connection was lost.
     futile: u32,
+}
+
+impl State {
+    fn is_closing(&self) -> bool {
+        self.closing || self.phase == Phase::Closed
+    }
 }
 
 // asyncio's water marks, in bytes.
@@ -139,14 +160,15 @@ impl TLSTransport {
         Ok(timer.unbind())
     }
 
-    fn cancel(py: Python<'_>, timer: Option<Py<PyAny>>) -> PyResult<()> {
+    fn cancel_timer(&self, py: Python<'_>) -> PyResult<()> {
+        let timer = self.state.get()?.timer.take();
         match timer {
             Some(timer) => timer.call_method0(py, name!("cancel")).map(drop),
             None => Ok(()),
         }
     }
 
-    /// Tells whoever waits for the handshake.
+    /// Wakes the task that waits for the handshake.
     fn wake(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let waiter = self.state.get()?.waiter.take();
         let Some(waiter) = waiter else { return Ok(()) };
@@ -188,8 +210,7 @@ impl TLSTransport {
     fn handshake_done(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let transport = this.get();
-        let timer = transport.state.get()?.handshake_timer.take();
-        Self::cancel(py, timer)?;
+        transport.cancel_timer(py)?;
         let object = transport.session.object.bind(py);
         let certificate = match object.call_method0(name!("getpeercert")) {
             Ok(certificate) => certificate,
@@ -225,7 +246,7 @@ impl TLSTransport {
                 transport.wake(py, None)?;
                 Self::read(this)
             }
-            // What stops the loop leaves a connection that goes on in the next run.
+            // The connection goes on in the next run of the loop.
             Err(error) if stops_the_loop(py, &error) => {
                 transport.wake(py, None)?;
                 Self::resume_soon(this).and(Err(error))
@@ -236,12 +257,8 @@ impl TLSTransport {
 
     fn handshake_failed(this: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {
         let py = this.py();
-        let timer = {
-            let mut state = this.get().state.get()?;
-            state.phase = Phase::Unwrapped;
-            state.handshake_timer.take()
-        };
-        Self::cancel(py, timer)?;
+        this.get().state.get()?.phase = Phase::Closed;
+        this.get().cancel_timer(py)?;
         let message = if session::is_certificate_error(py, &error)? {
             "SSL handshake failed on verifying the certificate"
         } else {
@@ -283,20 +300,19 @@ impl TLSTransport {
             extra: extra.unbind(),
             timeouts,
             state: LoopCell::new(State {
-                phase: Phase::Unwrapped,
+                phase: Phase::New,
                 told: if call_connection_made {
                     Told::Nothing
                 } else {
                     Told::Made
                 },
-                closed: false,
+                closing: false,
                 protocol: Some(protocol.unbind()),
                 buffered,
                 lower: None,
                 waiter: waiter.map(Bound::unbind),
-                handshake_timer: None,
+                timer: None,
                 handshake_began: None,
-                shutdown_timer: None,
                 paused: false,
                 reading: Flow::new(READ_HIGH),
                 ended: false,
@@ -304,8 +320,7 @@ impl TLSTransport {
                 offset: 0,
                 backlog_len: 0,
                 undrained: 0,
-                lower_writing_paused: writing_paused,
-                closes_lower: false,
+                below: if writing_paused { Below::Full } else { Below::Takes },
                 writing,
                 futile: 0,
             }),
@@ -320,18 +335,19 @@ impl TLSTransport {
         let lower = Lower::new(transport);
         let closed = {
             let mut state = this.state.get()?;
-            if !state.closed {
+            let closed = state.phase == Phase::Closed;
+            if !closed {
                 state.lower = Some(lower.clone_ref(py));
                 state.phase = Phase::Handshake;
             }
-            state.closed
+            closed
         };
         if closed {
-            // Given up before it began.
+            // The program closed the transport before the handshake began.
             return lower.force_close(py, None);
         }
         let timer = Self::later(slf, &this.timeouts.0, name!("_handshake_timed_out"))?;
-        this.state.get()?.handshake_timer = Some(timer);
+        this.state.get()?.timer = Some(timer);
         if this.scheduler.get().is_debug() {
             this.state.get()?.handshake_began = Some(this.scheduler.get().now());
             let scheduler = this.scheduler.bind(py);
@@ -419,11 +435,11 @@ impl TLSTransport {
         Ok(Text(format!(
             "<TLSTransport {} read={} write=<backlog={}>>",
             match state.phase {
-                Phase::Unwrapped if state.closed => "closed",
-                Phase::Unwrapped => "new",
+                Phase::New => "new",
                 Phase::Handshake => "handshake",
                 Phase::Wrapped => "open",
                 Phase::Flushing | Phase::Shutdown => "closing",
+                Phase::Closed => "closed",
             },
             if state.paused { "paused" } else { "polling" },
             state.backlog_len
@@ -437,14 +453,9 @@ impl TLSTransport {
         visit.call(&self.timeouts.1)?;
         self.session.traverse(visit)?;
         if let Some(state) = self.state.look() {
-            for object in [
-                &state.protocol,
-                &state.waiter,
-                &state.handshake_timer,
-                &state.shutdown_timer,
-            ]
-            .into_iter()
-            .flatten()
+            for object in [&state.protocol, &state.waiter, &state.timer]
+                .into_iter()
+                .flatten()
             {
                 visit.call(object)?;
             }
@@ -467,8 +478,8 @@ impl TLSTransport {
 
 impl Drop for TLSTransport {
     fn drop(&mut self) {
-        let closed = self.state.get().map_or(true, |state| state.closed);
-        if closed {
+        let closing = self.state.get().map_or(true, |state| state.is_closing());
+        if closing {
             return;
         }
         finalise(|py| release::warn_unclosed(py, "<TLSTransport>"));

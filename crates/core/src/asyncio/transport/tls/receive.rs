@@ -12,7 +12,7 @@ impl TLSTransport {
     /// Bytes from the transport below.
     pub fn received(this: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let phase = this.get().phase()?;
-        if phase == Phase::Unwrapped {
+        if matches!(phase, Phase::New | Phase::Closed) {
             return Ok(());
         }
         this.get().session.feed(this.py(), data)?;
@@ -21,11 +21,11 @@ impl TLSTransport {
             Phase::Handshake => Self::handshake(this),
             Phase::Flushing => Self::flush(this),
             Phase::Shutdown => Self::shut_down(this),
-            Phase::Unwrapped => Ok(()),
+            Phase::New | Phase::Closed => Ok(()),
         }
     }
 
-    /// Hands over what can be decrypted, sends what that gave rise to, and holds the transport below back or not.
+    /// Hands over what can be decrypted, sends what the session answers, and pauses or resumes the transport below.
     pub(super) fn read(this: &Bound<'_, Self>) -> PyResult<()> {
         let (readable, paused, buffered) = {
             let state = this.get().state.get()?;
@@ -52,7 +52,7 @@ impl TLSTransport {
         }
     }
 
-    /// Has the next turn go on where this one stops.
+    /// Lets the next turn go on where this one stopped.
     pub(super) fn resume_soon(this: &Bound<'_, Self>) -> PyResult<()> {
         this.get()
             .scheduler
@@ -143,7 +143,7 @@ impl TLSTransport {
         {
             let state = transport.state.get()?;
             if !state.paused && !state.reading.paused {
-                // All is read that could be.
+                // Everything that could be decrypted was read.
                 return Ok(());
             }
         }
@@ -180,7 +180,7 @@ impl TLSTransport {
             (phase, state.paused)
         };
         match phase {
-            Phase::Unwrapped => {}
+            Phase::New | Phase::Closed => {}
             Phase::Handshake => Self::handshake_failed(this, reset())?,
             // What was received goes to the protocol once it resumes.
             Phase::Wrapped if paused => return Ok(true),
@@ -227,7 +227,7 @@ impl TLSTransport {
         if !std::mem::replace(&mut slf.get().state.get()?.paused, false) {
             return Ok(());
         }
-        // Not from here: the caller does not expect to be called back.
+        // Later, because the caller does not expect that its protocol is called within this call.
         Self::resume_soon(slf)
     }
 
@@ -237,7 +237,7 @@ impl TLSTransport {
             Phase::Wrapped => Self::read(slf),
             Phase::Flushing => Self::flush(slf),
             Phase::Shutdown => Self::shut_down(slf),
-            Phase::Unwrapped | Phase::Handshake => Ok(()),
+            Phase::New | Phase::Handshake | Phase::Closed => Ok(()),
         }
     }
 

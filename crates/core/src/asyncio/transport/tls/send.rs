@@ -4,14 +4,14 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyTuple};
 
-use super::{Phase, TLSTransport, WRITE_HIGH};
+use super::{Below, Phase, State, TLSTransport, WRITE_HIGH};
 use crate::asyncio::transport::futile::futile_write;
 use crate::asyncio::transport::report;
 use crate::py::bytes::{copy_bytes, snapshot};
 use crate::py::call::{method0, one_after_other, stops_the_loop};
-use crate::py::make::{Int, name, pair, py_error};
+use crate::py::make::{Int, Name, name, pair, py_error};
 
-/// So much is encrypted before it goes to the transport below: few enough to be in the cache still.
+/// Bytes that are encrypted before they go to the transport below: few enough that they are still in the cache.
 const DRAIN: usize = 64 * 1024;
 
 impl TLSTransport {
@@ -38,7 +38,7 @@ impl TLSTransport {
                 Ok(()) => Ok(()),
                 Err(error) => Self::fatal(this, error, "Fatal error on SSL protocol"),
             },
-            // It leaves after the handshake.
+            // The data is sent after the handshake.
             Phase::Handshake => Ok(()),
             _ => futile_write(py, futile - 1, "SSL connection is closed"),
         }
@@ -51,9 +51,10 @@ impl TLSTransport {
         loop {
             let front = {
                 let state = transport.state.get()?;
-                // Better kept as it is, which costs no memory, than encrypted for a transport that is full; but what
-                // is to go out before the good-bye is encrypted before it.
-                if state.lower_writing_paused && state.undrained >= DRAIN && state.phase == Phase::Wrapped {
+                // While the transport below is full, plain text stays as it is, which costs no memory. When the session ends,
+                // everything is encrypted, because close_notify comes after it.
+                let full = state.below != Below::Takes && state.undrained >= DRAIN;
+                if full && state.phase == Phase::Wrapped {
                     break;
                 }
                 let front = state.backlog.front();
@@ -94,7 +95,7 @@ impl TLSTransport {
         let py = this.py();
         let lower = {
             let mut state = this.get().state.get()?;
-            if state.lower_writing_paused {
+            if state.below != Below::Takes {
                 return Ok(());
             }
             state.undrained = 0;
@@ -108,41 +109,21 @@ impl TLSTransport {
         lower.write(data)
     }
 
+    /// Has the protocol pause, or go on.
     fn control_writing(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let transport = this.get();
-        let held_back = {
+        let full = {
             let state = transport.state.get()?;
-            if !state.lower_writing_paused && !state.writing.paused && state.backlog_len == 0 {
+            if state.below == Below::Takes && !state.writing.paused && state.backlog_len == 0 {
                 // Everything has gone to the transport below.
                 return Ok(());
             }
-            state.lower_writing_paused
+            state.below != Below::Takes
         };
-        let waiting = if held_back {
-            transport.session.undrained(py)?
-        } else {
-            0
-        };
-        let change = {
-            let mut state = transport.state.get()?;
-            let size = waiting + state.backlog_len;
-            // Paused before the upgrade, and the transport below is still full of what was written then.
-            let inherited = state.lower_writing_paused && state.phase == Phase::Handshake;
-            // With nothing held back there would be nobody to resume it, whatever the mark.
-            let change = if size > 0 && size >= state.writing.high && !state.writing.paused {
-                Some(name!("pause_writing"))
-            } else if size <= state.writing.low && state.writing.paused && !inherited {
-                Some(name!("resume_writing"))
-            } else {
-                None
-            };
-            if change.is_some() {
-                state.writing.paused = !state.writing.paused;
-            }
-            change
-        };
-        let (Some(method), Some(protocol)) = (change, transport.protocol(py)?) else {
+        let encrypted = if full { transport.session.undrained(py)? } else { 0 };
+        let method = transport.state.get()?.writing_changes(encrypted);
+        let (Some(method), Some(protocol)) = (method, transport.protocol(py)?) else {
             return Ok(());
         };
         match method0(&protocol, method) {
@@ -153,6 +134,22 @@ impl TLSTransport {
                 report::protocol_failed(&this.get().scheduler, this.as_any(), &error, &message)
             }
         }
+    }
+}
+
+impl State {
+    /// What the protocol is to be told, if anything: it counts as told. `encrypted` bytes wait for the transport below.
+    fn writing_changes(&mut self, encrypted: usize) -> Option<&'static Name> {
+        let size = encrypted + self.backlog_len;
+        if self.writing.paused {
+            // Paused before the upgrade, and the transport below is still full of what was written then.
+            let inherited = self.below != Below::Takes && self.phase == Phase::Handshake;
+            let resumes = !inherited && self.writing.resumes(size);
+            return resumes.then_some(name!("resume_writing"));
+        }
+        // With nothing held back, nothing would resume the protocol, whatever the mark.
+        self.writing.paused = size > 0 && size >= self.writing.high;
+        self.writing.paused.then_some(name!("pause_writing"))
     }
 }
 
@@ -209,7 +206,7 @@ impl TLSTransport {
         Self::control_writing(slf)
     }
 
-    /// The event loop's name for the protocol's waiting writers.
+    /// Whether the protocol was told to pause writing. The name is asyncio's.
     #[getter(_protocol_paused)]
     fn is_protocol_paused(&self) -> PyResult<bool> {
         Ok(self.state.get()?.writing.paused)
@@ -217,15 +214,18 @@ impl TLSTransport {
 
     /// The transport below has enough for now.
     fn pause_writing(&self) -> PyResult<()> {
-        self.state.get()?.lower_writing_paused = true;
+        let mut state = self.state.get()?;
+        if state.below == Below::Takes {
+            state.below = Below::Full;
+        }
         Ok(())
     }
 
     fn resume_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (has_backlog, closes_lower) = {
             let mut state = slf.get().state.get()?;
-            state.lower_writing_paused = false;
-            (!state.backlog.is_empty(), std::mem::take(&mut state.closes_lower))
+            let was = std::mem::replace(&mut state.below, Below::Takes);
+            (!state.backlog.is_empty(), was == Below::FullThenClosed)
         };
         if closes_lower {
             let drained = Self::drain(slf);
