@@ -86,15 +86,18 @@ class Served:
 
     def children(self) -> list[int]:
         """The measuring processes that have not ended."""
-        found = []
+        parents = {}
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = path.read_bytes().split(b"\0")
+                # In stat(5) the parent's pid comes second after the name, which is in parentheses.
+                parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue  # the process has just ended
             if b"proact.lab.live.child" in words and str(self.process.pid).encode() in words:
-                found.append(int(path.parent.name))
-        return found
+                parents[int(path.parent.name)] = parent
+        # A measuring process that forks has a twin with the same words until the twin executes a program.
+        return [pid for pid, parent in parents.items() if parent not in parents]
 
     def close(self, blow: signal.Signals = signal.SIGINT) -> str:
         """End the server; return its stderr."""
