@@ -116,7 +116,8 @@ impl StreamTransport {
     /// One large receive into the object that the protocol gets.
     fn receive_bulk(this: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
         let py = this.py();
-        let Some((callee, buffered)) = this.get().receiver(py)? else {
+        let receiver = this.get().receiver(py, &*this.get().state.get()?);
+        let Some((callee, buffered)) = receiver else {
             return Ok(());
         };
         let count = if buffered {
@@ -182,23 +183,26 @@ impl StreamTransport {
     #[inline]
     fn deliver(this: &Bound<'_, Self>, piece: Piece) -> PyResult<()> {
         let transport = this.get();
-        let piece = {
+        let (piece, receiver) = {
             let mut state = transport.state.get()?;
             if matches!(piece, Piece::End) {
                 state.receiving.end(&mut *transport.scheduler.get().io.get()?);
             }
-            state.receiving.arrived(piece)
+            let Some(piece) = state.receiving.arrived(piece) else {
+                return Ok(());
+            };
+            (piece, transport.receiver(this.py(), &state))
         };
-        piece.map_or(Ok(()), |piece| Self::hand_over(this, piece))
+        Self::hand_over(this, receiver, piece)
     }
 
-    fn hand_over(this: &Bound<'_, Self>, piece: Piece) -> PyResult<()> {
-        let py = this.py();
-        let Some((callee, buffered)) = this.get().receiver(py)? else {
+    #[inline]
+    fn hand_over(this: &Bound<'_, Self>, receiver: Option<(Callee<'_>, bool)>, piece: Piece) -> PyResult<()> {
+        let Some((callee, buffered)) = receiver else {
             return Ok(());
         };
         match piece {
-            Piece::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(py)),
+            Piece::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(this.py())),
             Piece::End => Self::deliver_end(this, &callee),
         }
     }
@@ -361,12 +365,13 @@ impl StreamTransport {
                 if state.life.phase != Phase::Open {
                     return Ok(());
                 }
-                state.receiving.next_kept()
+                let kept = state.receiving.next_kept();
+                kept.map(|piece| (piece, slf.get().receiver(slf.py(), &state)))
             };
-            let Some(piece) = kept else {
+            let Some((piece, receiver)) = kept else {
                 return Self::receive(slf);
             };
-            let outcome = Self::hand_over(slf, piece);
+            let outcome = Self::hand_over(slf, receiver, piece);
             if outcome.is_err() {
                 // The pieces behind it come in the next run.
                 return Self::soon(slf, name!("_deliver_kept")).and(outcome);

@@ -148,12 +148,10 @@ impl StreamTransport {
     }
 
     /// As `callee`, and whether it is a BufferedProtocol.
-    pub(super) fn receiver<'py>(&self, py: Python<'py>) -> PyResult<Option<(Callee<'py>, bool)>> {
-        let state = self.state.get()?;
-        let Some(protocol) = &state.life.protocol else {
-            return Ok(None);
-        };
-        Ok(Some((self.calls(protocol.bind(py).clone()), state.buffered)))
+    #[inline]
+    pub(super) fn receiver<'py>(&self, py: Python<'py>, state: &Stream) -> Option<(Callee<'py>, bool)> {
+        let protocol = state.life.protocol.as_ref()?.bind(py).clone();
+        Some((self.calls(protocol), state.buffered))
     }
 }
 
