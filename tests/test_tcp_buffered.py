@@ -174,6 +174,39 @@ async def test_a_small_buffer_leaves_the_rest(loop, then):
         await after.lost
 
 
+async def test_many_protocols_share_one_piece(loop):
+    # Each protocol takes a byte and makes place for the next, which gets the rest. Were each called within
+    # the call for the one before, the stack would overflow and end the process.
+    piece, got = peers.payload(60_000), bytearray()
+
+    class Byte(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.buffer = bytearray(1)
+
+        def get_buffer(self, hint):
+            return self.buffer
+
+        def buffer_updated(self, count):
+            got.extend(self.buffer)
+            full.transport.set_protocol(Byte() if len(got) < len(piece) - 100 else full)
+
+    class Switch(Recorder):
+        def data_received(self, data):
+            full.transport.set_protocol(Byte())
+
+    async with (
+        facing(loop, lambda: Switch(loop)) as (_, first),
+        facing(loop, lambda: Recorder(loop)) as (full, second),
+    ):
+        await loops.turns()
+        # Both arrive in one turn: the engine has received the piece when the switch sets the first protocol.
+        first.send(b"!")
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(piece))
+        second.sendall(piece)
+        rest = await full.received(100)
+        assert got + rest == piece
+
+
 ROOMS = {
     "bytearray": lambda: bytearray(100),
     "array of b": lambda: array.array("b", bytes(100)),

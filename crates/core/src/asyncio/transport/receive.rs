@@ -220,8 +220,16 @@ impl StreamTransport {
                 Err(error) => Self::fatal(this, error, "Fatal error: protocol.data_received() call failed."),
             };
         }
-        let mut rest = data.as_bytes();
+        Self::fill_buffers(this, callee, data.as_bytes())
+    }
+
+    /// Copies `rest` into the buffers of the protocol, one after the other. Each may close the transport, pause reading, or make
+    /// place for another protocol, which then gets what is left.
+    fn fill_buffers(this: &Bound<'_, Self>, callee: &Callee<'_>, mut rest: &[u8]) -> PyResult<()> {
+        let py = this.py();
+        let mut successor = None;
         while !rest.is_empty() {
+            let callee = successor.as_ref().unwrap_or(callee);
             let buffer = match callee.get_buffer(rest.len() as isize) {
                 Ok(buffer) => buffer,
                 Err(error) => {
@@ -238,27 +246,26 @@ impl StreamTransport {
                 return Err(error);
             }
             rest = left;
-            if rest.is_empty() {
-                break;
-            }
-            // The protocol may have closed, paused, or made place for another one.
-            let goes_on = {
-                let state = this.get().state.get()?;
-                if state.life.phase != Phase::Open {
-                    break;
+            let is_same = {
+                let state = &mut *this.get().state.get()?;
+                if rest.is_empty() || state.life.phase != Phase::Open {
+                    return Ok(());
                 }
-                let same = state
-                    .life
-                    .protocol
-                    .as_ref()
-                    .is_some_and(|it| it.is(&callee.protocol));
-                same && !state.receiving.is_paused()
+                if state.receiving.is_paused() {
+                    state.receiving.keep_first(copy_bytes(py, rest)?.unbind());
+                    return Ok(());
+                }
+                let protocol = state.life.protocol.as_ref();
+                protocol.is_some_and(|it| it.is(&callee.protocol)) && state.buffered
             };
-            if !goes_on {
-                let rest = copy_bytes(this.py(), rest)?.unbind();
-                this.get().state.get()?.receiving.keep_first(rest);
-                return Self::deliver_kept(this);
+            if is_same {
+                continue;
             }
+            successor = match this.get().receiver(py)? {
+                Some((next, true)) => Some(next),
+                Some((next, false)) => return Self::deliver_to(this, &next, false, &copy_bytes(py, rest)?),
+                None => return Ok(()),
+            };
         }
         Ok(())
     }
