@@ -261,7 +261,8 @@ impl StreamTransport {
             if is_same {
                 continue;
             }
-            successor = match this.get().receiver(py)? {
+            let receiver = this.get().receiver(py, &*this.get().state.get()?);
+            successor = match receiver {
                 Some((next, true)) => Some(next),
                 Some((next, false)) => return Self::deliver_to(this, &next, false, &copy_bytes(py, rest)?),
                 None => return Ok(()),
