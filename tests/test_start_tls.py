@@ -7,7 +7,7 @@ import ssl
 import time
 
 import pytest
-from support import peers, tls
+from support import loops, peers, tls
 from support.protocols import Echo, Recorder, connected, facing
 
 
@@ -299,6 +299,63 @@ class Ahead(Given):
     def __init__(self, sock, first):
         super().__init__(sock)
         sock.sendall(first)
+
+
+class Held:
+    """A socket whose last bytes wait until it receives."""
+
+    def __init__(self, sock):
+        self.sock, self.bytes = sock, b""
+        self.settimeout = sock.settimeout
+
+    def sendall(self, data):
+        self.bytes += data
+
+    def recv(self, size):
+        self.sock.sendall(self.bytes)
+        self.bytes = b""
+        return self.sock.recv(size)
+
+
+async def test_the_reader_is_full_when_the_handshake_ends(loop):
+    # Bytes that come with the end of the handshake make the reader pause before start_tls returns. What it
+    # paused has to be what it resumes.
+    size = 5000
+    done = loop.create_future()
+
+    async def serve(reader, writer):
+        await writer.start_tls(tls.server_context())
+        writer.write(b"on")
+        try:
+            async with asyncio.timeout(peers.PATIENCE / 2):
+                done.set_result(await reader.readexactly(2 * size))
+        except TimeoutError as error:
+            done.set_exception(error)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, peers.LOOPBACK, 0, limit=100)
+
+    def client():
+        engine = tls.Engine()
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            held = Held(sock)
+            engine.shake_hands(held)
+            sock.sendall(held.bytes + engine.encrypt(bytes(size)))
+            said = b""
+            while said != b"on":
+                engine.incoming.write(sock.recv(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    said += engine.session.read(100)
+            sock.sendall(engine.encrypt(bytes(size)))
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(65536):
+                    pass
+
+    await asyncio.to_thread(client)
+    assert await done == bytes(2 * size)
+    server.close()
+    await server.wait_closed()
+    await loops.turns()
 
 
 FULL = 2_000_000

@@ -147,6 +147,9 @@ async def upgrade(
     if early:
         early._buffer.clear()
         early._paused = False  # the StreamReader may have paused the transport
+    # Before the handshake: bytes that come with its end may fill the reader, and it resumes what it has paused.
+    if reader and reader._transport is transport:
+        reader._transport = upgraded
     begin = loop.call_soon(upgraded.connection_made, transport)
     resume = loop.call_soon(transport.resume_reading)
     try:
@@ -156,6 +159,4 @@ async def upgrade(
         resume.cancel()
         transport.close()
         raise
-    if reader and reader._transport is transport:
-        reader._transport = upgraded
     return None if upgraded._is_lost else upgraded
