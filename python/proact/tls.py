@@ -147,7 +147,7 @@ async def upgrade(
     if early:
         early._buffer.clear()
         early._paused = False  # the StreamReader may have paused the transport
-    # Before the handshake: bytes that come with its end may fill the reader, and it resumes what it has paused.
+    # Before the handshake: bytes that come with its end may fill the reader, which resumes what it paused.
     if reader and reader._transport is transport:
         reader._transport = upgraded
     begin = loop.call_soon(upgraded.connection_made, transport)
@@ -157,6 +157,8 @@ async def upgrade(
     except BaseException:
         begin.cancel()
         resume.cancel()
+        if reader and reader._transport is upgraded:
+            reader._transport = transport
         transport.close()
         raise
     return None if upgraded._is_lost else upgraded
