@@ -12,7 +12,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "proact"
 
 # A layer may import itself and the layers before it.
-LAYERS = ["_core", "tls", "signals", "subprocesses", "choice", "reports", "loop", "runner", "lab", "cli"]
+LAYERS = [
+    "_core",
+    "tls",
+    "signals",
+    "subprocesses",
+    "choice",
+    "reports",
+    "handover",
+    "loop",
+    "runner",
+    "lab",
+    "cli",
+]
 
 
 def layer_of(path: Path) -> str | None:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, choice, reports, signals, subprocesses, tls
+from . import _core, choice, handover, reports, signals, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -541,6 +541,28 @@ class EventLoop(_core.Scheduler, reports.Reports):
             steps.callback(sock.close)
             if listener is not None and not self.is_closed():
                 listener.stop()
+
+    async def hand_over(
+        self,
+        transport: asyncio.BaseTransport,
+        loop: EventLoop,
+        protocol_factory: Callable[[], asyncio.BaseProtocol] | None = None,
+    ) -> tuple[_core.StreamTransport, asyncio.BaseProtocol]:
+        """Move a connection to another loop, in another thread; return its new transport and protocol.
+
+        `transport` is a stream transport of this loop, open and without TLS. What was written to it is sent
+        first; what has arrived and was not delivered is delivered in the other loop, in its order. There the
+        protocol gets `connection_made` with the new transport; it is not told that the old one ended. With a
+        `protocol_factory`, called in the other thread, a new protocol takes its place, and the old one gets
+        `connection_lost(None)`; bytes that a StreamReader still has go to the new protocol.
+
+        The returned objects belong to the other thread. If this call is cancelled before the connection has
+        left, it stays; after that it arrives all the same. Raises TypeError, ValueError and RuntimeError for
+        arguments that don't fit (then nothing has changed), ConnectionAbortedError if the connection ends
+        first, RuntimeError if the other loop is closed before the connection arrives, and what the factory
+        raises.
+        """
+        return await handover.hand_over(self, transport, loop, protocol_factory)
 
     # Unix sockets. asyncio's code that runs once per connection or server works on any loop.
 

@@ -107,7 +107,8 @@ impl StreamTransport {
         let detached = this.attach(slf, name!("_detach"));
         let server = this.state.get()?.server.take();
         drop(server);
-        [given_up, detached]
+        let stayed = Self::cannot_leave(slf);
+        [given_up, detached, stayed]
             .into_iter()
             .fold(lost, |first, second| one_after_other(py, first, second))
     }

@@ -134,7 +134,7 @@ impl StreamTransport {
         if closing {
             Self::finish_if_idle(slf)
         } else {
-            Ok(())
+            Self::leave_if_idle(slf)
         }
     }
 

@@ -1,7 +1,7 @@
 //! Transports: what stands between a protocol and the engine.
 //!
 //! `stream.rs` is the transport of a connected socket. Its state is in `receiving.rs` and `sending.rs`; the life of its data
-//! is told in `receive.rs`, `send.rs`, `file.rs` and `closing.rs`. `datagram.rs` is the transport of datagram sockets,
+//! is told in `receive.rs`, `send.rs`, `file.rs`, `closing.rs` and `leaving.rs`. `datagram.rs` is the transport of datagram sockets,
 //! `pipe.rs` is for what is no socket, and `tls/` stands between a transport and the application's protocol.
 
 mod base;
@@ -11,6 +11,7 @@ pub mod file;
 mod flow;
 mod futile;
 mod in_flight;
+mod leaving;
 pub mod listener;
 mod outbox;
 mod over_socket;

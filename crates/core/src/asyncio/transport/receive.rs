@@ -324,7 +324,10 @@ impl StreamTransport {
     pub(super) fn settle(this: &Bound<'_, Self>) -> PyResult<()> {
         let phase = this.get().state.get()?.life.phase;
         match phase {
-            Phase::Open => Self::receive(this),
+            Phase::Open => {
+                Self::receive(this)?;
+                Self::leave_if_idle(this)
+            }
             Phase::Closing | Phase::Lost => Self::finish_if_idle(this),
             Phase::New | Phase::Closed => Ok(()),
         }
@@ -347,11 +350,12 @@ impl StreamTransport {
         Ok(())
     }
 
-    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().scheduler.get().check_free()?;
         let has_kept = {
             let mut state = slf.get().state.get()?;
-            if state.life.phase >= Phase::Closing || !state.receiving.is_paused() {
+            // What leaves the loop stays paused.
+            if state.life.phase >= Phase::Closing || !state.receiving.is_paused() || state.leaving.is_some() {
                 return Ok(());
             }
             state.receiving.resume()
@@ -366,7 +370,7 @@ impl StreamTransport {
 
     /// What arrived while reading was paused, in its order.
     #[pyo3(name = "_deliver_kept")]
-    fn deliver_kept(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn deliver_kept(slf: &Bound<'_, Self>) -> PyResult<()> {
         loop {
             let kept = {
                 let mut state = slf.get().state.get()?;

@@ -191,6 +191,31 @@ impl Receiving {
         next
     }
 
+    /// Whether the peer has ended its side.
+    pub fn has_ended(&self) -> bool {
+        self.way == Way::Ended
+    }
+
+    /// What is kept, for another transport.
+    pub fn take_kept(&mut self) -> Rare<Piece> {
+        match std::mem::replace(&mut self.delivery, Delivery::Direct) {
+            Delivery::Direct => Rare::default(),
+            Delivery::Paused(kept) | Delivery::Behind(kept) => kept,
+        }
+    }
+
+    /// Begins with what another transport has kept, on a transport that has not begun.
+    pub fn begin_with(&mut self, kept: Rare<Piece>, ended: bool, paused: bool) {
+        if ended {
+            self.way = Way::Ended;
+        }
+        if paused {
+            self.delivery = Delivery::Paused(kept);
+        } else if !kept.is_empty() {
+            self.delivery = Delivery::Behind(kept);
+        }
+    }
+
     /// The transport closes: what is kept is dropped, and the op in flight ends.
     pub fn close(&mut self, io: &mut Io) {
         if let Delivery::Paused(kept) = &mut self.delivery {

@@ -163,7 +163,7 @@ impl StreamTransport {
             // SAFETY: a shutdown points at no memory.
             unsafe { this.get().scheduler.get().attempt(&op) }?;
         }
-        Ok(())
+        Self::leave_if_idle(this)
     }
 }
 

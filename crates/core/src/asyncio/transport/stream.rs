@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::base::{Life, Living, Transport, wake};
+use super::leaving::Leaving;
 use super::over_socket::OverSocket;
 use super::protocol::Callee;
 use super::receiving::Receiving;
@@ -31,6 +32,8 @@ pub(super) struct Stream {
     pub receiving: Receiving,
     pub sending: Sending,
     pub server: Option<Py<PyAny>>,
+    /// The connection is to go on in another loop.
+    pub leaving: Option<Box<Leaving>>,
 }
 
 impl Living for Stream {
@@ -91,6 +94,7 @@ impl StreamTransport {
             receiving: Receiving::new(buffered),
             sending: Sending::default(),
             server: server.map(Bound::unbind),
+            leaving: None,
         };
         let ends = Ends::of(&mut *scheduler.get().io.get()?.driver, fd);
         let transport = StreamTransport {
@@ -202,7 +206,7 @@ impl StreamTransport {
     pub fn start(slf: &Bound<'_, Self>, waiter: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let outcome = Self::open(slf);
         if waiter.is_none() {
-            Self::receive(slf)?;
+            Self::begin_reading(slf)?;
             return outcome;
         }
         wake(waiter)?;
@@ -213,7 +217,7 @@ impl StreamTransport {
 
     #[pyo3(name = "_begin_reading")]
     fn begin_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::receive(slf)
+        Self::deliver_kept(slf)
     }
 
     #[pyo3(signature = (name, default = None))]
@@ -306,6 +310,9 @@ impl StreamTransport {
         if let Some(state) = self.state.look() {
             state.life.traverse(&visit)?;
             visit.call(&state.server)?;
+            if let Some(leaving) = &state.leaving {
+                visit.call(&leaving.told)?;
+            }
             if let Some(file) = &state.sending.file {
                 visit.call(&file.of)?;
             }

@@ -1,0 +1,176 @@
+"""Owns: how a connection goes from one loop to another, each in its own thread (`EventLoop.hand_over`).
+
+The transport leaves its loop (`core/asyncio/transport/leaving.rs`). Its socket, and what was already taken
+from it, go to the other loop's thread, and a new transport goes on there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .loop import EventLoop
+
+    class _StreamReader(asyncio.StreamReader):
+        _buffer: bytearray
+
+    class _StreamReaderProtocol(asyncio.StreamReaderProtocol):
+        _stream_reader: _StreamReader | None
+
+    _Left = tuple[int, asyncio.BaseProtocol, dict[str, Any] | None, list[bytes | None], bool, bool]
+    _Factory = Callable[[], asyncio.BaseProtocol]
+    _Connection = tuple[_core.StreamTransport, asyncio.BaseProtocol]
+
+else:
+    from asyncio.streams import StreamReaderProtocol as _StreamReaderProtocol
+
+__all__ = ["hand_over"]
+
+
+class _Move:
+    """A connection on its way. The loop that it leaves calls `left`, the loop that it goes to `made`."""
+
+    def __init__(self, source: EventLoop, target: EventLoop, factory: _Factory | None) -> None:
+        self._source = source
+        self._target = target
+        self._factory = factory
+        self.done: asyncio.Future[_Connection] = source.create_future()
+
+    def left(self, what: _Left | None) -> None:
+        if what is None:
+            self._failed(ConnectionAbortedError("the connection ended before it was handed over"))
+            return
+        fd, protocol, extra, kept, ended, paused = what
+        sock = socket.socket(fileno=fd)
+        extra = {name: value for name, value in (extra or {}).items() if name != "socket"}
+        if self._factory:
+            # The new protocol hears of the end itself.
+            ended = False
+            kept[:0] = _unread(protocol)
+        arrival = _Arrival(self, sock, protocol, extra, (kept, ended, paused))
+        try:
+            self._target.call_soon_threadsafe(arrival.arrive)
+        except RuntimeError as error:
+            arrival.fail(error)
+        if self._factory:
+            protocol.connection_lost(None)
+
+    def made(self, sock: socket.socket, protocol: asyncio.BaseProtocol, extra: Any, kept: Any) -> None:
+        """Goes on in the other loop's thread."""
+        if self._factory:
+            protocol = self._factory()
+        transport = self._target._make_socket_transport(sock, protocol, extra=extra)
+        transport._begin_with(*kept)
+        # After connection_made, which comes in the next turn.
+        self._target.call_soon(self._tell, self._arrived, (transport, protocol))
+
+    def fail(self, protocol: asyncio.BaseProtocol, error: BaseException) -> None:
+        """The other loop could not take the connection. Any thread may call this."""
+        self._tell(self._failed, error, None if self._factory else protocol)
+
+    def _tell(self, method: Callable[..., None], *args: object) -> None:
+        # If the loop is closed, nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            self._source.call_soon_threadsafe(method, *args)
+
+    def _arrived(self, connection: _Connection) -> None:
+        if not self.done.done():
+            self.done.set_result(connection)
+
+    def _failed(self, error: BaseException, protocol: asyncio.BaseProtocol | None = None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+        if protocol:
+            protocol.connection_lost(error if isinstance(error, Exception) else None)
+
+
+class _Arrival:
+    """What goes to the other loop.
+
+    If that loop closes before it gets there, the connection is closed and the waiter is told.
+    """
+
+    def __init__(
+        self,
+        move: _Move,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        extra: dict[str, Any] | None,
+        kept: tuple[list[bytes | None], bool, bool],
+    ) -> None:
+        self._move: _Move | None = move
+        self._rest = sock, protocol, extra, kept
+
+    def arrive(self) -> None:
+        move, self._move = self._move, None
+        if move is None:
+            return
+        try:
+            move.made(*self._rest)
+        except BaseException as error:
+            sock, protocol, _, _ = self._rest
+            sock.close()
+            move.fail(protocol, error)
+            if not isinstance(error, Exception):
+                raise
+
+    def fail(self, error: BaseException) -> None:
+        move, self._move = self._move, None
+        if move:
+            sock, protocol, _, _ = self._rest
+            sock.close()
+            move.fail(protocol, error)
+
+    def __del__(self) -> None:
+        self.fail(RuntimeError("the loop that the connection was handed to was closed"))
+
+
+def _unread(protocol: asyncio.BaseProtocol) -> list[bytes | None]:
+    """Takes the bytes that a StreamReader has and nobody has read."""
+    reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
+    if reader is None or not reader._buffer:
+        return []
+    unread = bytes(reader._buffer)
+    reader._buffer.clear()
+    return [unread]
+
+
+def _check(source: EventLoop, transport: Any, target: EventLoop, factory: _Factory | None) -> None:
+    if not isinstance(transport, _core.StreamTransport):
+        raise TypeError(
+            f"only a stream transport of proact can be handed over, not {type(transport).__name__}"
+        )
+    if transport._loop is not source:
+        raise ValueError("the transport belongs to another loop")
+    if not isinstance(target, _core.Scheduler):
+        raise TypeError(f"a connection can be handed to a loop of proact, not to {target!r}")
+    if target is source:
+        raise ValueError("the transport is in that loop already")
+    if target.is_closed():
+        raise RuntimeError("the loop that the connection is handed to is closed")
+    protocol = transport.get_protocol()
+    if isinstance(protocol, _core.TLSTransport):
+        raise TypeError("a TLS connection can't be handed over; hand it over before the handshake")
+    if factory is None and isinstance(protocol, _StreamReaderProtocol):
+        raise TypeError("a StreamReader belongs to its loop: give a protocol_factory")
+
+
+async def hand_over(
+    source: EventLoop, transport: Any, target: EventLoop, protocol_factory: _Factory | None
+) -> _Connection:
+    """`EventLoop.hand_over`, which describes it."""
+    _check(source, transport, target, protocol_factory)
+    move = _Move(source, target, protocol_factory)
+    transport._leave(move.left)
+    try:
+        return await move.done
+    except asyncio.CancelledError:
+        transport._stay()
+        raise
