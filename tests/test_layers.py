@@ -22,6 +22,7 @@ LAYERS = [
     "handover",
     "loop",
     "runner",
+    "threads",
     "lab",
     "cli",
 ]

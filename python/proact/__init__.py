@@ -3,6 +3,7 @@
 from ._core import ENGINES, Completion, Ring
 from .loop import EventLoop
 from .runner import engine_report, new_event_loop, run
+from .threads import serve_threads
 
 __all__ = [
     "ENGINES",
@@ -13,6 +14,7 @@ __all__ = [
     "engine_report",
     "new_event_loop",
     "run",
+    "serve_threads",
 ]
 
 __version__ = "0.1.0"

@@ -1,0 +1,229 @@
+"""Owns: `serve_threads`: one port, served by several loops, each in its own thread.
+
+Each worker listens on a socket of its own, bound to the same address (SO_REUSEPORT): the kernel spreads the
+connections by a hash. (A listening socket that the workers share spreads worse: of 100 connections all went
+to one of four rings, and 90 to one of four epoll loops.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .runner import new_event_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from types import FrameType
+
+__all__ = ["serve_threads"]
+
+# Seconds between two looks at a server that can't be waited for.
+_LOOK = 0.02
+
+
+class _Worker:
+    """A loop in its own thread, and the server that the factory makes there."""
+
+    def __init__(
+        self,
+        factory: Callable[[socket.socket], Awaitable[Any]],
+        sock: socket.socket,
+        engine: str,
+        grace: float,
+        news: threading.Condition,
+        number: int,
+    ) -> None:
+        self._factory = factory
+        self._sock = sock
+        self._engine = engine
+        self._grace = grace
+        self._news = news
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = asyncio.Event()
+        self._is_cut = False
+        self.serves = False
+        self.over = False
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name=f"proact-worker-{number}")
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: new_event_loop(self._engine)) as runner:
+                runner.run(self._serve())
+        except asyncio.CancelledError as error:
+            self.error = None if self._is_cut else error
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._sock.close()
+            with self._news:
+                self.over = True
+                self._news.notify_all()
+
+    async def _serve(self) -> None:
+        with self._news:
+            self._loop = asyncio.get_running_loop()
+        try:
+            await self._serve_until_stopped()
+        finally:
+            # From now on the loop may be closed.
+            with self._news:
+                self._loop = None
+
+    async def _serve_until_stopped(self) -> None:
+        server = await self._factory(self._sock)
+        with self._news:
+            self.serves = True
+            self._news.notify_all()
+        try:
+            await self._asked.wait()
+        finally:
+            server.close()
+        try:
+            async with asyncio.timeout(self._grace):
+                await _ended(server)
+        except TimeoutError:
+            # Python 3.13 and later.
+            if abort := getattr(server, "abort_clients", None):
+                abort()
+
+    def stop(self) -> None:
+        """Have it end its server. Any thread may call this, with `news` locked."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._asked.set)
+        else:
+            # The loop has not begun, and will find it set.
+            self._asked.set()
+
+    def cut(self) -> None:
+        """Have it wait no longer for its connections, as `stop`."""
+        self._is_cut = True
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._cut)
+
+    @staticmethod
+    def _cut() -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+
+
+async def _ended(server: Any) -> None:
+    """Wait until the last connection of a closed server is gone."""
+    # Before Python 3.12, `wait_closed` does not wait for them.
+    while getattr(server, "_active_count", 0) > 0:
+        await asyncio.sleep(_LOOK)
+    if wait := getattr(server, "wait_closed", None):
+        await wait()
+
+
+def _listeners(host: str, port: int, count: int, backlog: int) -> list[socket.socket]:
+    """Sockets that listen on one address. All are bound before the first connection comes."""
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with contextlib.ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(family, kind, proto))
+            made.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            address = sock.getsockname()
+        for sock in made:
+            sock.listen(backlog)
+            sock.setblocking(False)
+        stack.pop_all()
+    return made
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM are the handler's, if this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old if old is not None else signal.SIG_DFL)
+
+
+def serve_threads(
+    factory: Callable[[socket.socket], Awaitable[Any]],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    workers: int | None = None,
+    engine: str = "auto",
+    backlog: int = 1024,
+    grace: float = 10.0,
+    started: Callable[[Any], object] | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve one TCP port from `workers` loops, each in its own thread, until SIGINT, SIGTERM or `stop`.
+
+    `factory` is called in each worker with a listening socket, and returns an awaitable of a server, for
+    instance `lambda sock: asyncio.start_server(client, sock=sock)`. Nothing else is shared between the loops.
+    Without `workers` there are as many as the process may use CPUs. `started` is called with the bound
+    address once all of them serve.
+
+    A stop closes the servers and waits up to `grace` seconds for their connections; then, or at a second
+    signal, what is left is cancelled. It returns when every thread has ended. If a worker fails, all stop,
+    and its exception is raised (an ExceptionGroup of several). Raises OSError if the address can't be bound.
+
+    The threads run Python code in parallel only on a free-threaded Python; with the GIL, use processes.
+    """
+    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    if count < 1:
+        raise ValueError(f"workers must be at least 1, not {workers!r}")
+    socks = _listeners(host, port, count, backlog)
+    address = socks[0].getsockname()
+    news = threading.Condition()
+    team = [_Worker(factory, sock, engine, grace, news, number) for number, sock in enumerate(socks)]
+    signals: list[int] = []
+
+    def wanted() -> bool:
+        return bool(signals) or (stop is not None and stop.is_set()) or any(worker.over for worker in team)
+
+    def wait(until: Callable[[], bool]) -> None:
+        # In slices: neither a signal's handler nor an Event can wake a Condition.
+        with news:
+            while not until():
+                news.wait(0.05)
+
+    with _handled(lambda number, _: signals.append(number)):
+        try:
+            for worker in team:
+                worker.thread.start()
+            wait(lambda: wanted() or all(worker.serves for worker in team))
+            if started and not wanted():
+                started(address)
+            wait(wanted)
+        finally:
+            with news:
+                for worker in team:
+                    worker.stop()
+            seen = len(signals)
+            wait(lambda: len(signals) > seen or all(not worker.thread.is_alive() for worker in team))
+            with news:
+                for worker in team:
+                    worker.cut()
+            for worker in team:
+                if worker.thread.ident is not None:
+                    worker.thread.join()
+    errors = [worker.error for worker in team if worker.error]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup("several workers failed", errors)

@@ -1,0 +1,227 @@
+"""`proact.serve_threads`: one port, several loops, each in its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+
+class Serving:
+    """serve_threads in a thread of its own; `address` once it serves."""
+
+    def __init__(self, proact, engine, factory, **options):
+        self.stop = threading.Event()
+        self.ready = threading.Event()
+        self.address = None
+        self.error = None
+        self._call = lambda: proact.serve_threads(
+            factory, engine=engine, started=self._started, stop=self.stop, **options
+        )
+        self.thread = threading.Thread(target=self._run)
+
+    def _started(self, address):
+        self.address = address
+        self.ready.set()
+
+    def _run(self):
+        try:
+            self._call()
+        except BaseException as error:
+            self.error = error
+        self.ready.set()
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.ready.wait(30)
+        return self
+
+    def __exit__(self, *exc):
+        self.stop.set()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+async def echo(reader, writer):
+    # Python 3.11 logs a cancelled client as an error.
+    with contextlib.closing(writer), contextlib.suppress(asyncio.CancelledError):
+        while data := await reader.read(1000):
+            writer.write(b"%d:%b" % (threading.get_ident(), data))
+            await writer.drain()
+
+
+def serve_echo(sock):
+    return asyncio.start_server(echo, sock=sock)
+
+
+def asked(address, message=b"hello"):
+    """One request; the thread that answered, and the answer."""
+    with socket.create_connection(address, timeout=20) as client:
+        client.sendall(message)
+        thread, _, answer = client.recv(1000).partition(b":")
+    return int(thread), answer
+
+
+def test_every_worker_serves(proact, engine):
+    with Serving(proact, engine, serve_echo, workers=3) as serving:
+        threads = set()
+        deadline = time.monotonic() + 30
+        # The kernel chooses by a hash: the chance that 200 connections miss one of three is 1e-35.
+        while len(threads) < 3 and time.monotonic() < deadline:
+            thread, answer = asked(serving.address)
+            assert answer == b"hello"
+            threads.add(thread)
+        assert len(threads) == 3
+        assert threading.get_ident() not in threads
+    assert serving.error is None
+    with pytest.raises(ConnectionRefusedError):
+        asked(serving.address)
+
+
+def test_a_stop_waits_for_connections(proact, engine):
+    with (
+        Serving(proact, engine, serve_echo, workers=2, grace=30) as serving,
+        socket.create_connection(serving.address, timeout=20) as client,
+    ):
+        client.sendall(b"1")
+        assert client.recv(100).endswith(b":1")
+        serving.stop.set()
+        while True:
+            # Until no worker accepts any more.
+            try:
+                asked(serving.address)
+            except OSError:
+                break
+        client.sendall(b"2")
+        assert client.recv(100).endswith(b":2")
+        assert serving.thread.is_alive()
+    assert serving.error is None
+
+
+def test_grace_ends(proact, engine):
+    with (
+        Serving(proact, engine, serve_echo, workers=2, grace=0.05) as serving,
+        socket.create_connection(serving.address, timeout=20) as client,
+    ):
+        client.sendall(b"1")
+        assert client.recv(100).endswith(b":1")
+        serving.stop.set()
+        assert client.recv(100) == b""
+    assert serving.error is None
+
+
+def test_a_worker_that_fails_stops_all(proact, engine):
+    numbers = iter([1, 2])
+
+    async def factory(sock):
+        if next(numbers) == 2:
+            raise LookupError("no server")
+        return await serve_echo(sock)
+
+    with Serving(proact, engine, factory, workers=2) as serving:
+        serving.thread.join(30)
+    assert isinstance(serving.error, LookupError)
+
+
+def test_several_that_fail(proact, engine):
+    both = threading.Barrier(2, timeout=20)
+
+    async def factory(sock):
+        both.wait()
+        raise LookupError("no server")
+
+    with Serving(proact, engine, factory, workers=2) as serving:
+        serving.thread.join(30)
+    assert isinstance(serving.error, ExceptionGroup)
+    assert len(serving.error.exceptions) == 2
+
+
+def test_a_connection_goes_to_the_other_worker(proact, engine):
+    """Workers hand a connection round: each line is answered by another thread."""
+    loops = []
+
+    async def client(reader, writer):
+        line = await reader.readline()
+        writer.write(b"%d\n" % threading.get_ident())
+        await writer.drain()
+        if line == b"end\n":
+            writer.close()
+            return
+        here = asyncio.get_running_loop()
+        other = next(loop for loop in loops if loop is not here)
+
+        def factory():
+            reader = asyncio.StreamReader(loop=other)
+            return asyncio.StreamReaderProtocol(reader, client, loop=other)
+
+        await here.hand_over(writer.transport, other, factory)
+
+    def factory(sock):
+        loops.append(asyncio.get_running_loop())
+        return asyncio.start_server(client, sock=sock)
+
+    with (
+        Serving(proact, engine, factory, workers=2) as serving,
+        socket.create_connection(serving.address, timeout=20) as sock,
+        sock.makefile("rw") as file,
+    ):
+        # All lines at once: what one worker has read and not used goes along.
+        file.write("go\n" * 20 + "end\n")
+        file.flush()
+        threads = [int(line) for line in file]
+        assert len(threads) == 21
+        assert len(set(threads)) == 2
+        assert all(one != two for one, two in itertools.pairwise(threads))
+    assert serving.error is None
+
+
+def test_the_address_is_taken(proact):
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(OSError, match="in use"):
+        proact.serve_threads(serve_echo, *other.getsockname(), workers=2)
+
+
+def test_no_workers(proact):
+    with pytest.raises(ValueError, match="workers"):
+        proact.serve_threads(serve_echo, workers=0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals(proact, engine, number):
+    """In the main thread: the first signal ends it gracefully, a second one at once."""
+    program = textwrap.dedent("""
+        import asyncio, sys, proact
+
+        async def client(reader, writer):
+            writer.write(await reader.readline())
+            await reader.read()
+
+        proact.serve_threads(
+            lambda sock: asyncio.start_server(client, sock=sock), workers=2, engine=sys.argv[1], grace=60,
+            started=lambda address: print(address[1], flush=True))
+        print("ended", flush=True)
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, engine], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as child:
+        port = int(child.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            sock.sendall(b"hello\n")
+            assert sock.recv(100) == b"hello\n"
+            child.send_signal(number)
+            with contextlib.suppress(OSError):
+                while True:
+                    socket.create_connection(("127.0.0.1", port), timeout=20).close()
+            assert child.poll() is None
+            child.send_signal(number)
+            assert child.stdout.readline() == "ended\n"
+    assert child.returncode == 0
