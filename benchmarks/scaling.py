@@ -2,9 +2,8 @@
 
 Two works, on 1 and on more threads of one process, interleaved. `call_soon`: each loop runs a chain of
 callbacks. `echo`: each loop serves and loads its own socket pairs, so that the process needs no core for the
-load. Reported are the rate of all threads together against that of one, and the CPU time of an operation.
-With fewer free cores than threads the rate can't grow; but if CPU time does not grow either, the threads don't
-hinder each other, and as many cores would serve as many times faster.
+load. Reported are the rate of all threads together against that of one, and the CPU time of an operation. The
+same work in as many processes, which share nothing, shows what the machine's cores allow at this moment.
 """
 
 from __future__ import annotations
@@ -128,6 +127,18 @@ def measure(work: str, threads: int, duration: float, engine: str) -> dict[str, 
     return {"rate": done / seconds, "cpu_us": (time.process_time() - cpu) / done * 1e6}
 
 
+def measured(work: str, threads: int, processes: int, options: argparse.Namespace) -> dict[str, float]:
+    """The same in fresh processes, started together: the sum of their rates, the mean of their CPU times."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "--one", work, str(threads)]
+    command += ["--duration", str(options.duration), "--engine", options.engine]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    results = [json.loads(child.communicate()[0]) for child in children]
+    return {
+        "rate": sum(result["rate"] for result in results),
+        "cpu_us": statistics.mean(result["cpu_us"] for result in results),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--threads", default="1,2", help="numbers of threads; the first is compared with")
@@ -144,33 +155,31 @@ def main() -> None:
     numbers = [int(number) for number in options.threads.split(",")]
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"CPython {sys.version.split()[0]}, {'with' if gil else 'without'} the GIL", file=sys.stderr)
-    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    runs: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     for _ in range(options.rounds):
         for work in WORKS:
-            for threads in numbers:
-                command = [sys.executable, "-m", "benchmarks.scaling", "--one", work, str(threads)]
-                command += ["--duration", str(options.duration), "--engine", options.engine]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                runs.setdefault((work, threads), []).append(json.loads(output))
+            for number in numbers:
+                threads = measured(work, number, 1, options)
+                runs.setdefault((work, "threads", number), []).append(threads)
+                if number > 1:
+                    processes = measured(work, 1, number, options)
+                    runs.setdefault((work, "processes", number), []).append(processes)
     rows = []
-    for (work, threads), row in runs.items():
-        first = runs[work, numbers[0]]
-        ratio = {
-            key: statistics.median(one[key] / other[key] for one, other in zip(row, first, strict=True))
-            for key in ("rate", "cpu_us")
-        }
-        median = {key: statistics.median(one[key] for one in row) for key in ("rate", "cpu_us")}
-        rows.append(
-            {"work": work, "threads": threads, **median, "times": ratio["rate"], "cpu": ratio["cpu_us"]}
-        )
+    for (work, kind, number), row in runs.items():
+        first = runs[work, "threads", numbers[0]]
+        shown: dict[str, float] = {}
+        for key in ("rate", "cpu_us"):
+            shown[key] = statistics.median(one[key] for one in row)
+            ratios = [one[key] / other[key] for one, other in zip(row, first, strict=True)]
+            shown[f"{key}_times"] = statistics.median(ratios)
+        rows.append({"work": work, "of": kind, "number": number, **shown})
+        if not options.json:
+            print(
+                f"{work:10} {number:2} {kind:9} {shown['rate']:12,.0f}/s ({shown['rate_times']:.2f} x)  "
+                f"{shown['cpu_us']:6.2f} us CPU each ({shown['cpu_us_times']:.2f} x)"
+            )
     if options.json:
         print(json.dumps(rows))
-        return
-    for shown in rows:
-        print(
-            f"{shown['work']:10} {shown['threads']:2} threads  "
-            f"{shown['rate']:12,.0f}/s ({shown['times']:.2f} x)  {shown['cpu_us']:6.2f} us CPU each ({shown['cpu']:.2f} x)"
-        )
 
 
 if __name__ == "__main__":
