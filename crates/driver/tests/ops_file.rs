@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use common::*;
-use proact_driver::{Engine, Op, ops};
+use proact_driver::{Engine, Op, ops, syscalls};
 
 fn open_at(file: &Path, flags: i32) -> Op {
     Op::OpenAt(ops::OpenAt {
@@ -142,6 +142,77 @@ on_every_engine! {
         std::fs::write(&new, b"another").unwrap();
         let flags = libc::RENAME_NOREPLACE;
         assert_eq!(rig.run(rename(&new, folder.as_raw_fd(), Path::new("moved"), flags)), -libc::EEXIST);
+    }
+
+    fn names_come_and_go(rig) {
+        let directory = Directory::new();
+        let (dir, at) = (libc::AT_FDCWD, |name: &str| path(&directory.0.join(name)));
+        let mkdir = Op::MkdirAt(ops::MkdirAt { dir, path: at("folder"), mode: 0o700 });
+        assert_eq!(rig.run(mkdir), 0);
+        assert_eq!(rig.run(mkdir), -libc::EEXIST);
+        std::fs::write(directory.0.join("folder/file"), b"found").unwrap();
+        let link = Op::LinkAt(ops::LinkAt { from_dir: dir, from: at("folder/file"), to_dir: dir, to: at("second"), flags: 0 });
+        assert_eq!(rig.run(link), 0);
+        assert_eq!(rig.run(link), -libc::EEXIST);
+        let symlink = Op::SymlinkAt(ops::SymlinkAt { target: path(Path::new("folder/file")), dir, path: at("third") });
+        assert_eq!(rig.run(symlink), 0);
+        assert_eq!(rig.run(symlink), -libc::EEXIST);
+        for name in ["second", "third"] {
+            assert_eq!(std::fs::read(directory.0.join(name)).unwrap(), b"found");
+        }
+        let unlink = |name, flags| Op::UnlinkAt(ops::UnlinkAt { dir, path: at(name), flags });
+        assert_eq!(rig.run(unlink("folder", 0)), -libc::EISDIR);
+        assert_eq!(rig.run(unlink("folder", libc::AT_REMOVEDIR)), -libc::ENOTEMPTY);
+        for name in ["folder/file", "second", "third"] {
+            assert_eq!(rig.run(unlink(name, 0)), 0);
+        }
+        assert_eq!(rig.run(unlink("second", 0)), -libc::ENOENT);
+        assert_eq!(rig.run(unlink("folder", libc::AT_REMOVEDIR)), 0);
+        assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0);
+    }
+
+    fn a_file_changes_its_size(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        let fd = opened(&mut rig, &file, libc::O_RDWR | libc::O_CREAT);
+        assert_eq!(rig.run(write(&fd, bytes(b"0123456789"), 0)), 10);
+        let number = fd.as_raw_fd();
+        assert_eq!(rig.run(Op::Truncate(ops::Truncate { fd: number, len: 4 })), 0);
+        assert_eq!(std::fs::read(&file).unwrap(), b"0123");
+        assert_eq!(rig.run(Op::Truncate(ops::Truncate { fd: number, len: 6 })), 0);
+        assert_eq!(std::fs::read(&file).unwrap(), b"0123\0\0");
+        assert_eq!(rig.run(Op::Truncate(ops::Truncate { fd: number, len: -1 })), -libc::EINVAL);
+        assert_eq!(rig.run(Op::Allocate(ops::Allocate { fd: number, mode: 0, offset: 6, len: 10 })), 0);
+        assert_eq!(std::fs::read(&file).unwrap().len(), 16);
+        assert_eq!(rig.run(Op::Allocate(ops::Allocate { fd: number, mode: 0, offset: 0, len: 0 })), -libc::EINVAL);
+        let read_only = opened(&mut rig, &file, libc::O_RDONLY);
+        let truncate = Op::Truncate(ops::Truncate { fd: read_only.as_raw_fd(), len: 0 });
+        assert_eq!(rig.run(truncate), -libc::EINVAL);
+    }
+
+    fn an_attempt_reads_what_is_cached(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        std::fs::write(&file, pattern(10_000, 1)).unwrap();
+        let fd = opened(&mut rig, &file, libc::O_RDONLY);
+        let memory = buffer(8192);
+        let (number, buf) = (fd.as_raw_fd(), memory.as_mut_ptr());
+        let at = |offset| Op::Read(ops::Read { fd: number, buf, len: 8192, offset });
+        // SAFETY: the memory is leaked.
+        let mut attempt = |offset| unsafe { rig.driver.attempt(&at(offset)) };
+        let [whole, rest, beyond] = [0, 8192, 20_000].map(&mut attempt);
+        // A file system that does not know answers AGAIN.
+        if whole != syscalls::AGAIN {
+            assert_eq!((whole, rest, beyond), (8192, 10_000 - 8192, 0), "{}", rig.engine.name());
+        }
+        // What is not cached is left to others. (The kernel may decline to drop it.)
+        std::fs::File::open(&file).unwrap().sync_all().unwrap();
+        // SAFETY: the call takes no memory.
+        unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        // SAFETY: as above.
+        let dropped = unsafe { rig.driver.attempt(&at(0)) };
+        assert!(dropped == syscalls::AGAIN || dropped > 0, "{dropped}");
+        assert_eq!(rig.run(at(0)), 8192);
     }
 
     fn statx_tells_the_size(rig) {

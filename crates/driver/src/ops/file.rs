@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use super::operation::{Course, Direction, Facts, NO_FILE, Operation, clamp};
+use super::operation::{Course, Direction, Facts, NO_FILE, Operation, blocking, clamp};
 use crate::syscalls::{AGAIN, check, file_type, poll_now, retry};
 
 /// Read. An `offset` of -1 means the current position (pipes, ttys, sockets).
@@ -52,6 +52,22 @@ pub struct Fsync {
     pub data_only: bool,
 }
 
+/// Cut a file to a length, or extend it with a hole.
+#[derive(Clone, Copy, Debug)]
+pub struct Truncate {
+    pub fd: RawFd,
+    pub len: i64,
+}
+
+/// Allocate, zero or free a range of a file, as `fallocate(2)` does.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocate {
+    pub fd: RawFd,
+    pub mode: i32,
+    pub offset: i64,
+    pub len: i64,
+}
+
 /// The memory that a transfer reads or writes.
 enum Memory {
     One(libc::iovec),
@@ -82,26 +98,25 @@ impl Transfer {
         }
     }
 
-    /// Transfers at the current position without blocking, even if the file is in blocking mode. A regular file does
-    /// wait for its disk. At an offset the answer is `AGAIN`.
+    /// Transfers what needs no wait: at an offset, what is in the page cache (of a file that was opened without `O_DIRECT`);
+    /// `AGAIN` if that is nothing, or if the file system does not know. At the current position a regular file does wait for
+    /// its disk.
     ///
     /// # Safety
     /// The memory of the transfer is valid.
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
-        if self.offset != -1 {
-            return AGAIN;
-        }
-        let (fd, (iov, count)) = (self.fd, self.vectors());
+        let (fd, offset, (iov, count)) = (self.fd, self.offset, self.vectors());
         let result = retry(calls, || {
             // SAFETY: the caller's contract.
             check(unsafe {
                 match self.direction {
-                    Direction::Read => libc::preadv2(fd, iov, count, -1, libc::RWF_NOWAIT),
-                    Direction::Write => libc::pwritev2(fd, iov, count, -1, libc::RWF_NOWAIT),
+                    Direction::Read => libc::preadv64v2(fd, iov, count, offset, libc::RWF_NOWAIT),
+                    Direction::Write => libc::pwritev64v2(fd, iov, count, offset, libc::RWF_NOWAIT),
                 }
             } as i64)
         });
         match -result {
+            libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM if offset != -1 => return AGAIN,
             libc::EAGAIN => {
                 *calls += 1;
                 if file_type(fd) != libc::S_IFREG as i32 {
@@ -214,44 +229,42 @@ transfer!(
     opcode::Writev::new(types::Fd(op.fd), op.iov, op.count)
 );
 
-impl Operation for Fsync {
-    const FACTS: Facts = Facts {
+blocking!(
+    Fsync,
+    Facts {
         punted: true,
         ..Facts::new("fsync", ("fsync", opcode::Fsync::CODE))
-    };
+    },
+    Fsync { fd: NO_FILE, data_only: false },
+    op => [op.fd, -1],
+    opcode::Fsync::new(types::Fd(op.fd)).flags(if op.data_only {
+        types::FsyncFlags::DATASYNC
+    } else {
+        types::FsyncFlags::empty()
+    }),
+    if op.data_only { libc::fdatasync(op.fd) } else { libc::fsync(op.fd) }
+);
 
-    const SAMPLE: Self = Fsync {
-        fd: NO_FILE,
-        data_only: false,
-    };
+blocking!(
+    Truncate,
+    Facts {
+        punted: true,
+        ..Facts::new("ftruncate", ("ftruncate", opcode::Ftruncate::CODE))
+    },
+    Truncate { fd: NO_FILE, len: 0 },
+    op => [op.fd, -1],
+    opcode::Ftruncate::new(types::Fd(op.fd), op.len as u64),
+    libc::ftruncate64(op.fd, op.len)
+);
 
-    fn course(&self) -> Course {
-        Course::Blocking([self.fd, -1])
-    }
-
-    fn entry(&self, _group: u16) -> Entry {
-        let flags = if self.data_only {
-            types::FsyncFlags::DATASYNC
-        } else {
-            types::FsyncFlags::empty()
-        };
-        opcode::Fsync::new(types::Fd(self.fd)).flags(flags).build()
-    }
-
-    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
-        AGAIN
-    }
-
-    unsafe fn block(&self) -> i32 {
-        retry(&mut 0, || {
-            // SAFETY: the calls take an fd, no memory.
-            check(i64::from(unsafe {
-                if self.data_only {
-                    libc::fdatasync(self.fd)
-                } else {
-                    libc::fsync(self.fd)
-                }
-            }))
-        })
-    }
-}
+blocking!(
+    Allocate,
+    Facts {
+        punted: true,
+        ..Facts::new("fallocate", ("fallocate", opcode::Fallocate::CODE))
+    },
+    Allocate { fd: NO_FILE, mode: 0, offset: 0, len: 1 },
+    op => [op.fd, -1],
+    opcode::Fallocate::new(types::Fd(op.fd), op.len as u64).offset(op.offset as u64).mode(op.mode),
+    libc::fallocate64(op.fd, op.mode, op.offset, op.len)
+);

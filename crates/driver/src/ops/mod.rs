@@ -104,9 +104,9 @@ ops! {
     connect { Connect }
     recv { RecvMulti, Recv, RecvMsg }
     send { Send, SendMsg }
-    file { Read, Write, Readv, Writev, Fsync }
+    file { Read, Write, Readv, Writev, Fsync, Truncate, Allocate }
     poll { Poll, PollMulti }
-    path { OpenAt, Statx, RenameAt }
+    path { OpenAt, Statx, RenameAt, UnlinkAt, MkdirAt, SymlinkAt, LinkAt }
     close { Close }
     splice { Splice }
     shutdown { Shutdown }
@@ -139,8 +139,8 @@ impl Op {
     /// Tries the op once without blocking. Returns its result, or [`crate::syscalls::AGAIN`]. A connect that has
     /// begun returns `-EINPROGRESS`.
     ///
-    /// A transfer of a regular file at its current position waits for the disk; a transfer at an offset returns
-    /// `AGAIN`.
+    /// A transfer of a regular file at its current position waits for the disk; a transfer at an offset does not, if the
+    /// file was opened without `O_DIRECT`.
     ///
     /// # Safety
     /// The memory that the op points at is valid, as `Driver::submit` demands.

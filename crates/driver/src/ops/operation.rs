@@ -175,3 +175,36 @@ pub(crate) trait Operation: Copy {
 pub(super) fn clamp(len: usize) -> u32 {
     len.min(0x7fff_f000) as u32
 }
+
+/// An op that has no readiness and no attempt that could not wait: `$call` is its system call, for a thread that may wait for a
+/// disk. `$uses` are the fds that it uses; -1 means none.
+macro_rules! blocking {
+    ($op:ident, $facts:expr, $sample:expr, $it:ident => $uses:expr, $entry:expr, $call:expr) => {
+        impl Operation for $op {
+            const FACTS: Facts = $facts;
+
+            const SAMPLE: Self = $sample;
+
+            fn course(&self) -> Course {
+                let $it = self;
+                Course::Blocking($uses)
+            }
+
+            fn entry(&self, _group: u16) -> Entry {
+                let $it = self;
+                $entry.build()
+            }
+
+            unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
+                AGAIN
+            }
+
+            unsafe fn block(&self) -> i32 {
+                let $it = self;
+                // SAFETY: the submitter keeps what the op points at valid.
+                retry(&mut 0, || check(i64::from(unsafe { $call })))
+            }
+        }
+    };
+}
+pub(super) use blocking;

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-use super::operation::{Course, Facts, NO_FILE, Operation};
+use super::operation::{Course, Facts, NO_FILE, Operation, blocking};
 use crate::syscalls::{AGAIN, check, retry};
 
 /// Open a file relative to a directory fd (or `AT_FDCWD`). The result is the fd, close-on-exec.
@@ -37,113 +37,104 @@ pub struct RenameAt {
     pub flags: u32,
 }
 
-impl Operation for OpenAt {
-    const FACTS: Facts = Facts {
+/// Remove a name, as `unlinkat(2)` does: of a directory with `AT_REMOVEDIR`.
+#[derive(Clone, Copy, Debug)]
+pub struct UnlinkAt {
+    pub dir: RawFd,
+    pub path: *const libc::c_char,
+    pub flags: i32,
+}
+
+/// Make a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct MkdirAt {
+    pub dir: RawFd,
+    pub path: *const libc::c_char,
+    pub mode: u32,
+}
+
+/// Make a symbolic link at `path` that holds `target`.
+#[derive(Clone, Copy, Debug)]
+pub struct SymlinkAt {
+    pub target: *const libc::c_char,
+    pub dir: RawFd,
+    pub path: *const libc::c_char,
+}
+
+/// Give a file a second name.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkAt {
+    pub from_dir: RawFd,
+    pub from: *const libc::c_char,
+    pub to_dir: RawFd,
+    pub to: *const libc::c_char,
+    pub flags: i32,
+}
+
+const NO_PATH: *const libc::c_char = std::ptr::null();
+
+blocking!(
+    OpenAt,
+    Facts {
         makes_fd: true,
         ..Facts::new("openat", ("openat", opcode::OpenAt::CODE))
-    };
+    },
+    OpenAt { dir: NO_FILE, path: NO_PATH, flags: 0, mode: 0 },
+    op => [op.dir, -1],
+    opcode::OpenAt::new(types::Fd(op.dir), op.path).flags(op.flags | libc::O_CLOEXEC).mode(op.mode),
+    libc::openat(op.dir, op.path, op.flags | libc::O_CLOEXEC, op.mode)
+);
 
-    const SAMPLE: Self = OpenAt {
-        dir: NO_FILE,
-        path: std::ptr::null(),
-        flags: 0,
-        mode: 0,
-    };
+blocking!(
+    Statx,
+    Facts::new("statx", ("statx", opcode::Statx::CODE)),
+    Statx { dir: NO_FILE, path: NO_PATH, flags: 0, mask: 0, buf: std::ptr::null_mut() },
+    op => [op.dir, -1],
+    opcode::Statx::new(types::Fd(op.dir), op.path, op.buf.cast()).flags(op.flags).mask(op.mask),
+    libc::statx(op.dir, op.path, op.flags, op.mask, op.buf)
+);
 
-    fn course(&self) -> Course {
-        Course::Blocking([self.dir, -1])
-    }
+blocking!(
+    RenameAt,
+    Facts::new("renameat", ("renameat", opcode::RenameAt::CODE)),
+    RenameAt { from_dir: NO_FILE, from: NO_PATH, to_dir: NO_FILE, to: NO_PATH, flags: 0 },
+    op => [op.from_dir, op.to_dir],
+    opcode::RenameAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags),
+    libc::renameat2(op.from_dir, op.from, op.to_dir, op.to, op.flags)
+);
 
-    fn entry(&self, _group: u16) -> Entry {
-        opcode::OpenAt::new(types::Fd(self.dir), self.path)
-            .flags(self.flags | libc::O_CLOEXEC)
-            .mode(self.mode)
-            .build()
-    }
+blocking!(
+    UnlinkAt,
+    Facts::new("unlinkat", ("unlinkat", opcode::UnlinkAt::CODE)),
+    UnlinkAt { dir: NO_FILE, path: NO_PATH, flags: 0 },
+    op => [op.dir, -1],
+    opcode::UnlinkAt::new(types::Fd(op.dir), op.path).flags(op.flags),
+    libc::unlinkat(op.dir, op.path, op.flags)
+);
 
-    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
-        AGAIN
-    }
+blocking!(
+    MkdirAt,
+    Facts::new("mkdirat", ("mkdirat", opcode::MkDirAt::CODE)),
+    MkdirAt { dir: NO_FILE, path: NO_PATH, mode: 0 },
+    op => [op.dir, -1],
+    opcode::MkDirAt::new(types::Fd(op.dir), op.path).mode(op.mode),
+    libc::mkdirat(op.dir, op.path, op.mode)
+);
 
-    unsafe fn block(&self) -> i32 {
-        let flags = self.flags | libc::O_CLOEXEC;
-        retry(&mut 0, || {
-            // SAFETY: the submitter keeps the path valid.
-            check(i64::from(unsafe {
-                libc::openat(self.dir, self.path, flags, self.mode)
-            }))
-        })
-    }
-}
+blocking!(
+    SymlinkAt,
+    Facts::new("symlinkat", ("symlinkat", opcode::SymlinkAt::CODE)),
+    SymlinkAt { target: NO_PATH, dir: NO_FILE, path: NO_PATH },
+    op => [op.dir, -1],
+    opcode::SymlinkAt::new(types::Fd(op.dir), op.target, op.path),
+    libc::symlinkat(op.target, op.dir, op.path)
+);
 
-impl Operation for Statx {
-    const FACTS: Facts = Facts::new("statx", ("statx", opcode::Statx::CODE));
-
-    const SAMPLE: Self = Statx {
-        dir: NO_FILE,
-        path: std::ptr::null(),
-        flags: 0,
-        mask: 0,
-        buf: std::ptr::null_mut(),
-    };
-
-    fn course(&self) -> Course {
-        Course::Blocking([self.dir, -1])
-    }
-
-    fn entry(&self, _group: u16) -> Entry {
-        opcode::Statx::new(types::Fd(self.dir), self.path, self.buf.cast())
-            .flags(self.flags)
-            .mask(self.mask)
-            .build()
-    }
-
-    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
-        AGAIN
-    }
-
-    unsafe fn block(&self) -> i32 {
-        retry(&mut 0, || {
-            // SAFETY: the submitter keeps the path and the buffer valid.
-            check(i64::from(unsafe {
-                libc::statx(self.dir, self.path, self.flags, self.mask, self.buf)
-            }))
-        })
-    }
-}
-
-impl Operation for RenameAt {
-    const FACTS: Facts = Facts::new("renameat", ("renameat", opcode::RenameAt::CODE));
-
-    const SAMPLE: Self = RenameAt {
-        from_dir: NO_FILE,
-        from: std::ptr::null(),
-        to_dir: NO_FILE,
-        to: std::ptr::null(),
-        flags: 0,
-    };
-
-    fn course(&self) -> Course {
-        Course::Blocking([self.from_dir, self.to_dir])
-    }
-
-    fn entry(&self, _group: u16) -> Entry {
-        let (from, to) = (types::Fd(self.from_dir), types::Fd(self.to_dir));
-        opcode::RenameAt::new(from, self.from, to, self.to)
-            .flags(self.flags)
-            .build()
-    }
-
-    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
-        AGAIN
-    }
-
-    unsafe fn block(&self) -> i32 {
-        retry(&mut 0, || {
-            // SAFETY: the submitter keeps the paths valid.
-            check(i64::from(unsafe {
-                libc::renameat2(self.from_dir, self.from, self.to_dir, self.to, self.flags)
-            }))
-        })
-    }
-}
+blocking!(
+    LinkAt,
+    Facts::new("linkat", ("linkat", opcode::LinkAt::CODE)),
+    LinkAt { from_dir: NO_FILE, from: NO_PATH, to_dir: NO_FILE, to: NO_PATH, flags: 0 },
+    op => [op.from_dir, op.to_dir],
+    opcode::LinkAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags),
+    libc::linkat(op.from_dir, op.from, op.to_dir, op.to, op.flags)
+);

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use io_uring::register::Restriction;
+use io_uring::register::{Probe, Restriction};
 use io_uring::{IoUring, opcode};
 
 use crate::clock::{Clock, Monotonic};
@@ -128,15 +128,27 @@ pub(super) fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
 }
 
 /// Restricts the ring to the opcodes that proact uses, without the denied ones. A kernel refuses a list with a number
-/// that it does not know, so a shorter list of registrations follows.
+/// that it does not know, so lists follow with what it knows, and with fewer registrations.
 pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
+    let codes = opcodes().into_iter().map(|(_, code)| code);
+    let codes: Vec<u8> = codes.filter(|code| !denied.contains(code)).collect();
+    let result = restrict_to(io, &codes);
+    if !matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EINVAL)) {
+        return result;
+    }
+    let mut probe = Probe::new();
+    io.submitter().register_probe(&mut probe)?;
+    let known: Vec<u8> = codes
+        .into_iter()
+        .filter(|code| probe.is_supported(*code))
+        .collect();
+    restrict_to(io, &known)
+}
+
+fn restrict_to(io: &IoUring, codes: &[u8]) -> io::Result<()> {
     let mut result = Ok(());
     for known in [4, 2] {
-        let mut allowed: Vec<Restriction> = opcodes()
-            .into_iter()
-            .filter(|(_, code)| !denied.contains(code))
-            .map(|(_, code)| Restriction::sqe_op(code))
-            .collect();
+        let mut allowed: Vec<Restriction> = codes.iter().map(|code| Restriction::sqe_op(*code)).collect();
         allowed.push(Restriction::sqe_flags_allowed(0xFF));
         allowed.extend(
             REGISTER_OPS[..known]
