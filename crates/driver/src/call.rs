@@ -1,8 +1,10 @@
 //! The system calls that a loop makes beside its ops. None of them waits. They go through [`crate::Driver::call`], so
 //! that an engine counts them, and so that an engine that simulates the kernel can answer them.
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 
+use crate::cached;
 use crate::syscalls::{check, file_type, poll_now, retry, socket_error};
 
 /// One system call. Its result is `-errno` or what the variant says.
@@ -27,6 +29,14 @@ pub enum Call<'a> {
         offset: i64,
         len: usize,
     },
+    /// Opens a file if the kernel needs no wait for that: the fd, close-on-exec and in non-blocking mode, or `-EAGAIN`.
+    OpenCached { dir: RawFd, path: &'a CStr, flags: i32 },
+    /// Gives an open file the flags that it was to be opened with (`F_SETFL`).
+    SetFlags { fd: RawFd, flags: i32 },
+    /// Writes the status of an open file into `room`. It does not wait.
+    Status { fd: RawFd, room: &'a mut libc::statx },
+    /// Closes a file that no op uses.
+    Close { fd: RawFd },
     /// Writes the socket's own address into `room` and its length into `len`.
     LocalAddress {
         fd: RawFd,
@@ -91,6 +101,24 @@ impl Call<'_> {
                     check(unsafe { libc::sendfile64(socket, file, &raw mut at, len) } as i64)
                 })
             }
+            Call::OpenCached { dir, path, flags } => {
+                *calls -= 1;
+                cached::open(calls, dir, path, flags)
+            }
+            // SAFETY: the call takes ints.
+            Call::SetFlags { fd, flags } => {
+                check(i64::from(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }))
+            }
+            Call::Status { fd, room } => {
+                let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+                let room = std::ptr::from_mut(room);
+                // SAFETY: an empty path, and room for a status.
+                check(i64::from(unsafe {
+                    libc::statx(fd, c"".as_ptr(), flags, libc::STATX_BASIC_STATS, room)
+                }))
+            }
+            // SAFETY: the caller owns the fd.
+            Call::Close { fd } => check(i64::from(unsafe { libc::close(fd) })),
             // SAFETY: room for any address, with its size.
             Call::LocalAddress { fd, room, len } => check(i64::from(unsafe {
                 libc::getsockname(fd, std::ptr::from_mut(room).cast(), len)

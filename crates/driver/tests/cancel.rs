@@ -235,7 +235,7 @@ on_every_engine! {
         let fifo = directory.0.join("fifo");
         // SAFETY: a path that ends in a zero byte.
         assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
-        let open = || Op::OpenAt(ops::OpenAt { dir: libc::AT_FDCWD, path: path(&fifo), flags: libc::O_RDONLY, mode: 0 });
+        let open = || Op::OpenAt(ops::OpenAt { dir: libc::AT_FDCWD, path: path(&fifo), flags: libc::O_RDONLY, mode: 0, waits: false });
         let tokens: Vec<_> = (0..40).map(|_| rig.submit(open())).collect();
         rig.turn(Some(Duration::from_millis(20)));
         for token in tokens.iter().rev() {

@@ -140,6 +140,7 @@ fn shutdown_closes_what_nobody_will_take() {
                 path: path(&file),
                 flags: libc::O_RDONLY,
                 mode: 0,
+                waits: false,
             }));
         }
         rig.driver.flush().unwrap();
@@ -164,6 +165,7 @@ fn shutdown_keeps_its_limit() {
             path: path(&fifo),
             flags: libc::O_WRONLY,
             mode: 0,
+            waits: false,
         });
         // SAFETY: a leaked path.
         assert_eq!(unsafe { driver.submit(1, op) }, Submitted::Pending);

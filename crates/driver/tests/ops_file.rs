@@ -22,6 +22,7 @@ fn open_at(file: &Path, flags: i32) -> Op {
         path: path(file),
         flags,
         mode: 0o600,
+        waits: false,
     })
 }
 
@@ -89,6 +90,7 @@ on_every_engine! {
             path: path(Path::new("inside")),
             flags: libc::O_RDONLY,
             mode: 0,
+            waits: false,
         }));
         // SAFETY: a fresh fd.
         let mut file = unsafe { File::from_raw_fd(fd) };
@@ -328,7 +330,7 @@ on_every_engine! {
         assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
         let folder = opened(&mut rig, &directory.0, libc::O_RDONLY | libc::O_DIRECTORY);
         let dir = apart(folder);
-        let open = rig.submit(Op::OpenAt(ops::OpenAt { dir, path: path(Path::new("fifo")), flags: libc::O_RDONLY, mode: 0 }));
+        let open = rig.submit(Op::OpenAt(ops::OpenAt { dir, path: path(Path::new("fifo")), flags: libc::O_RDONLY, mode: 0, waits: false }));
         // For a ring the kernel first tries with O_NONBLOCK, which opens a fifo for reading at once.
         if !rig.is_uring() {
             rig.assert_pending(open);

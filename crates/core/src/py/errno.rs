@@ -1,5 +1,6 @@
 //! The exceptions for error numbers.
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::py::make::py_os_error;
@@ -13,6 +14,16 @@ pub fn os_error(result: i32) -> PyErr {
         return py_os_error(libc::ERANGE, message);
     }
     py_os_error(-result, reason(-result))
+}
+
+/// The exception for a result of `-errno`, with the names of the files, as `os` raises it.
+pub fn file_error(py: Python<'_>, result: i32, names: &[Py<PyAny>]) -> PyErr {
+    let reason = reason(-result);
+    let name = |index: usize| names.get(index).map(|name| name.clone_ref(py));
+    match names.len() {
+        2 => PyOSError::new_err((-result, reason, name(0), py.None(), name(1))),
+        _ => PyOSError::new_err((-result, reason, name(0))),
+    }
 }
 
 /// The text of an errno, as `os.strerror` returns it.

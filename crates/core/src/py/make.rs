@@ -113,6 +113,23 @@ impl<'py> IntoPyObject<'py> for Int {
     }
 }
 
+/// A number that becomes an `int`, of all 64 bits.
+pub struct Unsigned(pub u64);
+
+impl<'py> IntoPyObject<'py> for Unsigned {
+    type Target = PyInt;
+    type Output = Bound<'py, PyInt>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        // SAFETY: new reference or null with an exception set; an int if there is one.
+        unsafe {
+            let made = Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromUnsignedLongLong(self.0))?;
+            Ok(made.cast_into_unchecked())
+        }
+    }
+}
+
 /// A number that becomes a `float`.
 pub struct Float(pub f64);
 

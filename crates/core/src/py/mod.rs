@@ -11,4 +11,5 @@ pub mod errno;
 pub mod instance;
 pub mod make;
 pub mod method;
+pub mod status;
 pub mod unique;

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod fds;
+pub mod file_work;
 pub mod handle;
 pub mod hooks;
 pub mod io;

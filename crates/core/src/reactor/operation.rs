@@ -17,7 +17,6 @@ mod coroutine;
 use std::os::fd::RawFd;
 
 use proact_driver::{Call, Op, Token, ops};
-use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -26,15 +25,16 @@ use crate::py::buffer::Buffer;
 use crate::py::cell::SharedCell;
 use crate::py::descriptor::{descriptor, number};
 use crate::py::errno::os_error;
-use crate::py::make::{Int, py_error};
+use crate::py::make::py_error;
 use crate::py::method::Method;
 use crate::reactor::fds::{Side, Waiting};
+use crate::reactor::file_work::FileWork;
 use crate::reactor::io::Sent;
 use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::target::{Completes, Target};
 use crate::reactor::waiter::Waiter;
-use crate::reactor::work::{FileWork, Work, socket_fd};
+use crate::reactor::work::{Work, socket_fd};
 
 enum State {
     New(Work),
@@ -69,7 +69,7 @@ const BULK: usize = 16 * 1024;
 enum Left {
     Poll(RawFd, Side),
     /// Its memory lives on until the terminal completion.
-    File(#[expect(dead_code, reason = "held, not looked at")] FileWork),
+    File(FileWork),
 }
 
 /// An awaitable operation on a socket or a file.
@@ -153,7 +153,11 @@ impl Operation {
         let (py, this) = (slf.py(), slf.get());
         let scheduler = this.scheduler.get();
         scheduler.check_closed()?;
-        let fd = descriptor(this.object.bind(py))?;
+        let fd = if work.uses_fd() {
+            descriptor(this.object.bind(py))?
+        } else {
+            -1
+        };
         let waiter = Waiter::task(this.scheduler.bind(py))?;
         let yields = waiter.yields(py);
         let target = Target::new(slf.clone().unbind(), &OPERATIONS);
@@ -161,7 +165,7 @@ impl Operation {
             let (mut state, mut io) = (this.state.lock(), scheduler.io.get()?);
             // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
             // its memory is on the heap and does not move with it. Nothing fails in between.
-            match unsafe { io.submit(work.op(fd), target) } {
+            match unsafe { io.submit(work.op(py, fd), target) } {
                 Sent::Pending(token) => {
                     *state = State::InFlight {
                         token,
@@ -174,7 +178,7 @@ impl Operation {
                 Sent::Ready(result) => result,
             }
         };
-        file_outcome(py, &work, result).map(Step::Finished)
+        work.outcome(py, result).map(Step::Finished)
     }
 
     /// Waits until the socket is ready: at the end of the line, or `in_front` of it.
@@ -250,7 +254,7 @@ impl Operation {
                 waiter,
                 ..
             } => {
-                self.turn_to(State::Done(file_outcome(py, &work, result)));
+                self.turn_to(State::Done(work.outcome(py, result)));
                 return waiter.wake(py);
             }
             State::InFlight { fd, work, waiter, .. } => {
@@ -268,7 +272,10 @@ impl Operation {
                 self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
                 (fd, side)
             }
-            State::Abandoned(_) => return Ok(()),
+            State::Abandoned(Left::File(work)) => {
+                work.discard(result);
+                return Ok(());
+            }
             other => {
                 self.turn_to(other);
                 return Ok(());
@@ -440,12 +447,4 @@ impl Operation {
 fn is_ready(scheduler: &Scheduler, fd: RawFd) -> PyResult<bool> {
     let events = Side::Read.events();
     Ok(scheduler.call(Call::Poll { fd, events })? >= 0)
-}
-
-fn file_outcome(py: Python<'_>, work: &FileWork, result: i32) -> PyResult<Py<PyAny>> {
-    match work {
-        _ if result < 0 => Err(os_error(result)),
-        FileWork::Sync { .. } => Ok(py.None()),
-        FileWork::Read { .. } | FileWork::Write { .. } => Int::new(result).into_py_any(py),
-    }
 }

@@ -50,6 +50,7 @@ pub struct Scheduler {
     pub(crate) debug: AtomicBool,
     /// When the engine was last asked for work by a system call while callbacks were ready, in nanoseconds.
     last_poll: AtomicU64,
+    turns: AtomicU64,
     hooks: OnceLock<Hooks>,
 }
 
@@ -90,6 +91,7 @@ impl Scheduler {
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             last_poll: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             hooks: OnceLock::new(),
         }
     }

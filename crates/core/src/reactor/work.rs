@@ -16,6 +16,7 @@ use crate::py::descriptor::number;
 use crate::py::errno::os_error;
 use crate::py::make::{Int, name, py_error, py_os_error};
 use crate::reactor::fds::Side;
+use crate::reactor::file_work::FileWork;
 use crate::reactor::io::Io;
 use crate::reactor::scheduler::Scheduler;
 
@@ -44,33 +45,6 @@ pub enum Work {
         begun: bool,
     },
     File(FileWork),
-}
-
-/// What is done to a file. The buffer stays exported until the end.
-pub enum FileWork {
-    Read { buffer: Buffer, offset: i64 },
-    Write { buffer: Buffer, offset: i64 },
-    Sync { data_only: bool },
-}
-
-impl FileWork {
-    pub fn op(&self, fd: i32) -> Op {
-        match *self {
-            FileWork::Read { ref buffer, offset } => Op::Read(ops::Read {
-                fd,
-                buf: buffer.ptr(),
-                len: buffer.len(),
-                offset,
-            }),
-            FileWork::Write { ref buffer, offset } => Op::Write(ops::Write {
-                fd,
-                buf: buffer.ptr(),
-                len: buffer.len(),
-                offset,
-            }),
-            FileWork::Sync { data_only } => Op::Fsync(ops::Fsync { fd, data_only }),
-        }
-    }
 }
 
 impl Work {

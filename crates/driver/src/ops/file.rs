@@ -9,6 +9,9 @@ use io_uring::{opcode, types};
 use super::operation::{Course, Direction, Facts, NO_FILE, Operation, blocking, clamp};
 use crate::syscalls::{AGAIN, check, file_type, poll_now, retry};
 
+/// linux/magic.h
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+
 /// Read. An `offset` of -1 means the current position (pipes, ttys, sockets).
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
@@ -116,6 +119,8 @@ impl Transfer {
             } as i64)
         });
         match -result {
+            libc::EOPNOTSUPP
+                if offset != -1 && self.direction == Direction::Read && is_in_memory(calls, fd) => {}
             libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM if offset != -1 => return AGAIN,
             libc::EAGAIN => {
                 *calls += 1;
@@ -153,6 +158,16 @@ impl Transfer {
             } as i64)
         })
     }
+}
+
+/// Whether the file system keeps its files in memory. Those do not know RWF_NOWAIT, and need it least.
+fn is_in_memory(calls: &mut u64, fd: RawFd) -> bool {
+    *calls += 1;
+    // SAFETY: zeros are a valid statfs.
+    let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: room for the answer.
+    let known = unsafe { libc::fstatfs(fd, &raw mut system) } == 0;
+    known && matches!(system.f_type, libc::TMPFS_MAGIC | RAMFS_MAGIC)
 }
 
 /// The memory of an op with one buffer.
@@ -241,7 +256,7 @@ blocking!(
         types::FsyncFlags::DATASYNC
     } else {
         types::FsyncFlags::empty()
-    }),
+    }).build(),
     if op.data_only { libc::fdatasync(op.fd) } else { libc::fsync(op.fd) }
 );
 
@@ -253,7 +268,7 @@ blocking!(
     },
     Truncate { fd: NO_FILE, len: 0 },
     op => [op.fd, -1],
-    opcode::Ftruncate::new(types::Fd(op.fd), op.len as u64),
+    opcode::Ftruncate::new(types::Fd(op.fd), op.len as u64).build(),
     libc::ftruncate64(op.fd, op.len)
 );
 
@@ -265,6 +280,6 @@ blocking!(
     },
     Allocate { fd: NO_FILE, mode: 0, offset: 0, len: 1 },
     op => [op.fd, -1],
-    opcode::Fallocate::new(types::Fd(op.fd), op.len as u64).offset(op.offset as u64).mode(op.mode),
+    opcode::Fallocate::new(types::Fd(op.fd), op.len as u64).offset(op.offset as u64).mode(op.mode).build(),
     libc::fallocate64(op.fd, op.mode, op.offset, op.len)
 );

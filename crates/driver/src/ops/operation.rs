@@ -192,7 +192,7 @@ macro_rules! blocking {
 
             fn entry(&self, _group: u16) -> Entry {
                 let $it = self;
-                $entry.build()
+                $entry
             }
 
             unsafe fn attempt(&self, _calls: &mut u64) -> i32 {

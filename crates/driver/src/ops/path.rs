@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
 use super::operation::{Course, Facts, NO_FILE, Operation, blocking};
@@ -15,6 +15,8 @@ pub struct OpenAt {
     pub path: *const libc::c_char,
     pub flags: i32,
     pub mode: u32,
+    /// The open waits for another process, as that of a FIFO does. (A ring would not wait, unless it is told to.)
+    pub waits: bool,
 }
 
 /// Write a file's status into the submitter's `statx`.
@@ -79,9 +81,13 @@ blocking!(
         makes_fd: true,
         ..Facts::new("openat", ("openat", opcode::OpenAt::CODE))
     },
-    OpenAt { dir: NO_FILE, path: NO_PATH, flags: 0, mode: 0 },
+    OpenAt { dir: NO_FILE, path: NO_PATH, flags: 0, mode: 0, waits: false },
     op => [op.dir, -1],
-    opcode::OpenAt::new(types::Fd(op.dir), op.path).flags(op.flags | libc::O_CLOEXEC).mode(op.mode),
+    opcode::OpenAt::new(types::Fd(op.dir), op.path)
+        .flags(op.flags | libc::O_CLOEXEC)
+        .mode(op.mode)
+        .build()
+        .flags(if op.waits { Flags::ASYNC } else { Flags::empty() }),
     libc::openat(op.dir, op.path, op.flags | libc::O_CLOEXEC, op.mode)
 );
 
@@ -90,7 +96,7 @@ blocking!(
     Facts::new("statx", ("statx", opcode::Statx::CODE)),
     Statx { dir: NO_FILE, path: NO_PATH, flags: 0, mask: 0, buf: std::ptr::null_mut() },
     op => [op.dir, -1],
-    opcode::Statx::new(types::Fd(op.dir), op.path, op.buf.cast()).flags(op.flags).mask(op.mask),
+    opcode::Statx::new(types::Fd(op.dir), op.path, op.buf.cast()).flags(op.flags).mask(op.mask).build(),
     libc::statx(op.dir, op.path, op.flags, op.mask, op.buf)
 );
 
@@ -99,7 +105,7 @@ blocking!(
     Facts::new("renameat", ("renameat", opcode::RenameAt::CODE)),
     RenameAt { from_dir: NO_FILE, from: NO_PATH, to_dir: NO_FILE, to: NO_PATH, flags: 0 },
     op => [op.from_dir, op.to_dir],
-    opcode::RenameAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags),
+    opcode::RenameAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags).build(),
     libc::renameat2(op.from_dir, op.from, op.to_dir, op.to, op.flags)
 );
 
@@ -108,7 +114,7 @@ blocking!(
     Facts::new("unlinkat", ("unlinkat", opcode::UnlinkAt::CODE)),
     UnlinkAt { dir: NO_FILE, path: NO_PATH, flags: 0 },
     op => [op.dir, -1],
-    opcode::UnlinkAt::new(types::Fd(op.dir), op.path).flags(op.flags),
+    opcode::UnlinkAt::new(types::Fd(op.dir), op.path).flags(op.flags).build(),
     libc::unlinkat(op.dir, op.path, op.flags)
 );
 
@@ -117,7 +123,7 @@ blocking!(
     Facts::new("mkdirat", ("mkdirat", opcode::MkDirAt::CODE)),
     MkdirAt { dir: NO_FILE, path: NO_PATH, mode: 0 },
     op => [op.dir, -1],
-    opcode::MkDirAt::new(types::Fd(op.dir), op.path).mode(op.mode),
+    opcode::MkDirAt::new(types::Fd(op.dir), op.path).mode(op.mode).build(),
     libc::mkdirat(op.dir, op.path, op.mode)
 );
 
@@ -126,7 +132,7 @@ blocking!(
     Facts::new("symlinkat", ("symlinkat", opcode::SymlinkAt::CODE)),
     SymlinkAt { target: NO_PATH, dir: NO_FILE, path: NO_PATH },
     op => [op.dir, -1],
-    opcode::SymlinkAt::new(types::Fd(op.dir), op.target, op.path),
+    opcode::SymlinkAt::new(types::Fd(op.dir), op.target, op.path).build(),
     libc::symlinkat(op.target, op.dir, op.path)
 );
 
@@ -135,6 +141,6 @@ blocking!(
     Facts::new("linkat", ("linkat", opcode::LinkAt::CODE)),
     LinkAt { from_dir: NO_FILE, from: NO_PATH, to_dir: NO_FILE, to: NO_PATH, flags: 0 },
     op => [op.from_dir, op.to_dir],
-    opcode::LinkAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags),
+    opcode::LinkAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags).build(),
     libc::linkat(op.from_dir, op.from, op.to_dir, op.to, op.flags)
 );

@@ -138,9 +138,16 @@ impl Scheduler {
         Ok(true)
     }
 
+    /// The number of the turn. Only the loop's thread counts.
+    #[inline]
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
     /// `spare`: a handle that ran last and can be filled again.
     fn turn(&self, slf: &Bound<'_, Self>, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
         let py = slf.py();
+        self.turns.store(self.turns() + 1, Ordering::Relaxed);
         if self.orphaned.load(Ordering::Relaxed) {
             self.adopt(&mut *self.io.get()?);
         }

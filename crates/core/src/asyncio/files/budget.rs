@@ -1,0 +1,30 @@
+//! How much is copied out of the page cache within one turn of the loop. What is tried past it would keep the sockets waiting.
+
+/// Calls and bytes in one turn: together less than about half a millisecond.
+const CALLS: u32 = 128;
+const BYTES: usize = 2 << 20;
+
+#[derive(Default)]
+pub struct Budget {
+    turn: u64,
+    calls: u32,
+    bytes: usize,
+    /// Calls that had an answer, that had none because of the file, and that came too late in the turn.
+    pub counts: [u64; 3],
+}
+
+impl Budget {
+    /// Whether a call of so many bytes may be made in this turn.
+    pub fn admits(&mut self, turn: u64, bytes: usize) -> bool {
+        if self.turn != turn {
+            (self.turn, self.calls, self.bytes) = (turn, 0, 0);
+        }
+        if self.calls >= CALLS || self.bytes >= BYTES {
+            self.counts[2] += 1;
+            return false;
+        }
+        self.calls += 1;
+        self.bytes += bytes;
+        true
+    }
+}

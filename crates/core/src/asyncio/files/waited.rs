@@ -1,0 +1,240 @@
+//! Awaitable operations on files. Reads and writes have an offset; -1 is the current position, for files that can't seek.
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::paths::{encoded, path_at};
+use crate::py::buffer::Buffer;
+use crate::py::bytes::uninit_bytes;
+use crate::py::descriptor::descriptor;
+use crate::py::make::py_error;
+use crate::py::status::Status;
+use crate::reactor::file_work::{FileWork, Vectors};
+use crate::reactor::operation::Operation;
+use crate::reactor::scheduler::Scheduler;
+use crate::reactor::work::Work;
+
+fn on_file(
+    scheduler: &Bound<'_, Scheduler>,
+    file: &Bound<'_, PyAny>,
+    work: FileWork,
+) -> PyResult<Py<Operation>> {
+    scheduler.get().check_closed()?;
+    descriptor(file)?;
+    Operation::new(scheduler, file, Work::File(work))
+}
+
+fn on_path(scheduler: &Bound<'_, Scheduler>, work: FileWork) -> PyResult<Py<Operation>> {
+    scheduler.get().check_closed()?;
+    let none = scheduler.py().None();
+    Operation::new(scheduler, none.bind(scheduler.py()), Work::File(work))
+}
+
+fn checked_offset(offset: i64) -> PyResult<i64> {
+    if offset < -1 {
+        return Err(py_error::<PyValueError>("offset must be 0 or more"));
+    }
+    Ok(offset)
+}
+
+fn vectors(
+    buffers: Vec<Bound<'_, PyAny>>,
+    export: fn(&Bound<'_, PyAny>) -> PyResult<Buffer>,
+) -> PyResult<Vectors> {
+    let exported = buffers.iter().map(export).collect::<PyResult<Vec<_>>>()?;
+    Ok(Vectors::new(exported))
+}
+
+#[pymethods]
+impl Scheduler {
+    /// Reads once, `len` bytes at most; empty at the end of the file.
+    #[pyo3(name = "_read_bytes_at")]
+    fn read_bytes_at(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        len: usize,
+        offset: i64,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let bytes = uninit_bytes(slf.py(), len)?.unbind();
+        on_file(slf, fd, FileWork::Read { bytes, len, offset })
+    }
+
+    /// Reads once into `buffer`; the number of bytes, perhaps fewer than asked for, 0 at the end of the file. Cancelled, it may
+    /// still write into the buffer, which stays exported until it can't any more.
+    #[pyo3(name = "_read_at")]
+    fn read_at(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        buffer: &Bound<'_, PyAny>,
+        offset: i64,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let buffer = Buffer::room(buffer)?;
+        on_file(slf, fd, FileWork::ReadInto { buffer, offset })
+    }
+
+    /// Writes `data` once; the number of bytes, perhaps fewer than there are. Cancelled, it may be carried out all the same.
+    #[pyo3(name = "_write_at")]
+    fn write_at(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        offset: i64,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let buffer = Buffer::of(data)?;
+        on_file(slf, fd, FileWork::Write { buffer, offset })
+    }
+
+    /// As `_read_at`, into several buffers, one after the other.
+    #[pyo3(name = "_readv_at")]
+    fn readv_at(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        buffers: Vec<Bound<'_, PyAny>>,
+        offset: i64,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let vectors = vectors(buffers, Buffer::room)?;
+        on_file(slf, fd, FileWork::ReadVec { vectors, offset })
+    }
+
+    /// As `_write_at`, of several buffers.
+    #[pyo3(name = "_writev_at")]
+    fn writev_at(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        buffers: Vec<Bound<'_, PyAny>>,
+        offset: i64,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let vectors = vectors(buffers, Buffer::of)?;
+        on_file(slf, fd, FileWork::WriteVec { vectors, offset })
+    }
+
+    /// Flushes a file to storage; with `data_only` without its times. It does not wait for writes in flight.
+    #[pyo3(name = "_fsync", signature = (fd, *, data_only = false))]
+    fn fsync(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, data_only: bool) -> PyResult<Py<Operation>> {
+        on_file(slf, fd, FileWork::Sync { data_only })
+    }
+
+    #[pyo3(name = "_truncate")]
+    fn truncate(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, len: i64) -> PyResult<Py<Operation>> {
+        on_file(slf, fd, FileWork::Truncate { len })
+    }
+
+    #[pyo3(name = "_allocate")]
+    fn allocate(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        mode: i32,
+        offset: i64,
+        len: i64,
+    ) -> PyResult<Py<Operation>> {
+        on_file(slf, fd, FileWork::Allocate { mode, offset, len })
+    }
+
+    /// Closes an fd, once no operation in flight uses it.
+    #[pyo3(name = "_close_file")]
+    fn close_file(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<Py<Operation>> {
+        on_file(slf, fd, FileWork::Close)
+    }
+
+    /// Opens a file; the fd. One that is opened after a cancel is closed. `waits`: for another process, as a FIFO does.
+    #[pyo3(name = "_open_file", signature = (path, flags, mode = 0o666, dir_fd = None, waits = false))]
+    fn open_file(
+        slf: &Bound<'_, Self>,
+        path: &Bound<'_, PyAny>,
+        flags: i32,
+        mode: u32,
+        dir_fd: Option<RawFd>,
+        waits: bool,
+    ) -> PyResult<Py<Operation>> {
+        let path = path_at(path, dir_fd)?;
+        on_path(
+            slf,
+            FileWork::Open {
+                path,
+                flags,
+                mode,
+                waits,
+            },
+        )
+    }
+
+    #[pyo3(name = "_stat", signature = (path, *, follow = true, dir_fd = None))]
+    fn stat(
+        slf: &Bound<'_, Self>,
+        path: &Bound<'_, PyAny>,
+        follow: bool,
+        dir_fd: Option<RawFd>,
+    ) -> PyResult<Py<Operation>> {
+        let path = path_at(path, dir_fd)?;
+        let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        let status = Box::<Status>::default();
+        on_path(slf, FileWork::Status { path, flags, status })
+    }
+
+    /// Removes a name: of a directory with `directory`.
+    #[pyo3(name = "_unlink", signature = (path, *, directory = false, dir_fd = None))]
+    fn unlink(
+        slf: &Bound<'_, Self>,
+        path: &Bound<'_, PyAny>,
+        directory: bool,
+        dir_fd: Option<RawFd>,
+    ) -> PyResult<Py<Operation>> {
+        let path = path_at(path, dir_fd)?;
+        let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
+        on_path(slf, FileWork::Unlink { path, flags })
+    }
+
+    #[pyo3(name = "_mkdir", signature = (path, mode = 0o777, dir_fd = None))]
+    fn mkdir(
+        slf: &Bound<'_, Self>,
+        path: &Bound<'_, PyAny>,
+        mode: u32,
+        dir_fd: Option<RawFd>,
+    ) -> PyResult<Py<Operation>> {
+        let path = path_at(path, dir_fd)?;
+        on_path(slf, FileWork::Mkdir { path, mode })
+    }
+
+    /// Makes a symbolic link at `path` to `target`.
+    #[pyo3(name = "_symlink")]
+    fn symlink(
+        slf: &Bound<'_, Self>,
+        target: &Bound<'_, PyAny>,
+        path: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
+        let (target, path) = (encoded(target)?, path_at(path, None)?);
+        on_path(slf, FileWork::Symlink { target, path })
+    }
+
+    /// Renames a file; `flags` are those of `renameat2(2)`.
+    #[pyo3(name = "_rename", signature = (source, target, flags = 0))]
+    fn rename(
+        slf: &Bound<'_, Self>,
+        source: &Bound<'_, PyAny>,
+        target: &Bound<'_, PyAny>,
+        flags: u32,
+    ) -> PyResult<Py<Operation>> {
+        let (from, to) = (path_at(source, None)?, path_at(target, None)?);
+        on_path(slf, FileWork::Rename { from, to, flags })
+    }
+
+    /// Gives a file a second name.
+    #[pyo3(name = "_link", signature = (source, target, *, follow = true))]
+    fn link(
+        slf: &Bound<'_, Self>,
+        source: &Bound<'_, PyAny>,
+        target: &Bound<'_, PyAny>,
+        follow: bool,
+    ) -> PyResult<Py<Operation>> {
+        let (from, to) = (path_at(source, None)?, path_at(target, None)?);
+        let flags = if follow { libc::AT_SYMLINK_FOLLOW } else { 0 };
+        on_path(slf, FileWork::Link { from, to, flags })
+    }
+}

@@ -1,0 +1,311 @@
+//! What an operation does to a file, as an op of the engine's. It owns the memory that the op points at.
+
+use std::ffi::CString;
+use std::os::fd::RawFd;
+
+use proact_driver::{Op, ops};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::py::buffer::Buffer;
+use crate::py::bytes::{bytes_memory, shorten};
+use crate::py::errno::{file_error, os_error};
+use crate::py::make::Int;
+use crate::py::status::{Status, stat_result};
+
+/// A path that a program has passed, as the kernel takes it and as errors show it.
+pub struct Path {
+    pub dir: RawFd,
+    pub path: CString,
+    pub shown: Py<PyAny>,
+}
+
+/// A buffer stays exported until the end.
+pub enum FileWork {
+    /// Into a fresh object, of which nobody else knows.
+    Read {
+        bytes: Py<PyBytes>,
+        len: usize,
+        offset: i64,
+    },
+    ReadInto {
+        buffer: Buffer,
+        offset: i64,
+    },
+    Write {
+        buffer: Buffer,
+        offset: i64,
+    },
+    ReadVec {
+        vectors: Vectors,
+        offset: i64,
+    },
+    WriteVec {
+        vectors: Vectors,
+        offset: i64,
+    },
+    Sync {
+        data_only: bool,
+    },
+    Truncate {
+        len: i64,
+    },
+    Allocate {
+        mode: i32,
+        offset: i64,
+        len: i64,
+    },
+    Close,
+    Open {
+        path: Path,
+        flags: i32,
+        mode: u32,
+        waits: bool,
+    },
+    Status {
+        path: Path,
+        flags: i32,
+        status: Box<Status>,
+    },
+    Unlink {
+        path: Path,
+        flags: i32,
+    },
+    Mkdir {
+        path: Path,
+        mode: u32,
+    },
+    Symlink {
+        target: CString,
+        path: Path,
+    },
+    Rename {
+        from: Path,
+        to: Path,
+        flags: u32,
+    },
+    Link {
+        from: Path,
+        to: Path,
+        flags: i32,
+    },
+}
+
+/// Several buffers, and their addresses for the kernel.
+pub struct Vectors {
+    addresses: Box<[libc::iovec]>,
+    #[expect(dead_code, reason = "held, not looked at")]
+    buffers: Vec<Buffer>,
+}
+
+// SAFETY: the addresses belong to the buffers, which may go to other threads.
+unsafe impl Send for Vectors {}
+// SAFETY: as above; nothing here changes through a shared reference.
+unsafe impl Sync for Vectors {}
+
+impl Vectors {
+    pub fn new(buffers: Vec<Buffer>) -> Vectors {
+        let addresses = buffers.iter().map(|buffer| libc::iovec {
+            iov_base: buffer.ptr().cast(),
+            iov_len: buffer.len(),
+        });
+        Vectors {
+            addresses: addresses.collect(),
+            buffers,
+        }
+    }
+
+    fn iov(&self) -> (*const libc::iovec, u32) {
+        (self.addresses.as_ptr(), self.addresses.len() as u32)
+    }
+}
+
+impl FileWork {
+    /// The op. `fd` is the file's; works that name files by paths don't use it.
+    pub fn op(&self, py: Python<'_>, fd: RawFd) -> Op {
+        match *self {
+            FileWork::Read {
+                ref bytes,
+                len,
+                offset,
+            } => {
+                let buf = bytes_memory(bytes.bind(py));
+                ops::Read { fd, buf, len, offset }.into()
+            }
+            FileWork::ReadInto { ref buffer, offset } => {
+                let (buf, len) = (buffer.ptr(), buffer.len());
+                ops::Read { fd, buf, len, offset }.into()
+            }
+            FileWork::Write { ref buffer, offset } => {
+                let (buf, len) = (buffer.ptr().cast_const(), buffer.len());
+                ops::Write { fd, buf, len, offset }.into()
+            }
+            FileWork::ReadVec { ref vectors, offset } => {
+                let (iov, count) = vectors.iov();
+                ops::Readv {
+                    fd,
+                    iov,
+                    count,
+                    offset,
+                }
+                .into()
+            }
+            FileWork::WriteVec { ref vectors, offset } => {
+                let (iov, count) = vectors.iov();
+                ops::Writev {
+                    fd,
+                    iov,
+                    count,
+                    offset,
+                }
+                .into()
+            }
+            FileWork::Sync { data_only } => ops::Fsync { fd, data_only }.into(),
+            FileWork::Truncate { len } => ops::Truncate { fd, len }.into(),
+            FileWork::Allocate { mode, offset, len } => ops::Allocate {
+                fd,
+                mode,
+                offset,
+                len,
+            }
+            .into(),
+            FileWork::Close => ops::Close { fd }.into(),
+            FileWork::Open {
+                path: ref at,
+                flags,
+                mode,
+                waits,
+            } => {
+                let (dir, path) = (at.dir, at.path.as_ptr());
+                ops::OpenAt {
+                    dir,
+                    path,
+                    flags,
+                    mode,
+                    waits,
+                }
+                .into()
+            }
+            FileWork::Status {
+                path: ref at,
+                flags,
+                ref status,
+            } => {
+                let (dir, path) = (at.dir, at.path.as_ptr());
+                let (mask, buf) = (libc::STATX_BASIC_STATS, status.room());
+                ops::Statx {
+                    dir,
+                    path,
+                    flags,
+                    mask,
+                    buf,
+                }
+                .into()
+            }
+            FileWork::Unlink { path: ref at, flags } => {
+                let (dir, path) = (at.dir, at.path.as_ptr());
+                ops::UnlinkAt { dir, path, flags }.into()
+            }
+            FileWork::Mkdir { path: ref at, mode } => {
+                let (dir, path) = (at.dir, at.path.as_ptr());
+                ops::MkdirAt { dir, path, mode }.into()
+            }
+            FileWork::Symlink {
+                ref target,
+                path: ref at,
+            } => {
+                let (target, dir, path) = (target.as_ptr(), at.dir, at.path.as_ptr());
+                ops::SymlinkAt { target, dir, path }.into()
+            }
+            FileWork::Rename {
+                ref from,
+                ref to,
+                flags,
+            } => {
+                let (from_dir, to_dir) = (from.dir, to.dir);
+                let (from, to) = (from.path.as_ptr(), to.path.as_ptr());
+                ops::RenameAt {
+                    from_dir,
+                    from,
+                    to_dir,
+                    to,
+                    flags,
+                }
+                .into()
+            }
+            FileWork::Link {
+                ref from,
+                ref to,
+                flags,
+            } => {
+                let (from_dir, to_dir) = (from.dir, to.dir);
+                let (from, to) = (from.path.as_ptr(), to.path.as_ptr());
+                ops::LinkAt {
+                    from_dir,
+                    from,
+                    to_dir,
+                    to,
+                    flags,
+                }
+                .into()
+            }
+        }
+    }
+
+    /// Whether the work is done to a file that is open.
+    pub fn uses_fd(&self) -> bool {
+        self.paths().is_empty()
+    }
+
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            FileWork::Open { path, .. }
+            | FileWork::Status { path, .. }
+            | FileWork::Unlink { path, .. }
+            | FileWork::Mkdir { path, .. }
+            | FileWork::Symlink { path, .. } => vec![path],
+            FileWork::Rename { from, to, .. } | FileWork::Link { from, to, .. } => vec![from, to],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the operation returns for the op's result. A negative one raises the exception that `os` raises, with the names.
+    pub fn outcome(self, py: Python<'_>, result: i32) -> PyResult<Py<PyAny>> {
+        if result < 0 {
+            let names: Vec<_> = self.paths().iter().map(|path| path.shown.clone_ref(py)).collect();
+            return Err(match names.is_empty() {
+                true => os_error(result),
+                false => file_error(py, result, &names),
+            });
+        }
+        match self {
+            FileWork::Read { bytes, len, .. } => {
+                let bytes = bytes.into_bound(py);
+                let count = result as usize;
+                Ok(if count < len {
+                    shorten(bytes, count)?
+                } else {
+                    bytes
+                }
+                .into_any()
+                .unbind())
+            }
+            FileWork::Status { status, .. } => Ok(stat_result(py, &status)?.unbind()),
+            FileWork::ReadInto { .. }
+            | FileWork::Write { .. }
+            | FileWork::ReadVec { .. }
+            | FileWork::WriteVec { .. }
+            | FileWork::Open { .. } => Int::new(result).into_py_any(py),
+            _ => Ok(py.None()),
+        }
+    }
+
+    /// The result comes, and nobody waits for it.
+    pub fn discard(&self, result: i32) {
+        if result >= 0 && matches!(self, FileWork::Open { .. }) {
+            // SAFETY: the op has made the fd, and nobody else knows of it.
+            unsafe { libc::close(result) };
+        }
+    }
+}
