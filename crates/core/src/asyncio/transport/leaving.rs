@@ -19,18 +19,11 @@ use super::base::Transport;
 use super::over_socket::OverSocket;
 use super::rare::Rare;
 use super::receiving::Piece;
-use super::stream::{Stream, StreamTransport};
+use super::stream::{Leaving, Stream, StreamTransport};
 use crate::asyncio::transport::phase::Phase;
 use crate::py::call::one_after_other;
 use crate::py::errno::io_error;
 use crate::py::make::{name, py_error};
-
-pub(super) struct Leaving {
-    /// Called once with `(fd, protocol, extra, kept, ended, paused)`, or with None for a transport that ends instead.
-    pub told: Py<PyAny>,
-    /// The program had paused reading before.
-    pub paused: bool,
-}
 
 impl Stream {
     fn may_leave_now(&self) -> bool {

@@ -12,7 +12,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::base::{Life, Living, Transport, wake};
-use super::leaving::Leaving;
 use super::over_socket::OverSocket;
 use super::protocol::Callee;
 use super::receiving::Receiving;
@@ -24,6 +23,14 @@ use crate::py::cell::LoopCell;
 use crate::py::instance::instance;
 use crate::py::make::{Int, Name, Text, name, pair, py_error};
 use crate::reactor::scheduler::Scheduler;
+
+/// What a transport has that leaves its loop (`leaving.rs`).
+pub(super) struct Leaving {
+    /// Called once with `(fd, protocol, extra, kept, ended, paused)`, or with None for a transport that ends instead.
+    pub told: Py<PyAny>,
+    /// The program had paused reading before.
+    pub paused: bool,
+}
 
 pub(super) struct Stream {
     pub life: Life,
