@@ -86,8 +86,8 @@ async def test_failures(loop, file):
 
 async def test_bad_arguments(loop, file):
     for call, kind in (
-        (lambda: loop._read_at(file, bytearray(1), -1), ValueError),
-        (lambda: loop._write_at(file, b"x", -1), ValueError),
+        (lambda: loop._read_at(file, bytearray(1), -2), ValueError),
+        (lambda: loop._write_at(file, b"x", -2), ValueError),
         (lambda: loop._read_at(file, b"read-only", 0), TypeError),
         (lambda: loop._write_at(file, "text", 0), TypeError),
         (lambda: loop._fsync(-1), ValueError),

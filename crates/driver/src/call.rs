@@ -105,8 +105,8 @@ impl Call<'_> {
                 *calls -= 1;
                 cached::open(calls, dir, path, flags)
             }
-            // SAFETY: the call takes ints.
             Call::SetFlags { fd, flags } => {
+                // SAFETY: the call takes ints.
                 check(i64::from(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }))
             }
             Call::Status { fd, room } => {

@@ -1,0 +1,228 @@
+"""Owns: the ways in which an operation on a file is carried out, behind one interface for the rest of `proact.fs`.
+
+On a loop of proact: at once, where the kernel needs no disk for it (`try_...`, None where it does); else by the
+ring, or by the native pool on engines that have none. On any other loop, and for calls that no ring knows: by the
+threads of `pool.py`. An offset of -1 is the current position, for files that can't seek.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from proact import _core
+
+from . import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
+
+__all__ = ["Opened", "Ways", "of_running_loop"]
+
+_T = TypeVar("_T")
+
+
+class Opened(NamedTuple):
+    """A file that was opened: its fd, the type bits of its mode (`stat.S_IFMT`), its size in bytes."""
+
+    fd: int
+    kind: int
+    size: int
+
+
+async def _in_pool(function: Callable[..., _T], *args: Any) -> _T:
+    return await pool.of_process().call(function, *args)
+
+
+class Ways:
+    """The ways of any loop: every operation in a thread of the pool."""
+
+    call = staticmethod(_in_pool)
+
+    # At once, or None.
+
+    def try_read(self, fd: int, size: int, offset: int) -> bytes | None:
+        """Read once, `size` bytes at most, if that needs no disk."""
+        return None
+
+    def try_read_into(self, fd: int, buffer: WriteableBuffer, offset: int) -> int | None:
+        """Read once into `buffer`, if that needs no disk; the number of bytes."""
+        return None
+
+    def try_read_rest(self, fd: int, offset: int) -> bytes | None:
+        """Read a regular file from `offset` to its end, if that needs no disk."""
+        return None
+
+    def try_read_files(self, paths: list[StrOrBytesPath], start: int) -> list[bytes | OSError | None]:
+        """Read whole files from `paths[start]` on, as many as one turn has room for.
+
+        None stands for a file that needs a disk, or is not regular.
+        """
+        return []
+
+    def try_stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result | None:
+        """As `os.stat` or `os.lstat`, if that needs no disk."""
+        return None
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """As `os.fstat`, which needs no disk."""
+        return os.fstat(fd)
+
+    # Waited for.
+
+    async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
+        """Open a file, close-on-exec. If this is cancelled, a file that is opened later is closed."""
+
+        def opened() -> Opened:
+            fd = os.open(path, flags | os.O_CLOEXEC, mode)
+            status = os.fstat(fd)
+            return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
+
+        return await pool.of_process().call(opened, undo=lambda made: os.close(made.fd))
+
+    async def close(self, fd: int) -> None:
+        """Close a file."""
+        await _in_pool(os.close, fd)
+
+    async def read(self, fd: int, size: int, offset: int) -> bytes:
+        """Read once, `size` bytes at most; empty at the end of the file."""
+        if offset < 0:
+            return await _in_pool(os.read, fd, size)
+        return await _in_pool(os.pread, fd, size, offset)
+
+    async def read_into(self, fd: int, buffer: WriteableBuffer, offset: int) -> int:
+        """Read once into `buffer`; the number of bytes, 0 at the end of the file.
+
+        Cancelled, it may still write into the buffer for a while.
+        """
+        return await self.readv(fd, [buffer], offset)
+
+    async def readv(self, fd: int, buffers: Sequence[WriteableBuffer], offset: int) -> int:
+        """As `read_into`, into several buffers, one after the other."""
+        if offset < 0:
+            return await _in_pool(os.readv, fd, buffers)
+        return await _in_pool(os.preadv, fd, buffers, offset)
+
+    async def write(self, fd: int, data: ReadableBuffer, offset: int) -> int:
+        """Write once; the number of bytes, perhaps fewer than there are. Cancelled, it may be carried out."""
+        if offset < 0:
+            return await _in_pool(os.write, fd, data)
+        return await _in_pool(os.pwrite, fd, data, offset)
+
+    async def writev(self, fd: int, buffers: Sequence[ReadableBuffer], offset: int) -> int:
+        """As `write`, of several buffers."""
+        if offset < 0:
+            return await _in_pool(os.writev, fd, buffers)
+        return await _in_pool(os.pwritev, fd, buffers, offset)
+
+    async def fsync(self, fd: int, *, data_only: bool = False) -> None:
+        """Flush a file to storage."""
+        await _in_pool(os.fdatasync if data_only else os.fsync, fd)
+
+    async def truncate(self, fd: int, size: int) -> None:
+        """Cut a file to a size, or extend it."""
+        await _in_pool(os.ftruncate, fd, size)
+
+    async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
+        """As `os.stat` or `os.lstat`."""
+        return await _in_pool(os.stat if follow else os.lstat, path)
+
+    async def unlink(self, path: StrOrBytesPath) -> None:
+        """As `os.unlink`."""
+        await _in_pool(os.unlink, path)
+
+    async def rmdir(self, path: StrOrBytesPath) -> None:
+        """As `os.rmdir`."""
+        await _in_pool(os.rmdir, path)
+
+    async def mkdir(self, path: StrOrBytesPath, mode: int = 0o777) -> None:
+        """As `os.mkdir`."""
+        await _in_pool(os.mkdir, path, mode)
+
+    async def rename(self, source: StrOrBytesPath, target: StrOrBytesPath) -> None:
+        """As `os.rename`, which replaces the target."""
+        await _in_pool(os.rename, source, target)
+
+    async def symlink(self, target: StrOrBytesPath, path: StrOrBytesPath) -> None:
+        """As `os.symlink`."""
+        await _in_pool(os.symlink, target, path)
+
+    async def link(self, source: StrOrBytesPath, target: StrOrBytesPath, *, follow: bool = True) -> None:
+        """As `os.link`."""
+
+        def link() -> None:
+            os.link(source, target, follow_symlinks=follow)
+
+        await _in_pool(link)
+
+
+class _Native(Ways):
+    """The ways of a loop of proact."""
+
+    def __init__(self, loop: _core.Scheduler) -> None:
+        self.try_read = loop._try_read  # type: ignore[method-assign]
+        self.try_read_into = loop._try_read_into  # type: ignore[method-assign]
+        self.try_read_rest = loop._try_read_rest  # type: ignore[method-assign]
+        self.try_read_files = loop._try_read_files  # type: ignore[method-assign]
+        self.try_stat = loop._try_stat  # type: ignore[method-assign]
+        self.fstat = loop._fstat  # type: ignore[method-assign]
+        self.close = loop._close_file  # type: ignore[method-assign,assignment]
+        self.read = loop._read_bytes_at  # type: ignore[method-assign,assignment]
+        self.read_into = loop._read_at  # type: ignore[method-assign,assignment]
+        self.readv = loop._readv_at  # type: ignore[method-assign,assignment]
+        self.write = loop._write_at  # type: ignore[method-assign,assignment]
+        self.writev = loop._writev_at  # type: ignore[method-assign,assignment]
+        self.fsync = loop._fsync  # type: ignore[method-assign,assignment]
+        self.truncate = loop._truncate  # type: ignore[method-assign,assignment]
+        self.unlink = loop._unlink  # type: ignore[method-assign,assignment]
+        self.mkdir = loop._mkdir  # type: ignore[method-assign,assignment]
+        self.rename = loop._rename  # type: ignore[method-assign,assignment]
+        self.symlink = loop._symlink  # type: ignore[method-assign,assignment]
+        self.link = loop._link  # type: ignore[method-assign,assignment]
+        self._loop = loop
+
+    async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
+        loop = self._loop
+        opened = loop._try_open(path, flags)
+        if opened is None:
+            fd = await loop._open_file(path, flags, mode)
+        elif stat.S_ISFIFO(opened[1]) and not flags & os.O_NONBLOCK:
+            # It was opened without waiting for the other end. Hold it, so that a writer that came meanwhile keeps
+            # its reader, and open it as `open()` does.
+            try:
+                fd = await loop._open_file(path, flags, mode, waits=True)
+            finally:
+                os.close(opened[0])
+        else:
+            if not flags & os.O_NONBLOCK and not (stat.S_ISREG(opened[1]) or stat.S_ISDIR(opened[1])):
+                os.set_blocking(opened[0], True)
+            return Opened(*opened)
+        status = loop._fstat(fd)
+        return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
+
+    async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
+        status = self._loop._try_stat(path, follow=follow)
+        return status if status is not None else await self._loop._stat(path, follow=follow)
+
+    async def rmdir(self, path: StrOrBytesPath) -> None:
+        await self._loop._unlink(path, directory=True)
+
+
+_THREADS = Ways()
+
+
+def of_running_loop() -> Ways:
+    """The ways of the loop that runs. Raises RuntimeError if none does."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, _core.Scheduler):
+        return _THREADS
+    ways: Ways | None = getattr(loop, "_file_ways", None)
+    if ways is None:
+        # The loop keeps its ways, and they keep the loop: the collector frees both.
+        ways = _Native(loop)
+        loop._file_ways = ways  # type: ignore[attr-defined]
+    return ways
