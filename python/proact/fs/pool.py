@@ -1,7 +1,7 @@
-"""Owns: the threads that make blocking calls for files: those that no ring knows, and all of them on other loops.
+"""Owns: the threads that make blocking file calls: calls that no ring knows, and all calls on other loops.
 
-The threads are daemons, at most `LIMIT` of them. A call that is given up may hang for ever (a FIFO without a peer,
-a dead mount): its thread no longer counts, so that another one takes its place.
+The threads are daemons, at most `LIMIT` of them. A call that is given up may hang for ever (a FIFO without a
+peer, a dead mount): its thread no longer counts, so that another one takes its place.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class Pool:
         self._threads = self._idle = self._lost = 0
 
     def counts(self) -> dict[str, int]:
-        """`threads` that work or wait for work, `queued` calls, and `lost` threads, whose call was given up and goes on."""
+        """`threads` that work or wait for work, `queued` calls, and `lost` threads.
+
+        The call of a lost thread was given up and goes on.
+        """
         with self._news:
             return {"threads": self._threads, "queued": len(self._queue), "lost": self._lost}
 
@@ -85,7 +88,7 @@ class Pool:
     ) -> _T:
         """Call a function in a thread of the pool.
 
-        A cancelled call that has begun goes on; `undo` is then called with what it returns, in whatever thread.
+        A cancelled call that has begun goes on; `undo` is then called with what it returns, in any thread.
         """
         call = _Call(function, args, undo)
         with self._news:

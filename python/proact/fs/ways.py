@@ -1,8 +1,8 @@
-"""Owns: the ways in which an operation on a file is carried out, behind one interface for the rest of `proact.fs`.
+"""Owns: the ways in which an operation on a file is carried out, behind one interface for all of `proact.fs`.
 
-On a loop of proact: at once, where the kernel needs no disk for it (`try_...`, None where it does); else by the
-ring, or by the native pool on engines that have none. On any other loop, and for calls that no ring knows: by the
-threads of `pool.py`. An offset of -1 is the current position, for files that can't seek.
+On a loop of proact: at once, where the kernel needs no disk for it (`try_...`, None where it does); else by
+the ring, or by the native pool on engines without one. On any other loop, and for calls that no ring knows:
+by the threads of `pool.py`. An offset of -1 is the current position, for files that can't seek.
 """
 
 from __future__ import annotations
@@ -170,19 +170,19 @@ class _Native(Ways):
         self.try_read_files = loop._try_read_files  # type: ignore[method-assign]
         self.try_stat = loop._try_stat  # type: ignore[method-assign]
         self.fstat = loop._fstat  # type: ignore[method-assign]
-        self.close = loop._close_file  # type: ignore[method-assign,assignment]
-        self.read = loop._read_bytes_at  # type: ignore[method-assign,assignment]
-        self.read_into = loop._read_at  # type: ignore[method-assign,assignment]
-        self.readv = loop._readv_at  # type: ignore[method-assign,assignment]
-        self.write = loop._write_at  # type: ignore[method-assign,assignment]
-        self.writev = loop._writev_at  # type: ignore[method-assign,assignment]
-        self.fsync = loop._fsync  # type: ignore[method-assign,assignment]
-        self.truncate = loop._truncate  # type: ignore[method-assign,assignment]
-        self.unlink = loop._unlink  # type: ignore[method-assign,assignment]
-        self.mkdir = loop._mkdir  # type: ignore[method-assign,assignment]
-        self.rename = loop._rename  # type: ignore[method-assign,assignment]
-        self.symlink = loop._symlink  # type: ignore[method-assign,assignment]
-        self.link = loop._link  # type: ignore[method-assign,assignment]
+        self.close = loop._close_file  # type: ignore[method-assign]
+        self.read = loop._read_bytes_at  # type: ignore[method-assign]
+        self.read_into = loop._read_at  # type: ignore[method-assign]
+        self.readv = loop._readv_at  # type: ignore[method-assign]
+        self.write = loop._write_at  # type: ignore[method-assign]
+        self.writev = loop._writev_at  # type: ignore[method-assign]
+        self.fsync = loop._fsync  # type: ignore[method-assign]
+        self.truncate = loop._truncate  # type: ignore[method-assign]
+        self.unlink = loop._unlink  # type: ignore[method-assign]
+        self.mkdir = loop._mkdir  # type: ignore[method-assign]
+        self.rename = loop._rename  # type: ignore[method-assign]
+        self.symlink = loop._symlink  # type: ignore[method-assign]
+        self.link = loop._link  # type: ignore[method-assign]
         self._loop = loop
 
     async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
@@ -191,8 +191,8 @@ class _Native(Ways):
         if opened is None:
             fd = await loop._open_file(path, flags, mode)
         elif stat.S_ISFIFO(opened[1]) and not flags & os.O_NONBLOCK:
-            # It was opened without waiting for the other end. Hold it, so that a writer that came meanwhile keeps
-            # its reader, and open it as `open()` does.
+            # It was opened without waiting for the other end. Hold it, so that a writer that came meanwhile
+            # keeps its reader, and open it as `open()` does.
             try:
                 fd = await loop._open_file(path, flags, mode, waits=True)
             finally:

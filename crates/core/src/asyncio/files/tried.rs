@@ -165,28 +165,33 @@ impl Scheduler {
             .map_err(|error: i32| file_error(py, error, &[at.shown]))
     }
 
-    /// Reads once, `len` bytes at most.
+    /// Reads once, `size` bytes at most.
     #[pyo3(name = "_try_read")]
     fn try_read<'py>(
         &self,
         py: Python<'py>,
         fd: RawFd,
-        len: usize,
+        size: usize,
         offset: i64,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        if offset < 0 || !self.admitted(len)? {
+        if offset < 0 || !self.admitted(size)? {
             return Ok(None);
         }
-        let bytes = uninit_bytes(py, len)?;
+        let bytes = uninit_bytes(py, size)?;
         let buf = bytes_memory(&bytes);
-        let op = Op::Read(ops::Read { fd, buf, len, offset });
+        let op = Op::Read(ops::Read {
+            fd,
+            buf,
+            len: size,
+            offset,
+        });
         // SAFETY: a fresh object of that length, which nobody else has seen.
         let result = known(unsafe { self.attempt(&op) }?);
         self.answered(result.is_some())?;
         match result {
             None => Ok(None),
             Some(Err(error)) => Err(os_error(error)),
-            Some(Ok(count)) if count as usize == len => Ok(Some(bytes)),
+            Some(Ok(count)) if count as usize == size => Ok(Some(bytes)),
             Some(Ok(count)) => shorten(bytes, count as usize).map(Some),
         }
     }
