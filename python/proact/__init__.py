@@ -1,6 +1,7 @@
 """proact: every Unix I/O model behind one interface; by default true asynchronous I/O on io_uring."""
 
 from ._core import ENGINES, Completion, Ring
+from .fs import open
 from .loop import EventLoop
 from .runner import engine_report, new_event_loop, run
 from .threads import serve_threads
@@ -12,7 +13,9 @@ __all__ = [
     "Ring",
     "__version__",
     "engine_report",
+    "fs",
     "new_event_loop",
+    "open",
     "run",
     "serve_threads",
 ]

@@ -1,1 +1,7 @@
 """Files for asyncio programs: true asynchronous ones on a loop of proact, threads on any other loop."""
+
+from .file import BufferedFile, RawFile
+from .opening import Opening, open
+from .text import TextFile
+
+__all__ = ["BufferedFile", "Opening", "RawFile", "TextFile", "open"]

@@ -8,7 +8,9 @@ by the threads of `pool.py`. An offset of -1 is the current position, for files 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -36,6 +38,40 @@ class Opened(NamedTuple):
 
 async def _in_pool(function: Callable[..., _T], *args: Any) -> _T:
     return await pool.of_process().call(function, *args)
+
+
+def _received(fd: int, size: int) -> bytes | None:
+    """What a pipe, a terminal or a socket has already; None if nothing."""
+    room = bytearray(size)
+    try:
+        count = os.preadv(fd, [room], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
+            raise
+        # This file, or an old kernel, does not know the flag.
+        asked = select.poll()
+        asked.register(fd, select.POLLIN)
+        if not asked.poll(0):
+            return None
+        return os.read(fd, size)
+    return bytes(memoryview(room)[:count])
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    news = loop.create_future()
+
+    def wake() -> None:
+        if not news.done():
+            news.set_result(None)
+
+    loop.add_reader(fd, wake)
+    try:
+        await news
+    finally:
+        loop.remove_reader(fd)
 
 
 class Ways:
@@ -93,6 +129,13 @@ class Ways:
         if offset < 0:
             return await _in_pool(os.read, fd, size)
         return await _in_pool(os.pread, fd, size, offset)
+
+    async def receive(self, fd: int, size: int) -> bytes:
+        """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
+        # Bytes are taken only within a step of the task that gets them.
+        while (data := _received(fd, size)) is None:
+            await _readable(fd)
+        return data
 
     async def read_into(self, fd: int, buffer: WriteableBuffer, offset: int) -> int:
         """Read once into `buffer`; the number of bytes, 0 at the end of the file.
