@@ -1,6 +1,7 @@
 """Files for asyncio programs: true asynchronous ones on a loop of proact, threads on any other loop."""
 
-from .file import BufferedFile, RawFile
+from .buffered import BufferedFile
+from .file import RawFile
 from .opening import Opening, open
 from .text import TextFile
 

@@ -1,7 +1,7 @@
 """Owns: the file object in text mode: decoding, line ends and their positions, over a `BufferedFile`.
 
-What was decoded and not yet read lies in segments, one for each piece of the file. Each segment knows its bytes
-and the state of the decoder before them. `tell` finds the byte of a character by decoding the segment again.
+What was decoded and not yet read lies in segments, one for each piece of the file. Each segment knows its
+bytes and the state of the decoder before them. `tell` decodes the segment again to find a character's byte.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .places import Segment, cookie, parts, place
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .file import BufferedFile
+    from .buffered import BufferedFile
 
 __all__ = ["TextFile"]
 
@@ -38,44 +39,24 @@ def _codec(encoding: str, errors: str, newline: str | None) -> _Codec:
     # It checks the arguments as `open()` does, and raises the same errors.
     name = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline).encoding
     found = codecs.lookup(name)
-    if found.incrementaldecoder is None or found.incrementalencoder is None:
-        raise LookupError(f"{name!r} has no incremental codec")
     return _Codec(name, found.incrementaldecoder, found.incrementalencoder)
-
-
-class _Segment(NamedTuple):
-    """A piece of the file that was decoded."""
-
-    flags: int
-    # What the decoder held back before, and the bytes that were read.
-    held: bytes
-    read: bytes
-    # How many characters came of them, whether it was at the end of the file.
-    count: int
-    last: bool
 
 
 class TextFile(Turns):
     """A file in text mode."""
 
-    __slots__ = (
-        "__weakref__",
-        "_chars",
-        "_codec",
-        "_decoder",
-        "_encoder",
-        "_errors",
-        "_lines",
-        "_mixed",
-        "_newline",
-        "_segments",
-        "_texts",
-        "_used",
-        "buffer",
-        "line_buffering",
-        "mode",
-        "write_through",
-    )
+    write_through = False
+    _decoder: Any = None
+    _encoder: codecs.IncrementalEncoder | None = None
+    # The characters of the segments: `_used` of `_chars` were read, and `_texts` come after them.
+    _chars = ""
+    _used = 0
+    _texts: list[str] | tuple[()] = ()
+    _segments: list[Segment] | tuple[()] = ()
+    # The lines that an iteration has not taken yet. They count as used.
+    _lines: Iterator[str] | None = None
+    # Whether an iteration was interrupted by other calls.
+    _mixed = False
 
     def __init__(
         self,
@@ -86,26 +67,14 @@ class TextFile(Turns):
         newline: str | None,
         line_buffering: bool = False,
     ) -> None:
-        super().__init__()
+        self._errors = errors = "strict" if errors is None else errors
+        self._codec = _codec(encoding, errors, newline)
         self.buffer = buffer
         self.mode = mode
         self.line_buffering = line_buffering
-        self.write_through = False
-        self._errors = "strict" if errors is None else errors
         self._newline = newline
-        self._codec = _codec(encoding, self._errors, newline)
-        self._decoder: Any = None
-        self._encoder: codecs.IncrementalEncoder | None = None
-        if buffer._writable and buffer._position() > 0:
+        if buffer._writable and buffer._at > 0:
             self._begin_encoder(False)
-        # The characters of the segments: `_used` of `_chars` were read, and `_texts` come after them.
-        self._chars = ""
-        self._used = 0
-        self._texts: list[str] = []
-        self._segments: list[_Segment] = []
-        # The lines that an iteration has not taken yet. They are not in `_chars`' unread part.
-        self._lines: Iterator[str] | None = None
-        self._mixed = False
 
     # What is known without I/O.
 
@@ -175,10 +144,10 @@ class TextFile(Turns):
         text: str = decoder.decode(read, not read)
         if self._used == len(self._chars) and not self._texts:
             self._chars, self._used = text, 0
-            self._segments.clear()
+            self._segments = []
         else:
-            self._texts.append(text)
-        self._segments.append(_Segment(flags, held, read, len(text), not read))
+            self._texts = [*self._texts, text]
+        self._segments = [*self._segments, Segment(flags, held, read, len(text), not read)]
         return text if read or text else None
 
     def _join(self) -> None:
@@ -189,11 +158,12 @@ class TextFile(Turns):
             self._mixed = self._mixed or rest > 0
         if not self._texts:
             return
-        while self._segments and self._used >= self._segments[0].count > 0:
-            count = self._segments.pop(0).count
+        while self._segments and self._used >= self._segments[0].chars > 0:
+            count = self._segments[0].chars
+            self._segments = self._segments[1:]
             self._chars, self._used = self._chars[count:], self._used - count
         self._chars = "".join((self._chars, *self._texts))
-        self._texts.clear()
+        self._texts = ()
 
     def _take(self, count: int) -> str:
         begin = self._used
@@ -202,8 +172,7 @@ class TextFile(Turns):
 
     def _forget(self) -> None:
         self._chars, self._used, self._lines = "", 0, None
-        self._texts.clear()
-        self._segments.clear()
+        self._texts = self._segments = ()
 
     # Reading.
 
@@ -224,8 +193,8 @@ class TextFile(Turns):
                 return rest + text if rest else text
             have = len(self._chars) - self._used
             try:
-                while have < size and (text := await self._fill()) is not None:
-                    have += len(text)
+                while have < size and (more := await self._fill()) is not None:
+                    have += len(more)
             finally:
                 self._join()
             return self._take(min(have, size))
@@ -366,7 +335,7 @@ class TextFile(Turns):
         await self.buffer.fsync(data_only=data_only)
 
     async def truncate(self, size: int | None = None, /) -> int:
-        """Cut the file to a size in bytes, by default to where reading it has come, or extend it; the new size."""
+        """Cut the file to a size in bytes, by default to what was read ahead, or extend it; the new size."""
         return await self.buffer.truncate(size)
 
     # Positions.
@@ -393,21 +362,21 @@ class TextFile(Turns):
         used = self._used
         position -= sum(len(segment.read) for segment in self._segments)
         for segment in self._segments:
-            if used <= segment.count:
+            if used <= segment.chars:
                 break
-            used -= segment.count
+            used -= segment.chars
             position += len(segment.read)
         position -= len(segment.held)
         if not used:
-            return _cookie(position, segment.flags)
+            return cookie(position, segment.flags)
         decoder, state = self._decoder, self._decoder.getstate()
         try:
-            return _place(decoder, segment, position, used)
+            return place(decoder, segment, position, used)
         finally:
             decoder.setstate(state)
 
-    async def seek(self, cookie: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a position that `tell` has returned, or to the begin (0), or to the end (0, `os.SEEK_END`)."""
+    async def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position that `tell` has returned, to the begin (0), or to the end (0, `os.SEEK_END`)."""
         self.buffer._check_open()
         if not self.buffer._seekable:
             raise io.UnsupportedOperation("underlying stream is not seekable")
@@ -415,21 +384,21 @@ class TextFile(Turns):
         try:
             self._join()
             if whence == os.SEEK_CUR:
-                if cookie:
+                if position:
                     raise io.UnsupportedOperation("can't do nonzero cur-relative seeks")
-                cookie = self._tell()
+                position = self._tell()
             elif whence == os.SEEK_END:
-                if cookie:
+                if position:
                     raise io.UnsupportedOperation("can't do nonzero end-relative seeks")
                 end = await self.buffer.seek(0, os.SEEK_END)
                 self._begin_again(end == 0)
                 return end
             elif whence != os.SEEK_SET:
                 raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
-            if cookie < 0:
-                raise ValueError(f"negative seek position {cookie}")
-            await self._go_to(cookie)
-            return cookie
+            if position < 0:
+                raise ValueError(f"negative seek position {position}")
+            await self._go_to(position)
+            return position
         finally:
             self._leave()
 
@@ -440,23 +409,26 @@ class TextFile(Turns):
         if self.buffer._writable:
             self._begin_encoder(at_begin)
 
-    async def _go_to(self, cookie: int) -> None:
-        position, flags, feed, skip, last = _parts(cookie)
-        await self.buffer.seek(position)
-        self._begin_again(cookie == 0)
+    async def _go_to(self, position: int) -> None:
+        begin, flags, feed, skip, last = parts(position)
+        await self.buffer.seek(begin)
+        self._begin_again(position == 0)
         if not flags and not skip:
             return
         decoder = self._decoder or self._begin_decoder()
         decoder.setstate((b"", flags))
         if skip:
             read = await self.buffer.read(feed)
-            self._chars = decoder.decode(read, last)
-            self._segments.append(_Segment(flags, b"", read, len(self._chars), last))
-            if len(self._chars) < skip:
+            chars = decoder.decode(read, last)
+            if len(chars) < skip:
                 raise OSError("can't restore logical file position")
-            self._used = skip
+            self._chars, self._used = chars, skip
+            self._segments = [Segment(flags, b"", read, len(chars), last)]
 
     # The end.
+
+    def _close_now(self) -> bool:
+        return self.buffer._close_now()
 
     async def close(self) -> None:
         """Write what is held back, and close the file, even if that fails."""
@@ -470,47 +442,3 @@ class TextFile(Turns):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.buffer.close()
-
-
-# A position in a text, as `open()`'s files pack it into one number, lowest first: where in the file to begin (64
-# bits); the decoder's state there (64); how many bytes to decode (64); how many of their characters to skip (64);
-# whether those bytes are the last ones.
-
-
-def _cookie(position: int, flags: int, feed: int = 0, skip: int = 0, last: bool = False) -> int:
-    return position | flags << 64 | feed << 128 | skip << 192 | last << 256
-
-
-def _parts(cookie: int) -> tuple[int, int, int, int, bool]:
-    word = (1 << 64) - 1
-    position, flags, feed, skip = (cookie >> shift & word for shift in (0, 64, 128, 192))
-    return position, flags, feed, skip, bool(cookie >> 256)
-
-
-def _place(decoder: Any, segment: _Segment, position: int, used: int) -> int:
-    """The position of the character `used` of a segment, which begins at `position`."""
-    data = segment.held + segment.read
-
-    def decoded(end: int) -> int:
-        decoder.setstate((b"", segment.flags))
-        return len(decoder.decode(data[:end]))
-
-    # The shortest beginning that gives so many characters. One byte a character is the most frequent case.
-    low, high = 0, len(data)
-    if used < high and decoded(used) == used:
-        high = used
-    while low < high:
-        middle = (low + high) // 2
-        if decoded(middle) < used:
-            low = middle + 1
-        else:
-            high = middle
-    # Where the decoder holds nothing back is a place to begin. Take the last one that is not past the character.
-    for begin in range(low, -1, -1):
-        count = decoded(begin)
-        held, flags = decoder.getstate()
-        if not held and count <= used:
-            break
-    if count == used:
-        return _cookie(position + begin, flags)
-    return _cookie(position + begin, flags, low - begin, used - count, decoded(low) < used)

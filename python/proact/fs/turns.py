@@ -21,11 +21,9 @@ class Turns:
     What is done without an await is one piece by itself, and need not enter.
     """
 
-    __slots__ = ("_busy", "_waiting")
-
-    def __init__(self) -> None:
-        self._busy = False
-        self._waiting: deque[asyncio.Future[None]] | None = None
+    # Defaults of the class, because most files are read once and closed: making them is what takes time.
+    _busy = False
+    _waiting: deque[asyncio.Future[None]] | None = None
 
     async def _enter(self) -> None:
         """Wait until it is this operation's turn. Then call `_leave`."""

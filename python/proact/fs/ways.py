@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
-__all__ = ["Opened", "Ways", "of_running_loop"]
+__all__ = ["PIECE", "Opened", "Ways", "of_running_loop"]
+
+PIECE = 1 << 20
+"""Bytes: the most that one op reads, because a ring copies what is cached while the loop waits for it."""
+
+_YIELDS = 4
+"""Turns of the loop: how many to wait for until an open is tried again, before it is waited for otherwise."""
 
 _T = TypeVar("_T")
 
@@ -59,6 +65,23 @@ def _received(fd: int, size: int) -> bytes | None:
     return bytes(memoryview(room)[:count])
 
 
+def _room(size: int, offset: int) -> int:
+    """How much to read at once of a file of that size: one byte more than is left, which shows the end."""
+    return min(max(size - offset + 1, 4096), PIECE)
+
+
+def _rest(fd: int, offset: int) -> bytes:
+    size = os.fstat(fd).st_size
+    pieces = []
+    while piece := os.pread(fd, _room(size, offset), offset):
+        pieces.append(piece)
+        offset += len(piece)
+        if offset == size:
+            # A regular file gives all that was asked for, or ends.
+            break
+    return b"".join(pieces)
+
+
 async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     news = loop.create_future()
@@ -80,6 +103,14 @@ class Ways:
     call = staticmethod(_in_pool)
 
     # At once, or None.
+
+    def try_open(self, path: StrOrBytesPath, flags: int) -> tuple[int, int, int] | None:
+        """Open a file, if that needs no disk: as `Opened`. `open` has to go on if it is no regular file."""
+        return None
+
+    def tried_enough(self) -> bool:
+        """Whether these calls return None because this turn of the loop has had many of them."""
+        return False
 
     def try_read(self, fd: int, size: int, offset: int) -> bytes | None:
         """Read once, `size` bytes at most, if that needs no disk."""
@@ -110,8 +141,17 @@ class Ways:
 
     # Waited for.
 
-    async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
-        """Open a file, close-on-exec. If this is cancelled, a file that is opened later is closed."""
+    async def open(
+        self,
+        path: StrOrBytesPath,
+        flags: int,
+        mode: int = 0o666,
+        tried: tuple[int, int, int] | None = None,
+    ) -> Opened:
+        """Open a file, close-on-exec. If this is cancelled, a file that is opened later is closed.
+
+        `tried` is what `try_open` has returned.
+        """
 
         def opened() -> Opened:
             fd = os.open(path, flags | os.O_CLOEXEC, mode)
@@ -129,6 +169,10 @@ class Ways:
         if offset < 0:
             return await _in_pool(os.read, fd, size)
         return await _in_pool(os.pread, fd, size, offset)
+
+    async def read_rest(self, fd: int, offset: int) -> bytes:
+        """Read from `offset` to the end of the file."""
+        return await _in_pool(_rest, fd, offset)
 
     async def receive(self, fd: int, size: int) -> bytes:
         """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
@@ -207,6 +251,8 @@ class _Native(Ways):
     """The ways of a loop of proact."""
 
     def __init__(self, loop: _core.Scheduler) -> None:
+        self.tried_enough = loop._tried_enough  # type: ignore[method-assign]
+        self.try_open = loop._try_open  # type: ignore[method-assign]
         self.try_read = loop._try_read  # type: ignore[method-assign]
         self.try_read_into = loop._try_read_into  # type: ignore[method-assign]
         self.try_read_rest = loop._try_read_rest  # type: ignore[method-assign]
@@ -228,9 +274,20 @@ class _Native(Ways):
         self.link = loop._link  # type: ignore[method-assign]
         self._loop = loop
 
-    async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
+    async def open(
+        self,
+        path: StrOrBytesPath,
+        flags: int,
+        mode: int = 0o666,
+        tried: tuple[int, int, int] | None = None,
+    ) -> Opened:
         loop = self._loop
-        opened = loop._try_open(path, flags)
+        opened = tried or loop._try_open(path, flags)
+        for _ in range(_YIELDS):
+            if opened is not None or not loop._tried_enough():
+                break
+            await asyncio.sleep(0)
+            opened = loop._try_open(path, flags)
         if opened is None:
             fd = await loop._open_file(path, flags, mode)
         elif stat.S_ISFIFO(opened[1]) and not flags & os.O_NONBLOCK:
@@ -246,6 +303,22 @@ class _Native(Ways):
             return Opened(*opened)
         status = loop._fstat(fd)
         return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
+
+    async def read_rest(self, fd: int, offset: int) -> bytes:
+        loop = self._loop
+        if loop._tried_enough():
+            await asyncio.sleep(0)
+            rest = loop._try_read_rest(fd, offset)
+            if rest is not None:
+                return rest
+        size = loop._fstat(fd).st_size
+        pieces = []
+        while piece := await loop._read_bytes_at(fd, _room(size, offset), offset):
+            pieces.append(piece)
+            offset += len(piece)
+            if offset == size:
+                break
+        return b"".join(pieces)
 
     async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
         status = self._loop._try_stat(path, follow=follow)

@@ -61,6 +61,9 @@ fn status_of(io: &mut Io, fd: RawFd) -> Result<Status, i32> {
     }
 }
 
+/// The most bytes of a file that are read to its end at once. A longer one is read in pieces, with turns of the loop in between.
+const MOST: u64 = 1 << 20;
+
 /// Reads a file that is cached from `offset` to its end: `None` if only a wait can.
 fn rest<'py>(
     py: Python<'py>,
@@ -69,8 +72,12 @@ fn rest<'py>(
     size: u64,
     offset: i64,
 ) -> PyResult<Option<Result<Bound<'py, PyBytes>, i32>>> {
+    let left = size.saturating_sub(offset as u64);
+    if left > MOST {
+        return Ok(None);
+    }
     // One more than is left shows the end without another call.
-    let room = usize::try_from(size.saturating_sub(offset as u64))?.saturating_add(1);
+    let room = left as usize + 1;
     let bytes = uninit_bytes(py, room)?;
     let mut count = 0;
     loop {
@@ -91,7 +98,7 @@ fn rest<'py>(
             // It has grown meanwhile, or its size is not known, as in /proc.
             return Ok(None);
         }
-        if size > 0 && count as u64 == size.saturating_sub(offset as u64) {
+        if size > 0 && count as u64 == left {
             return shorten(bytes, count).map(|bytes| Some(Ok(bytes)));
         }
     }
@@ -223,8 +230,8 @@ impl Scheduler {
             return Err(py_error::<PyValueError>("offset must be 0 or more"));
         }
         let status = status_of(&mut *self.io.get()?, fd).map_err(os_error)?;
-        let left = usize::try_from(status.size())?;
-        if status.kind() != libc::S_IFREG || !self.admitted(left)? {
+        let left = status.size().saturating_sub(offset as u64);
+        if status.kind() != libc::S_IFREG || left > MOST || !self.admitted(left as usize)? {
             return Ok(None);
         }
         let content = rest(py, &mut *self.io.get()?, fd, status.size(), offset)?;
@@ -306,6 +313,13 @@ impl Scheduler {
             }
         }
         Ok(contents)
+    }
+
+    /// Whether this turn of the loop has no room for more of these calls.
+    #[pyo3(name = "_tried_enough")]
+    fn tried_enough(&self) -> PyResult<bool> {
+        let turn = self.turns();
+        Ok(self.io.get()?.shared.get::<Budget>().is_spent(turn))
     }
 
     /// How many of these calls had an answer, had none because of the file, and came too late in their turn.
