@@ -44,13 +44,13 @@ class BinaryFile(Positional):
         """What was read ahead is not wanted any more, or not right any more."""
 
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """All lines that are left, or so many that they have `hint` bytes."""
+        """All lines that are left, or so many that they have more than `hint` bytes."""
         hint = -1 if hint is None else hint
         lines, count = [], 0
         while line := await self.readline():
             lines.append(line)
             count += len(line)
-            if 0 < hint <= count:
+            if 0 < hint < count:
                 break
         return lines
 
