@@ -1,1 +1,47 @@
 """Files for asyncio programs: true asynchronous ones on a loop of proact, threads on any other loop."""
+
+from .appending import append
+from .copying import copy, copy2, copyfile, copymode, copystat, copytree, move, rmtree
+from .following import tail
+from .names import (
+    abspath,
+    access,
+    chmod,
+    chown,
+    disk_usage,
+    exists,
+    getatime,
+    getctime,
+    getcwd,
+    getmtime,
+    getsize,
+    isdir,
+    isfile,
+    islink,
+    ismount,
+    lexists,
+    link,
+    listdir,
+    lstat,
+    makedirs,
+    mkdir,
+    readlink,
+    realpath,
+    remove,
+    removedirs,
+    rename,
+    renames,
+    replace,
+    rmdir,
+    samefile,
+    sameopenfile,
+    scandir,
+    stat,
+    statvfs,
+    symlink,
+    truncate,
+    unlink,
+    utime,
+    walk,
+)
+from .whole import read_bytes, read_many, read_text, stat_many, write_bytes, write_text

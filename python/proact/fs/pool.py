@@ -121,7 +121,8 @@ class Pool:
                 if self._queue and not self._idle and self._threads < LIMIT:
                     self._threads += 1
                     self._start()
-            else:
+            elif call in self._queue:
+                # Otherwise it has ended, and its result is on the way.
                 self._queue.remove(call)
 
     def _work(self) -> None:
