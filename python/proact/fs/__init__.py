@@ -1,7 +1,9 @@
 """Files for asyncio programs: true asynchronous ones on a loop of proact, threads on any other loop."""
 
 from .appending import append
+from .buffered import BufferedFile
 from .copying import copy, copy2, copyfile, copymode, copystat, copytree, move, rmtree
+from .file import RawFile
 from .following import tail
 from .names import (
     abspath,
@@ -44,4 +46,76 @@ from .names import (
     utime,
     walk,
 )
+from .opening import Opening, open
+from .paths import Path
+from .temporary import NamedTemporaryFile, SpooledTemporaryFile, TemporaryDirectory, TemporaryFile
+from .text import TextFile
 from .whole import read_bytes, read_many, read_text, stat_many, write_bytes, write_text
+
+__all__ = [
+    "BufferedFile",
+    "NamedTemporaryFile",
+    "Opening",
+    "Path",
+    "RawFile",
+    "SpooledTemporaryFile",
+    "TemporaryDirectory",
+    "TemporaryFile",
+    "TextFile",
+    "abspath",
+    "access",
+    "append",
+    "chmod",
+    "chown",
+    "copy",
+    "copy2",
+    "copyfile",
+    "copymode",
+    "copystat",
+    "copytree",
+    "disk_usage",
+    "exists",
+    "getatime",
+    "getctime",
+    "getcwd",
+    "getmtime",
+    "getsize",
+    "isdir",
+    "isfile",
+    "islink",
+    "ismount",
+    "lexists",
+    "link",
+    "listdir",
+    "lstat",
+    "makedirs",
+    "mkdir",
+    "move",
+    "open",
+    "read_bytes",
+    "read_many",
+    "read_text",
+    "readlink",
+    "realpath",
+    "remove",
+    "removedirs",
+    "rename",
+    "renames",
+    "replace",
+    "rmdir",
+    "rmtree",
+    "samefile",
+    "sameopenfile",
+    "scandir",
+    "stat",
+    "stat_many",
+    "statvfs",
+    "symlink",
+    "tail",
+    "truncate",
+    "unlink",
+    "utime",
+    "walk",
+    "write_bytes",
+    "write_text",
+]

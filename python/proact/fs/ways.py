@@ -1,14 +1,16 @@
-"""Owns: the ways in which an operation on a file is carried out, behind one interface for the rest of `proact.fs`.
+"""Owns: the ways in which an operation on a file is carried out, behind one interface for all of `proact.fs`.
 
-On a loop of proact: at once, where the kernel needs no disk for it (`try_...`, None where it does); else by the
-ring, or by the native pool on engines that have none. On any other loop, and for calls that no ring knows: by the
-threads of `pool.py`. An offset of -1 is the current position, for files that can't seek.
+On a loop of proact: at once, where the kernel needs no disk for it (`try_...`, None where it does); else by
+the ring, or by the native pool on engines without one. On any other loop, and for calls that no ring knows:
+by the threads of `pool.py`. An offset of -1 is the current position, for files that can't seek.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
-__all__ = ["Opened", "Ways", "of_running_loop"]
+__all__ = ["PIECE", "Opened", "Ways", "of_running_loop"]
+
+PIECE = 1 << 20
+"""Bytes: the most that one op reads, because a ring copies what is cached while the loop waits for it."""
+
+_YIELDS = 4
+"""Turns of the loop: how many to wait for until an open is tried again, before it is waited for otherwise."""
 
 _T = TypeVar("_T")
 
@@ -38,12 +46,71 @@ async def _in_pool(function: Callable[..., _T], *args: Any) -> _T:
     return await pool.of_process().call(function, *args)
 
 
+def _received(fd: int, size: int) -> bytes | None:
+    """What a pipe, a terminal or a socket has already; None if nothing."""
+    room = bytearray(size)
+    try:
+        count = os.preadv(fd, [room], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
+            raise
+        # This file, or an old kernel, does not know the flag.
+        asked = select.poll()
+        asked.register(fd, select.POLLIN)
+        if not asked.poll(0):
+            return None
+        return os.read(fd, size)
+    return bytes(memoryview(room)[:count])
+
+
+def _room(size: int, offset: int) -> int:
+    """How much to read at once of a file of that size: one byte more than is left, which shows the end."""
+    return min(max(size - offset + 1, 4096), PIECE)
+
+
+def _rest(fd: int, offset: int) -> bytes:
+    size = os.fstat(fd).st_size
+    pieces = []
+    while piece := os.pread(fd, _room(size, offset), offset):
+        pieces.append(piece)
+        offset += len(piece)
+        if offset == size:
+            # A regular file gives all that was asked for, or ends.
+            break
+    return b"".join(pieces)
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    news = loop.create_future()
+
+    def wake() -> None:
+        if not news.done():
+            news.set_result(None)
+
+    loop.add_reader(fd, wake)
+    try:
+        await news
+    finally:
+        loop.remove_reader(fd)
+
+
 class Ways:
     """The ways of any loop: every operation in a thread of the pool."""
 
     call = staticmethod(_in_pool)
 
     # At once, or None.
+
+    def try_open(self, path: StrOrBytesPath, flags: int) -> tuple[int, int, int] | None:
+        """Open a file, if that needs no disk: as `Opened`. `open` has to go on if it is no regular file."""
+        return None
+
+    def tried_enough(self) -> bool:
+        """Whether these calls return None because this turn of the loop has had many of them."""
+        return False
 
     def try_read(self, fd: int, size: int, offset: int) -> bytes | None:
         """Read once, `size` bytes at most, if that needs no disk."""
@@ -74,8 +141,17 @@ class Ways:
 
     # Waited for.
 
-    async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
-        """Open a file, close-on-exec. If this is cancelled, a file that is opened later is closed."""
+    async def open(
+        self,
+        path: StrOrBytesPath,
+        flags: int,
+        mode: int = 0o666,
+        tried: tuple[int, int, int] | None = None,
+    ) -> Opened:
+        """Open a file, close-on-exec. If this is cancelled, a file that is opened later is closed.
+
+        `tried` is what `try_open` has returned.
+        """
 
         def opened() -> Opened:
             fd = os.open(path, flags | os.O_CLOEXEC, mode)
@@ -93,6 +169,17 @@ class Ways:
         if offset < 0:
             return await _in_pool(os.read, fd, size)
         return await _in_pool(os.pread, fd, size, offset)
+
+    async def read_rest(self, fd: int, offset: int) -> bytes:
+        """Read from `offset` to the end of the file."""
+        return await _in_pool(_rest, fd, offset)
+
+    async def receive(self, fd: int, size: int) -> bytes:
+        """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
+        # Bytes are taken only within a step of the task that gets them.
+        while (data := _received(fd, size)) is None:
+            await _readable(fd)
+        return data
 
     async def read_into(self, fd: int, buffer: WriteableBuffer, offset: int) -> int:
         """Read once into `buffer`; the number of bytes, 0 at the end of the file.
@@ -164,35 +251,48 @@ class _Native(Ways):
     """The ways of a loop of proact."""
 
     def __init__(self, loop: _core.Scheduler) -> None:
+        self.tried_enough = loop._tried_enough  # type: ignore[method-assign]
+        self.try_open = loop._try_open  # type: ignore[method-assign]
         self.try_read = loop._try_read  # type: ignore[method-assign]
         self.try_read_into = loop._try_read_into  # type: ignore[method-assign]
         self.try_read_rest = loop._try_read_rest  # type: ignore[method-assign]
         self.try_read_files = loop._try_read_files  # type: ignore[method-assign]
         self.try_stat = loop._try_stat  # type: ignore[method-assign]
         self.fstat = loop._fstat  # type: ignore[method-assign]
-        self.close = loop._close_file  # type: ignore[method-assign,assignment]
-        self.read = loop._read_bytes_at  # type: ignore[method-assign,assignment]
-        self.read_into = loop._read_at  # type: ignore[method-assign,assignment]
-        self.readv = loop._readv_at  # type: ignore[method-assign,assignment]
-        self.write = loop._write_at  # type: ignore[method-assign,assignment]
-        self.writev = loop._writev_at  # type: ignore[method-assign,assignment]
-        self.fsync = loop._fsync  # type: ignore[method-assign,assignment]
-        self.truncate = loop._truncate  # type: ignore[method-assign,assignment]
-        self.unlink = loop._unlink  # type: ignore[method-assign,assignment]
-        self.mkdir = loop._mkdir  # type: ignore[method-assign,assignment]
-        self.rename = loop._rename  # type: ignore[method-assign,assignment]
-        self.symlink = loop._symlink  # type: ignore[method-assign,assignment]
-        self.link = loop._link  # type: ignore[method-assign,assignment]
+        self.close = loop._close_file  # type: ignore[method-assign]
+        self.read = loop._read_bytes_at  # type: ignore[method-assign]
+        self.read_into = loop._read_at  # type: ignore[method-assign]
+        self.readv = loop._readv_at  # type: ignore[method-assign]
+        self.write = loop._write_at  # type: ignore[method-assign]
+        self.writev = loop._writev_at  # type: ignore[method-assign]
+        self.fsync = loop._fsync  # type: ignore[method-assign]
+        self.truncate = loop._truncate  # type: ignore[method-assign]
+        self.unlink = loop._unlink  # type: ignore[method-assign]
+        self.mkdir = loop._mkdir  # type: ignore[method-assign]
+        self.rename = loop._rename  # type: ignore[method-assign]
+        self.symlink = loop._symlink  # type: ignore[method-assign]
+        self.link = loop._link  # type: ignore[method-assign]
         self._loop = loop
 
-    async def open(self, path: StrOrBytesPath, flags: int, mode: int = 0o666) -> Opened:
+    async def open(
+        self,
+        path: StrOrBytesPath,
+        flags: int,
+        mode: int = 0o666,
+        tried: tuple[int, int, int] | None = None,
+    ) -> Opened:
         loop = self._loop
-        opened = loop._try_open(path, flags)
+        opened = tried or loop._try_open(path, flags)
+        for _ in range(_YIELDS):
+            if opened is not None or not loop._tried_enough():
+                break
+            await asyncio.sleep(0)
+            opened = loop._try_open(path, flags)
         if opened is None:
             fd = await loop._open_file(path, flags, mode)
         elif stat.S_ISFIFO(opened[1]) and not flags & os.O_NONBLOCK:
-            # It was opened without waiting for the other end. Hold it, so that a writer that came meanwhile keeps
-            # its reader, and open it as `open()` does.
+            # It was opened without waiting for the other end. Hold it, so that a writer that came meanwhile
+            # keeps its reader, and open it as `open()` does.
             try:
                 fd = await loop._open_file(path, flags, mode, waits=True)
             finally:
@@ -203,6 +303,22 @@ class _Native(Ways):
             return Opened(*opened)
         status = loop._fstat(fd)
         return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
+
+    async def read_rest(self, fd: int, offset: int) -> bytes:
+        loop = self._loop
+        if loop._tried_enough():
+            await asyncio.sleep(0)
+            rest = loop._try_read_rest(fd, offset)
+            if rest is not None:
+                return rest
+        size = loop._fstat(fd).st_size
+        pieces = []
+        while piece := await loop._read_bytes_at(fd, _room(size, offset), offset):
+            pieces.append(piece)
+            offset += len(piece)
+            if offset == size:
+                break
+        return b"".join(pieces)
 
     async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
         status = self._loop._try_stat(path, follow=follow)

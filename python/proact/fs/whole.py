@@ -166,13 +166,13 @@ async def read_many(
                 else:
                     many.settle(index, content)
             start += len(tried)
+            if ways.tried_enough():
+                await asyncio.sleep(0)
             if not tried:
                 # Nothing can be tried on this loop, or other tasks have used up this turn.
                 last = min(start + _IN_A_CALL, len(paths))
                 await many.wait_for(read, start, last)
                 start = last
-            else:
-                await asyncio.sleep(0)
     return many.results
 
 

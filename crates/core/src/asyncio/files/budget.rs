@@ -14,12 +14,17 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Whether this turn has no room left.
+    pub fn is_spent(&self, turn: u64) -> bool {
+        self.turn == turn && (self.calls >= CALLS || self.bytes >= BYTES)
+    }
+
     /// Whether a call of so many bytes may be made in this turn.
     pub fn admits(&mut self, turn: u64, bytes: usize) -> bool {
         if self.turn != turn {
             (self.turn, self.calls, self.bytes) = (turn, 0, 0);
         }
-        if self.calls >= CALLS || self.bytes >= BYTES {
+        if self.is_spent(turn) {
             self.counts[2] += 1;
             return false;
         }

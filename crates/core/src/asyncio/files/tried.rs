@@ -61,6 +61,9 @@ fn status_of(io: &mut Io, fd: RawFd) -> Result<Status, i32> {
     }
 }
 
+/// The most bytes of a file that are read to its end at once. A longer one is read in pieces, with turns of the loop in between.
+const MOST: u64 = 1 << 20;
+
 /// Reads a file that is cached from `offset` to its end: `None` if only a wait can.
 fn rest<'py>(
     py: Python<'py>,
@@ -69,8 +72,12 @@ fn rest<'py>(
     size: u64,
     offset: i64,
 ) -> PyResult<Option<Result<Bound<'py, PyBytes>, i32>>> {
+    let left = size.saturating_sub(offset as u64);
+    if left > MOST {
+        return Ok(None);
+    }
     // One more than is left shows the end without another call.
-    let room = usize::try_from(size.saturating_sub(offset as u64))?.saturating_add(1);
+    let room = left as usize + 1;
     let bytes = uninit_bytes(py, room)?;
     let mut count = 0;
     loop {
@@ -91,7 +98,7 @@ fn rest<'py>(
             // It has grown meanwhile, or its size is not known, as in /proc.
             return Ok(None);
         }
-        if size > 0 && count as u64 == size.saturating_sub(offset as u64) {
+        if size > 0 && count as u64 == left {
             return shorten(bytes, count).map(|bytes| Some(Ok(bytes)));
         }
     }
@@ -165,28 +172,33 @@ impl Scheduler {
             .map_err(|error: i32| file_error(py, error, &[at.shown]))
     }
 
-    /// Reads once, `len` bytes at most.
+    /// Reads once, `size` bytes at most.
     #[pyo3(name = "_try_read")]
     fn try_read<'py>(
         &self,
         py: Python<'py>,
         fd: RawFd,
-        len: usize,
+        size: usize,
         offset: i64,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        if offset < 0 || !self.admitted(len)? {
+        if offset < 0 || !self.admitted(size)? {
             return Ok(None);
         }
-        let bytes = uninit_bytes(py, len)?;
+        let bytes = uninit_bytes(py, size)?;
         let buf = bytes_memory(&bytes);
-        let op = Op::Read(ops::Read { fd, buf, len, offset });
+        let op = Op::Read(ops::Read {
+            fd,
+            buf,
+            len: size,
+            offset,
+        });
         // SAFETY: a fresh object of that length, which nobody else has seen.
         let result = known(unsafe { self.attempt(&op) }?);
         self.answered(result.is_some())?;
         match result {
             None => Ok(None),
             Some(Err(error)) => Err(os_error(error)),
-            Some(Ok(count)) if count as usize == len => Ok(Some(bytes)),
+            Some(Ok(count)) if count as usize == size => Ok(Some(bytes)),
             Some(Ok(count)) => shorten(bytes, count as usize).map(Some),
         }
     }
@@ -218,8 +230,8 @@ impl Scheduler {
             return Err(py_error::<PyValueError>("offset must be 0 or more"));
         }
         let status = status_of(&mut *self.io.get()?, fd).map_err(os_error)?;
-        let left = usize::try_from(status.size())?;
-        if status.kind() != libc::S_IFREG || !self.admitted(left)? {
+        let left = status.size().saturating_sub(offset as u64);
+        if status.kind() != libc::S_IFREG || left > MOST || !self.admitted(left as usize)? {
             return Ok(None);
         }
         let content = rest(py, &mut *self.io.get()?, fd, status.size(), offset)?;
@@ -301,6 +313,13 @@ impl Scheduler {
             }
         }
         Ok(contents)
+    }
+
+    /// Whether this turn of the loop has no room for more of these calls.
+    #[pyo3(name = "_tried_enough")]
+    fn tried_enough(&self) -> PyResult<bool> {
+        let turn = self.turns();
+        Ok(self.io.get()?.shared.get::<Budget>().is_spent(turn))
     }
 
     /// How many of these calls had an answer, had none because of the file, and came too late in their turn.

@@ -49,17 +49,25 @@ fn vectors(
 
 #[pymethods]
 impl Scheduler {
-    /// Reads once, `len` bytes at most; empty at the end of the file.
+    /// Reads once, `size` bytes at most; empty at the end of the file.
     #[pyo3(name = "_read_bytes_at")]
     fn read_bytes_at(
         slf: &Bound<'_, Self>,
         fd: &Bound<'_, PyAny>,
-        len: usize,
+        size: usize,
         offset: i64,
     ) -> PyResult<Py<Operation>> {
         let offset = checked_offset(offset)?;
-        let bytes = uninit_bytes(slf.py(), len)?.unbind();
-        on_file(slf, fd, FileWork::Read { bytes, len, offset })
+        let bytes = uninit_bytes(slf.py(), size)?.unbind();
+        on_file(
+            slf,
+            fd,
+            FileWork::Read {
+                bytes,
+                len: size,
+                offset,
+            },
+        )
     }
 
     /// Reads once into `buffer`; the number of bytes, perhaps fewer than asked for, 0 at the end of the file. Cancelled, it may
@@ -122,8 +130,8 @@ impl Scheduler {
     }
 
     #[pyo3(name = "_truncate")]
-    fn truncate(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, len: i64) -> PyResult<Py<Operation>> {
-        on_file(slf, fd, FileWork::Truncate { len })
+    fn truncate(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, size: i64) -> PyResult<Py<Operation>> {
+        on_file(slf, fd, FileWork::Truncate { len: size })
     }
 
     #[pyo3(name = "_allocate")]
@@ -132,9 +140,17 @@ impl Scheduler {
         fd: &Bound<'_, PyAny>,
         mode: i32,
         offset: i64,
-        len: i64,
+        size: i64,
     ) -> PyResult<Py<Operation>> {
-        on_file(slf, fd, FileWork::Allocate { mode, offset, len })
+        on_file(
+            slf,
+            fd,
+            FileWork::Allocate {
+                mode,
+                offset,
+                len: size,
+            },
+        )
     }
 
     /// Closes an fd, once no operation in flight uses it.

@@ -1,0 +1,154 @@
+"""Owns: the I/O of file objects: steps at the file's position, and calls at an offset of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from .descriptor import Descriptor
+from .ways import PIECE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["Positional"]
+
+
+class Positional(Descriptor):
+    """A file object without a buffer."""
+
+    # One read, one write, at the position.
+
+    def _read_now(self, size: int) -> bytes | None:
+        """Read once and move on, if that needs no wait."""
+        if not self._seekable:
+            return None
+        data = self._ways.try_read(self._fd, size, self._at)
+        if data is not None:
+            self._at += len(data)
+        return data
+
+    async def _read_once(self, size: int) -> bytes:
+        """Read once and move on; within a turn. Cancelled, it has read nothing."""
+        data = self._read_now(size)
+        if data is None and self._ways.tried_enough():
+            await asyncio.sleep(0)
+            data = self._read_now(size)
+        if data is None:
+            self._awaited = True
+            if not self._seekable:
+                return await self._ways.receive(self._fd, size)
+            data = await self._ways.read(self._fd, size, self._at)
+            self._at += len(data)
+        return data
+
+    async def _write_once(self, data: ReadableBuffer) -> int:
+        """Write once and move on; within a turn."""
+        self._awaited = True
+        if self._appends or not self._seekable:
+            count = await self._ways.write(self._fd, data, -1)
+            if self._seekable:
+                # The kernel wrote at the end, and its position tells where that was.
+                self._at = os.lseek(self._fd, 0, os.SEEK_CUR)
+            return count
+        count = await self._ways.write(self._fd, data, self._at)
+        self._at += count
+        return count
+
+    # Calls that need no turn.
+
+    @contextlib.contextmanager
+    def _flight(self) -> Iterator[None]:
+        self._awaited = True
+        self._flying += 1
+        try:
+            yield
+        finally:
+            self._flying -= 1
+            if not self._flying and self._landed and not self._landed.done():
+                self._landed.set_result(None)
+
+    async def pread(self, size: int, offset: int) -> bytes:
+        """Read at an offset: `size` bytes, or fewer at the end of the file. Nothing is buffered.
+
+        Positional calls go on beside each other and beside all others, and change no position. They do not
+        see what `write` holds back until `flush`.
+        """
+        self._check_readable()
+        data = self._ways.try_read(self._fd, size, offset)
+        if data is not None and len(data) in (size, 0):
+            return data
+        pieces = [data] if data else []
+        count = sum(map(len, pieces))
+        with self._flight():
+            while count < size:
+                piece = await self._ways.read(self._fd, min(size - count, PIECE), offset + count)
+                if not piece:
+                    break
+                pieces.append(piece)
+                count += len(piece)
+        return b"".join(pieces)
+
+    async def pread_into(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Read at an offset into a buffer until it is full or the file ends; the number of bytes.
+
+        If this is cancelled, the kernel may go on for a while to write into the buffer.
+        """
+        self._check_readable()
+        count = self._ways.try_read_into(self._fd, buffer, offset)
+        size = memoryview(buffer).nbytes
+        if count is not None and count in (size, 0):
+            return count
+        count = count or 0
+        room = memoryview(buffer).cast("B")
+        with self._flight():
+            while count < size:
+                more = await self._ways.read_into(self._fd, room[count : count + PIECE], offset + count)
+                if not more:
+                    break
+                count += more
+        return count
+
+    async def preadv(self, buffers: Sequence[WriteableBuffer], offset: int) -> int:
+        """Read once at an offset into several buffers, as `os.preadv`; the number of bytes.
+
+        If this is cancelled, the kernel may go on for a while to write into the buffers.
+        """
+        self._check_readable()
+        with self._flight():
+            return await self._ways.readv(self._fd, buffers, offset)
+
+    async def pwrite(self, data: ReadableBuffer, offset: int) -> int:
+        """Write all of `data` at an offset; the number of bytes. Cancelled, it may have written any part."""
+        self._check_writable()
+        view = memoryview(data).cast("B")
+        count = 0
+        with self._flight():
+            while count < view.nbytes:
+                count += await self._ways.write(self._fd, view[count:], offset + count)
+        return count
+
+    async def pwritev(self, buffers: Sequence[ReadableBuffer], offset: int) -> int:
+        """Write several buffers once at an offset, as `os.pwritev`; the number of bytes, perhaps not all."""
+        self._check_writable()
+        with self._flight():
+            return await self._ways.writev(self._fd, buffers, offset)
+
+    async def flush(self) -> None:
+        """Write what is held back."""
+        self._check_open()
+
+    async def fsync(self, *, data_only: bool = False) -> None:
+        """Write what is held back, and wait until the file is on its storage.
+
+        `data_only` leaves out its times. A cancelled call may still be carried out.
+        """
+        self._check_open()
+        await self.flush()
+        self._check_open()
+        with self._flight():
+            await self._ways.fsync(self._fd, data_only=data_only)

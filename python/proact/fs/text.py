@@ -1,0 +1,444 @@
+"""Owns: the file object in text mode: decoding, line ends and their positions, over a `BufferedFile`.
+
+What was decoded and not yet read lies in segments, one for each piece of the file. Each segment knows its
+bytes and the state of the decoder before them. `tell` decodes the segment again to find a character's byte.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import io
+import os
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .places import Segment, cookie, parts, place
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from .buffered import BufferedFile
+
+__all__ = ["TextFile"]
+
+_ANY_END = re.compile("\r\n|\r|\n")
+
+
+class _Codec(NamedTuple):
+    name: str
+    decoder: Callable[[str], codecs.IncrementalDecoder]
+    encoder: Callable[[str], codecs.IncrementalEncoder]
+
+
+@functools.lru_cache(64)
+def _codec(encoding: str, errors: str, newline: str | None) -> _Codec:
+    # It checks the arguments as `open()` does, and raises the same errors.
+    name = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline).encoding
+    found = codecs.lookup(name)
+    return _Codec(name, found.incrementaldecoder, found.incrementalencoder)
+
+
+class TextFile(Turns):
+    """A file in text mode."""
+
+    write_through = False
+    _decoder: Any = None
+    _encoder: codecs.IncrementalEncoder | None = None
+    # The characters of the segments: `_used` of `_chars` were read, and `_texts` come after them.
+    _chars = ""
+    _used = 0
+    _texts: list[str] | tuple[()] = ()
+    _segments: list[Segment] | tuple[()] = ()
+    # The lines that an iteration has not taken yet. They count as used.
+    _lines: Iterator[str] | None = None
+    # Whether an iteration was interrupted by other calls.
+    _mixed = False
+
+    def __init__(
+        self,
+        buffer: BufferedFile,
+        mode: str,
+        encoding: str,
+        errors: str | None,
+        newline: str | None,
+        line_buffering: bool = False,
+    ) -> None:
+        self._errors = errors = "strict" if errors is None else errors
+        self._codec = _codec(encoding, errors, newline)
+        self.buffer = buffer
+        self.mode = mode
+        self.line_buffering = line_buffering
+        self._newline = newline
+        if buffer._writable and buffer._at > 0:
+            self._begin_encoder(False)
+
+    # What is known without I/O.
+
+    def __repr__(self) -> str:
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return f"<{kind} name={self.name!r} mode={self.mode!r} encoding={self.encoding!r}>"
+
+    @property
+    def name(self) -> Any:
+        """What was opened: the path, or the fd."""
+        return self.buffer.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self.buffer.closed
+
+    @property
+    def encoding(self) -> str:
+        """The name of the encoding."""
+        return self._codec.name
+
+    @property
+    def errors(self) -> str:
+        """What is done about errors in the encoding."""
+        return self._errors
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The line ends that were met, if they are translated or told apart."""
+        return getattr(self._decoder, "newlines", None)
+
+    def fileno(self) -> int:
+        """The fd."""
+        return self.buffer.fileno()
+
+    def isatty(self) -> bool:
+        """Whether the file is a terminal."""
+        return self.buffer.isatty()
+
+    def readable(self) -> bool:
+        """Whether the file may be read."""
+        return self.buffer.readable()
+
+    def writable(self) -> bool:
+        """Whether the file may be written."""
+        return self.buffer.writable()
+
+    def seekable(self) -> bool:
+        """Whether the file has positions."""
+        return self.buffer.seekable()
+
+    # Decoding.
+
+    def _begin_decoder(self) -> Any:
+        decoder: Any = self._codec.decoder(self._errors)
+        if not self._newline:
+            decoder = io.IncrementalNewlineDecoder(decoder, self._newline is None)
+        self._decoder = decoder
+        return decoder
+
+    async def _fill(self) -> str | None:
+        """Decode the next piece of the file; None at its end. The characters are kept."""
+        decoder = self._decoder or self._begin_decoder()
+        held, flags = decoder.getstate()
+        read = await self.buffer.read1()
+        text: str = decoder.decode(read, not read)
+        if self._used == len(self._chars) and not self._texts:
+            self._chars, self._used = text, 0
+            self._segments = []
+        else:
+            self._texts = [*self._texts, text]
+        self._segments = [*self._segments, Segment(flags, held, read, len(text), not read)]
+        return text if read or text else None
+
+    def _join(self) -> None:
+        """Make one string of all that is unread, and drop the segments before it."""
+        if self._lines is not None:
+            rest, self._lines = sum(map(len, self._lines)), None
+            self._used -= rest
+            self._mixed = self._mixed or rest > 0
+        if not self._texts:
+            return
+        while self._segments and self._used >= self._segments[0].chars > 0:
+            count = self._segments[0].chars
+            self._segments = self._segments[1:]
+            self._chars, self._used = self._chars[count:], self._used - count
+        self._chars = "".join((self._chars, *self._texts))
+        self._texts = ()
+
+    def _take(self, count: int) -> str:
+        begin = self._used
+        self._used += count
+        return self._chars[begin : self._used]
+
+    def _forget(self) -> None:
+        self._chars, self._used, self._lines = "", 0, None
+        self._texts = self._segments = ()
+
+    # Reading.
+
+    async def read(self, size: int | None = -1, /) -> str:
+        """Read `size` characters, or fewer at the end of the file; by default to the end."""
+        if size is None:
+            size = -1
+        self.buffer._check_readable()
+        await self._enter()
+        try:
+            self._join()
+            if size < 0:
+                data = await self.buffer.read()
+                decoder = self._decoder or self._begin_decoder()
+                rest = self._chars[self._used :]
+                text: str = decoder.decode(data, True)
+                self._forget()
+                return rest + text if rest else text
+            have = len(self._chars) - self._used
+            try:
+                while have < size and (more := await self._fill()) is not None:
+                    have += len(more)
+            finally:
+                self._join()
+            return self._take(min(have, size))
+        finally:
+            self._leave()
+
+    async def readline(self, size: int | None = -1, /) -> str:
+        """Read a line with its end, or `size` characters of it at most; empty at the end of the file."""
+        limit = -1 if size is None else size
+        self.buffer._check_readable()
+        await self._enter()
+        try:
+            self._join()
+            end = self._end_of_line(self._chars, self._used)
+            count = end - self._used if end else len(self._chars) - self._used
+            # Of a line end of two characters the first may have been the last one of a piece.
+            before = self._chars[-1:] if count else ""
+            try:
+                while not end and not 0 <= limit <= count:
+                    text = await self._fill()
+                    if text is None:
+                        break
+                    end = self._end_of_line(before + text, 0)
+                    count += end - len(before) if end else len(text)
+                    before = text[-1:] or before
+            finally:
+                self._join()
+            return self._take(count if limit < 0 else min(count, limit))
+        finally:
+            self._leave()
+
+    def _end_of_line(self, text: str, begin: int) -> int:
+        """Where the first line ends, 0 if it does not."""
+        if self._newline == "":
+            match = _ANY_END.search(text, begin)
+            return match.end() if match else 0
+        end = self._newline or "\n"
+        found = text.find(end, begin)
+        return found + len(end) if found >= 0 else 0
+
+    async def readlines(self, hint: int | None = -1, /) -> list[str]:
+        """All lines that are left, or so many that they have `hint` characters."""
+        hint = -1 if hint is None else hint
+        lines, count = [], 0
+        while line := await self.readline():
+            lines.append(line)
+            count += len(line)
+            if 0 < hint <= count:
+                break
+        return lines
+
+    async def __anext__(self) -> str:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while lines := await self._next_lines():
+            for line in lines:
+                yield line
+
+    async def _next_lines(self) -> Iterable[str]:
+        """Lines, as many as were decoded. Those that are not taken from the iterator stay in the file."""
+        self.buffer._check_readable()
+        if not self._busy and not self._mixed:
+            self._join()
+            if (lines := self._whole_lines()) is not None:
+                self._lines = iter(lines)
+                return self._lines
+        line = await self.readline()
+        return (line,) if line else ()
+
+    def _whole_lines(self) -> list[str] | None:
+        end = self._newline or "\n"
+        stop = self._chars.rfind(end, self._used) + len(end)
+        if stop <= self._used or self._newline == "":
+            # What ends lines there is told apart one by one.
+            return None
+        whole = self._take(stop - self._used)
+        if end == "\n":
+            lines = whole.splitlines(True)
+            if len(lines) == whole.count("\n"):
+                return lines
+        # Lines end at other characters, too, for it.
+        return [line + end for line in whole.split(end)[:-1]]
+
+    # Writing.
+
+    def _begin_encoder(self, at_begin: bool) -> codecs.IncrementalEncoder:
+        """Codecs with a byte order mark write it at the begin of a file only."""
+        encoder = self._encoder or self._codec.encoder(self._errors)
+        self._encoder = encoder
+        if at_begin:
+            encoder.reset()
+        else:
+            encoder.setstate(0)
+        return encoder
+
+    async def write(self, text: str, /) -> int:
+        """Write a string; the number of its characters. What is held back may be written later (`flush`)."""
+        self.buffer._check_open()
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self.buffer._check_writable()
+        if self._busy:
+            await self._enter()
+        else:
+            self._busy = True
+        try:
+            shown = text
+            if self._newline in ("\r", "\r\n"):
+                shown = text.replace("\n", self._newline)
+            data = (self._encoder or self._begin_encoder(True)).encode(shown)
+            if self._segments or self._lines is not None:
+                self._forget()
+            if self._decoder is not None:
+                self._decoder.reset()
+            await self.buffer.write(data)
+            if self.line_buffering and ("\n" in text or "\r" in text):
+                await self.buffer.flush()
+        finally:
+            self._leave()
+        return len(text)
+
+    async def writelines(self, lines: Iterable[str], /) -> None:
+        """Write each of these. Nothing is put between them."""
+        self.buffer._check_open()
+        for line in lines:
+            await self.write(line)
+
+    async def flush(self) -> None:
+        """Write what is held back."""
+        await self.buffer.flush()
+
+    async def fsync(self, *, data_only: bool = False) -> None:
+        """Write what is held back, and wait until the file is on its storage."""
+        await self.buffer.fsync(data_only=data_only)
+
+    async def truncate(self, size: int | None = None, /) -> int:
+        """Cut the file to a size in bytes, by default to what was read ahead, or extend it; the new size."""
+        return await self.buffer.truncate(size)
+
+    # Positions.
+
+    async def tell(self) -> int:
+        """The position: a number that `seek` takes, here and of `open()`'s files. Otherwise it means nothing.
+
+        For most codecs it is the number of bytes.
+        """
+        self.buffer._check_open()
+        if not self.buffer._seekable:
+            raise io.UnsupportedOperation("underlying stream is not seekable")
+        await self._enter()
+        try:
+            self._join()
+            return self._tell()
+        finally:
+            self._leave()
+
+    def _tell(self) -> int:
+        position = self.buffer._position()
+        if not self._segments:
+            return position
+        used = self._used
+        position -= sum(len(segment.read) for segment in self._segments)
+        for segment in self._segments:
+            if used <= segment.chars:
+                break
+            used -= segment.chars
+            position += len(segment.read)
+        position -= len(segment.held)
+        if not used:
+            return cookie(position, segment.flags)
+        decoder, state = self._decoder, self._decoder.getstate()
+        try:
+            return place(decoder, segment, position, used)
+        finally:
+            decoder.setstate(state)
+
+    async def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position that `tell` has returned, to the begin (0), or to the end (0, `os.SEEK_END`)."""
+        self.buffer._check_open()
+        if not self.buffer._seekable:
+            raise io.UnsupportedOperation("underlying stream is not seekable")
+        await self._enter()
+        try:
+            self._join()
+            if whence == os.SEEK_CUR:
+                if position:
+                    raise io.UnsupportedOperation("can't do nonzero cur-relative seeks")
+                position = self._tell()
+            elif whence == os.SEEK_END:
+                if position:
+                    raise io.UnsupportedOperation("can't do nonzero end-relative seeks")
+                end = await self.buffer.seek(0, os.SEEK_END)
+                self._begin_again(end == 0)
+                return end
+            elif whence != os.SEEK_SET:
+                raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
+            if position < 0:
+                raise ValueError(f"negative seek position {position}")
+            await self._go_to(position)
+            return position
+        finally:
+            self._leave()
+
+    def _begin_again(self, at_begin: bool) -> None:
+        self._forget()
+        if self._decoder is not None:
+            self._decoder.reset()
+        if self.buffer._writable:
+            self._begin_encoder(at_begin)
+
+    async def _go_to(self, position: int) -> None:
+        begin, flags, feed, skip, last = parts(position)
+        await self.buffer.seek(begin)
+        self._begin_again(position == 0)
+        if not flags and not skip:
+            return
+        decoder = self._decoder or self._begin_decoder()
+        decoder.setstate((b"", flags))
+        if skip:
+            read = await self.buffer.read(feed)
+            chars = decoder.decode(read, last)
+            if len(chars) < skip:
+                raise OSError("can't restore logical file position")
+            self._chars, self._used = chars, skip
+            self._segments = [Segment(flags, b"", read, len(chars), last)]
+
+    # The end.
+
+    def _close_now(self) -> bool:
+        return self.buffer._close_now()
+
+    async def close(self) -> None:
+        """Write what is held back, and close the file, even if that fails."""
+        await self.buffer.close()
+
+    async def __aenter__(self) -> Self:
+        self.buffer._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.buffer.close()
