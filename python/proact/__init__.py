@@ -1,7 +1,7 @@
 """proact: every Unix I/O model behind one interface; by default true asynchronous I/O on io_uring."""
 
 from ._core import ENGINES, Completion, Ring
-from .fs import open
+from .fs import Path, open
 from .loop import EventLoop
 from .runner import engine_report, new_event_loop, run
 from .threads import serve_threads
@@ -10,6 +10,7 @@ __all__ = [
     "ENGINES",
     "Completion",
     "EventLoop",
+    "Path",
     "Ring",
     "__version__",
     "engine_report",

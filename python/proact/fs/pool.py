@@ -62,6 +62,14 @@ class _Call:
         else:
             self.future.set_result(result)
 
+    def returned(self) -> bool:
+        """Of a cancelled task: whether its result had come, but was not taken any more. It is dropped."""
+        if not self.future.done() or self.future.cancelled():
+            return False
+        error = self.future.exception()
+        self._drop(None if error else self.future.result(), error)
+        return True
+
     def _drop(self, result: Any, error: BaseException | None) -> None:
         if self._undo and not error:
             self._undo(result)
@@ -84,11 +92,16 @@ class Pool:
             return {"threads": self._threads, "queued": len(self._queue), "lost": self._lost}
 
     async def call(
-        self, function: Callable[..., _T], *args: Any, undo: Callable[[_T], object] | None = None
+        self,
+        function: Callable[..., _T],
+        *args: Any,
+        undo: Callable[[_T], object] | None = None,
+        surely: bool = False,
     ) -> _T:
         """Call a function in a thread of the pool.
 
-        A cancelled call that has begun goes on; `undo` is then called with what it returns, in any thread.
+        A cancelled call that has begun goes on; `undo` is then called with what it returns, in any thread. One
+        that has not begun is never made, unless it is to be made `surely`.
         """
         call = _Call(function, args, undo)
         with self._news:
@@ -101,7 +114,8 @@ class Pool:
         try:
             return await call.future  # type: ignore[no-any-return]
         except asyncio.CancelledError:
-            self._give_up(call)
+            if not call.returned():
+                self._give_up(call, surely)
             raise
 
     def _start(self) -> None:
@@ -114,17 +128,18 @@ class Pool:
                 self._queue.pop()
                 raise
 
-    def _give_up(self, call: _Call) -> None:
+    def _give_up(self, call: _Call, surely: bool) -> None:
         with self._news:
-            call.given_up = True
             if call.begun:
+                call.given_up = True
                 # Counted back by its thread, should the call ever end.
                 self._threads -= 1
                 self._lost += 1
                 if self._queue and not self._idle and self._threads < LIMIT:
                     self._threads += 1
                     self._start()
-            else:
+            elif call in self._queue and not surely:
+                # Otherwise it has ended, and its result is on the way.
                 self._queue.remove(call)
 
     def _work(self) -> None:

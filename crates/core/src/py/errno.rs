@@ -1,6 +1,7 @@
 //! The exceptions for error numbers.
 
 use pyo3::exceptions::PyOSError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::py::make::py_os_error;
@@ -19,11 +20,20 @@ pub fn os_error(result: i32) -> PyErr {
 /// The exception for a result of `-errno`, with the names of the files, as `os` raises it.
 pub fn file_error(py: Python<'_>, result: i32, names: &[Py<PyAny>]) -> PyErr {
     let reason = reason(-result);
-    let name = |index: usize| names.get(index).map(|name| name.clone_ref(py));
+    let name = |index: usize| names.get(index).map(|name| plain_path(py, name));
     match names.len() {
         2 => PyOSError::new_err((-result, reason, name(0), py.None(), name(1))),
         _ => PyOSError::new_err((-result, reason, name(0))),
     }
+}
+
+/// A path as the exceptions of `os` hold it: what `os.fspath` makes of it.
+fn plain_path(py: Python<'_>, path: &Py<PyAny>) -> Py<PyAny> {
+    // SAFETY: a live object.
+    let made = unsafe { ffi::PyOS_FSPath(path.as_ptr()) };
+    // SAFETY: a new reference, or null with an exception set.
+    let made = unsafe { Bound::from_owned_ptr_or_err(py, made) };
+    made.map_or_else(|_| path.clone_ref(py), Bound::unbind)
 }
 
 /// The text of an errno, as `os.strerror` returns it.

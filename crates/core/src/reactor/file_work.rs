@@ -77,7 +77,7 @@ pub enum FileWork {
         mode: u32,
     },
     Symlink {
-        target: CString,
+        target: Path,
         path: Path,
     },
     Rename {
@@ -215,7 +215,7 @@ impl FileWork {
                 ref target,
                 path: ref at,
             } => {
-                let (target, dir, path) = (target.as_ptr(), at.dir, at.path.as_ptr());
+                let (target, dir, path) = (target.path.as_ptr(), at.dir, at.path.as_ptr());
                 ops::SymlinkAt { target, dir, path }.into()
             }
             FileWork::Rename {
@@ -263,8 +263,8 @@ impl FileWork {
             FileWork::Open { path, .. }
             | FileWork::Status { path, .. }
             | FileWork::Unlink { path, .. }
-            | FileWork::Mkdir { path, .. }
-            | FileWork::Symlink { path, .. } => vec![path],
+            | FileWork::Mkdir { path, .. } => vec![path],
+            FileWork::Symlink { target, path } => vec![target, path],
             FileWork::Rename { from, to, .. } | FileWork::Link { from, to, .. } => vec![from, to],
             _ => Vec::new(),
         }

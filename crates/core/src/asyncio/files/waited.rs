@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::paths::{encoded, path_at};
+use super::paths::path_at;
 use crate::py::buffer::Buffer;
 use crate::py::bytes::uninit_bytes;
 use crate::py::descriptor::descriptor;
@@ -225,7 +225,7 @@ impl Scheduler {
         target: &Bound<'_, PyAny>,
         path: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
-        let (target, path) = (encoded(target)?, path_at(path, None)?);
+        let (target, path) = (path_at(target, None)?, path_at(path, None)?);
         on_path(slf, FileWork::Symlink { target, path })
     }
 
