@@ -1,4 +1,4 @@
-"""Random programs of operations on one file do the same through `proact.open` and through the builtin `open`."""
+"""Random programs of operations on a file do the same through `proact.open` and the builtin `open`."""
 
 import os
 import tempfile

@@ -134,10 +134,7 @@ class Opening(Generic[_F]):
         """Make a file of an fd that is open already."""
         if fd < 0:
             raise ValueError("negative file descriptor")
-        try:
-            kind = _kind(ways, fd)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, fd) from None
+        kind = _kind(ways, fd)
         if kind == stat.S_IFDIR:
             # The fd stays open, as with `open()`.
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), fd)

@@ -36,9 +36,7 @@ class Stop:
             raise Stopped
 
 
-async def in_pieces(
-    function: Callable[Concatenate[Stop, _P], _T], *args: _P.args, **kwargs: _P.kwargs
-) -> _T:
+async def in_pieces(function: Callable[Concatenate[Stop, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call `function(stop, ...)` in a thread. It calls `stop.check()` between its pieces."""
     stop = Stop()
 

@@ -1,8 +1,8 @@
 """Owns: positions in a text, and how they are found.
 
 They are the numbers of `open()`'s files, which CPython packs so, lowest first: where in the file to begin (64
-bits); the decoder's state there (32); how many bytes to decode (32); how many of their characters to skip (32);
-whether those bytes are the last ones.
+bits); the decoder's state there (32); how many bytes to decode (32); how many of their characters to skip
+(32); whether those bytes are the last ones.
 """
 
 from __future__ import annotations

@@ -161,8 +161,8 @@ class Ways:
         return await pool.of_process().call(opened, undo=lambda made: os.close(made.fd))
 
     async def close(self, fd: int) -> None:
-        """Close a file."""
-        await _in_pool(os.close, fd)
+        """Close a file, even if this is cancelled."""
+        await pool.of_process().call(os.close, fd, surely=True)
 
     async def read(self, fd: int, size: int, offset: int) -> bytes:
         """Read once, `size` bytes at most; empty at the end of the file."""

@@ -244,9 +244,7 @@ class _Many(Generic[_T]):
             raise result
         self.results[index] = result
 
-    async def wait_for(
-        self, work: Callable[[int, int], Awaitable[None]], first: int, last: int
-    ) -> None:
+    async def wait_for(self, work: Callable[[int, int], Awaitable[None]], first: int, last: int) -> None:
         """Start a task, as soon as there is room for one."""
         await self._room.acquire()
         if self._error:
