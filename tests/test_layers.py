@@ -23,6 +23,7 @@ LAYERS = [
     "loop",
     "runner",
     "threads",
+    "policy",
     "lab",
     "cli",
 ]
