@@ -24,6 +24,7 @@ LAYERS = [
     "runner",
     "threads",
     "policy",
+    "gunicorn",
     "lab",
     "cli",
 ]
