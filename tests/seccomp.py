@@ -98,7 +98,7 @@ def install(what: str, error: int) -> None:
             raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-# libseccomp, to which runtimes hand their profiles: seccomp_init(3), seccomp_rule_add(3), seccomp_arch_add(3).
+# libseccomp, to which runtimes hand profiles: seccomp_init(3), seccomp_rule_add(3), seccomp_arch_add(3).
 
 ACTIONS = {"SCMP_ACT_ALLOW": SECCOMP_RET_ALLOW, "SCMP_ACT_ERRNO": SECCOMP_RET_ERRNO}
 COMPARISONS = {"SCMP_CMP_NE": 1, "SCMP_CMP_EQ": 4, "SCMP_CMP_GT": 6, "SCMP_CMP_MASKED_EQ": 7}

@@ -1,7 +1,7 @@
 """Prints, as JSON, the errnos of calls whose arguments are invalid but for what a seccomp filter looks at.
 
 io_uring_register with each opcode and io_uring_enter with each flag, on an fd that is not open; calls that
-make namespaces or unusual sockets. EBADF, EFAULT, EINVAL: the kernel has looked at the arguments, so no filter
+make namespaces or unusual sockets. EBADF, EFAULT, EINVAL: the kernel has seen the arguments, so no filter has
 refused the call.
 """
 
