@@ -19,7 +19,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz wheels check-wheels clean check check-lint
+.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz wheels check-wheels release clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -80,6 +80,11 @@ wheels: check  ## build an sdist and a wheel for each Python found, for glibc 2.
 
 check-wheels: check  ## check what is in dist/: size, symbols, and that each serves in a fresh venv without a compiler
 	@$(use) scripts/check-wheels
+
+release: check  ## check that version, changelog and tag agree, build and check the packages, and say how to upload them
+	@$(use) $$PYTHON scripts/release.py check
+	@$(use) scripts/wheels
+	@$(use) $$PYTHON scripts/release.py done
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
 	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target

@@ -1,7 +1,7 @@
 """Owns: what an installed proact has to do; scripts/check_wheels.py runs it for each package.
 
-It runs outside of the repository, in an environment that has proact and its extra `cli` and nothing else, with
-no compiler and no other program on PATH: `python try_wheel.py CERTIFICATE`.
+It runs outside of the repository, in an environment that has proact and its extra `cli` and nothing else.
+There is no compiler and no other program on PATH: `python try_wheel.py CERTIFICATE`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import proact
 DATA = bytes(range(256)) * 4000
 
 # CPython before 3.14 unwinds daemon threads at its end, through the extension's frames (decision 9). zig links
-# another unwinder into the extension than the C library's, so that has to be tried with the wheel itself.
+# an unwinder of its own into the extension, so that has to be tried with the wheel itself.
 DAEMON = """
 import threading, proact
 async def main():
