@@ -16,8 +16,8 @@ import proact
 
 DATA = bytes(range(256)) * 4000
 
-# CPython before 3.14 unwinds daemon threads at its end, through the extension's frames (decision 9). zig links
-# an unwinder of its own into the extension, so that has to be tried with the wheel itself.
+# CPython before 3.14 unwinds daemon threads at its end, through the extension's frames (decision 9). zig
+# links an unwinder of its own into the extension, so that is tried with the wheel itself.
 DAEMON = """
 import threading, proact
 async def main():
