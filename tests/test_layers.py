@@ -23,6 +23,8 @@ LAYERS = [
     "loop",
     "runner",
     "threads",
+    "policy",
+    "gunicorn",
     "lab",
     "cli",
 ]

@@ -16,19 +16,20 @@ def test_the_examples_that_it_names_exist():
     assert not {name for name in named if not (started.ROOT / "examples" / name).exists()}
 
 
-def test_proact_run(engine, tmp_path):
+@pytest.mark.parametrize("words", [("-m", "proact"), ("-m", "proact", "run")], ids=" ".join)
+def test_proact_run(engine, tmp_path, words):
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
-    with started.running("-m", "proact", "run", path, engine=engine) as child:
+    with started.running(*words, path, engine=engine) as child:
         assert f"<EventLoop engine={engine} running=True" in child.end()
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are deprecated from 3.14 on")
+@pytest.mark.skipif(sys.version_info >= (3, 16), reason="policies are to be gone from 3.16 on")
 def test_policy(engine, tmp_path):
     (block,) = [
         text for text in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "Policy" in text
     ]
     path = tmp_path / "program.py"
     path.write_text(f"import asyncio, proact\n{block}\n{PROGRAM}")
-    with started.running(path, engine=engine) as child:
+    with started.running("-W", "ignore::DeprecationWarning", path, engine=engine) as child:
         assert f"<EventLoop engine={engine} running=True" in child.end()
