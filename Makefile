@@ -19,7 +19,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz clean check check-lint
+.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz docs clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -74,6 +74,10 @@ soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='-
 fuzz: check  ## two minutes of random ops, compared with a model of what must arrive; FUZZ_ARGS='--seconds 60 --engine epoll --seed 7'
 	@$(use) $(setup) test
 	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
+
+docs: check  ## the documentation as a site that needs no network, in build/site
+	@$(use) $(setup) cli docs
+	@$(VENV)/bin/python docs/site/build.py
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
 	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target
