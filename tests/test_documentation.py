@@ -6,9 +6,11 @@ site has a check of its own (`make docs`, `make lint`).
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from support import children, documentation
@@ -56,6 +58,11 @@ def test_python(proact, block, engine, tmp_path):
     documentation.run(block, engine, tmp_path)
 
 
+def test_data():
+    for block in documentation.of("json", "toml"):
+        {"json": json, "toml": tomllib}[block.language].loads(block.text)
+
+
 @pytest.mark.parametrize("block", of("sh", "console"))
 def test_commands(proact, block):
     skip_if_marked(block)
@@ -95,6 +102,7 @@ def test_quick_commands_run(proact):
 @pytest.mark.parametrize(
     "line",
     [
+        "nothing",
         "make nothing",
         "make fuzz FUZZ_ARGS='--nothing 1'",
         "make fuzz NOTHING=1",
@@ -114,7 +122,7 @@ def test_a_wrong_command_is_found(proact, line):
 
 def test_each_name_of_proact_exists(proact):
     """`proact:name`, as servers take it, and `proact.name` in code."""
-    named = re.compile(r"\bproact[:.](\w+)\b(?=[^/\w])")
+    named = re.compile(r"\bproact[:.](?!json\b)(\w+)\b(?=[^/\w])")
     text = "\n".join(page.read_text() for page in documentation.PAGES)
     code = re.findall(r"`([^`\n]+)`", text) + [
         block.text for block in documentation.of("python", "sh", "console")

@@ -1,7 +1,8 @@
 """Owns: the code in README.md, CONTRIBUTING.md and docs/: finding it, running Python, checking commands.
 
 A fenced block says what it is: `python` is executed; each command of `sh`, and each line of `console` that
-begins with `$ `, is checked; `text` is output or a drawing. The pages have no other blocks. A block whose
+begins with `$ `, is checked; `json` and `toml` are parsed; `yaml` is not, as Python has no parser for it;
+`text` is output or a drawing. An indented block counts as `sh` if it has nothing but commands. A block whose
 first line is `# Not run by the tests: REASON` is neither executed nor checked.
 """
 
@@ -26,13 +27,18 @@ from . import children, daemons
 
 ROOT = children.TESTS.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "sh", "console", "text"}
+LANGUAGES = {"python", "sh", "console", "json", "toml", "yaml", "text"}
+# The programs of commands, besides make and proact; of python and pip, the arguments are checked.
+PROGRAMS = {"python", "python3", "pip", "cargo", "git", "docker", "podman", "nerdctl", "kubectl", "install"}
+PROGRAMS |= {"uvicorn", "gunicorn", "hypercorn", "cd", ".", "export", "twine", "maturin"}
+# Code in sentences that looks like a command, and is what a program prints.
+PRINTED = {"proact runs on io_uring here", "proact runs on epoll here"}
 NOT_RUN = re.compile(r"# Not run by the tests: (.+)")
 PATIENCE = 30  # seconds until a block has failed
 SERVES = ("serve_forever(", "run_app(", "uvicorn.run(")
 
-# Runs a block in a process that may only reach this machine, as far as Python's socket module is asked. A block
-# need not import asyncio and proact, so that a line of code can stand alone.
+# Runs a block in a process that may only reach this machine, as far as Python's socket module is asked. A
+# block need not import asyncio and proact, so that a line of code can stand alone.
 PRELUDE = """
 import asyncio, ipaddress, runpy, sys
 
@@ -75,12 +81,15 @@ class Block:
 
 @cache
 def blocks() -> tuple[Block, ...]:
-    """All blocks; an indented one has the language "indented"."""
+    """All blocks; the language of an indented one is "sh" or "indented"."""
     found = []
     for page in PAGES:
         for token in MarkdownIt("commonmark").enable("table").parse(page.read_text()):
             if token.type in ("fence", "code_block"):
-                language = token.info.strip() if token.type == "fence" else "indented"
+                language = token.info.strip()
+                if token.type == "code_block":
+                    words = re.findall(r"(?m)^(?:[A-Z_]+=\S+ )*(\S+)", token.content)
+                    language = "sh" if {*words} <= PROGRAMS | {"make", "proact", "#"} else "indented"
                 found.append(Block(page, token.map[0] + 1, language, token.content))
     return tuple(found)
 
@@ -180,12 +189,14 @@ def inline_commands() -> list[tuple[str, list[str]]]:
         for page in PAGES
         for token in MarkdownIt("commonmark").enable("table").parse(page.read_text())
         for child in token.children or []
-        if child.type == "code_inline" and re.match(r"(make|proact) [a-z-]", child.content)
+        if child.type == "code_inline"
+        and re.match(r"(make|proact) [a-z-]", child.content)
+        and child.content not in PRINTED
     ]
 
 
 def problem(words: list[str]) -> str | None:
-    """What is wrong with a command. Programs that are not the project's are only parsed."""
+    """What is wrong with a command. The arguments of other projects' programs are not checked."""
     while words and re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     match words:
@@ -206,6 +217,8 @@ def problem(words: list[str]) -> str | None:
             return None if (ROOT / path).exists() else f"there is no {path}"
         case ["pip", "install", *rest]:
             return next((wrong for word in rest if (wrong := _problem_of_requirement(word))), None)
+        case [program, *_] if program not in PROGRAMS:
+            return f"{program} is no known program"
     return None
 
 
