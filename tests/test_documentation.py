@@ -58,6 +58,21 @@ def test_python(proact, block, engine, tmp_path):
     documentation.run(block, engine, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raise SystemExit(1)",
+        "import socket; socket.create_connection(('192.0.2.1', 80))",
+        "async def main(): await asyncio.open_connection('example.org', 80)\nproact.run(main())",
+        "async def main(): asyncio.Future().set_exception(ValueError())\nproact.run(main())",
+        "'no server, but the word', 'serve_forever()'",
+    ],
+)
+def test_a_wrong_block_is_found(proact, text, tmp_path):
+    with pytest.raises(AssertionError):
+        documentation.run(Block(ROOT / "README.md", 1, "python", text), "epoll", tmp_path)
+
+
 def test_data():
     for block in documentation.of("json", "toml"):
         {"json": json, "toml": tomllib}[block.language].loads(block.text)
