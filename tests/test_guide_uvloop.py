@@ -77,10 +77,12 @@ async def no_datagrams(loop):
 
 @row("timers")
 async def early_timers(_loop):
-    begin = time.monotonic()
+    shortest = 1.0
     for _ in range(20):
+        begin = time.monotonic()
         await asyncio.sleep(0.0002)
-    return time.monotonic() - begin < 20 * 0.0002
+        shortest = min(shortest, time.monotonic() - begin)
+    return shortest < 0.0002
 
 
 @row("`user=`")
