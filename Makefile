@@ -19,7 +19,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz wheels check-wheels release clean check check-lint
+.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz docs wheels check-wheels release clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -85,6 +85,10 @@ release: check  ## check that version, changelog and tag agree, build and check 
 	@$(use) $$PYTHON scripts/release.py check
 	@$(use) scripts/wheels
 	@$(use) $$PYTHON scripts/release.py done
+
+docs: check  ## the documentation as a site that needs no network, in build/site
+	@$(use) $(setup) cli docs
+	@$(VENV)/bin/python docs/site/build.py
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
 	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target
