@@ -53,6 +53,7 @@ impl Scheduler {
         let side = Side::of(write);
         let this = slf.get();
         this.check_closed()?;
+        let _claim = this.claim()?;
         this.check_not_a_transport(py, fd)?;
         check_can_wait(slf.get(), fd)?;
         let callback = match handle.cast_into::<Handle>() {
@@ -77,6 +78,7 @@ impl Scheduler {
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
         this.check_closed()?;
+        let _claim = this.claim()?;
         let watch = Watch::create(slf.py(), Callback::Native(handle), None)?;
         let target = Target::new(watch.clone_ref(slf.py()), &WATCHES);
         // SAFETY: the op points at no memory.
@@ -91,6 +93,7 @@ impl Scheduler {
     /// Closes an fd that the loop has watched.
     #[pyo3(name = "_close_fd")]
     fn close_fd(&self, fd: RawFd) -> PyResult<()> {
+        let _claim = self.claim()?;
         self.io.get()?.close(fd).map_err(crate::py::errno::io_error)
     }
 
@@ -107,8 +110,8 @@ impl Scheduler {
             // The object is closed. Find it by identity, as asyncio's selectors do.
             Err(error) => this.readers.lock().number_of(file, side).ok_or(error)?,
         };
-        if this.io.if_free().is_none() {
-            // This is another thread, probably in a finaliser. The callback is not called any more, and the loop's thread
+        if this.io.runs_elsewhere() {
+            // Probably a finaliser. The callback is not called any more, and the loop's thread
             // removes the watch.
             let Some(watch) = this.readers.lock().watch(py, fd, side) else {
                 return Ok(false);
@@ -119,6 +122,7 @@ impl Scheduler {
             this.wake();
             return this.end_watch(py, &watch);
         }
+        let _claim = this.claim()?;
         this.check_not_a_transport(py, fd)?;
         let watch = {
             let (mut io, mut readers) = (this.io.get()?, this.readers.lock());

@@ -17,7 +17,7 @@ const DRAIN: usize = 64 * 1024;
 impl TLSTransport {
     fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         let py = this.py();
-        this.get().scheduler.get().check_free()?;
+        let _claim = this.get().scheduler.get().claim()?;
         let size = data.as_bytes().len();
         if size == 0 {
             return Ok(());
