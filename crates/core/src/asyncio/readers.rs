@@ -97,8 +97,15 @@ impl Scheduler {
         self.io.get()?.close(fd).map_err(crate::py::errno::io_error)
     }
 
-    #[pyo3(name = "_unwatch")]
-    fn unwatch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool) -> PyResult<bool> {
+    /// Stops watching one side of an fd, or only this `watch` of it. True: it was watched, and its callback is not called any
+    /// more.
+    #[pyo3(name = "_unwatch", signature = (fd, write, watch = None))]
+    fn unwatch(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        write: bool,
+        watch: Option<Py<Watch>>,
+    ) -> PyResult<bool> {
         let this = slf.get();
         if this.is_closed() || this.is_forked() {
             return Ok(false);
@@ -117,15 +124,23 @@ impl Scheduler {
                 return Ok(false);
             };
             let again = slf.getattr(name!("_unwatch"))?.unbind();
-            let args = (file, write).into_pyobject(py)?.unbind();
+            // By then the number may be another file's, which the program watches.
+            let args = (fd, write, watch.clone_ref(py)).into_pyobject(py)?.unbind();
+            // End it first: the loop's thread may be faster than this one.
+            let ended = this.end_watch(py, &watch);
             this.soon(py, again, args, current_context(py)?)?;
             this.wake();
-            return this.end_watch(py, &watch);
+            return ended;
         }
         let _claim = this.claim()?;
         this.check_not_a_transport(py, fd)?;
         let watch = {
             let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
+            if let Some(meant) = &watch
+                && !readers.is(fd, side, meant)
+            {
+                return Ok(false);
+            }
             let watch = readers.remove(&mut io, fd, side);
             if watch.is_some() {
                 // Submit the cancellation now: until then the ring's poll keeps the file open, and its peer would not see a
