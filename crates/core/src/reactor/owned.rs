@@ -94,6 +94,22 @@ impl<T> Owned<T> {
         })
     }
 
+    /// Claims the loop to run it, without a claim to drop: [`Owned::let_go`] ends it. Returns what to pass to that.
+    ///
+    /// # Errors
+    /// As [`Owned::run`].
+    pub fn take_over(&self) -> PyResult<usize> {
+        let mut claim = self.run()?;
+        Ok(claim.after.take().unwrap_or(0))
+    }
+
+    /// Ends what [`Owned::take_over`] began in this thread.
+    pub fn let_go(&self, after: usize) {
+        if self.owner.load(Ordering::Relaxed) & !RUNS == this_thread() {
+            self.owner.store(after, Ordering::Release);
+        }
+    }
+
     #[cold]
     fn take(&self, owner: usize) -> PyResult<Claim<'_>> {
         let mut waiting = Waiting::default();

@@ -202,6 +202,7 @@ impl TLSTransport {
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         slf.get().state.get()?.writing.set_limits(high, low, WRITE_HIGH)?;
         Self::control_writing(slf)
     }
