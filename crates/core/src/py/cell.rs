@@ -83,10 +83,11 @@ impl<T> Cell<T> {
     #[inline]
     fn take(&self, thread: usize) -> Result<Guard<'_, T>, usize> {
         let holder = if cfg!(Py_GIL_DISABLED) {
-            let taken = self
-                .holder
-                .compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed);
-            taken.map_or_else(|holder| holder, |free| free)
+            let order = (Ordering::Acquire, Ordering::Relaxed);
+            match self.holder.compare_exchange(0, thread, order.0, order.1) {
+                Ok(free) => free,
+                Err(holder) => holder,
+            }
         } else {
             // The caller has the GIL, so no other thread is between these two steps. An atomic exchange costs 20 cycles, and a
             // message takes a dozen cells.
