@@ -5,14 +5,12 @@ After a refusal the loop's own thread can still do it: one connection_lost, no b
 
 import asyncio
 import contextlib
-import io
-import os
 import socket
 
 import pytest
 from support import loops, peers
-from support.links import linked
-from support.protocols import Datagrams, HalfOpen, Recorder
+from support.links import opened
+from support.protocols import HalfOpen
 
 pytestmark = pytest.mark.not_on("asyncio", "uvloop", reason="not thread-safe, and does not tell")
 
@@ -48,35 +46,6 @@ async def all_of(loop, read):
     while chunk := await loop.run_in_executor(None, read, 1 << 20):
         got += chunk
     return got
-
-
-@contextlib.asynccontextmanager
-async def opened(loop, kind, make=Recorder):
-    """A protocol over a connection of this kind, and how its peer reads and writes: blocking functions."""
-    if kind in ("tcp", "unix", "tls"):
-        async with linked(loop, kind, lambda: make(loop)) as (protocol, peer):
-            yield protocol, peer.recv, peer.sendall
-        return
-    if kind == "datagram":
-        with socket.socket(type=socket.SOCK_DGRAM) as peer:
-            peer.bind((peers.LOOPBACK, 0))
-            peer.settimeout(peers.PATIENCE)
-            transport, protocol = await loop.create_datagram_endpoint(
-                lambda: Datagrams(loop), remote_addr=peer.getsockname()
-            )
-            address = transport.get_extra_info("sockname")
-            yield protocol, peer.recv, lambda data: peer.sendto(data, address)
-            transport.abort()
-            await protocol.lost
-        return
-    ends = os.pipe()
-    with io.FileIO(ends[kind == "read pipe"], "w" if kind == "read pipe" else "r") as peer:
-        near = io.FileIO(ends[kind != "read pipe"], "r" if kind == "read pipe" else "w")
-        connect = loop.connect_read_pipe if kind == "read pipe" else loop.connect_write_pipe
-        transport, protocol = await connect(lambda: make(loop), near)
-        yield protocol, peer.read, peer.write
-        transport.close()
-        await protocol.lost
 
 
 KINDS = ["tcp", "unix", "tls", "datagram", "read pipe", "write pipe"]

@@ -196,8 +196,13 @@ class EventLoop(_core.Scheduler, reports.Reports):
         """Run until `stop` is called."""
         self._check_closed()
         self._check_running()
-        with self._signals:
-            super().run_forever()
+        # Two threads may come this far. The second is refused before it changes what asyncio keeps of a run.
+        before = self._take_over()
+        try:
+            with self._signals:
+                super().run_forever()
+        finally:
+            self._let_go(before)
 
     def close(self) -> None:
         """End what is in flight and release the engine; idempotent."""

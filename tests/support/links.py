@@ -6,12 +6,15 @@ The far end sends and receives without a turn of the loop, so a test can look wh
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from . import peers, tls
+from .protocols import Datagrams, Recorder
 
 
 class Secured:
@@ -61,3 +64,34 @@ async def linked(loop: Any, kind: str, make: Callable[[], Any]) -> AsyncIterator
             if not client.lost.done():
                 client.transport.abort()
                 await client.lost
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    loop: Any, kind: str, make: Callable[[Any], Any] = Recorder
+) -> AsyncIterator[tuple[Any, Any, Any]]:
+    """A protocol over a connection of this kind, and how its peer reads and writes: blocking functions."""
+    if kind in ("tcp", "unix", "tls"):
+        async with linked(loop, kind, lambda: make(loop)) as (protocol, peer):
+            yield protocol, peer.recv, peer.sendall
+        return
+    if kind == "datagram":
+        with socket.socket(type=socket.SOCK_DGRAM) as peer:
+            peer.bind((peers.LOOPBACK, 0))
+            peer.settimeout(peers.PATIENCE)
+            transport, protocol = await loop.create_datagram_endpoint(
+                lambda: Datagrams(loop), remote_addr=peer.getsockname()
+            )
+            address = transport.get_extra_info("sockname")
+            yield protocol, peer.recv, lambda data: peer.sendto(data, address)
+            transport.abort()
+            await protocol.lost
+        return
+    ends = os.pipe()
+    with io.FileIO(ends[kind == "read pipe"], "w" if kind == "read pipe" else "r") as peer:
+        near = io.FileIO(ends[kind != "read pipe"], "r" if kind == "read pipe" else "w")
+        connect = loop.connect_read_pipe if kind == "read pipe" else loop.connect_write_pipe
+        transport, protocol = await connect(lambda: make(loop), near)
+        yield protocol, peer.read, peer.write
+        transport.close()
+        await protocol.lost

@@ -11,8 +11,8 @@ mod ring;
 
 use pyo3::prelude::*;
 
-// Free threading is not audited yet: importing proact there turns the GIL on.
-#[pymodule(gil_used = true)]
+// docs/decisions/0012-free-threading.md says what this relies on.
+#[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
@@ -45,7 +45,8 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::py::ending::install();
         crate::asyncio::transport::tls::install(module.py());
-        crate::reactor::handle::install(module.py());
+        #[cfg(not(Py_GIL_DISABLED))]
+        crate::reactor::uncollected::install(module.py());
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;
         module.add(

@@ -29,6 +29,17 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Begins a run in this thread: until `_let_go` is given the answer, other threads are refused.
+    #[pyo3(name = "_take_over")]
+    fn take_over(&self) -> PyResult<usize> {
+        self.io.take_over()
+    }
+
+    #[pyo3(name = "_let_go", signature = (after, /))]
+    fn let_go(&self, after: usize) {
+        self.io.let_go(after);
+    }
+
     /// Runs turns of the loop until it is stopped. Outside of `run_forever` it runs a single turn.
     #[pyo3(name = "_run_once")]
     fn run_once(slf: &Bound<'_, Self>) -> PyResult<()> {

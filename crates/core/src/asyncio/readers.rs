@@ -53,6 +53,7 @@ impl Scheduler {
         let side = Side::of(write);
         let this = slf.get();
         this.check_closed()?;
+        let _claim = this.claim()?;
         this.check_not_a_transport(py, fd)?;
         check_can_wait(slf.get(), fd)?;
         let callback = match handle.cast_into::<Handle>() {
@@ -77,6 +78,7 @@ impl Scheduler {
     fn watch_child(slf: &Bound<'_, Self>, pidfd: RawFd, handle: Py<Handle>) -> PyResult<()> {
         let this = slf.get();
         this.check_closed()?;
+        let _claim = this.claim()?;
         let watch = Watch::create(slf.py(), Callback::Native(handle), None)?;
         let target = Target::new(watch.clone_ref(slf.py()), &WATCHES);
         // SAFETY: the op points at no memory.
@@ -91,11 +93,19 @@ impl Scheduler {
     /// Closes an fd that the loop has watched.
     #[pyo3(name = "_close_fd")]
     fn close_fd(&self, fd: RawFd) -> PyResult<()> {
+        let _claim = self.claim()?;
         self.io.get()?.close(fd).map_err(crate::py::errno::io_error)
     }
 
-    #[pyo3(name = "_unwatch")]
-    fn unwatch(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, write: bool) -> PyResult<bool> {
+    /// Stops watching one side of an fd, or only this `watch` of it. True: it was watched, and its callback is not called any
+    /// more.
+    #[pyo3(name = "_unwatch", signature = (fd, write, watch = None))]
+    fn unwatch(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        write: bool,
+        watch: Option<Py<Watch>>,
+    ) -> PyResult<bool> {
         let this = slf.get();
         if this.is_closed() || this.is_forked() {
             return Ok(false);
@@ -107,21 +117,30 @@ impl Scheduler {
             // The object is closed. Find it by identity, as asyncio's selectors do.
             Err(error) => this.readers.lock().number_of(file, side).ok_or(error)?,
         };
-        if this.io.if_free().is_none() {
-            // This is another thread, probably in a finaliser. The callback is not called any more, and the loop's thread
+        if this.io.runs_elsewhere() {
+            // Probably a finaliser. The callback is not called any more, and the loop's thread
             // removes the watch.
             let Some(watch) = this.readers.lock().watch(py, fd, side) else {
                 return Ok(false);
             };
             let again = slf.getattr(name!("_unwatch"))?.unbind();
-            let args = (file, write).into_pyobject(py)?.unbind();
+            // By then the number may be another file's, which the program watches.
+            let args = (fd, write, watch.clone_ref(py)).into_pyobject(py)?.unbind();
+            // End it first: the loop's thread may be faster than this one.
+            let ended = this.end_watch(py, &watch);
             this.soon(py, again, args, current_context(py)?)?;
             this.wake();
-            return this.end_watch(py, &watch);
+            return ended;
         }
+        let _claim = this.claim()?;
         this.check_not_a_transport(py, fd)?;
         let watch = {
             let (mut io, mut readers) = (this.io.get()?, this.readers.lock());
+            if let Some(meant) = &watch
+                && !readers.is(fd, side, meant)
+            {
+                return Ok(false);
+            }
             let watch = readers.remove(&mut io, fd, side);
             if watch.is_some() {
                 // Submit the cancellation now: until then the ring's poll keeps the file open, and its peer would not see a

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use crate::py::make::py_error;
+use crate::py::unique::is_unique;
 
 /// A `bytes` of `len` bytes whose content is not set yet.
 pub fn uninit_bytes(py: Python<'_>, len: usize) -> PyResult<Bound<'_, PyBytes>> {
@@ -35,9 +36,14 @@ unsafe extern "C" {
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
-/// Shortens a `bytes` in place; it must be the only reference.
+/// Shortens a `bytes` in place; it must be the only reference. In a free-threaded Python only the thread that made the object can
+/// do that, and any other gets a copy.
 pub fn shorten(bytes: Bound<'_, PyBytes>, len: usize) -> PyResult<Bound<'_, PyBytes>> {
     let py = bytes.py();
+    // SAFETY: a live object.
+    if cfg!(all(Py_GIL_DISABLED, Py_3_14)) && !unsafe { is_unique(bytes.as_ptr()) } {
+        return copy_bytes(py, &bytes.as_bytes()[..len]);
+    }
     let mut object = bytes.into_ptr();
     // SAFETY: the reference is ours alone (nobody was handed it yet), as resizing demands; on failure it is gone.
     unsafe {

@@ -11,3 +11,4 @@ pub mod errno;
 pub mod instance;
 pub mod make;
 pub mod method;
+pub mod unique;

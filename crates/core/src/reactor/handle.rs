@@ -4,9 +4,8 @@
 //! A handle is made and dropped for each callback, so the cycle collector does not track it. That is sound: a handle that has
 //! run, was cancelled, or whose loop was closed holds no callback and so closes no cycle. The content of a waiting handle is
 //! shown to the collector by the scheduler (`Handle::traverse`). A handle that has run and has no other reference is used
-//! again.
+//! again. A free-threaded Python (`uncollected.rs` says why) tracks handles as it tracks all objects.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,6 +19,7 @@ use pyo3::types::PyTuple;
 use crate::py::call::{call_tuple, current_context, in_context};
 use crate::py::cell::SharedCell;
 use crate::py::make::{Float, name};
+use crate::py::unique::is_unique;
 
 /// What is called, and with what.
 pub struct Call {
@@ -38,39 +38,6 @@ struct Held {
 pub struct Handle {
     held: SharedCell<Held>,
     cancelled: AtomicBool,
-}
-
-/// The size of the collector's header in front of an object: two words, both 0 while the object is not tracked.
-const HEADER: usize = 2 * size_of::<usize>();
-
-/// Allocates an instance that the collector neither tracks nor counts. Counted handles would trigger collections.
-unsafe extern "C" fn allocate(class: *mut ffi::PyTypeObject, _items: ffi::Py_ssize_t) -> *mut PyObject {
-    // SAFETY: a class of fixed size. The block is as large as header and instance, and both begin as zeros, as
-    // `tp_alloc` must have it. CPython's allocator aligns it to 16 bytes.
-    unsafe {
-        let block = ffi::PyObject_Calloc(1, HEADER + (*class).tp_basicsize as usize);
-        if block.is_null() {
-            return ffi::PyErr_NoMemory();
-        }
-        ffi::PyObject_Init(block.byte_add(HEADER).cast(), class)
-    }
-}
-
-unsafe extern "C" fn free(object: *mut c_void) {
-    // SAFETY: it was allocated above.
-    unsafe { ffi::PyObject_Free(object.byte_sub(HEADER)) }
-}
-
-/// Keeps instances of both classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
-/// has its own allocator.
-pub fn install(py: Python<'_>) {
-    for class in [py.get_type::<Handle>(), py.get_type::<TimerHandle>()] {
-        // SAFETY: no instance was made yet, so each is allocated and freed by the same pair.
-        unsafe {
-            (*class.as_type_ptr()).tp_alloc = Some(allocate);
-            (*class.as_type_ptr()).tp_free = Some(free);
-        }
-    }
 }
 
 impl Handle {
@@ -100,7 +67,7 @@ impl Handle {
         // SAFETY: reads the count, the type and the list of weak references of a live object.
         let alone = unsafe {
             let kind = ffi::Py_TYPE(object);
-            ffi::Py_REFCNT(object) == 1
+            is_unique(object)
                 && kind == Handle::type_object_raw(py)
                 && (*object
                     .byte_offset((*kind).tp_weaklistoffset)

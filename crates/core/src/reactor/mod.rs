@@ -7,6 +7,7 @@ pub mod handle;
 pub mod hooks;
 pub mod io;
 pub mod operation;
+pub mod owned;
 pub mod ready;
 pub mod scheduler;
 pub mod slots;
@@ -15,6 +16,8 @@ pub mod spare;
 pub mod stats;
 pub mod target;
 pub mod timers;
+#[cfg(not(Py_GIL_DISABLED))]
+pub mod uncollected;
 pub mod waiter;
 pub mod watch;
 pub mod work;

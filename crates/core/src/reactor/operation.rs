@@ -29,7 +29,6 @@ use crate::py::errno::os_error;
 use crate::py::make::{Int, py_error};
 use crate::py::method::Method;
 use crate::reactor::fds::{Side, Waiting};
-use crate::reactor::handle::Callback;
 use crate::reactor::io::Sent;
 use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
@@ -59,10 +58,7 @@ enum State {
     },
     Done(PyResult<Py<PyAny>>),
     /// Nobody waits for the result, and the op is still in flight.
-    Abandoned {
-        token: Token,
-        left: Left,
-    },
+    Abandoned(Left),
     Spent,
 }
 
@@ -268,14 +264,11 @@ impl Operation {
                 }
                 (fd, side)
             }
-            State::Abandoned {
-                left: Left::Poll(fd, side),
-                ..
-            } => {
+            State::Abandoned(Left::Poll(fd, side)) => {
                 self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
                 (fd, side)
             }
-            State::Abandoned { .. } => return Ok(()),
+            State::Abandoned(_) => return Ok(()),
             other => {
                 self.turn_to(other);
                 return Ok(());
@@ -348,8 +341,22 @@ impl Operation {
         Ok(false)
     }
 
-    /// Nobody waits for the result any more. The engine is asked to end the op.
+    /// Nobody waits for the result any more. The engine is asked to end the op. A finaliser may call this in any thread; if the
+    /// loop runs in another one, that thread does it.
     fn abandon(slf: &Bound<'_, Self>) {
+        let scheduler = slf.get().scheduler.get();
+        let claim = scheduler.claim();
+        if claim.is_ok() || scheduler.is_forked() {
+            return Self::abandon_here(slf);
+        }
+        scheduler.push(Ready::Method(Method::new(slf.clone().unbind(), |operation| {
+            Operation::abandon_here(operation);
+            Ok(None)
+        })));
+        scheduler.wake();
+    }
+
+    fn abandon_here(slf: &Bound<'_, Self>) {
         let this = slf.get();
         let scheduler = this.scheduler.get();
         match this.turn_to(State::Spent) {
@@ -364,7 +371,8 @@ impl Operation {
                     work => (Left::Poll(fd, work.side()), Some(work)),
                 };
                 let is_poll = work.is_some();
-                this.turn_to(State::Abandoned { token, left });
+                this.turn_to(State::Abandoned(left));
+                // Not free in a forked child, whose parent's loop ran in another thread.
                 if let Some(mut io) = scheduler.io.if_free() {
                     io.cancel(token);
                     if is_poll {
@@ -372,44 +380,25 @@ impl Operation {
                         // socket next would not be seen by its peer. An error shows with the next wait.
                         let _ = io.driver.flush();
                     }
-                } else if !scheduler.is_forked() {
-                    // The loop runs in another thread, and ends the op there.
-                    scheduler.push(Ready::Method(Method::new(
-                        slf.clone().unbind(),
-                        Self::end_abandoned,
-                    )));
-                    scheduler.wake();
                 }
                 // No cell is held here: dropping these may run any code.
                 drop((work, waiter));
             }
             State::Queued { fd, work, waiter } => {
-                // If the loop runs in another thread, the operation stays in the line, and is skipped when its turn comes.
                 let io = scheduler.io.if_free();
                 let place = io.and_then(|mut io| io.fds.leave(fd, work.side(), slf));
                 drop((place, work, waiter));
             }
-            abandoned @ State::Abandoned { .. } => {
+            abandoned @ State::Abandoned(_) => {
                 this.turn_to(abandoned);
             }
             State::New(_) | State::Woken { .. } | State::Done(_) | State::Spent => {}
         }
     }
 
-    /// The part of `abandon` that the loop's thread does for another thread.
-    fn end_abandoned(slf: &Bound<'_, Self>) -> PyResult<Option<Callback>> {
-        let token = match &*slf.get().state.lock() {
-            State::Abandoned { token, .. } => *token,
-            _ => return Ok(None),
-        };
-        slf.get().scheduler.get().io.get()?.cancel(token);
-        Ok(None)
-    }
-
     fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
-        // Refuse the step in another thread while the loop runs, before anything changes.
-        drop(this.scheduler.get().io.get()?);
+        let _claim = this.scheduler.get().claim()?;
         match this.turn_to(State::Spent) {
             State::New(work) => Operation::begin(slf, work),
             State::Woken { fd, mut work } => {
@@ -431,7 +420,7 @@ impl Operation {
             State::Spent => Err(py_error::<PyRuntimeError>(
                 "cannot reuse already awaited operation",
             )),
-            abandoned @ State::Abandoned { .. } => {
+            abandoned @ State::Abandoned(_) => {
                 this.turn_to(abandoned);
                 Err(py_error::<PyRuntimeError>(
                     "cannot reuse already awaited operation",

@@ -16,12 +16,13 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use crate::py::call::{exception, stops_the_loop};
-use crate::py::cell::{LoopCell, SharedCell};
+use crate::py::cell::SharedCell;
 use crate::py::errno::io_error;
 use crate::py::make::{Float, Name, Text, py_error};
 use crate::reactor::handle::{Callback, Cancelled};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
+use crate::reactor::owned::{Claim, Owned};
 use crate::reactor::ready::{Queue, Ready};
 use crate::reactor::target::Target;
 use crate::reactor::timers::Timers;
@@ -30,13 +31,13 @@ use crate::reactor::watch::Readers;
 /// The native half of `proact.EventLoop`.
 #[pyclass(frozen, subclass, module = "proact._core")]
 pub struct Scheduler {
-    pub(crate) io: LoopCell<Io>,
+    pub(crate) io: Owned<Io>,
     /// Fds whose transports were dropped while the engine was in use, and whether each is to be closed: see `give_up_later`.
     orphans: SharedCell<Vec<(RawFd, bool)>>,
     orphaned: AtomicBool,
     pub(crate) readers: SharedCell<Readers>,
     ready: Queue,
-    timers: LoopCell<Timers>,
+    timers: SharedCell<Timers>,
     pub(crate) cancelled: Arc<Cancelled>,
     /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
     timed: AtomicBool,
@@ -79,11 +80,11 @@ impl Scheduler {
             orphaned: AtomicBool::new(false),
             readers: SharedCell::new(Readers::default()),
             ready: Queue::default(),
-            timers: LoopCell::new(Timers::new(Arc::clone(&cancelled))),
+            timers: SharedCell::new(Timers::new(Arc::clone(&cancelled))),
             cancelled,
             timed: AtomicBool::new(false),
             engine: driver.name(),
-            io: LoopCell::new(Io::new(driver)),
+            io: Owned::new(Io::new(driver)),
             generation: Generation::current(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -117,22 +118,26 @@ impl Scheduler {
         self.waker.wake();
     }
 
-    /// If the loop's thread is in the engine and this is another thread, has the loop's thread call the method. Methods that
-    /// end something use this: a finaliser may call them, and the collector runs finalisers in any thread. False: the caller
-    /// can do the work itself.
-    pub fn defers(&self, object: &Bound<'_, PyAny>, method: &'static Name) -> PyResult<bool> {
-        if self.is_forked() || self.io.if_free().is_some() {
-            return Ok(false);
+    /// The right to do something now that ends something. If the loop runs in another thread, that thread is asked to call the
+    /// method instead, and the answer is `None`: a finaliser may end something, and the collector runs finalisers in any
+    /// thread.
+    pub fn claim_or_defer(
+        &self,
+        object: &Bound<'_, PyAny>,
+        method: &'static Name,
+    ) -> PyResult<Option<Claim<'_>>> {
+        if self.is_forked() || !self.io.runs_elsewhere() {
+            return self.claim().map(Some);
         }
         self.method_soon(object, method)?;
         self.waker.wake();
-        Ok(true)
+        Ok(None)
     }
 
     /// The number of handles that are ready or wait for their time, and how many of them are cancelled.
-    pub fn scheduled(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+    pub fn scheduled(&self, py: Python<'_>) -> (usize, usize) {
         let waiting: Vec<Ready> = {
-            let timers = self.timers.get()?;
+            let timers = self.timers.lock();
             let ready = self.ready.lock();
             let timed = timers
                 .callbacks()
@@ -145,7 +150,7 @@ impl Scheduler {
         };
         // No lock is held here: an asyncio handle is asked through Python.
         let cancelled = waiting.iter().filter(|handle| handle.is_cancelled(py)).count();
-        Ok((waiting.len(), cancelled))
+        (waiting.len(), cancelled)
     }
 
     pub fn is_debug(&self) -> bool {
@@ -183,14 +188,13 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Checked before anything is changed, so that a refused call has no effect. The answer holds until the caller runs Python
-    /// code.
+    /// Claims the loop for a call, before the call changes anything, so that a refused call has no effect.
     ///
     /// # Errors
-    /// `RuntimeError` in another thread while the loop's thread is in the engine.
+    /// `RuntimeError` if the loop runs in another thread.
     #[inline]
-    pub fn check_free(&self) -> PyResult<()> {
-        self.io.get().map(drop)
+    pub fn claim(&self) -> PyResult<Claim<'_>> {
+        self.io.claim()
     }
 
     /// # Errors
@@ -296,6 +300,7 @@ impl Scheduler {
 
     /// Ends the engine, and drops everything that is scheduled or in flight.
     fn release(&self) -> PyResult<()> {
+        let _claim = self.claim()?;
         let (left, targets, queued) = {
             let mut io = self.io.get()?;
             self.adopt(&mut io);
@@ -321,7 +326,7 @@ impl Scheduler {
         drop(readers);
         let ready = self.ready.lock().take();
         ready.iter().for_each(Ready::discard);
-        let timers = self.timers.get()?.drain();
+        let timers = self.timers.lock().drain();
         timers.iter().for_each(Callback::discard);
         Ok(())
     }

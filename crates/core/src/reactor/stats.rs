@@ -12,6 +12,7 @@ impl Scheduler {
     /// Counters of the engine since the loop was made.
     #[pyo3(name = "_stats")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let _claim = self.claim()?;
         // Copy first: no cell is held while dictionaries are made.
         let (stats, slots) = {
             let io = self.io.get()?;
@@ -43,7 +44,7 @@ impl Scheduler {
             list(py, &fallbacks.collect::<PyResult<Vec<_>>>()?)?,
         )?;
         all.set_item(name!("readers"), Int::new(readers))?;
-        let (scheduled, cancelled) = self.scheduled(py)?;
+        let (scheduled, cancelled) = self.scheduled(py);
         all.set_item(name!("handles"), Int::new(scheduled))?;
         all.set_item(name!("cancelled"), Int::new(cancelled))?;
         all.set_item(name!("slots"), Int::new(slots))?;

@@ -72,6 +72,11 @@ impl Readers {
         self.0.get(&(fd, side)).map(|(_, watch)| watch.clone_ref(py))
     }
 
+    /// Whether this is the watch of one side of an fd.
+    pub fn is(&self, fd: RawFd, side: Side, watch: &Py<Watch>) -> bool {
+        self.0.get(&(fd, side)).is_some_and(|(_, known)| known.is(watch))
+    }
+
     /// Begins to watch one side of an fd, and returns the watch that it replaces. Nothing is dropped here, because the caller
     /// holds cells. An error is the engine's result: `ERANGE` for an fd above FD_SETSIZE.
     pub fn add(

@@ -68,21 +68,24 @@ impl StreamTransport {
 #[pymethods]
 impl StreamTransport {
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("close"))? else {
             return Ok(());
-        }
+        };
         Self::begin_close(slf)
     }
 
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("abort"))? else {
             return Ok(());
-        }
+        };
         Self::lose(slf, None)
     }
 
     #[pyo3(name = "_force_close", signature = (exc))]
     fn force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         Self::lose(slf, exc.map(PyErr::from_value))
     }
 

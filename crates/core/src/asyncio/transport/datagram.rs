@@ -206,6 +206,7 @@ impl DatagramTransport {
     }
 
     fn set_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let _claim = self.scheduler.get().claim()?;
         self.replace_protocol(protocol)
     }
 
@@ -229,14 +230,16 @@ impl DatagramTransport {
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         Self::set_limits(slf, high, low)
     }
 
     /// Ends the transport once everything queued is sent.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("close"))? else {
             return Ok(());
-        }
+        };
         {
             let mut io = slf.get().scheduler.get().io.get()?;
             let mut state = slf.get().state.get()?;
@@ -254,9 +257,10 @@ impl DatagramTransport {
 
     /// Ends the transport now; what is queued is dropped.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("abort"))? else {
             return Ok(());
-        }
+        };
         Self::lose(slf, None)
     }
 

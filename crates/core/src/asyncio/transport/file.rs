@@ -99,11 +99,11 @@ impl StreamTransport {
     #[pyo3(name = "_send_file")]
     fn send_file(slf: &Bound<'_, Self>, file: RawFd, offset: i64, count: usize) -> PyResult<Py<FileSending>> {
         let py = slf.py();
+        let _claim = slf.get().scheduler.get().claim()?;
         slf.get().check_writable()?;
         let future = Scheduler::create_future(slf.get().scheduler.bind(py))?.unbind();
         let of = Py::new(py, FileSending::new(future))?;
         {
-            slf.get().scheduler.get().check_free()?;
             let mut state = slf.get().state.get()?;
             if state.life.phase >= Phase::Closing {
                 return Err(py_error::<PyRuntimeError>("Transport is closing"));
@@ -122,6 +122,7 @@ impl StreamTransport {
     /// Ends this sending of a file if it still goes on. Another one that has begun since goes on.
     #[pyo3(name = "_stop_file")]
     fn stop_file(slf: &Bound<'_, Self>, of: &Bound<'_, FileSending>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         let (stopped, closing) = {
             let mut io = slf.get().scheduler.get().io.get()?;
             let mut state = slf.get().state.get()?;

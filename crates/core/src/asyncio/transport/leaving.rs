@@ -60,6 +60,7 @@ impl StreamTransport {
     /// Calls `told` as soon as the connection may be used by another loop.
     #[pyo3(name = "_leave")]
     fn leave(slf: &Bound<'_, Self>, told: Py<PyAny>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         {
             let mut io = slf.get().scheduler.get().io.get()?;
             let mut state = slf.get().state.get()?;
@@ -78,7 +79,7 @@ impl StreamTransport {
     /// Takes `_leave` back; false if the connection has left or ended.
     #[pyo3(name = "_stay")]
     fn stay(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        slf.get().scheduler.get().check_free()?;
+        let _claim = slf.get().scheduler.get().claim()?;
         let leaving = slf.get().state.get()?.leaving.take();
         let Some(leaving) = leaving else { return Ok(false) };
         if !leaving.paused {

@@ -72,6 +72,7 @@ impl Listener {
     /// Begins to accept, or begins again after an error.
     fn start(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
+        let _claim = this.scheduler.get().claim()?;
         let refused = {
             let mut io = this.scheduler.get().io.get()?;
             let mut state = this.state.get()?;
@@ -96,6 +97,7 @@ impl Listener {
 
     /// Stops accepting. The kernel has let go of the socket when this returns, so that closing it frees its port.
     fn stop(&self) -> PyResult<()> {
+        let _claim = self.scheduler.get().claim()?;
         let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
         state.closed = true;

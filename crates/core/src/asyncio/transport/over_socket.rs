@@ -75,8 +75,21 @@ pub(super) trait OverSocket: Transport {
             .import(name!("socket"))?
             .getattr(name!("socket"))?
             .call((), Some(&keywords))?;
-        this.get().state().get()?.life_mut().file = Some(socket.clone().unbind());
-        Ok(Some(socket))
+        let known = {
+            let mut state = this.get().state().get()?;
+            let life = state.life_mut();
+            match &life.file {
+                Some(first) => Some(first.clone_ref(py)),
+                None if life.fd == fd => {
+                    life.file = Some(socket.clone().unbind());
+                    return Ok(Some(socket));
+                }
+                None => None,
+            }
+        };
+        // Another thread has made one meanwhile, or the transport has ended: ours must not close the fd.
+        socket.call_method0(name!("detach"))?;
+        Ok(known.map(|first| first.into_bound(py)))
     }
 
     /// Takes the fd away from the Python socket that shares it. True: it was still there, so the transport closes it.

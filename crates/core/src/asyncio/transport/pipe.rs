@@ -161,8 +161,8 @@ impl PipeTransport {
 
     /// Ends the transport once everything queued is written.
     fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
+        let _claim = this.get().scheduler.get().claim()?;
         {
-            this.get().scheduler.get().check_free()?;
             let mut state = this.get().state.get()?;
             if state.life.phase >= Phase::Closing {
                 return Ok(());
@@ -288,6 +288,7 @@ impl PipeTransport {
     }
 
     fn set_protocol(&self, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let _claim = self.scheduler.get().claim()?;
         self.replace_protocol(protocol)
     }
 
@@ -301,9 +302,10 @@ impl PipeTransport {
 
     /// Ends the transport once everything queued is written.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("close"))? else {
             return Ok(());
-        }
+        };
         Self::begin_close(slf)
     }
 

@@ -338,6 +338,7 @@ impl StreamTransport {
 impl StreamTransport {
     /// Nothing is taken from the socket any more when this returns, so the program may hand the socket on.
     fn pause_reading(&self) -> PyResult<()> {
+        let _claim = self.scheduler.get().claim()?;
         let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
         if state.life.phase >= Phase::Closing || state.receiving.is_paused() {
@@ -351,7 +352,7 @@ impl StreamTransport {
     }
 
     pub(super) fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().scheduler.get().check_free()?;
+        let _claim = slf.get().scheduler.get().claim()?;
         let has_kept = {
             let mut state = slf.get().state.get()?;
             // What leaves the loop stays paused.

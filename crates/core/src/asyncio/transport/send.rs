@@ -171,7 +171,9 @@ impl StreamTransport {
 impl StreamTransport {
     /// Sends bytes: now what the socket takes, the rest once it takes more. Never blocks.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        Self::write_bytes(slf, snapshot(data)?)
+        let data = snapshot(data)?;
+        let _claim = slf.get().scheduler.get().claim()?;
+        Self::write_bytes(slf, data)
     }
 
     /// Sends several pieces, which leave together.
@@ -181,12 +183,13 @@ impl StreamTransport {
             .try_iter()?
             .map(|piece| copied(&piece?))
             .collect::<PyResult<Vec<_>>>()?;
+        let _claim = slf.get().scheduler.get().claim()?;
         Self::write_several(slf, pieces)
     }
 
     /// Ends our side once everything queued is sent; receiving goes on.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().scheduler.get().check_free()?;
+        let _claim = slf.get().scheduler.get().claim()?;
         let idle = {
             let mut state = slf.get().state.get()?;
             if state.life.phase >= Phase::Closing || state.sending.eof {

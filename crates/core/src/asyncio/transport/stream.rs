@@ -238,6 +238,7 @@ impl StreamTransport {
 
     fn set_protocol(&self, py: Python<'_>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
         let buffered = self.scheduler.bind(py).get().is_buffered(&protocol)?;
+        let _claim = self.scheduler.get().claim()?;
         let old = {
             let mut io = self.scheduler.get().io.get()?;
             let mut state = self.state.get()?;
@@ -276,6 +277,7 @@ impl StreamTransport {
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         Self::set_limits(slf, high, low)
     }
 

@@ -21,11 +21,10 @@ fn context_or_current(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> PyRe
 }
 
 impl Scheduler {
-    fn push_timer(&self, when: f64, callback: Callback) -> PyResult<()> {
-        let mut timers = self.timers.get()?;
+    fn push_timer(&self, when: f64, callback: Callback) {
+        let mut timers = self.timers.lock();
         timers.push(nanoseconds(when), callback);
         self.timed.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Schedules a native callback.
@@ -105,14 +104,14 @@ impl Scheduler {
         if this.is_debug() {
             let make = this.hooks()?.debug_timer.bind(py);
             let handle = make.call1((slf, Float(when), callback, args, context))?.unbind();
-            this.push_timer(when, Callback::Debug(handle.clone_ref(py)))?;
+            this.push_timer(when, Callback::Debug(handle.clone_ref(py)));
             return Ok(handle);
         }
         let context = context_or_current(py, context)?;
         let handle = Handle::new(callback.unbind(), args.unbind(), context);
         let timer = TimerHandle::create(py, when, handle, this.cancelled.clone())?;
         let base = timer.bind(py).as_super().clone().unbind();
-        this.push_timer(when, Callback::Native(base))?;
+        this.push_timer(when, Callback::Native(base));
         Ok(timer.into_any())
     }
 }

@@ -78,7 +78,7 @@ impl Scheduler {
         // Dropped when no cell is held, because that may run any code.
         let mut dead = Vec::new();
         let next = {
-            let mut timers = self.timers.get()?;
+            let mut timers = self.timers.lock();
             if timers.is_empty() {
                 None
             } else {
@@ -158,7 +158,7 @@ impl Scheduler {
         // What is dropped here is dropped without a guard.
         let mut dead = Vec::new();
         {
-            let mut timers = self.timers.get()?;
+            let mut timers = self.timers.lock();
             timers.due(py, self.now(), &mut self.ready.lock(), &mut dead);
             self.timed.store(!timers.is_empty(), Ordering::Relaxed);
         }
@@ -238,6 +238,11 @@ impl Scheduler {
     /// Runs turns of the loop until it is stopped, or a `single` turn.
     pub fn run(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
         let this = slf.get();
+        let _claim = if this.is_forked() {
+            None
+        } else {
+            Some(this.io.run()?)
+        };
         let mut spare = None;
         loop {
             let outcome = this.turn(slf, &mut spare);

@@ -170,13 +170,14 @@ impl DatagramTransport {
     }
 
     fn pause_reading(&self) -> PyResult<()> {
+        let _claim = self.scheduler.get().claim()?;
         let mut state = self.state.get()?;
         state.paused |= state.life.phase < Phase::Closing;
         Ok(())
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().scheduler.get().check_free()?;
+        let _claim = slf.get().scheduler.get().claim()?;
         slf.get().state.get()?.paused = false;
         Self::read(slf)
     }

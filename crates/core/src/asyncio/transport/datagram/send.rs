@@ -223,6 +223,7 @@ impl DatagramTransport {
             let message = format!("Invalid address: must be None or {}", fixed.shown.bind(py).str()?);
             return Err(py_error::<PyValueError>(message));
         }
+        let _claim = this.scheduler.get().claim()?;
         let phase = this.state.get()?.life.phase;
         if phase == Phase::Closed || (phase == Phase::Lost && this.fixed.is_some()) {
             return this.warn_of_futile_write(py);

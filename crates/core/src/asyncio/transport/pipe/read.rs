@@ -127,13 +127,14 @@ impl ReadPipeTransport {
     }
 
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let _claim = slf.as_super().get().scheduler.get().claim()?;
         let mut state = slf.as_super().get().state.get()?;
         state.paused |= state.life.phase < Phase::Closing;
         Ok(())
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.as_super().get().scheduler.get().check_free()?;
+        let _claim = slf.as_super().get().scheduler.get().claim()?;
         {
             let mut state = slf.as_super().get().state.get()?;
             if state.life.phase >= Phase::Closing || !state.paused {

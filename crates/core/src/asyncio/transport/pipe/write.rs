@@ -110,7 +110,7 @@ impl WritePipeTransport {
         if data.as_bytes().is_empty() {
             return Ok(());
         }
-        this.get().scheduler.get().check_free()?;
+        let _claim = this.get().scheduler.get().claim()?;
         let idle = {
             let mut state = this.get().state.get()?;
             if state.life.phase >= Phase::Closing {
@@ -152,15 +152,10 @@ impl WritePipeTransport {
 
     /// Ends the transport now; what is queued is dropped.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf
-            .as_super()
-            .get()
-            .scheduler
-            .get()
-            .defers(slf.as_any(), name!("abort"))?
-        {
+        let scheduler = slf.as_super().get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("abort"))? else {
             return Ok(());
-        }
+        };
         PipeTransport::lose(slf.as_super(), None)
     }
 
@@ -176,6 +171,7 @@ impl WritePipeTransport {
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let _claim = slf.as_super().get().scheduler.get().claim()?;
         PipeTransport::set_limits(slf.as_super(), high, low)
     }
 }

@@ -9,7 +9,7 @@ use crate::py::make::{name, py_error};
 
 impl TLSTransport {
     pub(super) fn begin_close(this: &Bound<'_, Self>) -> PyResult<()> {
-        this.get().scheduler.get().check_free()?;
+        let _claim = this.get().scheduler.get().claim()?;
         let phase = {
             let mut state = this.get().state.get()?;
             let phase = state.phase;
@@ -90,7 +90,7 @@ impl TLSTransport {
 
     /// Ends the connection now.
     fn lose(this: &Bound<'_, Self>, error: Option<&PyErr>) -> PyResult<()> {
-        this.get().scheduler.get().check_free()?;
+        let _claim = this.get().scheduler.get().claim()?;
         this.get().state.get()?.phase = Phase::Closed;
         match this.get().lower(this.py())? {
             Some(lower) => lower.force_close(this.py(), error),
@@ -106,16 +106,18 @@ impl TLSTransport {
     }
 
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("close"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("close"))? else {
             return Ok(());
-        }
+        };
         Self::begin_close(slf)
     }
 
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().scheduler.get().defers(slf.as_any(), name!("abort"))? {
+        let scheduler = slf.get().scheduler.get();
+        let Some(_claim) = scheduler.claim_or_defer(slf.as_any(), name!("abort"))? else {
             return Ok(());
-        }
+        };
         Self::lose(slf, None)
     }
 

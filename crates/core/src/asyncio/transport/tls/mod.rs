@@ -395,6 +395,7 @@ impl TLSTransport {
 
     fn set_protocol(&self, py: Python<'_>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
         let buffered = self.scheduler.bind(py).get().is_buffered(&protocol)?;
+        let _claim = self.scheduler.get().claim()?;
         let old = {
             let mut state = self.state.get()?;
             state.buffered = buffered;

@@ -218,12 +218,13 @@ impl TLSTransport {
     }
 
     fn pause_reading(&self) -> PyResult<()> {
+        let _claim = self.scheduler.get().claim()?;
         self.state.get()?.paused = true;
         Ok(())
     }
 
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().scheduler.get().check_free()?;
+        let _claim = slf.get().scheduler.get().claim()?;
         if !std::mem::replace(&mut slf.get().state.get()?.paused, false) {
             return Ok(());
         }
@@ -244,6 +245,7 @@ impl TLSTransport {
     /// The marks, in encrypted bytes, at which the transport below is paused and resumed.
     #[pyo3(signature = (high = None, low = None))]
     fn set_read_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         slf.get().state.get()?.reading.set_limits(high, low, READ_HIGH)?;
         Self::control_reading(slf)
     }

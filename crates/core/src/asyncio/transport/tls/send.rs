@@ -17,7 +17,7 @@ const DRAIN: usize = 64 * 1024;
 impl TLSTransport {
     fn queue(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         let py = this.py();
-        this.get().scheduler.get().check_free()?;
+        let _claim = this.get().scheduler.get().claim()?;
         let size = data.as_bytes().len();
         if size == 0 {
             return Ok(());
@@ -202,6 +202,7 @@ impl TLSTransport {
 
     #[pyo3(signature = (high = None, low = None))]
     fn set_write_buffer_limits(slf: &Bound<'_, Self>, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let _claim = slf.get().scheduler.get().claim()?;
         slf.get().state.get()?.writing.set_limits(high, low, WRITE_HIGH)?;
         Self::control_writing(slf)
     }
