@@ -316,8 +316,7 @@ class EventLoop(_core.Scheduler, reports.Reports):
                 raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
             raise
         finally:
-            if sent:
-                os.lseek(fileno, offset + sent, os.SEEK_SET)
+            _position(fileno, offset + sent)
         return sent
 
     async def _sendfile_native(
@@ -334,8 +333,7 @@ class EventLoop(_core.Scheduler, reports.Reports):
             raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
         finally:
             transp._stop_file(sending)
-            if sending.sent:
-                os.lseek(fileno, offset + sending.sent, os.SEEK_SET)
+            _position(fileno, offset + sending.sent)
         return sending.sent
 
     # A transport starts in the next turn, when the caller that made it already holds it.
@@ -603,6 +601,12 @@ def _sendable(file: Any) -> int:
     except (AttributeError, io.UnsupportedOperation, OSError) as error:
         raise asyncio.SendfileNotAvailableError("not a regular file") from error
     return fileno
+
+
+def _position(fileno: int, offset: int) -> None:
+    """Leave a file where sendfile has stopped, also if nothing was sent."""
+    with contextlib.suppress(OSError):  # a pipe has no position
+        os.lseek(fileno, offset, os.SEEK_SET)
 
 
 def _is_coroutine(callback: object) -> bool:

@@ -3,9 +3,9 @@
 - test_runners gives its runners a bare `BaseEventLoop` on a mocked selector: here it is a loop under test, of
   which the helper notes, as there, whether its asynchronous generators were shut down.
 - test_pep492 does so in `setUp`: here it is a loop under test.
-- test_tasks: `new_test_loop()` without a script of times is a loop under test; with a script it stays asyncio's
-  `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its private `_ready` is empty,
-  makes a fixed number of turns.
+- test_tasks: `new_test_loop()` without a script of times is a loop under test; with a script it stays
+  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its private `_ready`
+  is empty, makes a fixed number of turns.
 - test_tasks, test_taskgroups and test_eager_task_factory, since Python 3.14: where they name
   `asyncio.EventLoop`, they get a loop under test.
 - utils: `close_loop` reads `_default_executor`; if a loop has none, it calls the public

@@ -20,6 +20,7 @@ use pyo3::types::PyTuple;
 use crate::py::call::{call_tuple, current_context, in_context};
 use crate::py::cell::SharedCell;
 use crate::py::make::{Float, name};
+use crate::reactor::threadsafe::ThreadSafeHandle;
 
 /// What is called, and with what.
 pub struct Call {
@@ -61,10 +62,14 @@ unsafe extern "C" fn free(object: *mut c_void) {
     unsafe { ffi::PyObject_Free(object.byte_sub(HEADER)) }
 }
 
-/// Keeps instances of both classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
+/// Keeps instances of these classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
 /// has its own allocator.
 pub fn install(py: Python<'_>) {
-    for class in [py.get_type::<Handle>(), py.get_type::<TimerHandle>()] {
+    for class in [
+        py.get_type::<Handle>(),
+        py.get_type::<TimerHandle>(),
+        py.get_type::<ThreadSafeHandle>(),
+    ] {
         // SAFETY: no instance was made yet, so each is allocated and freed by the same pair.
         unsafe {
             (*class.as_type_ptr()).tp_alloc = Some(allocate);
@@ -270,6 +275,8 @@ impl Cancelled {
 /// A scheduled callback: a native handle, or in debug mode one of asyncio's handles, which know where they were created.
 pub enum Callback {
     Native(Py<Handle>),
+    /// A [`ThreadSafeHandle`], by its base class.
+    Shared(Py<Handle>),
     Debug(Py<PyAny>),
 }
 
@@ -277,13 +284,14 @@ impl Callback {
     pub fn clone_ref(&self, py: Python<'_>) -> Callback {
         match self {
             Callback::Native(handle) => Callback::Native(handle.clone_ref(py)),
+            Callback::Shared(handle) => Callback::Shared(handle.clone_ref(py)),
             Callback::Debug(handle) => Callback::Debug(handle.clone_ref(py)),
         }
     }
 
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
-            Callback::Native(handle) => handle.get().is_cancelled(),
+            Callback::Native(handle) | Callback::Shared(handle) => handle.get().is_cancelled(),
             Callback::Debug(handle) => handle
                 .bind(py)
                 .getattr(name!("_cancelled"))
@@ -294,21 +302,21 @@ impl Callback {
 
     /// Drops what a callback that will not be called holds.
     pub fn discard(&self) {
-        if let Callback::Native(handle) = self {
+        if let Callback::Native(handle) | Callback::Shared(handle) = self {
             handle.get().cancel_once();
         }
     }
 
     pub fn object(&self) -> &Py<PyAny> {
         match self {
-            Callback::Native(handle) => handle.as_any(),
+            Callback::Native(handle) | Callback::Shared(handle) => handle.as_any(),
             Callback::Debug(handle) => handle,
         }
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Callback::Native(handle) => Handle::traverse(handle, visit),
+            Callback::Native(handle) | Callback::Shared(handle) => Handle::traverse(handle, visit),
             Callback::Debug(handle) => visit.call(handle),
         }
     }

@@ -14,6 +14,7 @@ pub mod soon;
 pub mod spare;
 pub mod stats;
 pub mod target;
+pub mod threadsafe;
 pub mod timers;
 pub mod waiter;
 pub mod watch;
