@@ -129,7 +129,7 @@ async def upgrade(
     # The first bytes of a client's handshake may have come together with its last plain line. A server never
     # begins the handshake, so bytes that a client has received are plain text, whoever sent them.
     early = reader if server_side else None
-    waiter: asyncio.Future[None] | None = loop.create_future()
+    waiter: asyncio.Future[None] = loop.create_future()
     upgraded = over(
         loop,
         protocol,
@@ -160,6 +160,6 @@ async def upgrade(
         if reader and reader._transport is upgraded:
             reader._transport = transport
         transport.close()
-        waiter = None  # it holds the exception, whose traceback holds this frame
+        del waiter  # it holds the exception, whose traceback holds this frame
         raise
     return None if upgraded._is_lost else upgraded
