@@ -19,6 +19,7 @@ LAYERS = [
     "subprocesses",
     "choice",
     "reports",
+    "sockets",
     "handover",
     "loop",
     "runner",

@@ -37,6 +37,8 @@ mod _core {
     #[pymodule_export]
     use crate::reactor::stats::{probe_engines, ring_memory};
     #[pymodule_export]
+    use crate::reactor::threadsafe::ThreadSafeHandle;
+    #[pymodule_export]
     use crate::ring::{Completion, Ring};
 
     use pyo3::prelude::*;
