@@ -49,6 +49,13 @@ mod _core {
         crate::asyncio::transport::tls::install(module.py());
         #[cfg(not(Py_GIL_DISABLED))]
         crate::reactor::uncollected::install(module.py());
+        #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+        {
+            use crate::py::shared_class::count_no_references;
+            count_no_references::<Handle>(module.py());
+            count_no_references::<TimerHandle>(module.py());
+            count_no_references::<Operation>(module.py());
+        }
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;
         module.add(

@@ -11,4 +11,6 @@ pub mod errno;
 pub mod instance;
 pub mod make;
 pub mod method;
+#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+pub mod shared_class;
 pub mod unique;
