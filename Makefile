@@ -12,6 +12,7 @@ DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.4
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
+RACE_ARGS ?=
 
 export PYTHON VENV
 
@@ -19,14 +20,14 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz clean check check-lint
+.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
 setup = scripts/setup $(VENV) "$$python"
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=... names another Python (>= 3.11), VENV=... another place than .venv"
 
@@ -74,6 +75,28 @@ soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='-
 fuzz: check  ## two minutes of random ops, compared with a model of what must arrive; FUZZ_ARGS='--seconds 60 --engine epoll --seed 7'
 	@$(use) $(setup) test
 	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
+
+wheels: check  ## build an sdist and a wheel for each Python found, for glibc 2.17, into dist/, and check them
+	@$(use) scripts/wheels
+
+check-wheels: check  ## check what is in dist/: size, symbols, and that each serves in a fresh venv without a compiler
+	@$(use) scripts/check-wheels
+
+release: check  ## check that version, changelog and tag agree, build and check the packages, and say how to upload them
+	@$(use) $$PYTHON scripts/release.py check
+	@$(use) scripts/wheels
+	@$(use) $$PYTHON scripts/release.py done
+
+docs: check  ## the documentation as a site that needs no network, in build/site
+	@$(use) $(setup) cli docs
+	@$(VENV)/bin/python docs/site/build.py
+
+race: check  ## a minute of random calls from many threads on running loops; RACE_ARGS='--seconds 60 --engine epoll --seed 7'
+	@$(use) $(setup) test
+	@PYTHONPATH=tests $(VENV)/bin/python -m race $(RACE_ARGS)
+
+test-freethreaded: check  ## build a free-threaded CPython from Debian's source, and run the tests that matter there (half an hour)
+	@scripts/test-freethreaded
 
 clean:  ## remove everything that make has made, but not the results of benchmarks
 	rm -rf .venv .venv-[0-9]* .venv-ecosystem* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis target

@@ -1,5 +1,5 @@
 """Owns: docs/performance.md, made from the newest complete results: `python -m benchmarks.report
-[RESULTS.json]`.
+[RESULTS.json]`, and the figures in docs/guide/uvloop.md.
 
 The whole page is computed from the results, including the section "Where we lose". Only SINCE and HOW below
 are written by hand.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = children.ROOT / "docs" / "performance.md"
+GUIDE = children.ROOT / "docs" / "guide" / "uvloop.md"
 BAR = 40
 """The length of the longest bar, in characters."""
 
@@ -228,6 +229,46 @@ def page(results: dict[str, Any], source: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def beside_baseline(cases: list[dict[str, Any]]) -> Iterator[str]:
+    """The ratios of every case to the baseline, for the guide for its users."""
+    engines = ("io_uring", "epoll")
+    yield f"In how many cases proact's rate is higher or lower than {BASELINE}'s in *every* round:"
+    yield ""
+    for engine in engines:
+        rates = [stats.ratio(case["runs"], f"proact-{engine}", BASELINE, "rate") for case in cases]
+        known = [rate for rate in rates if rate]
+        higher, lower = sum(rate.low > 1 for rate in known), sum(rate.high < 1 for rate in known)
+        yield f"- on {engine}: higher in {higher}, lower in {lower}, of {len(known)}"
+    yield ""
+    yield "| case | rate on io_uring | on epoll | CPU time on io_uring | on epoll |"
+    yield "|---|---:|---:|---:|---:|"
+    for case in cases:
+        cells = [
+            table.times(stats.ratio(case["runs"], f"proact-{engine}", BASELINE, key))
+            for key in ("rate", "cpu_us")
+            for engine in engines
+        ]
+        yield f"| {' | '.join([case['title'], *cells])} |"
+    for case in cases:
+        memory = [stats.ratio(case["runs"], f"proact-{engine}", BASELINE, "memory") for engine in engines]
+        if any(memory):
+            yield ""
+            uring, epoll = map(table.times, memory)
+            yield f"Memory per connection, {case['title']}: {uring} on io_uring, {epoll} on epoll."
+
+
+def with_figures(guide: str, results: dict[str, Any], source: str) -> str:
+    """The text of the guide with the figures of these results between its two marks."""
+    head, start, rest = guide.partition("<!-- figures of python -m benchmarks.report -->\n")
+    _, end, tail = rest.partition("<!-- end of figures -->\n")
+    if not start or not end:
+        raise ValueError("the guide has no place for the figures")
+    origin = (
+        f"{BASELINE} {results['machine']['versions'].get(BASELINE)}, {results['created'][:10]}, `{source}`:"
+    )
+    return "\n".join([head + start, origin, "", *beside_baseline(results["cases"]), "", end + tail])
+
+
 def newest() -> Path:
     """The newest results in benchmarks/results/; their names begin with the date."""
     found = sorted(RESULTS.glob("*.json"))
@@ -245,10 +286,13 @@ def main() -> None:
     arguments = parser.parse_args()
     source: Path = (arguments.results or newest()).resolve()
     name = source.relative_to(children.ROOT) if source.is_relative_to(children.ROOT) else source.name
-    text = page(json.loads(source.read_text()), str(name))
+    results = json.loads(source.read_text())
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text)
+    arguments.output.write_text(page(results, str(name)))
     print(f"wrote {arguments.output}")
+    if arguments.output == PAGE:
+        GUIDE.write_text(with_figures(GUIDE.read_text(), results, str(name)))
+        print(f"wrote the figures in {GUIDE}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,8 @@
-"""gunicorn with uvicorn's worker: gunicorn gunicorn_uvicorn:app -k gunicorn_uvicorn.ProactWorker"""
+"""FastAPI under gunicorn: gunicorn gunicorn_uvicorn:app -k proact.gunicorn.ProactWorker"""
 
 import asyncio
 
 from fastapi import FastAPI
-from uvicorn_worker import UvicornWorker
-
-
-class ProactWorker(UvicornWorker):
-    CONFIG_KWARGS = {"loop": "proact:new_event_loop"}  # noqa: RUF012 - the name and the kind are uvicorn's
-
 
 app = FastAPI()
 

@@ -4,16 +4,20 @@
     python tests/seccomp.py io_uring=ENOSYS -- command ...
     python tests/seccomp.py pbuf_ring=EPERM -- command ...   only registering a buffer ring fails
     python tests/seccomp.py waitid=EPERM -- command ...      (not the ring's own op of that name)
+    python tests/seccomp.py profile=FILE -- command ...      a container runtime's profile, in the OCI's form
 
 A filter can't be removed, so this process installs it and then becomes the command. For x86_64 and aarch64,
-which agree on io_uring's numbers. Sources: seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h,
-linux/io_uring.h, asm/unistd_64.h, asm-generic/unistd.h.
+which agree on io_uring's numbers. A profile is installed by libseccomp, as runc and crun install it. Sources:
+seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h, linux/io_uring.h, asm/unistd_64.h,
+asm-generic/unistd.h.
 """
 
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import errno
+import json
 import os
 import platform
 import struct
@@ -94,12 +98,72 @@ def install(what: str, error: int) -> None:
             raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
+# libseccomp, to which runtimes hand profiles: seccomp_init(3), seccomp_rule_add(3), seccomp_arch_add(3).
+
+ACTIONS = {"SCMP_ACT_ALLOW": SECCOMP_RET_ALLOW, "SCMP_ACT_ERRNO": SECCOMP_RET_ERRNO}
+COMPARISONS = {"SCMP_CMP_NE": 1, "SCMP_CMP_EQ": 4, "SCMP_CMP_GT": 6, "SCMP_CMP_MASKED_EQ": 7}
+LIBSECCOMP = ctypes.util.find_library("seccomp")
+
+
+class Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp"""
+
+    _fields_ = (
+        ("index", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("value", ctypes.c_uint64),
+        ("value_two", ctypes.c_uint64),
+    )
+
+
+def action(name: str, error: int) -> int:
+    return ACTIONS[name] | (error if name == "SCMP_ACT_ERRNO" else 0)
+
+
+def install_profile(path: str) -> None:
+    """Install the profile in this process and its children. Raises OSError if libseccomp refuses it."""
+    with open(path) as file:
+        profile = json.load(file)
+    library = ctypes.CDLL(LIBSECCOMP)
+    library.seccomp_init.restype = ctypes.c_void_p
+
+    def check(result: int, what: str, fine: tuple[int, ...] = ()) -> None:
+        if result < 0 and -result not in fine:
+            raise OSError(-result, f"libseccomp: {what}: {os.strerror(-result)}")
+
+    default = profile.get("defaultErrnoRet", errno.EPERM)
+    context = ctypes.c_void_p(library.seccomp_init(action(profile["defaultAction"], default)))
+    for architecture in profile["architectures"]:
+        token = library.seccomp_arch_resolve_name(architecture.removeprefix("SCMP_ARCH_").lower().encode())
+        assert token, architecture
+        check(library.seccomp_arch_add(context, token), architecture, fine=(errno.EEXIST,))
+    for rule in profile["syscalls"]:
+        arguments = rule.get("args") or []
+        comparisons = (Comparison * len(arguments))(
+            *(
+                Comparison(one["index"], COMPARISONS[one["op"]], one["value"], one.get("valueTwo", 0))
+                for one in arguments
+            )
+        )
+        for name in rule["names"]:
+            number = library.seccomp_syscall_resolve_name(name.encode())
+            if number == -1:  # this libseccomp does not know it; runtimes skip it too
+                continue
+            what = action(rule["action"], rule.get("errnoRet", errno.EPERM))
+            added = library.seccomp_rule_add_array(context, what, number, len(arguments), comparisons)
+            check(added, name, fine=(errno.EACCES,))  # EACCES: what is done by default, which runtimes skip
+    check(library.seccomp_load(context), "load")
+
+
 def main() -> None:
     what, _, name = sys.argv[1].partition("=")
     separator, *command = sys.argv[2:]
     if separator != "--":
-        raise SystemExit("usage: seccomp.py io_uring=EPERM -- command ...")
-    install(what, getattr(errno, name))
+        raise SystemExit("usage: seccomp.py io_uring=EPERM|profile=FILE -- command ...")
+    if what == "profile":
+        install_profile(name)
+    else:
+        install(what, getattr(errno, name))
     os.execvp(command[0], command)
 
 

@@ -1,14 +1,17 @@
 """call_soon_threadsafe: any thread, nothing lost, and a sleeping loop wakes at once."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
+import signal
 import statistics
+import sys
 import threading
 import time
 
 import pytest
-from support import peers
+from support import loops, peers
 
 THREADS, CALLS = 8, 2000
 NUMBER = contextvars.ContextVar("NUMBER", default=0)
@@ -91,6 +94,138 @@ def test_the_handle_cancels(loop):
     loop.call_soon_threadsafe(seen.append, "cancelled").cancel()
     loop.run_until_complete(asyncio.sleep(0))
     assert seen == []
+
+
+# Since Python 3.14, a thread that cancels or asks waits while the callback runs, and knows what has happened.
+
+WAITS = sys.version_info >= (3, 14) and loops.REFERENCE != "uvloop"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("question", ["cancel", "cancelled"])
+@pytest.mark.skipif(not WAITS, reason="asyncio's handles wait since Python 3.14")
+def test_another_thread_waits_for_a_callback_that_runs(loop, question, debug):
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 60
+    begun = threading.Event()
+    ended = []
+    answers = []
+
+    def callback():
+        begun.set()
+        time.sleep(0.05)  # long enough for the other thread to ask
+        ended.append(True)
+
+    def ask():
+        handle = loop.call_soon_threadsafe(callback)
+        begun.wait()
+        answers.append((getattr(handle, question)(), list(ended)))
+        assert handle.cancelled() is (question == "cancel")
+        loop.call_soon_threadsafe(loop.stop)
+
+    with peers.thread(ask):
+        loop.run_forever()
+    assert answers == [(None if question == "cancel" else False, [True])]
+
+
+@pytest.mark.skipif(WAITS, reason="asyncio's handles wait since Python 3.14")
+def test_another_thread_does_not_wait_for_a_callback_that_runs(loop):
+    begun, asked = threading.Event(), threading.Event()
+
+    def callback():
+        begun.set()
+        assert asked.wait(peers.PATIENCE)
+
+    def ask():
+        handle = loop.call_soon_threadsafe(callback)
+        begun.wait()
+        handle.cancel()
+        asked.set()
+        loop.call_soon_threadsafe(loop.stop)
+
+    with peers.thread(ask):
+        loop.run_forever()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_callback_may_cancel_its_own_handle(loop, debug):
+    loop.set_debug(debug)
+    seen = []
+
+    def callback():
+        handles[0].cancel()
+        seen.append(handles[0].cancelled())
+        raise KeyError("reported all the same")
+
+    handles = [loop.call_soon_threadsafe(callback)]
+    errors = []
+    loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+    loop.run_until_complete(asyncio.sleep(0))
+    # It does not count as running any more.
+    with peers.thread(lambda: seen.append(handles[0].cancelled())):
+        pass
+    assert seen == [True, True]
+    assert [type(error) for error in errors] == [KeyError]
+
+
+@pytest.mark.skipif(not WAITS, reason="asyncio's handles wait since Python 3.14")
+def test_ctrl_c_ends_the_wait(loop):
+    begun, over = threading.Event(), threading.Event()
+
+    def callback():
+        begun.set()
+        assert over.wait(peers.PATIENCE)
+        loop.stop()
+
+    def interrupt():
+        time.sleep(0.02)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    handle = loop.call_soon_threadsafe(callback)
+    with peers.thread(loop.run_forever):
+        begun.wait()
+        try:
+            with pytest.raises(KeyboardInterrupt), peers.thread(interrupt):
+                handle.cancel()
+        finally:
+            over.set()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_cancelled_by_many_threads_it_runs_at_most_once(loop, debug):
+    loop.set_debug(debug)
+    runs = []
+    cancelled = []
+
+    def ask(number):
+        for _ in range(100):
+            handle = loop.call_soon_threadsafe(runs.append, number)
+            handle.cancel()
+            cancelled.append(handle.cancelled())
+        loop.call_soon_threadsafe(done.append, number)
+        loop.call_soon_threadsafe(lambda: len(done) == 4 and loop.stop())
+
+    done = []
+    with contextlib.ExitStack() as threads:
+        for number in range(4):
+            threads.enter_context(peers.thread(ask, number))
+        loop.run_forever()
+    assert cancelled == [True] * 400
+    assert len(runs) <= 400
+
+
+@pytest.mark.not_on("uvloop", reason="its handles are of a class of its own")
+@pytest.mark.parametrize("debug", [False, True])
+def test_isinstance_sees_asyncios_handles(loop, debug):
+    loop.set_debug(debug)
+    shared = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Handle)
+    soon, later = loop.call_soon(int), loop.call_later(3600, int)
+    anywhere = loop.call_soon_threadsafe(int)
+    assert isinstance(soon, asyncio.Handle) and not isinstance(soon, asyncio.TimerHandle)
+    assert isinstance(later, asyncio.TimerHandle)
+    assert isinstance(anywhere, shared)
+    for handle in (soon, later, anywhere):
+        handle.cancel()
 
 
 def test_on_a_closed_loop_it_is_an_error_and_not_a_crash(new_loop):

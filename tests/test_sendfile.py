@@ -6,6 +6,7 @@ import io
 import os
 import select
 import socket
+import sys
 
 import pytest
 from support import loops, peers, protocols
@@ -37,6 +38,12 @@ async def sending(loop, file, *args, **options):
         yield protocol, peer, task
 
 
+def position(offset, sent):
+    """Where a file that was at 0 is left. If nothing was sent, asyncio moves it only since Python 3.14."""
+    moves = sent or loops.REFERENCE != "asyncio" or sys.version_info >= (3, 14)
+    return offset + sent if moves else 0
+
+
 # Over a transport.
 
 
@@ -51,7 +58,7 @@ async def test_offset_and_count(loop, file, offset, count):
         sent = await loop.sendfile(protocol.transport, file, offset, count)
         assert sent == len(expected)
         assert peers.digest(await reader) == peers.digest(expected)
-        assert file.tell() == (offset + sent if sent else 0)
+        assert file.tell() == position(offset, sent)
 
 
 async def test_an_empty_file(loop, tmp_path):
@@ -281,7 +288,7 @@ async def test_a_socket(loop, file, offset, count):
         sent = await loop.sock_sendfile(near, file, offset, count)
         assert sent == len(expected)
         assert peers.digest(await reader) == peers.digest(expected)
-        assert file.tell() == (offset + sent if sent else 0)
+        assert file.tell() == position(offset, sent)
 
 
 async def test_a_socket_and_what_is_no_file(loop):

@@ -38,6 +38,7 @@ async def test_recv_cancelled_in_the_turn_it_starts(loop):
 
 
 @pytest.mark.not_on("asyncio", "uvloop", reason="a coroutine that nobody awaits does not begin, and warns")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 async def test_recv_that_nobody_awaits_keeps_its_bytes(loop):
     with peers.tcp_pair() as (near, far):
         operation = loop.sock_recv(near, 100)

@@ -1,5 +1,5 @@
 """The object that `sock_recv` and its siblings return acts like a coroutine: it begins when it is awaited,
-once.
+once. From Python 3.14 on it is what their coroutines await.
 """
 
 import asyncio
@@ -12,7 +12,21 @@ import pytest
 from support import loops, peers
 from support.loops import pending
 
+from proact import _core
+
 pytestmark = pytest.mark.not_on("asyncio", "uvloop", reason="return coroutines")
+
+
+def sock_recv(loop, *args):
+    return _core.Scheduler.sock_recv(loop, *args)
+
+
+def sock_recv_into(loop, *args):
+    return _core.Scheduler.sock_recv_into(loop, *args)
+
+
+def sock_sendall(loop, *args):
+    return _core.Scheduler.sock_sendall(loop, *args)
 
 
 def collected(make):
@@ -25,21 +39,21 @@ def collected(make):
 async def test_it_is_awaited_once(loop):
     with peers.tcp_pair() as (near, far):
         far.send(b"ab")
-        operation = loop.sock_recv(near, 1)
+        operation = sock_recv(loop, near, 1)
         assert await operation == b"a"
         with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
             await operation
-        closed = loop.sock_recv(near, 1)
+        closed = sock_recv(loop, near, 1)
         closed.close()
         closed.close()
         with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
             await closed
-        assert await loop.sock_recv(near, 10) == b"b"
+        assert await sock_recv(loop, near, 10) == b"b"
 
 
 async def test_two_cannot_await_it(loop):
     with peers.tcp_pair() as (near, far):
-        operation = loop.sock_recv(near, 10)
+        operation = sock_recv(loop, near, 10)
 
         async def wait():
             return await operation
@@ -56,9 +70,9 @@ async def test_nothing_begins_before_it_is_awaited(loop):
     with peers.tcp_pair() as (near, far):
         before = loops.in_flight(loop)
         operations = [
-            loop.sock_recv(near, 1),
-            loop.sock_sendall(near, b"x"),
-            loop.sock_recv_into(near, bytearray(1)),
+            sock_recv(loop, near, 1),
+            sock_sendall(loop, near, b"x"),
+            sock_recv_into(loop, near, bytearray(1)),
         ]
         await asyncio.sleep(0)
         assert loops.in_flight(loop) == before
@@ -69,14 +83,14 @@ async def test_nothing_begins_before_it_is_awaited(loop):
 
 async def test_dropped_in_every_state(loop):
     with peers.tcp_pair() as (near, far):
-        assert collected(lambda: loop.sock_recv(near, 1))
+        assert collected(lambda: sock_recv(loop, near, 1))
         for turns in (0, 1, 2):
-            operation = loop.sock_recv(near, 1)
+            operation = sock_recv(loop, near, 1)
             future = operation.send(None)
             far.send(b"x")
             await loops.turns(turns)
             del operation, future
-            assert await loop.sock_recv(near, 10) == b"x"
+            assert await sock_recv(loop, near, 10) == b"x"
 
 
 async def test_dropped_while_an_exception_is_on_its_way(loop):
@@ -85,7 +99,7 @@ async def test_dropped_while_an_exception_is_on_its_way(loop):
 
     with peers.tcp_pair() as (near, far):
         for state in range(3):
-            operation = loop.sock_recv(near, 10)
+            operation = sock_recv(loop, near, 10)
             if state:
                 far.send(b"x")
                 operation.send(None)
@@ -96,20 +110,20 @@ async def test_dropped_while_an_exception_is_on_its_way(loop):
             with pytest.raises(KeyError, match="mine"):
                 print(box.pop(), fail())
             if state:
-                assert await loop.sock_recv(near, 10) == b"x"
+                assert await sock_recv(loop, near, 10) == b"x"
 
 
 async def test_a_task_that_is_destroyed_while_it_waits(loop):
     with peers.tcp_pair() as (near, far):
 
         async def wait():
-            await loop.sock_recv(near, 10)
+            await sock_recv(loop, near, 10)
 
         coroutine = wait()
         coroutine.send(None)
         coroutine.close()
         far.send(b"x")
-        assert await loop.sock_recv(near, 10) == b"x"
+        assert await sock_recv(loop, near, 10) == b"x"
 
 
 @pytest.mark.parametrize(
@@ -120,13 +134,13 @@ async def test_a_task_that_is_destroyed_while_it_waits(loop):
 @pytest.mark.parametrize("begun", [False, True])
 async def test_throw(loop, arguments, begun):
     with peers.tcp_pair() as (near, far):
-        operation = loop.sock_recv(near, 10)
+        operation = sock_recv(loop, near, 10)
         if begun:
             operation.send(None)
         with pytest.raises(KeyError):
             operation.throw(*arguments)
         far.send(b"x")
-        assert await loop.sock_recv(near, 10) == b"x"
+        assert await sock_recv(loop, near, 10) == b"x"
 
 
 async def test_results_that_stop_iteration_could_take_for_arguments(loop):
@@ -140,7 +154,7 @@ async def test_results_that_stop_iteration_could_take_for_arguments(loop):
 async def test_asyncio_s_own_ways_to_wait(loop, way):
     with peers.tcp_pair() as (near, far):
         if way == "shield":
-            inner = loop.create_task(loop.sock_recv(near, 10))
+            inner = loop.create_task(sock_recv(loop, near, 10))
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(inner), 0.001)
             far.send(b"x")
@@ -148,19 +162,19 @@ async def test_asyncio_s_own_ways_to_wait(loop, way):
         elif way == "timeout":
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
-                    await loop.sock_recv(near, 10)
+                    await sock_recv(loop, near, 10)
         elif way == "gather":
-            both = asyncio.gather(loop.sock_recv(near, 10), loop.sock_sendall(far, b"x"))
+            both = asyncio.gather(sock_recv(loop, near, 10), sock_sendall(loop, far, b"x"))
             assert await both == [b"x", None]
         elif way == "wait_for":
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(loop.sock_recv(near, 10), 0.001)
+                await asyncio.wait_for(sock_recv(loop, near, 10), 0.001)
             far.send(b"x")
-            assert await asyncio.wait_for(loop.sock_recv(near, 10), peers.PATIENCE) == b"x"
+            assert await asyncio.wait_for(sock_recv(loop, near, 10), peers.PATIENCE) == b"x"
         else:
             async with asyncio.TaskGroup() as group:
-                got = group.create_task(loop.sock_recv(near, 10))
-                group.create_task(loop.sock_sendall(far, b"x"))
+                got = group.create_task(sock_recv(loop, near, 10))
+                group.create_task(sock_sendall(loop, far, b"x"))
             assert got.result() == b"x"
 
 
@@ -171,11 +185,11 @@ def test_awaited_on_another_loop(loop, new_loop):
 
         async def main():
             with pytest.raises(RuntimeError, match="attached to a different loop"):
-                await loop.sock_recv(near, 10)
+                await sock_recv(loop, near, 10)
 
         other.run_until_complete(main())
         far.send(b"x")
-        assert loop.run_until_complete(asyncio.wait_for(loop.sock_recv(near, 10), 5)) == b"x"
+        assert loop.run_until_complete(asyncio.wait_for(sock_recv(loop, near, 10), 5)) == b"x"
 
 
 async def test_stepped_by_another_thread(loop):
@@ -190,17 +204,17 @@ async def test_stepped_by_another_thread(loop):
         return False
 
     with peers.tcp_pair() as (near, far):
-        operation = loop.sock_recv(near, 10)
+        operation = sock_recv(loop, near, 10)
         # Try again if another process had the core for as long as the thread slept.
         while not await loop.run_in_executor(None, step, operation):
-            operation = loop.sock_recv(near, 10)
+            operation = sock_recv(loop, near, 10)
         far.send(b"x")
         assert await operation == b"x"
 
 
 def test_the_loop_is_closed_before_it_is_awaited(loop):
     with peers.tcp_pair() as (near, _):
-        operation = loop.sock_recv(near, 10)
+        operation = sock_recv(loop, near, 10)
         loop.close()
         with pytest.raises(RuntimeError, match="closed"):
             operation.send(None)
@@ -211,7 +225,7 @@ async def test_the_socket_is_closed_before_it_is_awaited(loop):
     near, far = socket.socketpair()
     near.setblocking(False)
     with far:
-        operation = loop.sock_recv(near, 10)
+        operation = sock_recv(loop, near, 10)
         number = near.fileno()
         near.close()
         with peers.pair() as (other, sender):
@@ -228,7 +242,7 @@ async def test_the_socket_is_closed_when_it_is_ready(loop):
         near, far = socket.socketpair()
         near.setblocking(False)
         with far:
-            task = loop.create_task(loop.sock_recv(near, 10))
+            task = loop.create_task(sock_recv(loop, near, 10))
             await pending(loop, task)
             far.send(b"x")
             made = []

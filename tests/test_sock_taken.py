@@ -60,9 +60,13 @@ async def test_a_timeout_of_nothing(loop, kind, method):
 @pytest.mark.parametrize("turns", [0, 1])
 async def test_what_is_there_stays(loop, kind, method, turns):
     with pair(kind) as (near, far):
+
+        async def receive():
+            return await asyncio.wait_for(start(loop, kind, method, near), 5)
+
         far.send(b"0123456789")
         for _ in range(3):
-            task = loop.create_task(asyncio.wait_for(start(loop, kind, method, near), 5))
+            task = loop.create_task(receive())
             await loops.turns(turns)
             assert task.cancel()
             await asyncio.wait([task])

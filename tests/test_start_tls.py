@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
+import sys
 import time
+import weakref
 
 import pytest
 from support import loops, peers, tls
@@ -227,6 +230,39 @@ async def test_cancelled(loop):
             # The cancellation ends the connection.
             await loop.run_in_executor(None, peers.receive_all, peer)
             near.lost.set_result(None)
+
+
+@pytest.mark.skipif(
+    loops.REFERENCE == "asyncio" and sys.version_info < (3, 14),
+    reason="gh-159049, mended in 2026",
+)
+@pytest.mark.not_on("uvloop", reason="it keeps it until a collection")
+async def test_nothing_is_kept_of_a_failed_handshake(loop):
+    def conversation(listener):
+        connection, _ = listener.accept()
+        connection.settimeout(peers.PATIENCE)
+        with connection, contextlib.suppress(OSError):
+            tls.server_context("stranger").wrap_socket(connection, server_side=True)
+
+    async def fail(address):
+        transport, protocol = await loop.create_connection(asyncio.Protocol, *address)
+        kept.append(weakref.ref(transport))
+        try:  # pytest.raises would keep the exception, and so the frames of its traceback
+            await loop.start_tls(transport, protocol, tls.client_context(), server_hostname=tls.NAME)
+        except ssl.SSLCertVerificationError:
+            return
+        pytest.fail("the stranger was trusted")
+
+    kept = []
+    gc.collect()
+    gc.disable()
+    try:
+        with peers.listening(blocking=True) as listener, peers.thread(conversation, listener):
+            await fail(listener.getsockname())
+            await loops.turns()  # the connection is closed
+        assert [transport() for transport in kept] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_what_is_refused(loop):

@@ -156,11 +156,14 @@ def test_no_thread_can_wait_for_it(run, monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")
 
+    def no_pidfd(*args):
+        raise OSError("no pidfd")
+
     async def main():
         with pytest.raises(RuntimeError, match="new thread"):
             await asyncio.create_subprocess_exec(*LONG, **PIPES)
 
-    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.setattr(os, "pidfd_open", no_pidfd)
     monkeypatch.setattr("threading.Thread.start", refuse)
     run(main())
 

@@ -469,17 +469,20 @@ def test_a_loop_goes_from_thread_to_thread(loop):
     def run():
         for number in range(CALLS):
             loop.call_soon(ran.append, number)
-            loop.call_soon(loop.stop)
             try:
                 loop.run_forever()
                 runs.append(number)
             except RuntimeError as error:
                 refused.append(error)
 
-    with contextlib.ExitStack() as threads:
-        for _ in range(THREADS):
-            threads.enter_context(peers.thread(run))
-    loop.run_until_complete(asyncio.sleep(0))
+    threads = [threading.Thread(target=run) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        # Whichever runs it has to stop, until all have had their turns.
+        loop.call_soon_threadsafe(loop.stop)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
     assert len(ran) == len(runs) + len(refused) == THREADS * CALLS
     assert len(runs) >= 1
     assert not loop.is_running()

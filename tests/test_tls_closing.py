@@ -5,6 +5,7 @@ import contextlib
 import gc
 import socket
 import ssl
+import sys
 import threading
 import warnings
 import weakref
@@ -79,6 +80,25 @@ async def test_a_peer_that_never_reads(loop):
     async with handheld(loop, lambda: Recorder(loop), ssl_shutdown_timeout=0.05) as (far, _, _):
         far.transport.write(bytes(16 << 20))
         far.transport.close()
+        assert isinstance(await far.lost, TimeoutError)
+
+
+@pytest.mark.skipif(
+    loops.REFERENCE == "asyncio" and sys.version_info < (3, 14),
+    reason="before, asyncio waits for ever",
+)
+@pytest.mark.not_on("uvloop", reason="it waits for ever")
+@pytest.mark.parametrize("first", ["close", "end"])
+@pytest.mark.parametrize("end", ["close_notify", "EOF"])
+async def test_a_peer_that_ends_its_side_and_never_reads(loop, first, end):
+    async with handheld(loop, lambda: Recorder(loop), ssl_shutdown_timeout=0.05) as (far, sock, engine):
+        far.transport.write(bytes(16 << 20))  # more than the kernel holds
+        if first == "close":
+            far.transport.close()
+        if end == "EOF":
+            sock.shutdown(socket.SHUT_WR)
+        else:
+            sock.sendall(engine.goodbye())
         assert isinstance(await far.lost, TimeoutError)
 
 

@@ -1,10 +1,18 @@
 """proact: every Unix I/O model behind one interface; by default true asynchronous I/O on io_uring."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._core import ENGINES, Completion, Ring
 from .fs import Path, open
 from .loop import EventLoop
+from .policy import install
 from .runner import engine_report, new_event_loop, run
 from .threads import serve_threads
+
+if TYPE_CHECKING:
+    from asyncio import DefaultEventLoopPolicy
+
+    EventLoopPolicy = DefaultEventLoopPolicy
 
 __all__ = [
     "ENGINES",
@@ -15,6 +23,7 @@ __all__ = [
     "__version__",
     "engine_report",
     "fs",
+    "install",
     "new_event_loop",
     "open",
     "run",
@@ -22,3 +31,17 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+if not TYPE_CHECKING:  # else a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        # Made when it is asked for: from Python 3.14 on policies are deprecated, and 3.16 is to have none.
+        if name == "EventLoopPolicy":
+            from .policy import policy_class
+
+            if (found := policy_class()) is not None:
+                return found
+            raise AttributeError(
+                "proact.EventLoopPolicy: this Python has no event loop policies; use proact.run()"
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""``python -m proact`` runs the ``proact`` command."""
+"""``python -m proact``: the ``proact`` command; ``python -m proact script.py`` runs a program."""
 
-from proact.cli import main
+from proact.cli.entry import main
 
 if __name__ == "__main__":
-    main()
+    main(by_module=True)

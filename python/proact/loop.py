@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, choice, handover, reports, signals, subprocesses, tls
+from . import _core, choice, handover, reports, signals, sockets, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -110,7 +110,7 @@ class _Late:
         return self.protocol
 
 
-class EventLoop(_core.Scheduler, reports.Reports):
+class EventLoop(sockets.Sockets, reports.Reports):
     """An asyncio event loop on the named engine; `proact.new_event_loop` describes the names.
 
     A subclass may take keyword arguments of its own.
@@ -277,28 +277,6 @@ class EventLoop(_core.Scheduler, reports.Reports):
                 # If the backlog of a Unix server is full, no poll tells when there is room.
                 await asyncio.sleep(_BACKLOG_RETRY)
 
-    def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> _core.Operation[tuple[bytes, Any]]:
-        """Receive a datagram; return its bytes, at most `bufsize`, and its sender."""
-        if bufsize < 0:
-            raise ValueError("negative buffersize in recvfrom")
-        return self._sock_when_readable(sock, lambda: sock.recvfrom(bufsize))
-
-    def sock_recvfrom_into(
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
-    ) -> _core.Operation[tuple[int, Any]]:
-        """Receive at most `nbytes` (0: the buffer's size) of a datagram; return its length and its sender."""
-        size = nbytes or len(buf)
-        with memoryview(buf) as room:
-            if room.readonly:
-                raise TypeError("a read-write bytes-like object is required")
-            if not 0 <= size <= room.nbytes:
-                raise ValueError("nbytes must be 0 to the size of the buffer")
-        return self._sock_when_readable(sock, lambda: sock.recvfrom_into(buf, size))
-
-    def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> _core.Operation[int]:
-        """Send a datagram to `address`; return the number of bytes sent."""
-        return self._sock_when_writable(sock, lambda: sock.sendto(data, address))
-
     # Sending files without a copy through Python.
 
     async def _sock_sendfile_native(
@@ -321,8 +299,7 @@ class EventLoop(_core.Scheduler, reports.Reports):
                 raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
             raise
         finally:
-            if sent:
-                os.lseek(fileno, offset + sent, os.SEEK_SET)
+            _position(fileno, offset + sent)
         return sent
 
     async def _sendfile_native(
@@ -339,8 +316,7 @@ class EventLoop(_core.Scheduler, reports.Reports):
             raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
         finally:
             transp._stop_file(sending)
-            if sending.sent:
-                os.lseek(fileno, offset + sending.sent, os.SEEK_SET)
+            _position(fileno, offset + sending.sent)
         return sending.sent
 
     # A transport starts in the next turn, when the caller that made it already holds it.
@@ -608,6 +584,12 @@ def _sendable(file: Any) -> int:
     except (AttributeError, io.UnsupportedOperation, OSError) as error:
         raise asyncio.SendfileNotAvailableError("not a regular file") from error
     return fileno
+
+
+def _position(fileno: int, offset: int) -> None:
+    """Leave a file where sendfile has stopped, also if nothing was sent."""
+    with contextlib.suppress(OSError):  # a pipe has no position
+        os.lseek(fileno, offset, os.SEEK_SET)
 
 
 def _is_coroutine(callback: object) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     class _Handle(events.Handle):
         _source_traceback: StackSummary | None
 
+    _ThreadSafeHandle = _Handle
+
     class _TimerHandle(events.TimerHandle):
         _source_traceback: StackSummary | None
         _scheduled: bool
@@ -52,11 +54,15 @@ if TYPE_CHECKING:
         ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]: ...
 
 else:
+    from asyncio import events
     from asyncio.base_events import BaseEventLoop as _BaseEventLoop
     from asyncio.base_events import _format_handle
     from asyncio.events import Handle as _Handle
     from asyncio.events import TimerHandle as _TimerHandle
     from asyncio.format_helpers import _format_callback_source
+
+    # Python 3.14 and later: other threads wait while it runs.
+    _ThreadSafeHandle = getattr(events, "_ThreadSafeHandle", _Handle)
 
 __all__ = ["Reports"]
 
@@ -76,7 +82,8 @@ class Reports(_BaseEventLoop):
         if check_thread:
             self._check_thread()
         self._check_callback(callback, "call_soon" if check_thread else "call_soon_threadsafe")
-        handle = _Handle(callback, args, self, context)
+        make = _Handle if check_thread else _ThreadSafeHandle
+        handle = make(callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1:]
         return handle

@@ -160,5 +160,6 @@ async def upgrade(
         if reader and reader._transport is upgraded:
             reader._transport = transport
         transport.close()
+        del waiter  # it holds the exception, whose traceback holds this frame
         raise
     return None if upgraded._is_lost else upgraded

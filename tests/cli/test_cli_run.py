@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proact.cli.program import replace_new_event_loop, replace_policy, shield
+from proact.cli.program import Program, as_module, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,36 +192,101 @@ def test_an_engine_name_from_the_environment_is_checked_too(command: Command, tm
     assert done.stderr.startswith("proact: unknown engine 'kqueue'")
 
 
-@pytest.mark.parametrize("replace", [replace_policy, replace_new_event_loop], ids=lambda f: f.__name__)
-def test_both_ways_to_replace_asyncios_loop(replace: object, tmp_path: Path) -> None:
-    """The way for 3.14 works on older Pythons too, so it is tested there; policies end with 3.13."""
-    name = getattr(replace, "__name__", "")
-    if name == "replace_policy" and sys.version_info >= (3, 14):
-        pytest.skip("event loop policies are deprecated from Python 3.14 on, and not used there")
-    code = (
-        "import asyncio\n"
-        f"from proact.cli.program import {name}\n"
-        "class Loop(asyncio.SelectorEventLoop): engine = 'ours'\n"
-        f"{name}(Loop)\n" + SHOW_LOOPS
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=20
-    )
-    assert (done.stdout.splitlines(), done.stderr) == (["run ours", "Runner ours", "new_event_loop ours"], "")
+def program(
+    script: str | None = None, *rest: str, module: str | None = None, engine: str = "auto"
+) -> Program:
+    return Program(module, script, rest, engine)
 
 
 @pytest.mark.parametrize(
-    ("given", "shielded"),
+    ("arguments", "named"),
     [
-        (["run", "-m", "x", "-v"], ["run", "-m", "x", "--", "-v"]),
-        (["run", "--engine", "-m", "-mx", "-v"], ["run", "--engine", "-m", "-mx", "--", "-v"]),
-        (["run", "--engine=poll", "-m", "x"], ["run", "--engine=poll", "-m", "x", "--"]),
-        (["run", "x.py", "-m", "y"], ["run", "x.py", "-m", "y"]),
-        (["run", "--", "-m"], ["run", "--", "-m"]),
-        (["run", "-m"], ["run", "-m"]),
-        (["lab", "-m", "x"], ["lab", "-m", "x"]),
-        ([], []),
+        (["run", "x.py", "-m", "y"], program("x.py", "-m", "y")),
+        (
+            ["run", "--engine", "poll", "x.py", "--engine", "z"],
+            program("x.py", "--engine", "z", engine="poll"),
+        ),
+        (["run", "-m", "x", "-v", "--", "a"], program(None, "-v", "--", "a", module="x")),
+        (["run", "--engine", "-m", "-mx", "-v"], program(None, "-v", module="x", engine="-m")),
+        (["run", "--engine=poll", "-m", "x"], program(module="x", engine="poll")),
+        (["run", "--", "-m", "x"], program("-m", "x")),
+        (["run", "-m"], None),
+        (["run", "--engine"], None),
+        (["run", "--"], None),
+        (["run", "-v", "x.py"], None),
+        (["run"], None),
+        (["lab", "-m", "x"], None),
+        ([], None),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_modules_options_are_shielded_from_ours(given: list[str], shielded: list[str]) -> None:
-    assert shield(given) == shielded
+def test_what_follows_the_program_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], named: Program | None
+) -> None:
+    monkeypatch.delenv("PROACT_ENGINE", raising=False)
+    assert parse(arguments) == named
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_run"),
+    [
+        (["x.py", "doctor"], True),
+        (["no/such/file"], True),
+        (["there"], True),
+        (["./doctor"], True),
+        (["-m", "x"], True),
+        (["-mx"], True),
+        (["--engine", "epoll", "x.py"], True),
+        (["--engine=epoll", "there"], True),
+        (["doctor"], False),
+        (["doctor", "--json"], False),
+        (["run", "x.py"], False),
+        (["lab", "echo"], False),
+        (["docter"], False),
+        (["--help"], False),
+        ([""], False),
+        ([], False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_python_m_proact_takes_for_a_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], is_run: bool
+) -> None:
+    for name in ("there", "doctor", "lab"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert as_module(arguments) == (["run", *arguments] if is_run else arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["facts.py", "a", "--json"], ["-m", "facts", "--engine", "x"], ["sub/doctor", "--version"]]
+)
+def test_python_m_proact_runs_a_program(command: Command, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "facts.py").write_text(FACTS)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "doctor").write_text(FACTS)
+    python = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
+    ours = command(*arguments)
+    assert (ours.stdout, ours.stderr, ours.returncode) == (python.stdout, "", 0)
+
+
+@pytest.mark.parametrize("words", [["x.py"], ["run", "x.py"], ["--engine", "poll", "-m", "x"]], ids=" ".join)
+def test_a_program_runs_without_the_extra(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "x.py").write_text(SHOW_LOOPS)
+    code = (
+        "import importlib.util, sys\n"
+        "real = importlib.util.find_spec\n"
+        "missing = ('typer', 'rich')\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name in missing else real(name, *rest)\n"
+        "sys.modules['typer'] = sys.modules['rich'] = None  # to import them is an error\n"
+        "from proact.cli.entry import main\n"
+        "main(by_module=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not proact" not in done.stdout
+    assert done.stdout.count("poll") in ((3,) if "poll" in words else (0, 3))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import importlib.metadata
 import sys
 import warnings
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NAMES = ("proact", "uvloop", "rloop", "asyncio")
+NAMES = ("proact", "asyncio", "uvloop", "rloop", "zuvloop", "rsloop")
 ENGINES = ("io_uring", "epoll", "poll", "select")
 
 
@@ -64,14 +65,11 @@ def _factory(name: str, engine: str) -> tuple[Callable[[], asyncio.AbstractEvent
     """The function that makes a loop, and the loop's class."""
     if name == "asyncio":
         return asyncio.SelectorEventLoop, asyncio.SelectorEventLoop
-    if name == "uvloop":
-        import uvloop
+    if name == "proact":
+        import proact
 
-        return uvloop.new_event_loop, uvloop.Loop
-    if name == "rloop":
-        import rloop
-
-        return rloop.new_event_loop, rloop.RLoop
-    import proact
-
-    return functools.partial(proact.new_event_loop, engine), proact.EventLoop
+        return functools.partial(proact.new_event_loop, engine), proact.EventLoop
+    factory = importlib.import_module(name).new_event_loop
+    loop = factory()
+    loop.close()
+    return factory, type(loop)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .contenders import ENGINES
+from .contenders import ENGINES, NAMES
 from .exclusions import TABLE
 from .groups import GROUPS, MIXINS, SUITE
 
@@ -20,7 +20,8 @@ RESULTS = HERE / "results"
 PAGE = HERE.parent.parent / "docs" / "compatibility.md"
 
 # The columns of the tables: loop and engine.
-COLUMNS = [*(("proact", engine) for engine in ENGINES), ("asyncio", ""), ("uvloop", ""), ("rloop", "")]
+PEERS = [name for name in NAMES if name != "proact"]
+COLUMNS = [*(("proact", engine) for engine in ENGINES), *((name, "") for name in PEERS)]
 
 Run = dict[str, Any]
 
@@ -36,8 +37,8 @@ assertion is changed. Up to five failures of a run are repeated with nothing bes
 are named below. A test counts only if a loop of the class under test was made (†) or ran in the test's
 process; a test that passes without such a loop (it uses mocks, or a loop with a simulated clock) is *not
 about the loop*. An excluded test counts as run, is run, and has to fail. A fraction is **bold** if a test
-that is not excluded did not pass. Nothing is excluded for uvloop and rloop, although they fail some tests
-only because these use private parts of asyncio's loop.
+that is not excluded did not pass. Nothing is excluded for the other loops, although they fail some tests only
+because these use private parts of asyncio's loop. A dash stands where a loop has no wheel for that Python.
 """
 
 

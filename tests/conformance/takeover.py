@@ -1,23 +1,28 @@
 """Owns: the places where a helper of CPython's suite brings its own loop, or uses private parts of a loop.
 
-    test_runners  gives its runners a bare `BaseEventLoop` on a mocked selector: here it is a loop under test,
-    of which the helper notes, as there, whether its asynchronous generators were shut down test_pep492   does
-    so in `setUp`: here it is a loop under test test_tasks    `new_test_loop()` without a script of times is a
-    loop under test; with a script it stays asyncio's `TestLoop`, whose clock the test moves. `_run_loop`,
-    which runs a loop until its private `_ready` is empty, makes a fixed number of turns utils
-    `close_loop` reads `_default_executor`; if a loop has none, it calls the public
-    `shutdown_default_executor` test_events   on rloop, no child watcher is installed around each test: rloop
-    0.5 can't remove the signal handler that a watcher needs, and would fail all of them only for that
+- test_runners gives its runners a bare `BaseEventLoop` on a mocked selector: here it is a loop under test, of
+  which the helper notes, as there, whether its asynchronous generators were shut down.
+- test_pep492 does so in `setUp`: here it is a loop under test.
+- test_tasks: `new_test_loop()` without a script of times is a loop under test; with a script it stays
+  asyncio's `TestLoop`, whose clock the test moves. `_run_loop`, which runs a loop until its private `_ready`
+  is empty, makes a fixed number of turns.
+- test_tasks, test_taskgroups and test_eager_task_factory, since Python 3.14: where they name
+  `asyncio.EventLoop`, they get a loop under test.
+- utils: `close_loop` reads `_default_executor`; if a loop has none, it calls the public
+  `shutdown_default_executor`.
+- test_events on rloop, before Python 3.14: no child watcher is installed around each test: rloop 0.5 can't
+  remove the signal handler that a watcher needs, and would fail all of them only for that.
 
 Assertions are not changed. It must not know any single test.
 """
 
 from __future__ import annotations
 
+import asyncio
+import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from types import ModuleType
 
@@ -36,7 +41,10 @@ def prepare(module: ModuleType, contender: Contender) -> None:
             _pep492(module, contender.new_loop)
         case "test_tasks":
             _tasks(module, contender.new_loop)
-        case "test_events" if contender.name == "rloop":
+            _by_name(module, contender.new_loop)
+        case "test_taskgroups" | "test_eager_task_factory":
+            _by_name(module, contender.new_loop)
+        case "test_events" if contender.name == "rloop" and hasattr(module, "UnixEventLoopTestsMixin"):
             unix, plain = module.UnixEventLoopTestsMixin, module.EventLoopTestsMixin
             unix.setUp, unix.tearDown = plain.setUp, plain.tearDown
 
@@ -86,6 +94,19 @@ def _tasks(module: ModuleType, new_loop: NewLoop) -> None:
     for kind in vars(module).values():
         if isinstance(kind, type) and issubclass(kind, utils.TestCase) and kind is not utils.TestCase:
             kind.new_test_loop = new_test_loop
+
+
+def _by_name(module: ModuleType, new_loop: NewLoop) -> None:
+    class Asyncio(types.ModuleType):
+        EventLoop = staticmethod(new_loop)
+
+        def __getattr__(self, name):
+            return getattr(asyncio, name)
+
+    module.asyncio = Asyncio("asyncio")
+    for kind in vars(module).values():
+        if isinstance(kind, type) and getattr(kind, "loop_factory", None) is asyncio.EventLoop:
+            kind.loop_factory = staticmethod(new_loop)
 
 
 def _lenient_close(contender: Contender) -> None:

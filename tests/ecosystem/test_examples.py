@@ -10,7 +10,7 @@ from support import daemons
 
 EXAMPLES = started.ROOT / "examples"
 
-SERVERS = ["uvicorn_fastapi", "hypercorn_server", "aiohttp_server", "tornado_server"]
+SERVERS = ["uvicorn_fastapi", "hypercorn_server", "granian_server", "aiohttp_server", "tornado_server"]
 # The output of each of the other examples, besides the loop that it ran on.
 PROGRAMS = {
     "anyio_echo": "b'hello'",
@@ -78,7 +78,7 @@ def test_gunicorn(engine):
     port = daemons.free_port()
     options = (
         "-k",
-        "gunicorn_uvicorn.ProactWorker",
+        "proact.gunicorn.ProactWorker",
         "-w",
         "2",
         "-b",
@@ -90,6 +90,31 @@ def test_gunicorn(engine):
     ) as child:
         for _ in range(4):
             runs_on(engine, get(port))
+        child.end(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (
+            "gunicorn",
+            "gunicorn_uvicorn:app",
+            "-k",
+            "asgi",
+            "--asgi-loop",
+            "asyncio",
+            "--no-control-socket",
+            "-b",
+        ),
+        ("hypercorn", "gunicorn_uvicorn:app", "-w", "0", "-b"),
+    ],
+    ids=lambda options: options[0],
+)
+def test_a_server_that_has_no_option_for_the_loop(engine, options):
+    port = daemons.free_port()
+    words = ("-m", "proact", "-m", *options, f"127.0.0.1:{port}")
+    with started.running(*words, engine=engine, cwd=EXAMPLES) as child:
+        runs_on(engine, get(port))
         child.end(signal.SIGTERM)
 
 

@@ -39,6 +39,8 @@ mod _core {
     #[pymodule_export]
     use crate::reactor::stats::{probe_engines, ring_memory};
     #[pymodule_export]
+    use crate::reactor::threadsafe::ThreadSafeHandle;
+    #[pymodule_export]
     use crate::ring::{Completion, Ring};
 
     use pyo3::prelude::*;
@@ -49,6 +51,13 @@ mod _core {
         crate::asyncio::transport::tls::install(module.py());
         #[cfg(not(Py_GIL_DISABLED))]
         crate::reactor::uncollected::install(module.py());
+        #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+        {
+            use crate::py::shared_class::count_no_references;
+            count_no_references::<Handle>(module.py());
+            count_no_references::<TimerHandle>(module.py());
+            count_no_references::<Operation>(module.py());
+        }
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;
         module.add(

@@ -10,7 +10,6 @@ from typer.main import get_command
 
 from proact.cli import doctor, lab, lab_claims, lab_model, lab_serve, lab_timeline, run
 from proact.cli.error import CommandError
-from proact.cli.program import Program
 from proact.lab.asked import AskedError
 from proact.lab.environment import package_version
 
@@ -60,8 +59,8 @@ def proact(
     """
 
 
-def dispatch(arguments: list[str]) -> int | Program:
-    """Carry out the command that ``arguments`` name; return its exit code, or the program to run.
+def dispatch(arguments: list[str]) -> int:
+    """Carry out the command that ``arguments`` name; return its exit code.
 
     Raises CommandError for what the user can put right; KeyboardInterrupt on Ctrl-C.
     """
@@ -81,4 +80,4 @@ def dispatch(arguments: list[str]) -> int | Program:
         raise CommandError(
             f"{said.rstrip('.')} (see '{where} --help')", getattr(error, "exit_code", 2)
         ) from None
-    return outcome if isinstance(outcome, (int, Program)) else 0
+    return outcome if isinstance(outcome, int) else 0

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Any
 
 import typer
@@ -15,22 +16,42 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from proact.cli import seccomp
 from proact.cli.error import CommandError
 from proact.lab import environment
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
+    seccomp_profile: Annotated[
+        bool,
+        typer.Option(
+            "--seccomp-profile", help="Print a profile for containers that allows io_uring narrowly."
+        ),
+    ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --seccomp-profile: the runtime's default, to which to add it."
+        ),
+    ] = None,
 ) -> int:
     """\b
     Examples:
       proact doctor
       proact doctor --json | jq .engine.chosen
       PROACT_ENGINE=epoll proact doctor
+      proact doctor --seccomp-profile > proact.json
+      docker run --security-opt seccomp=proact.json ...
 
     Which engine proact uses on this machine and why, with the ring's features, limits and versions. Exit
     code 0 if any engine works, 1 if none does.
     """
+    if base is not None and not seccomp_profile:
+        raise CommandError("--base is for --seccomp-profile")
+    if seccomp_profile:
+        print(json.dumps(seccomp.profile(base), indent=1))
+        return 0
     facts = examine()
     if as_json:
         print(json.dumps(facts, indent=1))

@@ -2,7 +2,7 @@
 ``proact[cli]`` brings.
 
 The program of ``proact run`` is not run inside the command-line library, which has its own ideas about
-exceptions, Ctrl-C and broken pipes: the command only prepares it, and it is run from here.
+options, exceptions, Ctrl-C and broken pipes: it is prepared and run from here, and needs no extra.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import os
 import sys
 
 from proact.cli.error import CommandError
-from proact.cli.program import Program, shield
+from proact.cli.program import as_module, parse
 
 
-def main() -> None:
-    """Run the ``proact`` command with ``sys.argv`` and exit: 0 done, 1 failed, 2 asked for wrongly."""
-    if missing := [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]:
-        needs = " and ".join(missing)
-        print(f"proact: the command line needs {needs}: pip install 'proact[cli]'", file=sys.stderr)
-        sys.exit(2)
-    from proact.cli.app import dispatch
+def main(*, by_module: bool = False) -> None:
+    """Run the ``proact`` command with ``sys.argv`` and exit: 0 done, 1 failed, 2 asked for wrongly.
 
+    ``by_module``: the command is ``python -m proact``, where a script or ``-m MODULE`` needs no ``run``.
+    """
+    arguments = as_module(sys.argv[1:]) if by_module else sys.argv[1:]
     try:
-        outcome = dispatch(shield(sys.argv[1:]))
-        if isinstance(outcome, Program):
-            outcome.prepare()
+        program, outcome = parse(arguments), 0
+        if program is not None:
+            program.prepare()
+        else:
+            outcome = carry_out(arguments)
         sys.stdout.flush()
     except CommandError as error:
         print(f"proact: {error}", file=sys.stderr)
@@ -37,7 +37,15 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent
         sys.exit(1)
-    if isinstance(outcome, Program):
-        outcome.run()
-        outcome = 0
+    if program is not None:
+        program.run()
     sys.exit(outcome)
+
+
+def carry_out(arguments: list[str]) -> int:
+    """Run any command but ``run PROGRAM``; return its exit code. Raises CommandError as ``dispatch`` does."""
+    if missing := [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]:
+        raise CommandError(f"the command line needs {' and '.join(missing)}: pip install 'proact[cli]'")
+    from proact.cli.app import dispatch
+
+    return dispatch(arguments)

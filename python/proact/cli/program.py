@@ -1,15 +1,12 @@
 """Runs an asyncio program as ``python script.py`` would run it, but on proact's loop.
 
-``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` ask asyncio for a new loop in one place.
-This file replaces that place: up to Python 3.13 the event loop policy; from 3.14 on, where policies are
-deprecated, the function ``asyncio.new_event_loop`` itself. A program that names its loop
-(``loop_factory=``) gets the loop that it names.
+``asyncio.run``, ``asyncio.Runner`` and ``asyncio.new_event_loop`` then make proact's loops (``policy.py``
+says how). A program that names its loop (``loop_factory=``) gets the loop that it names. Nothing here needs
+``proact[cli]``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import asyncio.events
 import builtins
 import os
 import runpy
@@ -19,28 +16,55 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from proact import ENGINES, new_event_loop, policy
 from proact.cli.error import CommandError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from proact.lab.registry import missing_engine
 
 #: Frames of these files lie between the command and the program; the program's tracebacks leave them out.
 _OURS = (__file__, runpy.__file__, "<frozen runpy>", "<frozen importlib.")
 
 
-def shield(arguments: list[str]) -> list[str]:
-    """Add ``--`` after ``run -m MODULE``, so that the rest, including options, goes to the module."""
-    if arguments[:1] != ["run"]:
-        return arguments
-    index = 1
-    while index < len(arguments) and arguments[index].startswith("-") and arguments[index] != "--":
-        option = arguments[index]
-        index += 2 if option in ("-m", "--engine") else 1
-        if option.startswith("-m") and index <= len(arguments):
-            return [*arguments[:index], "--", *arguments[index:]]
-    return arguments
+#: The commands of ``proact``. After ``python -m`` each is a command, even where a folder has that name.
+_COMMANDS = ("run", "doctor", "lab")
+
+
+def as_module(arguments: list[str]) -> list[str]:
+    """The arguments of ``python -m proact`` as those of ``proact``: before a program comes ``run``."""
+    first = next(iter(arguments), "")
+    if first.startswith(("-m", "--engine")):
+        return ["run", *arguments]
+    is_program = first.endswith(".py") or os.sep in first or Path(first).exists()
+    return ["run", *arguments] if first and first not in _COMMANDS and is_program else arguments
+
+
+def parse(arguments: list[str]) -> Program | None:
+    """The program that ``run ...`` names; None if this is another command, or not said as ``run`` wants it.
+
+    As with ``python`` itself, all that follows the script or the module belongs to the program, options too.
+    """
+    command, *rest = arguments or [""]
+    if command != "run":
+        return None
+    engine = os.environ.get("PROACT_ENGINE") or "auto"
+    while rest:
+        word, *rest = rest
+        if word == "--engine" and rest:
+            engine, *rest = rest
+        elif word.startswith("--engine="):
+            engine = word.removeprefix("--engine=")
+        elif word == "-m" and rest:
+            return Program(rest[0], None, tuple(rest[1:]), engine)
+        elif word.startswith("-m") and word != "-m":
+            return Program(word[2:], None, tuple(rest), engine)
+        elif word == "--" and rest:
+            return Program(None, rest[0], tuple(rest[1:]), engine)
+        elif word.startswith("-"):
+            return None
+        else:
+            return Program(None, word, tuple(rest), engine)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +77,20 @@ class Program:
     engine: str
 
     def prepare(self) -> None:
-        """Set up ``sys`` and asyncio for the program. Raises CommandError if the script cannot be opened."""
+        """Set up ``sys`` and asyncio for the program.
+
+        Raises CommandError if the script cannot be opened, or if there is no such engine here.
+        """
+        check_engine(self.engine)
         if self.script is not None:
             check_script(self.script)
         sys.argv = [self.script or "-m", *self.arguments]
         if not sys.flags.safe_path:
             # It replaces the path that our own start put there.
             sys.path[0] = str(Path(self.script).resolve().parent if self.script else Path.cwd())
-        use_proact(self.engine)
+        if self.engine != "auto":
+            os.environ["PROACT_ENGINE"] = self.engine  # also for the loops that the program's children make
+        policy.use(new_event_loop)
 
     def run(self) -> None:
         """Run the program to its end. Raises SystemExit with its exit code, unless that is 0."""
@@ -80,6 +110,16 @@ class Program:
             raise SystemExit(f"proact: {error}")
         sys.excepthook(type(error), error.with_traceback(theirs), theirs)
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def check_engine(engine: str) -> None:
+    """Raise CommandError if there is no such engine, or if this machine refuses it."""
+    if engine == "auto":
+        return
+    if engine not in ENGINES:
+        raise CommandError(f"unknown engine {engine!r}: choose auto, {', '.join(ENGINES)}")
+    if reason := missing_engine(engine):
+        raise CommandError(reason, exit_code=1)
 
 
 def check_script(script: str) -> None:
@@ -113,32 +153,3 @@ def without_ours(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
     return trace
-
-
-def use_proact(engine: str) -> None:
-    """Make asyncio create proact's loops from now on, in this process."""
-    from proact import new_event_loop
-
-    def factory() -> asyncio.AbstractEventLoop:
-        return new_event_loop(engine=engine)
-
-    if sys.version_info >= (3, 14):
-        replace_new_event_loop(factory)
-    else:
-        replace_policy(factory)
-
-
-def replace_policy(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Up to Python 3.13: asyncio's own policy, except that it makes proact's loops."""
-
-    class Policy(asyncio.DefaultEventLoopPolicy):
-        def new_event_loop(self) -> asyncio.AbstractEventLoop:
-            return factory()
-
-    asyncio.set_event_loop_policy(Policy())
-
-
-def replace_new_event_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """From Python 3.14 on: ``asyncio.Runner`` calls ``asyncio.events.new_event_loop`` by its module."""
-    for module in (asyncio, asyncio.events):
-        vars(module)["new_event_loop"] = factory

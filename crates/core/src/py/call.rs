@@ -13,6 +13,12 @@ pub fn current_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()).map(Bound::unbind) }
 }
 
+/// A copy of a `contextvars.Context`.
+pub fn copy_context(py: Python<'_>, context: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+    // SAFETY: a context object (or anything else, which is answered with a TypeError); a new reference or null.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr())).map(Bound::unbind) }
+}
+
 /// Runs `body` inside a context.
 #[inline]
 pub fn in_context<'py, R>(

@@ -63,7 +63,7 @@ pub fn used_elsewhere() -> PyErr {
 }
 
 struct Cell<T> {
-    /// The thread that has the guard, or 0.
+    /// Who has the guard, or 0.
     holder: AtomicUsize,
     value: UnsafeCell<T>,
 }
@@ -79,38 +79,26 @@ impl<T> Cell<T> {
         }
     }
 
-    /// The guard, or the thread that has it.
+    /// The guard, or who has it.
     #[inline]
-    fn take(&self, thread: usize) -> Result<Guard<'_, T>, usize> {
+    fn take(&self, taker: usize) -> Result<Guard<'_, T>, usize> {
         let holder = if cfg!(Py_GIL_DISABLED) {
-            let taken = self
-                .holder
-                .compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed);
-            taken.map_or_else(|holder| holder, |free| free)
+            let order = (Ordering::Acquire, Ordering::Relaxed);
+            match self.holder.compare_exchange(0, taker, order.0, order.1) {
+                Ok(free) => free,
+                Err(holder) => holder,
+            }
         } else {
             // The caller has the GIL, so no other thread is between these two steps. An atomic exchange costs 20 cycles, and a
             // message takes a dozen cells.
             let holder = self.holder.load(Ordering::Acquire);
             if holder == 0 {
-                self.holder.store(thread, Ordering::Relaxed);
+                self.holder.store(taker, Ordering::Relaxed);
             }
             holder
         };
         // Lazily: a guard that is dropped frees the cell.
         if holder == 0 { Ok(Guard(self)) } else { Err(holder) }
-    }
-
-    /// As [`Cell::take`], when another thread has let go.
-    #[cold]
-    fn wait(&self, thread: usize) -> Option<Guard<'_, T>> {
-        let mut waiting = Waiting::default();
-        loop {
-            match self.take(thread) {
-                Ok(guard) => return Some(guard),
-                Err(holder) if holder == thread || !waiting.goes_on() => return None,
-                Err(_) => {}
-            }
-        }
     }
 }
 
@@ -129,11 +117,28 @@ impl<T> LoopCell<T> {
     /// `RuntimeError` if this thread has it already, which is a bug.
     #[inline]
     pub fn get(&self) -> PyResult<Guard<'_, T>> {
-        let thread = this_thread();
+        self.get_as(this_thread())
+    }
+
+    /// As [`LoopCell::get`], for a caller that knows its thread.
+    #[inline]
+    pub fn get_as(&self, thread: usize) -> PyResult<Guard<'_, T>> {
         match self.0.take(thread) {
             Ok(guard) => Ok(guard),
-            Err(_) => self.0.wait(thread).ok_or_else(used_elsewhere),
+            Err(holder) => self.wait(thread, holder),
         }
+    }
+
+    #[cold]
+    fn wait(&self, thread: usize, mut holder: usize) -> PyResult<Guard<'_, T>> {
+        let mut waiting = Waiting::default();
+        while holder != thread && waiting.goes_on() {
+            match self.0.take(thread) {
+                Ok(guard) => return Ok(guard),
+                Err(other) => holder = other,
+            }
+        }
+        Err(used_elsewhere())
     }
 
     /// The value, if the cell is free at this moment.
@@ -155,6 +160,9 @@ impl<T> LoopCell<T> {
     }
 }
 
+/// The holder of a [`SharedCell`].
+const SOMEBODY: usize = 1;
+
 /// A cell that any thread may use, for a few instructions at a time.
 pub struct SharedCell<T>(Cell<T>);
 
@@ -163,20 +171,21 @@ impl<T> SharedCell<T> {
         SharedCell(Cell::new(value))
     }
 
-    /// The value, as soon as the cell is free. Without contention this costs one atomic operation; a mutex costs two.
+    /// The value, as soon as the cell is free. Without contention this costs one atomic operation; a mutex costs two. Unlike
+    /// with a [`LoopCell`], which thread holds it is not known: to ask for the thread costs as much as the rest.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
-        let thread = this_thread();
-        match self.0.take(thread) {
-            Ok(guard) => guard,
-            Err(_) => self.contended(thread),
-        }
+        self.look().unwrap_or_else(|| self.contended())
     }
 
     #[cold]
-    fn contended(&self, thread: usize) -> Guard<'_, T> {
+    fn contended(&self) -> Guard<'_, T> {
+        let mut waiting = Waiting::default();
         loop {
-            if let Some(guard) = self.0.wait(thread) {
+            if !waiting.goes_on() {
+                waiting = Waiting::default();
+            }
+            if let Some(guard) = self.look() {
                 return guard;
             }
         }
@@ -185,7 +194,7 @@ impl<T> SharedCell<T> {
     /// As [`LoopCell::look`].
     #[inline]
     pub fn look(&self) -> Option<Guard<'_, T>> {
-        self.0.take(this_thread()).ok()
+        self.0.take(SOMEBODY).ok()
     }
 
     /// The value, without asking.

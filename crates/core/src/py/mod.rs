@@ -11,5 +11,7 @@ pub mod errno;
 pub mod instance;
 pub mod make;
 pub mod method;
+#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+pub mod shared_class;
 pub mod status;
 pub mod unique;

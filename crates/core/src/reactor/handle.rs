@@ -237,6 +237,8 @@ impl Cancelled {
 /// A scheduled callback: a native handle, or in debug mode one of asyncio's handles, which know where they were created.
 pub enum Callback {
     Native(Py<Handle>),
+    /// A [`ThreadSafeHandle`], by its base class.
+    Shared(Py<Handle>),
     Debug(Py<PyAny>),
 }
 
@@ -244,13 +246,14 @@ impl Callback {
     pub fn clone_ref(&self, py: Python<'_>) -> Callback {
         match self {
             Callback::Native(handle) => Callback::Native(handle.clone_ref(py)),
+            Callback::Shared(handle) => Callback::Shared(handle.clone_ref(py)),
             Callback::Debug(handle) => Callback::Debug(handle.clone_ref(py)),
         }
     }
 
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
-            Callback::Native(handle) => handle.get().is_cancelled(),
+            Callback::Native(handle) | Callback::Shared(handle) => handle.get().is_cancelled(),
             Callback::Debug(handle) => handle
                 .bind(py)
                 .getattr(name!("_cancelled"))
@@ -261,21 +264,21 @@ impl Callback {
 
     /// Drops what a callback that will not be called holds.
     pub fn discard(&self) {
-        if let Callback::Native(handle) = self {
+        if let Callback::Native(handle) | Callback::Shared(handle) = self {
             handle.get().cancel_once();
         }
     }
 
     pub fn object(&self) -> &Py<PyAny> {
         match self {
-            Callback::Native(handle) => handle.as_any(),
+            Callback::Native(handle) | Callback::Shared(handle) => handle.as_any(),
             Callback::Debug(handle) => handle,
         }
     }
 
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Callback::Native(handle) => Handle::traverse(handle, visit),
+            Callback::Native(handle) | Callback::Shared(handle) => Handle::traverse(handle, visit),
             Callback::Debug(handle) => visit.call(handle),
         }
     }

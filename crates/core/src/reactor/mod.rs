@@ -16,6 +16,7 @@ pub mod soon;
 pub mod spare;
 pub mod stats;
 pub mod target;
+pub mod threadsafe;
 pub mod timers;
 #[cfg(not(Py_GIL_DISABLED))]
 pub mod uncollected;

@@ -136,8 +136,9 @@ impl<T> Owned<T> {
     /// `RuntimeError` if the loop runs in another thread.
     #[inline]
     pub fn get(&self) -> PyResult<Guard<'_, T>> {
-        if self.owner.load(Ordering::Relaxed) & !RUNS == this_thread() {
-            return self.cell.get();
+        let thread = this_thread();
+        if self.owner.load(Ordering::Relaxed) & !RUNS == thread {
+            return self.cell.get_as(thread);
         }
         self.get_unclaimed()
     }

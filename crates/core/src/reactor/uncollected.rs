@@ -11,6 +11,7 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 
 use crate::reactor::handle::{Handle, TimerHandle};
+use crate::reactor::threadsafe::ThreadSafeHandle;
 
 /// The size of the collector's header in front of an object: two words, both 0 while the object is not tracked.
 const HEADER: usize = 2 * size_of::<usize>();
@@ -33,10 +34,14 @@ unsafe extern "C" fn free(object: *mut c_void) {
     unsafe { ffi::PyObject_Free(object.byte_sub(HEADER)) }
 }
 
-/// Keeps instances of both classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
+/// Keeps instances of these classes from the collector, which PyO3 makes track every class. A Python subclass is tracked, and
 /// has its own allocator.
 pub fn install(py: Python<'_>) {
-    for class in [py.get_type::<Handle>(), py.get_type::<TimerHandle>()] {
+    for class in [
+        py.get_type::<Handle>(),
+        py.get_type::<TimerHandle>(),
+        py.get_type::<ThreadSafeHandle>(),
+    ] {
         // SAFETY: no instance was made yet, so each is allocated and freed by the same pair.
         unsafe {
             (*class.as_type_ptr()).tp_alloc = Some(allocate);

@@ -8,7 +8,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::stream::StreamTransport;
-use crate::py::call::{current_context, exception, in_context, stops_the_loop};
+use crate::py::call::{copy_context, current_context, exception, in_context, stops_the_loop};
 use crate::py::cell::LoopCell;
 use crate::py::errno::{io_error, os_error};
 use crate::py::make::{Float, Int, name};
@@ -182,7 +182,8 @@ impl Listener {
     /// A connection: a protocol and a transport for it.
     fn connected(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
         let scheduler = self.scheduler.bind(py);
-        let outcome = in_context(py, &self.context, || {
+        // A copy for each connection: what one factory sets, the next does not see.
+        let outcome = in_context(py, &copy_context(py, &self.context)?, || {
             if let Some(adopt) = &self.adopt {
                 return adopt.call1(py, (Int::new(fd), &self.factory)).map(drop);
             }

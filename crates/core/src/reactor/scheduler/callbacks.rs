@@ -12,6 +12,7 @@ use crate::py::make::{Float, Name, py_error};
 use crate::reactor::clock::nanoseconds;
 use crate::reactor::handle::{Callback, Handle, TimerHandle};
 use crate::reactor::ready::Ready;
+use crate::reactor::threadsafe::{self, ThreadSafeHandle};
 
 fn context_or_current(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     match context {
@@ -82,8 +83,15 @@ impl Scheduler {
             handle
         } else {
             let context = context_or_current(py, context)?;
-            this.soon(py, callback.unbind(), args.unbind(), context)?
-                .into_any()
+            let (callback, args) = (callback.unbind(), args.unbind());
+            let handle = if threadsafe && threadsafe::EXPECTED {
+                let handle = ThreadSafeHandle::create(py, Handle::new(callback, args, context))?;
+                this.push(Ready::Callback(Callback::Shared(handle.clone_ref(py))));
+                handle
+            } else {
+                this.soon(py, callback, args, context)?
+            };
+            handle.into_any()
         };
         if threadsafe {
             this.waker.wake();

@@ -14,6 +14,7 @@ use crate::py::make::Float;
 use crate::reactor::handle::{Callback, Failure, Handle};
 use crate::reactor::ready::Ready;
 use crate::reactor::target::Arrived;
+use crate::reactor::threadsafe::ThreadSafeHandle;
 
 /// While callbacks are ready, an engine that can't tell without a system call is asked for work at most this often (ns).
 const POLL_INTERVAL: u64 = 20_000;
@@ -186,9 +187,14 @@ impl Scheduler {
                     *spare = Handle::recycle(&native, py).then_some(native);
                     outcome
                 }
+                Ready::Callback(Callback::Shared(shared)) => {
+                    // SAFETY: what the variant says.
+                    let handle = unsafe { shared.bind(py).cast_unchecked::<ThreadSafeHandle>() };
+                    self.run_native(slf, &shared, begun, |_, _| ThreadSafeHandle::run(handle))
+                }
                 Ready::Callback(Callback::Debug(debug)) => self.run_debug(slf, &debug),
                 Ready::Method(method) => match method.call(py) {
-                    Ok(Some(Callback::Native(native))) => {
+                    Ok(Some(Callback::Native(native) | Callback::Shared(native))) => {
                         self.run_native(slf, &native, begun, Handle::run_again)
                     }
                     Ok(Some(Callback::Debug(debug))) => self.run_debug(slf, &debug),

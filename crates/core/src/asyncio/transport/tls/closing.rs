@@ -24,12 +24,24 @@ impl TLSTransport {
         match phase {
             Phase::Handshake => Self::lose(this, None),
             Phase::Wrapped => {
-                let timer = Self::later(this, &this.get().timeouts.1, name!("_shutdown_timed_out"))?;
-                this.get().state.get()?.timer = Some(timer);
+                Self::limit_shutdown(this)?;
                 Self::flush(this)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Has the connection end after the shutdown's time limit, which runs until `connection_lost`.
+    fn limit_shutdown(this: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let state = this.get().state.get()?;
+            if state.timer.is_some() || state.lower.is_none() {
+                return Ok(());
+            }
+        }
+        let timer = Self::later(this, &this.get().timeouts.1, name!("_shutdown_timed_out"))?;
+        this.get().state.get()?.timer = Some(timer);
+        Ok(())
     }
 
     /// Reads and writes what is left, then sends close_notify.
@@ -66,7 +78,8 @@ impl TLSTransport {
         }
         // The protocol may stop the loop, and the connection is closed all the same.
         let told = one_after_other(py, Self::drain(this), Self::deliver_end(this));
-        this.get().cancel_timer(py)?;
+        // A peer that does not read keeps the transport below from closing, also after it has ended its own side.
+        let told = one_after_other(py, told, Self::limit_shutdown(this));
         one_after_other(py, told, Self::close_lower(this))
     }
 
