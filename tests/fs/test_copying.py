@@ -100,9 +100,16 @@ async def test_links(loop, tree, tmp_path):
 
 
 def told(error):
-    """An error so far as a program can tell; some of shutil's have the path that they were given, some a str."""
+    """An error so far as a program can tell; some of shutil's have the path that they were given, some a
+    str.
+    """
     name = error.filename and os.fspath(error.filename)
-    return type(error), error.errno, name, str(error).replace("PosixPath", "").replace("('", "'").replace("')", "'")
+    return (
+        type(error),
+        error.errno,
+        name,
+        str(error).replace("PosixPath", "").replace("('", "'").replace("')", "'"),
+    )
 
 
 async def error_of(awaitable):
@@ -139,7 +146,9 @@ async def test_errors(loop, tree, tmp_path, fifo):
         ("rmtree", (tree / "hard",)),
         ("rmtree", (tree / "dirlink",)),
     ):
-        assert await error_of(getattr(fs, name)(*paths)) == plain_error_of(lambda name=name, paths=paths: getattr(shutil, name)(*paths))
+        assert await error_of(getattr(fs, name)(*paths)) == plain_error_of(
+            lambda name=name, paths=paths: getattr(shutil, name)(*paths)
+        )
     assert shape(tree)
 
 

@@ -25,14 +25,24 @@ async def outcome_of(awaitable):
     try:
         return await awaitable
     except (OSError, ValueError, TypeError) as error:
-        return type(error), getattr(error, "errno", None), getattr(error, "filename", None), getattr(error, "filename2", None)
+        return (
+            type(error),
+            getattr(error, "errno", None),
+            getattr(error, "filename", None),
+            getattr(error, "filename2", None),
+        )
 
 
 def plain_outcome_of(function, *args, **options):
     try:
         return function(*args, **options)
     except (OSError, ValueError, TypeError) as error:
-        return type(error), getattr(error, "errno", None), getattr(error, "filename", None), getattr(error, "filename2", None)
+        return (
+            type(error),
+            getattr(error, "errno", None),
+            getattr(error, "filename", None),
+            getattr(error, "filename2", None),
+        )
 
 
 NAMES = ["file", "directory", "link", "dirlink", "broken", "none", "file/x", "none/x", "n" * 300, "nul\0byte"]
@@ -50,10 +60,23 @@ async def test_questions(loop, tree, name):
             (fs.abspath, os.path.abspath),
         ):
             assert await outcome_of(ours(path)) == plain_outcome_of(plain, path)
-        for question in ("exists", "lexists", "isfile", "isdir", "islink", "ismount", "getsize", "getmtime", "getatime", "getctime"):
-            if b"\0" in os.fsencode(path) and question in ("ismount",):
+        for question in (
+            "exists",
+            "lexists",
+            "isfile",
+            "isdir",
+            "islink",
+            "ismount",
+            "getsize",
+            "getmtime",
+            "getatime",
+            "getctime",
+        ):
+            if b"\0" in os.fsencode(path) and question == "ismount":
                 continue
-            assert await outcome_of(getattr(fs, question)(path)) == plain_outcome_of(getattr(os.path, question), path), question
+            assert await outcome_of(getattr(fs, question)(path)) == plain_outcome_of(
+                getattr(os.path, question), path
+            ), question
         assert await outcome_of(fs.access(path, os.R_OK)) == plain_outcome_of(os.access, path, os.R_OK)
 
 
@@ -152,7 +175,9 @@ async def test_scandir(loop, tree):
 
 
 async def test_scandir_kinds_of_paths(loop, tree, monkeypatch):
-    assert {entry.name async for entry in fs.scandir(os.fsencode(tree))} == {os.fsencode(name) for name in os.listdir(tree)}
+    assert {entry.name async for entry in fs.scandir(os.fsencode(tree))} == {
+        os.fsencode(name) for name in os.listdir(tree)
+    }
     monkeypatch.chdir(tree)
     assert {entry.name async for entry in fs.scandir(status=False)} == set(os.listdir(tree))
     fd = os.open(tree, os.O_RDONLY)

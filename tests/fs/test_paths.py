@@ -1,4 +1,6 @@
-"""`proact.Path`: all of pathlib's surface; what computes is plain, what does I/O is awaited; results and errors."""
+"""`proact.Path`: all of pathlib's surface; what computes is plain, what does I/O is awaited; results and
+errors.
+"""
 
 import inspect
 import os
@@ -14,7 +16,20 @@ COMPUTED = {
     "as_posix", "as_uri", "from_uri", "full_match", "is_absolute", "is_relative_to", "joinpath", "match",
     "relative_to", "with_name", "with_segments", "with_stem", "with_suffix",
 }  # fmt: skip
-PROPERTIES = {"anchor", "drive", "info", "name", "parent", "parents", "parser", "parts", "root", "stem", "suffix", "suffixes"}
+PROPERTIES = {
+    "anchor",
+    "drive",
+    "info",
+    "name",
+    "parent",
+    "parents",
+    "parser",
+    "parts",
+    "root",
+    "stem",
+    "suffix",
+    "suffixes",
+}
 OPENING = {"open"}
 ITERATED = {"glob", "iterdir", "rglob", "walk"}
 # Deprecated, or removed from pathlib itself.
@@ -30,7 +45,9 @@ def test_surface():
         if name in PROPERTIES:
             assert not inspect.isroutine(ours), name
         elif name in ITERATED:
-            assert inspect.isasyncgenfunction(method) or "AsyncIterator" in method.__annotations__["return"], name
+            assert (
+                inspect.isasyncgenfunction(method) or "AsyncIterator" in method.__annotations__["return"]
+            ), name
         elif name not in COMPUTED | OPENING:
             assert inspect.iscoroutinefunction(method), name
         else:
@@ -49,7 +66,18 @@ def test_computed():
     for name in ("parts", "drive", "root", "anchor", "parent", "name", "suffix", "suffixes", "stem"):
         assert getattr(path, name) == getattr(plain, name)
     assert list(path.parents) == list(plain.parents)
-    for made in (path / "c", "c" / path, path.parent, path.with_name("x"), path.with_stem("x"), path.with_suffix(".x"), path.joinpath("c", Path("d")), path.relative_to("a"), path.with_segments("x", "y"), *path.parents):
+    for made in (
+        path / "c",
+        "c" / path,
+        path.parent,
+        path.with_name("x"),
+        path.with_stem("x"),
+        path.with_suffix(".x"),
+        path.joinpath("c", Path("d")),
+        path.relative_to("a"),
+        path.with_segments("x", "y"),
+        *path.parents,
+    ):
         assert type(made) is Path
     assert path.match("*.gz") and path.is_relative_to(Path("a")) and not path.is_absolute()
     assert Path("/a").as_uri() == "file:///a"
@@ -84,8 +112,20 @@ async def test_questions(loop, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "fifo")
     for name in ("", "file", "link", "fifo", "loop", "none", "file/x", "nul\0byte"):
-        for question in ("exists", "is_dir", "is_file", "is_symlink", "is_socket", "is_fifo", "is_block_device", "is_char_device"):
-            assert await getattr(path / name, question)() == getattr(tmp_path / name, question)(), (name, question)
+        for question in (
+            "exists",
+            "is_dir",
+            "is_file",
+            "is_symlink",
+            "is_socket",
+            "is_fifo",
+            "is_block_device",
+            "is_char_device",
+        ):
+            assert await getattr(path / name, question)() == getattr(tmp_path / name, question)(), (
+                name,
+                question,
+            )
     assert await (path / "file").stat() == (tmp_path / "file").stat()
     assert await (path / "link").lstat() == (tmp_path / "link").lstat()
     assert await (path / "link").samefile(path / "file")
@@ -96,7 +136,10 @@ async def test_questions(loop, tmp_path):
     assert await Path("x").absolute() == pathlib.Path("x").absolute()
     assert await Path("~/x").expanduser() == pathlib.Path("~/x").expanduser()
     assert await (path / "link").resolve() == (tmp_path / "link").resolve()
-    for error, work in ((OSError, (path / "loop").resolve(strict=True)), (FileNotFoundError, (path / "none").stat())):
+    for error, work in (
+        (OSError, (path / "loop").resolve(strict=True)),
+        (FileNotFoundError, (path / "none").stat()),
+    ):
         with pytest.raises((error, RuntimeError)):
             await work
 

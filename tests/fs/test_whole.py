@@ -63,7 +63,13 @@ async def test_long_text(loop, tmp_path):
 
 async def test_read_errors(loop, tmp_path):
     (tmp_path / "file").touch()
-    for path in (tmp_path / "none", tmp_path, tmp_path / "file" / "x", "nul\0byte", os.fsencode(tmp_path / "\udcff")):
+    for path in (
+        tmp_path / "none",
+        tmp_path,
+        tmp_path / "file" / "x",
+        "nul\0byte",
+        os.fsencode(tmp_path / "\udcff"),
+    ):
         ours = await error_of(fs.read_bytes(path))
         plain = plain_error_of(lambda path=path: open(path, "rb"))
         if isinstance(plain, OSError):
@@ -196,7 +202,11 @@ async def test_atomic_cancelled_at_any_point(loop, tmp_path):
 
 
 async def test_a_cancel_ends_the_wait_for_a_fifo(loop, fifo, freed):
-    for work in (fs.read_bytes, lambda path: fs.write_bytes(path, b"data"), lambda path: fs.append(path, b"data")):
+    for work in (
+        fs.read_bytes,
+        lambda path: fs.write_bytes(path, b"data"),
+        lambda path: fs.append(path, b"data"),
+    ):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await work(fifo)
