@@ -118,12 +118,12 @@ async def test_rotated(loop, tmp_path, watched):
 
 async def test_through_a_link(loop, tmp_path, watched):
     path = tmp_path / "real"
-    path.touch()
+    path.write_bytes(b"0\n")
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "elsewhere" / "link"
     link.symlink_to(path)
-    reader = Reader(link)
-    await asyncio.sleep(0.02)
+    reader = Reader(link, lines=None)
+    await reader.expect(b"0\n")
     add(path, b"1\n")
     await reader.expect(b"1\n")
     await reader.stop()

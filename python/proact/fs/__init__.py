@@ -49,6 +49,7 @@ from .names import (
 )
 from .opening import Opening, open
 from .paths import Path
+from .sending import sendfile
 from .spooled import SpooledTemporaryFile
 from .temporary import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, mkdtemp, mkstemp
 from .text import TextFile
@@ -111,6 +112,7 @@ __all__ = [
     "samefile",
     "sameopenfile",
     "scandir",
+    "sendfile",
     "stat",
     "stat_many",
     "statvfs",
