@@ -32,6 +32,7 @@ __all__ = [
     "WritePipeTransport",
     "bare_server",
     "echo_load",
+    "has_writer",
     "install_probe",
     "probe_engines",
     "ring_memory",
@@ -409,5 +410,6 @@ def echo_load(
     exchange: tuple[bytes, bytes] | None = None,
     slow: tuple[int, bytes, bytes] | None = None,
 ) -> dict[str, Any]: ...
+def has_writer(fd: int) -> bool: ...
 def probe_engines() -> dict[str, str | None]: ...
 def ring_memory() -> tuple[int, int | None]: ...

@@ -15,6 +15,8 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::asyncio::files::has_writer;
+    #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]
     use crate::asyncio::transport::file::sending::FileSending;

@@ -62,6 +62,36 @@ pub fn poll_now(fd: RawFd, events: u32) -> i32 {
     }
 }
 
+/// Whether the reading end of a FIFO has a writer, or has had one since it was opened: 1 or 0, or `-errno`. Nothing is read.
+pub fn has_writer(fd: RawFd) -> i32 {
+    // Bytes, or the end of a writer.
+    let events = poll_now(fd, libc::POLLIN as u32);
+    if events != AGAIN {
+        return events.min(1);
+    }
+    let mut scratch = [-1; 2];
+    // SAFETY: room for two fds.
+    let made = check(i64::from(unsafe {
+        libc::pipe2(scratch.as_mut_ptr(), libc::O_CLOEXEC)
+    }));
+    if made < 0 {
+        return made;
+    }
+    let result = retry(&mut 0, || {
+        // SAFETY: the call takes ints.
+        check(unsafe { libc::tee(fd, scratch[1], 1, libc::SPLICE_F_NONBLOCK) } as i64)
+    });
+    for fd in scratch {
+        // SAFETY: these were opened above.
+        unsafe { libc::close(fd) };
+    }
+    // An empty FIFO has a writer if one might wait for bytes.
+    match result {
+        AGAIN => 1,
+        other => other,
+    }
+}
+
 /// The type bits of a file's `st_mode` (`S_IFMT`), or `-errno`.
 pub(crate) fn file_type(fd: RawFd) -> i32 {
     // SAFETY: all zeros is a valid stat; fstat fills it or fails.

@@ -44,13 +44,13 @@ class BinaryFile(Positional):
         """What was read ahead is not wanted any more, or not right any more."""
 
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """All lines that are left, or so many that they have `hint` bytes."""
+        """All lines that are left, or so many that they have more than `hint` bytes."""
         hint = -1 if hint is None else hint
         lines, count = [], 0
         while line := await self.readline():
             lines.append(line)
             count += len(line)
-            if 0 < hint <= count:
+            if 0 < hint < count:
                 break
         return lines
 
@@ -118,6 +118,22 @@ class BinaryFile(Positional):
 class RawFile(BinaryFile):
     """A file without a buffer: each `read` and `write` is one of the kernel's."""
 
+    # What a call had taken from a pipe when it was cancelled.
+    _back = b""
+
+    def _read_now(self, size: int) -> bytes | None:
+        if not self._back:
+            return super()._read_now(size)
+        data, self._back = self._back[:size], self._back[size:]
+        return data
+
+    def _undo(self, began: int, taken: bytes) -> None:
+        """A call has failed: what it has taken is read again."""
+        if self._seekable:
+            self._at = began
+        else:
+            self._back = taken + self._back
+
     async def read(self, size: int | None = -1, /) -> bytes:
         """Read once, `size` bytes at most; by default to the end. Empty at the end of the file."""
         self._check_readable()
@@ -139,14 +155,14 @@ class RawFile(BinaryFile):
         self._check_readable()
         await self._enter()
         began = self._at
+        pieces: list[bytes] = []
         try:
             self._check_open()
-            pieces = []
             while piece := await self._read_once(PIECE):
                 pieces.append(piece)
             return b"".join(pieces)
         except BaseException:
-            self._at = began
+            self._undo(began, b"".join(pieces))
             raise
         finally:
             self._leave()
@@ -163,10 +179,9 @@ class RawFile(BinaryFile):
         self._check_readable()
         limit = -1 if size is None else size
         await self._enter()
-        line = b""
+        began, line = self._at, b""
         try:
             self._check_open()
-            began = self._at
             while limit < 0 or len(line) < limit:
                 # What can't seek gives nothing back.
                 want = FIRST if self._seekable else 1
@@ -179,8 +194,7 @@ class RawFile(BinaryFile):
                 self._at = began + len(line)
             return line
         except BaseException:
-            if self._seekable:
-                self._at = began
+            self._undo(began, line)
             raise
         finally:
             self._leave()

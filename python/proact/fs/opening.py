@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
 
 from . import pool
 from .buffered import BufferedFile
@@ -18,7 +18,7 @@ from .text import TextFile
 from .ways import Ways, of_running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
     from typing import Literal
 
@@ -94,12 +94,11 @@ class Opening(Generic[_F]):
         self._opener = opener
 
     def __await__(self) -> Generator[Any, Any, _F]:
-        opening: Coroutine[Any, Any, _F] = self._open()
-        return opening.__await__()
+        return cast("Generator[Any, Any, _F]", self._open().__await__())
 
     async def __aenter__(self) -> _F:
-        self._opened = opened = await self._open()
-        return opened
+        self._opened = await self._open()
+        return cast("_F", self._opened)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -135,10 +134,7 @@ class Opening(Generic[_F]):
         """Make a file of an fd that is open already."""
         if fd < 0:
             raise ValueError("negative file descriptor")
-        try:
-            kind = _kind(ways, fd)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, fd) from None
+        kind = _kind(ways, fd)
         if kind == stat.S_IFDIR:
             # The fd stays open, as with `open()`.
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), fd)

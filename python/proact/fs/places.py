@@ -1,8 +1,8 @@
 """Owns: positions in a text, and how they are found.
 
-They are the numbers of `open()`'s files. Each packs, lowest first: where in the file to begin (64 bits); the
-decoder's state there (64); how many bytes to decode (64); how many of their characters to skip (64); whether
-those bytes are the last ones.
+They are the numbers of `open()`'s files, which CPython packs so, lowest first: where in the file to begin (64
+bits); the decoder's state there (32); how many bytes to decode (32); how many of their characters to skip
+(32); whether those bytes are the last ones.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ class Segment(NamedTuple):
 
 def cookie(position: int, flags: int, feed: int = 0, skip: int = 0, last: bool = False) -> int:
     """The number for a position."""
-    return position | flags << 64 | feed << 128 | skip << 192 | last << 256
+    if flags >> 32:
+        raise OverflowError("the state of this decoder does not fit into a position")
+    return position | flags << 64 | feed << 96 | skip << 128 | last << 160
 
 
 def parts(number: int) -> tuple[int, int, int, int, bool]:
     """What `cookie` has packed."""
-    word = (1 << 64) - 1
-    position, flags, feed, skip = (number >> shift & word for shift in (0, 64, 128, 192))
-    return position, flags, feed, skip, bool(number >> 256)
+    if number >> 168:
+        raise OverflowError("int too big to convert")
+    flags, feed, skip = (number >> shift & 0xFFFF_FFFF for shift in (64, 96, 128))
+    return number & (1 << 64) - 1, flags, feed, skip, bool(number >> 160)
 
 
 def place(decoder: Any, segment: Segment, position: int, used: int) -> int:

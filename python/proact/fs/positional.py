@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["Positional"]
+
+
+def _check_offset(offset: int) -> None:
+    if offset < 0:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 class Positional(Descriptor):
@@ -79,6 +85,7 @@ class Positional(Descriptor):
         see what `write` holds back until `flush`.
         """
         self._check_readable()
+        _check_offset(offset)
         data = self._ways.try_read(self._fd, size, offset)
         if data is not None and len(data) in (size, 0):
             return data
@@ -99,6 +106,7 @@ class Positional(Descriptor):
         If this is cancelled, the kernel may go on for a while to write into the buffer.
         """
         self._check_readable()
+        _check_offset(offset)
         count = self._ways.try_read_into(self._fd, buffer, offset)
         size = memoryview(buffer).nbytes
         if count is not None and count in (size, 0):
@@ -119,12 +127,14 @@ class Positional(Descriptor):
         If this is cancelled, the kernel may go on for a while to write into the buffers.
         """
         self._check_readable()
+        _check_offset(offset)
         with self._flight():
             return await self._ways.readv(self._fd, buffers, offset)
 
     async def pwrite(self, data: ReadableBuffer, offset: int) -> int:
         """Write all of `data` at an offset; the number of bytes. Cancelled, it may have written any part."""
         self._check_writable()
+        _check_offset(offset)
         view = memoryview(data).cast("B")
         count = 0
         with self._flight():
@@ -135,6 +145,7 @@ class Positional(Descriptor):
     async def pwritev(self, buffers: Sequence[ReadableBuffer], offset: int) -> int:
         """Write several buffers once at an offset, as `os.pwritev`; the number of bytes, perhaps not all."""
         self._check_writable()
+        _check_offset(offset)
         with self._flight():
             return await self._ways.writev(self._fd, buffers, offset)
 

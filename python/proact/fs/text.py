@@ -212,6 +212,7 @@ class TextFile(Turns):
             count = end - self._used if end else len(self._chars) - self._used
             # Of a line end of two characters the first may have been the last one of a piece.
             before = self._chars[-1:] if count else ""
+            text: str | None = ""
             try:
                 while not end and not 0 <= limit <= count:
                     text = await self._fill()
@@ -222,7 +223,11 @@ class TextFile(Turns):
                     before = text[-1:] or before
             finally:
                 self._join()
-            return self._take(count if limit < 0 else min(count, limit))
+            line = self._take(count if limit < 0 else min(count, limit))
+            if text is None and len(line) == count:
+                # All was read, so the position is the end.
+                self._forget()
+            return line
         finally:
             self._leave()
 
@@ -236,13 +241,13 @@ class TextFile(Turns):
         return found + len(end) if found >= 0 else 0
 
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
-        """All lines that are left, or so many that they have `hint` characters."""
+        """All lines that are left, or so many that they have more than `hint` characters."""
         hint = -1 if hint is None else hint
         lines, count = [], 0
         while line := await self.readline():
             lines.append(line)
             count += len(line)
-            if 0 < hint <= count:
+            if 0 < hint < count:
                 break
         return lines
 
@@ -270,11 +275,11 @@ class TextFile(Turns):
 
     def _whole_lines(self) -> list[str] | None:
         end = self._newline or "\n"
-        stop = self._chars.rfind(end, self._used) + len(end)
-        if stop <= self._used or self._newline == "":
+        last = self._chars.rfind(end, self._used)
+        if last < 0 or self._newline == "":
             # What ends lines there is told apart one by one.
             return None
-        whole = self._take(stop - self._used)
+        whole = self._take(last + len(end) - self._used)
         if end == "\n":
             lines = whole.splitlines(True)
             if len(lines) == whole.count("\n"):
@@ -350,6 +355,9 @@ class TextFile(Turns):
             raise io.UnsupportedOperation("underlying stream is not seekable")
         await self._enter()
         try:
+            if self.buffer._appends:
+                # Where what is held back goes is known when it is written.
+                await self.buffer.flush()
             self._join()
             return self._tell()
         finally:
@@ -413,7 +421,7 @@ class TextFile(Turns):
         begin, flags, feed, skip, last = parts(position)
         await self.buffer.seek(begin)
         self._begin_again(position == 0)
-        if not flags and not skip:
+        if not position or not (self.buffer._readable or flags or skip):
             return
         decoder = self._decoder or self._begin_decoder()
         decoder.setstate((b"", flags))

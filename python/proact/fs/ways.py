@@ -8,15 +8,14 @@ by the threads of `pool.py`. An offset of -1 is the current position, for files 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import select
 import stat
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proact import _core
 
 from . import pool
+from .peers import Opened, close, delays, joined, lacks_reader, opened_at_once, received
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,35 +33,8 @@ _YIELDS = 4
 _T = TypeVar("_T")
 
 
-class Opened(NamedTuple):
-    """A file that was opened: its fd, the type bits of its mode (`stat.S_IFMT`), its size in bytes."""
-
-    fd: int
-    kind: int
-    size: int
-
-
 async def _in_pool(function: Callable[..., _T], *args: Any) -> _T:
     return await pool.of_process().call(function, *args)
-
-
-def _received(fd: int, size: int) -> bytes | None:
-    """What a pipe, a terminal or a socket has already; None if nothing."""
-    room = bytearray(size)
-    try:
-        count = os.preadv(fd, [room], -1, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
-            raise
-        # This file, or an old kernel, does not know the flag.
-        asked = select.poll()
-        asked.register(fd, select.POLLIN)
-        if not asked.poll(0):
-            return None
-        return os.read(fd, size)
-    return bytes(memoryview(room)[:count])
 
 
 def _room(size: int, offset: int) -> int:
@@ -80,21 +52,6 @@ def _rest(fd: int, offset: int) -> bytes:
             # A regular file gives all that was asked for, or ends.
             break
     return b"".join(pieces)
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    news = loop.create_future()
-
-    def wake() -> None:
-        if not news.done():
-            news.set_result(None)
-
-    loop.add_reader(fd, wake)
-    try:
-        await news
-    finally:
-        loop.remove_reader(fd)
 
 
 class Ways:
@@ -153,16 +110,16 @@ class Ways:
         `tried` is what `try_open` has returned.
         """
 
-        def opened() -> Opened:
-            fd = os.open(path, flags | os.O_CLOEXEC, mode)
-            status = os.fstat(fd)
-            return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
-
-        return await pool.of_process().call(opened, undo=lambda made: os.close(made.fd))
+        for delay in delays():
+            opened = await pool.of_process().call(opened_at_once, path, flags, mode, undo=close)
+            if opened:
+                return await joined(opened, flags)
+            await asyncio.sleep(delay)
+        raise AssertionError("there is always one more delay")
 
     async def close(self, fd: int) -> None:
-        """Close a file."""
-        await _in_pool(os.close, fd)
+        """Close a file, even if this is cancelled."""
+        await pool.of_process().call(os.close, fd, surely=True)
 
     async def read(self, fd: int, size: int, offset: int) -> bytes:
         """Read once, `size` bytes at most; empty at the end of the file."""
@@ -176,10 +133,7 @@ class Ways:
 
     async def receive(self, fd: int, size: int) -> bytes:
         """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
-        # Bytes are taken only within a step of the task that gets them.
-        while (data := _received(fd, size)) is None:
-            await _readable(fd)
-        return data
+        return await received(fd, size)
 
     async def read_into(self, fd: int, buffer: WriteableBuffer, offset: int) -> int:
         """Read once into `buffer`; the number of bytes, 0 at the end of the file.
@@ -273,6 +227,8 @@ class _Native(Ways):
         self.symlink = loop._symlink  # type: ignore[method-assign]
         self.link = loop._link  # type: ignore[method-assign]
         self._loop = loop
+        # Whether an open may wait for another process, as that of a FIFO does: a ring can give it up.
+        self._waits = loop.engine == "io_uring"
 
     async def open(
         self,
@@ -288,21 +244,31 @@ class _Native(Ways):
                 break
             await asyncio.sleep(0)
             opened = loop._try_open(path, flags)
-        if opened is None:
-            fd = await loop._open_file(path, flags, mode)
-        elif stat.S_ISFIFO(opened[1]) and not flags & os.O_NONBLOCK:
-            # It was opened without waiting for the other end. Hold it, so that a writer that came meanwhile
-            # keeps its reader, and open it as `open()` does.
-            try:
-                fd = await loop._open_file(path, flags, mode, waits=True)
-            finally:
-                os.close(opened[0])
-        else:
-            if not flags & os.O_NONBLOCK and not (stat.S_ISREG(opened[1]) or stat.S_ISDIR(opened[1])):
-                os.set_blocking(opened[0], True)
+        if opened is not None:
+            if stat.S_ISFIFO(opened[1]) and self._waits and not flags & os.O_NONBLOCK:
+                # Hold it, so that a writer that came meanwhile keeps its reader.
+                try:
+                    fd = await loop._open_file(path, flags, mode, waits=True)
+                finally:
+                    os.close(opened[0])
+                return Opened(fd, *opened[1:])
+            if opened[1] not in (stat.S_IFREG, stat.S_IFDIR):
+                return await joined(Opened(*opened), flags)
             return Opened(*opened)
+        if self._waits:
+            fd = await loop._open_file(path, flags, mode)
+            status = loop._fstat(fd)
+            return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
+        for delay in delays():
+            try:
+                fd = await loop._open_file(path, flags | os.O_NONBLOCK, mode)
+                break
+            except OSError as error:
+                if not lacks_reader(error, path, flags):
+                    raise
+            await asyncio.sleep(delay)
         status = loop._fstat(fd)
-        return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
+        return await joined(Opened(fd, stat.S_IFMT(status.st_mode), status.st_size), flags)
 
     async def read_rest(self, fd: int, offset: int) -> bytes:
         loop = self._loop

@@ -2,7 +2,7 @@
 
 mod event_loop;
 mod factories;
-mod files;
+pub mod files;
 mod handle;
 mod readers;
 mod sockets;

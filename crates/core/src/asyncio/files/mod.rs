@@ -6,3 +6,18 @@ mod budget;
 mod paths;
 mod tried;
 mod waited;
+
+use std::os::fd::RawFd;
+
+use pyo3::prelude::*;
+
+use crate::py::errno::os_error;
+
+/// Whether the reading end of a FIFO has a writer, or has had one since it was opened. Nothing is read.
+#[pyfunction]
+pub fn has_writer(fd: RawFd) -> PyResult<bool> {
+    match proact_driver::syscalls::has_writer(fd) {
+        error if error < 0 => Err(os_error(error)),
+        value => Ok(value > 0),
+    }
+}
