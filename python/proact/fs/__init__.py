@@ -5,6 +5,7 @@ from .buffered import BufferedFile
 from .copying import copy, copy2, copyfile, copymode, copystat, copytree, move, rmtree
 from .file import RawFile
 from .following import tail
+from .many import read_many, stat_many
 from .names import (
     abspath,
     access,
@@ -48,9 +49,11 @@ from .names import (
 )
 from .opening import Opening, open
 from .paths import Path
-from .temporary import NamedTemporaryFile, SpooledTemporaryFile, TemporaryDirectory, TemporaryFile
+from .sending import sendfile
+from .spooled import SpooledTemporaryFile
+from .temporary import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, mkdtemp, mkstemp
 from .text import TextFile
-from .whole import read_bytes, read_many, read_text, stat_many, write_bytes, write_text
+from .whole import read_bytes, read_text, write_bytes, write_text
 
 __all__ = [
     "BufferedFile",
@@ -90,6 +93,8 @@ __all__ = [
     "lstat",
     "makedirs",
     "mkdir",
+    "mkdtemp",
+    "mkstemp",
     "move",
     "open",
     "read_bytes",
@@ -107,6 +112,7 @@ __all__ = [
     "samefile",
     "sameopenfile",
     "scandir",
+    "sendfile",
     "stat",
     "stat_many",
     "statvfs",
