@@ -115,3 +115,23 @@ async def test_an_operation_leaves_the_engine(loop):
         async with asyncio.timeout(peers.PATIENCE):
             while loop.stats()["slots"] != before:
                 await loops.turns()
+
+
+async def test_a_watch_that_came_later_stays(loop):
+    near, far = socket.socketpair()
+    called = []
+    with near, far:
+        near.setblocking(False)
+        loop.add_reader(near, called.append, "first")
+        # This thread is not in the engine, so it has no turn before the second watch begins.
+        with peers.thread(lambda: called.append(loop.remove_reader(near))):
+            pass
+        assert called == [True]
+        loop.add_reader(near, called.append, "second")
+        far.send(b"x")
+        async with asyncio.timeout(peers.PATIENCE):
+            while "second" not in called:
+                await asyncio.sleep(0)
+        await loops.turns()
+        assert "first" not in called
+        assert loop.remove_reader(near) is True

@@ -83,6 +83,25 @@ async def test_a_peer_that_never_reads(loop):
         assert isinstance(await far.lost, TimeoutError)
 
 
+@pytest.mark.parametrize("first", ["close", "end"])
+async def test_a_peer_that_ends_its_side_and_reads_late(loop, first):
+    # More than the kernel holds: most of it still waits in the transport when the peer's side ends.
+    data = peers.payload(16 << 20)
+    async with handheld(loop, lambda: Recorder(loop)) as (far, sock, engine):
+        far.transport.write(data)
+        if first == "close":
+            far.transport.close()
+        sock.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(0.02)
+        engine.incoming.write(await loop.run_in_executor(None, peers.receive_all, sock))
+        received = bytearray()
+        with contextlib.suppress(ssl.SSLZeroReturnError, ssl.SSLWantReadError):
+            while len(received) < len(data):
+                received += engine.session.read(1 << 20)
+        assert peers.digest(received) == peers.digest(data)
+        assert await far.lost is None
+
+
 @pytest.mark.skipif(
     loops.REFERENCE == "asyncio" and sys.version_info < (3, 14),
     reason="before, asyncio waits for ever",

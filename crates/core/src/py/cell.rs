@@ -171,8 +171,7 @@ impl<T> SharedCell<T> {
         SharedCell(Cell::new(value))
     }
 
-    /// The value, as soon as the cell is free. Without contention this costs one atomic operation; a mutex costs two. Unlike
-    /// with a [`LoopCell`], which thread holds it is not known: to ask for the thread costs as much as the rest.
+    /// The value, as soon as the cell is free. Without contention this costs one atomic operation; a mutex costs two.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
         self.look().unwrap_or_else(|| self.contended())

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::session::Stop;
-use super::{Phase, READ_HIGH, TLSTransport, Told, reset};
+use super::{Below, Phase, READ_HIGH, TLSTransport, Told, reset};
 use crate::py::call::{method0, method1, stops_the_loop};
 use crate::py::make::{Int, Text, name, pair};
 
@@ -192,7 +192,8 @@ impl TLSTransport {
             }
             Phase::Shutdown => Self::shut_down(this)?,
         }
-        Ok(false)
+        // What is encrypted and waits for the transport below would be lost if that closed now.
+        Ok(this.get().state.get()?.below == Below::FullThenClosed)
     }
 }
 
