@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from ._core import ENGINES, Completion, Ring
-from .fs import Path, open
 from .loop import EventLoop
 from .policy import install
 from .runner import engine_report, new_event_loop, run
@@ -11,6 +10,9 @@ from .threads import serve_threads
 
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy
+
+    from . import fs
+    from .fs import Path, open
 
     EventLoopPolicy = DefaultEventLoopPolicy
 
@@ -35,6 +37,12 @@ __version__ = "0.1.0"
 if not TYPE_CHECKING:  # else a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
+        # Files are imported when they are asked for: a program that has none starts faster.
+        if name in ("fs", "open", "Path"):
+            from importlib import import_module
+
+            fs = import_module(".fs", __name__)
+            return fs if name == "fs" else getattr(fs, name)
         # Made when it is asked for: from Python 3.14 on policies are deprecated, and 3.16 is to have none.
         if name == "EventLoopPolicy":
             from .policy import policy_class

@@ -193,7 +193,7 @@ async def test_a_full_device(loop):
 
 
 UNPRIVILEGED = """
-import asyncio, os, sys, proact
+import asyncio, os, sys, proact, proact.fs
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 async def main(path):
     for mode in "r", "w", "a", "r+":
