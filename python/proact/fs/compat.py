@@ -132,9 +132,7 @@ class _Threads:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
-    async def run_sync(
-        self, function: Callable[..., Any], *args: Any, limiter: Any = None, **how: bool
-    ) -> Any:
+    async def run_sync(self, function: Any, *args: Any, limiter: Any = None, **how: bool) -> Any:
         options: dict[str, Any] = {}
         if isinstance(function, functools.partial):
             function, args, options = function.func, (*function.args, *args), function.keywords

@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .pieces import in_pieces
@@ -246,7 +247,8 @@ def _rmtree(
     path = os.fspath(path)
 
     def failed(function: Callable[..., Any], name: Any, error: OSError) -> None:
-        if error.errno is not None:
+        # Until Python 3.12 shutil leaves the name out where no system call has failed.
+        if error.errno is not None or sys.version_info >= (3, 13):
             error.filename = name
         if onexc is not None and not ignore_errors:
             onexc(function, name, error)
