@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import stat
+import time
 
 import pytest
 from support import peers
@@ -205,11 +206,11 @@ async def test_a_cancel_stops_the_work(loop, tmp_path, monkeypatch):
 
     def slow(*args):
         loop.call_soon_threadsafe(begun.set)
+        time.sleep(0.001)
         return copy_file_range(*args)
 
     monkeypatch.setattr(os, "copy_file_range", slow)
-    with open(tmp_path / "source", "wb") as file:
-        file.truncate(1 << 30)
+    (tmp_path / "source").write_bytes(bytes(64 << 20))
     task = asyncio.create_task(fs.copyfile(tmp_path / "source", tmp_path / "target"))
     await begun.wait()
     task.cancel()
@@ -220,4 +221,34 @@ async def test_a_cancel_stops_the_work(loop, tmp_path, monkeypatch):
     async with asyncio.timeout(10):
         while pool.of_process().counts()["lost"]:
             await asyncio.sleep(0.001)
-    assert (tmp_path / "target").stat().st_size < 1 << 30
+    assert (tmp_path / "target").stat().st_size < 64 << 20
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_holes_stay_holes(loop, tmp_path, monkeypatch, refused):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for end in (b"", b"end"):
+        with source.open("wb") as file:
+            for offset in (1 << 20, 5 << 30):
+                file.seek(offset)
+                file.write(peers.payload(100_000))
+            file.truncate(6 << 30)
+            file.seek(0, os.SEEK_END)
+            file.write(end)
+        if source.stat().st_blocks * 512 > 1 << 30:
+            pytest.skip("this file system has no holes")
+        if refused:
+
+            def refuse(*_):
+                raise OSError(95, "not this way")
+
+            monkeypatch.setattr(os, "copy_file_range", refuse)
+            monkeypatch.setattr(copying, "_sendfile", refuse)
+        await fs.copyfile(source, target)
+        assert target.stat().st_size == source.stat().st_size
+        assert target.stat().st_blocks * 512 < 1 << 20
+        with source.open("rb") as one, target.open("rb") as other:
+            for offset in (0, (1 << 20) - 10, 5 << 30, (6 << 30) - 10):
+                one.seek(offset)
+                other.seek(offset)
+                assert one.read(200_000) == other.read(200_000)

@@ -132,22 +132,24 @@ class _Threads:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
-    async def run_sync(
-        self, function: Callable[..., Any], *args: Any, limiter: Any = None, **how: bool
-    ) -> Any:
+    async def run_sync(self, function: Any, *args: Any, limiter: Any = None, **how: bool) -> Any:
+        options: dict[str, Any] = {}
+        if isinstance(function, functools.partial):
+            function, args, options = function.func, (*function.args, *args), function.keywords
         owner = getattr(function, "__self__", None)
         # A file of ours stays one, wherever it is used; all else may be limited, or on another loop.
         if not type(owner).__module__.startswith("proact.fs."):
             if limiter is not None or not _is_ours():
-                return await self._plain.run_sync(function, *args, limiter=limiter, **how)
+                called = functools.partial(function, **options) if options else function
+                return await self._plain.run_sync(called, *args, limiter=limiter, **how)
             await self._checkpoint()
             if function is builtins.open:
-                return await open_file(*args)
+                return await open_file(*args, **options)
             if isinstance(owner, pathlib.Path) and function.__name__ in _QUICK:
-                return await getattr(Path(owner), function.__name__)(*args)
-            return await of_running_loop().call(function, *args)
+                return await getattr(Path(owner), function.__name__)(*args, **options)
+            return await of_running_loop().call(lambda: function(*args, **options))
         await self._checkpoint()
-        return await _called(function, *args)
+        return await _called(function, *args, **options)
 
 
 def _put_under_anyio() -> None:

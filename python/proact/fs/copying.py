@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .pieces import in_pieces
@@ -197,15 +198,45 @@ def _copyfile(stop: Stop, src: Any, dst: Any, *, follow_symlinks: bool) -> Any:
 def _copy_content(stop: Stop, source: int, target: int) -> None:
     if _cloned(source, target):
         return
+    status = os.fstat(source)
+    if status.st_blocks * 512 < status.st_size and stat.S_ISREG(os.fstat(target).st_mode):
+        end = 0
+        while (begin := _seek_data(source, end)) >= 0:
+            end = os.lseek(source, begin, os.SEEK_HOLE)
+            os.lseek(source, begin, os.SEEK_SET)
+            os.lseek(target, begin, os.SEEK_SET)
+            _copy_to(stop, source, target, end)
+        # A hole at the end.
+        os.ftruncate(target, status.st_size)
+    else:
+        _copy_to(stop, source, target, None)
+
+
+def _seek_data(fd: int, offset: int) -> int:
+    """Where the next bytes are that are not a hole; -1 if there are none."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return -1
+        raise
+
+
+def _copy_to(stop: Stop, source: int, target: int, end: int | None) -> None:
+    """Copy from the positions on to `end`, or to the end of the file."""
     for way in (os.copy_file_range, _sendfile):
-        if _copied(stop, way, source, target):
+        if _copied(stop, way, source, target, end):
             return
     # What another way has copied is behind both positions.
-    while piece := os.read(source, _BUFFER):
+    while piece := os.read(source, _room(source, _BUFFER, end)):
         stop.check()
         view = memoryview(piece)
         while view:
             view = view[os.write(target, view) :]
+
+
+def _room(source: int, most: int, end: int | None) -> int:
+    return most if end is None else min(most, end - os.lseek(source, 0, os.SEEK_CUR))
 
 
 def _cloned(source: int, target: int) -> bool:
@@ -220,13 +251,15 @@ def _sendfile(source: int, target: int, count: int) -> int:
     return os.sendfile(target, source, None, count)
 
 
-def _copied(stop: Stop, way: Callable[[int, int, int], int], source: int, target: int) -> bool:
-    """Copy from the positions on, in one way; False if it does not lead to the end."""
+def _copied(
+    stop: Stop, way: Callable[[int, int, int], int], source: int, target: int, end: int | None
+) -> bool:
+    """Copy in one way; False if it does not lead to the end."""
     some = False
-    while True:
+    while room := _room(source, _PIECE, end):
         stop.check()
         try:
-            count = way(source, target, _PIECE)
+            count = way(source, target, room)
         except OSError as error:
             if error.errno in _NOT_THIS_WAY:
                 return False
@@ -235,6 +268,7 @@ def _copied(stop: Stop, way: Callable[[int, int, int], int], source: int, target
             # Files in /proc have content but no size, and some ways copy nothing of them.
             return some
         some = True
+    return True
 
 
 def _rmtree(
@@ -246,7 +280,8 @@ def _rmtree(
     path = os.fspath(path)
 
     def failed(function: Callable[..., Any], name: Any, error: OSError) -> None:
-        if error.errno is not None:
+        # Until Python 3.12 shutil leaves the name out where no system call has failed.
+        if error.errno is not None or sys.version_info >= (3, 13):
             error.filename = name
         if onexc is not None and not ignore_errors:
             onexc(function, name, error)

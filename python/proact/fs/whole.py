@@ -54,6 +54,7 @@ async def read_text(
 
     Raises what `open(...).read()` raises, `UnicodeDecodeError` among it.
     """
+    encoding = io.text_encoding(encoding)
     # Wrong arguments are told before anything is read.
     io.TextIOWrapper(io.BytesIO(), encoding, errors, newline).close()
     content = await read_bytes(path)
@@ -109,6 +110,7 @@ async def write_text(
     """
     if not isinstance(text, str):
         raise TypeError(f"text must be str, not {type(text).__name__}")
+    encoding = io.text_encoding(encoding)
 
     def encode() -> bytes:
         raw = io.BytesIO()
