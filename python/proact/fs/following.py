@@ -11,7 +11,7 @@ import codecs
 import contextlib
 import ctypes
 import os
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, overload
 
 from .ways import of_running_loop
 
