@@ -3,6 +3,7 @@
 from .appending import append
 from .buffered import BufferedFile
 from .copying import copy, copy2, copyfile, copymode, copystat, copytree, move, rmtree
+from .direct import DirectFile, aligned_buffer
 from .file import RawFile
 from .following import tail
 from .names import (
@@ -54,6 +55,7 @@ from .whole import read_bytes, read_many, read_text, stat_many, write_bytes, wri
 
 __all__ = [
     "BufferedFile",
+    "DirectFile",
     "NamedTemporaryFile",
     "Opening",
     "Path",
@@ -64,6 +66,7 @@ __all__ = [
     "TextFile",
     "abspath",
     "access",
+    "aligned_buffer",
     "append",
     "chmod",
     "chown",
