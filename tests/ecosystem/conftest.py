@@ -72,6 +72,16 @@ def here(loop) -> str:
     return loops.identify(loop)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def idle_threads_end():
+    """Threads of proact's files that have nothing to do end at once here."""
+    from proact.fs import pool
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "_IDLE", 0.01)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def idle_workers(unhandled):
     """Wait for anyio's idle workers and dask's profilers: these are told to end, but that takes a moment."""

@@ -22,7 +22,8 @@ PROGRAMS = {
     "asyncpg_query": "81.0",
     "psycopg_query": "(5, 25)",
 }
-OTHERS = {"httpx_client", "gunicorn_uvicorn", "conftest", "test_with_pytest_asyncio"}
+# static_server has tests of its own in tests/fs.
+OTHERS = {"httpx_client", "gunicorn_uvicorn", "conftest", "test_with_pytest_asyncio", "static_server"}
 
 
 def get(port: int) -> str:

@@ -1,4 +1,6 @@
-"""What the tests of files share: threads that have nothing to do end at once here, so that one that hangs is seen."""
+"""What the tests of files share: threads that have nothing to do end at once here, so that one that hangs is
+seen.
+"""
 
 import asyncio
 import os

@@ -102,7 +102,7 @@ async def test_cancelled(loop, tmp_path):
         task.cancel()
     await asyncio.wait(tasks)
     lines = {int(line) for line in path.read_bytes().splitlines()}
-    assert lines >= {number for number in range(3, 100, 4)}
+    assert lines >= set(range(3, 100, 4))
     assert not lines & set(range(0, 100, 2))
 
 
@@ -114,3 +114,16 @@ async def test_the_loop_ends_in_the_middle(loop, fifo, freed):
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
     await freed()
+
+
+async def test_given_up_and_used_again(loop, tmp_path):
+    path = tmp_path / "log"
+    for turns in range(4):
+        task = asyncio.create_task(fs.append(path, b"given up\n"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        async with asyncio.timeout(10):
+            await asyncio.gather(fs.append(path, b"1\n"), fs.append(path, b"2\n", fsync=True))
+    assert path.read_bytes().replace(b"given up\n", b"") == b"1\n2\n" * 4

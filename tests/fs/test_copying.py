@@ -100,7 +100,9 @@ async def test_links(loop, tree, tmp_path):
 
 
 def told(error):
-    """An error so far as a program can tell; some of shutil's have the path that they were given, some a str."""
+    """An error so far as a program can tell; some of shutil's have the path that they were given, some a
+    str.
+    """
     name = error.filename and os.fspath(error.filename)
     return (
         type(error),

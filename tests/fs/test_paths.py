@@ -1,4 +1,6 @@
-"""`proact.Path`: all of pathlib's surface; what computes is plain, what does I/O is awaited; results and errors."""
+"""`proact.Path`: all of pathlib's surface; what computes is plain, what does I/O is awaited; results and
+errors.
+"""
 
 import inspect
 import os

@@ -62,11 +62,25 @@ SUITES: tuple[Suite, ...] = (
         files=("tests/test_*.py", "tests/streams/test_*.py"),
         needs=("trustme", "psutil", "hypothesis", "pytest-mock", "truststore"),
         package="src",
+        how="files",
         exclusions=(
             Exclusion(
                 "*::test_dynamic_async_fixture_access_does_not_hang",
                 "gives a pytest of its own three seconds, and proact is not in that one",
             ),
+        ),
+    ),
+    Suite(
+        "aiofiles",
+        "25.1.0",
+        files=("tests/test_*.py", "tests/threadpool/test_*.py"),
+        needs=("pytest-asyncio~=1.5",),
+        package="src",
+        how="files",
+        arguments=("-o", "asyncio_mode=auto"),
+        exclusions=(
+            Exclusion("*::test_simple_detach", "takes the blocking file out of the object; there is none"),
+            Exclusion("*::test_slow_file", "slows the blocking `open` that aiofiles calls down"),
         ),
     ),
     Suite(

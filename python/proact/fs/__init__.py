@@ -6,6 +6,7 @@ from .copying import copy, copy2, copyfile, copymode, copystat, copytree, move, 
 from .direct import DirectFile, aligned_buffer
 from .file import RawFile
 from .following import tail
+from .many import read_many, stat_many
 from .names import (
     abspath,
     access,
@@ -49,9 +50,11 @@ from .names import (
 )
 from .opening import Opening, open
 from .paths import Path
-from .temporary import NamedTemporaryFile, SpooledTemporaryFile, TemporaryDirectory, TemporaryFile
+from .sending import sendfile
+from .spooled import SpooledTemporaryFile
+from .temporary import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, mkdtemp, mkstemp
 from .text import TextFile
-from .whole import read_bytes, read_many, read_text, stat_many, write_bytes, write_text
+from .whole import read_bytes, read_text, write_bytes, write_text
 
 __all__ = [
     "BufferedFile",
@@ -93,6 +96,8 @@ __all__ = [
     "lstat",
     "makedirs",
     "mkdir",
+    "mkdtemp",
+    "mkstemp",
     "move",
     "open",
     "read_bytes",
@@ -110,6 +115,7 @@ __all__ = [
     "samefile",
     "sameopenfile",
     "scandir",
+    "sendfile",
     "stat",
     "stat_many",
     "statvfs",

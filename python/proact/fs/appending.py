@@ -1,4 +1,4 @@
-"""Owns: appends to files with group commit: all that wait for one file are written together, with one fsync."""
+"""Owns: appends to files with group commit: what waits for one file is written together, with one fsync."""
 
 from __future__ import annotations
 
@@ -41,15 +41,22 @@ class _Queue:
         self._waiting.append(append)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(path))
+        task = self._task
         try:
             await append.done
         except asyncio.CancelledError:
             if append in self._waiting:
                 self._waiting.remove(append)
-            elif not self._waiting and all(one.done.done() for one in self._group) and self._task:
+            if not self._waiting and all(one.done.done() for one in self._group):
                 # Nobody waits any more. It may hang: in a FIFO without a reader.
-                self._task.cancel()
+                self._leave()
+                task.cancel()
             raise
+
+    def _leave(self) -> None:
+        """Appends from now on have another queue."""
+        if self._queues.get(self._name) is self:
+            del self._queues[self._name]
 
     async def _run(self, path: StrOrBytesPath) -> None:
         try:
@@ -58,8 +65,7 @@ class _Queue:
                 del self._waiting[:_MOST]
                 await self._commit(path)
         finally:
-            # Appends from now on have another queue.
-            del self._queues[self._name]
+            self._leave()
             for append in self._group + self._waiting:
                 append.done.cancel()
 
@@ -89,12 +95,12 @@ _QUEUES = "_file_appends"
 async def append(path: StrOrBytesPath, data: ReadableBuffer, *, fsync: bool = False) -> int:
     """Append to a file, which is made if there is none; the number of bytes.
 
-    Appends to one path that wait on one loop are written together, in the order of their calls, none inside another.
-    With `fsync`, one fsync for all of them; those without it in the same group wait for it, too.
+    Appends to one path that wait on one loop are written together, in the order of their calls, none inside
+    another. With `fsync`, one fsync for all of them; those without it in the same group wait for it, too.
 
     Raises what `open(path, "ab")` and `write` raise. If the storage is full, the appends that it still took
-    succeed, and one may be there in part. Cancelled before its group is written, it leaves no trace; later, it may
-    be carried out.
+    succeed, and one may be there in part. Cancelled before its group is written, it leaves no trace; later,
+    it may be carried out.
     """
     record = _Append(bytes(data), fsync)
     loop = asyncio.get_running_loop()

@@ -1,7 +1,9 @@
-"""Owns: copies, moves and removals of files and trees, as `shutil` has them, off the loop, and ended by a cancel.
+"""Owns: copies, moves and removals of files and trees, as `shutil` has them, off the loop, and ended by a
+cancel.
 
 The content of a file is copied by the best way that the two files allow: shared extents (reflink), then
-`copy_file_range(2)`, which stays in the kernel or even on the server, then `sendfile(2)`, then reads and writes.
+`copy_file_range(2)`, which stays in the kernel or even on the server, then `sendfile(2)`, then reads and
+writes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .pieces import in_pieces
@@ -66,7 +69,9 @@ async def copystat(src: StrOrBytesPath, dst: StrOrBytesPath, *, follow_symlinks:
 
 
 async def copy(src: StrPath, dst: StrPath, *, follow_symlinks: bool = True) -> Any:
-    """As `shutil.copy`: content and permissions, to a file or into a directory; returns the path of the copy."""
+    """As `shutil.copy`: content and permissions, to a file or into a directory; returns the path of the
+    copy.
+    """
 
     def work(stop: Stop) -> Any:
         target = _inside(src, dst)
@@ -91,7 +96,8 @@ async def copytree(
     ignore_dangling_symlinks: bool = False,
     dirs_exist_ok: bool = False,
 ) -> Any:
-    """As `shutil.copytree`; returns `dst`. `ignore` and `copy_function` are plain functions, called in a thread.
+    """As `shutil.copytree`; returns `dst`. `ignore` and `copy_function` are plain functions, called in a
+    thread.
 
     Raises what `shutil.copytree` raises. Cancelled, it leaves a part of the copy.
     """
@@ -111,7 +117,9 @@ async def copytree(
 
 
 async def move(src: StrPath, dst: StrPath, copy_function: Callable[[str, str], object] | None = None) -> Any:
-    """As `shutil.move`: renamed, or copied and removed; returns the new path. Cancelled, it may be carried out."""
+    """As `shutil.move`: renamed, or copied and removed; returns the new path. Cancelled, it may be carried
+    out.
+    """
     return await in_pieces(lambda stop: shutil.move(src, dst, _stoppable(stop, copy_function)))
 
 
@@ -123,8 +131,8 @@ async def rmtree(
 ) -> None:
     """As `shutil.rmtree`: a directory and all that it holds; no symbolic link is followed.
 
-    `onexc(function, path, error)` is called in a thread, for each file that can't be removed. Cancelled, it leaves
-    what it has not yet removed.
+    `onexc(function, path, error)` is called in a thread, for each file that can't be removed. Cancelled, it
+    leaves what it has not yet removed.
     """
     await in_pieces(_rmtree, path, ignore_errors, onexc)
 
@@ -239,7 +247,8 @@ def _rmtree(
     path = os.fspath(path)
 
     def failed(function: Callable[..., Any], name: Any, error: OSError) -> None:
-        if error.errno is not None:
+        # Until Python 3.12 shutil leaves the name out where no system call has failed.
+        if error.errno is not None or sys.version_info >= (3, 13):
             error.filename = name
         if onexc is not None and not ignore_errors:
             onexc(function, name, error)
@@ -253,13 +262,13 @@ def _rmtree(
     if stat.S_ISLNK(status.st_mode):
         return failed(os.path.islink, path, OSError("Cannot call rmtree on a symbolic link"))
     if not stat.S_ISDIR(status.st_mode):
-        error = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return failed(os.scandir, path, error)
+        return failed(os.scandir, path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
 
     def unreadable(error: OSError) -> None:
         failed(os.scandir, error.filename, error)
 
-    # It follows no link, even if somebody puts one in the place of a directory meanwhile: it compares what it opened.
+    # It follows no link, even if somebody puts one in the place of a directory meanwhile: it compares what it
+    # opened.
     for place, directories, files, fd in os.fwalk(path, topdown=False, onerror=unreadable):
         for name in files:
             stop.check()

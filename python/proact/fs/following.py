@@ -1,7 +1,7 @@
 """Owns: `tail`, the lines that are appended to a file as they come.
 
-inotify tells of changes where it exists; elsewhere, and on file systems that it does not see (NFS, FUSE), the file is
-looked at from time to time.
+inotify tells of changes where it exists; elsewhere, and on file systems that it does not see (NFS, FUSE), the
+file is looked at from time to time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, overload
 
+from .names import is_same
 from .ways import of_running_loop
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ async def tail(
 ) -> AsyncIterator[bytes | str]:
     r"""The last `lines` lines of a file (all with None), then those that are appended, each with its `\n`.
 
-    It yields bytes, or str with an `encoding` (in which `\n` is one byte). A line is yielded when its end is there.
-    A file that shrinks is read from its start. If another file takes the path (rotation), the rest of the old one
-    is read first, an unended line of it included; until there is a new one, it waits. Without `follow` it ends at
-    the end of the file. `interval`: seconds between two looks, where there is no inotify.
+    It yields bytes, or str with an `encoding` (in which `\n` is one byte). A line is yielded when its end is
+    there. A file that shrinks is read from its start. If another file takes the path (rotation), the rest of
+    the old one is read first, an unended line of it included; until there is a new one, it waits. Without
+    `follow` it ends at the end of the file. `interval`: seconds between two looks, where there is no inotify.
 
     Raises what `open()` raises, if there is no file at the start.
     """
@@ -179,7 +180,7 @@ class _File:
             status = await self._ways.stat(self._path)
         except FileNotFoundError:
             return False
-        return os.path.samestat(status, self._ways.fstat(self._fd))
+        return is_same(status, self._ways.fstat(self._fd))
 
 
 class _Changes:

@@ -1,4 +1,6 @@
-"""Owns: what `os`, `os.path` and `shutil` do with names of files, as coroutines of the same signatures and errors."""
+"""Owns: what `os`, `os.path` and `shutil` do with names of files, as coroutines of the same signatures and
+errors.
+"""
 
 from __future__ import annotations
 
@@ -203,14 +205,19 @@ async def getctime(path: int | StrOrBytesPath) -> float:
     return (await stat(path)).st_ctime
 
 
+def is_same(first: os.stat_result, second: os.stat_result) -> bool:
+    """As `os.path.samestat`."""
+    return (first.st_ino, first.st_dev) == (second.st_ino, second.st_dev)
+
+
 async def samefile(first: int | StrOrBytesPath, second: int | StrOrBytesPath) -> bool:
     """As `os.path.samefile`."""
-    return os.path.samestat(await stat(first), await stat(second))
+    return is_same(await stat(first), await stat(second))
 
 
 async def sameopenfile(first: int, second: int) -> bool:
     """As `os.path.sameopenfile`."""
-    return os.path.samestat(await stat(first), await stat(second))
+    return is_same(await stat(first), await stat(second))
 
 
 # Directories
@@ -222,9 +229,10 @@ listdir = _threaded(os.listdir)
 class scandir(Generic[AnyStr]):  # noqa: N801
     """The entries of a directory as `os.DirEntry`: `async for entry in scandir(path)`.
 
-    They come in batches that a thread lists. With `status` (the default) it also asks for the status of each, so that
-    no method of an entry has to ask the disk again; without it, only that of symbolic links, for `is_dir()` and
-    `is_file()`. `async with scandir(path) as entries` closes the directory when the block is left early.
+    They come in batches that a thread lists. With `status` (the default) it also asks for the status of each,
+    so that no method of an entry has to ask the disk again; without it, only that of symbolic links, for
+    `is_dir()` and `is_file()`. `async with scandir(path) as entries` closes the directory when the block is
+    left early.
 
     Raises what `os.scandir` raises, when the first entry is asked for.
     """
@@ -271,7 +279,9 @@ def walk(
     onerror: Callable[[OSError], object] | None = None,
     followlinks: bool = False,
 ) -> AsyncIterator[tuple[AnyStr, list[AnyStr], list[AnyStr]]]:
-    """As `os.walk`, whose list of directories may be changed on the way, too. `onerror` is called in a thread."""
+    """As `os.walk`, whose list of directories may be changed on the way, too. `onerror` is called in a
+    thread.
+    """
     # A thread must not be ahead of a caller who may change the list.
     walked = Batches(lambda: os.walk(top, topdown, onerror, followlinks), 1 if topdown else _BATCH)
     return walked.__aiter__()

@@ -1,7 +1,7 @@
 """Owns: `Path`, a `pathlib.Path` whose methods that do I/O are coroutines or async iterators.
 
-What only computes is as in pathlib: it returns at once, and a path where pathlib returns one. Methods that pathlib has
-from some version of Python on exist from there on.
+What only computes is as in pathlib: it returns at once, and a path where pathlib returns one. Methods that
+pathlib has from some version of Python on exist from there on.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Path:
 
     def match(self, pattern: str, **case_sensitive: bool | None) -> bool:
         """`case_sensitive` is there from Python 3.12 on."""
-        return self._path.match(_plain(pattern), **case_sensitive)  # type: ignore[arg-type]
+        return self._path.match(_plain(pattern), **case_sensitive)
 
     def with_name(self, name: str) -> Self:
         return self._of(self._path.with_name(name))
@@ -364,7 +364,7 @@ class Path:
         return await self._call(self._path.is_mount)
 
     async def samefile(self, other_path: StrPath) -> bool:
-        return os.path.samestat(await self.stat(), await names.stat(other_path))
+        return names.is_same(await self.stat(), await names.stat(other_path))
 
     if sys.version_info >= (3, 14):
 
@@ -391,16 +391,18 @@ class Path:
             yield self._of(path)
 
     def iterdir(self) -> AsyncIterator[Self]:
-        """The files in the directory; what `iterdir` of pathlib raises is raised when the first is asked for."""
+        """The files in the directory; what `iterdir` of pathlib raises is raised when the first is asked
+        for.
+        """
         return self._found(self._path.iterdir)
 
     def glob(self, pattern: str, **options: bool | None) -> AsyncIterator[Self]:
         """`case_sensitive` is there from Python 3.12 on, `recurse_symlinks` from 3.13 on."""
-        return self._found(lambda: iter(self._path.glob(_plain(pattern), **options)))  # type: ignore[arg-type]
+        return self._found(lambda: iter(self._path.glob(_plain(pattern), **options)))
 
     def rglob(self, pattern: str, **options: bool | None) -> AsyncIterator[Self]:
         """`case_sensitive` is there from Python 3.12 on, `recurse_symlinks` from 3.13 on."""
-        return self._found(lambda: iter(self._path.rglob(_plain(pattern), **options)))  # type: ignore[arg-type]
+        return self._found(lambda: iter(self._path.rglob(_plain(pattern), **options)))
 
     if sys.version_info >= (3, 12):
 

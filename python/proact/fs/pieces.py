@@ -19,7 +19,9 @@ _T = TypeVar("_T")
 
 
 class Stopped(BaseException):
-    """Ends the work in the thread. No `except Exception` of the standard library stops it, and no task sees it."""
+    """Ends the work in the thread. No `except Exception` of the standard library stops it, and no task sees
+    it.
+    """
 
 
 class Stop:
@@ -53,7 +55,8 @@ async def in_pieces(function: Callable[Concatenate[Stop, _P], _T], *args: _P.arg
 class Batches(Generic[_T]):
     """An iterator whose steps may block: a thread of the pool makes them, many at a time.
 
-    `make` is called in the thread, too. `close()` ends the iterator, and is safe while a thread is busy with it.
+    `make` is called in the thread, too. `close()` ends the iterator, and is safe while a thread is busy with
+    it.
     """
 
     def __init__(self, make: Callable[[], Iterator[_T]], size: int) -> None:

@@ -100,8 +100,8 @@ class Pool:
     ) -> _T:
         """Call a function in a thread of the pool.
 
-        A cancelled call that has begun goes on; `undo` is then called with what it returns, in any thread. One
-        that has not begun is never made, unless it is to be made `surely`.
+        A cancelled call that has begun goes on; `undo` is then called with what it returns, in any thread.
+        One that has not begun is never made, unless it is to be made `surely`.
         """
         call = _Call(function, args, undo)
         with self._news:

@@ -63,6 +63,14 @@ def under_uvloop_testbase() -> None:
     _testbase.UVTestCase.new_policy = _testbase.AIOTestCase.new_policy
 
 
+def under_files() -> None:
+    """Put proact's files under aiofiles and anyio."""
+    if LOOP != "asyncio":
+        from proact.fs import compat
+
+        compat.install()
+
+
 def localhost_by_ipv6() -> None:
     """Give "localhost" an IPv6 address even if /etc/hosts has none, because suites rely on it."""
     lookup = socket.getaddrinfo
