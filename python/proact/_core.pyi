@@ -27,6 +27,7 @@ __all__ = [
     "StreamTransport",
     "SyscallCounter",
     "TLSTransport",
+    "ThreadSafeHandle",
     "TimerHandle",
     "WritePipeTransport",
     "bare_server",
