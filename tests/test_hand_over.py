@@ -362,3 +362,123 @@ async def test_tls_is_refused(loop, beside):
         with pytest.raises(TypeError, match="only a stream transport"):
             await loop.hand_over(transport, other.loop)
         transport.abort()
+
+
+@pytest.mark.parametrize("resumed", ["", "while it leaves"])
+async def test_a_reader_that_has_paused(loop, beside, resumed):
+    """The transport was paused by a StreamReader, and its successor reads on."""
+    other = beside()
+    old, new = asyncio.StreamReader(1000, loop=loop), asyncio.StreamReader(1000, loop=other.loop)
+    transport, _, peer = await connected(loop, lambda: asyncio.StreamReaderProtocol(old, loop=loop))
+    with peer:
+        await loop.sock_sendall(peer, b"x" * 50_000)
+        await until(lambda: not transport.is_reading())
+        if resumed:
+            transport.write(BIG)
+        handing = asyncio.ensure_future(
+            loop.hand_over(transport, other.loop, lambda: asyncio.StreamReaderProtocol(new, loop=other.loop))
+        )
+        taken = 0
+        if resumed:
+            await asyncio.sleep(0)
+            taken = len(await old.read(50_000))
+            received = 0
+            while received < len(BIG):
+                received += len(await loop.sock_recv(peer, 1 << 20))
+        moved, _ = await handing
+        peer.shutdown(socket.SHUT_WR)
+        reading = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(new.read(), other.loop))
+        assert taken + len(await asyncio.wait_for(reading, 20)) == 50_000
+        await other.do(moved.close)
+
+
+async def test_a_loop_that_closes_before_it_tells(loop, new_loop):
+    """The connection has arrived, and the loop runs no further."""
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        target = new_loop()
+        handing = asyncio.ensure_future(loop.hand_over(transport, target))
+        await until(transport.is_closing)
+        target.call_soon(target.stop)
+        thread = threading.Thread(target=target.run_forever)
+        thread.start()
+        thread.join()
+        # The new transport goes with its loop, as any transport that is open then.
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            target.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await asyncio.wait_for(handing, 20)
+        assert await loop.sock_recv(peer, 100) == b""
+    assert isinstance(protocol.events[-1][1], RuntimeError)
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_a_connection_that_has_ended(loop, beside, how):
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        getattr(transport, how)()
+        with pytest.raises(ConnectionAbortedError):
+            await loop.hand_over(transport, beside().loop)
+        await until(lambda: protocol.events[-1] == ("lost", None))
+
+
+async def test_a_factory_that_raises_stop_iteration(loop, beside):
+    """No future can hold a StopIteration."""
+    transport, _, peer = await connected(loop)
+    with peer, pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(loop.hand_over(transport, beside().loop, iter([]).__next__), 20)
+
+
+async def test_a_factory_and_a_protocol_that_are_false(loop, beside, new_loop):
+    class Empty(Recorder):
+        def __len__(self):
+            return 0
+
+        def __call__(self):
+            return Recorder()
+
+    other = beside()
+    transport, old, peer = await connected(loop)
+    with peer:
+        moved, new = await loop.hand_over(transport, other.loop, Empty())
+        assert new is not old
+        await other.do(moved.close)
+    transport, old, peer = await connected(loop, Empty)
+    with peer:
+        target = new_loop()
+        handing = asyncio.ensure_future(loop.hand_over(transport, target))
+        await until(transport.is_closing)
+        target.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await handing
+    assert old.events[-1][0] == "lost"
+
+
+async def test_an_end_that_was_written_goes_along(loop, beside):
+    other = beside()
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        transport.write_eof()
+        moved, _ = await loop.hand_over(transport, other.loop)
+        assert await loop.sock_recv(peer, 100) == b""
+        with pytest.raises(RuntimeError, match="write_eof"):
+            await other.do(lambda: moved.write(b"more"))
+        await loop.sock_sendall(peer, b"answer")
+        await until(lambda: protocol.data == b"answer")
+        await other.do(moved.close)
+        await until(lambda: protocol.events[-1] == ("lost", None))
+
+
+async def test_start_tls_is_refused_while_it_leaves(loop, beside):
+    other = beside()
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        transport.write(BIG)
+        handing = asyncio.ensure_future(loop.hand_over(transport, other.loop))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="handed over"):
+            await loop.start_tls(transport, protocol, tls.server_context(), server_side=True)
+        handing.cancel()
+        await asyncio.wait([handing])
+        transport.abort()
+        await until(lambda: protocol.events[-1] == ("lost", None))

@@ -225,3 +225,52 @@ def test_signals(proact, engine, number):
             child.send_signal(number)
             assert child.stdout.readline() == "ended\n"
     assert child.returncode == 0
+
+
+def test_a_factory_that_never_ends(proact, engine):
+    begun = threading.Event()
+
+    async def factory(sock):
+        begun.set()
+        async with await serve_echo(sock) as server:
+            await server.serve_forever()
+
+    serving = Serving(proact, engine, factory, workers=2, grace=0.05)
+    serving.thread.start()
+    assert begun.wait(20)
+    serving.__exit__()
+    assert serving.error is None
+    assert serving.address is None
+
+
+def test_the_backlog(proact, engine):
+    """The factory's server has listened again, with a backlog of its own."""
+    socks = []
+
+    def factory(sock):
+        socks.append(sock)
+        return serve_echo(sock)
+
+    with Serving(proact, engine, factory, workers=1, backlog=321):
+        # tcpi_sacked of a listener is its backlog.
+        info = socks[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        assert int.from_bytes(info[28:32], sys.byteorder) == 321
+
+
+def test_a_thread_that_cannot_be_started(proact, engine, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def fail_third(thread):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    sockets = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(threading.Thread, "start", fail_third)
+    with pytest.raises(RuntimeError, match="start new thread") as raised:
+        proact.serve_threads(serve_echo, workers=5, engine=engine)
+    # The traceback still holds the workers.
+    assert len(os.listdir("/proc/self/fd")) == sockets
+    assert raised.tb
+    assert not any(thread.is_alive() for thread in started)

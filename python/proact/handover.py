@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     class _StreamReader(asyncio.StreamReader):
         _buffer: bytearray
+        _paused: bool
 
     class _StreamReaderProtocol(asyncio.StreamReaderProtocol):
         _stream_reader: _StreamReader | None
 
-    _Left = tuple[int, asyncio.BaseProtocol, dict[str, Any] | None, list[bytes | None], bool, bool]
+    # What is kept, whether the peer ended its side, whether this side ended, whether reading is paused.
+    _Kept = tuple[list[bytes | None], bool, bool, bool]
+    _Left = tuple[int, asyncio.BaseProtocol, dict[str, Any] | None, list[bytes | None], bool, bool, bool]
     _Factory = Callable[[], asyncio.BaseProtocol]
     _Connection = tuple[_core.StreamTransport, asyncio.BaseProtocol]
 
@@ -47,33 +50,45 @@ class _Move:
         if what is None:
             self._failed(ConnectionAbortedError("the connection ended before it was handed over"))
             return
-        fd, protocol, extra, kept, ended, paused = what
+        fd, protocol, extra, kept, ended, eof_written, paused = what
         sock = socket.socket(fileno=fd)
         extra = {name: value for name, value in (extra or {}).items() if name != "socket"}
-        if self._factory:
+        if self._factory is not None:
             # The new protocol hears of the end itself.
             ended = False
-            kept[:0] = _unread(protocol)
-        arrival = _Arrival(self, sock, protocol, extra, (kept, ended, paused))
+            if reader := _reader(protocol):
+                kept[:0] = _unread(reader)
+                # Where it is the reader that has paused, nobody else would resume.
+                paused = paused and not reader._paused
+        arrival = _Arrival(self, sock, protocol, extra, (kept, ended, eof_written, paused))
         try:
             self._target.call_soon_threadsafe(arrival.arrive)
         except RuntimeError as error:
             arrival.fail(error)
-        if self._factory:
+        if self._factory is not None:
             protocol.connection_lost(None)
 
-    def made(self, sock: socket.socket, protocol: asyncio.BaseProtocol, extra: Any, kept: Any) -> None:
+    def made(
+        self, arrival: _Arrival, sock: socket.socket, protocol: asyncio.BaseProtocol, extra: Any, kept: _Kept
+    ) -> None:
         """Goes on in the other loop's thread."""
-        if self._factory:
+        if self._factory is not None:
             protocol = self._factory()
         transport = self._target._make_socket_transport(sock, protocol, extra=extra)
         transport._begin_with(*kept)
         # After connection_made, which comes in the next turn.
-        self._target.call_soon(self._tell, self._arrived, (transport, protocol))
+        self._target.call_soon(arrival.settle, (transport, protocol))
+
+    def arrived(self, connection: _Connection) -> None:
+        """The other loop has taken the connection."""
+        self._tell(self._arrived, connection)
 
     def fail(self, protocol: asyncio.BaseProtocol, error: BaseException) -> None:
         """The other loop could not take the connection. Any thread may call this."""
-        self._tell(self._failed, error, None if self._factory else protocol)
+        if isinstance(error, StopIteration):
+            # A future can't hold it.
+            error = RuntimeError(f"the protocol factory raised {error!r}")
+        self._tell(self._failed, error, None if self._factory is not None else protocol)
 
     def _tell(self, method: Callable[..., None], *args: object) -> None:
         # If the loop is closed, nobody waits any more.
@@ -87,7 +102,7 @@ class _Move:
     def _failed(self, error: BaseException, protocol: asyncio.BaseProtocol | None = None) -> None:
         if not self.done.done():
             self.done.set_exception(error)
-        if protocol:
+        if protocol is not None:
             protocol.connection_lost(error if isinstance(error, Exception) else None)
 
 
@@ -103,27 +118,29 @@ class _Arrival:
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
         extra: dict[str, Any] | None,
-        kept: tuple[list[bytes | None], bool, bool],
+        kept: _Kept,
     ) -> None:
         self._move: _Move | None = move
         self._rest = sock, protocol, extra, kept
 
     def arrive(self) -> None:
-        move, self._move = self._move, None
-        if move is None:
+        if self._move is None:
             return
         try:
-            move.made(*self._rest)
+            self._move.made(self, *self._rest)
         except BaseException as error:
-            sock, protocol, _, _ = self._rest
-            sock.close()
-            move.fail(protocol, error)
+            self.fail(error)
             if not isinstance(error, Exception):
                 raise
 
+    def settle(self, connection: _Connection) -> None:
+        move, self._move = self._move, None
+        if move is not None:
+            move.arrived(connection)
+
     def fail(self, error: BaseException) -> None:
         move, self._move = self._move, None
-        if move:
+        if move is not None:
             sock, protocol, _, _ = self._rest
             sock.close()
             move.fail(protocol, error)
@@ -132,10 +149,13 @@ class _Arrival:
         self.fail(RuntimeError("the loop that the connection was handed to was closed"))
 
 
-def _unread(protocol: asyncio.BaseProtocol) -> list[bytes | None]:
+def _reader(protocol: asyncio.BaseProtocol) -> _StreamReader | None:
+    return protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
+
+
+def _unread(reader: _StreamReader) -> list[bytes | None]:
     """Takes the bytes that a StreamReader has and nobody has read."""
-    reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None
-    if reader is None or not reader._buffer:
+    if not reader._buffer:
         return []
     unread = bytes(reader._buffer)
     reader._buffer.clear()
@@ -167,6 +187,9 @@ async def hand_over(
 ) -> _Connection:
     """`EventLoop.hand_over`, which describes it."""
     _check(source, transport, target, protocol_factory)
+    if transport.is_closing():
+        # Whether the peer ended it just before or just after this call makes no difference to the caller.
+        raise ConnectionAbortedError("the connection has ended")
     move = _Move(source, target, protocol_factory)
     transport._leave(move.left)
     try:

@@ -36,16 +36,19 @@ class _Worker:
         sock: socket.socket,
         engine: str,
         grace: float,
+        backlog: int,
         news: threading.Condition,
         number: int,
     ) -> None:
         self._factory = factory
         self._sock = sock
+        self._backlog = backlog
         self._engine = engine
         self._grace = grace
         self._news = news
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = asyncio.Event()
+        self._making: asyncio.Timeout | None = None
         self._is_cut = False
         self.serves = False
         self.over = False
@@ -77,7 +80,20 @@ class _Worker:
                 self._loop = None
 
     async def _serve_until_stopped(self) -> None:
-        server = await self._factory(self._sock)
+        making = asyncio.timeout_at(self._limit() if self._asked.is_set() else None)
+        try:
+            async with making:
+                self._making = making
+                server = await self._factory(self._sock)
+        except TimeoutError:
+            if making.expired():
+                return
+            raise
+        finally:
+            self._making = None
+        if self._sock.fileno() >= 0:
+            # A server that is given a socket listens on it with a backlog of its own.
+            self._sock.listen(self._backlog)
         with self._news:
             self.serves = True
             self._news.notify_all()
@@ -96,10 +112,23 @@ class _Worker:
     def stop(self) -> None:
         """Have it end its server. Any thread may call this, with `news` locked."""
         if self._loop:
-            self._loop.call_soon_threadsafe(self._asked.set)
+            self._loop.call_soon_threadsafe(self._ask)
         else:
             # The loop has not begun, and will find it set.
             self._asked.set()
+
+    def _ask(self) -> None:
+        self._asked.set()
+        if self._making:
+            self._making.reschedule(self._limit())
+
+    def _limit(self) -> float:
+        """When a factory that has been asked to stop must be done: it has as long as connections have."""
+        return asyncio.get_running_loop().time() + self._grace
+
+    def leave(self) -> None:
+        """Its thread could not be started."""
+        self._sock.close()
 
     def cut(self) -> None:
         """Have it wait no longer for its connections, as `stop`."""
@@ -125,7 +154,7 @@ async def _ended(server: Any) -> None:
 def _listeners(host: str, port: int, count: int, backlog: int) -> list[socket.socket]:
     """Sockets that listen on one address. All are bound before the first connection comes."""
     family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     with contextlib.ExitStack() as stack:
         made = []
@@ -178,9 +207,10 @@ def serve_threads(
     Without `workers` there are as many as the process may use CPUs. `started` is called with the bound
     address once all of them serve.
 
-    A stop closes the servers and waits up to `grace` seconds for their connections; then, or at a second
-    signal, what is left is cancelled. It returns when every thread has ended. If a worker fails, all stop,
-    and its exception is raised (an ExceptionGroup of several). Raises OSError if the address can't be bound.
+    A stop closes the servers and waits up to `grace` seconds for their connections, or for a factory that is
+    still at it; then, or at a second signal, what is left is cancelled. It returns when every thread has
+    ended. If a worker fails, all stop, and its exception is raised (an ExceptionGroup of several). Raises
+    OSError if the address can't be bound.
 
     The threads run Python code in parallel only on a free-threaded Python; with the GIL, use processes.
     """
@@ -190,7 +220,7 @@ def serve_threads(
     socks = _listeners(host, port, count, backlog)
     address = socks[0].getsockname()
     news = threading.Condition()
-    team = [_Worker(factory, sock, engine, grace, news, number) for number, sock in enumerate(socks)]
+    team = [_Worker(factory, sock, engine, grace, backlog, news, number) for number, sock in enumerate(socks)]
     signals: list[int] = []
 
     def wanted() -> bool:
@@ -220,7 +250,9 @@ def serve_threads(
                 for worker in team:
                     worker.cut()
             for worker in team:
-                if worker.thread.ident is not None:
+                if worker.thread.ident is None:
+                    worker.leave()
+                else:
                     worker.thread.join()
     errors = [worker.error for worker in team if worker.error]
     if len(errors) == 1:

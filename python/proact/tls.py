@@ -100,13 +100,15 @@ def over(
 
 
 def _check(transport: Any, sslcontext: object) -> None:
-    """Raise TypeError for the arguments that `start_tls` refuses."""
+    """Raise the errors of arguments that `start_tls` refuses."""
     import ssl
 
     if not isinstance(sslcontext, ssl.SSLContext):
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
     if not getattr(transport, "_start_tls_compatible", False):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    if getattr(transport, "_is_leaving", False):
+        raise RuntimeError("the transport is being handed over to another loop")
 
 
 async def upgrade(
@@ -121,8 +123,8 @@ async def upgrade(
     """Put TLS over `transport`; return the TLS transport that `protocol` uses from now on, or None if the
     connection has ended.
 
-    `options` are passed to `over`. Raises TypeError for a transport that can't be upgraded, and the errors of
-    the handshake.
+    `options` are passed to `over`. Raises TypeError for a transport that can't be upgraded, RuntimeError for
+    one that leaves its loop, and the errors of the handshake.
     """
     _check(transport, sslcontext)
     reader = protocol._stream_reader if isinstance(protocol, _StreamReaderProtocol) else None

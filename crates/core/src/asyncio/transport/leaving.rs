@@ -88,6 +88,12 @@ impl StreamTransport {
         Ok(true)
     }
 
+    /// Whether `_leave` was called, and the connection is still here.
+    #[getter(_is_leaving)]
+    fn is_leaving(&self) -> PyResult<bool> {
+        Ok(self.state.get()?.leaving.is_some())
+    }
+
     /// Gives the connection up: the fd, and what was taken from it and not handed to the protocol.
     #[pyo3(name = "_left")]
     fn left(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -110,10 +116,11 @@ impl StreamTransport {
                 state.life.protocol.take(),
                 state.life.extra.as_ref().map(|extra| extra.clone_ref(py)),
                 state.receiving.has_ended(),
+                state.sending.eof,
             );
             (state.leaving.take(), (left, state.receiving.take_kept()))
         };
-        let ((fd, protocol, extra, ended), mut kept) = left;
+        let ((fd, protocol, extra, ended, eof_written), mut kept) = left;
         let pieces = PyList::empty(py);
         while let Some(piece) = kept.pop_front() {
             pieces.append(match piece {
@@ -126,7 +133,7 @@ impl StreamTransport {
         drop(server);
         let told = match leaving {
             Some(leaving) => {
-                let left = (fd, protocol, extra, pieces, ended, leaving.paused);
+                let left = (fd, protocol, extra, pieces, ended, eof_written, leaving.paused);
                 leaving.told.call1(py, (left,)).map(drop)
             }
             None => Ok(()),
@@ -136,12 +143,20 @@ impl StreamTransport {
 
     /// Takes over what another transport has kept. To be called before the transport begins.
     #[pyo3(name = "_begin_with")]
-    fn begin_with(&self, kept: Vec<Option<Py<PyBytes>>>, ended: bool, paused: bool) -> PyResult<()> {
+    fn begin_with(
+        &self,
+        kept: Vec<Option<Py<PyBytes>>>,
+        ended: bool,
+        eof_written: bool,
+        paused: bool,
+    ) -> PyResult<()> {
         let mut pieces = Rare::default();
         for piece in kept {
             pieces.push_back(piece.map_or(Piece::End, Piece::Data));
         }
-        self.state.get()?.receiving.begin_with(pieces, ended, paused);
+        let mut state = self.state.get()?;
+        state.receiving.begin_with(pieces, ended, paused);
+        state.sending.eof = eof_written;
         Ok(())
     }
 }

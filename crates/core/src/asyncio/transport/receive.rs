@@ -341,6 +341,9 @@ impl StreamTransport {
         let _claim = self.scheduler.get().claim()?;
         let mut io = self.scheduler.get().io.get()?;
         let mut state = self.state.get()?;
+        if let Some(leaving) = &mut state.leaving {
+            leaving.paused = true;
+        }
         if state.life.phase >= Phase::Closing || state.receiving.is_paused() {
             return Ok(());
         }
@@ -355,8 +358,12 @@ impl StreamTransport {
         let _claim = slf.get().scheduler.get().claim()?;
         let has_kept = {
             let mut state = slf.get().state.get()?;
-            // What leaves the loop stays paused.
-            if state.life.phase >= Phase::Closing || !state.receiving.is_paused() || state.leaving.is_some() {
+            if let Some(leaving) = &mut state.leaving {
+                // Nothing is delivered here any more; the other loop will.
+                leaving.paused = false;
+                return Ok(());
+            }
+            if state.life.phase >= Phase::Closing || !state.receiving.is_paused() {
                 return Ok(());
             }
             state.receiving.resume()

@@ -26,9 +26,9 @@ use crate::reactor::scheduler::Scheduler;
 
 /// What a transport has that leaves its loop (`leaving.rs`).
 pub(super) struct Leaving {
-    /// Called once with `(fd, protocol, extra, kept, ended, paused)`, or with None for a transport that ends instead.
+    /// Called once with `(fd, protocol, extra, kept, ended, eof_written, paused)`, or with None for a transport that ends instead.
     pub told: Py<PyAny>,
-    /// The program had paused reading before.
+    /// The program wants reading to be paused.
     pub paused: bool,
 }
 
