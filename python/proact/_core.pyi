@@ -1,7 +1,7 @@
 """The native half of proact."""
 
 from asyncio import BaseProtocol, Future
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from os import stat_result
 from socket import socket
@@ -18,6 +18,7 @@ __all__ = [
     "DatagramTransport",
     "FileSending",
     "Handle",
+    "Lines",
     "Listener",
     "Operation",
     "PipeTransport",
@@ -63,6 +64,16 @@ class Operation(Generic[_T_co]):
     def send(self, value: Any) -> Any: ...
     def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Any: ...
     def close(self) -> None: ...
+
+@final
+class Lines(Generic[_T]):
+    def __new__(cls, refill: Callable[[Lines[_T]], Awaitable[_T]]) -> Lines[_T]: ...
+    def feed(self, text: _T, start: int, end: int) -> None: ...
+    def rest(self) -> int: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[_T]: ...
+    def __await__(self) -> Generator[Any, None, _T]: ...
+    def __next__(self) -> Any: ...
 
 @disjoint_base
 class Scheduler:

@@ -2,7 +2,6 @@
 
 import array
 import asyncio
-import gc
 import io
 import os
 import subprocess
@@ -271,9 +270,10 @@ async def test_not_closed(loop, path, mode):
     fd = file.fileno()
     if mode == "w":
         await file.write("held back")
+    files = [file]
+    del file
     with pytest.warns(ResourceWarning, match="unclosed file"):
-        del file
-        gc.collect()
+        files.clear()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
     if mode == "w":

@@ -83,6 +83,9 @@ def by_open(path, mode, arguments, program):
     with open(path, mode, **arguments) as file:
         for name, *args in program:
             try:
+                if "a" in mode and name in ("tell", "seek", "truncate", "there and back"):
+                    # What is held back goes to the end, wherever that is; until then the position is a guess.
+                    file.flush()
                 if "+" in mode and "b" not in mode and name in ("read", "readline", "readlines", "lines"):
                     # Its `read1` would overlook what is held back.
                     file.flush()
@@ -122,6 +125,8 @@ async def by_proact(path, mode, arguments, program):
     async with proact.open(path, mode, **arguments) as file:
         for name, *args in program:
             try:
+                if "a" in mode and name in ("tell", "seek", "truncate", "there and back"):
+                    await file.flush()
                 if name == "lines":
                     result = []
                     async for line in file:

@@ -17,6 +17,8 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::files::has_writer;
     #[pymodule_export]
+    use crate::asyncio::files::lines::Lines;
+    #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]
     use crate::asyncio::transport::file::sending::FileSending;
@@ -46,6 +48,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::py::ending::install();
+        crate::asyncio::files::lines::install(module.py());
         crate::asyncio::transport::tls::install(module.py());
         #[cfg(not(Py_GIL_DISABLED))]
         crate::reactor::uncollected::install(module.py());

@@ -3,6 +3,7 @@
 from .appending import append
 from .buffered import BufferedFile
 from .copying import copy, copy2, copyfile, copymode, copystat, copytree, move, rmtree
+from .direct import DirectFile, aligned_buffer
 from .file import RawFile
 from .following import tail
 from .many import read_many, stat_many
@@ -57,6 +58,7 @@ from .whole import read_bytes, read_text, write_bytes, write_text
 
 __all__ = [
     "BufferedFile",
+    "DirectFile",
     "NamedTemporaryFile",
     "Opening",
     "Path",
@@ -67,6 +69,7 @@ __all__ = [
     "TextFile",
     "abspath",
     "access",
+    "aligned_buffer",
     "append",
     "chmod",
     "chown",

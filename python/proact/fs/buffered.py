@@ -6,11 +6,13 @@ import io
 import os
 from typing import TYPE_CHECKING
 
+from proact import _core
+
 from .file import FIRST, BinaryFile, bytes_of
 from .ways import PIECE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -31,8 +33,8 @@ class BufferedFile(BinaryFile):
     _next = 0
     _left = 0
     _more: list[bytes] | tuple[()] = ()
-    # The lines that an iteration has not taken yet. They come before all of these.
-    _lines: Iterator[bytes] | None = None
+    # The iterator that has the lines just before `_next`, some of which it has not given out yet.
+    _lines: _core.Lines[bytes] | None = None
     # Whether an iteration was interrupted by other calls.
     _mixed = False
     # What is held back. It begins at the fd's position.
@@ -57,13 +59,11 @@ class BufferedFile(BinaryFile):
         """Put the lines that were not taken back."""
         if self._lines is None:
             return
-        rest, self._lines = b"".join(self._lines), None
+        rest, self._lines = self._lines.rest(), None
         if rest:
             self._mixed = True
-            self._join()
-            self._ahead = rest + self._ahead[self._next :]
-            self._next = 0
-            self._left = len(self._ahead)
+            self._next -= rest
+            self._left += rest
 
     def _join(self) -> None:
         if self._more:
@@ -228,30 +228,27 @@ class BufferedFile(BinaryFile):
         finally:
             self._leave()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while lines := await self._next_lines():
-            for line in lines:
-                yield line
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _core.Lines(self._more_lines)
 
-    async def _next_lines(self) -> Iterable[bytes]:
-        """Lines, as many as were read ahead. Those that are not taken from the iterator stay in the file."""
+    async def _more_lines(self, feed: _core.Lines[bytes]) -> bytes:
+        """The next line. The ones after it are fed to the iterator, as many as were read ahead."""
         self._check_readable()
         self._fold()
-        if not self._busy and not self._mixed and not self._out:
+        if not (self._busy or self._mixed or self._out):
             self._join()
             begin, end = self._next, self._ahead.rfind(b"\n") + 1
             if end > begin:
-                whole = self._ahead[begin:end]
-                lines = whole.splitlines(True)
-                if len(lines) != whole.count(b"\n"):
-                    # Lines end at a carriage return for it.
-                    lines = io.BytesIO(whole).readlines()
-                self._ahead, self._next = self._ahead[end:], 0
-                self._left = len(self._ahead)
-                self._lines = iter(lines)
-                return self._lines
+                first = self._ahead.find(b"\n", begin) + 1
+                self._lines = feed
+                self._left -= end - begin
+                self._next = end
+                feed.feed(self._ahead, first, end)
+                return self._ahead[begin:first]
         line = await self.readline()
-        return (line,) if line else ()
+        if not line:
+            raise StopAsyncIteration
+        return line
 
     # Writing.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overl
 
 from . import pool
 from .buffered import BufferedFile
+from .direct import DirectFile
 from .file import RawFile
 from .text import TextFile
 from .ways import Ways, of_running_loop
@@ -146,7 +147,7 @@ class Opening(Generic[_F]):
             raise
 
     def _make(self, ways: Ways, fd: int, kind: int) -> Any:
-        _, readable, writable, appends, binary, shown, _ = self._mode
+        flags, readable, writable, appends, binary, shown, _ = self._mode
         buffering = self._buffering
         seekable, position, lines = True, 0, buffering == 1
         if appends or kind != stat.S_IFREG or isinstance(self._file, int):
@@ -159,7 +160,7 @@ class Opening(Generic[_F]):
         if buffering == 0:
             if not binary:
                 raise ValueError("can't have unbuffered text I/O")
-            return RawFile(*made)
+            return (DirectFile if flags & os.O_DIRECT else RawFile)(*made)
         if readable and writable and not seekable:
             raise io.UnsupportedOperation("File or stream is not seekable.")
         buffer = BufferedFile(*made)
@@ -202,6 +203,8 @@ def open(
     newline: str | None = None,
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
+    *,
+    direct: bool = False,
 ) -> Opening[TextFile]: ...
 @overload
 def open(
@@ -213,6 +216,8 @@ def open(
     newline: None = None,
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
+    *,
+    direct: bool = False,
 ) -> Opening[RawFile]: ...
 @overload
 def open(
@@ -224,6 +229,8 @@ def open(
     newline: None = None,
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
+    *,
+    direct: bool = False,
 ) -> Opening[BufferedFile]: ...
 @overload
 def open(
@@ -235,6 +242,8 @@ def open(
     newline: None = None,
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
+    *,
+    direct: bool = False,
 ) -> Opening[BufferedFile | RawFile]: ...
 @overload
 def open(
@@ -246,6 +255,8 @@ def open(
     newline: str | None = None,
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
+    *,
+    direct: bool = False,
 ) -> Opening[BufferedFile | RawFile | TextFile]: ...
 def open(
     file: FileDescriptorOrPath,
@@ -256,11 +267,16 @@ def open(
     newline: str | None = None,
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
+    *,
+    direct: bool = False,
 ) -> Opening[Any]:
     """Open a file as the builtin `open` does, with the same arguments, results and errors.
 
     Use it as `async with proact.open(...) as file` or as `file = await proact.open(...)`, on any loop. An
     `opener` is called in a thread. If this is cancelled, a file that is opened later is closed.
+
+    `direct`: past the page cache (`O_DIRECT`), in binary mode and without a buffer. The open raises OSError
+    (EINVAL) if the file system has no such way.
     """
     if not isinstance(file, int):
         file = os.fspath(file)
@@ -286,6 +302,11 @@ def open(
         encoding = io.text_encoding(encoding)
     if buffering < -1:
         raise ValueError("invalid buffering size")
+    if direct:
+        if not made.binary or buffering > 0:
+            raise ValueError("direct I/O is in binary mode and has no buffer")
+        made = made._replace(flags=made.flags | os.O_DIRECT)
+        buffering = 0
     return Opening(file, mode, made, buffering, (encoding, errors, newline), closefd, opener)
 
 

@@ -1,7 +1,7 @@
 """Owns: what waits for another process: the open of a FIFO, and reads from files that can't seek.
 
-No thread waits, so a call that is given up leaves nothing behind. No event tells that the other end of a FIFO was
-opened, so it is looked at now and then.
+No thread waits, so a call that is given up leaves nothing behind. No event tells that the other end of a FIFO
+was opened, so it is looked at now and then.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["Positional"]
+__all__ = ["Positional", "check_offset"]
 
 
-def _check_offset(offset: int) -> None:
+def check_offset(offset: int) -> None:
+    """Raise OSError (EINVAL) for a negative offset, as the kernel does."""
     if offset < 0:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
@@ -85,7 +86,7 @@ class Positional(Descriptor):
         see what `write` holds back until `flush`.
         """
         self._check_readable()
-        _check_offset(offset)
+        check_offset(offset)
         data = self._ways.try_read(self._fd, size, offset)
         if data is not None and len(data) in (size, 0):
             return data
@@ -106,7 +107,7 @@ class Positional(Descriptor):
         If this is cancelled, the kernel may go on for a while to write into the buffer.
         """
         self._check_readable()
-        _check_offset(offset)
+        check_offset(offset)
         count = self._ways.try_read_into(self._fd, buffer, offset)
         size = memoryview(buffer).nbytes
         if count is not None and count in (size, 0):
@@ -127,14 +128,14 @@ class Positional(Descriptor):
         If this is cancelled, the kernel may go on for a while to write into the buffers.
         """
         self._check_readable()
-        _check_offset(offset)
+        check_offset(offset)
         with self._flight():
             return await self._ways.readv(self._fd, buffers, offset)
 
     async def pwrite(self, data: ReadableBuffer, offset: int) -> int:
         """Write all of `data` at an offset; the number of bytes. Cancelled, it may have written any part."""
         self._check_writable()
-        _check_offset(offset)
+        check_offset(offset)
         view = memoryview(data).cast("B")
         count = 0
         with self._flight():
@@ -145,7 +146,7 @@ class Positional(Descriptor):
     async def pwritev(self, buffers: Sequence[ReadableBuffer], offset: int) -> int:
         """Write several buffers once at an offset, as `os.pwritev`; the number of bytes, perhaps not all."""
         self._check_writable()
-        _check_offset(offset)
+        check_offset(offset)
         with self._flight():
             return await self._ways.writev(self._fd, buffers, offset)
 

@@ -13,11 +13,13 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from proact import _core
+
 from .places import Segment, cookie, parts, place
 from .turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -53,8 +55,8 @@ class TextFile(Turns):
     _used = 0
     _texts: list[str] | tuple[()] = ()
     _segments: list[Segment] | tuple[()] = ()
-    # The lines that an iteration has not taken yet. They count as used.
-    _lines: Iterator[str] | None = None
+    # The iterator that has the lines just before `_used`, some of which it has not given out yet.
+    _lines: _core.Lines[str] | None = None
     # Whether an iteration was interrupted by other calls.
     _mixed = False
 
@@ -153,7 +155,7 @@ class TextFile(Turns):
     def _join(self) -> None:
         """Make one string of all that is unread, and drop the segments before it."""
         if self._lines is not None:
-            rest, self._lines = sum(map(len, self._lines)), None
+            rest, self._lines = self._lines.rest(), None
             self._used -= rest
             self._mixed = self._mixed or rest > 0
         if not self._texts:
@@ -171,7 +173,10 @@ class TextFile(Turns):
         return self._chars[begin : self._used]
 
     def _forget(self) -> None:
-        self._chars, self._used, self._lines = "", 0, None
+        if self._lines is not None:
+            self._lines.rest()
+            self._lines = None
+        self._chars, self._used = "", 0
         self._texts = self._segments = ()
 
     # Reading.
@@ -257,35 +262,25 @@ class TextFile(Turns):
             raise StopAsyncIteration
         return line
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        while lines := await self._next_lines():
-            for line in lines:
-                yield line
+    def __aiter__(self) -> AsyncIterator[str]:
+        return _core.Lines(self._more_lines)
 
-    async def _next_lines(self) -> Iterable[str]:
-        """Lines, as many as were decoded. Those that are not taken from the iterator stay in the file."""
+    async def _more_lines(self, feed: _core.Lines[str]) -> str:
+        """The next line. The ones after it are fed to the iterator, as many as were decoded."""
         self.buffer._check_readable()
-        if not self._busy and not self._mixed:
+        if not (self._busy or self._mixed):
             self._join()
-            if (lines := self._whole_lines()) is not None:
-                self._lines = iter(lines)
-                return self._lines
+            begin, end = self._used, self._chars.rfind("\n") + 1
+            if end > begin and self._newline in (None, "\n"):
+                first = self._chars.find("\n", begin) + 1
+                self._lines = feed
+                self._used = end
+                feed.feed(self._chars, first, end)
+                return self._chars[begin:first]
         line = await self.readline()
-        return (line,) if line else ()
-
-    def _whole_lines(self) -> list[str] | None:
-        end = self._newline or "\n"
-        last = self._chars.rfind(end, self._used)
-        if last < 0 or self._newline == "":
-            # What ends lines there is told apart one by one.
-            return None
-        whole = self._take(last + len(end) - self._used)
-        if end == "\n":
-            lines = whole.splitlines(True)
-            if len(lines) == whole.count("\n"):
-                return lines
-        # Lines end at other characters, too, for it.
-        return [line + end for line in whole.split(end)[:-1]]
+        if not line:
+            raise StopAsyncIteration
+        return line
 
     # Writing.
 
@@ -436,10 +431,12 @@ class TextFile(Turns):
     # The end.
 
     def _close_now(self) -> bool:
+        self._forget()
         return self.buffer._close_now()
 
     async def close(self) -> None:
         """Write what is held back, and close the file, even if that fails."""
+        self._forget()
         await self.buffer.close()
 
     async def __aenter__(self) -> Self:
@@ -449,4 +446,4 @@ class TextFile(Turns):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.buffer.close()
+        await self.close()

@@ -86,7 +86,7 @@ impl<T> Cell<T> {
             let taken = self
                 .holder
                 .compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed);
-            taken.map_or_else(|holder| holder, |free| free)
+            taken.unwrap_or_else(|holder| holder)
         } else {
             // The caller has the GIL, so no other thread is between these two steps. An atomic exchange costs 20 cycles, and a
             // message takes a dozen cells.

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 
 use pyo3::PyErrArguments;
 use pyo3::PyTypeInfo;
+use pyo3::exceptions::{PyBaseException, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -228,4 +229,17 @@ pub fn py_error<T: PyTypeInfo>(message: impl Into<Cow<'static, str>>) -> PyErr {
 /// An `OSError` with errno and message.
 pub fn py_os_error(errno: i32, message: impl Into<Cow<'static, str>>) -> PyErr {
     PyErr::new::<pyo3::exceptions::PyOSError, _>(Words(Some(errno), message.into()))
+}
+
+/// Sets `StopIteration(value)`, if possible without making the exception object.
+pub fn set_stop_iteration(value: &Bound<'_, PyAny>) {
+    let py = value.py();
+    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
+        return match tuple(py, std::slice::from_ref(value)) {
+            Ok(args) => PyStopIteration::new_err(args.unbind()).restore(py),
+            Err(error) => error.restore(py),
+        };
+    }
+    // SAFETY: two live objects. A value that is neither a tuple nor an exception is the only argument.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
 }

@@ -3,6 +3,7 @@
 //! a thread of the pool on the other engines.
 
 mod budget;
+pub mod lines;
 mod paths;
 mod tried;
 mod waited;

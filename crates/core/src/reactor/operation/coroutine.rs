@@ -1,27 +1,12 @@
 //! An operation as a coroutine: the methods that a task calls.
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyBaseException, PyStopIteration};
-use pyo3::ffi;
+use pyo3::exceptions::PyBaseException;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use super::{Operation, State, Step};
-use crate::py::make::{name, tuple};
-
-/// Sets `StopIteration(value)`, if possible without making the exception object.
-fn set_stop_iteration(value: &Bound<'_, PyAny>) {
-    let py = value.py();
-    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyBaseException>() {
-        return match tuple(py, std::slice::from_ref(value)) {
-            Ok(args) => PyStopIteration::new_err(args.unbind()).restore(py),
-            Err(error) => error.restore(py),
-        };
-    }
-    // SAFETY: two live objects. A value that is neither a tuple nor an exception is the only argument.
-    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
-}
+use crate::py::make::{name, set_stop_iteration};
 
 #[pymethods]
 impl Operation {
