@@ -70,7 +70,7 @@ async def test_a_growing_and_shrinking_file(loop, tmp_path):
     "path", ["/proc/self/status", "/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"]
 )
 async def test_files_whose_size_is_not_known(loop, path):
-    if not os.path.exists(path):  # noqa: ASYNC240
+    if not os.path.exists(path):
         pytest.skip(f"{path} does not exist here")
     with open(path) as file:
         expected = file.readline()

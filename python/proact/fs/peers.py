@@ -53,7 +53,7 @@ def lacks_reader(error: OSError, path: StrOrBytesPath, flags: int) -> bool:
     """Whether an open without waiting has failed because a FIFO has no reader."""
     if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
         return False
-    return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116 (a path may be bytes)
+    return stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 def delays() -> Iterator[float]:
