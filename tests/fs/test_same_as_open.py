@@ -83,7 +83,7 @@ def by_open(path, mode, arguments, program):
     with open(path, mode, **arguments) as file:
         for name, *args in program:
             try:
-                if "a" in mode and name in ("tell", "seek", "truncate", "there and back"):
+                if "a" in mode and name not in ("write", "writelines"):
                     # What is held back goes to the end, wherever that is; until then the position is a guess.
                     file.flush()
                 if "+" in mode and "b" not in mode and name in ("read", "readline", "readlines", "lines"):
@@ -125,7 +125,7 @@ async def by_proact(path, mode, arguments, program):
     async with proact.open(path, mode, **arguments) as file:
         for name, *args in program:
             try:
-                if "a" in mode and name in ("tell", "seek", "truncate", "there and back"):
+                if "a" in mode and name not in ("write", "writelines"):
                     await file.flush()
                 if name == "lines":
                     result = []
