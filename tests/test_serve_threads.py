@@ -133,6 +133,14 @@ def test_a_worker_that_fails_stops_all(proact, engine):
     assert isinstance(serving.error, LookupError)
 
 
+def test_a_factory_that_makes_no_server(proact, engine):
+    """It is told at once, not at the stop."""
+    with Serving(proact, engine, lambda sock: asyncio.sleep(0), workers=1) as serving:
+        serving.thread.join(30)
+    assert isinstance(serving.error, TypeError)
+    assert serving.address is None
+
+
 def test_several_that_fail(proact, engine):
     both = threading.Barrier(2, timeout=20)
 
@@ -188,6 +196,17 @@ def test_a_connection_goes_to_the_other_worker(proact, engine):
 def test_the_address_is_taken(proact):
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(OSError, match="in use"):
         proact.serve_threads(serve_echo, *other.getsockname(), workers=2)
+
+
+def test_a_second_server_of_the_address(proact, engine):
+    """It does not share the connections of the first, as sockets with SO_REUSEPORT may."""
+    with Serving(proact, engine, serve_echo, workers=2) as first:
+        with pytest.raises(OSError, match="in use"):
+            proact.serve_threads(serve_echo, *first.address, workers=2)
+        asked(first.address)
+    assert first.error is None
+    with Serving(proact, engine, serve_echo, workers=2, port=first.address[1]) as again:
+        asked(again.address)
 
 
 def test_no_workers(proact):
