@@ -9,12 +9,14 @@ navigation; and lets Sphinx write build/site. links.py then checks the result. N
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import json
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -133,22 +135,39 @@ def with_charts(text: str) -> str:
 
 def api() -> str:
     """The page of the public names, from their docstrings."""
-    lines = ["API", "===", "", (HERE / "api.rst").read_text()]
-    for name in sorted(proact.__all__, key=lambda name: (name.startswith("_"), name.lower())):
-        thing = getattr(proact, name)
+    lines = ["API", "===", "", (HERE / "api.rst").read_text(), *described("proact", proact)]
+    title = "proact.fs"
+    lines += [
+        title,
+        "-" * len(title),
+        "",
+        inspect.getdoc(proact.fs) or "",
+        "",
+        *described("proact.fs", proact.fs),
+    ]
+    return "\n".join(lines)
+
+
+def described(of: str, module: ModuleType) -> list[str]:
+    """The public names of a module that is no part of another page's list."""
+    lines: list[str] = []
+    for name in sorted(module.__all__, key=lambda name: (name.startswith("_"), name.lower())):
+        thing = getattr(module, name)
+        if isinstance(thing, ModuleType) or (module is not proact and getattr(proact, name, None) is thing):
+            continue
         if isinstance(thing, type):
             # Not what the base classes in asyncio and the standard library bring: asyncio documents that.
             lines += [
-                f".. autoclass:: proact.{name}",
+                f".. autoclass:: {of}.{name}",
                 "   :members:",
                 "   :inherited-members: BaseEventLoop, Exception",
             ]
         elif callable(thing):
-            lines += [f".. autofunction:: proact.{name}"]
+            lines += [f".. autofunction:: {of}.{name}"]
         else:
-            lines += [f".. py:data:: proact.{name}", f"   :value: {thing!r}", "", f"   {CONSTANTS[name]}"]
+            lines += [f".. py:data:: {of}.{name}", f"   :value: {thing!r}", "", f"   {CONSTANTS[name]}"]
         lines += [""]
-    return "\n".join(lines)
+    return lines
 
 
 def examples() -> str:

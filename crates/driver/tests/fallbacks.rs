@@ -146,6 +146,7 @@ fn files(rig: &mut Rig) {
         path: name,
         flags,
         mode,
+        waits: false,
     }));
     assert!(fd >= 0, "{fd}");
     // SAFETY: a fresh fd.
@@ -215,7 +216,8 @@ fn files(rig: &mut Rig) {
             dir,
             path: missing,
             flags: 0,
-            mode
+            mode,
+            waits: false,
         })),
         -libc::ENOENT
     );
