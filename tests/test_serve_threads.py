@@ -190,6 +190,17 @@ def test_the_address_is_taken(proact):
         proact.serve_threads(serve_echo, *other.getsockname(), workers=2)
 
 
+def test_a_second_server_of_the_address(proact, engine):
+    """It does not share the connections of the first, as sockets with SO_REUSEPORT may."""
+    with Serving(proact, engine, serve_echo, workers=2) as first:
+        with pytest.raises(OSError, match="in use"):
+            proact.serve_threads(serve_echo, *first.address, workers=2)
+        asked(first.address)
+    assert first.error is None
+    with Serving(proact, engine, serve_echo, workers=2, port=first.address[1]) as again:
+        asked(again.address)
+
+
 def test_no_workers(proact):
     with pytest.raises(ValueError, match="workers"):
         proact.serve_threads(serve_echo, workers=0)

@@ -162,11 +162,14 @@ def _listeners(host: str, port: int, count: int, backlog: int) -> list[socket.so
             sock = stack.enter_context(socket.socket(family, kind, proto))
             made.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # The first socket is bound without it, so that a second server of this address does not take a
+            # part of the connections, but gets an error.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, len(made) > 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)
             address = sock.getsockname()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for sock in made:
             sock.listen(backlog)
             sock.setblocking(False)
