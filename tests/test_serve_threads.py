@@ -133,6 +133,14 @@ def test_a_worker_that_fails_stops_all(proact, engine):
     assert isinstance(serving.error, LookupError)
 
 
+def test_a_factory_that_makes_no_server(proact, engine):
+    """It is told at once, not at the stop."""
+    with Serving(proact, engine, lambda sock: asyncio.sleep(0), workers=1) as serving:
+        serving.thread.join(30)
+    assert isinstance(serving.error, TypeError)
+    assert serving.address is None
+
+
 def test_several_that_fail(proact, engine):
     both = threading.Barrier(2, timeout=20)
 

@@ -91,6 +91,8 @@ class _Worker:
             raise
         finally:
             self._making = None
+        if not callable(getattr(server, "close", None)):
+            raise TypeError(f"the factory must make a server, which has close(), not {server!r}")
         if self._sock.fileno() >= 0:
             # A server that is given a socket listens on it with a backlog of its own.
             self._sock.listen(self._backlog)
