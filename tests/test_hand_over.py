@@ -477,7 +477,8 @@ async def test_start_tls_is_refused_while_it_leaves(loop, beside):
         handing = asyncio.ensure_future(loop.hand_over(transport, other.loop))
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="handed over"):
-            await loop.start_tls(transport, protocol, tls.server_context(), server_side=True)
+            async with asyncio.timeout(20):
+                await loop.start_tls(transport, protocol, tls.server_context(), server_side=True)
         handing.cancel()
         await asyncio.wait([handing])
         transport.abort()
