@@ -535,8 +535,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         first; what has arrived and was not delivered is delivered in the other loop, in its order. There the
         protocol gets `connection_made` with the new transport; it is not told that the old one ended. With a
         `protocol_factory`, called in the other thread, a new protocol takes its place, and the old one gets
-        `connection_lost(None)`; bytes that a StreamReader still has go to the new protocol. Limits of the write
-        buffer do not go along, and no server counts the connection any more.
+        `connection_lost(None)`; bytes that a StreamReader still has go to the new protocol. Limits of the
+        write buffer do not go along, and no server counts the connection any more.
 
         The returned objects belong to the other thread. If this call is cancelled before the connection has
         left, it stays; after that it arrives all the same. Raises TypeError, ValueError and RuntimeError for
