@@ -104,8 +104,10 @@ def _by_name(module: ModuleType, new_loop: NewLoop) -> None:
             return getattr(asyncio, name)
 
     module.asyncio = Asyncio("asyncio")
+    # Python 3.13 and later.
+    default = getattr(asyncio, "EventLoop", None)
     for kind in vars(module).values():
-        if isinstance(kind, type) and getattr(kind, "loop_factory", None) is asyncio.EventLoop:
+        if isinstance(kind, type) and default and getattr(kind, "loop_factory", None) is default:
             kind.loop_factory = staticmethod(new_loop)
 
 
