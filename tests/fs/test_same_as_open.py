@@ -81,7 +81,7 @@ def failed(error):
 def by_open(path, mode, arguments, program):
     seen = []
     with open(path, mode, **arguments) as file:
-        # An unbuffered file remembers the answer, and takes it from its first seek, whatever was wrong with that.
+        # An unbuffered file takes the answer from its first seek, whatever was wrong with that.
         file.seekable()
         for name, *args in program:
             try:
