@@ -145,7 +145,12 @@ impl Sending {
     pub fn cut(&mut self, py: Python<'_>, fd: RawFd, io: &mut Io) {
         let ours = match self.flight {
             Flight::Nothing => false,
-            Flight::Bytes(token) => io.cancel(token.get()),
+            Flight::Bytes(token) => {
+                io.cancel(token.get()) || {
+                    stop_worker(fd, io);
+                    false
+                }
+            }
             Flight::Room(token) => {
                 io.cancel(token.get());
                 true
@@ -155,4 +160,13 @@ impl Sending {
             self.send_queued(py, fd, io);
         }
     }
+}
+
+/// A worker thread of a ring may be in the middle of the send: the kernel hands one to it if the peer ends its side while the send
+/// waits for room. There a cancel only interrupts the wait: if some bytes went out before, `MSG_WAITALL` has the worker wait
+/// again, for a peer that may never read. The end of our side is final, and the close that follows would bring it anyway.
+fn stop_worker(fd: RawFd, io: &mut Io) {
+    let how = libc::SHUT_WR;
+    // SAFETY: a shutdown points at no memory.
+    unsafe { io.driver.attempt(&Op::Shutdown(ops::Shutdown { fd, how })) };
 }
