@@ -66,7 +66,9 @@ def _mode(mode: str) -> _Mode:
     flags = _FLAGS[kind] | os.O_CLOEXEC
     if plus:
         flags = flags & ~os.O_WRONLY | os.O_RDWR
-    shown = ("r" if plus and kind == "w" else kind) + "b" + plus
+    # Before Python 3.15 a file for reading and writing does not show that it was emptied.
+    emptied = "w" if sys.version_info >= (3, 15) else "r"
+    shown = (emptied if plus and kind == "w" else kind) + "b" + plus
     reads, writes = kind == "r" or bool(plus), kind != "r" or bool(plus)
     made = _Mode(flags, reads, writes, kind == "a", "b" in letters, shown, kind + "b" + plus)
     _modes[mode] = made
