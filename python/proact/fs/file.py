@@ -29,16 +29,12 @@ def bytes_of(data: ReadableBuffer) -> memoryview:
 class BinaryFile(Positional):
     """What both kinds have in common."""
 
-    # The two differ in these.
+    if TYPE_CHECKING:
+        # The two differ in these.
 
-    async def read(self, size: int | None = -1, /) -> bytes:
-        raise NotImplementedError
-
-    async def readline(self, size: int | None = -1, /) -> bytes:
-        raise NotImplementedError
-
-    async def write(self, data: ReadableBuffer, /) -> int:
-        raise NotImplementedError
+        async def read(self, size: int | None = -1, /) -> bytes: ...
+        async def readline(self, size: int | None = -1, /) -> bytes: ...
+        async def write(self, data: ReadableBuffer, /) -> int: ...
 
     def _forget(self) -> None:
         """What was read ahead is not wanted any more, or not right any more."""

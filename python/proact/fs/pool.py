@@ -112,7 +112,8 @@ class Pool:
                 self._threads += 1
                 self._start()
         try:
-            return await call.future  # type: ignore[no-any-return]
+            result: _T = await call.future
+            return result
         except asyncio.CancelledError:
             if not call.returned():
                 self._give_up(call, surely)

@@ -54,8 +54,9 @@ class _Made:
     async def __aexit__(self, *_: object) -> None:
         await self._file.close()
 
-    async def _make(self) -> Any:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        async def _make(self) -> Any: ...
 
 
 class TemporaryFile(_Made):

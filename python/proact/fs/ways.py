@@ -201,31 +201,39 @@ class Ways:
         await _in_pool(link)
 
 
+# A method of `Ways`, and the method of the loop that takes its place.
+_NATIVE = {
+    "tried_enough": "_tried_enough",
+    "try_open": "_try_open",
+    "try_read": "_try_read",
+    "try_read_into": "_try_read_into",
+    "try_read_rest": "_try_read_rest",
+    "try_read_files": "_try_read_files",
+    "try_stat": "_try_stat",
+    "fstat": "_fstat",
+    "close": "_close_file",
+    "read": "_read_bytes_at",
+    "read_into": "_read_at",
+    "readv": "_readv_at",
+    "write": "_write_at",
+    "writev": "_writev_at",
+    "fsync": "_fsync",
+    "truncate": "_truncate",
+    "unlink": "_unlink",
+    "mkdir": "_mkdir",
+    "rename": "_rename",
+    "symlink": "_symlink",
+    "link": "_link",
+}
+
+
 class _Native(Ways):
     """The ways of a loop of proact."""
 
     def __init__(self, loop: _core.Scheduler) -> None:
-        self.tried_enough = loop._tried_enough  # type: ignore[method-assign]
-        self.try_open = loop._try_open  # type: ignore[method-assign]
-        self.try_read = loop._try_read  # type: ignore[method-assign]
-        self.try_read_into = loop._try_read_into  # type: ignore[method-assign]
-        self.try_read_rest = loop._try_read_rest  # type: ignore[method-assign]
-        self.try_read_files = loop._try_read_files  # type: ignore[method-assign]
-        self.try_stat = loop._try_stat  # type: ignore[method-assign]
-        self.fstat = loop._fstat  # type: ignore[method-assign]
-        self.close = loop._close_file  # type: ignore[method-assign]
-        self.read = loop._read_bytes_at  # type: ignore[method-assign]
-        self.read_into = loop._read_at  # type: ignore[method-assign]
-        self.readv = loop._readv_at  # type: ignore[method-assign]
-        self.write = loop._write_at  # type: ignore[method-assign]
-        self.writev = loop._writev_at  # type: ignore[method-assign]
-        self.fsync = loop._fsync  # type: ignore[method-assign]
-        self.truncate = loop._truncate  # type: ignore[method-assign]
-        self.unlink = loop._unlink  # type: ignore[method-assign]
-        self.mkdir = loop._mkdir  # type: ignore[method-assign]
-        self.rename = loop._rename  # type: ignore[method-assign]
-        self.symlink = loop._symlink  # type: ignore[method-assign]
-        self.link = loop._link  # type: ignore[method-assign]
+        # The native methods themselves, so that nothing stands between.
+        for name, native in _NATIVE.items():
+            setattr(self, name, getattr(loop, native))
         self._loop = loop
         # Whether an open may wait for another process, as that of a FIFO does: a ring can give it up.
         self._waits = loop.engine == "io_uring"
