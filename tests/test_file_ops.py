@@ -133,3 +133,22 @@ def test_closing_the_loop(new_loop, zeros):
     assert not is_held(buffer)
     with pytest.raises(RuntimeError, match="closed"):
         loop._read_at(zeros, buffer, 0)
+
+
+async def test_an_open_that_is_cancelled_when_it_is_over(loop, tmp_path):
+    """The op has completed, and its task is cancelled before it goes on: the fd is closed, not lost.
+
+    The watch for leaks fails this test if one is left open.
+    """
+    for end in ("throw", "close", "collect"):
+        opening = loop._open_file(tmp_path / end, os.O_RDWR | os.O_CREAT, 0o600)
+        future = opening.send(None)
+        while not future.done():
+            await asyncio.sleep(0.001)
+        assert (tmp_path / end).exists()
+        if end == "throw":
+            with pytest.raises(asyncio.CancelledError):
+                opening.throw(asyncio.CancelledError())
+        elif end == "close":
+            opening.close()
+        del opening

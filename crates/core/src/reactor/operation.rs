@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! New ──step──▶ InFlight ──completion──▶ Woken ──step──▶ Spent, or InFlight again
-//!  │             ▲    │                  Done ──step──▶ Spent
+//!  │             ▲    │                  Done, Ended ──step──▶ Spent
 //!  ├──step──▶ Queued  └──throw, close──▶ Abandoned ──completion──▶ Spent
 //!  └──step──▶ Spent
 //! ```
@@ -57,6 +57,8 @@ enum State {
         work: Work,
     },
     Done(PyResult<Py<PyAny>>),
+    /// The op of a file is over, and no step has taken its result yet.
+    Ended(Ended),
     /// Nobody waits for the result, and the op is still in flight.
     Abandoned(Left),
     Spent,
@@ -64,6 +66,29 @@ enum State {
 
 /// A receive of at least so many bytes shows that the peer sends in bulk.
 const BULK: usize = 16 * 1024;
+
+/// The result of a file's op. If no step takes it, an fd in it is closed.
+struct Ended {
+    work: Option<FileWork>,
+    result: i32,
+}
+
+impl Ended {
+    fn take(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self.work.take() {
+            Some(work) => work.outcome(py, self.result),
+            None => Ok(py.None()),
+        }
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(work) = &self.work {
+            work.discard(self.result);
+        }
+    }
+}
 
 /// What the engine still uses of an abandoned operation.
 enum Left {
@@ -254,7 +279,10 @@ impl Operation {
                 waiter,
                 ..
             } => {
-                self.turn_to(State::Done(work.outcome(py, result)));
+                self.turn_to(State::Ended(Ended {
+                    work: Some(work),
+                    result,
+                }));
                 return waiter.wake(py);
             }
             State::InFlight { fd, work, waiter, .. } => {
@@ -399,7 +427,7 @@ impl Operation {
             abandoned @ State::Abandoned(_) => {
                 this.turn_to(abandoned);
             }
-            State::New(_) | State::Woken { .. } | State::Done(_) | State::Spent => {}
+            State::New(_) | State::Woken { .. } | State::Done(_) | State::Ended(_) | State::Spent => {}
         }
     }
 
@@ -424,6 +452,7 @@ impl Operation {
                 }
             }
             State::Done(outcome) => outcome.map(Step::Finished),
+            State::Ended(ended) => ended.take(py).map(Step::Finished),
             State::Spent => Err(py_error::<PyRuntimeError>(
                 "cannot reuse already awaited operation",
             )),

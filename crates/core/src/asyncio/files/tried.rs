@@ -1,6 +1,7 @@
 //! Calls that answer at once: with what the kernel can do without waiting for a disk, or with None. Then the caller awaits one of
 //! `waited.rs`. They are bounded in each turn of the loop (`budget.rs`).
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use proact_driver::{Call, Op, ops, syscalls};
@@ -108,15 +109,10 @@ fn rest<'py>(
 fn whole<'py>(
     py: Python<'py>,
     io: &mut Io,
-    path: &Bound<'py, PyAny>,
+    path: &CStr,
 ) -> PyResult<Option<Result<Bound<'py, PyBytes>, i32>>> {
-    let encoded = encoded(path)?;
     let (dir, flags) = (libc::AT_FDCWD, libc::O_RDONLY);
-    let fd = match known(io.driver.call(Call::OpenCached {
-        dir,
-        path: &encoded,
-        flags,
-    })) {
+    let fd = match known(io.driver.call(Call::OpenCached { dir, path, flags })) {
         None => return Ok(None),
         Some(Err(error)) => return Ok(Some(Err(error))),
         Some(Ok(fd)) => fd,
@@ -298,8 +294,9 @@ impl Scheduler {
                 break;
             }
             let path = paths.get_item(index)?;
-            let content = whole(py, &mut *self.io.get()?, &path);
-            let content = content?;
+            // Before the engine is taken: a PathLike object is a call into Python.
+            let encoded = encoded(&path)?;
+            let content = whole(py, &mut *self.io.get()?, &encoded)?;
             self.answered(content.is_some())?;
             match content {
                 None => contents.append(py.None())?,
