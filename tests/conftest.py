@@ -24,6 +24,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 # Test modules import `support` by name, whatever import mode pytest has been given.
 sys.path.insert(0, os.path.dirname(__file__))
@@ -41,6 +43,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "not_on(loop, ..., reason): this reference loop behaves differently")
 
 
+@given(st.none())
+@settings(max_examples=1, database=None)
+def use_hypothesis(_):
+    pass
+
+
 def pytest_collection_finish(session):
     if loops.REFERENCE == "uvloop":
         # The first loop opens fds that the process keeps for ever; they must not look like the first test's
@@ -48,6 +56,9 @@ def pytest_collection_finish(session):
         first = loops.new_event_loop("uvloop")
         first.run_until_complete(asyncio.sleep(0))
         first.close()
+    # Hypothesis makes its random generator in its first test, and fails that test if nothing refers to the
+    # generator. Of what is frozen, Python 3.14 and later do not tell.
+    use_hypothesis()
     # Every test ends with a full collection; freeze the objects that exist now, so that it does not visit
     # them.
     gc.collect()

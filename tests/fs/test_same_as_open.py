@@ -4,7 +4,7 @@ import os
 import tempfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import proact
@@ -183,6 +183,7 @@ binary_step = st.one_of(
 
 
 @pytest.mark.parametrize("buffering", [-1, 0, 1000])
+@example(before=b"content", mode="a+b", program=[("seek", 0), ("read", 3), ("write", b""), ("read",)])
 @given(
     before=content,
     mode=st.sampled_from(["rb", "r+b", "wb", "w+b", "ab", "a+b", "xb", "x+b"]),
@@ -206,7 +207,7 @@ def texts(draw):
     before = draw(text).encode(encoding, "replace")
     if draw(st.booleans()) and errors != "strict":
         before += draw(content)
-    return before, {
+    return Much(before), {
         "encoding": encoding,
         "errors": errors,
         "newline": draw(st.sampled_from([None, "", "\n", "\r", "\r\n"])),

@@ -58,7 +58,7 @@ class Positional(Descriptor):
         self._awaited = True
         if self._appends or not self._seekable:
             count = await self._ways.write(self._fd, data, -1)
-            if self._seekable:
+            if self._seekable and count:
                 # The kernel wrote at the end, and its position tells where that was.
                 self._at = os.lseek(self._fd, 0, os.SEEK_CUR)
             return count

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TextFile"]
 
+_CHUNK = 8192
+"""Bytes: how far `open()` reads a text ahead. After a read, a write without a seek goes where that ends."""
+
 _ANY_END = re.compile("\r\n|\r|\n")
 
 
@@ -142,7 +145,7 @@ class TextFile(Turns):
         """Decode the next piece of the file; None at its end. The characters are kept."""
         decoder = self._decoder or self._begin_decoder()
         held, flags = decoder.getstate()
-        read = await self.buffer.read1()
+        read = await self.buffer.read1(_CHUNK if self.buffer._writable else -1)
         text: str = decoder.decode(read, not read)
         if self._used == len(self._chars) and not self._texts:
             self._chars, self._used = text, 0
