@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proact.lab import timeline
 from proact.lab.asked import AskedError, chosen, numbers, seconds
-from proact.lab.claims.trial import judged
+from proact.lab.claims.trial import ENOUGH, judged
 from proact.lab.files import FILES
 from proact.lab.limits import MAX_SIZE, refusal
 from proact.lab.run import Observer, Settings, blank, run
@@ -134,12 +134,17 @@ def of_claims(trials: Sequence[Trial], *, duration: float, repeat: int, dashes: 
         duration=duration,
         warmup=CLAIM_WARMUP,
         repeat=repeat,
+        again=True,
         split=True,
     )
     _check(settings, dashes)
+    if repeat < ENOUGH:
+        raise AskedError(
+            f"{dashes}repeat is {repeat}: a claim is decided by an interval, which needs {ENOUGH} or more"
+        )
     random.Random(settings.seed).shuffle(cells)
     cells.sort(key=lambda cell: cell.repeat)  # so that a drift of the machine affects all cells alike
-    split = {cell for trial in trials for need in trial.needs if need.split for cell in need.cells(1)}
+    split = {cell for trial in trials for need in trial.needs if need.split for cell in need.cells(repeat)}
     return Job(settings, tuple(cells), frozenset(split), plans, tuple(trials))
 
 

@@ -67,6 +67,8 @@ def phases(timeline: Timeline) -> Phases:
         "asking": sum(event["cpu"] for event in events if not copies(event)),
         "run_queue": sum(event["run_queue"] for event in events),
         "program": max(0.0, end - begun(timeline) - within),
+        "slept": waiting_by_role(timeline),
+        "others": timeline["others"],
     }
 
 

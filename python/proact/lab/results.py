@@ -68,6 +68,13 @@ class Split(TypedDict):
     lost: NotRequired[int]  # threads that the probe had no room for; no figure here includes them
 
 
+class Disturbance(TypedDict):
+    """What took CPU time beside what was measured, in cores."""
+
+    cores: float
+    by: dict[str, float]  # those that took most, by name
+
+
 class Latency(TypedDict):
     """Answers by how long they took, in nanoseconds; from the intended start where the rate is fixed."""
 
@@ -103,6 +110,7 @@ class Measured(TypedDict):
     occupied: Occupied | None
     split: Split | None  # None except in the first repeat, if not wanted, or if ``unsplit`` says why
     unsplit: str | None
+    disturbance: NotRequired[Disturbance]  # during all passes of the cell; absent from older results
     how: NotRequired[str]  # on files: how the model works, and the result of trying its own way
 
 
@@ -146,6 +154,8 @@ class Phases(TypedDict):
     asking: float  # on a CPU in calls that moved no data
     run_queue: float  # runnable, but another thread had the CPU
     program: float  # outside of calls
+    slept: NotRequired[dict[str, float]]  # the waiting, by the role of the calls; absent from older results
+    others: NotRequired[float]  # CPU time meanwhile of threads that make no calls; absent from older results
 
 
 class Timeline(TypedDict):
@@ -162,9 +172,20 @@ class Timeline(TypedDict):
         float  # CPU time of threads that make no calls (kernel workers, AIO's helpers) meanwhile, per request
     )
     requests: NotRequired[list[Phases]]  # all requests; this timeline is the one with the median answer time
+    disturbance: NotRequired[Disturbance]  # absent from older results
 
 
 Verdict = Literal["supported", "contradicted", "depends", "not measured"]
+
+
+class Conditions(TypedDict):
+    """Under which conditions a claim was measured."""
+
+    cores: int
+    pinned: bool  # server and load on a core each
+    measured: int  # cells and timelines that the judge was given
+    disturbed: int  # of those that were taken for it, how many something disturbed
+    worst: Disturbance | None
 
 
 class Claim(TypedDict):
@@ -176,6 +197,7 @@ class Claim(TypedDict):
     verdict: Verdict
     because: str  # one sentence with the numbers, made from ``evidence``
     evidence: dict[str, Any]  # the numbers
+    conditions: NotRequired[Conditions]  # absent from older results
 
 
 class _Always(TypedDict):

@@ -7,11 +7,13 @@ left running: each process is a context manager here, and asks the kernel to kil
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proact.lab import environment
+from proact.lab.disturbance import Watch, is_disturbed
 from proact.lab.files import FILES, SIZE
 from proact.lab.files.bench import FileBench, UnmeasurableError
 from proact.lab.lifetime import pinned, separate_cores
@@ -31,6 +33,9 @@ from proact.lab.server_process import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+
+#: So many cells more that were disturbed than that were not, and no more of them are measured again.
+PATIENCE: Final = 10
 
 #: Starting and ending a server and its connections, in seconds; only for estimating the time of a run.
 _OVERHEAD: Final = 0.2
@@ -52,6 +57,7 @@ class Settings:
     duration: float = 1.0
     warmup: float = 0.2
     repeat: int = 1
+    again: bool = False  #: measure a cell that something disturbed once more
     split: bool = False  #: measure where the time goes, in a separate pass
     seed: int = field(default_factory=lambda: random.SystemRandom().randrange(1_000_000))
 
@@ -150,7 +156,7 @@ def run(
     )
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed)
-        for result in _measure_all(bench, on_files, measurable, observer.started):
+        for result in _measure_all(bench, on_files, measurable, settings.again, observer.started):
             results.append(result)  # first, so that a reported result is kept, whatever ends the run now
             observer.finished(result)
     return document
@@ -174,10 +180,17 @@ def blank(settings: Settings) -> Document:
 
 
 def _measure_all(
-    bench: Bench, on_files: FileBench, cells: list[Cell], started: Callable[[Cell, int], None]
+    bench: Bench, on_files: FileBench, cells: list[Cell], again: bool, started: Callable[[Cell, int], None]
 ) -> Iterator[CellResult]:
-    for order, cell in enumerate(cells):
-        started(cell, order)
+    """The result of each cell, in their order; then, if wanted, one more of those that something disturbed.
+
+    That ends when there is no hope: most of what was measured was disturbed.
+    """
+    waiting, excess, order = deque(cells), 0, 0
+    while waiting:
+        cell = waiting.popleft()
+        started(cell, min(order, len(cells) - 1))
+        watch = Watch()
         try:
             measured = (on_files if cell.workload in FILES else bench).measure(cell)
         except UnmeasurableError as error:
@@ -185,7 +198,13 @@ def _measure_all(
         except (ServerError, LoadError) as error:
             yield _result(cell, "failed", str(error), order=order)
         else:
+            measured["disturbance"] = watch.disturbance()
+            disturbed = is_disturbed(measured["disturbance"])
+            excess = max(0, excess + (1 if disturbed else -1))
+            if again and disturbed and excess < PATIENCE and order + len(waiting) + 1 < 2 * len(cells):
+                waiting.append(cell)
             yield _result(cell, "ok", measured=measured, order=order)
+        order += 1
 
 
 def _result(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from proact.lab.disturbance import Watch, is_disturbed
 from proact.lab.lifetime import pinned, separate_cores
 from proact.lab.phases import phases
 from proact.lab.probe import plain
@@ -36,6 +38,9 @@ MAX_SIZE: Final = 64 * 1024
 
 #: The seconds after which an answer counts as missing.
 TIMEOUT: Final = 5.0
+
+#: How often a timeline is taken again that something disturbed.
+RETAKES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ class _Request:
     quiet: int
     sent: int
     answered: int
+    threads: dict[int, int]  # the CPU time of each thread so far, in ns, before it was sent
 
 
 def add(document: Document, plans: Iterable[Plan], observer: Observer) -> bool:
@@ -119,9 +125,17 @@ def take_all(plans: Iterable[Plan], observer: Observer) -> Iterator[Taken]:
                 continue
             observer.note(f"timeline of {plan.model}, {plan.workload} x {plan.size} bytes")
             try:
-                yield Taken(plan, take(plan, server_cpu))
+                yield Taken(plan, _undisturbed(plan, server_cpu))
             except (ServerError, OSError) as error:
                 yield Taken(plan, None, str(error), failed=True)
+
+
+def _undisturbed(plan: Plan, server_cpu: int | None) -> Timeline:
+    """A timeline, the last one of several if something disturbed each of them."""
+    for _ in range(RETAKES):
+        if not is_disturbed((timeline := take(plan, server_cpu))["disturbance"]):
+            return timeline
+    return take(plan, server_cpu)
 
 
 def take(plan: Plan, server_cpu: int | None = None) -> Timeline:
@@ -129,28 +143,39 @@ def take(plan: Plan, server_cpu: int | None = None) -> Timeline:
     from proact._core import Probe  # here, so that the rest is testable without the core
 
     probe: Any = Probe()
+    watch = Watch()
     asked = sample(plan.workload, plan.size)
     with ServerProcess(plan.model, plan.workload, cpu=server_cpu, probe=probe.fileno()) as server:
         server.check(plan.size)
         with _connected(server) as connection:
             _ask(server, connection, asked)
             probe.trace(True)
-            before = thread_cpu(server.pid)
             requests = list(_requests(server, connection, asked, plan))
             lost = probe.trace(False)
-            after = thread_cpu(server.pid)
             calls = [_Call(*each) for each in probe.events()]
             callers = {thread for _, thread, _, _ in probe.snapshot()["threads"]}
     if lost:
         raise ServerError(
             f"made {lost:,} calls more than a trace can hold: a shorter delay or fewer requests"
         )
-    others = sum(used - before.get(each, 0) for each, used in after.items() if each not in callers)
     # The last request only ends the wait that begins while the one before it is answered.
-    timelines = [_timeline(plan, request, calls, others / len(requests)) for request in requests[:-1]]
+    timelines = [
+        _timeline(plan, request, calls, _beside(request.threads, following.threads, callers))
+        for request, following in pairwise(requests)
+    ]
     timelines.sort(key=lambda timeline: timeline["answered"])
     median = timelines[len(timelines) // 2]
-    return {**median, "requests": [phases(timeline) for timeline in timelines]}
+    return {
+        **median,
+        "others": sum(timeline["others"] for timeline in timelines) / len(timelines),
+        "requests": [phases(timeline) for timeline in timelines],
+        "disturbance": watch.disturbance(),
+    }
+
+
+def _beside(before: dict[int, int], after: dict[int, int], callers: set[int]) -> float:
+    """The CPU time of threads that make no calls between two readings, in ns."""
+    return sum(used - before.get(each, 0) for each, used in after.items() if each not in callers)
 
 
 def _connected(server: ServerProcess) -> socket.socket:
@@ -167,9 +192,12 @@ def _requests(
 ) -> Iterator[_Request]:
     quiet = time.monotonic_ns()
     for _ in range(plan.requests + 1):
-        time.sleep(plan.delay)
+        # What works beside the program has ended by then.
+        time.sleep(plan.delay / 2)
+        threads = thread_cpu(server.pid)
+        time.sleep(plan.delay / 2)
         sent, answered = _ask(server, connection, asked)
-        yield _Request(quiet, sent, answered)
+        yield _Request(quiet, sent, answered, threads)
         quiet = answered
 
 

@@ -299,4 +299,5 @@ def _compared(timelines: Sequence[Timeline]) -> Table:
 def medians(timeline: Timeline) -> Phases:
     """The phases of a request: the medians over all requests."""
     every = timeline.get("requests") or [phases(timeline)]
-    return {name: median(each[name] for each in every) for name in every[0]}  # type: ignore[literal-required,return-value]
+    names = ("answer", "waiting", "copying", "asking", "run_queue", "program")
+    return {name: median(each[name] for each in every) for name in names}  # type: ignore[literal-required,return-value]

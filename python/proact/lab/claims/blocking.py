@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from proact.lab.claims.intervals import difference
 from proact.lab.claims.trial import (
     FEW,
+    OPEN,
     UNP,
     Evidence,
     Finding,
@@ -20,17 +21,15 @@ from proact.lab.claims.trial import (
     over_requests,
     raw,
     shown,
-    turned,
 )
-from proact.lab.phases import waiting_by_role
 from proact.lab.registry import Kind
+from proact.lab.summary import Spread
 from proact.lab.timeline import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proact.lab.results import Timeline, Verdict
-    from proact.lab.summary import Spread
+    from proact.lab.results import Phases, Timeline, Verdict
 
 #: Two message sizes in bytes, nearly nothing and 1,024 times as much: the difference must show the copy.
 SMALL: Final = 64
@@ -50,21 +49,28 @@ def blocked_in_select(evidence: Evidence) -> Finding:
     """Find the calls in which multiplexing sleeps."""
     found: dict[str, Any] = {}
     cases: dict[str, Verdict] = {}
+    parts = []
     for model in _PLAIN:
         (timeline, *_) = evidence.timelines(SMALL, model=model)
-        slept = waiting_by_role(timeline)
-        whole = sum(slept.values())
-        if not whole:
-            raise MissingError(f"{model} slept in no call")
-        asking, moving = slept.get("waits", 0.0), slept.get("moves", 0.0)
-        cases[model] = "supported" if asking >= MOSTLY * whole else "contradicted"
-        found[model] = {"waiting_us": asking, "receiving_us": moving}
-    slept_in = (
-        f"{model} sleeps {each['waiting_us']:,.0f} µs in the call that waits and "
-        f"{each['receiving_us']:,.0f} µs in those that move data"
-        for model, each in found.items()
-    )
-    return conclude(cases, f"{'; '.join(slept_in)}.", found | {"mostly": MOSTLY})
+        asking = Spread.of(over_requests(timeline, lambda one: _share_slept(one, "waits")))
+        moving = Spread.of(over_requests(timeline, lambda one: _share_slept(one, "moves")))
+        cases[model] = decided(asking, MOSTLY, MOSTLY)
+        found[model] = {"waiting": raw(asking), "receiving": raw(moving)}
+        parts.append(
+            f"{model} {shown(asking)} of it in the call that waits, {shown(moving)} in those that move data"
+        )
+    return conclude(cases, f"Of its sleep, {'; '.join(parts)}.", found | {"mostly": MOSTLY})
+
+
+def _share_slept(one: Phases, role: str) -> float:
+    """The share of a request's sleep that was in calls of a role. Raises MissingError."""
+    slept = one.get("slept")
+    if slept is None:
+        raise MissingError("these results do not say where each request slept")
+    whole = sum(slept.values())
+    if not whole:
+        raise MissingError("a request slept in no call")
+    return slept.get(role, 0.0) / whole
 
 
 def copying_blocks(evidence: Evidence, kind: str) -> Finding:
@@ -73,7 +79,7 @@ def copying_blocks(evidence: Evidence, kind: str) -> Finding:
     cases: dict[str, Verdict] = {}
     parts = []
     for model, small, large in _both_sizes(evidence, kind):
-        longer = _longer(small, large)
+        longer = _longer(small, large, "copying")
         cases[model] = decided(longer, FASTEST_COPY, FASTEST_COPY)
         parts.append(f"{model}'s calls take {shown(longer)} µs longer for 64 KiB than for {SMALL} B")
         found[model] = {"longer_us": raw(longer)}
@@ -81,39 +87,60 @@ def copying_blocks(evidence: Evidence, kind: str) -> Finding:
 
 
 def asynchronous_never_blocks(evidence: Evidence) -> Finding:
-    """What asynchronous models wait for, whether that blocks other connections, and which side copies."""
+    """Whether a thread waits for each connection, and whose thread copies.
+
+    A loop's sleep in io_uring_enter is no answer: it waits for any of its operations, as an idle server
+    must. What tells is whether fewer threads than connections wait for all of them, and whether the calls
+    for one connection sleep. Nor is it an answer that the calls are short, if the copy was seen nowhere.
+    """
     found: dict[str, Any] = {}
     cases: dict[str, Verdict] = {}
     parts = []
     for model, small, large in _both_sizes(evidence, Kind.ASYNCHRONOUS):
-        slept = waiting_by_role(small)
-        alone = slept.get("moves", 0.0) / (sum(slept.values()) or 1.0)
-        longer = _longer(small, large)
+        alone = Spread.of(over_requests(small, lambda one: _share_slept(one, "moves")))
+        longer, beside = _longer(small, large, "copying"), _longer(small, large, "others")
         try:
             measured = evidence.measured(model, echo(FEW))
         except MissingError as missing:
             found[model] = str(missing)
             continue
-        occupied = [each["occupied"] for each in measured if each["occupied"]]
-        threads = max((each["threads"] - each["kernel_threads"] for each in occupied), default=0)
-        # A model that sleeps for one connection, or has a thread for each, is blocked while it waits.
-        blocks = alone > 1 - MOSTLY or threads > FEW
-        cases[f"waiting of {model}"] = "contradicted" if blocks else "supported"
-        cases[f"copying of {model}"] = turned(decided(longer, FASTEST_COPY, FASTEST_COPY))
+        occupied = [each["occupied"] for each in measured if each["occupied"] and each["occupied"]["threads"]]
+        if not occupied:
+            raise MissingError(f"{model}: its threads were not counted")
+        threads = Spread.of([float(each["threads"] - each["kernel_threads"]) for each in occupied])
+        cases[f"waiting of {model}"] = _neither_blocks(
+            decided(alone, 1 - MOSTLY, 1 - MOSTLY), decided(threads, FEW + 1, FEW)
+        )
+        cases[f"copying of {model}"] = _copies_elsewhere(longer, beside)
         parts.append(
-            f"{model} waits {alone:.0%} of its time for one connection alone, serving {FEW} with {threads} "
-            f"thread{'s' if threads != 1 else ''}; its calls take {shown(longer)} µs longer for 64 KiB than "
-            f"for {SMALL} B, and others {large['others']:.1f} µs"
+            f"{model} waits {shown(alone)} of its time for one connection alone, serving {FEW} with "
+            f"{threads.median:.0f} thread{'s' if threads.median != 1 else ''}; for 64 KiB its calls take "
+            f"{shown(longer)} µs longer than for {SMALL} B, and threads beside it {shown(beside)} µs"
         )
         found[model] = {
-            "waiting_for_one": alone,
-            "threads": threads,
+            "waiting_for_one": raw(alone),
+            "threads": raw(threads),
             "longer_us": raw(longer),
-            "others_us": large["others"],
+            "beside_us": raw(beside),
         }
     return conclude(
         cases, f"{'; '.join(parts)}.", found | {"mostly": MOSTLY, "fastest_copy_us": FASTEST_COPY}
     )
+
+
+def _neither_blocks(*blocks: Verdict) -> Verdict:
+    """Supported if each of them is contradicted, contradicted if one is supported."""
+    if "supported" in blocks:
+        return "contradicted"
+    return "supported" if set(blocks) == {"contradicted"} else OPEN
+
+
+def _copies_elsewhere(calls: Spread, beside: Spread) -> Verdict:
+    """Whether threads beside the program's copy, and not its calls. The copy has to be seen somewhere."""
+    in_calls, elsewhere = (decided(each, FASTEST_COPY, FASTEST_COPY) for each in (calls, beside))
+    if in_calls == "supported":
+        return "contradicted"
+    return "supported" if (in_calls, elsewhere) == ("contradicted", "supported") else OPEN
 
 
 def _both_sizes(evidence: Evidence, kind: str) -> Iterable[tuple[str, Timeline, Timeline]]:
@@ -126,9 +153,9 @@ def _both_sizes(evidence: Evidence, kind: str) -> Iterable[tuple[str, Timeline, 
     return both
 
 
-def _longer(small: Timeline, large: Timeline) -> Spread:
-    """The additional CPU time of the calls that move data for the large message, in µs."""
-    return difference(*(over_requests(each, lambda one: one["copying"]) for each in (large, small)))
+def _longer(small: Timeline, large: Timeline, what: Literal["copying", "others"]) -> Spread:
+    """The additional CPU time for the large message, in µs: of the calls that move data, or of others."""
+    return difference(*(over_requests(each, lambda one: one.get(what, 0.0)) for each in (large, small)))
 
 
 def _plans(models: Iterable[str], *sizes: int) -> tuple[Plan, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from proact.lab.claims.intervals import ratio
+from proact.lab.claims.intervals import difference, ratio
 from proact.lab.claims.trial import (
     MANY,
     ONE,
+    OPEN,
     UNP,
     Evidence,
     Finding,
@@ -20,10 +21,13 @@ from proact.lab.claims.trial import (
     echo,
     raw,
     shown,
+    within,
 )
 from proact.lab.summary import Spread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proact.lab.results import CallTimes, Split, Verdict
 
 #: A number of calls per message this close to a whole number counts as the whole number.
@@ -63,55 +67,80 @@ def per_message(split: Split) -> dict[str, float]:
 def two_calls(evidence: Evidence) -> Finding:
     """The calls that receive one message: when it comes alone, and when many are ready at once."""
 
-    def incoming(model: str, connections: int) -> float:
-        found = per_message(evidence.split(model, echo(connections)))
+    def incoming(split: Split) -> float:
+        found = per_message(split)
         return found["waits"] + found["receives"]
 
-    one = {model: incoming(model, ONE) for model in ("blocking", *_PLAIN)}
-    many = {model: incoming(model, MANY) for model in ("threads", "epoll")}
-    cases = {f"{model} at {ONE}": _one_more(one[model] - one["blocking"]) for model in _PLAIN}
-    cases[f"epoll at {MANY}"] = _one_more(many["epoll"] - many["threads"])
+    one = {model: evidence.over_splits(model, echo(ONE), incoming) for model in ("blocking", *_PLAIN)}
+    many = {model: evidence.over_splits(model, echo(MANY), incoming) for model in ("threads", "epoll")}
+    cases = {
+        f"{model} at {ONE}": within(difference(one[model], one["blocking"]), 1, TOLERANCE) for model in _PLAIN
+    }
+    cases[f"epoll at {MANY}"] = within(difference(many["epoll"], many["threads"]), 1, TOLERANCE)
+    spreads = [{model: Spread.of(each) for model, each in found.items()} for found in (one, many)]
+    alone, crowd = ({model: shown(each) for model, each in found.items()} for found in spreads)
     return conclude(
         cases,
-        f"At one connection blocking makes {one['blocking']:.2f} calls to receive a message, "
-        + ", ".join(f"{model} {one[model]:.2f}" for model in _PLAIN)
-        + f"; at {MANY} connections threads make {many['threads']:.2f} and epoll {many['epoll']:.2f}.",
-        {"one_connection": one, f"{MANY}_connections": many, "tolerance": TOLERANCE},
+        f"At one connection blocking makes {alone['blocking']} calls to receive a message, "
+        + ", ".join(f"{model} {alone[model]}" for model in _PLAIN)
+        + f"; at {MANY} connections threads make {crowd['threads']} and epoll {crowd['epoll']}.",
+        {
+            name: {model: raw(each) for model, each in found.items()}
+            for name, found in zip(("one_connection", f"{MANY}_connections"), spreads, strict=True)
+        }
+        | {"tolerance": TOLERANCE},
     )
-
-
-def _one_more(difference: float) -> Verdict:
-    return "supported" if abs(difference - 1) <= TOLERANCE else "contradicted"
 
 
 def nicer_face(evidence: Evidence) -> Finding:
     """A loop's calls per message against plain epoll's, and its CPU time."""
-    plain = per_message(evidence.split("epoll", echo(ONE)))
+    plain = _counts(evidence, "epoll")
     price = evidence.values("epoll", echo(ONE), cpu_us)
-    found: dict[str, Any] = {"epoll": plain | {"cpu_us": raw(Spread.of(price))}}
+    medians = {name: Spread.of(each) for name, each in plain.items()}
+    found: dict[str, Any] = {"epoll": _raw(medians) | {"cpu_us": raw(Spread.of(price))}}
     cases: dict[str, Verdict] = {}
     parts = []
     for model in _NICER:
         try:
-            calls = per_message(evidence.split(model, echo(ONE)))
+            calls = _counts(evidence, model)
             dearer = ratio(evidence.values(model, echo(ONE), cpu_us), price)
         except MissingError as missing:
             found[model] = str(missing)
             continue
-        same = all(abs(calls[name] - plain[name]) <= SAME for name in ("waits", "receives", "sends"))
-        cases[f"calls of {model}"] = "supported" if same else "contradicted"
+        more = {name: difference(calls[name], plain[name]) for name in ("waits", "receives", "sends")}
+        cases[f"calls of {model}"] = _all_of(within(each, 0, SAME) for each in more.values())
         cases[f"CPU of {model}"] = decided(dearer, 1.0, 1.0)
-        found[model] = calls | {"cpu_of_epoll": raw(dearer)}
-        parts.append(
-            f"{model} waits {calls['waits']:.2f}, receives {calls['receives']:.2f}, sends "
-            f"{calls['sends']:.2f} of {calls['all']:.2f} calls, for {shown(dearer)} times the CPU"
-        )
+        spreads = {name: Spread.of(each) for name, each in calls.items()}
+        found[model] = _raw(spreads) | {"cpu_of_epoll": raw(dearer)}
+        parts.append(f"{model} {_said(spreads)}, for {shown(dearer)} times the CPU")
     return conclude(
         cases,
-        f"Per message epoll waits {plain['waits']:.2f}, receives {plain['receives']:.2f}, sends "
-        f"{plain['sends']:.2f} of {plain['all']:.2f} calls; {'; '.join(parts)}.",
+        f"Per message epoll {_said(medians)}; {'; '.join(parts)}.",
         found | {"same_within": SAME},
     )
+
+
+def _counts(evidence: Evidence, model: str) -> dict[str, list[float]]:
+    """Calls per message of each repeat, by what they do."""
+    every = evidence.over_splits(model, echo(ONE), per_message)
+    return {name: [each[name] for each in every] for name in every[0]}
+
+
+def _raw(spreads: dict[str, Spread]) -> dict[str, Any]:
+    return {name: raw(each) for name, each in spreads.items()}
+
+
+def _said(calls: dict[str, Spread]) -> str:
+    parts = ", ".join(f"{name} {shown(calls[name])}" for name in ("waits", "receives", "sends"))
+    return f"{parts} of {shown(calls['all'])} calls"
+
+
+def _all_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """Supported if all are, contradicted if one is."""
+    found = set(verdicts)
+    if found == {"supported"}:
+        return "supported"
+    return "contradicted" if "contradicted" in found else OPEN
 
 
 TWO_CALLS: Final = Trial(
@@ -130,5 +159,5 @@ NICER_FACE: Final = Trial(
     "What coroutines run on is multiplexing with a nicer face: the same calls, and work of its own on top.",
     "PEP 3156; gevent's documentation",
     nicer_face,
-    tuple(Need(model, echo(ONE), intervals=True, split=True) for model in ("epoll", *_NICER)),
+    tuple(Need(model, echo(ONE), split=True) for model in ("epoll", *_NICER)),
 )

@@ -155,12 +155,7 @@ def _switches(measured: Measured) -> float:
 
 
 def _needs(*connections: int) -> tuple[Need, ...]:
-    return tuple(
-        Need(model, echo(number), intervals=True)
-        for number in connections
-        for pair in PAIRS
-        for model in pair
-    )
+    return tuple(Need(model, echo(number)) for number in connections for pair in PAIRS for model in pair)
 
 
 NOT_FASTER: Final = Trial(

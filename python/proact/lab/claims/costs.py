@@ -23,8 +23,7 @@ from proact.lab.claims.trial import (
 from proact.lab.summary import Spread, cpu_seconds
 
 if TYPE_CHECKING:
-    from proact.lab.results import Measured
-    from proact.lab.summary import Load
+    from proact.lab.results import Measured, Split
 
 #: A light load: so many connections, and so many messages per second over all of them.
 QUIET: Final = echo(10, rate=200.0)
@@ -67,33 +66,33 @@ def watching_costs(evidence: Evidence) -> Finding:
         model: ratio(*(evidence.values(model, load, cpu_us) for load in (WIDE, NARROW)))
         for model in ("select", "epoll")
     }
-    active = _wait_us(evidence, "epoll", BUSY) / _wait_us(evidence, "epoll", WIDE)
+    active = ratio(*(evidence.over_splits("epoll", load, _wait_us) for load in (BUSY, WIDE)))
     cases = {
         "select by the watched": decided(watched["select"], GROWS, LEVEL),
         "epoll by the watched": turned(decided(watched["epoll"], GROWS, LEVEL)),
-        "epoll by the active": decided(Spread(active, active, active), GROWS, LEVEL),
+        "epoll by the active": decided(active, GROWS, LEVEL),
     }
     return conclude(
         cases,
         f"With {WIDE.connections} connections watched for {NARROW.connections}, one of them active, a "
         f"message costs select {shown(watched['select'])} times the CPU and epoll "
         f"{shown(watched['epoll'])}; with {BUSY.active} active an epoll_wait costs "
-        f"{active:.2f} times what it costs with one (one pass each).",
+        f"{shown(active)} times what it costs with one.",
         {
             "watched": {model: raw(each) for model, each in watched.items()},
-            "active": active,
+            "active": raw(active),
             "grows": GROWS,
             "level": LEVEL,
         },
     )
 
 
-def _wait_us(evidence: Evidence, model: str, load: Load) -> float:
+def _wait_us(split: Split) -> float:
     """The CPU time of one waiting call, in µs."""
-    calls = [call for call in evidence.split(model, load)["calls"].values() if call.get("role") == "waits"]
+    calls = [call for call in split["calls"].values() if call.get("role") == "waits"]
     count = sum(call["count"] for call in calls)
     if not count:
-        raise MissingError(f"{model} made no call that waits")
+        raise MissingError("no call was made that waits")
     return sum(call["cpu"] for call in calls) * 1e6 / count
 
 
@@ -102,7 +101,7 @@ POLLING: Final = Trial(
     "Polling with non-blocking calls burns a core, whether there is work or not.",
     f"{UNP}, fig. 6.2",
     polling_burns,
-    tuple(Need(model, QUIET, intervals=True) for model in ("nonblocking", "epoll")),
+    tuple(Need(model, QUIET) for model in ("nonblocking", "epoll")),
 )
 
 WATCHING: Final = Trial(
@@ -111,7 +110,7 @@ WATCHING: Final = Trial(
     "Kerrisk, The Linux Programming Interface, ch. 63.4.5",
     watching_costs,
     (
-        *(Need(model, load, intervals=True) for model in ("select", "epoll") for load in (NARROW, WIDE)),
+        *(Need(model, load) for model in ("select", "epoll") for load in (NARROW, WIDE)),
         *(Need("epoll", load, split=True) for load in (WIDE, BUSY)),
     ),
 )

@@ -2,32 +2,46 @@
 
 A judge sees only ``Evidence``, the numbers of one document. It decides single cases (a model, a
 number of connections), and ``conclude`` makes one verdict of them. If a number is missing, it raises
-MissingError, which makes the claim "not measured". An interval that leaves a case open does that, too.
+MissingError, which makes the claim "not measured". An interval that leaves a case open does that, too, and so
+does a machine that was busy with something else: a verdict is never given from what that disturbed.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from proact.lab.disturbance import is_disturbed, named
 from proact.lab.measure import Cell
 from proact.lab.registry import MODELS
-from proact.lab.summary import QUIET, Load, cpu_seconds
+from proact.lab.summary import Load, cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proact.lab.results import Claim, Document, Measured, Phases, Split, Timeline, Verdict
+    from proact.lab.results import (
+        Claim,
+        Conditions,
+        Disturbance,
+        Document,
+        Measured,
+        Phases,
+        Split,
+        Timeline,
+        Verdict,
+    )
     from proact.lab.summary import Spread
     from proact.lab.timeline import Plan
+
+_T = TypeVar("_T")
 
 #: Numbers of connections that are few, and many, to a server with a thread for each.
 ONE: Final = 1
 FEW: Final = 4
 MANY: Final = 100
 
-#: Undisturbed repeats that suffice for an interval.
-ENOUGH: Final = 3
+#: Undisturbed repeats that an interval needs.
+ENOUGH: Final = 5
 
 #: The verdict on a case that its interval leaves open.
 OPEN: Final = "not measured"
@@ -41,22 +55,18 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A cell that a judge looks at: measured several times for an interval, with a probing pass for its
-    split.
-    """
+    """A cell that a judge looks at, perhaps with a probing pass for its split."""
 
     model: str
     load: Load
-    intervals: bool = False
     split: bool = False
 
     def cells(self, repeat: int) -> list[Cell]:
         """The measurements that a claim needs."""
-        times = repeat if self.intervals else 1
         load = self.load
         return [
             Cell(self.model, load.workload, load.connections, load.active, load.size, load.rate, number)
-            for number in range(times)
+            for number in range(repeat)
         ]
 
 
@@ -92,38 +102,44 @@ def of_kind(kind: str) -> list[str]:
 
 
 class Evidence:
-    """The numbers of a document, by model and load."""
+    """The numbers of a document, by model and load. It notes what of them was disturbed."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
+        # By the identity of what was measured, because a judge may ask for it twice.
+        self._given: set[int] = set()
+        self._disturbances: dict[int, Disturbance] = {}
+        self.busy: str | None = None  #: why there can be no verdict: something else kept the machine busy
 
     def measured(self, model: str, load: Load) -> list[Measured]:
-        """Every repeat of a cell. Raises MissingError."""
+        """The undisturbed repeats of a cell, or every one if too few are. Raises MissingError."""
         cells = [c for c in self._document["cells"] if c["model"] == model and Load.of(c) == load]
         found = [cell["measured"] for cell in cells if cell["measured"] is not None]
         if not found:
             reason = next((cell["reason"] for cell in cells if cell["reason"]), "not in these results")
             raise MissingError(f"{model}: {reason}")
-        return found
+        quiet = [each for each in found if not self._is_disturbed(each)]
+        if len(quiet) < ENOUGH and len(quiet) < len(found):
+            self._hopeless(f"{model} at {load.connections}", len(quiet))
+            quiet = found
+        if len(quiet) < ENOUGH:
+            times = f"{len(quiet)} time{'s' if len(quiet) > 1 else ''}"
+            raise MissingError(f"{model} was measured only {times}: an interval needs {ENOUGH}")
+        self._given.update(map(id, quiet))
+        return quiet
 
     def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
-        """A number of each repeat of a cell. Raises MissingError; a single repeat has no interval.
+        """A number of each repeat of a cell. Raises MissingError."""
+        return [value(each) for each in self.measured(model, load)]
 
-        Leaves out the repeats during which other programs kept the machine busy, if enough remain.
-        """
+    def over_splits(self, model: str, load: Load, value: Callable[[Split], _T]) -> list[_T]:
+        """A number of the split of each repeat of a cell. Raises MissingError."""
         found = self.measured(model, load)
-        if len(found) < 2:
-            raise MissingError(f"{model} was measured only once, so there is no interval")
-        quiet = [each for each in found if each["others_cpu"] <= QUIET]
-        return [value(each) for each in (quiet if len(quiet) >= ENOUGH else found)]
-
-    def split(self, model: str, load: Load) -> Split:
-        """The split of a cell's time. Raises MissingError."""
-        found = self.measured(model, load)
-        split = next((each["split"] for each in found if each["split"]), None)
-        if split is None or not split["messages"]:
-            raise MissingError(f"{model}: {found[0]['unsplit'] or 'not split'}")
-        return split
+        splits = [each["split"] for each in found if each["split"] and each["split"]["messages"]]
+        if len(splits) < ENOUGH:
+            reasons = (each["unsplit"] for each in found if each["unsplit"])
+            raise MissingError(f"{model}: {next(reasons, 'not split')}")
+        return [value(each) for each in splits]
 
     def timelines(self, size: int, *, model: str | None = None, kind: str | None = None) -> list[Timeline]:
         """The timelines of a model or a kind at one size. Raises MissingError if there is none."""
@@ -137,7 +153,35 @@ class Evidence:
         if not found:
             absent = self._document["settings"].get("no_timeline", {})
             raise MissingError(absent.get(model, f"no timeline of {model or f'a model of kind {kind}'}"))
+        for timeline in found:
+            if self._is_disturbed(timeline):
+                self._hopeless(f"the timeline of {timeline['model']}", 0)
+        self._given.update(map(id, found))
         return found
+
+    def conditions(self) -> Conditions:
+        """Under which conditions the numbers were measured that the judge was given."""
+        return {
+            "cores": self._document["environment"]["cores"],
+            "pinned": self._document["settings"]["pinned"],
+            "measured": len(self._given),
+            "disturbed": len(self._disturbances),
+            "worst": max(self._disturbances.values(), key=lambda each: each["cores"], default=None),
+        }
+
+    def _is_disturbed(self, measured: Measured | Timeline) -> bool:
+        disturbance = measured.get("disturbance")
+        if disturbance is None or not is_disturbed(disturbance):
+            return False
+        self._disturbances[id(measured)] = disturbance
+        return True
+
+    def _hopeless(self, what: str, undisturbed: int) -> None:
+        if self.busy is None:
+            times = f"undisturbed only {undisturbed} of {ENOUGH} times" if undisturbed else "always disturbed"
+            self.busy = (
+                f"The machine was busy: {what} was {times}, by {named(list(self._disturbances.values())[-1])}"
+            )
 
 
 def rate(measured: Measured) -> float:
@@ -171,6 +215,14 @@ def shown(spread: Spread) -> str:
 def raw(spread: Spread) -> dict[str, float]:
     """A spread as evidence."""
     return asdict(spread)
+
+
+def within(interval: Spread, middle: float, tolerance: float) -> Verdict:
+    """Supported if the whole interval is as close to ``middle``, contradicted if none of it is."""
+    low, high = middle - tolerance, middle + tolerance
+    if low <= interval.low and interval.high <= high:
+        return "supported"
+    return "contradicted" if interval.high < low or interval.low > high else OPEN
 
 
 def decided(interval: Spread, least: float, most: float) -> Verdict:
@@ -212,10 +264,14 @@ def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) 
 
 def judged(trial: Trial, document: Document) -> Claim:
     """The verdict of a document on a claim."""
+    evidence = Evidence(document)
     try:
-        found = trial.judge(Evidence(document))
+        found = trial.judge(evidence)
     except MissingError as missing:
-        found = Finding("not measured", str(missing), {})
+        found = Finding(OPEN, str(missing), {})
+    if evidence.busy is not None:
+        because = f"{evidence.busy}. What was measured all the same: {found.because}"
+        found = Finding(OPEN, because, found.evidence)
     return {
         "name": trial.name,
         "text": trial.text,
@@ -223,4 +279,15 @@ def judged(trial: Trial, document: Document) -> Claim:
         "verdict": found.verdict,
         "because": found.because,
         "evidence": found.evidence,
+        "conditions": evidence.conditions(),
     }
+
+
+def circumstances(conditions: Conditions) -> str:
+    """The conditions of a claim in one line."""
+    cores = f"{conditions['cores']} core{'s' if conditions['cores'] != 1 else ''}"
+    apart = "server and load on one each" if conditions["pinned"] else "server and load on the same"
+    worst = conditions["worst"]
+    by = f", at worst by {named(worst)}" if worst is not None else ""
+    disturbed = f"{conditions['disturbed']} disturbed{by}" if conditions["disturbed"] else "none disturbed"
+    return f"{cores}, {apart}; {conditions['measured']} measurements used, {disturbed}"

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proact.lab.claims.trial import circumstances
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,6 +33,8 @@ def render_claims(claims: Sequence[Claim]) -> RenderableType:
         about.append(f"\n{claim['because']}", style="not bold").append(
             f"\n{claim['source']}", style="not bold dim"
         )
+        if conditions := claim.get("conditions"):
+            about.append(f"\n{circumstances(conditions)}", style="not bold dim")
         name = Text(f"{claim['name']}\n").append(claim["verdict"], style=_STYLES[claim["verdict"]])
         table.add_row(name, about)
     return Group(Text("What the books say, and what was measured here", style="bold"), "", table)

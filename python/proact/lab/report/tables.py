@@ -6,6 +6,7 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.claims.trial import circumstances
 from proact.lab.summary import QUIET, verdict, winners
 from proact.lab.table import LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
 
@@ -144,12 +145,18 @@ def claims(found: Sequence[Claim]) -> str:
         f"<h3>{escape(claim['text'])}</h3>"
         f"<p>{escape(claim['because'])}</p>"
         f'<p class="how">{escape(claim["source"])}</p>'
+        f"{_circumstances(claim)}"
         f"<details><summary>The numbers</summary>"
         f'<pre class="wide" tabindex="0">{escape(_indented(claim["evidence"]))}</pre>'
         "</details></article>"
         for claim in found
     )
     return f'<div class="claims">{cards}</div>' if cards else ""
+
+
+def _circumstances(claim: Claim) -> str:
+    conditions = claim.get("conditions")
+    return f'<p class="how">{escape(circumstances(conditions))}</p>' if conditions else ""
 
 
 def _indented(evidence: dict[str, Any]) -> str:
