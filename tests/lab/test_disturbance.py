@@ -38,8 +38,8 @@ def test_own_children_are_no_disturbance(spinner: Path) -> None:
 
 def test_a_process_beside_it_is_named(spinner: Path) -> None:
     """The process is nobody's child: its parent has ended."""
-    orphan = f"import subprocess; subprocess.Popen([{str(spinner)!r}, '-c', {SPIN!r}], stdout=-3)"
-    subprocess.run([sys.executable, "-c", orphan], check=True, capture_output=True, timeout=20)
+    orphan = f"import subprocess; subprocess.Popen([{str(spinner)!r}, '-c', {SPIN!r}], stderr=-3)"
+    subprocess.run([sys.executable, "-c", orphan], check=True, stdout=subprocess.DEVNULL, timeout=20)
     watch = Watch()
     time.sleep(1)
     found = watch.disturbance()
