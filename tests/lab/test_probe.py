@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Split
 
-PARTS = ("waiting", "copying", "asking", "run_queue", "user", "stalled")
+PARTS = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "probe")
 
 #: Calls per message on a quiet connection, derived by hand: one that waits, if the model asks before it
 #: receives, and one to receive and one to send. A loop may look again after it has received.

@@ -322,7 +322,7 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path, capsys: pytest.C
         due.append((got["messages"] + got["unsent"]) / got["seconds"])
         assert (got["slow"] is not None) == (cell["workload"] == "mixed")
         assert got["unsplit"] is None
-        parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled")
+        parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "probe")
         assert sum(got["split"][part] for part in parts) == pytest.approx(got["split"]["wall"], rel=0.001)
         if got["slow"]:
             assert got["slow"]["messages"] > 0

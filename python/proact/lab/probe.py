@@ -63,13 +63,13 @@ def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_
             for index, (value, old) in enumerate(zip(now, then, strict=True)):
                 total[index] += value - old
     seconds = {name: _seconds(roles[name], total) for name, total in calls.items()}
-    between = seconds.pop("between", _seconds("between", [0.0] * 6))
+    between, own = (seconds.pop(name, _seconds(name, [0.0] * 6)) for name in ("between", "probe"))
     moving = [each for name, each in seconds.items() if roles[name] in ("moves", "ring")]
     asking = [each for name, each in seconds.items() if roles[name] in ("waits", "asks")]
-    spent = sum(each["cpu"] for each in (between, *seconds.values()))
+    spent = sum(each["cpu"] for each in (between, own, *seconds.values()))
     return {
         "seconds": (last["at"] - first["at"]) / 1e9,
-        "wall": sum(each["wall"] for each in (between, *seconds.values())),
+        "wall": sum(each["wall"] for each in (between, own, *seconds.values())),
         "messages": messages_per_second * (last["at"] - first["at"]) / 1e9,
         "waiting": sum(each["wall"] - each["cpu"] - each["run_queue"] for each in seconds.values()),
         "copying": sum(each["cpu"] for each in moving),
@@ -77,6 +77,7 @@ def split(first: dict[str, Any], last: dict[str, Any], cpu: float, messages_per_
         "run_queue": sum(each["run_queue"] for each in (between, *seconds.values())),
         "user": between["cpu"],
         "stalled": between["wall"] - between["cpu"] - between["run_queue"],
+        "probe": own["wall"],
         "others": max(0.0, cpu - spent),
         "ring_ops": ring_ops,
         "calls": {name: each for name, each in seconds.items() if each["count"]},

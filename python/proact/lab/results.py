@@ -48,8 +48,8 @@ class CallTimes(TypedDict):
 class Split(TypedDict):
     """Where the server's threads were in the window of the probing pass. Times in seconds.
 
-    ``wall`` is the sum over the threads that make calls of how long they lived in the window. The six parts
-    after ``messages`` add up to it.
+    ``wall`` is the sum over the threads that make calls of how long they lived in the window. The parts
+    from ``waiting`` to ``stalled`` add up to it.
     """
 
     seconds: float  # the window
@@ -60,11 +60,12 @@ class Split(TypedDict):
     asking: float  # on a CPU inside the calls that only ask (select, epoll_ctl, accept, ...)
     run_queue: float  # runnable, but another thread had the CPU
     user: float  # on a CPU outside of calls: the program and its interpreter
+    probe: NotRequired[float]  # in the probe itself, on a CPU; in older results it is in the parts above
     stalled: float  # outside of calls and off the CPU: waiting for a lock, such as the interpreter's
     others: float  # beside ``wall``: CPU time of threads that make no calls (kernel workers, AIO's helpers)
     ring_ops: float  # operations handed over by io_uring_enter
     calls: dict[str, CallTimes]
-    probe_ns: float  # the probe's own cost per call, in nanoseconds; the parts above include it
+    probe_ns: float  # what the probe adds to a call, in nanoseconds
     lost: NotRequired[int]  # threads that the probe had no room for; no figure here includes them
 
 

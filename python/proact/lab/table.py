@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -120,7 +120,7 @@ def _ways(rows: tuple[Row, ...]) -> list[str]:
 def _splits(rows: tuple[Row, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
-    parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "wall", "others")
+    parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "probe", "wall", "others")
     for part in parts:
         heading = {"run_queue": "queue", "wall": "sum"}.get(part, part)
         table.add_column(heading, width=8, justify="right", no_wrap=True)
@@ -128,7 +128,8 @@ def _splits(rows: tuple[Row, ...]) -> Table:
     for row in rows:
         if (split := row.split) is None or not split["messages"]:
             continue
-        spent = [number(split[part] * 1e6 / split["messages"]) for part in parts]  # type: ignore[literal-required]
+        each = 1e6 / split["messages"]
+        spent = [number(cast("float", split.get(part, 0.0)) * each) for part in parts]
         ring = number(split["ring_ops"] / split["messages"]) if split["ring_ops"] else "-"
         table.add_row(row.model, *spent, ring, style=_STYLES.get(row.family, ""))
     return table

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub enum Role {
     /// The time between two calls.
     Between,
+    /// What the probe itself takes around the calls.
+    Probe,
     /// The call moves data: its CPU time goes into the copy and the protocol.
     Moves,
     /// The call waits until one of several things has happened, or checks whether one has.
@@ -24,6 +26,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Role::Between => "between",
+            Role::Probe => "probe",
             Role::Moves => "moves",
             Role::Waits => "waits",
             Role::Asks => "asks",
@@ -128,14 +131,15 @@ macro_rules! kinds {
     ($($call:ident $symbol:literal $role:ident [$fd:expr] ($($arg:ident: $type:ty),*) -> $result:ty;)+) => {
         #[derive(Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
-        pub(super) enum Call { Between, $($call,)+ RingEnter }
+        pub(super) enum Call { Between, Probe, $($call,)+ RingEnter }
 
         impl Call {
-            pub const ALL: &'static [Call] = &[Call::Between, $(Call::$call,)+ Call::RingEnter];
+            pub const ALL: &'static [Call] = &[Call::Between, Call::Probe, $(Call::$call,)+ Call::RingEnter];
 
             pub fn name(self) -> &'static str {
                 match self {
                     Call::Between => "between",
+                    Call::Probe => "probe",
                     $(Call::$call => $symbol,)+
                     Call::RingEnter => "io_uring_enter",
                 }
@@ -144,6 +148,7 @@ macro_rules! kinds {
             pub fn role(self) -> Role {
                 match self {
                     Call::Between => Role::Between,
+                    Call::Probe => Role::Probe,
                     $(Call::$call => Role::$role,)+
                     Call::RingEnter => Role::Ring,
                 }

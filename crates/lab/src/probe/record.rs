@@ -1,10 +1,17 @@
-//! Accounts for one call: reads the clocks around it, and adds to the rows of the calling thread.
+//! Accounts for one call: reads the clocks around it, and adds to the rows of the calling thread. The time that this takes is
+//! in a row of its own, and in no other:
+//!
+//! ```text
+//!  between      │ probe            │ the call      │ probe            │ between
+//!             entered           start           end                done          monotonic clock
+//!                 └ CPU clock                      └ CPU clock
+//! ```
 
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 use super::call::{Call, Role, original};
 use super::clock::{monotonic_ns, thread_cpu_ns};
@@ -13,6 +20,8 @@ use super::table::{Slot, Table, add};
 /// A thread that was off the CPU for less than this counts as on the CPU all the time: reading the two clocks one
 /// after the other makes that much difference. In nanoseconds.
 const ON_CPU: u64 = 2_000;
+/// The probe takes no longer around a call, in nanoseconds, unless its thread is pre-empted.
+const LONGEST: u64 = 5_000;
 /// The lowest number for schedstat files, which stay open: a high number does not get in the way of the fds that the
 /// process itself opens and selects.
 const HIGH_FD: c_int = 4_096;
@@ -20,6 +29,8 @@ const HIGH_FD: c_int = 4_096;
 static TABLE: OnceLock<Table> = OnceLock::new();
 /// False in a forked child, which must not change its parent's accounts.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// Half of what a reading of the CPU clock takes, in nanoseconds: so much before its end it is as if it were read.
+static HALF_READING: AtomicU64 = AtomicU64::new(0);
 
 struct Local {
     slot: Cell<Option<&'static Slot>>,
@@ -112,19 +123,20 @@ fn account<R: Outcome>(
     fd: c_int,
     run: impl FnOnce() -> R,
 ) -> R {
-    // Read the CPU clock outside of the monotonic clock, so that the time off the CPU does not seem longer than it
-    // was.
-    let cpu_before = thread_cpu_ns();
-    let start = monotonic_ns();
+    let half = HALF_READING.load(Relaxed);
+    let entered = monotonic_ns();
+    let cpu_before = thread_cpu_ns().saturating_sub(half);
+    let mut start = 0;
     slot.change(|| {
-        phase(local, slot, Call::Between, start, cpu_before);
+        phase(local, slot, Call::Between, entered, cpu_before);
         slot.state.store(call as u64, Relaxed);
+        start = probed(slot, entered);
     });
     let result = run();
     // SAFETY: errno's address is valid in any thread.
     let errno = unsafe { *libc::__errno_location() };
     let end = monotonic_ns();
-    let cpu_after = thread_cpu_ns();
+    let cpu_after = thread_cpu_ns().saturating_sub(half);
     let value = result.value();
     let mut spent = (0, 0);
     slot.change(|| {
@@ -138,7 +150,8 @@ fn account<R: Outcome>(
         if value == -1 && errno == libc::EAGAIN {
             add(&row.empty, 1);
         }
-        slot.state.store(0, Relaxed);
+        slot.state.store(Call::Between as u64, Relaxed);
+        probed(slot, end);
     });
     if let Some(event) = table.event() {
         event.thread.store(slot.thread.load(Relaxed), Relaxed);
@@ -157,6 +170,20 @@ fn account<R: Outcome>(
     // SAFETY: errno's address is valid in any thread.
     unsafe { *libc::__errno_location() = errno };
     result
+}
+
+/// Charges the probe with the time since `began`, at which the phase before it has ended. The probe does not sleep, so this
+/// was CPU time. Of a thread that was pre-empted meanwhile, the rest belongs to the phase that begins. Returns the time.
+fn probed(slot: &Slot, began: u64) -> u64 {
+    let now = monotonic_ns();
+    let took = now.saturating_sub(began).min(LONGEST);
+    slot.since.store(began + took, Relaxed);
+    add(&slot.cpu_seen, took);
+    let row = &slot.rows[Call::Probe as usize];
+    add(&row.count, 1);
+    add(&row.wall, took);
+    add(&row.cpu, took);
+    now
 }
 
 /// Ends the phase that began when the previous phase ended. Returns its CPU time and its time in the run queue.
@@ -227,6 +254,14 @@ pub(super) fn measure_overhead() {
     if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) } < 0 {
         return;
     }
+    let reading = (0..100)
+        .map(|_| {
+            let start = monotonic_ns();
+            thread_cpu_ns();
+            monotonic_ns() - start
+        })
+        .min();
+    HALF_READING.store(reading.unwrap_or_default() / 2, Relaxed);
     let receive: unsafe extern "C" fn(c_int, *mut u8, usize, c_int) -> isize =
         // SAFETY: the address is of libc's recv, which has this type.
         unsafe { std::mem::transmute(original(Call::Recv)) };

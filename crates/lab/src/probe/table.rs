@@ -180,7 +180,8 @@ pub struct ThreadTimes {
 }
 
 impl ThreadTimes {
-    /// Name, role and totals of each kind of call that the thread has made. The first is the time between calls.
+    /// Name, role and totals of each kind of call that the thread has made. The first two are the time between calls and the
+    /// probe's own.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, Role, CallTimes)> {
         let totals = Call::ALL.iter().zip(&self.totals);
         totals

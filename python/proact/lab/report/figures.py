@@ -7,7 +7,7 @@ The page sets the colours of text and grid, because it knows whether it is dark.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from proact.lab.report.looks import PARTS, Look, part_bars
 from proact.lab.summary import latencies
@@ -130,7 +130,7 @@ def split_bars(rows: Sequence[Row]) -> Figure:
     found = [(row, row.split) for row in rows if row.split and row.split["messages"]]
     names = [row.model for row, _ in found]
     micros = {
-        part: [split[part] * 1e6 / split["messages"] for _, split in found]  # type: ignore[literal-required]
+        part: [cast("float", split.get(part, 0.0)) * 1e6 / split["messages"] for _, split in found]
         for part in PARTS
     }
     data = [

@@ -40,6 +40,7 @@ PARTS: Final = {
     "run_queue": ("run queue", "#c8649c", "x"),
     "user": ("user code", "#00966d", ""),
     "stalled": ("stalled", "#d55e00", "\\"),
+    "probe": ("the probe itself", "#56504a", "|"),
     "waiting": ("waiting", "#a3a19b", "."),
     "others": ("others, beside", "#85827c", "-"),
 }
