@@ -48,6 +48,19 @@ def test_a_process_beside_it_is_named(spinner: Path) -> None:
     assert "spinner (" in named(found)
 
 
+def test_what_ended_meanwhile_is_charged_once(spinner: Path) -> None:
+    """A process that has ended is in its parent's account, which has all that it took."""
+    short = SPIN.replace("+ 5", "+ 0.5")
+    many = f"import subprocess\nfor _ in range(4): subprocess.run([{str(spinner)!r}, '-c', {short!r}])"
+    orphan = f"import subprocess; subprocess.Popen([{str(spinner)!r}, '-c', {many!r}], stderr=-3)"
+    subprocess.run([sys.executable, "-c", orphan], check=True, stdout=subprocess.DEVNULL, timeout=20)
+    time.sleep(0.4)
+    for _ in range(4):
+        watch = Watch()
+        time.sleep(0.3)
+        assert watch.disturbance()["by"].get("spinner", 0.0) < 1.3
+
+
 def test_stolen_and_withheld_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     stolen, throttled = [0], [0]
 

@@ -65,17 +65,22 @@ class Watch:
         for pid, process in last.others.items():
             before = first.others.get(pid)
             taken[process.name] += process.seconds - (before.seconds if before else 0.0)
-        # What a process took that has ended is in its parent's account, with what it had taken before.
+        # What an ended process took is in the account of who waited for it, with what it had taken before.
         for pid in first.others.keys() - last.others.keys():
-            taken[first.others[pid].name] -= first.others[pid].seconds
-        visible = max(0.0, sum(taken.values()))
+            waited = first.others[pid].parent
+            while waited in first.others and waited not in last.others:
+                waited = first.others[waited].parent
+            if waited in last.others:
+                taken[last.others[waited].name] -= first.others[pid].seconds
+        taken = defaultdict(float, {name: used for name, used in taken.items() if used > 0})
+        visible = sum(taken.values())
         unseen = last.machine - first.machine - (last.own - first.own) - visible
         if unseen > UNSEEN * seconds:
             taken[NOT_SEEN] = unseen
         taken[HYPERVISOR] = last.stolen - first.stolen
         taken[LIMIT] = last.throttled - first.throttled
         most = sorted(taken.items(), key=lambda each: -each[1])
-        cores = {name: used / seconds for name, used in most if used > 0}
+        cores = {name: used / seconds for name, used in most if used}
         return {
             "cores": sum(cores.values()),
             "by": dict(list(cores.items())[:NAMED]),
