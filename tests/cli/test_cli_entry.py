@@ -32,6 +32,13 @@ def test_help_starts_with_examples(command: Command, words: list[str]) -> None:
     assert lines[2].startswith("proact ")
 
 
+@pytest.mark.parametrize("words", [[], ["lab"]], ids=" ".join)
+def test_alone_it_shows_its_help(command: Command, words: list[str]) -> None:
+    done = command(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == command(*words, "--help").stdout
+
+
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_its_extra_it_says_how_to_get_it(missing: str, tmp_path: Path) -> None:
     code = (

@@ -170,6 +170,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
         ({"what": "tea"}, "what is 'tea': choose from load, load and timelines, timelines, claims"),
         ({"active": "0"}, "active has '0': it takes whole numbers from 1 to "),
         ({"active": "half"}, "active has 'half'"),
+        ({"connections": "1,100", "active": "2,50"}, "active is 50, but connections is 1"),
         ({"rate": "1e3"}, "rate has '1e3'"),
         ({"rate": "0"}, "rate has '0': it takes whole numbers from 1 to 10,000,000"),
         ({"workloads": "echo,idle"}, "idle has connections of its own: run it by itself"),
@@ -202,9 +203,10 @@ def test_what_a_form_asks_for_is_what_is_measured() -> None:
     job = job_of({**FORM, "connections": "1,10", "size": "1K"})
     assert (job.settings.models, job.settings.sizes) == (("epoll", "threads"), (1024,))
     assert (len(job.cells), len(job.split), job.plans, job.trials) == (4, 4, (), ())
-    job = job_of({**FORM, "what": "load and timelines", "workloads": "idle", "active": "2", "rate": "500"})
+    idle = {"workloads": "idle", "connections": "10,100", "active": "2", "rate": "500"}
+    job = job_of({**FORM, "what": "load and timelines", **idle})
     loads = {(cell.workload, cell.connections, cell.active, cell.rate) for cell in job.cells}
-    assert loads == {("echo", 1, 1, 500.0), ("echo", 10, 2, 500.0), ("echo", 100, 2, 500.0)}
+    assert loads == {("echo", 10, 2, 500.0), ("echo", 100, 2, 500.0)}
     assert [(plan.model, plan.workload) for plan in job.plans] == [("epoll", "echo"), ("threads", "echo")]
     usual = job_of({**FORM, "workloads": "idle", "connections": ""}).settings
     assert (usual.connections, usual.active) == ((10, 100, 1000, 10000), (1,))

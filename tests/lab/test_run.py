@@ -12,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -351,12 +352,36 @@ def test_results_of_another_version_or_of_something_else(tmp_path: Path) -> None
     file = tmp_path / "old.json"
     for text, said in (
         ('{"schema": 1}', "is of version 1; this proact reads version 3"),
-        ('{"schema": 3}', "lacks cells, claims, environment"),
+        ('{"schema": 3}', "is damaged: it lacks '"),
         ("[]", "holds no results"),
     ):
         file.write_text(text)
         with pytest.raises(CommandError, match=said):
             dispatch(["lab", "report", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda found: found["cells"][0].pop("model"), r"cells\[0\] lacks 'model'"),
+        (lambda found: found["cells"][1].update(measured=7), r"cells\[1\]\.measured is 7"),
+        (lambda found: found["cells"][0].update(status="odd"), r"cells\[0\]\.status is 'odd'"),
+        (
+            lambda found: found["cells"][0]["measured"]["latency"]["histogram"].append([1, "x"]),
+            r"cells\[0\]\.measured\.latency\.histogram\[\d+\]\[1\] is 'x'",
+        ),
+        (lambda found: found.update(models=[]), r"models is \[\]"),
+    ],
+)
+def test_damaged_results_are_an_error_that_says_where(
+    tmp_path: Path, damage: Callable[[Any], object], said: str
+) -> None:
+    found = json.loads((Path(__file__).parents[2] / "docs/lab/run.json").read_text())
+    damage(found)
+    file = tmp_path / "damaged.json"
+    file.write_text(json.dumps(found))
+    with pytest.raises(CommandError, match=f"damaged.json is damaged: {said}$"):
+        dispatch(["lab", "report", str(file)])
 
 
 def test_cells_that_the_machine_refuses_fail_and_the_others_go_on() -> None:

@@ -9,13 +9,12 @@ import typer
 from typer.main import get_command
 
 from proact.cli import doctor, lab, lab_claims, lab_model, lab_serve, lab_timeline, run
-from proact.cli.error import CommandError
+from proact.cli.error import CommandError, help_without_command
 from proact.lab.asked import AskedError
 from proact.lab.environment import package_version
 
 app = typer.Typer(
     name="proact",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and a log
@@ -42,8 +41,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def proact(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
@@ -57,6 +57,7 @@ def proact(
 
     Every Unix I/O model behind one interface; on Linux, asynchronous I/O on io_uring.
     """
+    help_without_command(context)
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -1,6 +1,11 @@
-"""The one kind of error that the commands report themselves: one that the user can put right."""
+"""What the commands report themselves: an error that the user can put right, and the help."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 
 class CommandError(Exception):
@@ -9,3 +14,9 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def help_without_command(context: typer.Context) -> None:
+    """Print the help, on stdout, if no command was named."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())

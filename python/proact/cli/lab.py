@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proact.cli.error import CommandError
+from proact.cli.error import CommandError, help_without_command
 from proact.cli.stopping import StoppedError, stoppable
 from proact.lab.asked import chosen
 from proact.lab.export import as_objects, differences, to_csv
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Document
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 # Options that several commands share.
 Connections = Annotated[str, typer.Option(metavar="N,...", help="Connections at once.")]
@@ -61,8 +61,8 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the random order of the 
 Results = Annotated[str, typer.Argument(metavar="FILE", help="Results, as --json wrote them.")]
 
 
-@app.callback()
-def lab() -> None:
+@app.callback(invoke_without_command=True)
+def lab(context: typer.Context) -> None:
     """\b
     Examples:
       proact lab run                    every I/O model under the same load
@@ -76,6 +76,7 @@ def lab() -> None:
 
     The laboratory: what each I/O model costs on this machine.
     """
+    help_without_command(context)
 
 
 @app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")

@@ -172,11 +172,15 @@ def asked_loads(
         raise AskedError(f"files have {options}: an operation moves 4 KiB")
     usual = IDLE_CONNECTIONS if idle else FILES_AT_ONCE if files else CONNECTIONS
     active = active or (IDLE_ACTIVE if idle else "")
+    opened = numbers(f"{dashes}connections", connections or usual)
+    sending = numbers(f"{dashes}active", active) if active else ()
+    if max(sending, default=0) > min(opened):
+        raise AskedError(f"{dashes}active is {max(sending):,}, but {dashes}connections is {min(opened):,}")
     rates = numbers(f"{dashes}rate", rate, most=MAX_RATE) if rate else ()
     return {
         "workloads": ("echo",) if idle else names,
-        "connections": numbers(f"{dashes}connections", connections or usual),
-        "active": numbers(f"{dashes}active", active) if active else (None,),
+        "connections": opened,
+        "active": sending or (None,),
         "sizes": numbers(f"{dashes}size", size or SIZE, most=MAX_SIZE),
         "rates": tuple(map(float, rates)) or (None,),
     }

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
+from proact.lab.shape import mismatch
+
 SCHEMA: Final = 3
 
 #: A missing optional package or a refused engine is "not measured": nothing is wrong with the model.
@@ -235,7 +237,6 @@ def load(path: str | Path) -> Document:
         raise ResultsError(f"{path} holds no results of `proact lab`")
     if found["schema"] != SCHEMA:
         raise ResultsError(f"{path} is of version {found['schema']}; this proact reads version {SCHEMA}")
-    missing = Document.__required_keys__ - found.keys()
-    if missing:
-        raise ResultsError(f"{path} lacks {', '.join(sorted(missing))}")
+    if damage := mismatch(found, Document):
+        raise ResultsError(f"{path} is damaged: {damage}")
     return cast("Document", found)

@@ -76,9 +76,38 @@ fn tracepoint() -> io::Result<u64> {
             return text.trim().parse().map_err(io::Error::other);
         }
     }
+    if let Ok(text) = unmounted() {
+        return text.trim().parse().map_err(io::Error::other);
+    }
     let hint =
         "perf: no readable raw_syscalls:sys_enter (as root: mount -t tracefs nodev /sys/kernel/tracing)";
     Err(io::Error::new(io::ErrorKind::Unsupported, hint))
+}
+
+/// Reads the number out of a tracefs of our own, which is mounted nowhere. This needs `CAP_SYS_ADMIN`.
+fn unmounted() -> io::Result<String> {
+    const FSCONFIG_CMD_CREATE: libc::c_ulong = 6;
+    const CLOEXEC: libc::c_ulong = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: the string ends in a NUL.
+    let opened = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), CLOEXEC) })?;
+    let context = opened.as_raw_fd();
+    // SAFETY: this command takes no pointers.
+    let created = unsafe { libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, none, none, 0) };
+    check(libc::c_int::try_from(created).unwrap_or(-1))?;
+    // SAFETY: fsmount takes no pointers.
+    let mounted = owned(unsafe { libc::syscall(libc::SYS_fsmount, context, CLOEXEC, 0) })?;
+    let file = c"events/raw_syscalls/sys_enter/id";
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: the string ends in a NUL.
+    let file = owned(unsafe { libc::openat(mounted.as_raw_fd(), file.as_ptr(), flags) }.into())?;
+    io::read_to_string(fs::File::from(file))
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the kernel has just created `fd`, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn open(tracepoint: u64, thread: u32) -> io::Result<OwnedFd> {
@@ -110,9 +139,7 @@ fn open(tracepoint: u64, thread: u32) -> io::Result<OwnedFd> {
             PERF_FLAG_FD_CLOEXEC,
         )
     };
-    let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
-    // SAFETY: the kernel has just created `fd`, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    owned(fd)
 }
 
 /// Reads one counter, which includes the calls of its thread's descendants.
