@@ -141,29 +141,37 @@ def test_what_was_not_counted_is_unknown_and_not_zero() -> None:
 
 def test_a_verdict_names_the_best_of_each() -> None:
     lines = summary.verdict(
-        block(epoll=[measured(2000, 30)], asyncio=[measured(1000, 20)], bare__epoll=[measured(4000, 5)])
+        block(
+            epoll=[measured(2000, 30)] * 5,
+            asyncio=[measured(1000, 20)] * 5,
+            bare__epoll=[measured(4000, 5)] * 5,
+        )
     )
     assert lines == [
         "Fastest: epoll, 2,000 messages/s.",
         "Least CPU: asyncio, 20.0 µs per message.",
-        "epoll reaches 0.50 of bare-epoll, which has no Python in it.",
+        "epoll reaches 0.50 (0.50 to 0.50) of bare-epoll, which has no Python in it.",
     ]
 
 
-def test_what_one_run_cannot_tell_apart_is_level() -> None:
-    lines = summary.verdict(block(epoll=[measured(2000)], poll=[measured(1950)], select=[measured(1500)]))
-    assert lines[0] == "Fastest: epoll, 2,000 messages/s (level with poll)."
+def test_few_repeats_rank_nothing() -> None:
+    for repeats, said in ((1, "1 repeat"), (4, "4 repeats")):
+        found = block(epoll=[measured(2000)] * repeats, poll=[measured(1000)] * 5)
+        assert summary.verdict(found) == [f"No ranking: {said} of a model give no interval; 5 do."]
+        assert summary.winners([found]) == []
 
 
-def test_with_repeats_ranges_that_overlap_are_level() -> None:
+def test_intervals_that_overlap_are_level() -> None:
     lines = summary.verdict(
         block(
-            epoll=[measured(2000), measured(2100), measured(2200)],
-            poll=[measured(1700), measured(1800), measured(2050)],
-            select=[measured(1950), measured(1960), measured(1970)],
+            epoll=[measured(rate) for rate in (2000, 2050, 2100, 2150, 2200)],
+            poll=[measured(rate) for rate in (1700, 1750, 1800, 1850, 2050)],
+            select=[measured(rate) for rate in (1950, 1955, 1960, 1965, 1970)],
+            bare__epoll=[measured(rate) for rate in (4000, 4100, 4200, 4300, 4400)],
         )
     )
     assert lines[0] == "Fastest: epoll, 2,100 messages/s (level with poll)."
+    assert lines[2].startswith("epoll reaches 0.50 (0.45 to 0.55) of bare-epoll")
 
 
 def test_an_interval_is_of_the_median() -> None:
@@ -178,12 +186,18 @@ def test_an_interval_is_of_the_median() -> None:
 
 def test_who_wins_when_is_read_from_the_data() -> None:
     run = document(
-        {"epoll": [measured(2000, 30)], "asyncio": [measured(1000, 20)], "bare-epoll": [measured(9000)]}
+        {
+            "epoll": [measured(2000, 30)] * 5,
+            "asyncio": [measured(1000, 20)] * 5,
+            "bare-epoll": [measured(9000)] * 5,
+        }
     )
     small = run["cells"]
     big: list[CellResult] = [{**each, "size": 4096} for each in small]
-    for each, (rate, cpu_us) in zip(big, ((1000, 20), (990, 40), (9000, 1)), strict=True):
-        each["measured"] = measured(rate, cpu_us)
+    costs = {"epoll": (1000, 20), "asyncio": (990, 40), "bare-epoll": (9000, 1)}
+    for each in big:
+        rate, cpu_us = costs[each["model"]]
+        each["measured"] = measured(rate + each["repeat"] * 5, cpu_us)
     fixed: list[CellResult] = [{**each, "rate": 100.0} for each in small]
     run["cells"] = big + small + fixed
     found = summary.winners(summary.blocks(run))
@@ -192,7 +206,7 @@ def test_who_wins_when_is_read_from_the_data() -> None:
     assert [each.thriftiest for each in found] == [("asyncio",), ("asyncio",), ("epoll",)]
     assert [each.gain for each in found] == [2.0, None, None]
     text = draw(run, 100)
-    assert text.count("echo: 10 connections x 4 KiB") == 2
+    assert text.count("echo: 10 connections x 4 KiB, closed loop") == 2
     assert "2.00x" in text
 
 

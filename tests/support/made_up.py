@@ -108,7 +108,7 @@ def timeline(model: str, threads: int = 1) -> Timeline:
     }
 
 
-def run(*, connections: tuple[int, ...] = (1, 10, 100), repeats: int = 2) -> Document:
+def run(*, connections: tuple[int, ...] = (1, 10, 100), repeats: int = 5) -> Document:
     """Every model under some loads; one is not installed, one fails, one cannot serve so many connections."""
     cells: list[CellResult] = []
     for place, name in enumerate(MODELS):

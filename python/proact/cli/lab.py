@@ -18,7 +18,7 @@ from proact.lab.asked import chosen
 from proact.lab.export import as_objects, differences, to_csv
 from proact.lab.job import Job, asked_loads, of_load
 from proact.lab.progress import watch
-from proact.lab.registry import MODELS
+from proact.lab.registry import MODELS, USUAL
 from proact.lab.report import drawing
 from proact.lab.report.page import to_html
 from proact.lab.results import ResultsError, load
@@ -45,7 +45,9 @@ Size = Annotated[
 Duration = Annotated[float, typer.Option(help="Seconds of timing per cell.")]
 Warmup = Annotated[float, typer.Option(help="Seconds of load before that.")]
 Repeat = Annotated[int, typer.Option(help="How often each cell is measured.")]
-Models = Annotated[str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(MODELS)}.")]
+Models = Annotated[
+    str, typer.Option(metavar="NAME,...", help=f"usual, all, or some of: {', '.join(MODELS)}.")
+]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the raw results; - is stdout, no table.")
 ]
@@ -85,7 +87,7 @@ def run(
         str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(WORKLOADS)}, files, idle.")
     ] = "echo",
     connections: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Connections at once (default: 1,10,100).")
+        str | None, typer.Option(metavar="N,...", help="Connections at once (default: 1,100).")
     ] = None,
     active: Annotated[
         str | None, typer.Option(metavar="N,...", help="How many of them send (default: all).")
@@ -95,10 +97,10 @@ def run(
         str | None,
         typer.Option(metavar="N,...", help="Messages per second, at fixed times (default: closed loop)."),
     ] = None,
-    duration: Duration = 1.0,
-    warmup: Warmup = 0.2,
-    repeat: Repeat = 1,
-    models: Models = "all",
+    duration: Duration = 0.3,
+    warmup: Warmup = 0.1,
+    repeat: Repeat = 5,
+    models: Models = "usual",
     split: Annotated[bool, typer.Option(help="Measure where the time goes, in a separate pass.")] = True,
     timelines: Annotated[bool, typer.Option(help="Take a timeline of each model as well.")] = False,
     json_file: Json = None,
@@ -125,7 +127,7 @@ def run(
     intended (open loop), so that a stall is not hidden. Exit code 1 if a model failed.
     """
     settings = Settings(
-        models=chosen("model", models, MODELS),
+        models=chosen("model", models, MODELS, USUAL),
         duration=duration,
         warmup=warmup,
         repeat=repeat,
@@ -139,12 +141,12 @@ def run(
 
 @app.command(short_help="Echo through every I/O model: `run` with its usual workload.")
 def echo(
-    connections: Connections = "1,10,100",
+    connections: Connections = "1,100",
     size: Size = None,
-    duration: Duration = 1.0,
-    warmup: Warmup = 0.2,
-    repeat: Repeat = 1,
-    models: Models = "all",
+    duration: Duration = 0.3,
+    warmup: Warmup = 0.1,
+    repeat: Repeat = 5,
+    models: Models = "usual",
     json_file: Json = None,
     html_file: Html = None,
     seed: Seed = None,

@@ -13,10 +13,15 @@ class AskedError(ValueError):
     """A wrong request of the user. Its message is one line, which says what would be right."""
 
 
-def chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
-    """The names in a comma list, each once. Raises AskedError for a name that does not exist."""
+def chosen(what: str, text: str, known: Collection[str], usual: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names in a comma list, each once; ``all`` of them, or the ``usual`` ones.
+
+    Raises AskedError for a name that does not exist.
+    """
     if text.strip() == "all":
         return tuple(known)
+    if usual and text.strip() == "usual":
+        return usual
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in known:

@@ -34,7 +34,7 @@ MAX_RATE: Final = 10_000_000
 LOADS: Final = (*WORKLOADS, "files", *FILES, "idle")
 
 #: The default numbers of connections; on files, these are operations at once.
-CONNECTIONS: Final = "1,10,100"
+CONNECTIONS: Final = "1,100"
 IDLE_CONNECTIONS: Final = "10,100,1000,10000"
 FILES_AT_ONCE: Final = "1,16"
 IDLE_ACTIVE: Final = "1"

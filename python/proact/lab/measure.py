@@ -182,6 +182,7 @@ class Bench:
     duration: float
     tick: Callable[[], None]
     split: frozenset[Cell] = frozenset()  #: the cells with a probing pass
+    counted: frozenset[Cell] = frozenset()  #: the cells with a counting pass
 
     def measure(self, cell: Cell) -> Measured:
         """Measure one cell. Raises ServerError or LoadError, with a reason that people can read."""
@@ -190,7 +191,8 @@ class Bench:
             resident_before = server.resident_bytes()
             try:
                 measured = self._timed(server, cell)
-                self._count(server, cell, measured, resident_before)
+                if cell in self.counted:
+                    self._count(server, cell, measured, resident_before)
             except LoadError as error:
                 # If the server has ended, that is the cause of the load's failure.
                 raise ServerError(server.ended(grace=1.0) or str(error)) from None
@@ -254,6 +256,7 @@ class Bench:
         user, system = Sampled(lambda: server.ticks()[0]), Sampled(lambda: server.ticks()[1])
         watching = clock.take, user.take, system.take, Seldom(switches.take)
         result, window = self._pass(server, cell, self.warmup, self.duration, *watching)
+        switches.take()  # what it read last may lie before the end of a short window
         if not result["messages"]:
             raise LoadError(f"no message of {cell.size} bytes came back within {self.duration:g} s")
         slow = result.get("slow")

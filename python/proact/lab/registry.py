@@ -187,3 +187,16 @@ _ALL: Final = (
 
 #: Every model by its name, in the order in which they are explained.
 MODELS: Final[dict[str, Model]] = {model.name: model for model in _ALL}
+
+#: The models that a run measures if nobody says which: each kind, and the loops that people use.
+USUAL: Final = (
+    "threads",
+    "select",
+    "epoll",
+    "sigio",
+    "asyncio",
+    "uvloop",
+    "proact-epoll",
+    "proact-io_uring",
+    "bare-epoll",
+)

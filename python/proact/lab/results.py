@@ -108,7 +108,7 @@ class Measured(TypedDict):
     switches_voluntary: float  # context switches of all its threads, within the same window
     switches_involuntary: float
     others_cpu: float  # cores that anything but server and load kept busy, including the hypervisor
-    counted: Counted | None  # None with ``uncounted`` saying why, or in older results
+    counted: Counted | None  # None but in the first repeat or for a claim, or if ``uncounted`` says why
     uncounted: str | None
     occupied: Occupied | None
     split: Split | None  # None except in the first repeat, if not wanted, or if ``unsplit`` says why

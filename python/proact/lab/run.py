@@ -89,10 +89,15 @@ class Settings:
         """The cells that have a probing pass if the user wants it: the first repeat of each."""
         return [cell for cell in self.cells() if self.split and cell.repeat == 0]
 
-    def seconds(self, *, split: bool) -> float:
+    def seconds(self, *, split: bool, counted: bool) -> float:
         """Roughly how long one cell takes."""
         splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION if split else 0.0
-        return _OVERHEAD + self.warmup + self.duration + COUNT_WARMUP + COUNT_DURATION + splitting
+        counting = COUNT_WARMUP + COUNT_DURATION if counted else 0.0
+        return _OVERHEAD + self.warmup + self.duration + counting + splitting
+
+    def counts(self, cell: Cell) -> bool:
+        """Whether a cell has a counting pass: the first repeat, or every one for a claim."""
+        return self.again or not cell.repeat
 
 
 class Observer(Protocol):
@@ -142,7 +147,9 @@ def run(
         else:
             measurable.append(cell)
     probed = frozenset(settings.splits() if split is None else split)
-    seconds = sum(settings.seconds(split=cell in probed) for cell in measurable)
+    seconds = sum(
+        settings.seconds(split=cell in probed, counted=settings.counts(cell)) for cell in measurable
+    )
     observer.planned(settings, len(measurable), seconds)
     server_cpu, load_cpu = separate_cores() or (None, None)
     # This process reads clocks while the load works, so it shares the load's core, not the server's.
@@ -155,7 +162,8 @@ def run(
         split=probed,
     )
     with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
-        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed)
+        counted = frozenset(filter(settings.counts, cells))
+        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed, counted)
         for result in _measure_all(bench, on_files, measurable, settings.again, observer.started):
             results.append(result)  # first, so that a reported result is kept, whatever ends the run now
             observer.finished(result)

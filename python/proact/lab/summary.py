@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from proact.lab.results import CellResult, Document, Measured, Split
 
-#: A single repeat has no spread. Runs of this instrument differ by less than this, so it is used instead.
-SINGLE_RUN_NOISE: Final = 0.05
+#: Fewer repeats give no interval by which models can be ranked.
+ENOUGH: Final = 5
 
 #: A load that used more of its core than this set the pace itself.
 LOAD_BOUND: Final = 0.97
@@ -79,6 +79,7 @@ class Row:
     p99: float
     p999: float
     p9999: float
+    slowest: float  # of all repeats
     p99_spread: Spread
     cpu_us: Spread  # CPU time of the server per message, µs
     system: float  # the kernel's share of it: 0 to 1
@@ -226,6 +227,7 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         p99=latency("p99"),
         p999=latency("p99.9"),
         p9999=latency("p99.99"),
+        slowest=max(each["latency"]["percentiles"]["max"] for each in measured) / 1e3,
         p99_spread=Spread.of([each["latency"]["percentiles"]["p99"] / 1e3 for each in measured]),
         cpu_us=Spread.of([cpu_seconds(each) * 1e6 / each["messages"] for each in measured]),
         system=median(each["server_system_seconds"] / (cpu_seconds(each) or 1.0) for each in measured),
@@ -260,6 +262,9 @@ def verdict(block: Block) -> list[str]:
     rows = [row for row in block.rows if row.family != "ceiling"]
     if len(rows) < 2:
         return []
+    if (fewest := min(row.repeats for row in block.rows)) < ENOUGH:
+        times = f"{fewest} repeat{'s' if fewest > 1 else ''}"
+        return [f"No ranking: {times} of a model give no interval; {ENOUGH} do."]
     fastest, level = _fastest(rows)
     lines, unit = [], block.load.unit
     if block.load.rate is None:
@@ -269,8 +274,16 @@ def verdict(block: Block) -> list[str]:
     ceilings = [row for row in block.rows if row.family == "ceiling"]
     if ceilings and block.load.rate is None:
         top = max(ceilings, key=lambda row: row.rate.median)
-        share = fastest.rate.median / top.rate.median
-        lines.append(f"{fastest.model} reaches {share:.2f} of {top.model}, which has no Python in it.")
+        reached, least, most = (
+            mine / theirs
+            for mine, theirs in (
+                (fastest.rate.median, top.rate.median),
+                (fastest.rate.low, top.rate.high),
+                (fastest.rate.high, top.rate.low),
+            )
+        )
+        share = f"{reached:.2f} ({least:.2f} to {most:.2f})"
+        lines.append(f"{fastest.model} reaches {share} of {top.model}, which has no Python in it.")
     return lines
 
 
@@ -285,11 +298,11 @@ class Winner:
 
 
 def winners(found: Sequence[Block]) -> list[Winner]:
-    """When each model wins, for the loads under which at least two models were measured."""
+    """When each model wins, for the loads under which at least two models were measured often enough."""
     listed = []
     for block in found:
         rows = [row for row in block.rows if row.family != "ceiling"]
-        if len(rows) < 2:
+        if len(rows) < 2 or min(row.repeats for row in rows) < ENOUGH:
             continue
         best, level = _fastest(rows)
         thrifty, level_thrifty = _thriftiest(rows)
@@ -319,14 +332,11 @@ def _thriftiest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
 def _level(
     rows: Iterable[Row], best: Row, value: Callable[[Row], Spread], *, higher_is_better: bool
 ) -> list[str]:
-    """The models that can't be told from the best: their intervals overlap, or one run differs too little."""
+    """The models that can't be told from the best: their intervals overlap."""
 
     def reaches(row: Row) -> bool:
         mine, theirs = value(row), value(best)
-        slack = SINGLE_RUN_NOISE if min(row.repeats, best.repeats) == 1 else 0.0
-        if higher_is_better:
-            return mine.high >= theirs.low * (1 - slack)
-        return mine.low <= theirs.high * (1 + slack)
+        return mine.high >= theirs.low if higher_is_better else mine.low <= theirs.high
 
     return [row.model for row in rows if row is not best and reaches(row)]
 

@@ -65,6 +65,8 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             parts.append(Text(busy, style="yellow"))
         if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
             parts.append(Text(f"The probe had no room for {lost:,} threads of a server.", style="yellow"))
+        if block.load.rate is None and block.load.workload not in FILES:
+            parts.append(Text(CLOSED_LOOP_NOTE, style="dim"))
         parts += [Text(line) for line in verdict(block)]
     if len(found) > 1 and (best := winners(found)):
         parts += ["", Text("When each wins", style="bold"), _winners(best)]
@@ -88,6 +90,11 @@ _SPLIT_TITLE: Final = (
 )
 
 SATURATED_NOTE: Final = "* the load had used up its own core: this server may be faster than shown."
+
+CLOSED_LOOP_NOTE: Final = (
+    "Closed loop: who waits for an answer sends nothing meanwhile, so a stall of the server delays few "
+    "messages, and shows in max only. --rate sends at fixed times and counts from these."
+)
 
 TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
 
@@ -141,7 +148,7 @@ def describe(load: Load) -> str:
         return f"{load.workload}: {load.connections:,} at once x {amount(load.size)}"
     plural = "s" if load.connections > 1 else ""
     active = f", {load.active:,} active" if load.active != load.connections else ""
-    rate = f", {load.rate:,.6g} messages/s" if load.rate is not None else ""
+    rate = f", {load.rate:,.6g} messages/s" if load.rate is not None else ", closed loop"
     return f"{load.workload}: {load.connections:,} connection{plural}{active} x {amount(load.size)}{rate}"
 
 
@@ -182,7 +189,11 @@ def _table(block: Block, width: int, repeats: int) -> Table:
         columns.append(("slow ms", 7, lambda row: "-" if row.slow is None else number(row.slow / 1e3)))
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", 6, lambda row: f"{row.unsent:.1%}"))
+    slowest: tuple[str, int, Callable[[Row], str | Text]] = ("max", 7, lambda row: number(row.slowest))
     length = WIDTH - _NAME - 1 - 14 - sum(size + 1 for _, size, _ in columns) - 1
+    if width >= _NARROW and length > slowest[1]:
+        columns.insert(columns.index(next(each for each in columns if each[0] == "p99.9")) + 1, slowest)
+        length -= slowest[1] + 1
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
     roomy = width >= _NARROW and length >= 0

@@ -23,12 +23,12 @@ FIELDS: Final = ("models", "workloads", "claims", *_LOAD[2:])
 
 #: The values that the page starts with: a run of about a minute. Below, values that depend on the choice.
 DEFAULTS: Final = {
-    "connections": "1,10,100",
+    "connections": "1,100",
     "active": "",
     "size": "1K",
     "rate": "",
     "duration": "0.3",
-    "repeat": "1",
+    "repeat": "5",
 }
 USUAL: Final = {
     "idle": {"connections": "10,100,1000", "active": "1"},

@@ -7,8 +7,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.claims.trial import circumstances
+from proact.lab.files import FILES
 from proact.lab.summary import QUIET, verdict, winners
-from proact.lab.table import LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
+from proact.lab.table import CLOSED_LOOP_NOTE, LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -96,6 +97,8 @@ def block_text(block: Block) -> str:
         warnings.append(f"The probe had no room for {lost:,} threads of a server.")
     if any(row.load_bound for row in block.rows):
         warnings.append(SATURATED_NOTE)
+    if block.load.rate is None and block.load.workload not in FILES:
+        lines.append(escape(CLOSED_LOOP_NOTE))
     lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings]
     return f"<p>{'<br>'.join(lines)}</p>" if lines else ""
 
@@ -110,6 +113,7 @@ def block_numbers(block: Block) -> str:
         ("p50 µs", lambda row: number(row.p50)),
         ("p99 µs", lambda row: number(row.p99)),
         ("p99.9 µs", lambda row: number(row.p999)),
+        ("max µs", lambda row: number(row.slowest)),
         ("CPU µs", lambda row: number(row.cpu_us.median)),
         ("±", lambda row: _interval(row.cpu_us)),
         ("in kernel", lambda row: f"{row.system:.0%}"),
