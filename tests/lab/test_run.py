@@ -210,7 +210,7 @@ def test_nothing_is_left_running(
 def test_a_run_that_is_stopped_shows_what_it_has_measured(tmp_path: Path, wait_for_children: Wait) -> None:
     file, page = tmp_path / "run.json", tmp_path / "run.html"
     command = [sys.executable, "-m", "proact", "lab", "run", "--models", "epoll", "--connections", "2"]
-    command += ["--repeat", "500", "--no-split", *QUICK, "--json", str(file), "--html", str(page)]
+    command += ["--no-split", *QUICK, "--repeat", "500", "--json", str(file), "--html", str(page)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any(line.startswith("[1/500] ") for line in process.stderr)
