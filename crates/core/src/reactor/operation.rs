@@ -28,7 +28,7 @@ use crate::py::errno::os_error;
 use crate::py::make::py_error;
 use crate::py::method::Method;
 use crate::reactor::fds::{Side, Waiting};
-use crate::reactor::file_work::FileWork;
+use crate::reactor::file_work::{FileWork, Ways};
 use crate::reactor::io::Sent;
 use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
@@ -188,10 +188,19 @@ impl Operation {
         let target = Target::new(slf.clone().unbind(), &OPERATIONS);
         let result = {
             let (mut state, mut io) = (this.state.lock(), scheduler.io.get()?);
+            let pooled = io.driver.stats().pooled;
             // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
             // its memory is on the heap and does not move with it. Nothing fails in between.
-            match unsafe { io.submit(work.op(py, fd), target) } {
+            let sent = unsafe { io.submit(work.op(py, fd), target) };
+            let is_pooled = io.driver.stats().pooled > pooled;
+            let ways = io.shared.get::<Ways>();
+            match sent {
                 Sent::Pending(token) => {
+                    if is_pooled {
+                        ways.by_pool += 1;
+                    } else {
+                        ways.by_engine += 1;
+                    }
                     *state = State::InFlight {
                         token,
                         fd,
@@ -200,7 +209,10 @@ impl Operation {
                     };
                     return Ok(Step::Waits(yields));
                 }
-                Sent::Ready(result) => result,
+                Sent::Ready(result) => {
+                    ways.at_once += 1;
+                    result
+                }
             }
         };
         work.outcome(py, result).map(Step::Finished)
