@@ -70,7 +70,7 @@ def _mode(mode: str) -> _Mode:
     emptied = "w" if sys.version_info >= (3, 15) else "r"
     shown = (emptied if plus and kind == "w" else kind) + "b" + plus
     reads, writes = kind == "r" or bool(plus), kind != "r" or bool(plus)
-    made = _Mode(flags, reads, writes, kind == "a", "b" in letters, shown, kind + "b" + plus)
+    made = _Mode(flags, reads, writes, kind == "a", "b" in letters, shown, kind + plus)
     _modes[mode] = made
     return made
 

@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::budget::Budget;
 use super::paths::{encoded, path_at};
+use crate::py::audit;
 use crate::py::buffer::Buffer;
 use crate::py::bytes::{bytes_memory, shorten, uninit_bytes};
 use crate::py::errno::{file_error, os_error};
@@ -297,6 +298,7 @@ impl Scheduler {
             let path = paths.get_item(index)?;
             // Before the engine is taken: a PathLike object is a call into Python.
             let encoded = encoded(&path)?;
+            audit::open(&path)?;
             let content = whole(py, &mut *self.io.get()?, &encoded)?;
             self.answered(content.is_some())?;
             match content {
