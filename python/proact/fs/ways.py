@@ -59,6 +59,9 @@ class Ways:
 
     call = staticmethod(_in_pool)
 
+    waiting = 0
+    """Opens that wait for a turn with room. While there are some, `try_open` would take the room from them."""
+
     # At once, or None.
 
     def try_open(self, path: StrOrBytesPath, flags: int) -> tuple[int, int, int] | None:
@@ -246,12 +249,9 @@ class _Native(Ways):
         tried: tuple[int, int, int] | None = None,
     ) -> Opened:
         loop = self._loop
-        opened = tried or loop._try_open(path, flags)
-        for _ in range(_YIELDS):
-            if opened is not None or not loop._tried_enough():
-                break
-            await asyncio.sleep(0)
-            opened = loop._try_open(path, flags)
+        opened = tried
+        if opened is None and (self.waiting or loop._tried_enough()):
+            opened = await self._open_later(path, flags)
         if opened is not None:
             if stat.S_ISFIFO(opened[1]) and self._waits and not flags & os.O_NONBLOCK:
                 # Hold it, so that a writer that came meanwhile keeps its reader.
@@ -277,6 +277,19 @@ class _Native(Ways):
             await asyncio.sleep(delay)
         status = loop._fstat(fd)
         return await joined(Opened(fd, stat.S_IFMT(status.st_mode), status.st_size), flags)
+
+    async def _open_later(self, path: StrOrBytesPath, flags: int) -> tuple[int, int, int] | None:
+        """As `try_open`, in a turn of the loop that has room."""
+        loop = self._loop
+        self.waiting += 1
+        try:
+            for _ in range(_YIELDS):
+                await asyncio.sleep(0)
+                if not loop._tried_enough():
+                    return loop._try_open(path, flags)
+            return None
+        finally:
+            self.waiting -= 1
 
     async def read_rest(self, fd: int, offset: int) -> bytes:
         loop = self._loop
