@@ -60,7 +60,7 @@ class Ways:
     call = staticmethod(_in_pool)
 
     waiting = 0
-    """Opens that wait for a turn with room. While there are some, `try_open` would take the room from them."""
+    """Opens that wait for a turn with room: while there are some, `try_open` would take it from them."""
 
     # At once, or None.
 
