@@ -80,7 +80,5 @@ FILES_NEED_THREADS: Final = Trial(
     "Asynchronous file I/O needs threads on Linux.",
     "asyncio's wiki (ThirdParty, Filesystem); Kerrisk, The Linux Programming Interface, ch. 63.1.1",
     needs_threads,
-    tuple(
-        Need(model, load(workload), intervals=True) for workload in WORKLOADS for model in (*KERNEL, THREADS)
-    ),
+    tuple(Need(model, load(workload)) for workload in WORKLOADS for model in (*KERNEL, THREADS)),
 )
