@@ -151,16 +151,20 @@ CASES = (
         "MiB",
         goals=(Goal(RING, "cp", 0.95), Goal(POOL, "cp", 0.95)),
     ),
-    Case(
-        "append",
-        "append 128 B and fsync, 64 tasks, one file",
-        "append",
-        2_000,
-        "blocking",
-        ("blocking", RING, POOL, "to_thread", "aiofiles"),
-        "records",
-        slow={"blocking": 0.2},
-        goals=(Goal(RING, "blocking", 10.0), Goal(POOL, "blocking", 10.0)),
+    *(
+        Case(
+            f"append/{lanes}",
+            f"append 128 B and fsync, {lanes} task{'s' if lanes > 1 else ''}, one file",
+            f"append/{lanes}",
+            {1: 200, 4: 600, 16: 1500, 64: 3000}[lanes],
+            "threads",
+            ("blocking", "threads", RING, POOL, "to_thread", "aiofiles"),
+            "records",
+            slow={"blocking": 0.1} if lanes > 4 else {},
+            goals=(Goal(RING, "threads", 1.0), Goal(POOL, "threads", 1.0))
+            + ((Goal(RING, "blocking", 10.0), Goal(POOL, "blocking", 10.0)) if lanes == 64 else ()),
+        )
+        for lanes in (1, 4, 16, 64)
     ),
     *(
         Case(

@@ -59,15 +59,15 @@ def small(folder: Path, count: int) -> list[str]:
     return [str(folder / f"small{number}") for number in range(count)]
 
 
-async def together(count: int, one: Callable[[int], Awaitable[object]]) -> None:
-    """One call for each number, `AT_ONCE` at a time."""
+async def together(count: int, one: Callable[[int], Awaitable[object]], at_once: int = AT_ONCE) -> None:
+    """One call for each number, so many at a time."""
     numbers = iter(range(count))
 
     async def lane() -> None:
         for number in numbers:
             await one(number)
 
-    await asyncio.gather(*(lane() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(lane() for _ in range(at_once)))
 
 
 def whole(data: object) -> None:
@@ -345,35 +345,42 @@ def append_blocking(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-@work("append", "blocking")
-def _(folder: Path, count: int) -> None:
-    for _ in range(count):
-        append_blocking(folder / "log")
+def append_each(lanes: int) -> None:
+    """Works in which so many tasks append to one file."""
 
+    @work(f"append/{lanes}", "blocking")
+    def _(folder: Path, count: int) -> None:
+        for _ in range(count):
+            append_blocking(folder / "log")
 
-@work("append", "to_thread")
-async def _(folder: Path, count: int) -> None:
-    await together(count, lambda _number: asyncio.to_thread(append_blocking, folder / "log"))
+    @work(f"append/{lanes}", "threads")
+    def _(folder: Path, count: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor
 
+        with ThreadPoolExecutor(lanes) as pool:
+            list(pool.map(append_blocking, [folder / "log"] * count))
 
-@work("append", "aiofiles")
-async def _(folder: Path, count: int) -> None:
-    opened = library("aiofiles").open
+    @work(f"append/{lanes}", "to_thread")
+    async def _(folder: Path, count: int) -> None:
+        await together(count, lambda _number: asyncio.to_thread(append_blocking, folder / "log"), lanes)
 
-    async def one(_number: int) -> None:
-        async with opened(folder / "log", "ab") as file:
-            await file.write(RECORD)
-            await file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
+    @work(f"append/{lanes}", "aiofiles")
+    async def _(folder: Path, count: int) -> None:
+        opened = library("aiofiles").open
 
-    await together(count, one)
+        async def one(_number: int) -> None:
+            async with opened(folder / "log", "ab") as file:
+                await file.write(RECORD)
+                await file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
 
+        await together(count, one, lanes)
 
-@work("append", "proact")
-async def _(folder: Path, count: int) -> None:
-    import proact.fs
+    @work(f"append/{lanes}", "proact")
+    async def _(folder: Path, count: int) -> None:
+        import proact.fs
 
-    await together(count, lambda _number: proact.fs.append(folder / "log", RECORD, fsync=True))
+        await together(count, lambda _number: proact.fs.append(folder / "log", RECORD, fsync=True), lanes)
 
 
 def write_each(lanes: int) -> None:
@@ -420,6 +427,7 @@ def write_each(lanes: int) -> None:
 
 
 for _lanes in (1, 4, 16, 64):
+    append_each(_lanes)
     write_each(_lanes)
 
 

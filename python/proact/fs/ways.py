@@ -60,7 +60,7 @@ class Ways:
     call = staticmethod(_in_pool)
 
     waiting = 0
-    """Opens that wait for a turn with room: while there are some, `try_open` would take it from them."""
+    """Calls that wait for a turn with room (`later`): others that are tried meanwhile take it from them."""
 
     # At once, or None.
 
@@ -98,6 +98,18 @@ class Ways:
     def fstat(self, fd: int) -> os.stat_result:
         """As `os.fstat`, which needs no disk."""
         return os.fstat(fd)
+
+    async def later(self, attempt: Callable[..., _T | None], *args: Any) -> _T | None:
+        """The result of a call that is tried at once, in a turn of the loop that has room for it."""
+        self.waiting += 1
+        try:
+            for _ in range(_YIELDS):
+                await asyncio.sleep(0)
+                if not self.tried_enough():
+                    return attempt(*args)
+            return None
+        finally:
+            self.waiting -= 1
 
     # Waited for.
 
@@ -251,7 +263,7 @@ class _Native(Ways):
         loop = self._loop
         opened = tried
         if opened is None and (self.waiting or loop._tried_enough()):
-            opened = await self._open_later(path, flags)
+            opened = await self.later(loop._try_open, path, flags)
         if opened is not None:
             if stat.S_ISFIFO(opened[1]) and self._waits and not flags & os.O_NONBLOCK:
                 # Hold it, so that a writer that came meanwhile keeps its reader.
@@ -277,19 +289,6 @@ class _Native(Ways):
             await asyncio.sleep(delay)
         status = loop._fstat(fd)
         return await joined(Opened(fd, stat.S_IFMT(status.st_mode), status.st_size), flags)
-
-    async def _open_later(self, path: StrOrBytesPath, flags: int) -> tuple[int, int, int] | None:
-        """As `try_open`, in a turn of the loop that has room."""
-        loop = self._loop
-        self.waiting += 1
-        try:
-            for _ in range(_YIELDS):
-                await asyncio.sleep(0)
-                if not loop._tried_enough():
-                    return loop._try_open(path, flags)
-            return None
-        finally:
-            self.waiting -= 1
 
     async def read_rest(self, fd: int, offset: int) -> bytes:
         loop = self._loop
