@@ -146,6 +146,10 @@ class Ways:
         """Read from `offset` to the end of the file."""
         return await _in_pool(_rest, fd, offset)
 
+    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
+        """Read a whole regular file that is not cached, without a thread; None if there is no way to."""
+        return None
+
     async def receive(self, fd: int, size: int) -> bytes:
         """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
         return await received(fd, size)
@@ -305,6 +309,22 @@ class _Native(Ways):
             if offset == size:
                 break
         return b"".join(pieces)
+
+    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
+        if not self._waits:
+            return None
+        # Without waiting for the peer of a FIFO.
+        fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = self._loop._fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size >= PIECE:
+                return None
+            data = await self._loop._read_bytes_at(fd, status.st_size + 1, 0)
+            # One byte more would show that it has grown meanwhile, or, as in /proc, does not tell its size.
+            return data if len(data) == status.st_size else None
+        finally:
+            # Of a file that was only read: it waits for nothing.
+            os.close(fd)
 
     async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
         status = self._loop._try_stat(path, follow=follow)
