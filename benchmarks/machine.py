@@ -33,7 +33,8 @@ def _output(*command: str) -> str:
         return ""
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version of a package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -63,7 +64,7 @@ def describe() -> dict[str, Any]:
         "python_build": " ".join(platform.python_build()),
         "rustc": _output("rustc", "--version"),
         "versions": {
-            name: _version(name)
+            name: version(name)
             for name in ("proact", "uvloop", "rloop", "uvicorn", "httptools", "aiohttp", "aiofastnet")
         },
         "commit": _output("git", "rev-parse", "HEAD") or None,

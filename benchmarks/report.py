@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import children, stats, table
+from benchmarks import children, files, stats, table
 from benchmarks.__main__ import RESULTS
 from benchmarks.contenders import ALL, BASELINE, PEERS
 
@@ -226,7 +226,30 @@ def page(results: dict[str, Any], source: str) -> str:
             heading = case["title"].removeprefix("echo, ")
             picture = [*bars(case), ""] if case["runs"] else []
             lines += [f"### {heading}", "", *picture, table.as_markdown(case), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *files_section()]).rstrip() + "\n"
+
+
+def files_section() -> list[str]:
+    """The newest results of benchmarks.files, which has contenders and rounds of its own."""
+    found = sorted(files.RESULTS.glob("*.json"))
+    if not found:
+        return []
+    results = json.loads(found[-1].read_text())
+    versions = results["machine"]["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    place = found[-1].relative_to(children.ROOT)
+    return [
+        "## Files",
+        "",
+        (
+            f"`python -m benchmarks.files`, {results['created'][:10]}, `{place}`, load average "
+            f"{results['machine']['load_average_before']:.1f}. {named}; the libraries run on asyncio's loop. "
+            f"Not installed here: {', '.join(results['absent'])}. The lag is how late a task wakes up that "
+            "sleeps a millisecond at a time beside the work."
+        ),
+        "",
+        files.as_markdown(results),
+    ]
 
 
 def beside_baseline(cases: list[dict[str, Any]]) -> Iterator[str]:

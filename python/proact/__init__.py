@@ -42,7 +42,9 @@ if not TYPE_CHECKING:  # else a type checker would accept every name
             from importlib import import_module
 
             fs = import_module(".fs", __name__)
-            return fs if name == "fs" else getattr(fs, name)
+            # Kept, because coming here takes longer than opening a file.
+            globals().update(open=fs.open, Path=fs.Path)
+            return globals()[name]
         # Made when it is asked for: from Python 3.14 on policies are deprecated, and 3.16 is to have none.
         if name == "EventLoopPolicy":
             from .policy import policy_class

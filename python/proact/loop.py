@@ -180,10 +180,19 @@ class EventLoop(sockets.Sockets, reports.Reports):
         receives), `buffer_exhaustions`, `overflows`, `rebuilds` (of the epoll set, which remove a file that
         was closed while a duplicate of it lives), `fallbacks` (lines), `readers` (fds watched for the
         program), `handles` (callbacks ready or timed), `cancelled` (handles that will not be called),
-        `slots` (ops whose owner and buffers are kept).
+        `slots` (ops whose owner and buffers are kept), `pooled` (ops that were handed to the native pool of
+        threads), `pool` and `files`.
+        `pool`, the native threads that carry out what the engine can't do without blocking: `threads` (that
+        exist), `busy` (of them), `queued` (ops that wait for a thread), `lost` (threads beside those, which
+        hang in cancelled ops), `limit` (the most `threads`).
+        `files`, the calls and ops of `proact.fs` by the way that they went: `at_once` (within the call),
+        `by_engine` (the ring, or the readiness of a pipe), `by_pool`. What was tried at once and was not
+        carried out: `refused_by_file` (it would have waited for a disk), `refused_by_budget` (the turn of
+        the loop has had many). The threads of Python beside them are counted by `proact.fs.threads()`.
         The counters leave out the loop's own wake-up socket.
         """
         stats: dict[str, Any] = super()._stats()
+        stats["files"] = super()._file_counts()
         own = int(self._signals.is_open())
         stats["in_flight"] -= own
         stats["slots"] -= own

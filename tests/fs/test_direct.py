@@ -4,7 +4,7 @@ import asyncio
 import os
 
 import pytest
-from support import peers
+from support import loops, peers
 
 import proact
 from proact import fs
@@ -66,3 +66,27 @@ async def test_arguments(loop, path):
     for mode, buffering in (("r", -1), ("rb", 4096)):
         with pytest.raises(ValueError, match="direct"):
             await proact.open(path, mode, buffering, direct=True)
+
+
+@pytest.mark.skipif(bool(loops.REFERENCE), reason="loop.stats() is proact's")
+async def test_nothing_is_done_at_once(loop, path):
+    """RWF_NOWAIT waits for the disk if the page cache is passed by: the loop would be held."""
+
+    def opener(name, flags):
+        return os.open(name, flags | os.O_DIRECT)
+
+    room = fs.aligned_buffer(4096)
+    before = loop.stats()["files"]
+    for how in ({"direct": True}, {"buffering": 0, "opener": opener}):
+        async with proact.open(path, "rb", **how) as file:
+            assert isinstance(file, fs.DirectFile)
+            assert await file.pread_into(room, 4096) == 4096
+            assert len(await file.pread(4096, 8192)) == 4096
+            assert len(await file.read(10)) == 10
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    async with proact.open(fd, "rb", 0) as file:
+        assert await file.pread_into(room, 4096) == 4096
+    after = loop.stats()["files"]
+    # The open of the path, and the close where the engine has no ring.
+    assert after["at_once"] - before["at_once"] <= 1 + 3
+    assert after["by_engine"] + after["by_pool"] - before["by_engine"] - before["by_pool"] >= 7

@@ -32,6 +32,8 @@ from proact.cli.error import CommandError
 from proact.lab.claims import TRIALS
 from proact.lab.claims.blocking import LARGE, SMALL
 from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
+from proact.lab.claims.files import AT_ONCE, KERNEL, WORKLOADS
+from proact.lab.claims.files import load as load_of_files
 from proact.lab.claims.intervals import change, difference, ratio
 from proact.lab.claims.trial import FEW, MANY, ONE, circumstances, decided, echo, judged, within
 from proact.lab.claims.view import render_claims
@@ -64,6 +66,7 @@ def cells(
     calls: dict[str, tuple[str, float]] = MULTIPLEXING,
     call_us: float = 1.0,
     threads: int = 1,
+    kernel_threads: int = 0,
     memory: float = 4096.0,
 ) -> list[CellResult]:
     """The repeats of a cell: ``spread`` says how its rate and its costs vary."""
@@ -92,7 +95,7 @@ def cells(
                 "unsplit": None,
                 "occupied": {
                     "threads": threads,
-                    "kernel_threads": 0,
+                    "kernel_threads": kernel_threads,
                     "resident_before": 1 << 20,
                     "resident": (1 << 20) + round(memory * load.connections),
                 },
@@ -227,6 +230,22 @@ def crowd(memory: float, switches: float) -> list[CellResult]:
     return pairs(echo(MANY), threads=many, multiplexing={"switches": 0.1})
 
 
+def files(reads: float, kernel_threads: int) -> list[CellResult]:
+    """Random reads by one thread, so many times as fast as by threads; appends with threads of the kernel."""
+    read, append = (load_of_files(workload) for workload in WORKLOADS)
+    threads = {"threads": AT_ONCE + 1}
+    return [
+        *cells("threads", read, **threads),
+        *cells("threads", append, **threads),
+        *(cell for model in KERNEL for cell in cells(model, read, rate=10_000 * reads)),
+        *(
+            cell
+            for model in KERNEL
+            for cell in cells(model, append, threads=1 + kernel_threads, kernel_threads=kernel_threads)
+        ),
+    ]
+
+
 Made = tuple[list[CellResult], list[Timeline]]
 
 #: By claim and verdict: the results that must lead to the verdict. The head of this file explains a row.
@@ -289,6 +308,12 @@ RESULTS: dict[str, dict[str, Made]] = {
         "contradicted": (loops(BLOCKING, 40.0), []),
         "depends": (loops(MULTIPLEXING | {"recv": ("moves", 2.0)}, 90.0), []),
         "not measured": (loops(MULTIPLEXING, 50.0), []),
+    },
+    "files-need-threads": {
+        "supported": (files(0.3, 4), []),
+        "contradicted": (files(1.5, 0), []),
+        "depends": (files(1.5, 4), []),
+        "not measured": (files(0.8, 0), []),
     },
 }
 

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Monotonic};
 use crate::completion::{Completion, Token};
 use crate::features::Features;
 use crate::ops::Op;
+use crate::pool::PoolCounts;
 use crate::stats::Stats;
 use crate::waker::Waker;
 
@@ -90,6 +91,11 @@ pub trait Driver: Send {
     fn stats(&self) -> &Stats;
 
     fn stats_mut(&mut self) -> &mut Stats;
+
+    /// The threads that carry out what the engine can't do without blocking.
+    fn pool(&self) -> PoolCounts {
+        PoolCounts::NONE
+    }
 
     /// The clock that the timeouts of [`Driver::wait`] follow: `CLOCK_MONOTONIC`, except in an engine that
     /// simulates time.

@@ -31,6 +31,7 @@ pub use features::Features;
 pub use fork::Generation;
 pub use open::open;
 pub use ops::{Op, OpKind};
+pub use pool::PoolCounts;
 pub use probe::{EngineReport, engine_report, explain};
 pub use readiness::ReadinessDriver;
 pub use stats::Stats;

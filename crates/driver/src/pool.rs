@@ -1,7 +1,8 @@
 //! Threads for ops that an engine can't do without blocking, such as ops on regular files, which have no readiness.
 //!
 //! The pool starts a thread when there is work and no thread is idle, up to a limit. A thread ends when it has been
-//! idle for long or when the pool was dropped. Dropping the pool does not wait for threads: an op that has begun ends
+//! idle for long or when the pool was dropped. A thread whose op is cancelled may hang for ever (a dead mount), so it no
+//! longer counts: another one takes its place, and it ends when its call returns. Dropping the pool does not wait for threads: an op that has begun ends
 //! by itself, in memory that its submitter keeps (`Driver::shutdown` tells whether there is any).
 
 use std::collections::VecDeque;
@@ -14,14 +15,45 @@ use crate::ops::Op;
 use crate::waker::Waker;
 
 const MAX_THREADS: usize = 16;
+/// How many threads may hang in cancelled ops before such a thread counts like any other.
+const MAX_LOST: usize = 128;
 const IDLE: Duration = Duration::from_secs(10);
+
+/// The threads of an engine's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Threads that work or wait for work.
+    pub threads: usize,
+    /// Those of them that carry out an op.
+    pub busy: usize,
+    /// Ops that no thread has begun.
+    pub queued: usize,
+    /// Threads beside those, whose op was cancelled and goes on.
+    pub lost: usize,
+    /// The most `threads`.
+    pub limit: usize,
+}
+
+impl PoolCounts {
+    /// Of an engine that has not needed a thread yet.
+    pub const NONE: PoolCounts = PoolCounts {
+        threads: 0,
+        busy: 0,
+        queued: 0,
+        lost: 0,
+        limit: MAX_THREADS,
+    };
+}
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<(Token, Op)>,
+    /// The ops that threads carry out, without those of lost threads.
+    begun: Vec<Token>,
     done: Vec<(Token, i32)>,
     idle: usize,
     threads: usize,
+    lost: usize,
     /// The engine to wake; `None` once the pool is dropped, so that a thread that is still running keeps no fd open.
     waker: Option<Waker>,
 }
@@ -74,6 +106,11 @@ impl Pool {
     pub(crate) unsafe fn submit(&mut self, token: Token, op: Op) {
         let mut state = self.shared.lock();
         state.queue.push_back((token, op));
+        self.staff(state);
+    }
+
+    /// Has a thread look at the queue: an idle one, or a new one if too few are idle.
+    fn staff(&self, mut state: MutexGuard<'_, State>) {
         let short_of_threads = state.idle < state.queue.len() && state.threads < MAX_THREADS;
         if !short_of_threads {
             drop(state);
@@ -89,25 +126,52 @@ impl Pool {
         if spawned.is_err() {
             let mut state = self.shared.lock();
             state.threads -= 1;
-            // There is no thread at all, so this thread carries out the op: a blocked loop is better than an op that
+            // There is no thread at all, so this thread carries out the ops: a blocked loop is better than an op that
             // never completes.
-            if state.threads == 0
-                && let Some((token, op)) = state.queue.pop_back()
+            while state.threads == 0
+                && let Some((token, op)) = state.queue.pop_front()
             {
                 drop(state);
-                // SAFETY: the caller's contract.
+                // SAFETY: `Pool::submit`'s contract.
                 let result = unsafe { op.block() };
-                self.shared.deliver(&mut self.shared.lock(), token, &op, result);
+                state = self.shared.lock();
+                self.shared.deliver(&mut state, token, &op, result);
             }
         }
     }
 
-    /// Takes an op back if no thread has begun it. Returns whether it did.
-    pub(crate) fn cancel(&mut self, token: Token) -> bool {
+    /// Takes an op back if no thread has begun it. Returns whether it did. If one has, another thread takes that
+    /// thread's place, unless the engine shuts down.
+    pub(crate) fn cancel(&mut self, token: Token, shuts_down: bool) -> bool {
         let mut state = self.shared.lock();
         let before = state.queue.len();
         state.queue.retain(|(queued, _)| *queued != token);
-        state.queue.len() < before
+        if state.queue.len() < before {
+            return true;
+        }
+        if !shuts_down
+            && state.lost < MAX_LOST
+            && let Some(index) = state.begun.iter().position(|begun| *begun == token)
+        {
+            state.begun.swap_remove(index);
+            state.threads -= 1;
+            state.lost += 1;
+            if !state.queue.is_empty() {
+                self.staff(state);
+            }
+        }
+        false
+    }
+
+    pub(crate) fn counts(&self) -> PoolCounts {
+        let state = self.shared.lock();
+        PoolCounts {
+            threads: state.threads,
+            busy: state.begun.len(),
+            queued: state.queue.len(),
+            lost: state.lost,
+            limit: MAX_THREADS,
+        }
     }
 
     /// Moves the results of finished ops out of the pool.
@@ -124,11 +188,19 @@ fn work(shared: &Shared) {
     let mut deadline = Instant::now() + IDLE;
     loop {
         if let Some((token, op)) = state.queue.pop_front() {
+            state.begun.push(token);
             drop(state);
             // SAFETY: `Pool::submit`'s contract: the op's memory lives until its completion is delivered.
             let result = unsafe { op.block() };
             state = shared.lock();
+            let index = state.begun.iter().position(|begun| *begun == token);
             shared.deliver(&mut state, token, &op, result);
+            let Some(index) = index else {
+                // The op was cancelled, and another thread has taken this one's place.
+                state.lost -= 1;
+                return;
+            };
+            state.begun.swap_remove(index);
             deadline = Instant::now() + IDLE;
             continue;
         }

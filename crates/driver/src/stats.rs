@@ -10,6 +10,8 @@ const KINDS: usize = OpKind::ALL.len();
 pub struct Stats {
     submitted: [u64; KINDS],
     completed: [u64; KINDS],
+    /// Ops that were handed to the pool of threads. An op that goes there again counts again.
+    pub pooled: u64,
     /// System calls the engine made.
     pub syscalls: u64,
     /// Time in the system call that waits, in nanoseconds.

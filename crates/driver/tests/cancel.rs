@@ -255,4 +255,41 @@ on_every_engine! {
         }
         assert!(rig.is_uring() || canceled > 0);
     }
+
+    fn work_that_hangs_keeps_no_other_work_waiting(rig) {
+        // The test opens a fifo as often as the pool has threads, and oftener than a ring has workers by itself.
+        let directory = Directory::new();
+        let fifo = directory.0.join("fifo");
+        // SAFETY: a path that ends in a zero byte.
+        assert_eq!(unsafe { libc::mkfifo(path(&fifo), 0o600) }, 0);
+        let mkdir = |name: &str| Op::MkdirAt(ops::MkdirAt { dir: libc::AT_FDCWD, path: path(&directory.0.join(name)), mode: 0o700 });
+        assert_eq!(rig.run(mkdir("first")), 0);
+        let many = if rig.is_uring() { 100 } else { rig.driver.pool().limit };
+        let open = || Op::OpenAt(ops::OpenAt { dir: libc::AT_FDCWD, path: path(&fifo), flags: libc::O_RDONLY, mode: 0, waits: true });
+        let tokens: Vec<_> = (0..many).map(|_| rig.submit(open())).collect();
+        if !rig.is_uring() {
+            rig.until("busy threads", |rig| rig.driver.pool().busy == many);
+            let waits = rig.submit(mkdir("second"));
+            assert_eq!(rig.driver.pool().queued, 1);
+            for token in &tokens {
+                rig.cancel(*token);
+            }
+            assert_eq!(rig.result(waits), 0);
+            assert_eq!(rig.driver.pool().lost, many);
+        }
+        assert_eq!(rig.run(mkdir("third")), 0);
+        for token in &tokens {
+            rig.cancel(*token);
+        }
+        let _other = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+        for token in tokens {
+            let result = rig.result(token);
+            if result >= 0 {
+                // SAFETY: a fresh fd that nobody else owns.
+                unsafe { libc::close(result) };
+            }
+        }
+        rig.until("the end of the threads that hung", |rig| rig.driver.pool().lost == 0);
+        assert!(rig.driver.pool().threads <= rig.driver.pool().limit);
+    }
 }

@@ -50,6 +50,7 @@ from .names import (
 )
 from .opening import Opening, open
 from .paths import Path
+from .pool import threads
 from .sending import sendfile
 from .spooled import SpooledTemporaryFile
 from .temporary import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, mkdtemp, mkstemp
@@ -121,6 +122,7 @@ __all__ = [
     "statvfs",
     "symlink",
     "tail",
+    "threads",
     "truncate",
     "unlink",
     "utime",

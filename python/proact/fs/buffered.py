@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proact import _core
 
-from .file import FIRST, BinaryFile, bytes_of
+from .file import FIRST, BinaryFile, RawFile, bytes_of
 from .ways import PIECE
 
 if TYPE_CHECKING:
@@ -325,6 +325,29 @@ class BufferedFile(BinaryFile):
             if self._seekable and not self._appends:
                 self._out = bytearray(data[done:])
             raise
+
+    async def detach(self) -> RawFile:
+        """Write what is held back, and give the file to a `RawFile`, which goes on at the position.
+
+        What is called on this object afterwards raises ValueError.
+        """
+        self._check_open()
+        await self._enter()
+        try:
+            self._check_open()
+            await self._flush()
+            await self._land()
+            position, ahead = self._position(), b""
+            if not self._seekable:
+                position, ahead = self._at, self._take(self._left)
+            kind = (self.closefd, self._readable, self._writable, self._appends, self._seekable)
+            file = RawFile(self._ways, self._fd, self.name, self.mode, *kind, position)
+            file._awaited, file._back = self._awaited, ahead
+            self._fd, self._gone = -1, "raw stream has been detached"
+            self._drop()
+            return file
+        finally:
+            self._leave()
 
     def _rescue(self) -> None:
         data, self._out = self._out, b""

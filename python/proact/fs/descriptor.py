@@ -31,6 +31,8 @@ class Descriptor(Turns):
     # Calls in flight that need no turn, and what a close waits on for them.
     _flying = 0
     _landed: asyncio.Future[None] | None = None
+    # Why there is no fd, if there is none.
+    _gone = "I/O operation on closed file."
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Descriptor(Turns):
 
     def _check_open(self) -> None:
         if self._fd < 0:
-            raise ValueError("I/O operation on closed file.")
+            raise ValueError(self._gone)
 
     def _check_readable(self) -> None:
         self._check_open()
@@ -168,11 +170,15 @@ class Descriptor(Turns):
         fd, self._fd = self._fd, -1
         self._drop()
         try:
-            while self._flying:
-                self._landed = asyncio.get_running_loop().create_future()
-                await self._landed
+            await self._land()
         finally:
             await self._ways.close(fd)
+
+    async def _land(self) -> None:
+        """Wait for the calls that need no turn."""
+        while self._flying:
+            self._landed = asyncio.get_running_loop().create_future()
+            await self._landed
 
     def _give_up(self) -> None:
         """Close the fd at once."""

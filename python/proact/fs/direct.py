@@ -98,8 +98,11 @@ class DirectFile(RawFile):
 
         If this is cancelled, the kernel may go on for a while to write into the buffer.
         """
+        self._check_readable()
+        check_offset(offset)
         try:
-            return await super().pread_into(buffer, offset)
+            # Nothing is tried at once: RWF_NOWAIT waits for the disk if the page cache is passed by.
+            return await self._pread_into(buffer, offset, 0)
         except OSError as error:
             if error.errno != errno.EINVAL or offset < 0:
                 raise

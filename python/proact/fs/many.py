@@ -48,6 +48,17 @@ async def read_many(
     ways = of_running_loop()
     many = _Many[bytes](len(paths), concurrency, return_exceptions)
 
+    async def read_one(index: int, _last: int) -> None:
+        content: bytes | OSError | None
+        try:
+            content = await ways.read_file(paths[index])
+        except OSError as error:
+            content = error
+        if content is None:
+            await read(index, index + 1)
+        else:
+            many.settle(index, content)
+
     async def read(first: int, last: int) -> None:
         found = await in_pieces(_read_each, paths[first:last])
         for index, content in enumerate(found, first):
@@ -59,7 +70,7 @@ async def read_many(
             tried = ways.try_read_files(paths, start)
             for index, content in enumerate(tried, start):
                 if content is None:
-                    await many.wait_for(read, index, index + 1)
+                    await many.wait_for(read_one, index, index + 1)
                 else:
                     many.settle(index, content)
             start += len(tried)

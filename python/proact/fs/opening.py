@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import locale
 import os
@@ -70,7 +71,7 @@ def _mode(mode: str) -> _Mode:
     emptied = "w" if sys.version_info >= (3, 15) else "r"
     shown = (emptied if plus and kind == "w" else kind) + "b" + plus
     reads, writes = kind == "r" or bool(plus), kind != "r" or bool(plus)
-    made = _Mode(flags, reads, writes, kind == "a", "b" in letters, shown, kind + "b" + plus)
+    made = _Mode(flags, reads, writes, kind == "a", "b" in letters, shown, kind + plus)
     _modes[mode] = made
     return made
 
@@ -120,7 +121,7 @@ class Opening(Generic[_F]):
             fd = await pool.of_process().call(_call_opener, self._opener, file, flags, undo=os.close)
             kind = _kind(ways, fd)
         else:
-            opened = ways.try_open(file, flags)
+            opened = None if ways.waiting else ways.try_open(file, flags)
             if opened is None or opened[1] not in _SIMPLE:
                 opened = await ways.open(file, flags, tried=opened)
             fd, kind, _ = opened
@@ -162,6 +163,8 @@ class Opening(Generic[_F]):
         if buffering == 0:
             if not binary:
                 raise ValueError("can't have unbuffered text I/O")
+            if isinstance(self._file, int) or self._opener:
+                flags = fcntl.fcntl(fd, fcntl.F_GETFL)
             return (DirectFile if flags & os.O_DIRECT else RawFile)(*made)
         if readable and writable and not seekable:
             raise io.UnsupportedOperation("File or stream is not seekable.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LIMIT", "Pool", "of_process"]
+__all__ = ["LIMIT", "Pool", "of_process", "threads"]
 
 _T = TypeVar("_T")
 
@@ -84,12 +84,18 @@ class Pool:
         self._threads = self._idle = self._lost = 0
 
     def counts(self) -> dict[str, int]:
-        """`threads` that work or wait for work, `queued` calls, and `lost` threads.
+        """`threads` (that exist), `busy` (of them), `queued` (calls that wait), `lost` and `limit` (threads).
 
         The call of a lost thread was given up and goes on.
         """
         with self._news:
-            return {"threads": self._threads, "queued": len(self._queue), "lost": self._lost}
+            return {
+                "threads": self._threads,
+                "busy": self._threads - self._idle,
+                "queued": len(self._queue),
+                "lost": self._lost,
+                "limit": LIMIT,
+            }
 
     async def call(
         self,
@@ -172,6 +178,15 @@ _of_process = Pool()
 def of_process() -> Pool:
     """The pool of this process. A forked child has a new one, because it has no threads."""
     return _of_process
+
+
+def threads() -> dict[str, int]:
+    """The threads of this process that make blocking file calls, on loops of any kind.
+
+    Keys: `threads` (that work or wait for work), `busy` (of them), `queued` (calls that wait for a thread),
+    `lost` (threads beside those, whose call was cancelled and goes on) and `limit` (the most `threads`).
+    """
+    return _of_process.counts()
 
 
 def _renew() -> None:

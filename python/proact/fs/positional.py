@@ -112,7 +112,11 @@ class Positional(Descriptor):
         size = memoryview(buffer).nbytes
         if count is not None and count in (size, 0):
             return count
-        count = count or 0
+        return await self._pread_into(buffer, offset, count or 0)
+
+    async def _pread_into(self, buffer: WriteableBuffer, offset: int, count: int) -> int:
+        """Go on after the first `count` bytes."""
+        size = memoryview(buffer).nbytes
         room = memoryview(buffer).cast("B")
         with self._flight():
             while count < size:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import codecs
 import functools
 import io
+import locale
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from proact import _core
 
@@ -30,6 +31,9 @@ __all__ = ["TextFile"]
 _CHUNK = 8192
 """Bytes: how far `open()` reads a text ahead. After a read, a write without a seek goes where that ends."""
 
+_SAME = "as it is"
+"""A newline that was not named."""
+
 _ANY_END = re.compile("\r\n|\r|\n")
 
 
@@ -47,9 +51,17 @@ def _codec(encoding: str, errors: str, newline: str | None) -> _Codec:
     return _Codec(name, found.incrementaldecoder, found.incrementalencoder)
 
 
+class _Detached:
+    """What a text file has in place of a buffer once it has none."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError("underlying buffer has been detached")
+
+
 class TextFile(Turns):
     """A file in text mode."""
 
+    # Nothing is held back here: what is written goes to the buffer at once.
     write_through = False
     _decoder: Any = None
     _encoder: codecs.IncrementalEncoder | None = None
@@ -340,6 +352,58 @@ class TextFile(Turns):
     async def truncate(self, size: int | None = None, /) -> int:
         """Cut the file to a size in bytes, by default to what was read ahead, or extend it; the new size."""
         return await self.buffer.truncate(size)
+
+    async def detach(self) -> BufferedFile:
+        """Write what is held back, and give the buffer away, which is where the text was read ahead to.
+
+        What is called on this object afterwards raises ValueError.
+        """
+        await self._enter()
+        try:
+            await self.buffer.flush()
+            self._forget()
+            buffer, self.buffer = self.buffer, cast("BufferedFile", _Detached())
+            return buffer
+        finally:
+            self._leave()
+
+    async def reconfigure(
+        self,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = _SAME,
+        line_buffering: bool | None = None,
+        write_through: bool | None = None,
+    ) -> None:
+        """Write what is held back, and go on with other settings; those not named stay.
+
+        Raises io.UnsupportedOperation for encoding, errors or newline if something was read already.
+        """
+        self.buffer._check_open()
+        await self._enter()
+        try:
+            if encoding is not None or errors is not None or newline is not _SAME:
+                if self._decoder is not None:
+                    raise io.UnsupportedOperation(
+                        "It is not possible to set the encoding or newline of stream after the first read"
+                    )
+                errors = errors or (self._errors if encoding is None else "strict")
+                newline = self._newline if newline is _SAME else newline
+                if encoding == "locale":
+                    encoding = locale.getencoding()
+                codec = _codec(encoding or self._codec.name, errors, newline)
+                await self.buffer.flush()
+                self._codec, self._errors, self._newline, self._encoder = codec, errors, newline, None
+                if self.buffer._writable and self.buffer._at > 0:
+                    self._begin_encoder(False)
+            await self.buffer.flush()
+            if line_buffering is not None:
+                self.line_buffering = bool(line_buffering)
+            if write_through is not None:
+                self.write_through = bool(write_through)
+        finally:
+            self._leave()
 
     # Positions.
 

@@ -59,6 +59,9 @@ class Ways:
 
     call = staticmethod(_in_pool)
 
+    waiting = 0
+    """Calls that wait for a turn with room (`later`): others that are tried meanwhile take it from them."""
+
     # At once, or None.
 
     def try_open(self, path: StrOrBytesPath, flags: int) -> tuple[int, int, int] | None:
@@ -96,6 +99,18 @@ class Ways:
         """As `os.fstat`, which needs no disk."""
         return os.fstat(fd)
 
+    async def later(self, attempt: Callable[..., _T | None], *args: Any) -> _T | None:
+        """The result of a call that is tried at once, in a turn of the loop that has room for it."""
+        self.waiting += 1
+        try:
+            for _ in range(_YIELDS):
+                await asyncio.sleep(0)
+                if not self.tried_enough():
+                    return attempt(*args)
+            return None
+        finally:
+            self.waiting -= 1
+
     # Waited for.
 
     async def open(
@@ -130,6 +145,10 @@ class Ways:
     async def read_rest(self, fd: int, offset: int) -> bytes:
         """Read from `offset` to the end of the file."""
         return await _in_pool(_rest, fd, offset)
+
+    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
+        """Read a whole regular file that is not cached, without a thread; None if there is no way to."""
+        return None
 
     async def receive(self, fd: int, size: int) -> bytes:
         """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
@@ -246,12 +265,9 @@ class _Native(Ways):
         tried: tuple[int, int, int] | None = None,
     ) -> Opened:
         loop = self._loop
-        opened = tried or loop._try_open(path, flags)
-        for _ in range(_YIELDS):
-            if opened is not None or not loop._tried_enough():
-                break
-            await asyncio.sleep(0)
-            opened = loop._try_open(path, flags)
+        opened = tried
+        if opened is None and (self.waiting or loop._tried_enough()):
+            opened = await self.later(loop._try_open, path, flags)
         if opened is not None:
             if stat.S_ISFIFO(opened[1]) and self._waits and not flags & os.O_NONBLOCK:
                 # Hold it, so that a writer that came meanwhile keeps its reader.
@@ -293,6 +309,22 @@ class _Native(Ways):
             if offset == size:
                 break
         return b"".join(pieces)
+
+    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
+        if not self._waits:
+            return None
+        # Without waiting for the peer of a FIFO.
+        fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = self._loop._fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size >= PIECE:
+                return None
+            data = await self._loop._read_bytes_at(fd, status.st_size + 1, 0)
+            # One byte more would show that it has grown meanwhile, or, as in /proc, does not tell its size.
+            return data if len(data) == status.st_size else None
+        finally:
+            # Of a file that was only read: it waits for nothing.
+            os.close(fd)
 
     async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
         status = self._loop._try_stat(path, follow=follow)

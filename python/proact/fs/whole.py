@@ -1,8 +1,8 @@
 """Owns: whole files in one await: read, written, and read by the thousand.
 
-What is cached is read at once by the loop (`Ways.try_read_files`). All else is one call in a thread of the
-pool that opens, works and closes: so a cancel can't come between these steps, lose an fd or leave a temporary
-file behind.
+What is cached is read at once by the loop (`Ways.try_read_files`), and what is not by its ring, if it has one
+(`Ways.read_file`). All else is one call in a thread of the pool that opens, works and closes: so a cancel
+can't come between these steps, lose an fd or leave a temporary file behind.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ async def read_bytes(path: StrOrBytesPath) -> bytes:
     Raises what `open(path, "rb")` raises. A cancel ends the wait at once, even for a FIFO that nobody writes
     to.
     """
-    tried = of_running_loop().try_read_files([path], 0)
+    ways = of_running_loop()
+    tried = ways.try_read_files([path], 0)
     content = tried[0] if tried else None
+    if content is None:
+        content = await ways.read_file(path)
     if content is None:
         return await in_pieces(read_in_thread, path)
     if isinstance(content, OSError):

@@ -56,7 +56,7 @@ class Model:
     kind: Kind
     family: Family
     module: str
-    arguments: tuple[str, ...] = ()
+    arguments: tuple[str | None, ...] = ()
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
     library: tuple[str, str] | None = None  #: a shared library that must load, and its Debian package
     layout: str | None = None  #: a C structure whose layout is known here only for 64-bit glibc
@@ -64,14 +64,17 @@ class Model:
     connection_limit: int | None = None  #: the most connections that the model can serve
     workloads: tuple[str, ...] = tuple(WORKLOADS)  #: the workloads that it serves
     files: tuple[str, ...] = ()  #: how it works on files: a module with ``run(work, *arguments)``, and these
+    cannot: tuple[tuple[str, str], ...] = ()  #: workloads that it can't do, with the reason
 
     def missing(self, connections: int = 1, workload: str = "echo") -> str | None:
         """Why the model cannot be measured here with so many connections, and what would help; None if it
         can.
         """
         on_files = workload in FILES
+        if (reason := dict(self.cannot).get(workload)) is not None:
+            return reason
         if not (self.files if on_files else workload in self.workloads):
-            return f"serves {', '.join(self.workloads)} only"
+            return f"serves {', '.join(self.workloads) or 'no connections: it has files'} only"
         if not on_files and self.connection_limit is not None and connections > self.connection_limit:
             return (
                 "serves one connection after the other, so one at a time"
@@ -154,6 +157,15 @@ def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
     )
 
 
+def _library(name: str, kind: Kind, module: str, **more: Any) -> Model:
+    """The entry for a library of files on asyncio's loop."""
+    serve = ("asyncio", None, module)
+    return Model(name, kind, Family.LIBRARY, "asyncio_protocol", serve, package=name, files=(module,), **more)
+
+
+_UNALIGNED: Final = "it reads into memory that is not aligned as O_DIRECT needs it"
+_CAIO: Final = (("files-direct", _UNALIGNED), ("mixed", _UNALIGNED))
+
 _ALL: Final = (
     _plain("blocking", Kind.BLOCKING, "blocking", 1),
     _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",)),
@@ -176,6 +188,17 @@ _ALL: Final = (
         files=("files_gevent",),
     ),
     _plain("libevent", Kind.MULTIPLEXING, "libevent", family=Family.LIBRARY, library=libevent.LIBRARY),
+    _library("aiofiles", Kind.MULTIPLEXING, "files_aiofiles", workloads=("mixed",)),
+    _library("caio", Kind.ASYNCHRONOUS, "files_caio", workloads=(), cannot=_CAIO),
+    Model(
+        "proact.fs",
+        Kind.ASYNCHRONOUS,
+        Family.PROACT,
+        "asyncio_protocol",
+        ("proact", "auto", "files_fs"),
+        workloads=("mixed",),
+        files=("files_fs",),
+    ),
     _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),
     _proact("poll", Kind.MULTIPLEXING),
     _proact("epoll", Kind.MULTIPLEXING),

@@ -1,6 +1,7 @@
 //! Python's objects and calls, for the layers above. Nothing here knows the loop or asyncio.
 
 pub mod address;
+pub mod audit;
 pub mod buffer;
 pub mod bytes;
 pub mod call;

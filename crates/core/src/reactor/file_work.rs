@@ -21,6 +21,17 @@ pub struct Path {
     pub shown: Py<PyAny>,
 }
 
+/// How many ops on files went which way.
+#[derive(Default)]
+pub struct Ways {
+    /// Carried out while they were submitted.
+    pub at_once: u64,
+    /// By the ring, or once a file that has readiness was ready.
+    pub by_engine: u64,
+    /// By the engine's pool of threads.
+    pub by_pool: u64,
+}
+
 /// A buffer stays exported until the end.
 pub enum FileWork {
     /// Into a fresh object, of which nobody else knows.

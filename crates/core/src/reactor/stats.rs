@@ -14,10 +14,17 @@ impl Scheduler {
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let _claim = self.claim()?;
         // Copy first: no cell is held while dictionaries are made.
-        let (stats, slots) = {
+        let (stats, pool, slots) = {
             let io = self.io.get()?;
-            (io.driver.stats().clone(), io.slots.targets().count())
+            let slots = io.slots.targets().count();
+            (io.driver.stats().clone(), io.driver.pool(), slots)
         };
+        let threads = dict(py)?;
+        threads.set_item(name!("threads"), Int::new(pool.threads))?;
+        threads.set_item(name!("busy"), Int::new(pool.busy))?;
+        threads.set_item(name!("queued"), Int::new(pool.queued))?;
+        threads.set_item(name!("lost"), Int::new(pool.lost))?;
+        threads.set_item(name!("limit"), Int::new(pool.limit))?;
         let readers = self.readers.lock().len();
         let all = dict(py)?;
         let (submitted, completed) = (dict(py)?, dict(py)?);
@@ -43,6 +50,8 @@ impl Scheduler {
             name!("fallbacks"),
             list(py, &fallbacks.collect::<PyResult<Vec<_>>>()?)?,
         )?;
+        all.set_item(name!("pool"), threads)?;
+        all.set_item(name!("pooled"), Int::new(stats.pooled))?;
         all.set_item(name!("readers"), Int::new(readers))?;
         let (scheduled, cancelled) = self.scheduled(py);
         all.set_item(name!("handles"), Int::new(scheduled))?;

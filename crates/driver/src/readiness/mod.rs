@@ -20,7 +20,7 @@ use crate::completion::{Completion, Token};
 use crate::driver::{Driver, Submitted};
 use crate::fork::Generation;
 use crate::ops::{Course, Direction, Op, splice_waits_on};
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolCounts};
 use crate::selector::{Event, Interest, Selector};
 use crate::stats::Stats;
 use crate::syscalls::AGAIN;
@@ -189,7 +189,12 @@ impl<S: Selector> ReadinessDriver<S> {
 
     /// Cancels an op of the pool. Returns whether no thread had begun it.
     fn cancel_pooled(&mut self, token: Token, op: Op) -> bool {
-        if self.pool.as_mut().is_some_and(|pool| pool.cancel(token)) {
+        let shuts_down = self.discards;
+        if self
+            .pool
+            .as_mut()
+            .is_some_and(|pool| pool.cancel(token, shuts_down))
+        {
             self.end(token, op.kind(), -libc::ECANCELED);
             self.undelegate(token, &op);
             return true;
@@ -358,6 +363,10 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
 
     fn stats_mut(&mut self) -> &mut Stats {
         &mut self.stats
+    }
+
+    fn pool(&self) -> PoolCounts {
+        self.pool.as_ref().map_or(PoolCounts::NONE, Pool::counts)
     }
 
     fn shutdown(&mut self, limit: Duration) -> usize {

@@ -191,6 +191,7 @@ impl<S: Selector> ReadinessDriver<S> {
                 state.pooled.get_or_insert_default().tokens.push(token);
             }
         }
+        self.stats.pooled += 1;
         let place = Place::Pool(Box::new(InPool { op, cancelled: false }));
         self.places.insert(token, place);
         let waker = &self.waker;

@@ -31,7 +31,7 @@ use crate::driver::{Config, Driver, Engine, Submitted};
 use crate::features::Features;
 use crate::fork::Generation;
 use crate::ops::{Course, Direction, Op, OpKind};
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolCounts};
 use crate::stats::Stats;
 use crate::waker::Waker;
 use buffers::RecvBuffers;
@@ -127,6 +127,7 @@ impl UringDriver {
             (Way::Polled | Way::Pool, _) => {
                 let waker = &self.waker;
                 let pool = self.pool.get_or_insert_with(|| Pool::new(waker.clone()));
+                self.stats.pooled += 1;
                 // SAFETY: the op's memory is valid until its completion: the contract of `Driver::submit`.
                 unsafe { pool.submit(token, *op) };
             }
@@ -210,7 +211,9 @@ impl UringDriver {
             self.starved.retain(|waiting| *waiting != token);
             true
         } else if way == Way::Pool {
-            self.pool.as_mut().is_some_and(|pool| pool.cancel(token))
+            self.pool
+                .as_mut()
+                .is_some_and(|pool| pool.cancel(token, self.discards))
         } else {
             entry.since_fill == self.ring.fills() && self.take_back(token)
         };
@@ -424,6 +427,10 @@ impl Driver for UringDriver {
 
     fn stats_mut(&mut self) -> &mut Stats {
         &mut self.stats
+    }
+
+    fn pool(&self) -> PoolCounts {
+        self.pool.as_ref().map_or(PoolCounts::NONE, Pool::counts)
     }
 
     fn features(&self) -> Option<&Features> {

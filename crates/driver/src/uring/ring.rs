@@ -128,6 +128,9 @@ impl Ring {
         } else {
             self.tether = self.tie();
         }
+        if self.owner.is_none() {
+            setup::allow_workers(&self.io);
+        }
         if self.owner.is_none() && self.setup.disabled {
             match setup::restrict(&self.io, &self.denied) {
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),

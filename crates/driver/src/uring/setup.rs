@@ -127,6 +127,18 @@ pub(super) fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
     builder.build(entries)
 }
 
+/// The least number of worker threads of the kernel that may wait for files at the same time.
+const WORKERS: u32 = 128;
+
+/// Raises the number of worker threads, which is 4 for each core at first (io_uring_register_iowq_max_workers(3)): an
+/// open that waits for a peer or for a dead mount holds a worker, and fsyncs that go on at the same time join into one
+/// commit of the journal. The kernel starts a worker only while the others wait. Kernels before 5.15 keep their number.
+pub(super) fn allow_workers(io: &IoUring) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let bounded = WORKERS.max(4 * cores as u32);
+    let _refused = io.submitter().register_iowq_max_workers(&mut [bounded, 0]);
+}
+
 /// Restricts the ring to the opcodes that proact uses, without the denied ones. A kernel refuses a list with a number
 /// that it does not know, so lists follow with what it knows, and with fewer registrations.
 pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {

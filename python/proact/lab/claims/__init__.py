@@ -12,6 +12,7 @@ from proact.lab.claims.blocking import ASYNCHRONOUS, BLOCKED_IN_SELECT, NONBLOCK
 from proact.lab.claims.calls import NICER_FACE, TWO_CALLS
 from proact.lab.claims.connections import GAIN, NOT_FASTER, THREAD_COSTS
 from proact.lab.claims.costs import POLLING, WATCHING
+from proact.lab.claims.files import FILES_NEED_THREADS
 
 if TYPE_CHECKING:
     from proact.lab.claims.trial import Trial
@@ -28,6 +29,7 @@ _ALL: Final = (
     THREAD_COSTS,
     WATCHING,
     NICER_FACE,
+    FILES_NEED_THREADS,
 )
 
 #: Every claim by its name, in the order in which they are shown.

@@ -97,8 +97,8 @@ def echo(connections: int, active: int | None = None, rate: float | None = None)
 
 
 def of_kind(kind: str) -> list[str]:
-    """The models of a kind that the laboratory knows."""
-    return [name for name, model in MODELS.items() if model.kind == kind]
+    """The models of a kind that the laboratory knows, without libraries that have only files."""
+    return [name for name, model in MODELS.items() if model.kind == kind and "echo" in model.workloads]
 
 
 class Evidence:

@@ -88,18 +88,30 @@ def read_on_loop(wanted: Extent) -> asyncio.Future[int]:
     return cast("asyncio.Future[int]", loop.create_task(reading))
 
 
+def read_with(module: str) -> Read:
+    """The way of a library of files."""
+    read: Any = importlib.import_module(f"proact.lab.models.{module}").read
+
+    def begin(wanted: Extent) -> asyncio.Future[int]:
+        return asyncio.get_running_loop().create_task(read(wanted.fd, wanted.offset, wanted.buffer))
+
+    return begin
+
+
 def new_loop(package: str, engine: str | None) -> Any:
     """An event loop of ``package``; ``engine`` names proact's engine (None for the others)."""
     factory = importlib.import_module(package).new_event_loop
     return factory() if engine is None else factory(engine=engine)
 
 
-def serve(listener: socket.socket, sessions: Sessions, package: str, engine: str | None = None) -> NoReturn:
-    """Serve on a loop of ``package`` until the process is killed."""
+def serve(
+    listener: socket.socket, sessions: Sessions, package: str, engine: str | None = None, files: str = ""
+) -> NoReturn:
+    """Serve on a loop of ``package`` until the process is killed; ``files`` is the module that reads them."""
     listener.setblocking(False)
     loop = new_loop(package, engine)
     asyncio.set_event_loop(loop)
-    read = read_in_thread if engine is None else read_on_loop
+    read = read_with(files) if files else read_in_thread if engine is None else read_on_loop
     server = loop.run_until_complete(
         loop.create_server(lambda: Peer(sessions(), read), sock=listener, backlog=BACKLOG)
     )

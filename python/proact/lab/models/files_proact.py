@@ -7,15 +7,14 @@ may bring many results. Files are opened and closed on the spot, in plain calls.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.files.calls import Append, Call, Read, Sync
 from proact.lab.models.asyncio_protocol import new_loop
+from proact.lab.models.lanes import follow_all
 
 if TYPE_CHECKING:
     from proact import EventLoop
-    from proact.lab.files.calls import Lane
     from proact.lab.files.work import Work
 
 #: The kinds of operation that are used, named as in ``loop.stats()``.
@@ -27,7 +26,7 @@ def run(work: Work, engine: str) -> None:
     loop: EventLoop = new_loop("proact", engine)
     work.how = f"{', '.join(KINDS)}: {carried_out(loop.engine_info())}; open and close: plain calls"
 
-    async def make(call: Call) -> int:
+    async def make(_lane: int, call: Call) -> int:
         match call:
             case Read():
                 return await loop._read_at(call.fd, call.buffer, call.offset)
@@ -39,20 +38,8 @@ def run(work: Work, engine: str) -> None:
             case _:
                 return call.make()
 
-    async def follow(lane: Lane) -> None:
-        for operation in lane:
-            try:
-                call = next(operation)
-                while True:
-                    call = operation.send(await make(call))
-            except StopIteration:
-                continue
-
-    async def follow_all(lanes: list[Lane]) -> None:
-        await asyncio.gather(*map(follow, lanes))
-
     for lanes in work:
-        loop.run_until_complete(follow_all(lanes))
+        loop.run_until_complete(follow_all(lanes, make))
     loop.close()
 
 

@@ -7,15 +7,17 @@ use std::os::fd::RawFd;
 use proact_driver::{Call, Op, ops, syscalls};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::budget::Budget;
 use super::paths::{encoded, path_at};
+use crate::py::audit;
 use crate::py::buffer::Buffer;
 use crate::py::bytes::{bytes_memory, shorten, uninit_bytes};
 use crate::py::errno::{file_error, os_error};
-use crate::py::make::py_error;
+use crate::py::make::{Int, dict, name, py_error};
 use crate::py::status::{Status, stat_result};
+use crate::reactor::file_work::Ways;
 use crate::reactor::io::Io;
 use crate::reactor::scheduler::Scheduler;
 
@@ -296,6 +298,7 @@ impl Scheduler {
             let path = paths.get_item(index)?;
             // Before the engine is taken: a PathLike object is a call into Python.
             let encoded = encoded(&path)?;
+            audit::open(&path)?;
             let content = whole(py, &mut *self.io.get()?, &encoded)?;
             self.answered(content.is_some())?;
             match content {
@@ -319,9 +322,28 @@ impl Scheduler {
         Ok(self.io.get()?.shared.get::<Budget>().is_spent(turn))
     }
 
-    /// How many of these calls had an answer, had none because of the file, and came too late in their turn.
-    #[pyo3(name = "_tried")]
-    fn tried(&self) -> PyResult<[u64; 3]> {
-        Ok(self.io.get()?.shared.get::<Budget>().counts)
+    /// How many calls and ops on files went which way (`EventLoop.stats`).
+    #[pyo3(name = "_file_counts")]
+    fn file_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let _claim = self.claim()?;
+        let (at_once, by_file, by_budget, by_engine, by_pool) = {
+            let mut io = self.io.get()?;
+            let [answered, by_file, by_budget] = io.shared.get::<Budget>().counts;
+            let ways = io.shared.get::<Ways>();
+            (
+                answered + ways.at_once,
+                by_file,
+                by_budget,
+                ways.by_engine,
+                ways.by_pool,
+            )
+        };
+        let counts = dict(py)?;
+        counts.set_item(name!("at_once"), Int::new(at_once))?;
+        counts.set_item(name!("refused_by_file"), Int::new(by_file))?;
+        counts.set_item(name!("refused_by_budget"), Int::new(by_budget))?;
+        counts.set_item(name!("by_engine"), Int::new(by_engine))?;
+        counts.set_item(name!("by_pool"), Int::new(by_pool))?;
+        Ok(counts)
     }
 }

@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::paths::path_at;
+use crate::py::audit;
 use crate::py::buffer::Buffer;
 use crate::py::bytes::uninit_bytes;
 use crate::py::descriptor::descriptor;
@@ -202,8 +203,12 @@ impl Scheduler {
         directory: bool,
         dir_fd: Option<RawFd>,
     ) -> PyResult<Py<Operation>> {
+        let (flags, event) = match directory {
+            true => (libc::AT_REMOVEDIR, c"os.rmdir"),
+            false => (0, c"os.remove"),
+        };
+        audit::path(event, path, None, dir_fd)?;
         let path = path_at(path, dir_fd)?;
-        let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
         on_path(slf, FileWork::Unlink { path, flags })
     }
 
@@ -214,6 +219,7 @@ impl Scheduler {
         mode: u32,
         dir_fd: Option<RawFd>,
     ) -> PyResult<Py<Operation>> {
+        audit::path(c"os.mkdir", path, Some(mode), dir_fd)?;
         let path = path_at(path, dir_fd)?;
         on_path(slf, FileWork::Mkdir { path, mode })
     }
@@ -225,6 +231,7 @@ impl Scheduler {
         target: &Bound<'_, PyAny>,
         path: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
+        audit::paths(c"os.symlink", target, path, false)?;
         let (target, path) = (path_at(target, None)?, path_at(path, None)?);
         on_path(slf, FileWork::Symlink { target, path })
     }
@@ -237,6 +244,7 @@ impl Scheduler {
         target: &Bound<'_, PyAny>,
         flags: u32,
     ) -> PyResult<Py<Operation>> {
+        audit::paths(c"os.rename", source, target, true)?;
         let (from, to) = (path_at(source, None)?, path_at(target, None)?);
         on_path(slf, FileWork::Rename { from, to, flags })
     }
@@ -249,6 +257,7 @@ impl Scheduler {
         target: &Bound<'_, PyAny>,
         follow: bool,
     ) -> PyResult<Py<Operation>> {
+        audit::paths(c"os.link", source, target, true)?;
         let (from, to) = (path_at(source, None)?, path_at(target, None)?);
         let flags = if follow { libc::AT_SYMLINK_FOLLOW } else { 0 };
         on_path(slf, FileWork::Link { from, to, flags })
