@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import pty
+import sys
 import tty
 
 import pytest
@@ -242,3 +243,19 @@ async def test_updating_needs_positions(loop, fifo):
         assert isinstance(file, fs.RawFile)
         await file.write(b"both ways")
         assert await file.read(100) == b"both ways"
+
+
+@pytest.mark.parametrize("flags", [0, os.EFD_NONBLOCK])
+async def test_an_fd_that_seeks_but_takes_no_offset(loop, flags):
+    """lseek succeeds on an eventfd, and pread fails: so it is read where it is."""
+    fd = os.eventfd(5, flags)
+    async with proact.open(fd, "rb", buffering=0, closefd=False) as file:
+        assert not file.seekable()
+        assert await file.read(8) == (5).to_bytes(8, sys.byteorder)
+        task = asyncio.ensure_future(file.read(100))
+        await loops.turns()
+        assert not task.done()
+        async with proact.open(fd, "wb", closefd=False) as other:
+            assert await other.write((7).to_bytes(8, sys.byteorder)) == 8
+        assert await task == (7).to_bytes(8, sys.byteorder)
+    os.close(fd)

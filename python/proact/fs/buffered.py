@@ -345,7 +345,8 @@ class BufferedFile(BinaryFile):
             offset, whence = self._position() + offset, os.SEEK_SET
         if whence == os.SEEK_SET:
             begin = self._at - self._left
-            if begin <= offset <= self._at:
+            # Pieces are joined only to be read: joining a long line takes memory that may not be there.
+            if begin <= offset <= self._at and not self._more:
                 # It was read ahead already.
                 self._take(offset - begin)
                 return offset

@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from .turns import Turns
+from .ways import of_running_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,6 +46,7 @@ class Descriptor(Turns):
         seekable: bool,
         position: int,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._ways = ways
         self._fd = fd
         self.name = name
@@ -92,17 +94,25 @@ class Descriptor(Turns):
         self._check_open()
         return self._seekable
 
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._flying:
+            raise RuntimeError(f"{self!r} is in use on another event loop")
+        super()._move(loop)
+        self._ways = of_running_loop()
+
     def _check_open(self) -> None:
         if self._fd < 0:
             raise ValueError("I/O operation on closed file.")
 
     def _check_readable(self) -> None:
         self._check_open()
+        self._check_loop()
         if not self._readable:
             raise io.UnsupportedOperation("File not open for reading")
 
     def _check_writable(self) -> None:
         self._check_open()
+        self._check_loop()
         if not self._writable:
             raise io.UnsupportedOperation("File not open for writing")
 

@@ -88,6 +88,9 @@ class BinaryFile(Positional):
         if not self._seekable:
             # It has none: the kernel's error.
             os.lseek(self._fd, 0, os.SEEK_CUR)
+        # A write that was cancelled goes on, and moves it.
+        await self._settle()
+        self._check_open()
         return self._position()
 
     async def truncate(self, size: int | None = None, /) -> int:
