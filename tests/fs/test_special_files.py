@@ -259,3 +259,48 @@ async def test_an_fd_that_seeks_but_takes_no_offset(loop, flags):
             assert await other.write((7).to_bytes(8, sys.byteorder)) == 8
         assert await task == (7).to_bytes(8, sys.byteorder)
     os.close(fd)
+
+
+async def test_two_files_read_one_fd(loop):
+    near, far = os.pipe()
+    seen = []
+    loop.add_reader(near, seen.append, None)
+    async with (
+        proact.open(near, "rb", buffering=0, closefd=False) as first,
+        proact.open(near, "rb", buffering=0, closefd=False) as second,
+    ):
+        tasks = [asyncio.ensure_future(file.read(3)) for file in (first, second)]
+        await loops.turns()
+        async with asyncio.timeout(10):
+            os.write(far, b"abc")
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            os.write(far, b"def")
+            assert sorted(await asyncio.gather(*tasks)) == [b"abc", b"def"]
+            # The reader of the program is not replaced.
+            seen.clear()
+            os.write(far, b"x")
+            while not seen:
+                await asyncio.sleep(0)
+    assert loop.remove_reader(near)
+    os.close(near)
+    os.close(far)
+
+
+async def test_an_fd_that_does_not_block_is_waited_for(loop):
+    near, far = os.pipe()
+    os.set_blocking(far, False)
+    data = os.urandom(300_000)
+    got = bytearray()
+    async with (
+        proact.open(near, "rb", buffering=0) as reader,
+        proact.open(far, "wb") as writer,
+        asyncio.timeout(10),
+    ):
+        task = asyncio.ensure_future(writer.write(data))
+        await loops.turns()
+        while len(got) < len(data):
+            got += await reader.read(10_000)
+            if task.done():
+                await writer.flush()
+        assert await task == len(data)
+    assert got == data
