@@ -175,3 +175,40 @@ async def test_who_waits_when_the_loop_is_closed_is_dropped_in_silence(loop, mon
     os.close(near)
     os.close(far)
     assert not [str(found.exc_value) for found in seen]
+
+
+@pytest.mark.parametrize("mode", ["a+b", "w+b", "a+"])
+@pytest.mark.parametrize("use", ["read", "readline", "seek", "peek"])
+async def test_what_was_taken_outlives_a_call_that_flushes_first(loop, tmp_path, mode, use):
+    path = tmp_path / "log"
+    async with proact.open(path, mode) as file:
+        buffer = getattr(file, "buffer", file)
+        await file.write("taken\n" if mode == "a+" else b"taken\n")
+        slow = buffer._ways = Slow(buffer._ways)
+        calls = {"seek": lambda: buffer.seek(0), "peek": buffer.peek, **USES}
+        task = asyncio.ensure_future(calls[use](file))
+        await loops.turns()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        later = asyncio.ensure_future(file.write("later\n" if mode == "a+" else b"later\n"))
+        await loops.turns()
+        slow.go.set()
+        await later
+    assert path.read_bytes() == b"taken\nlater\n"
+
+
+async def test_an_encoder_is_not_ahead_of_the_file(loop, tmp_path):
+    """A write that is cancelled before its turn leaves no trace, also in what comes after it."""
+    path = tmp_path / "file"
+    async with proact.open(path, "w", encoding="iso2022_jp") as file:
+        slow = file.buffer._ways = Slow(file.buffer._ways)
+        for text in ("a" * 100_000, "\u65e5"):
+            task = asyncio.ensure_future(file.write(text))
+            await loops.turns()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        slow.go.set()
+        await file.write("\u65e5")
+    assert path.read_text("iso2022_jp") == "a" * 100_000 + "\u65e5"

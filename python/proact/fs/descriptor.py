@@ -129,6 +129,15 @@ class Descriptor(Turns):
     async def _flush(self) -> None:
         """Write what is held back; within a turn."""
 
+    async def _flush_first(self) -> None:
+        """Flush before another operation, within its turn. What was taken is not lost if that is cancelled."""
+        if not self._has_rest():
+            return
+        if self._seekable:
+            await self._see_through(self._flush)
+        else:
+            await self._flush()
+
     def _rescue(self) -> None:
         """Write what is held back, without a loop."""
 

@@ -68,7 +68,7 @@ class BinaryFile(Positional):
         await self._enter()
         try:
             self._check_open()
-            await self._flush()
+            await self._flush_first()
             return self._seek(offset, whence)
         finally:
             self._leave()

@@ -121,9 +121,7 @@ async def _ready(fd: int, *, to_read: bool) -> None:
         if not news.done():
             news.set_result(None)
 
-    add, remove = (
-        (loop.add_reader, loop.remove_reader) if to_read else (loop.add_writer, loop.remove_writer)
-    )
+    add, remove = (loop.add_reader, loop.remove_reader) if to_read else (loop.add_writer, loop.remove_writer)
     try:
         # A number of our own: a loop has one reader for an fd, which may be another file's or the program's.
         watched = os.dup(fd)

@@ -309,6 +309,10 @@ class TextFile(Turns):
         else:
             self._busy = True
         try:
+            while self.buffer._busy:
+                # A write that was cancelled goes on. What is encoded from here on is not lost by a cancel:
+                # the encoder would be ahead of the file.
+                await self.buffer._settle()
             shown = text
             if self._newline in ("\r", "\r\n"):
                 shown = text.replace("\n", self._newline)

@@ -36,6 +36,8 @@ class Turns:
 
     # Defaults of the class, because most files are read once and closed: making them is what takes time.
     _busy = False
+    # Whether work goes on whose caller was cancelled in his turn, which it keeps.
+    _kept = False
     _waiting: deque[asyncio.Future[None]] | None = None
 
     def _check_loop(self) -> None:
@@ -70,6 +72,8 @@ class Turns:
             raise
 
     def _leave(self) -> None:
+        if self._kept:
+            return
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -109,3 +113,24 @@ class Turns:
         task.add_done_callback(end)
         await ended
         return task.result()
+
+    async def _see_through(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Within a turn: do work that goes on to its end if the caller is cancelled. It keeps the turn."""
+        ended = self._loop.create_future()
+
+        def end(task: asyncio.Task[object]) -> None:
+            task.exception()
+            if not ended.done():
+                ended.set_result(None)
+            if self._kept:
+                self._kept = False
+                self._leave()
+
+        task = _Carried(work(), loop=self._loop)
+        task.add_done_callback(end)
+        try:
+            await ended
+        except BaseException:
+            self._kept = not task.done()
+            raise
+        task.result()
