@@ -130,7 +130,7 @@ class Descriptor(Turns):
         """Write what is held back; within a turn."""
 
     async def _flush_first(self) -> None:
-        """Flush before another operation, within its turn. What was taken is not lost if that is cancelled."""
+        """Flush before another operation, within its turn. A cancel of that loses nothing."""
         if not self._has_rest():
             return
         if self._seekable:

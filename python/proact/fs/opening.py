@@ -300,7 +300,7 @@ def open(
     (EINVAL) if the file system has no such way.
     """
     if not isinstance(file, int):
-        file = operator.index(file) if hasattr(file, "__index__") else os.fspath(file)
+        file = operator.index(cast("Any", file)) if hasattr(file, "__index__") else os.fspath(file)
     made = _modes.get(mode) or _mode(_checked("mode", mode))
     if buffering != -1:
         buffering = max(operator.index(buffering), -1)
