@@ -10,6 +10,7 @@ import asyncio
 import io
 import os
 import warnings
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any
 
 from .turns import Turns
@@ -46,7 +47,7 @@ class Descriptor(Turns):
         seekable: bool,
         position: int,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = get_running_loop()
         self._ways = ways
         self._fd = fd
         self.name = name
@@ -94,10 +95,10 @@ class Descriptor(Turns):
         self._check_open()
         return self._seekable
 
-    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _move(self) -> None:
         if self._flying:
             raise RuntimeError(f"{self!r} is in use on another event loop")
-        super()._move(loop)
+        super()._move()
         self._ways = of_running_loop()
 
     def _check_open(self) -> None:
@@ -106,13 +107,15 @@ class Descriptor(Turns):
 
     def _check_readable(self) -> None:
         self._check_open()
-        self._check_loop()
+        if get_running_loop() is not self._loop:
+            self._move()
         if not self._readable:
             raise io.UnsupportedOperation("File not open for reading")
 
     def _check_writable(self) -> None:
         self._check_open()
-        self._check_loop()
+        if get_running_loop() is not self._loop:
+            self._move()
         if not self._writable:
             raise io.UnsupportedOperation("File not open for writing")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,16 +43,15 @@ class Turns:
 
     def _check_loop(self) -> None:
         """Raise RuntimeError on another loop than the file's, which could not wake it."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._move(loop)
+        if get_running_loop() is not self._loop:
+            self._move()
 
-    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _move(self) -> None:
         if not self._loop.is_closed():
             raise RuntimeError(f"{self!r} belongs to another event loop")
         if self._busy:
             raise RuntimeError(f"the event loop of {self!r} was closed in the middle of an operation")
-        self._loop = loop
+        self._loop = get_running_loop()
 
     async def _enter(self) -> None:
         """Wait until it is this operation's turn. Then call `_leave`."""
