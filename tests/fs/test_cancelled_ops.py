@@ -1,6 +1,6 @@
 """Operations on pipes and FIFOs that are cancelled, or time out, while they are in flight.
 
-PROACT_FS_CANCELS=1000000   how many, on each engine (default: 300)
+PROACT_FS_CANCELS=1000000   how many, on each engine (default: 2000)
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from support import loops
 import proact
 from proact.fs.ways import of_running_loop
 
-CANCELS = int(os.environ.get("PROACT_FS_CANCELS", "300"))
+CANCELS = int(os.environ.get("PROACT_FS_CANCELS", "2000"))
 AT_ONCE = 20
 POISON = 0xAA
 

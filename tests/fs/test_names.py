@@ -225,3 +225,38 @@ async def test_walk_pruned(loop, tree):
     errors = []
     assert [step async for step in fs.walk(tree / "none", onerror=errors.append)] == []
     assert isinstance(errors[0], FileNotFoundError)
+
+
+async def test_link_of_a_symbolic_link(loop, tmp_path):
+    """What `os.link` makes of one differs between versions of Python."""
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for number, source in enumerate(["link", "dangling"]):
+        for options in ({}, {"follow_symlinks": True}, {"follow_symlinks": False}):
+            seen = []
+            for name, made in (("a", os.link), ("b", fs.link)):
+                target = tmp_path / f"{name}{number}{options}"
+                try:
+                    result = made(tmp_path / source, target, **options)
+                    if name == "b":
+                        await result
+                except OSError as error:
+                    seen.append(error.errno)
+                else:
+                    seen.append(target.is_symlink())
+            assert seen[0] == seen[1], (source, options)
+
+
+@pytest.mark.parametrize("name", ["stat", "exists", "getsize", "samefile", "lstat", "islink", "lexists"])
+async def test_a_number_for_a_path(loop, name):
+    arguments = (10**6, 0) if name == "samefile" else (10**6,)
+    blocking = getattr(os, name, None) or getattr(os.path, name)
+    seen = []
+    for is_blocking in (True, False):
+        try:
+            result = blocking(*arguments) if is_blocking else await getattr(fs, name)(*arguments)
+        except (OSError, TypeError) as error:
+            result = type(error), getattr(error, "errno", None), getattr(error, "filename", None)
+        seen.append(result)
+    assert seen[0] == seen[1]

@@ -332,3 +332,22 @@ def test_on_a_second_loop(new_loop, path):
 
         assert loop.run_until_complete(main()) == "first\n"
         loop.close()
+
+
+async def test_a_seek_joins_nothing(loop, tmp_path):
+    """A line that did not fit into memory was read ahead in pieces. To seek in them takes no memory."""
+    path = tmp_path / "file"
+    path.write_bytes(b"begin" + bytes(3_000_000))
+    async with proact.open(path, "rb") as file:
+        task = asyncio.ensure_future(file.readline())
+        while not file._more:
+            await loops.turns(1)
+            if task.done():
+                file._more, file._ahead, file._next, file._left = [bytes(10)], b"begin", 0, 15
+                file._at = 15
+        task.cancel()
+        await asyncio.wait([task])
+        file._join = pytest.fail
+        await file.seek(0)
+        del file._join
+        assert await file.read(5) == b"begin"

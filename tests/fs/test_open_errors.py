@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import pytest
 
@@ -220,3 +221,74 @@ def test_no_permission(engine):
             [sys.executable, "-c", UNPRIVILEGED, path, engine], capture_output=True, text=True, check=True
         )
     assert child.stdout.split("\n") == [f"{errno.EACCES} True"] * 4 + [""]
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "w", "ab"])
+@pytest.mark.parametrize("buffering", [-2, -(10**9), 2**31, 2**70, 1.5, "1", True])
+async def test_sizes_of_the_buffer(loop, tmp_path, mode, buffering):
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    seen = []
+    for opened in (open, proact.open):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                file = opened(path, mode, buffering)
+            if opened is open:
+                file.close()
+            else:
+                await (await file).close()
+        except (TypeError, ValueError, OverflowError) as error:
+            seen.append(type(error))
+        else:
+            seen.append(None)
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("name", ["encoding", "errors", "newline"])
+async def test_the_type_of_an_argument_comes_first(loop, tmp_path, name):
+    for opened in (open, proact.open):
+        with pytest.raises(TypeError, match=name):
+            opened(tmp_path / "file", "wb", **{name: 3})
+
+
+async def test_an_integer_of_another_type_is_an_fd(loop, tmp_path):
+    class Number:
+        def __init__(self, value):
+            self.value = value
+
+        def __index__(self):
+            return self.value
+
+    (tmp_path / "file").write_bytes(b"content")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    async with proact.open(Number(fd), "rb", Number(100)) as file:
+        assert await file.read() == b"content"
+    with pytest.raises(OSError):
+        os.close(fd)
+
+
+async def test_an_fd_without_io_can_not_append(loop, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    fd = os.open(tmp_path / "file", os.O_PATH)
+    for opened in (open, proact.open):
+        with pytest.raises(OSError) as caught:
+            file = opened(fd, "ab", closefd=False)
+            await file
+        assert caught.value.errno == errno.EBADF
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", ["rb", "r"])
+async def test_an_opener_says_where_the_file_begins(loop, tmp_path, mode):
+    (tmp_path / "file").write_bytes(b"content")
+
+    def opener(path, flags):
+        fd = os.open(path, flags)
+        os.lseek(fd, 3, os.SEEK_SET)
+        return fd
+
+    with open(tmp_path / "file", mode, opener=opener) as file:
+        expected = file.tell(), file.read()
+    async with proact.open(tmp_path / "file", mode, opener=opener) as file:
+        assert (await file.tell(), await file.read()) == expected

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import pty
+import sys
 import tty
 
 import pytest
@@ -11,6 +12,7 @@ from support import loops
 
 import proact
 from proact import fs
+from proact.fs import pool
 
 FAR = (5 << 30) + 7
 
@@ -183,9 +185,9 @@ async def test_a_cancelled_write_to_a_full_pipe(loop):
         while len(os.read(reader, 1 << 20)) == 1 << 20:
             pass
         async with asyncio.timeout(10):
-            while loops.in_flight(loop):
+            # On other loops the threads of the writes have to end.
+            while loops.in_flight(loop) or pool.of_process().counts()["lost"]:
                 await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)
         os.set_blocking(reader, False)
         try:
             os.read(reader, 1 << 20)
@@ -242,3 +244,64 @@ async def test_updating_needs_positions(loop, fifo):
         assert isinstance(file, fs.RawFile)
         await file.write(b"both ways")
         assert await file.read(100) == b"both ways"
+
+
+@pytest.mark.parametrize("flags", [0, os.EFD_NONBLOCK])
+async def test_an_fd_that_seeks_but_takes_no_offset(loop, flags):
+    """lseek succeeds on an eventfd, and pread fails: so it is read where it is."""
+    fd = os.eventfd(5, flags)
+    async with proact.open(fd, "rb", buffering=0, closefd=False) as file:
+        assert not file.seekable()
+        assert await file.read(8) == (5).to_bytes(8, sys.byteorder)
+        task = asyncio.ensure_future(file.read(100))
+        await loops.turns()
+        assert not task.done()
+        async with proact.open(fd, "wb", closefd=False) as other:
+            assert await other.write((7).to_bytes(8, sys.byteorder)) == 8
+        assert await task == (7).to_bytes(8, sys.byteorder)
+    os.close(fd)
+
+
+async def test_two_files_read_one_fd(loop):
+    near, far = os.pipe()
+    seen = []
+    loop.add_reader(near, seen.append, None)
+    async with (
+        proact.open(near, "rb", buffering=0, closefd=False) as first,
+        proact.open(near, "rb", buffering=0, closefd=False) as second,
+    ):
+        tasks = [asyncio.ensure_future(file.read(3)) for file in (first, second)]
+        await loops.turns()
+        async with asyncio.timeout(10):
+            os.write(far, b"abc")
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            os.write(far, b"def")
+            assert sorted(await asyncio.gather(*tasks)) == [b"abc", b"def"]
+            # The reader of the program is not replaced.
+            seen.clear()
+            os.write(far, b"x")
+            while not seen:
+                await asyncio.sleep(0)
+    assert loop.remove_reader(near)
+    os.close(near)
+    os.close(far)
+
+
+async def test_an_fd_that_does_not_block_is_waited_for(loop):
+    near, far = os.pipe()
+    os.set_blocking(far, False)
+    data = os.urandom(300_000)
+    got = bytearray()
+    async with (
+        proact.open(near, "rb", buffering=0) as reader,
+        proact.open(far, "wb") as writer,
+        asyncio.timeout(10),
+    ):
+        task = asyncio.ensure_future(writer.write(data))
+        await loops.turns()
+        while len(got) < len(data):
+            got += await reader.read(10_000)
+            if task.done():
+                await writer.flush()
+        assert await task == len(data)
+    assert got == data

@@ -217,3 +217,22 @@ async def test_a_fifo(loop, fifo):
     read = asyncio.create_task(fs.read_bytes(fifo))
     await fs.write_bytes(fifo, b"through")
     assert await read == b"through"
+
+
+async def test_the_error_of_a_file_that_can_not_be_replaced(loop, tmp_path, monkeypatch):
+    """It is the one of an open for writing: EROFS of a mount that is read-only, not EACCES."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    opened = os.open
+
+    def refuse(path, flags, *rest, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError) as caught:
+        await fs.write_bytes(path, b"new", atomic=True)
+    assert (caught.value.errno, caught.value.filename) == (errno.EROFS, path)
+    assert path.read_bytes() == b"old"

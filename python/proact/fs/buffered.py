@@ -132,7 +132,7 @@ class BufferedFile(BinaryFile):
             self._check_open()
             self._fold()
             if self._out:
-                await self._flush()
+                await self._flush_first()
             if size < 0:
                 return await self._read_rest()
             while self._left < size and await self._fill(size - self._left):
@@ -162,7 +162,7 @@ class BufferedFile(BinaryFile):
             self._check_open()
             self._fold()
             if self._out:
-                await self._flush()
+                await self._flush_first()
             if not size:
                 return b""
             if not self._left:
@@ -179,7 +179,7 @@ class BufferedFile(BinaryFile):
             self._check_open()
             self._fold()
             if self._out:
-                await self._flush()
+                await self._flush_first()
             if not self._left:
                 await self._fill()
             self._join()
@@ -214,7 +214,7 @@ class BufferedFile(BinaryFile):
             self._check_open()
             self._fold()
             if self._out:
-                await self._flush()
+                await self._flush_first()
             self._join()
             found = self._ahead.find(b"\n", self._next) + 1
             count = found - self._next if found else self._left
@@ -368,7 +368,8 @@ class BufferedFile(BinaryFile):
             offset, whence = self._position() + offset, os.SEEK_SET
         if whence == os.SEEK_SET:
             begin = self._at - self._left
-            if begin <= offset <= self._at:
+            # Pieces are joined only to be read: joining a long line takes memory that may not be there.
+            if begin <= offset <= self._at and not self._more:
                 # It was read ahead already.
                 self._take(offset - begin)
                 return offset

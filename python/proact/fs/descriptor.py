@@ -10,9 +10,11 @@ import asyncio
 import io
 import os
 import warnings
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any
 
 from .turns import Turns
+from .ways import of_running_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,6 +49,7 @@ class Descriptor(Turns):
         seekable: bool,
         position: int,
     ) -> None:
+        self._loop = get_running_loop()
         self._ways = ways
         self._fd = fd
         self.name = name
@@ -94,17 +97,27 @@ class Descriptor(Turns):
         self._check_open()
         return self._seekable
 
+    def _move(self) -> None:
+        if self._flying:
+            raise RuntimeError(f"{self!r} is in use on another event loop")
+        super()._move()
+        self._ways = of_running_loop()
+
     def _check_open(self) -> None:
         if self._fd < 0:
             raise ValueError(self._gone)
 
     def _check_readable(self) -> None:
         self._check_open()
+        if get_running_loop() is not self._loop:
+            self._move()
         if not self._readable:
             raise io.UnsupportedOperation("File not open for reading")
 
     def _check_writable(self) -> None:
         self._check_open()
+        if get_running_loop() is not self._loop:
+            self._move()
         if not self._writable:
             raise io.UnsupportedOperation("File not open for writing")
 
@@ -120,6 +133,15 @@ class Descriptor(Turns):
 
     async def _flush(self) -> None:
         """Write what is held back; within a turn."""
+
+    async def _flush_first(self) -> None:
+        """Flush before another operation, within its turn. A cancel of that loses nothing."""
+        if not self._has_rest():
+            return
+        if self._seekable:
+            await self._see_through(self._flush)
+        else:
+            await self._flush()
 
     def _rescue(self) -> None:
         """Write what is held back, without a loop."""

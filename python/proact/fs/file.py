@@ -68,7 +68,7 @@ class BinaryFile(Positional):
         await self._enter()
         try:
             self._check_open()
-            await self._flush()
+            await self._flush_first()
             return self._seek(offset, whence)
         finally:
             self._leave()
@@ -88,6 +88,9 @@ class BinaryFile(Positional):
         if not self._seekable:
             # It has none: the kernel's error.
             os.lseek(self._fd, 0, os.SEEK_CUR)
+        # A write that was cancelled goes on, and moves it.
+        await self._settle()
+        self._check_open()
         return self._position()
 
     async def truncate(self, size: int | None = None, /) -> int:

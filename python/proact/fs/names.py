@@ -8,6 +8,7 @@ import functools
 import os
 import shutil
 import stat as modes
+import sys
 from typing import TYPE_CHECKING, Any, AnyStr, Generic, ParamSpec, TypeVar
 
 from .pieces import Batches
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_LINKS_FOLLOW = sys.version_info >= (3, 14)
+"""Whether `os.link` follows a symbolic link if it is asked to: before, Linux makes a link to the link."""
 
 _BATCH = 512
 """Directory entries that a thread lists in one call."""
@@ -62,7 +66,11 @@ async def stat(
     ways = of_running_loop()
     if isinstance(path, int):
         if follow_symlinks and dir_fd is None:
-            return ways.fstat(path)
+            try:
+                return ways.fstat(path)
+            except OSError as error:
+                error.filename = path
+                raise
     elif dir_fd is None:
         status = ways.try_stat(path, follow=follow_symlinks)
         return status if status is not None else await ways.stat(path, follow=follow_symlinks)
@@ -71,6 +79,8 @@ async def stat(
 
 async def lstat(path: StrOrBytesPath, *, dir_fd: int | None = None) -> os.stat_result:
     """As `os.lstat`: at once, if the path is cached."""
+    if isinstance(path, int):
+        raise TypeError("lstat: path should be string, bytes or os.PathLike, not int")
     return await stat(path, dir_fd=dir_fd, follow_symlinks=False)
 
 
@@ -140,7 +150,7 @@ async def link(
     """As `os.link`."""
     ways = of_running_loop()
     if src_dir_fd is None and dst_dir_fd is None:
-        await ways.link(src, dst, follow=follow_symlinks)
+        await ways.link(src, dst, follow=follow_symlinks and _LINKS_FOLLOW)
     else:
         await ways.call(
             lambda: os.link(
@@ -155,7 +165,7 @@ async def link(
 async def _mode(path: int | StrOrBytesPath, *, follow_symlinks: bool = True) -> int:
     """The mode of a file; 0 if it can't be told, whatever the reason, as in `os.path`."""
     try:
-        return (await stat(path, follow_symlinks=follow_symlinks)).st_mode
+        return (await (stat(path) if follow_symlinks else lstat(path))).st_mode  # type: ignore[arg-type]
     except (OSError, ValueError):
         return 0
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import locale
+import operator
 import os
 import stat
 import sys
@@ -36,6 +37,9 @@ _FLAGS = {
     "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
     "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
 }
+
+_MOST = 2**31 - 1
+"""Bytes: the largest buffer that `open()` takes."""
 
 _SIMPLE = (stat.S_IFREG, stat.S_IFDIR)
 
@@ -153,10 +157,15 @@ class Opening(Generic[_F]):
         flags, readable, writable, appends, binary, shown, _ = self._mode
         buffering = self._buffering
         seekable, position, lines = True, 0, buffering == 1
-        if appends or kind != stat.S_IFREG or isinstance(self._file, int):
+        ours = self._opener is None and not isinstance(self._file, int)
+        if appends or kind != stat.S_IFREG or not ours:
             try:
                 position = os.lseek(fd, 0, os.SEEK_END if appends else os.SEEK_CUR)
-            except OSError:
+            except OSError as error:
+                if appends and error.errno != errno.ESPIPE:
+                    raise
+                seekable, position = False, -1
+            if seekable and not (ours and kind == stat.S_IFREG) and not _takes_offsets(fd, readable):
                 seekable, position = False, -1
             lines = lines or (buffering < 0 and kind == stat.S_IFCHR and os.isatty(fd))
         made = (ways, fd, self._file, shown, self._closefd, readable, writable, appends, seekable, position)
@@ -186,6 +195,16 @@ class Opening(Generic[_F]):
 
 def _kind(ways: Ways, fd: int) -> int:
     return stat.S_IFMT(ways.fstat(fd).st_mode)
+
+
+def _takes_offsets(fd: int, readable: bool) -> bool:
+    """Whether a file can be read or written at an offset. An eventfd or timerfd can't, though it "seeks"."""
+    try:
+        # Nothing is read or written: the kernel looks at the file first.
+        _ = os.preadv(fd, [], 0) if readable else os.pwritev(fd, [], 0)
+    except OSError as error:
+        return error.errno != errno.ESPIPE
+    return True
 
 
 def _call_opener(opener: Callable[[str, int], int], file: str, flags: int) -> int:
@@ -284,10 +303,16 @@ def open(
     (EINVAL) if the file system has no such way.
     """
     if not isinstance(file, int):
-        file = os.fspath(file)
+        file = operator.index(cast("Any", file)) if hasattr(file, "__index__") else os.fspath(file)
     made = _modes.get(mode) or _mode(_checked("mode", mode))
-    if not isinstance(buffering, int):
-        raise TypeError(f"{type(buffering).__name__!r} object cannot be interpreted as an integer")
+    if buffering != -1:
+        buffering = max(operator.index(buffering), -1)
+        if buffering > _MOST:
+            raise OverflowError("buffering is greater than maximum")
+    if encoding is not None or errors is not None or newline is not None:
+        for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+            if value is not None:
+                _checked(name, value)
     if made.binary:
         if encoding is not None or errors is not None or newline is not None:
             named = "encoding" if encoding is not None else "errors" if errors is not None else "newline"
@@ -299,14 +324,9 @@ def open(
             warnings.warn(f"{message}, the default buffer size will be used", RuntimeWarning, stacklevel=2)
         encoding = ""
     else:
-        for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
-            if value is not None:
-                _checked(name, value)
         if newline not in (None, "", "\n", "\r", "\r\n"):
             raise ValueError(f"illegal newline value: {newline}")
         encoding = io.text_encoding(encoding)
-    if buffering < -1:
-        raise ValueError("invalid buffering size")
     if direct:
         if not made.binary or buffering > 0:
             raise ValueError("direct I/O is in binary mode and has no buffer")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from _typeshed import StrOrBytesPath
 
-__all__ = ["Opened", "close", "delays", "joined", "lacks_reader", "opened_at_once", "received"]
+__all__ = ["Opened", "close", "delays", "joined", "lacks_reader", "opened_at_once", "received", "writable"]
 
 
 class Opened(NamedTuple):
@@ -104,11 +104,16 @@ async def received(fd: int, size: int) -> bytes:
     """Read once from a file that can't seek; empty at its end. Cancelled, it has taken nothing."""
     # Bytes are taken only within a step of the task that gets them.
     while (data := _received(fd, size)) is None:
-        await _readable(fd)
+        await _ready(fd, to_read=True)
     return data
 
 
-async def _readable(fd: int) -> None:
+async def writable(fd: int) -> None:
+    """Wait until a file that does not block takes more."""
+    await _ready(fd, to_read=False)
+
+
+async def _ready(fd: int, *, to_read: bool) -> None:
     loop = asyncio.get_running_loop()
     news = loop.create_future()
 
@@ -116,8 +121,19 @@ async def _readable(fd: int) -> None:
         if not news.done():
             news.set_result(None)
 
-    loop.add_reader(fd, wake)
+    add, remove = (loop.add_reader, loop.remove_reader) if to_read else (loop.add_writer, loop.remove_writer)
     try:
-        await news
+        # A number of our own: a loop has one reader for an fd, which may be another file's or the program's.
+        watched = os.dup(fd)
+    except OSError:
+        # No fd is left.
+        watched = fd
+    try:
+        add(watched, wake)
+        try:
+            await news
+        finally:
+            remove(watched)
     finally:
-        loop.remove_reader(fd)
+        if watched != fd:
+            os.close(watched)

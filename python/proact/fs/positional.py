@@ -70,6 +70,7 @@ class Positional(Descriptor):
 
     @contextlib.contextmanager
     def _flight(self) -> Iterator[None]:
+        self._check_loop()
         self._awaited = True
         self._flying += 1
         try:

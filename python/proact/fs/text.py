@@ -87,6 +87,7 @@ class TextFile(Turns):
         self._errors = errors = "strict" if errors is None else errors
         self._codec = _codec(encoding, errors, newline)
         self.buffer = buffer
+        self._loop = buffer._loop
         self.mode = mode
         self.line_buffering = line_buffering
         self._newline = newline
@@ -320,6 +321,10 @@ class TextFile(Turns):
         else:
             self._busy = True
         try:
+            while self.buffer._busy:
+                # A write that was cancelled goes on. What is encoded from here on is not lost by a cancel:
+                # the encoder would be ahead of the file.
+                await self.buffer._settle()
             shown = text
             if self._newline in ("\r", "\r\n"):
                 shown = text.replace("\n", self._newline)
@@ -420,6 +425,9 @@ class TextFile(Turns):
             if self.buffer._appends:
                 # Where what is held back goes is known when it is written.
                 await self.buffer.flush()
+            # A write that was cancelled goes on, and moves it.
+            await self.buffer._settle()
+            self.buffer._check_open()
             self._join()
             return self._tell()
         finally:
@@ -456,6 +464,8 @@ class TextFile(Turns):
             if whence == os.SEEK_CUR:
                 if position:
                     raise io.UnsupportedOperation("can't do nonzero cur-relative seeks")
+                await self.buffer._settle()
+                self.buffer._check_open()
                 position = self._tell()
             elif whence == os.SEEK_END:
                 if position:

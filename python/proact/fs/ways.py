@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proact import _core
 
 from . import pool
-from .peers import Opened, close, delays, joined, lacks_reader, opened_at_once, received
+from .peers import Opened, close, delays, joined, lacks_reader, opened_at_once, received, writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,15 @@ _T = TypeVar("_T")
 
 async def _in_pool(function: Callable[..., _T], *args: Any) -> _T:
     return await pool.of_process().call(function, *args)
+
+
+async def _sent(function: Callable[[int, Any], int], fd: int, data: Any) -> int:
+    while True:
+        try:
+            return await _in_pool(function, fd, data)
+        except BlockingIOError:
+            # An fd that does not block: its user waits all the same.
+            await writable(fd)
 
 
 def _room(size: int, offset: int) -> int:
@@ -170,13 +179,13 @@ class Ways:
     async def write(self, fd: int, data: ReadableBuffer, offset: int) -> int:
         """Write once; the number of bytes, perhaps fewer than there are. Cancelled, it may be carried out."""
         if offset < 0:
-            return await _in_pool(os.write, fd, data)
+            return await _sent(os.write, fd, data)
         return await _in_pool(os.pwrite, fd, data, offset)
 
     async def writev(self, fd: int, buffers: Sequence[ReadableBuffer], offset: int) -> int:
         """As `write`, of several buffers."""
         if offset < 0:
-            return await _in_pool(os.writev, fd, buffers)
+            return await _sent(os.writev, fd, buffers)
         return await _in_pool(os.pwritev, fd, buffers, offset)
 
     async def fsync(self, fd: int, *, data_only: bool = False) -> None:

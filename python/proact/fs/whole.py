@@ -226,5 +226,6 @@ def _replaceable(path: StrOrBytesPath) -> os.stat_result | None:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "only a regular file can be replaced", os.fspath(path))
     if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        # The open tells why: the permissions, or a file system that is read-only.
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
     return status
