@@ -62,10 +62,11 @@ lint: check-lint  ## rustfmt, clippy, ruff, mypy --strict, stubtest: everything 
 	@$(use) $(setup) cli lab green workbench
 	@scripts/lint
 
-bench: check  ## measure proact against its peers, interleaved (about 15 minutes), and write docs/performance.md
+bench: check  ## measure proact against its peers, interleaved (about 25 minutes), and write docs/performance.md
 	@$(use) $(setup) peers bench
 	@scripts/wrk
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+	@$(VENV)/bin/python -m benchmarks.files
 	@$(VENV)/bin/python -m benchmarks.report
 
 soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='--minutes 1 --engine epoll --seed 7'
