@@ -71,7 +71,7 @@ async def test_named_and_kept(loop, place):
 async def settled():
     async with asyncio.timeout(10):
         # What must be made surely is made later, by threads that nobody has given up.
-        while any(pool.of_process().counts().values()):
+        while any(pool.of_process().counts()[what] for what in ("busy", "queued", "lost")):
             await asyncio.sleep(0.001)
 
 

@@ -304,6 +304,7 @@ def test_a_run_that_is_stopped_leaves_nothing(
     wait_for_children: Callable[[int, int], dict[str, int]],
 ) -> None:
     command = [sys.executable, *python, "lab", "run", "--workload", "files-small", "--models", "epoll"]
+    command += ["--repeat", "1"]
     with subprocess.Popen(
         [*command, "--duration", "30"],
         stderr=subprocess.PIPE,
