@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError(f"proact.green.gevent_loop needs gevent: pip install gevent ({error})") from error
 
-from proact.green.gevent_watchers import Child, Signal, Signals, Stat
+from proact.green.gevent_watchers import Child, Children, Signal, Signals, Stat
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -132,19 +132,26 @@ class Loop(_core.GeventLoop):
     #: An object with a method `handle_error`, or a function: told of each error. gevent's hub sets itself.
     error_handler: Any = None
 
-    #: The asyncio event loop that runs in the same thread; None once the loop is destroyed.
-    aio: EventLoop | None = None
+    _aio: EventLoop | None = None
 
     def __init__(self, flags: Any = None, default: bool | None = None) -> None:
         self._default = default is None or bool(default)
         self._engine = _engine(flags)
         self._signals = Signals(self)
+        self._children = Children()
         self._attach_new()
 
     def _attach_new(self) -> EventLoop:
-        self.aio = aio = _Beside(self._engine)
+        self._aio = aio = _Beside(self._engine)
         self._attach(aio)
         return aio
+
+    @property
+    def aio(self) -> EventLoop | None:
+        """The asyncio event loop that runs in the same thread; None once the loop is destroyed."""
+        if self._aio is not None and self._is_forked():
+            self._renew()
+        return self._aio
 
     # Running.
 
@@ -159,13 +166,13 @@ class Loop(_core.GeventLoop):
             self._run(bool(nowait), bool(once))
         finally:
             # Another one in a forked child; none if it was destroyed.
-            if (aio := self.aio) is not None:
+            if (aio := self._aio) is not None:
                 aio._thread_id = thread
                 aio._let_go(before)
 
     def _enter_asyncio(self) -> tuple[Any, ...]:
         before = (asyncio._get_running_loop(), *sys.get_asyncgen_hooks())
-        aio: Any = self.aio
+        aio: Any = self._aio
         sys.set_asyncgen_hooks(aio._asyncgen_firstiter_hook, aio._asyncgen_finalizer_hook)
         asyncio._set_running_loop(aio)
         return before
@@ -176,29 +183,33 @@ class Loop(_core.GeventLoop):
         sys.set_asyncgen_hooks(*hooks)
 
     def _asyncio_waits(self) -> bool:
-        aio: Any = self.aio
+        aio: Any = self._aio
         if aio is None:
             return False
         # The socket by which signals wake asyncio is no reason to go on.
         return self._has_asyncio_work(int(aio._signals.is_open())) or bool(asyncio.all_tasks(aio))
 
     def reinit(self) -> None:
-        """Take a new engine in a forked child. asyncio's tasks and connections stay with the parent."""
-        old = self.aio
-        if old is None or not self._is_forked():
-            return
-        aio = self._attach_new()
+        """Note that this is a forked child. It takes a new engine when it first needs one: most children only exec.
+
+        asyncio's tasks and connections stay with the parent.
+        """
+
+    def _renew(self) -> None:
+        """Take a new engine in a forked child."""
+        old: Any = self._aio
+        aio: Any = self._attach_new()
         if old._thread_id is not None:
             aio._take_over()
-            aio._thread_id = old._thread_id
+            aio._thread_id, old._thread_id = old._thread_id, None
         self._signals.renew()
-        old._thread_id = None
+        # Not `close`, which would end the parent's children.
         with contextlib.suppress(Exception):
-            old.close()
+            old._shutdown()
 
     def destroy(self) -> bool | None:
         """End everything and close the engine; True the first time."""
-        aio, self.aio = self.aio, None
+        aio, self._aio = self._aio, None
         if aio is None:
             return None
         self._signals.close()
@@ -267,22 +278,22 @@ class Loop(_core.GeventLoop):
     @property
     def default(self) -> bool:
         """Whether this is the loop of the main thread's hub."""
-        return self._default and self.aio is not None
+        return self._default and self._aio is not None
 
     @property
     def ptr(self) -> Any:
         """The event loop below; None once the loop is destroyed."""
-        return self.aio
+        return self._aio
 
     @property
     def backend(self) -> str:
         """The engine's name."""
-        return self.aio.engine if self.aio is not None else "destroyed"
+        return self._aio.engine if self._aio is not None else "destroyed"
 
     @property
     def backend_int(self) -> int:
         """The engine's place in the order of preference."""
-        return list(_core.ENGINES).index(self.backend) if self.aio is not None else 0
+        return list(_core.ENGINES).index(self.backend) if self._aio is not None else 0
 
     def fileno(self) -> None:
         """None: the engine's fd is its own."""
@@ -296,7 +307,7 @@ class Loop(_core.GeventLoop):
         self.update_now()
 
     def _format(self) -> str:
-        if self.aio is None:
+        if self._aio is None:
             return "destroyed"
         default = " default" if self.default else ""
         return (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from proact.green.gevent_loop import Loop
 
-__all__ = ["Child", "Signal", "Signals", "Stat"]
+__all__ = ["Child", "Children", "Signal", "Signals", "Stat"]
 
 # The status of a child that somebody else has collected, as asyncio reports it.
 _UNKNOWN = 255 << 8
@@ -116,6 +116,28 @@ class Signal(_core.GeventWatcher):
         return f" signum={self.signum}"
 
 
+class Children:
+    """The children that a loop watches. A child that has ended is collected once, for all who watch it."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[int, list[Child]] = {}
+
+    def add(self, watcher: Child) -> None:
+        self._watchers.setdefault(watcher.pid, []).append(watcher)
+
+    def discard(self, watcher: Child) -> None:
+        watchers = self._watchers.get(watcher.pid, [])
+        if watcher in watchers:
+            watchers.remove(watcher)
+            if not watchers:
+                del self._watchers[watcher.pid]
+
+    def ended(self, pid: int, status: int) -> None:
+        """Tell the watchers of this child, and of any child."""
+        for watcher in [*self._watchers.get(pid, []), *self._watchers.get(0, [])]:
+            watcher._ended(pid, status)
+
+
 class Child(_core.GeventWatcher):
     """Calls back when a child process has ended.
 
@@ -123,6 +145,9 @@ class Child(_core.GeventWatcher):
     """
 
     def __new__(cls, loop: Loop, pid: int, ref: bool = True) -> Self:
+        if not loop.default:
+            # pidfds work on any loop, but gevent's programs find out in this way where they run.
+            raise TypeError("child watchers are only available on the default loop")
         self = super().__new__(cls, loop, ref)
         self.pid = pid
         return self
@@ -137,6 +162,7 @@ class Child(_core.GeventWatcher):
         super().start(callback, *args)
         if self._inner is not None:
             return
+        self.loop._children.add(self)
         try:
             if self.pid <= 0:
                 raise OSError
@@ -163,15 +189,15 @@ class Child(_core.GeventWatcher):
             pid, status = self.pid, _UNKNOWN
         if pid == 0:
             return
-        self._ended(pid, status)
-        if self.pid > 0:
-            self._let_go()
-        else:
+        if self.pid <= 0:
             # One signal may stand for several children.
             self.loop.run_callback(self._look)
+        self.loop._children.ended(pid, status)
 
     def _ended(self, pid: int, status: int) -> None:
         self.rpid, self.rstatus = pid, status
+        if self.pid > 0:
+            self._let_go()
         self._happened()
 
     def _let_go(self) -> None:
@@ -184,6 +210,7 @@ class Child(_core.GeventWatcher):
 
     def stop(self) -> None:
         super().stop()
+        self.loop._children.discard(self)
         self._let_go()
 
     def _format(self) -> str:

@@ -188,7 +188,7 @@ impl GeventLoop {
     fn iterate(slf: &Bound<'_, Self>, nowait: bool, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         if this.scheduler(py)?.get().is_forked() {
-            slf.call_method0(name!("reinit"))?;
+            slf.call_method0(name!("_renew"))?;
         }
         this.held.lock().iteration += 1;
         if std::mem::take(&mut this.held.lock().forked) {
