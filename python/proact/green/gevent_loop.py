@@ -18,9 +18,10 @@ import sys
 import threading
 import traceback
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proact import _core
+from proact import _core, signals
 from proact.loop import EventLoop
 
 try:
@@ -32,9 +33,11 @@ try:
 except ImportError as error:
     raise ImportError(f"proact.green.gevent_loop needs gevent: pip install gevent ({error})") from error
 
+from proact.green.gevent_threads import Workers, original_subprocess
 from proact.green.gevent_watchers import Child, Children, Signal, Signals, Stat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 __all__ = [
@@ -100,7 +103,58 @@ def _engine(flags: Any) -> str:
 
 
 class _Beside(EventLoop):
-    """The asyncio loop beside gevent: gevent's hub runs it."""
+    """The asyncio loop beside gevent: gevent's hub runs it, so nothing in it may switch to the hub.
+
+    The modules that asyncio uses may be gevent's by now. What would wait in them uses the originals here.
+    """
+
+    _workers: Workers | None = None
+
+    def __init__(self, engine: str, owner: Loop) -> None:
+        super().__init__(engine)
+        self._owner = owner
+        self._watched: dict[int, Signal] = {}
+
+    @property
+    def _popen(self) -> Any:  # type: ignore[override]
+        return original_subprocess().Popen
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        """Call back in the loop when the signal comes, by a watcher of gevent's."""
+        signals.check(sig)
+        self._check_closed()  # type: ignore[attr-defined]
+        self.remove_signal_handler(sig)
+        watcher = self._owner.signal(sig, ref=False)
+        try:
+            watcher.start(self.call_soon, callback, *args)
+        except OSError:
+            raise RuntimeError(f"sig {sig} cannot be caught") from None
+        self._watched[sig] = watcher
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Restore what was set for the signal before; return whether there was a handler."""
+        watcher = self._watched.pop(sig, None)
+        if watcher is None:
+            return False
+        watcher.close()
+        return True
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """Call `func(*args)` in a thread; without an executor, in one that gevent has not replaced."""
+        if executor is not None or self._default_executor is not None:  # type: ignore[attr-defined]
+            return super().run_in_executor(executor, func, *args)
+        self._check_closed()  # type: ignore[attr-defined]
+        if self._workers is None:
+            self._workers = Workers()
+        future = self.create_future()
+        self._workers.submit(self, future, partial(func, *args))
+        return future
+
+    def close(self) -> None:
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
+        super().close()
 
     def run_forever(self) -> None:
         raise RuntimeError(
@@ -142,7 +196,7 @@ class Loop(_core.GeventLoop):
         self._attach_new()
 
     def _attach_new(self) -> EventLoop:
-        self._aio = aio = _Beside(self._engine)
+        self._aio = aio = _Beside(self._engine, self)
         self._attach(aio)
         return aio
 
@@ -186,8 +240,7 @@ class Loop(_core.GeventLoop):
         aio: Any = self._aio
         if aio is None:
             return False
-        # The socket by which signals wake asyncio is no reason to go on.
-        return self._has_asyncio_work(int(aio._signals.is_open())) or bool(asyncio.all_tasks(aio))
+        return self._has_asyncio_work() or bool(asyncio.all_tasks(aio))
 
     def reinit(self) -> None:
         """Note that this is a forked child. It takes a new engine when it first needs one: most children only exec.

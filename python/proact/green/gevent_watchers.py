@@ -1,4 +1,7 @@
-"""gevent's watchers of signals, children and files: they run once per event that is rare."""
+"""gevent's watchers of signals, children and files: they run once per event that is rare.
+
+Of the module `os` gevent replaces `close`, `waitpid` and others; `posix` has the originals.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class Signals:
         if self._io is None:
             return
         self._io.stop()
-        os.close(self._event)
+        posix.close(self._event)
         self._open()
         for caught in self._caught.values():
             caught.move_to(self._event)
@@ -82,7 +85,7 @@ class Signals:
         self._watchers.clear()
         if self._io is not None:
             self._io.close()
-            os.close(self._event)
+            posix.close(self._event)
             self._io = None
 
 
@@ -206,7 +209,7 @@ class Child(_core.GeventWatcher):
             inner.close()
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
-            os.close(pidfd)
+            posix.close(pidfd)
 
     def stop(self) -> None:
         super().stop()

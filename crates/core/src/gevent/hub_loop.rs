@@ -148,9 +148,9 @@ impl GeventLoop {
         }
     }
 
-    /// Whether asyncio's part of the loop has anything ready or timed, or ops in flight `besides` so many.
-    pub fn has_asyncio_work(&self, scheduler: &Scheduler, besides: usize) -> PyResult<bool> {
-        scheduler.has_more_than(self.polls_in_flight.load(Ordering::Relaxed) + besides)
+    /// Whether asyncio's part of the loop has anything ready, timed or in flight.
+    pub fn has_asyncio_work(&self, scheduler: &Scheduler) -> PyResult<bool> {
+        scheduler.has_more_than(self.polls_in_flight.load(Ordering::Relaxed))
     }
 
     /// The engine's time now, which becomes the time of the turn.
@@ -204,9 +204,9 @@ impl GeventLoop {
             .is_ok_and(|scheduler| scheduler.get().is_forked())
     }
 
-    /// Whether asyncio's part of the loop has anything ready or timed, or ops in flight besides these many.
-    fn _has_asyncio_work(&self, py: Python<'_>, besides: usize) -> PyResult<bool> {
-        self.has_asyncio_work(self.scheduler(py)?.get(), besides)
+    /// Whether asyncio's part of the loop has anything ready, timed or in flight.
+    fn _has_asyncio_work(&self, py: Python<'_>) -> PyResult<bool> {
+        self.has_asyncio_work(self.scheduler(py)?.get())
     }
 
     /// Calls `func(*args)` soon: in this turn, if the loop is calling such functions at this moment.

@@ -165,7 +165,7 @@ impl GeventLoop {
             limit
         };
         scheduler.get().wait_at_most(py, limit)?;
-        if !this.has_asyncio_work(scheduler.get(), 0)? {
+        if !this.has_asyncio_work(scheduler.get())? {
             return Scheduler::deliver(scheduler, spare);
         }
         let before = slf.call_method0(name!("_enter_asyncio"))?;
@@ -185,11 +185,16 @@ impl GeventLoop {
         slf.call_method0(name!("_asyncio_waits"))?.is_truthy()
     }
 
-    fn iterate(slf: &Bound<'_, Self>, nowait: bool, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
-        let (py, this) = (slf.py(), slf.get());
-        if this.scheduler(py)?.get().is_forked() {
+    fn renew_if_forked(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().scheduler(slf.py())?.get().is_forked() {
             slf.call_method0(name!("_renew"))?;
         }
+        Ok(())
+    }
+
+    fn iterate(slf: &Bound<'_, Self>, nowait: bool, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        Self::renew_if_forked(slf)?;
         this.held.lock().iteration += 1;
         if std::mem::take(&mut this.held.lock().forked) {
             Self::feed_moment(slf, Moment::Fork);
@@ -203,6 +208,8 @@ impl GeventLoop {
                 return Ok(());
             }
         }
+        // One of the calls may have forked.
+        Self::renew_if_forked(slf)?;
         this.read_clock(py);
         let alive = !nowait && Self::is_alive(slf)?;
         if let Err(error) = Self::wait(slf, this.limit(alive), spare) {
