@@ -1,11 +1,12 @@
 """A loop for gevent: unmodified gevent programs on proact's engine, with asyncio tasks in the same thread.
 
-Chosen by the environment, `GEVENT_LOOP=proact.green.gevent_loop.Loop`, or by `use()` before gevent's hub exists.
-gevent's hub, sockets, pools and monkey-patching stay gevent's. The loop is native (`_core.GeventLoop`); this
-file completes it with what runs once a loop, an error or a child.
+Chosen by the environment, `GEVENT_LOOP=proact.green.gevent_loop.Loop`, or by `use()` before gevent's hub
+exists. gevent's hub, sockets, pools and monkey-patching stay gevent's. The loop is native
+(`_core.GeventLoop`); this file completes it with what runs once a loop, an error or a child.
 
-`gevent.get_hub().loop.aio` is the asyncio event loop that runs in the same thread: `aio.create_task(...)` starts
-a task beside the greenlets. A greenlet does not see it as the running loop; asyncio's callbacks and tasks do.
+`gevent.get_hub().loop.aio` is the asyncio event loop that runs in the same thread: `aio.create_task(...)`
+starts a task beside the greenlets. A greenlet does not see it as the running loop; asyncio's callbacks and
+tasks do.
 
 gevent replaces functions in Python's modules. What is used here is not replaced, or replaced on purpose.
 """
@@ -18,11 +19,9 @@ import sys
 import threading
 import traceback
 import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proact import _core, signals
-from proact.loop import EventLoop
+from proact import _core
 
 try:
     from gevent import _interfaces
@@ -33,12 +32,13 @@ try:
 except ImportError as error:
     raise ImportError(f"proact.green.gevent_loop needs gevent: pip install gevent ({error})") from error
 
-from proact.green.gevent_threads import Workers, original_subprocess
+from proact.green.gevent_beside import Beside
 from proact.green.gevent_watchers import Child, Children, Signal, Signals, Stat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
+
+    from proact.loop import EventLoop
 
 __all__ = [
     "EVENTS",
@@ -102,73 +102,6 @@ def _engine(flags: Any) -> str:
     return names[0] if names else "auto"
 
 
-class _Beside(EventLoop):
-    """The asyncio loop beside gevent: gevent's hub runs it, so nothing in it may switch to the hub.
-
-    The modules that asyncio uses may be gevent's by now. What would wait in them uses the originals here.
-    """
-
-    _workers: Workers | None = None
-
-    def __init__(self, engine: str, owner: Loop) -> None:
-        super().__init__(engine)
-        self._owner = owner
-        self._watched: dict[int, Signal] = {}
-
-    @property
-    def _popen(self) -> Any:  # type: ignore[override]
-        return original_subprocess().Popen
-
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
-        """Call back in the loop when the signal comes, by a watcher of gevent's."""
-        signals.check(sig)
-        self._check_closed()  # type: ignore[attr-defined]
-        self.remove_signal_handler(sig)
-        watcher = self._owner.signal(sig, ref=False)
-        try:
-            watcher.start(self.call_soon, callback, *args)
-        except OSError:
-            raise RuntimeError(f"sig {sig} cannot be caught") from None
-        self._watched[sig] = watcher
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Restore what was set for the signal before; return whether there was a handler."""
-        watcher = self._watched.pop(sig, None)
-        if watcher is None:
-            return False
-        watcher.close()
-        return True
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        """Call `func(*args)` in a thread; without an executor, in one that gevent has not replaced."""
-        if executor is not None or self._default_executor is not None:  # type: ignore[attr-defined]
-            return super().run_in_executor(executor, func, *args)
-        self._check_closed()  # type: ignore[attr-defined]
-        if self._workers is None:
-            self._workers = Workers()
-        future = self.create_future()
-        self._workers.submit(self, future, partial(func, *args))
-        return future
-
-    def close(self) -> None:
-        workers, self._workers = self._workers, None
-        if workers is not None:
-            workers.close()
-        super().close()
-
-    def run_forever(self) -> None:
-        raise RuntimeError(
-            "gevent's hub runs this event loop: start a task by create_task(), and wait for it by gevent"
-        )
-
-    def stop(self) -> None:
-        raise RuntimeError("gevent's hub runs this event loop, and stops it when nothing is left to do")
-
-    def __del__(self, _warn: Any = None) -> None:
-        # gevent never closes the hub of the main thread. The engine ends with the object.
-        pass
-
-
 @implementer(_interfaces.ILoop)
 class Loop(_core.GeventLoop):
     """A loop as gevent wants it (`ILoop`), on an event loop of its own. gevent makes one for each hub.
@@ -196,7 +129,7 @@ class Loop(_core.GeventLoop):
         self._attach_new()
 
     def _attach_new(self) -> EventLoop:
-        self._aio = aio = _Beside(self._engine, self)
+        self._aio = aio = Beside(self._engine, self)
         self._attach(aio)
         return aio
 
@@ -210,7 +143,7 @@ class Loop(_core.GeventLoop):
     # Running.
 
     def run(self, nowait: bool = False, once: bool = False) -> None:
-        """Run until nothing is left that the loop goes on for: no watcher that counts, no callback, no task."""
+        """Run until nothing is left to go on for: no watcher that counts, no callback, no task."""
         aio = self.aio
         if aio is None:
             raise ValueError("operation on destroyed loop")
@@ -243,7 +176,7 @@ class Loop(_core.GeventLoop):
         return self._has_asyncio_work() or bool(asyncio.all_tasks(aio))
 
     def reinit(self) -> None:
-        """Note that this is a forked child. It takes a new engine when it first needs one: most children only exec.
+        """Do nothing: a forked child takes a new engine when it first needs one, since most only exec.
 
         asyncio's tasks and connections stay with the parent.
         """
