@@ -1,4 +1,4 @@
-"""Programs for tests/green/test_gevent.py: `python gevent_cases.py NAME` runs one, on the loop of GEVENT_LOOP.
+"""Programs for tests/green/test_gevent.py: `python gevent_cases.py NAME` runs one, on GEVENT_LOOP's loop.
 
 Each is a function that raises if something is wrong. A process runs one, because gevent has one hub a thread.
 """

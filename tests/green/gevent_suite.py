@@ -4,8 +4,8 @@
 
 Prints a line for each file whose outcome is not "pass" everywhere, and how many passed. A file that fails is
 run once more, since some depend on the load of the machine. The exit status is 1 if a file that passes on
-libev does not pass on proact and has no reason in `gevent_exclusions.toml`. gevent's own runner runs each file,
-so that its lists of known failures hold for both.
+libev does not pass on proact and has no reason in `gevent_exclusions.toml`. gevent's own runner runs each
+file, so that its lists of known failures hold for both.
 """
 
 from __future__ import annotations

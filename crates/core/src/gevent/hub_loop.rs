@@ -155,7 +155,9 @@ impl GeventLoop {
 
     /// The engine's time now, which becomes the time of the turn.
     pub fn read_clock(&self, py: Python<'_>) -> u64 {
-        let Ok(scheduler) = self.scheduler(py) else { return 0 };
+        let Ok(scheduler) = self.scheduler(py) else {
+            return 0;
+        };
         let now = scheduler.get().now();
         self.held.lock().now = now;
         now
@@ -268,10 +270,14 @@ impl GeventLoop {
     /// The fd is about to be closed. Watchers that are active are told that it is ready. True: some were, and the program
     /// closes the fd after they had their turn.
     fn closing_fd(&self, py: Python<'_>, fd: RawFd) -> bool {
-        let Ok(scheduler) = self.scheduler(py) else { return false };
+        let Ok(scheduler) = self.scheduler(py) else {
+            return false;
+        };
         let mut told = false;
         for side in [Side::Read, Side::Write] {
-            let Some(poll) = self.known_poll(py, fd, side) else { continue };
+            let Some(poll) = self.known_poll(py, fd, side) else {
+                continue;
+            };
             for watcher in poll.get().watchers(py) {
                 GeventWatcher::feed(watcher.bind(py), super::watcher::READ | super::watcher::WRITE);
                 told = true;
@@ -311,7 +317,9 @@ impl GeventLoop {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(held) = self.held.look() else { return Ok(()) };
+        let Some(held) = self.held.look() else {
+            return Ok(());
+        };
         visit.call(&held.scheduler)?;
         held.callbacks
             .iter()

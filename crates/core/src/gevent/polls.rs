@@ -81,12 +81,7 @@ impl Poll {
 }
 
 impl Poll {
-    pub fn create(
-        py: Python<'_>,
-        fd: RawFd,
-        side: Side,
-        in_flight: Arc<AtomicUsize>,
-    ) -> PyResult<Py<Poll>> {
+    pub fn create(py: Python<'_>, fd: RawFd, side: Side, in_flight: Arc<AtomicUsize>) -> PyResult<Py<Poll>> {
         let held = SharedCell::new(Held::default());
         let poll = Poll {
             fd,
@@ -134,7 +129,10 @@ impl Poll {
     /// The active watchers.
     pub fn watchers(&self, py: Python<'_>) -> Vec<Py<GeventWatcher>> {
         let held = self.held.lock();
-        held.watchers.iter().map(|watcher| watcher.clone_ref(py)).collect()
+        held.watchers
+            .iter()
+            .map(|watcher| watcher.clone_ref(py))
+            .collect()
     }
 
     /// Ends all watchers of an fd that can't be polled, and tells them that it is ready: the call that they make next finds the

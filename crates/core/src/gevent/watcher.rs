@@ -83,7 +83,9 @@ pub struct GeventWatcher {
 pub const PRIORITIES: std::ops::RangeInclusive<i64> = -2..=2;
 
 fn within(priority: Option<i64>) -> i8 {
-    priority.unwrap_or(0).clamp(*PRIORITIES.start(), *PRIORITIES.end()) as i8
+    priority
+        .unwrap_or(0)
+        .clamp(*PRIORITIES.start(), *PRIORITIES.end()) as i8
 }
 
 impl GeventWatcher {
@@ -243,7 +245,11 @@ impl GeventWatcher {
         let priority = held.priority;
         drop(held);
         if is_new {
-            this.owner.get().held.lock().add_pending(priority, slf.clone().unbind());
+            this.owner
+                .get()
+                .held
+                .lock()
+                .add_pending(priority, slf.clone().unbind());
         }
     }
 
@@ -347,11 +353,7 @@ impl GeventWatcher {
     /// A watcher that Python feeds.
     #[new]
     #[pyo3(signature = (owner, r#ref = true, priority = None))]
-    fn py_new(
-        owner: &Bound<'_, GeventLoop>,
-        r#ref: bool,
-        priority: Option<i64>,
-    ) -> PyResult<GeventWatcher> {
+    fn py_new(owner: &Bound<'_, GeventLoop>, r#ref: bool, priority: Option<i64>) -> PyResult<GeventWatcher> {
         GeventWatcher::new(owner, Kind::Fed("watcher"), r#ref, priority)
     }
 
@@ -531,7 +533,9 @@ impl GeventWatcher {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.owner)?;
-        let Some(held) = self.held.look() else { return Ok(()) };
+        let Some(held) = self.held.look() else {
+            return Ok(());
+        };
         visit.call(&held.callback)?;
         visit.call(&held.args)?;
         match &held.kind {

@@ -169,9 +169,7 @@ impl Scheduler {
 
     /// Whether anything is ready, timed or in flight, besides `own` ops of a loop above.
     pub fn has_more_than(&self, own: usize) -> PyResult<bool> {
-        Ok(self.ready.is_waiting()
-            || self.timed.load(Ordering::Relaxed)
-            || self.io.get()?.slots.len() > own)
+        Ok(self.ready.is_waiting() || self.timed.load(Ordering::Relaxed) || self.io.get()?.slots.len() > own)
     }
 
     /// The other half of a turn of a loop above, which has made the first itself: dispatches what has come, and runs what is
