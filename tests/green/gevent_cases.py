@@ -12,8 +12,6 @@ import sys
 import threading
 import time
 
-import greenlet
-
 
 def deep(depth, call):
     """Call from far down the C stack, so that switching copies much of it."""
@@ -31,6 +29,7 @@ def message_of(kind, call, *args):
 
 def switches_in_every_kind():
     import gevent
+    import greenlet
 
     hub = gevent.get_hub()
     loop = hub.loop
