@@ -11,6 +11,7 @@ import socket as plain_socket
 import sys
 import threading
 import time
+import traceback
 
 
 def deep(depth, call):
@@ -280,11 +281,14 @@ def a_forked_child_begins_anew():
     reader = gevent.spawn(here.recv, 10)
     gevent.sleep(0.001)
     parents = hub.loop.aio
+    go_on, say_so = os.pipe()
     pid = gevent.os.fork()
     if pid == 0:
         code = 1
         try:
             gevent.sleep(0.01)
+            # The parent's greenlet reads from the same socket, until it is killed.
+            assert os.read(go_on, 1) == b"x"
             there.send(b"child")
             # The greenlet that waits in the child is woken there.
             assert reader.get(timeout=5) == b"child"
@@ -298,14 +302,18 @@ def a_forked_child_begins_anew():
             gevent.sleep(0.05)
             assert kept.done()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
+    reader.kill()
+    os.write(say_so, b"x")
     _, status = gevent.os.waitpid(pid, 0)
     assert status == 0, status
     assert hub.loop.aio is parents and told == []
-    # The child took the bytes.
+    # The child took the bytes, and the parent's loop still works.
     there.send(b"parent")
-    assert reader.get(timeout=5) == b"parent"
+    assert here.recv(10) == b"parent"
 
 
 def a_message_costs_no_poll():
