@@ -213,6 +213,11 @@ impl GeventTimer {
         Ok(())
     }
 
+    /// As `stop`: directly, because each timeout closes its timer.
+    fn close(slf: &Bound<'_, Self>) {
+        GeventWatcher::end(slf.as_super());
+    }
+
     /// When it is due, in seconds of the loop's clock.
     #[getter]
     fn at(slf: &Bound<'_, Self>) -> Float {
