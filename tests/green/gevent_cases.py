@@ -480,6 +480,68 @@ def priorities_and_references():
         message_of(ValueError, refused)
 
 
+def kills_and_timeouts_leave_nothing():
+    import random
+
+    import gevent
+    import gevent.select
+    from gevent import socket
+    from gevent.event import Event
+    from gevent.lock import Semaphore
+
+    loop = gevent.get_hub().loop
+    choose = random.Random(1)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    pairs = [socket.socketpair() for _ in range(20)]
+    lock, event = Semaphore(0), Event()
+    full = socket.socketpair()
+    full[0].setblocking(False)
+    while True:
+        try:
+            full[0].send(b"x" * 65536)
+        except BlockingIOError:
+            break
+    full[0].setblocking(True)
+    waits = [
+        lambda number: pairs[number][0].recv(10),
+        lambda number: pairs[number][1].recv_into(bytearray(5)),
+        lambda number: listener.accept() if number == 0 else gevent.sleep(100),
+        lambda number: full[0].send(b"x") if number == 0 else lock.acquire(),
+        lambda number: event.wait(100),
+        lambda number: gevent.select.select([pairs[number][0]], [], [], 100),
+    ]
+    ended = []
+
+    def wait(what, number):
+        try:
+            with gevent.Timeout(choose.choice([0.0, 0.001, 0.01, 50]), False):
+                waits[what](number)
+        finally:
+            ended.append(number)
+
+    for _ in range(60):
+        greenlets = [gevent.spawn(wait, what, number) for what in range(len(waits)) for number in range(20)]
+        gevent.sleep(choose.choice([0, 0, 0.002]))
+        choose.shuffle(greenlets)
+        for greenlet in greenlets:
+            greenlet.kill(block=choose.random() < 0.1)
+        gevent.joinall(greenlets, timeout=20, raise_error=True)
+        assert all(greenlet.dead for greenlet in greenlets)
+    # What arrives after a kill is there for the next.
+    for here, there in pairs:
+        there.send(b"kept")
+        assert here.recv(10) == b"kept"
+    for end in (listener, *full, *(end for pair in pairs for end in pair)):
+        end.close()
+    gevent.sleep(0.001)
+    assert (loop.activecnt, loop.pendingcnt) == (0, 0)
+    loop.run(nowait=True)
+    assert loop.aio.stats()["in_flight"] == 0, loop.aio.stats()
+    assert gevent.wait(timeout=5) is True
+
+
 def signals_stay_the_programs():
     import gevent
     from gevent import subprocess
