@@ -27,6 +27,7 @@ LAYERS = [
     "fs",
     "policy",
     "gunicorn",
+    "green",
     "lab",
     "cli",
 ]

@@ -13,6 +13,7 @@ import inspect
 import io
 import os
 import socket
+import subprocess
 import threading
 from asyncio import events
 from asyncio.log import logger
@@ -127,6 +128,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
     _plain_socket = socket.socket
     _check_socket = staticmethod(_check_ssl_socket)
     _server_takes_transport = _SERVER_TAKES_TRANSPORT
+    # What starts a child. The loop beside gevent has another one.
+    _popen: type[subprocess.Popen[bytes]] = subprocess.Popen
     _thread_id: int | None = None  # `__del__` and `__repr__` need it even if `__init__` fails halfway
 
     def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:

@@ -1,9 +1,10 @@
 //! `proact._core`: the native half of proact, in layers: `py` (objects and calls of Python) ← `reactor` (the engine, the turn,
 //! operations) ← `asyncio` (transports, `sock_*`, readers). Begin with `reactor/scheduler.rs` (one turn of the loop), then
-//! `asyncio/transport/stream.rs` (a connection) or `reactor/operation.rs` (an awaitable operation). `ring.rs` is a ring without a
-//! loop, `lab.rs` the laboratory.
+//! `asyncio/transport/stream.rs` (a connection) or `reactor/operation.rs` (an awaitable operation). `gevent` is
+//! a loop for gevent, `ring.rs` a ring without a loop, `lab.rs` the laboratory.
 
 mod asyncio;
+mod gevent;
 mod lab;
 mod py;
 mod reactor;
@@ -30,6 +31,16 @@ mod _core {
     use crate::asyncio::transport::stream::StreamTransport;
     #[pymodule_export]
     use crate::asyncio::transport::tls::TLSTransport;
+    #[pymodule_export]
+    use crate::gevent::callback::GeventCallback;
+    #[pymodule_export]
+    use crate::gevent::hub_loop::GeventLoop;
+    #[pymodule_export]
+    use crate::gevent::kinds::{GeventAsync, GeventIo, GeventTimer};
+    #[pymodule_export]
+    use crate::gevent::signals::GeventSignal;
+    #[pymodule_export]
+    use crate::gevent::watcher::GeventWatcher;
     #[pymodule_export]
     use crate::lab::{Probe, SyscallCounter, bare_server, echo_load, install_probe};
     #[pymodule_export]

@@ -90,8 +90,9 @@ impl Scheduler {
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
     }
 
-    /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch.
-    fn wait(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch. `limit`: how long
+    /// it may wait at most, for a loop above that has timers and callbacks of its own.
+    fn wait(&self, py: Python<'_>, limit: Option<Duration>) -> PyResult<bool> {
         if self.is_forked() {
             // A forked child may run callbacks that need no engine, so that it can end by `sys.exit` in a callback or by the
             // clean-up of `asyncio.run`.
@@ -109,6 +110,7 @@ impl Scheduler {
             }
         }
         let timeout = self.timeout(py)?;
+        let timeout = timeout.map_or(limit, |own| Some(limit.map_or(own, |limit| own.min(limit))));
         let mut io = self.io.get()?;
         if io.has_batch() {
             // An interrupted run has left completions undispatched.
@@ -149,14 +151,35 @@ impl Scheduler {
     fn turn(&self, slf: &Bound<'_, Self>, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
         let py = slf.py();
         self.turns.store(self.turns() + 1, Ordering::Relaxed);
-        if self.orphaned.load(Ordering::Relaxed) {
-            self.adopt(&mut *self.io.get()?);
-        }
-        if self.wait(py)? {
+        if self.wait_at_most(py, None)? {
             self.dispatch(slf)?;
         }
         self.move_due_timers(py)?;
         self.run_ready(slf, spare)
+    }
+
+    /// The first half of a turn, as [`Scheduler::wait`].
+    #[inline]
+    pub fn wait_at_most(&self, py: Python<'_>, limit: Option<Duration>) -> PyResult<bool> {
+        if self.orphaned.load(Ordering::Relaxed) {
+            self.adopt(&mut *self.io.get()?);
+        }
+        self.wait(py, limit)
+    }
+
+    /// Whether anything is ready, timed or in flight, besides `own` ops of a loop above.
+    pub fn has_more_than(&self, own: usize) -> PyResult<bool> {
+        Ok(self.ready.is_waiting() || self.timed.load(Ordering::Relaxed) || self.io.get()?.slots.len() > own)
+    }
+
+    /// The other half of a turn of a loop above, which has made the first itself: dispatches what has come, and runs what is
+    /// due.
+    pub fn deliver(slf: &Bound<'_, Self>, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
+        let this = slf.get();
+        this.turns.store(this.turns() + 1, Ordering::Relaxed);
+        this.dispatch(slf)?;
+        this.move_due_timers(slf.py())?;
+        this.run_ready(slf, spare)
     }
 
     fn move_due_timers(&self, py: Python<'_>) -> PyResult<()> {
@@ -263,14 +286,18 @@ impl Scheduler {
                 if this.is_forked() {
                     return outcome;
                 }
-                let mut io = this.io.get()?;
-                // Submit what was queued last (a cancellation, a close) before the loop stands still.
-                let handed_over = io.driver.flush().map_err(engine_error);
-                // Another thread may run the loop next.
-                io.driver.unbind();
-                drop(io);
-                return one_after_other(slf.py(), outcome, handed_over);
+                return one_after_other(slf.py(), outcome, this.rest());
             }
         }
+    }
+
+    /// Called when the loop stands still.
+    pub fn rest(&self) -> PyResult<()> {
+        let mut io = self.io.get()?;
+        // Submit what was queued last (a cancellation, a close) before the loop stands still.
+        let handed_over = io.driver.flush().map_err(engine_error);
+        // Another thread may run the loop next.
+        io.driver.unbind();
+        handed_over
     }
 }

@@ -1,0 +1,349 @@
+//! A watcher: a callback that the loop calls whenever an event comes, until the watcher is stopped.
+//!
+//! ```text
+//!             start                      feed                    invoke
+//!   stopped ─────────▶ active ────────────────▶ active, pending ────────▶ active
+//!      ▲                 │ a timer without repeat:                           │
+//!      │                 └──── feed ────▶ pending ── invoke ──▶ stopped      │
+//!      └────────────────────────────── stop ─────────────────────────────────┘
+//! ```
+//!
+//! While it is active, the loop holds a reference: a program may start a watcher and forget it.
+
+mod methods;
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::hub_loop::GeventLoop;
+use super::polls::Poll;
+use crate::py::call::call_tuple;
+use crate::py::cell::SharedCell;
+use crate::py::make::{Int, py_error, tuple};
+use crate::reactor::fds::Side;
+
+pub const READ: u32 = 1;
+pub const WRITE: u32 = 2;
+/// What a watcher other than of an fd is fed with.
+pub const HAPPENED: u32 = 256;
+
+/// The kinds that the loop feeds in every turn in which their moment comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    Prepare,
+    Check,
+    Idle,
+    Fork,
+}
+
+pub enum Kind {
+    Io {
+        fd: RawFd,
+        events: u32,
+        /// The events that were not waited for yet. The number may have named another file before, which a poll still watches.
+        fresh: u32,
+        polls: [Option<Py<Poll>>; 2],
+    },
+    /// Times in nanoseconds of the engine's clock. `order`: the number of its entry in the heap.
+    Timer {
+        after: u64,
+        repeat: u64,
+        at: u64,
+        order: u64,
+    },
+    Moment(Moment),
+    /// Fed by Python, or by `send` of an async watcher.
+    Fed(&'static str),
+}
+
+pub struct Held {
+    pub callback: Option<Py<PyAny>>,
+    pub args: Option<Py<PyTuple>>,
+    pub passes_events: bool,
+    pub active: bool,
+    /// The events that the callback was not called for yet; 0: none.
+    pub pending: u32,
+    /// Whether the loop goes on for this watcher's sake.
+    pub counts: bool,
+    pub priority: i8,
+    pub kind: Kind,
+}
+
+/// The base of all watchers, as `gevent._interfaces.IWatcher`.
+#[pyclass(frozen, subclass, weakref, module = "proact._core")]
+pub struct GeventWatcher {
+    pub owner: Py<GeventLoop>,
+    pub held: SharedCell<Held>,
+}
+
+/// The priorities of libev.
+pub const PRIORITIES: std::ops::RangeInclusive<i64> = -2..=2;
+
+fn within(priority: Option<i64>) -> i8 {
+    priority
+        .unwrap_or(0)
+        .clamp(*PRIORITIES.start(), *PRIORITIES.end()) as i8
+}
+
+impl GeventWatcher {
+    /// # Errors
+    /// `ValueError` for a loop that was destroyed.
+    pub fn new(
+        owner: &Bound<'_, GeventLoop>,
+        kind: Kind,
+        counts: bool,
+        priority: Option<i64>,
+    ) -> PyResult<GeventWatcher> {
+        owner.get().check_open()?;
+        Ok(GeventWatcher {
+            owner: owner.clone().unbind(),
+            held: SharedCell::new(Held {
+                callback: None,
+                args: None,
+                passes_events: false,
+                active: false,
+                pending: 0,
+                counts,
+                priority: within(priority),
+                kind,
+            }),
+        })
+    }
+
+    /// Begins to watch. A watcher that is active already only gets the new callback.
+    pub fn begin(
+        slf: &Bound<'_, Self>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        passes_events: bool,
+    ) -> PyResult<()> {
+        if !callback.is_callable() {
+            return Err(py_error::<PyTypeError>(format!(
+                "Expected callable, not {}",
+                callback.repr()?
+            )));
+        }
+        let this = slf.get();
+        this.owner.get().check_open()?;
+        let mut held = this.held.lock();
+        let old = (
+            held.callback.replace(callback.unbind()),
+            held.args.replace(args.unbind()),
+        );
+        held.passes_events = passes_events;
+        let was_active = std::mem::replace(&mut held.active, true);
+        let counts = held.counts;
+        drop(held);
+        drop(old);
+        if !was_active {
+            if counts {
+                this.owner.get().held.lock().references += 1;
+            }
+            GeventWatcher::activate(slf)?;
+        }
+        Ok(())
+    }
+
+    fn activate(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let owner = this.owner.get();
+        let mut held = this.held.lock();
+        match &mut held.kind {
+            Kind::Io { fd, events, .. } => {
+                let (fd, events) = (*fd, *events);
+                drop(held);
+                return GeventWatcher::activate_io(slf, fd, events);
+            }
+            Kind::Timer { at, order, .. } => {
+                *order = owner.held.lock().timers.push(*at, slf.clone().unbind());
+            }
+            Kind::Moment(moment) => owner.held.lock().moments[*moment as usize].push(slf.clone().unbind()),
+            Kind::Fed(_) => owner.held.lock().kept.push(slf.clone().unbind()),
+        }
+        Ok(())
+    }
+
+    fn activate_io(slf: &Bound<'_, Self>, fd: RawFd, wanted: u32) -> PyResult<()> {
+        let py = slf.py();
+        let owner = slf.get().owner.get();
+        for (side, event) in [(Side::Read, READ), (Side::Write, WRITE)] {
+            if wanted & event == 0 {
+                continue;
+            }
+            let (mut poll, is_fresh) = match &slf.get().held.lock().kind {
+                Kind::Io { polls, fresh, .. } => (
+                    polls[side as usize].as_ref().map(|poll| poll.clone_ref(py)),
+                    *fresh & event != 0,
+                ),
+                _ => return Ok(()),
+            };
+            if poll.is_none() {
+                // No cell is held: a new object may start the collector.
+                poll = Some(owner.poll_of(py, fd, side)?);
+            }
+            if let Some(poll) = poll {
+                Poll::add(poll.bind(py), owner, slf.clone().unbind(), is_fresh);
+                if let Kind::Io { polls, fresh, .. } = &mut slf.get().held.lock().kind {
+                    *fresh &= !event;
+                    polls[side as usize].get_or_insert(poll);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops watching. What is pending stays pending.
+    pub fn deactivate(slf: &Bound<'_, Self>) {
+        let (py, this) = (slf.py(), slf.get());
+        let owner = this.owner.get();
+        let mut held = this.held.lock();
+        if !std::mem::replace(&mut held.active, false) {
+            return;
+        }
+        // Dropped when no cell is held. It is not the last reference: the caller has one.
+        let mut forgotten = None;
+        match &mut held.kind {
+            Kind::Io { polls, .. } => {
+                for poll in polls.iter().flatten() {
+                    Poll::remove(poll.bind(py), owner, slf);
+                }
+            }
+            Kind::Timer { order, .. } => {
+                *order = 0;
+                owner.held.lock().timers.spoil();
+            }
+            Kind::Moment(moment) => forgotten = remove(&mut owner.held.lock().moments[*moment as usize], slf),
+            Kind::Fed(_) => forgotten = remove(&mut owner.held.lock().kept, slf),
+        }
+        let counts = held.counts;
+        drop(held);
+        if counts {
+            owner.held.lock().references -= 1;
+        }
+        drop(forgotten);
+    }
+
+    /// Stops watching, forgets what is pending, and lets go of the callback.
+    pub fn end(slf: &Bound<'_, Self>) {
+        GeventWatcher::deactivate(slf);
+        let mut held = slf.get().held.lock();
+        held.pending = 0;
+        let old = (held.callback.take(), held.args.take());
+        drop(held);
+        drop(old);
+    }
+
+    /// Notes that events have come. The loop calls the callback later in its turn.
+    pub fn feed(slf: &Bound<'_, Self>, events: u32) {
+        let this = slf.get();
+        let mut held = this.held.lock();
+        let is_new = held.pending == 0;
+        held.pending |= events;
+        let priority = held.priority;
+        drop(held);
+        if is_new {
+            this.owner
+                .get()
+                .held
+                .lock()
+                .add_pending(priority, slf.clone().unbind());
+        }
+    }
+
+    /// A timer's time has come.
+    pub fn expire(slf: &Bound<'_, Self>, now: u64) {
+        let owner = slf.get().owner.get();
+        let mut held = slf.get().held.lock();
+        let Kind::Timer {
+            repeat, at, order, ..
+        } = &mut held.kind
+        else {
+            return;
+        };
+        if *repeat > 0 {
+            // Late by more than a period: the missed times are not made up for.
+            *at = at.saturating_add(*repeat).max(now);
+            *order = owner.held.lock().timers.push(*at, slf.clone().unbind());
+        } else {
+            *order = 0;
+            held.active = false;
+            if held.counts {
+                owner.held.lock().references -= 1;
+            }
+        }
+        drop(held);
+        GeventWatcher::feed(slf, HAPPENED);
+    }
+
+    /// Calls the callback for what is pending. Returns the error that it raised.
+    pub fn invoke(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut held = this.held.lock();
+        let events = std::mem::replace(&mut held.pending, 0);
+        let Some(callback) = held.callback.as_ref().map(|callback| callback.clone_ref(py)) else {
+            return Ok(());
+        };
+        if events == 0 {
+            return Ok(());
+        }
+        let args = held.args.as_ref().map(|args| args.clone_ref(py));
+        let passes_events = held.passes_events;
+        drop(held);
+        let outcome = match args {
+            Some(args) if !passes_events => call_tuple(py, &callback, &args).map(drop),
+            args => {
+                let mut whole = Vec::new();
+                if passes_events {
+                    whole.push(Int::new(events).into_pyobject(py)?.into_any());
+                }
+                // An item of the tuple is borrowed from it, and `whole` has a reference of its own.
+                whole.extend(args.iter().flat_map(|args| args.bind(py).iter()));
+                callback.bind(py).call1(tuple(py, &whole)?).map(drop)
+            }
+        };
+        // A watcher of an fd whose callback fails would be called again at once.
+        let failed = outcome.is_err() && events & (READ | WRITE) != 0;
+        let is_over = failed || !this.held.lock().active;
+        if is_over && !failed && this.held.lock().pending != 0 {
+            return outcome;
+        }
+        if is_over {
+            GeventWatcher::end(slf);
+        }
+        outcome
+    }
+
+    fn is_timer_entry(&self, number: u64) -> bool {
+        let held = self.held.lock();
+        matches!(held.kind, Kind::Timer { order, .. } if order == number)
+    }
+
+    /// Whether an entry of the loop's heap is a timer's current one.
+    pub fn counts_as(watcher: &Py<GeventWatcher>, number: u64) -> bool {
+        watcher.get().is_timer_entry(number)
+    }
+
+    fn name(&self) -> &'static str {
+        match self.held.lock().kind {
+            Kind::Io { .. } => "io",
+            Kind::Timer { .. } => "timer",
+            Kind::Moment(Moment::Prepare) => "prepare",
+            Kind::Moment(Moment::Check) => "check",
+            Kind::Moment(Moment::Idle) => "idle",
+            Kind::Moment(Moment::Fork) => "fork",
+            Kind::Fed(name) => name,
+        }
+    }
+}
+
+/// Takes a watcher out of a list.
+fn remove(
+    watchers: &mut Vec<Py<GeventWatcher>>,
+    watcher: &Bound<'_, GeventWatcher>,
+) -> Option<Py<GeventWatcher>> {
+    let index = watchers.iter().position(|other| other.is(watcher))?;
+    Some(watchers.remove(index))
+}

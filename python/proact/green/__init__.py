@@ -1,0 +1,1 @@
+"""Plain, blocking-looking code on proact's loop, switched by greenlets."""
