@@ -124,9 +124,11 @@ class EventLoop(sockets.Sockets, reports.Reports):
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
     _buffered_protocol = asyncio.BufferedProtocol
+    _set_running_loop = staticmethod(events._set_running_loop)
     _plain_socket = socket.socket
     _check_socket = staticmethod(_check_ssl_socket)
     _server_takes_transport = _SERVER_TAKES_TRANSPORT
+    _hub: Any = None  # what `proact.green` keeps of the loop, once it has greenlets
     _thread_id: int | None = None  # `__del__` and `__repr__` need it even if `__init__` fails halfway
 
     def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
@@ -210,6 +212,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        if self._hub is not None:
+            self._hub.end()
         # An ExitStack runs its last callback first, and runs each one even if others raise.
         with contextlib.ExitStack() as steps:
             steps.callback(self._signals.close)

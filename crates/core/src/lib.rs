@@ -4,6 +4,7 @@
 //! loop, `lab.rs` the laboratory.
 
 mod asyncio;
+mod green;
 mod lab;
 mod py;
 mod reactor;
@@ -36,6 +37,8 @@ mod _core {
     use crate::reactor::handle::{Handle, TimerHandle};
     #[pymodule_export]
     use crate::reactor::operation::Operation;
+    #[pymodule_export]
+    use crate::reactor::parking::{Hub, Parking, configure_green, green_yield};
     #[pymodule_export]
     use crate::reactor::scheduler::Scheduler;
     #[pymodule_export]

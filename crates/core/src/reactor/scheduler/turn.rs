@@ -66,6 +66,9 @@ impl Scheduler {
                 data,
                 ready: &self.ready,
             };
+            if target.calls_program(py).is_some() {
+                Scheduler::show(slf)?;
+            }
             target.complete(py, arrived)?;
             self.tell_if_slow(slf, begun, || target.calls_program(py).cloned())?;
         }
@@ -223,6 +226,7 @@ impl Scheduler {
         run: impl FnOnce(&Handle, Python<'_>) -> Result<(), Failure>,
     ) -> PyResult<()> {
         let py = slf.py();
+        Scheduler::show(slf)?;
         // The handle drops its callback when it has run, so its description is made before.
         let shown = begun.and_then(|_| native.bind(py).repr().ok());
         match run(native.get(), py) {
@@ -232,6 +236,7 @@ impl Scheduler {
     }
 
     fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
+        Scheduler::show(slf)?;
         let run = self.hooks()?.run_debug.bind(slf.py());
         run.call1((slf, handle)).map(drop)
     }
@@ -260,6 +265,7 @@ impl Scheduler {
         loop {
             let outcome = this.turn(slf, &mut spare);
             if single || outcome.is_err() || this.stopping.load(Ordering::Relaxed) {
+                let outcome = one_after_other(slf.py(), outcome, Scheduler::show(slf));
                 if this.is_forked() {
                     return outcome;
                 }
