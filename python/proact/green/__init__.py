@@ -24,7 +24,7 @@ except ImportError as error:
 from greenlet import GreenletExit
 
 from .bridge import await_, green_task, run
-from .greenlets import Greenlet, spawn, spawn_threadsafe
+from .greenlets import Greenlet, current, spawn, spawn_threadsafe
 from .hub import Hub
 from .timeouts import Timeout, sleep
 
@@ -34,6 +34,7 @@ __all__ = [
     "Hub",
     "Timeout",
     "await_",
+    "current",
     "green_task",
     "run",
     "sleep",

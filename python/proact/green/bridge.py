@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenlet import GreenletExit, getcurrent
 
 from .. import _core
-from .greenlets import Bridge, Greenlet
+from .greenlets import Bridge, Greenlet, Spawned
 from .hub import Hub, hub_of, refuse
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ __all__ = ["await_", "green_task", "run"]
 
 _T = TypeVar("_T")
 
+# At most this many greenlets are kept for other calls.
+IDLE = 256
+
 
 async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call plain code that may wait, as a part of this task.
@@ -39,25 +42,29 @@ async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _
     The code sees the context variables of the coroutine, and changes them. Cancelling the task raises
     CancelledError where the code waits.
     """
-    made = Bridge(functools.partial(fn, *args, **kwargs))
-    return await _steps(made)  # type: ignore[no-any-return]
+    bridge = hub_of(asyncio.get_running_loop()).bridge()
+    bridge._fn = functools.partial(fn, *args, **kwargs) if args or kwargs else fn
+    return await _steps(bridge)
 
 
 @types.coroutine
 def _steps(bridge: Bridge) -> Generator[Any, Any, Any]:
     here = getcurrent()
-    bridge._hub = hub_of(asyncio.get_running_loop())
-    bridge._interrupts = []
+    if bridge.parent is not here:
+        bridge.parent = here
     bridge.gr_context = here.gr_context
+    bridge._done = False
+    bridge._error = bridge._value = None
     item = bridge.switch()
-    while not bridge.dead:
+    while not bridge._done:
         try:
             sent = yield item
         except GeneratorExit:
             _adopt(bridge)
             bridge.throw(GreenletExit)
-            if not bridge.dead:
-                raise RuntimeError("a greenlet went on to wait although its coroutine was closed") from None
+            if not bridge._done:
+                raise RuntimeError("plain code went on to wait although its coroutine was closed") from None
+            _finish(bridge)
             raise
         except BaseException as error:
             _adopt(bridge)
@@ -65,9 +72,26 @@ def _steps(bridge: Bridge) -> Generator[Any, Any, Any]:
         else:
             _adopt(bridge)
             item = bridge.switch(sent)
-    if isinstance(item, GreenletExit):
-        raise item
-    return item
+    return _finish(bridge)
+
+
+def _finish(bridge: Bridge) -> Any:
+    """What the function returned or raised. The greenlet is free for another one."""
+    error, value = bridge._error, bridge._value
+    bridge._error = bridge._value = None
+    bridge.gr_context = None
+    bridge._interrupts.clear()
+    idle = bridge._hub.idle_bridges
+    if len(idle) < IDLE:
+        idle.append(bridge)
+    else:
+        bridge.throw(GreenletExit)
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        del error
 
 
 def _adopt(bridge: Bridge) -> None:
@@ -98,7 +122,7 @@ def await_(awaitable: Awaitable[_T], /) -> _T:
     here = getcurrent()
     if isinstance(here, Bridge):
         return _await_in_steps(here, awaitable)  # type: ignore[no-any-return]
-    if not isinstance(here, Greenlet):
+    if not isinstance(here, Spawned):
         _refuse(awaitable)
     future: asyncio.Future[_T]
     if asyncio.isfuture(awaitable):
@@ -239,4 +263,4 @@ def green_task(
     return inspect.markcoroutinefunction(green) if hasattr(inspect, "markcoroutinefunction") else green
 
 
-_core.configure_green(Greenlet, Bridge, refuse)
+_core.configure_green(Spawned, Bridge, refuse)

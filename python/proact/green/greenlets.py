@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     _P = ParamSpec("_P")
 
-__all__ = ["Bridge", "Greenlet", "spawn", "spawn_threadsafe"]
+__all__ = ["Bridge", "Greenlet", "Spawned", "current", "spawn", "spawn_threadsafe"]
 
 _T = TypeVar("_T")
 
@@ -37,38 +37,86 @@ class _Unseen:
         self._hub.report(message, self._exception, self._name)
 
 
-class Bridge(greenlet):
-    """The greenlet of `green.run`: it runs within the steps of a task."""
+class Spawned(greenlet):
+    """What carries a `Greenlet`, and then another one.
 
-    __slots__ = ("_hub", "_interrupts")
+    The memory of its Python frames costs more than all else that a greenlet does, so it is used again.
+    """
+
+    __slots__ = ("_hub", "_job")
+
+    _hub: Hub
+    _job: Greenlet[Any]
+
+    def run(self) -> None:
+        """Do one job after the other."""
+        rest = self._hub._rest
+        while True:
+            self._job._run()
+            del self._job
+            if not rest(self):
+                return
+
+
+class Bridge(greenlet):
+    """What carries a function that `green.run` calls, within the steps of a task; and then another one."""
+
+    __slots__ = ("_done", "_error", "_fn", "_hub", "_interrupts", "_value")
 
     _hub: Hub
     # Exceptions that a timer has ordered, and how often the task was cancelled before that.
     _interrupts: list[tuple[BaseException, int]]
 
+    def run(self) -> None:
+        """Call one function after the other."""
+        while True:
+            try:
+                self._value = self._fn()
+            except BaseException as error:
+                # Without this frame, which would make a circle.
+                traceback = error.__traceback__
+                self._error = error.with_traceback(traceback and traceback.tb_next)
+            self._done = True
+            del self._fn
+            self.parent.switch()
 
-class Greenlet(greenlet, Generic[_T]):
-    """A function that runs in a greenlet of its own; `spawn` makes and starts one.
+
+class Greenlet(Generic[_T]):
+    """A function that runs beside the rest, as a task does; `spawn` makes and starts one.
 
     It is awaitable: `await g` is `g.get()` for a coroutine. As with a task, a coroutine that is cancelled while
     it awaits a greenlet kills it. An exception that no one asks for goes to the loop's exception handler.
     """
 
-    __slots__ = ("_args", "_done", "_exception", "_fn", "_hub", "_kwargs", "_links", "_start", "_unseen", "_value")
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_context",
+        "_done",
+        "_exception",
+        "_fn",
+        "_greenlet",
+        "_hub",
+        "_kwargs",
+        "_links",
+        "_start",
+        "_unseen",
+        "_value",
+    )
 
-    _hub: Hub
-    _value: _T | GreenletExit | None
-    _exception: BaseException | None
-    _links: list[_core.Parking] | None
-    _start: _core.Parking | None
-
-    def __init__(self, fn: Callable[..., _T], *args: Any, **kwargs: Any) -> None:
-        self._hub = hub_here()
+    def __init__(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> None:
+        self._hub: Hub = hub_here()
         self._fn = fn
         self._args = args
         self._kwargs = kwargs
+        self._context = copy_context()
         self._done = False
-        self._value = self._exception = self._links = self._start = self._unseen = None
+        self._value: _T | GreenletExit | None = None
+        self._exception: BaseException | None = None
+        self._unseen: _Unseen | None = None
+        self._links: list[_core.Parking | _Link] | None = None
+        self._start: _core.Parking | None = None
+        self._greenlet: Spawned | None = None
 
     def start(self) -> None:
         """Begin to run, in the next turn of the loop. `spawn` has done this."""
@@ -79,8 +127,7 @@ class Greenlet(greenlet, Generic[_T]):
         self._start = hub._start(self)
         hub.alive[self] = None
 
-    def run(self) -> None:
-        """What the greenlet does: not to be called."""
+    def _run(self) -> None:
         try:
             self._value = self._fn(*self._args, **self._kwargs)
         except GreenletExit as ended:
@@ -101,7 +148,7 @@ class Greenlet(greenlet, Generic[_T]):
 
     def _end(self) -> None:
         self._done = True
-        self._fn = self._args = self._kwargs = None  # type: ignore[assignment]
+        self._fn = self._args = self._kwargs = self._context = self._greenlet = None  # type: ignore[assignment]
         self._hub.ended(self)
         if (links := self._links) is not None:
             self._links = None
@@ -124,13 +171,13 @@ class Greenlet(greenlet, Generic[_T]):
         self._unseen = None
         return self._exception
 
-    def _link(self, parking: _core.Parking) -> None:
+    def _link(self, parking: _core.Parking | _Link) -> None:
         if self._links is None:
             self._links = [parking]
         else:
             self._links.append(parking)
 
-    def _unlink(self, parking: _core.Parking) -> None:
+    def _unlink(self, parking: _core.Parking | _Link) -> None:
         if self._links is not None and parking in self._links:
             self._links.remove(parking)
 
@@ -139,7 +186,7 @@ class Greenlet(greenlet, Generic[_T]):
         if self._done:
             return True
         self._hub.check_thread()
-        if self is getcurrent():
+        if self is current():
             raise RuntimeError("a greenlet cannot wait for its own end")
         parking = _core.Parking()
         self._link(parking)
@@ -175,7 +222,7 @@ class Greenlet(greenlet, Generic[_T]):
     def __await__(self) -> Generator[Any, None, _T]:
         if not self._done:
             future = self._hub.loop.create_future()
-            self._link(_Link(future))  # type: ignore[arg-type]
+            self._link(_Link(future))
             try:
                 yield from future
             except asyncio.CancelledError:
@@ -183,7 +230,7 @@ class Greenlet(greenlet, Generic[_T]):
                     # It may take time to unwind, and cancelling once more does not end it earlier.
                     self.kill(block=False)
                     future = self._hub.loop.create_future()
-                    self._link(_Link(future))  # type: ignore[arg-type]
+                    self._link(_Link(future))
                     try:
                         yield from future
                     except asyncio.CancelledError:
@@ -208,8 +255,7 @@ class Greenlet(greenlet, Generic[_T]):
         if self._done:
             return
         error = exception() if isinstance(exception, type) else exception
-        here = getcurrent()
-        if self is here:
+        if self is current():
             raise error
         if self._start is None or self._start.stop():
             self._start = _NEVER
@@ -220,13 +266,13 @@ class Greenlet(greenlet, Generic[_T]):
             self._end()
             return
         self._hub.loop.call_soon(self._interrupt, error)
-        if block and isinstance(here, (Greenlet, Bridge)):
+        if block and isinstance(getcurrent(), (Spawned, Bridge)):
             self.join(timeout)
 
     def _interrupt(self, error: BaseException) -> None:
         """Raise an exception where the greenlet waits; only the hub calls this."""
         if not self._done:
-            self._hub._enter(self, error)
+            self._hub._enter(self._greenlet, error)
 
     def __repr__(self) -> str:
         state = "dead" if self._done else "started" if self._start is not None else "new"
@@ -255,10 +301,15 @@ class _Never:
 _NEVER: Any = _Never()
 
 
+def current() -> Greenlet[Any] | None:
+    """The spawned greenlet that runs now; None in a coroutine, or in `green.run`."""
+    here = getcurrent()
+    return here._job if isinstance(here, Spawned) else None
+
+
 def spawn(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Greenlet[_T]:
     """Run `fn` in a greenlet of its own, from the next turn of the loop on, in a copy of the current context."""
     made = Greenlet(fn, *args, **kwargs)
-    made.gr_context = copy_context()
     made.start()
     return made
 

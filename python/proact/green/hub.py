@@ -10,7 +10,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from .. import _core
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..loop import EventLoop
-    from .greenlets import Greenlet
+    from .greenlets import Bridge, Greenlet, Spawned
 
 __all__ = ["Hub", "hub_here", "hub_of", "refuse"]
 
@@ -40,6 +40,25 @@ class Hub(_core.Hub):
         self.loop = loop
         self.alive: dict[Greenlet[Any], None] = {}
         self._empty: asyncio.Future[None] | None = None
+        self.idle_bridges: list[Bridge] = []
+
+    def _new(self) -> Spawned:
+        from .greenlets import Spawned
+
+        made = Spawned()
+        made._hub = self
+        return made
+
+    def bridge(self) -> Bridge:
+        """A greenlet for `green.run`."""
+        if self.idle_bridges:
+            return self.idle_bridges.pop()
+        from .greenlets import Bridge
+
+        made = Bridge()
+        made._hub = self
+        made._interrupts = []
+        return made
 
     def check_thread(self) -> None:
         """Raise RuntimeError if the loop runs in another thread."""
@@ -64,8 +83,13 @@ class Hub(_core.Hub):
 
     def end(self) -> None:
         """Raise GreenletExit in all greenlets, in order, and give them `close_limit` seconds to end."""
-        if not self.alive:
-            return
+        if self.alive:
+            self._end_alive()
+        for idle in (*self._take_idle(), *self.idle_bridges):
+            idle.throw(GreenletExit)
+        self.idle_bridges.clear()
+
+    def _end_alive(self) -> None:
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:

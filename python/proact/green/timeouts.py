@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent
 
 from .. import _core
-from .greenlets import Bridge, Greenlet
+from .greenlets import Bridge, Spawned
 from .hub import hub_here, refuse
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def interrupt_later(seconds: float, error: BaseException) -> asyncio.TimerHandle
     """Raise an exception in the greenlet that runs now, if the handle is not cancelled within `seconds`."""
     here = getcurrent()
     loop = hub_here().loop
-    if isinstance(here, Greenlet):
-        return loop.call_later(seconds, here._interrupt, error)
+    if isinstance(here, Spawned):
+        return loop.call_later(seconds, here._job._interrupt, error)
     if not isinstance(here, Bridge):
         refuse()
     task = asyncio.current_task()
