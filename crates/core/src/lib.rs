@@ -32,13 +32,17 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::transport::tls::TLSTransport;
     #[pymodule_export]
+    use crate::green::sockets::{
+        green_close, green_connect, green_recv, green_recv_into, green_sendall, green_when,
+    };
+    #[pymodule_export]
     use crate::lab::{Probe, SyscallCounter, bare_server, echo_load, install_probe};
     #[pymodule_export]
     use crate::reactor::handle::{Handle, TimerHandle};
     #[pymodule_export]
     use crate::reactor::operation::Operation;
     #[pymodule_export]
-    use crate::reactor::parking::{Hub, Parking, configure_green, green_yield};
+    use crate::reactor::parking::{Hub, Parking, configure_green, green_sleep};
     #[pymodule_export]
     use crate::reactor::scheduler::Scheduler;
     #[pymodule_export]

@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Timeout", "interrupt_later", "sleep"]
 
 
-def sleep(seconds: float = 0) -> None:
-    """Let others run, for `seconds`; 0: until everything that is ready now has run."""
-    if seconds <= 0:
-        return _core.green_yield()
-    parking = _core.Parking()
-    timer = hub_here().loop.call_later(seconds, parking.fire)
-    try:
-        parking.wait()
-    except BaseException:
-        timer.cancel()
-        raise
+sleep = _core.green_sleep
 
 
 def interrupt_later(seconds: float, error: BaseException) -> asyncio.TimerHandle:

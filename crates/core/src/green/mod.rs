@@ -1,3 +1,3 @@
 //! `proact.green`: what a greenlet does that waits for a socket. How greenlets wait is in `reactor/parking.rs`.
 
-mod sockets;
+pub mod sockets;

@@ -333,6 +333,9 @@ impl Operation {
                 let side = work.side();
                 self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
                 if result < 0 {
+                    // Only a green socket that is closed under its operations cancels those of others.
+                    let closed = self.green && result == -libc::ECANCELED;
+                    let result = if closed { -libc::EBADF } else { result };
                     self.turn_to(State::Done(Err(os_error(result))));
                     waiter.wake(py)?;
                 } else if self.ready(py, this, fd, work, waiter)? {

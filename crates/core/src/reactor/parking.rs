@@ -24,7 +24,7 @@ use pyo3::types::{PyTuple, PyType};
 use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::greenlet::Api;
-use crate::py::make::{Text, name, py_error, tuple};
+use crate::py::make::{Float, Text, name, py_error, tuple};
 use crate::py::method::Method;
 use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
@@ -77,6 +77,8 @@ pub struct Hub {
     switches: AtomicU64,
     /// Greenlets that have done their job and wait for the next one.
     idle: SharedCell<Vec<Py<PyAny>>>,
+    /// The greenlet that runs the loop, and in which of its runs that was seen.
+    home: SharedCell<Option<(u64, Py<PyAny>)>>,
 }
 
 /// At most this many greenlets are kept for other jobs. Each keeps the memory of its Python frames, 16 KiB: to give that back
@@ -84,6 +86,41 @@ pub struct Hub {
 const IDLE: usize = 256;
 
 impl Hub {
+    /// The green greenlet that runs now, its hub, and whether it is a spawned one.
+    ///
+    /// # Errors
+    /// What `refuse` raises outside of a green greenlet.
+    fn here<'py>(py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, Hub>, bool)> {
+        let green = green(py)?;
+        let current = green.api.current(py)?;
+        let kind = current.get_type();
+        let is_spawned = kind.is(&green.spawned);
+        if !is_spawned && !kind.is(&green.bridge) {
+            green.refuse.bind(py).call0()?;
+        }
+        let hub = current.getattr(name!("_hub"))?.cast_into::<Hub>()?;
+        Ok((current, hub, is_spawned))
+    }
+
+    /// The loop of the green greenlet that runs now.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn scheduler_here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Scheduler>> {
+        let (_, hub, _) = Hub::here(py)?;
+        Ok(hub.get().scheduler.bind(py).clone())
+    }
+
+    /// The greenlet that runs the loop, if this run of it has switched to a greenlet before.
+    #[inline]
+    fn home<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let run = self.scheduler.get().run_number();
+        match &*self.home.lock() {
+            Some((seen, home)) if *seen == run => Some(home.bind(py).clone()),
+            _ => None,
+        }
+    }
+
     /// Gives a job to a greenlet, and switches to it.
     fn begin(slf: &Bound<'_, Self>, job: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
@@ -107,7 +144,17 @@ impl Hub {
         let (py, this) = (slf.py(), slf.get());
         let api = &green(py)?.api;
         let scheduler = this.scheduler.bind(py);
-        api.adopt(greenlet, &api.current(py)?)?;
+        let home = match this.home(py) {
+            Some(home) => home,
+            None => {
+                let home = api.current(py)?;
+                let seen = (scheduler.get().run_number(), home.clone().unbind());
+                let before = this.home.lock().replace(seen);
+                drop(before);
+                home
+            }
+        };
+        api.adopt(greenlet, &home)?;
         Scheduler::hide(scheduler)?;
         this.switches.fetch_add(1, Ordering::Relaxed);
         let outer = this.running.lock().replace(greenlet.clone().unbind());
@@ -133,6 +180,7 @@ impl Hub {
             running: SharedCell::new(None),
             switches: AtomicU64::new(0),
             idle: SharedCell::new(Vec::new()),
+            home: SharedCell::new(None),
         }
     }
 
@@ -227,14 +275,7 @@ impl Parking {
     /// # Errors
     /// What `refuse` raises outside of a green greenlet.
     pub fn here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Parking>> {
-        let green = green(py)?;
-        let current = green.api.current(py)?;
-        let kind = current.get_type();
-        let is_spawned = kind.is(&green.spawned);
-        if !is_spawned && !kind.is(&green.bridge) {
-            green.refuse.bind(py).call0()?;
-        }
-        let hub = current.getattr(name!("_hub"))?.cast_into::<Hub>()?;
+        let (current, hub, is_spawned) = Hub::here(py)?;
         let scheduler = hub.get().scheduler.bind(py);
         scheduler.get().check_open()?;
         let who = if is_spawned {
@@ -282,7 +323,15 @@ impl Parking {
             None => None,
         };
         loop {
-            let Some(parent) = api.parent(&api.current(py)?) else {
+            let home = match &future {
+                Some(_) => None,
+                None => this.hub.get().home(py),
+            };
+            let parent = match home {
+                Some(home) => Some(home),
+                None => api.parent(&api.current(py)?),
+            };
+            let Some(parent) = parent else {
                 return Err(py_error::<PyRuntimeError>("the loop's own greenlet cannot wait"));
             };
             if let Err(error) = api.switch(&parent, yields.as_ref()) {
@@ -428,10 +477,21 @@ impl Parking {
     }
 }
 
-/// Lets everything else that is ready run first.
+/// Lets others run, for `seconds`; 0: until everything that is ready now has run.
 #[pyfunction]
-pub fn green_yield(py: Python<'_>) -> PyResult<()> {
+#[pyo3(signature = (seconds = 0.0))]
+pub fn green_sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
     let parking = Parking::here(py)?;
-    Parking::wake(&parking)?;
-    Parking::wait(&parking)
+    if seconds <= 0.0 {
+        Parking::wake(&parking)?;
+        return Parking::wait(&parking);
+    }
+    let scheduler = parking.get().hub.get().scheduler.bind(py);
+    let fire = parking.getattr(name!("fire"))?;
+    let timer = scheduler.call_method1(name!("call_later"), (Float(seconds), fire))?;
+    let outcome = Parking::wait(&parking);
+    if outcome.is_err() {
+        timer.call_method0(name!("cancel"))?;
+    }
+    outcome
 }

@@ -55,6 +55,8 @@ pub struct Scheduler {
     hooks: OnceLock<Hooks>,
     /// Whether asyncio does not show this loop as the running one: `scheduler/hiding.rs`.
     hidden: AtomicBool,
+    /// Changes whenever a run of the loop begins or ends.
+    runs: AtomicU64,
 }
 
 /// The error for a forked child.
@@ -97,6 +99,7 @@ impl Scheduler {
             turns: AtomicU64::new(0),
             hooks: OnceLock::new(),
             hidden: AtomicBool::new(false),
+            runs: AtomicU64::new(0),
         }
     }
 

@@ -253,8 +253,21 @@ impl Scheduler {
             .map(drop)
     }
 
+    /// Which run of the loop this is.
+    #[inline]
+    pub fn run_number(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
     /// Runs turns of the loop until it is stopped, or a `single` turn.
     pub fn run(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
+        slf.get().runs.fetch_add(1, Ordering::Relaxed);
+        let outcome = Scheduler::run_turns(slf, single);
+        slf.get().runs.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn run_turns(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
         let this = slf.get();
         let _claim = if this.is_forked() {
             None
