@@ -11,33 +11,49 @@
         g = green.spawn(handler, conn)       # runs beside the coroutine
         await g
 
-Nothing is patched, and one thread runs greenlets and asyncio's tasks on one loop. `docs/guide/green.md` is the guide.
+Nothing is patched, and one thread runs greenlets and asyncio's tasks on one loop. `docs/guide/green.md` is the
+guide.
 """
 
 try:
-    import greenlet as _greenlet  # noqa: F401
+    from greenlet import GreenletExit
 except ImportError as error:
     raise ImportError(
         "proact.green needs the package greenlet: pip install proact[green]", name="greenlet"
     ) from error
 
-from greenlet import GreenletExit
-
 from .bridge import await_, green_task, run
 from .greenlets import Greenlet, current, spawn, spawn_threadsafe
-from .hub import Hub
+from .locks import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from .pools import Pool
+from .queues import LifoQueue, PriorityQueue, Queue
+from .sockets import create_connection, create_server, getaddrinfo, socket, socketpair
 from .timeouts import Timeout, sleep
 
 __all__ = [
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
     "Greenlet",
     "GreenletExit",
-    "Hub",
+    "LifoQueue",
+    "Lock",
+    "Pool",
+    "PriorityQueue",
+    "Queue",
+    "RLock",
+    "Semaphore",
     "Timeout",
     "await_",
+    "create_connection",
+    "create_server",
     "current",
+    "getaddrinfo",
     "green_task",
     "run",
     "sleep",
+    "socket",
+    "socketpair",
     "spawn",
     "spawn_threadsafe",
 ]

@@ -64,7 +64,8 @@ def _steps(bridge: Bridge) -> Generator[Any, Any, Any]:
             bridge.throw(GreenletExit)
             if not bridge._done:
                 raise RuntimeError("plain code went on to wait although its coroutine was closed") from None
-            _finish(bridge)
+            with contextlib.suppress(GreenletExit):
+                _finish(bridge)
             raise
         except BaseException as error:
             _adopt(bridge)

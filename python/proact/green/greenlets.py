@@ -114,7 +114,7 @@ class Greenlet(Generic[_T]):
         self._value: _T | GreenletExit | None = None
         self._exception: BaseException | None = None
         self._unseen: _Unseen | None = None
-        self._links: list[_core.Parking | _Link] | None = None
+        self._links: list[Any] | None = None
         self._start: _core.Parking | None = None
         self._greenlet: Spawned | None = None
 
@@ -171,13 +171,13 @@ class Greenlet(Generic[_T]):
         self._unseen = None
         return self._exception
 
-    def _link(self, parking: _core.Parking | _Link) -> None:
+    def _link(self, parking: Any) -> None:
         if self._links is None:
             self._links = [parking]
         else:
             self._links.append(parking)
 
-    def _unlink(self, parking: _core.Parking | _Link) -> None:
+    def _unlink(self, parking: Any) -> None:
         if self._links is not None and parking in self._links:
             self._links.remove(parking)
 

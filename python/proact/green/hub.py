@@ -86,6 +86,7 @@ class Hub(_core.Hub):
         if self.alive:
             self._end_alive()
         for idle in (*self._take_idle(), *self.idle_bridges):
+            idle.parent = getcurrent()  # where it goes when it has ended
             idle.throw(GreenletExit)
         self.idle_bridges.clear()
 

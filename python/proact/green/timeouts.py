@@ -32,12 +32,12 @@ def interrupt_later(seconds: float, error: BaseException) -> asyncio.TimerHandle
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("a timeout needs a task to interrupt")
-    return loop.call_later(seconds, _interrupt_bridge, here, task, error)
+    return loop.call_later(seconds, _interrupt_bridge, here, task, task.cancelling(), error)
 
 
-def _interrupt_bridge(bridge: Bridge, task: asyncio.Task[Any], error: BaseException) -> None:
+def _interrupt_bridge(bridge: Bridge, task: asyncio.Task[Any], cancelled: int, error: BaseException) -> None:
     # The greenlet waits with its task, and only a cancellation wakes that. The step turns it into the exception.
-    bridge._interrupts.append((error, task.cancelling()))
+    bridge._interrupts.append((error, cancelled))
     task.cancel()
 
 
