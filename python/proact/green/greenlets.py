@@ -27,12 +27,15 @@ _T = TypeVar("_T")
 class _Unseen:
     """Reports an exception if no one has asked for it when the greenlet is gone."""
 
-    __slots__ = ("_exception", "_hub", "_name")
+    __slots__ = ("_exception", "_hub", "_name", "seen")
 
     def __init__(self, hub: Hub, exception: BaseException, name: str) -> None:
         self._hub, self._exception, self._name = hub, exception, name
+        self.seen = False
 
     def __del__(self) -> None:
+        if self.seen:
+            return
         message = f"Exception of a greenlet was never retrieved: {self._name}"
         self._hub.report(message, self._exception, self._name)
 
@@ -137,7 +140,7 @@ class Greenlet(Generic[_T]):
             traceback = error.__traceback__
             self._fail(error.with_traceback(traceback and traceback.tb_next))
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                self._unseen = None
+                self._see()
                 raise
         finally:
             self._end()
@@ -145,6 +148,12 @@ class Greenlet(Generic[_T]):
     def _fail(self, error: BaseException) -> None:
         self._exception = error
         self._unseen = _Unseen(self._hub, error, repr(self))
+
+    def _see(self) -> None:
+        """Somebody asks for the exception, so it need not be reported."""
+        if (unseen := self._unseen) is not None:
+            unseen.seen = True
+            self._unseen = None
 
     def _end(self) -> None:
         self._done = True
@@ -168,7 +177,7 @@ class Greenlet(Generic[_T]):
     @property
     def exception(self) -> BaseException | None:
         """What the function raised."""
-        self._unseen = None
+        self._see()
         return self._exception
 
     def _link(self, parking: Any) -> None:
@@ -212,7 +221,7 @@ class Greenlet(Generic[_T]):
 
     def _result(self) -> _T:
         if (error := self._exception) is not None:
-            self._unseen = None
+            self._see()
             try:
                 raise error
             finally:
