@@ -223,6 +223,11 @@ class EventLoop(sockets.Sockets, reports.Reports):
             steps.callback(super().close)
             self._signals.close_pair()
 
+    def _idle(self) -> None:
+        # Greenlets asked to be told: if they wait for each other, this would wait for ever.
+        if self._hub is not None:
+            self._hub.idle()
+
     # Watching file descriptors.
 
     def add_reader(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:

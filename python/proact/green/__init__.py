@@ -23,16 +23,21 @@ except ImportError as error:
     ) from error
 
 from .bridge import await_, green_task, run
+from .deadlock import Deadlock
 from .greenlets import Greenlet, current, spawn, spawn_threadsafe
 from .locks import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from .pools import Pool
 from .queues import LifoQueue, PriorityQueue, Queue
+from .running import run_main
 from .sockets import create_connection, create_server, getaddrinfo, socket, socketpair
+from .stacks import stacks
 from .timeouts import Timeout, sleep
+from .watchdog import watch
 
 __all__ = [
     "BoundedSemaphore",
     "Condition",
+    "Deadlock",
     "Event",
     "Greenlet",
     "GreenletExit",
@@ -51,9 +56,12 @@ __all__ = [
     "getaddrinfo",
     "green_task",
     "run",
+    "run_main",
     "sleep",
     "socket",
     "socketpair",
     "spawn",
     "spawn_threadsafe",
+    "stacks",
+    "watch",
 ]

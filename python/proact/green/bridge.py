@@ -42,8 +42,10 @@ async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _
     The code sees the context variables of the coroutine, and changes them. Cancelling the task raises
     CancelledError where the code waits.
     """
-    bridge = hub_of(asyncio.get_running_loop()).bridge()
+    hub = hub_of(asyncio.get_running_loop())
+    bridge = hub.bridge()
     bridge._fn = functools.partial(fn, *args, **kwargs) if args or kwargs else fn
+    hub.bridges[bridge] = None
     return await _steps(bridge)
 
 
@@ -82,6 +84,7 @@ def _finish(bridge: Bridge) -> Any:
     bridge._error = bridge._value = None
     bridge.gr_context = None
     bridge._interrupts.clear()
+    bridge._hub.bridges.pop(bridge, None)
     idle = bridge._hub.idle_bridges
     if len(idle) < IDLE:
         idle.append(bridge)

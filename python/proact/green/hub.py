@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..loop import EventLoop
     from .greenlets import Bridge, Greenlet, Spawned
+    from .watchdog import Watchdog
 
 __all__ = ["Hub", "hub_here", "hub_of", "refuse"]
 
@@ -41,6 +42,10 @@ class Hub(_core.Hub):
         self.alive: dict[Greenlet[Any], None] = {}
         self._empty: asyncio.Future[None] | None = None
         self.idle_bridges: list[Bridge] = []
+        self.bridges: dict[Bridge, None] = {}
+        self.main: Greenlet[Any] | None = None
+        self.watchdog: Watchdog | None = None
+        loop._tell_idle(True)
 
     def _new(self) -> Spawned:
         from .greenlets import Spawned
@@ -74,6 +79,22 @@ class Hub(_core.Hub):
         if self._empty is not None and not self.alive and not self._empty.done():
             self._empty.set_result(None)
 
+    def idle(self) -> None:
+        """Nothing that the loop knows of can wake it: if greenlets wait, they wait for each other."""
+        if not self.alive or self._empty is not None:
+            return
+        from .deadlock import Deadlock, something_can_wake
+        from .stacks import describe
+
+        if something_can_wake(self):
+            return
+        victim = self.main if self.main in self.alive else next(iter(self.alive))
+        assert victim is not None
+        error = Deadlock(
+            "all greenlets wait, and nothing can wake them:\n" + describe(self)
+        )
+        self.loop.call_soon(victim._interrupt, error)
+
     def report(self, message: str, exception: BaseException | None, greenlet: object) -> None:
         """Tell the loop's exception handler."""
         context: dict[str, Any] = {"message": message, "greenlet": greenlet}
@@ -85,6 +106,9 @@ class Hub(_core.Hub):
         """Raise GreenletExit in all greenlets, in order, and give them `close_limit` seconds to end."""
         if self.alive:
             self._end_alive()
+        if self.watchdog is not None:
+            self.watchdog.stop()
+            self.watchdog = None
         for idle in (*self._take_idle(), *self.idle_bridges):
             idle.parent = getcurrent()  # where it goes when it has ended
             idle.throw(GreenletExit)

@@ -55,6 +55,8 @@ pub struct Scheduler {
     hooks: OnceLock<Hooks>,
     /// Whether asyncio does not show this loop as the running one: `scheduler/hiding.rs`.
     hidden: AtomicBool,
+    /// Whether the loop above is told when nothing can end a wait.
+    pub(crate) tells_idle: AtomicBool,
     /// Changes whenever a run of the loop begins or ends.
     runs: AtomicU64,
 }
@@ -99,6 +101,7 @@ impl Scheduler {
             turns: AtomicU64::new(0),
             hooks: OnceLock::new(),
             hidden: AtomicBool::new(false),
+            tells_idle: AtomicBool::new(false),
             runs: AtomicU64::new(0),
         }
     }

@@ -93,8 +93,23 @@ impl Scheduler {
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
     }
 
+    /// Tells the loop above if nothing is in flight but its own watch for signals. Whether it was told.
+    #[cold]
+    fn tell_idle(&self, slf: &Bound<'_, Self>) -> PyResult<bool> {
+        {
+            let io = self.io.get()?;
+            if io.has_batch() || io.slots.len() > 1 {
+                return Ok(false);
+            }
+        }
+        Scheduler::show(slf)?;
+        let idle = self.hooks()?.idle.bind(slf.py());
+        idle.call1((slf,)).map(|_| true)
+    }
+
     /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch.
-    fn wait(&self, py: Python<'_>) -> PyResult<bool> {
+    fn wait(&self, slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = slf.py();
         if self.is_forked() {
             // A forked child may run callbacks that need no engine, so that it can end by `sys.exit` in a callback or by the
             // clean-up of `asyncio.run`.
@@ -111,7 +126,10 @@ impl Scheduler {
                 return Ok(false);
             }
         }
-        let timeout = self.timeout(py)?;
+        let mut timeout = self.timeout(py)?;
+        if timeout.is_none() && self.tells_idle.load(Ordering::Relaxed) && self.tell_idle(slf)? {
+            timeout = self.timeout(py)?;
+        }
         let mut io = self.io.get()?;
         if io.has_batch() {
             // An interrupted run has left completions undispatched.
@@ -155,7 +173,7 @@ impl Scheduler {
         if self.orphaned.load(Ordering::Relaxed) {
             self.adopt(&mut *self.io.get()?);
         }
-        if self.wait(py)? {
+        if self.wait(slf)? {
             self.dispatch(slf)?;
         }
         self.move_due_timers(py)?;
