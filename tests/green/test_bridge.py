@@ -5,7 +5,6 @@ import contextvars
 import time
 
 import pytest
-
 from support import loops
 
 green = pytest.importorskip("proact.green")
@@ -129,10 +128,15 @@ def test_await_other_awaitables(inside, loop):
 
     def main():
         assert green.await_(Awaitable()) == "its"
-        assert green.await_(asyncio.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2), return_exceptions=True)) == [
-            1,
-            2,
-        ] if inside.kind == "bridge" else True
+        assert (
+            green.await_(asyncio.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2), return_exceptions=True))
+            == [
+                1,
+                2,
+            ]
+            if inside.kind == "bridge"
+            else True
+        )
         assert green.await_(green.spawn(abs, -3)) == 3
 
     inside(main)

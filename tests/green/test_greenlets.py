@@ -7,7 +7,6 @@ import threading
 import weakref
 
 import pytest
-
 from support import loops
 
 green = pytest.importorskip("proact.green")

@@ -6,7 +6,6 @@ import os
 import socket
 
 import pytest
-
 from support import loops
 
 green = pytest.importorskip("proact.green")

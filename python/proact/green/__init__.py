@@ -22,13 +22,17 @@ except ImportError as error:
         "proact.green needs the package greenlet: pip install proact[green]", name="greenlet"
     ) from error
 
+from . import processes as subprocess
 from .bridge import await_, green_task, run
 from .deadlock import Deadlock
+from .files import open
 from .greenlets import Greenlet, current, spawn, spawn_threadsafe
 from .locks import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from .pools import Pool
 from .queues import LifoQueue, PriorityQueue, Queue
 from .running import run_main
+from .secure import SSLSocket, wrap_socket
+from .serving import Server, listen, serve
 from .sockets import create_connection, create_server, getaddrinfo, socket, socketpair
 from .stacks import stacks
 from .timeouts import Timeout, sleep
@@ -47,7 +51,9 @@ __all__ = [
     "PriorityQueue",
     "Queue",
     "RLock",
+    "SSLSocket",
     "Semaphore",
+    "Server",
     "Timeout",
     "await_",
     "create_connection",
@@ -55,13 +61,18 @@ __all__ = [
     "current",
     "getaddrinfo",
     "green_task",
+    "listen",
+    "open",
     "run",
     "run_main",
+    "serve",
     "sleep",
     "socket",
     "socketpair",
     "spawn",
     "spawn_threadsafe",
     "stacks",
+    "subprocess",
     "watch",
+    "wrap_socket",
 ]

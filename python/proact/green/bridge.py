@@ -255,9 +255,7 @@ def _refuse(awaitable: Any) -> NoReturn:
     raise AssertionError
 
 
-def green_task(
-    function: Callable[_P, Coroutine[Any, Any, _T]], /
-) -> Callable[_P, Coroutine[Any, Any, _T]]:
+def green_task(function: Callable[_P, Coroutine[Any, Any, _T]], /) -> Callable[_P, Coroutine[Any, Any, _T]]:
     """Decorate a coroutine function: its steps run in a greenlet, so calls that wait are legal in it."""
 
     @functools.wraps(function)

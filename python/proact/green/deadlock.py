@@ -6,6 +6,7 @@ this claims a deadlock only if there are none that could call the loop.
 
 from __future__ import annotations
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,10 @@ class Deadlock(RuntimeError):
 
 def something_can_wake(hub: Hub) -> bool:
     """Whether a signal handler or a thread may call the loop."""
-    if hub.loop._signals.is_open():
+    if hub.loop._signals._handlers:
+        return True
+    # SIGINT ends the program in the ordinary way.
+    if any(callable(signal.getsignal(number)) for number in signal.valid_signals() - {signal.SIGINT}):
         return True
     known = {threading.get_native_id()}
     if hub.watchdog is not None:

@@ -28,7 +28,9 @@ IN_A_COROUTINE = (
     "Call it in a function that runs by `await green.run(function)` or `green.spawn(function)`, "
     "or decorate the coroutine function with `@green_task`."
 )
-NO_LOOP = "no loop of proact's runs here: begin with proact.green.run_main(function) or proact.run(coroutine())"
+NO_LOOP = (
+    "no loop of proact's runs here: begin with proact.green.run_main(function) or proact.run(coroutine())"
+)
 
 
 class Hub(_core.Hub):
@@ -90,9 +92,7 @@ class Hub(_core.Hub):
             return
         victim = self.main if self.main in self.alive else next(iter(self.alive))
         assert victim is not None
-        error = Deadlock(
-            "all greenlets wait, and nothing can wake them:\n" + describe(self)
-        )
+        error = Deadlock("all greenlets wait, and nothing can wake them:\n" + describe(self))
         self.loop.call_soon(victim._interrupt, error)
 
     def report(self, message: str, exception: BaseException | None, greenlet: object) -> None:

@@ -79,9 +79,7 @@ class Pool:
             greenlet.join(timeout)
         return not self._greenlets
 
-    def kill(
-        self, exception: BaseException | type[BaseException] = GreenletExit, block: bool = True
-    ) -> None:
+    def kill(self, exception: BaseException | type[BaseException] = GreenletExit, block: bool = True) -> None:
         """Kill all; wait for their end, unless `block` is false."""
         for greenlet in list(self._greenlets):
             greenlet.kill(exception, block=False)

@@ -41,11 +41,13 @@ def run_main(
     if asyncio._get_running_loop() is not None or _is_green():
         raise RuntimeError("run_main() begins a program: in a running loop, use green.spawn or green.run")
     with asyncio.Runner(loop_factory=lambda: new_event_loop(engine)) as runner:
-        return runner.run(_main(functools.partial(fn, *args, **kwargs), watchdog))
+        return runner.run(_main(watchdog, fn, args, kwargs))
 
 
-async def _main(fn: Callable[[], _T], watchdog: float | None) -> _T:
-    main = spawn(fn)
+async def _main(
+    watchdog: float | None, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _T:
+    main = spawn(fn, *args, **kwargs)
     main._hub.main = main
     if watchdog is not None:
         watch(watchdog)

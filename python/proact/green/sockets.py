@@ -25,34 +25,18 @@ if TYPE_CHECKING:
 
     from .hub import Hub
 
-__all__ = ["create_connection", "create_server", "getaddrinfo", "socket", "socketpair"]
+__all__ = ["Waits", "connect", "create_connection", "create_server", "getaddrinfo", "socket", "socketpair"]
 
 _plain = _socket.socket
 _recv = _core.green_recv
 _sendall = _core.green_sendall
 
 
-class socket(_plain):  # noqa: N801 the name that programs know
-    """A socket on which a greenlet waits instead of its thread; otherwise `socket.socket`.
+class Waits(_plain):
+    """What sockets share on which a greenlet waits: timeouts, and their end."""
 
-    Timeouts, `setblocking` and errors are those of `socket.socket`. If it is closed while greenlets wait on it,
-    they get OSError with EBADF.
-    """
-
-    __slots__ = ("_hub", "_timeout")
-
-    _hub: Hub | None
-
-    def __init__(
-        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None  # noqa: A002
-    ) -> None:
-        super().__init__(family, type, proto, fileno)
-        self._timeout = _socket.getdefaulttimeout()
-        self._hub = None
-        super().setblocking(False)
-
-    def __enter__(self) -> Self:
-        return self
+    _hub: Hub | None = None
+    _timeout: float | None = None
 
     # Timeouts.
 
@@ -73,7 +57,7 @@ class socket(_plain):  # noqa: N801 the name that programs know
 
     def setblocking(self, flag: bool) -> None:
         """Whether calls wait at all: `settimeout(None)`, or `settimeout(0)`."""
-        self._timeout = None if flag else 0.0
+        self.settimeout(None if flag else 0.0)
 
     def getblocking(self) -> bool:
         """Whether calls wait."""
@@ -96,6 +80,43 @@ class socket(_plain):  # noqa: N801 the name that programs know
         if self._timeout == 0:
             return attempt()
         return self._limited(_core.green_when, write, attempt)
+
+    # The end.
+
+    def detach(self) -> int:
+        """Give up the fd, and return it; what waits on it ends as if it was closed."""
+        self._end_waits()
+        return super().detach()
+
+    def _real_close(self) -> None:
+        self._end_waits()
+        super()._real_close()  # type: ignore[misc]
+
+    def _end_waits(self) -> None:
+        hub = self._hub
+        if hub is not None and self.fileno() >= 0:
+            # A finaliser may run in any thread. Nothing waits on a socket that is being finalised.
+            with contextlib.suppress(RuntimeError):
+                _core.green_close(hub.loop, self)
+
+
+class socket(Waits):  # noqa: N801 the name that programs know
+    """A socket on which a greenlet waits instead of its thread; otherwise `socket.socket`.
+
+    Timeouts, `setblocking` and errors are those of `socket.socket`. If it is closed while greenlets wait on it,
+    they get OSError with EBADF.
+    """
+
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,
+        proto: int = -1,
+        fileno: int | None = None,  # noqa: A002
+    ) -> None:
+        super().__init__(family, type, proto, fileno)
+        self._timeout = _socket.getdefaulttimeout()
+        _plain.setblocking(self, False)
 
     # Receiving.
 
@@ -194,7 +215,7 @@ class socket(_plain):  # noqa: N801 the name that programs know
         """Connect; a host name is looked up by a thread."""
         if self._timeout == 0:
             return super().connect(address)
-        return self._limited(_connect, address)  # type: ignore[no-any-return]
+        return self._limited(connect, address)  # type: ignore[no-any-return]
 
     def connect_ex(self, address: Any, /) -> int:
         """As `connect`, and return the errno of an OSError."""
@@ -216,24 +237,9 @@ class socket(_plain):  # noqa: N801 the name that programs know
         made._timeout = self._timeout
         return made
 
-    def detach(self) -> int:
-        """Give up the fd, and return it; what waits on it ends as if it was closed."""
-        self._end_waits()
-        return super().detach()
 
-    def _real_close(self) -> None:
-        self._end_waits()
-        super()._real_close()  # type: ignore[misc]
-
-    def _end_waits(self) -> None:
-        hub = self._hub
-        if hub is not None and self.fileno() >= 0:
-            # A finaliser may run in any thread. Nothing waits on a socket that is being finalised.
-            with contextlib.suppress(RuntimeError):
-                _core.green_close(hub.loop, self)
-
-
-def _connect(sock: socket, address: Any) -> None:
+def connect(sock: Waits, address: Any) -> None:
+    """Connect a socket; a host name is looked up by a thread."""
     if sock.family in (_socket.AF_INET, _socket.AF_INET6):
         host, *_ = address
         if not _is_numeric(sock.family, host):
