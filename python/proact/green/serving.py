@@ -184,6 +184,8 @@ class Server:
     def _child(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._lock = threading.Lock()  # the parent's is taken while it forks
+        self._children.clear()
         code = 1
         try:
             run_main(self._one_by_one, watchdog=None)

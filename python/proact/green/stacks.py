@@ -63,6 +63,8 @@ def _waits(frame: FrameType | None) -> str:
     """What it waits for: the outermost object of `proact.green` in whose method it waits."""
     waits = ""
     while frame is not None and _is_ours(frame):
+        if frame.f_code.co_name in ("run", "_run"):
+            break
         if (owner := frame.f_locals.get("self")) is not None:
             waits = f" waits in {type(owner).__name__}.{frame.f_code.co_name} of {owner!r}"
         frame = frame.f_back
