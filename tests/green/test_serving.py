@@ -70,7 +70,9 @@ import test_serving
 test_serving.serving(("127.0.0.1", 0), lambda server: test_serving.talk(server.address, 6), model="processes", workers=2)
 """
     # In a process of its own, which has one thread when it forks... but for the client's.
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], timeout=60, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -116,7 +118,10 @@ def test_a_handler_that_blocks_keeps_one_thread_only(proact):
 
     def body(server):
         try:
-            with socket.create_connection(server.address) as slow, socket.create_connection(server.address) as fast:
+            with (
+                socket.create_connection(server.address) as slow,
+                socket.create_connection(server.address) as fast,
+            ):
                 slow.sendall(b"1")
                 time.sleep(0.05)
                 fast.sendall(b"0")
@@ -143,7 +148,8 @@ def test_tls_server(proact):
     serving(
         ("127.0.0.1", 0),
         lambda server: talk(
-            server.address, wrap=lambda sock: tls.client_context().wrap_socket(sock, server_hostname="localhost")
+            server.address,
+            wrap=lambda sock: tls.client_context().wrap_socket(sock, server_hostname="localhost"),
         ),
         ssl=tls.server_context(),
     )

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-    from .._core import Operation
-
 __all__ = ["File", "open"]
 
 
@@ -58,5 +56,16 @@ class File:
 
 def open(*args: Any, **kwargs: Any) -> File:
     """Open a file, with the arguments of `proact.open`, which are those of the builtin."""
-    opened: Operation[Any] = fs.open(*args, **kwargs)  # type: ignore[assignment]
-    return File(await_(opened))
+    opened: list[File] = []
+
+    async def opening() -> None:
+        opened.append(File(await fs.open(*args, **kwargs)))
+
+    try:
+        await_(opening())
+    except BaseException:
+        # Interrupted when the file was open already.
+        for file in opened:
+            file.close()
+        raise
+    return opened[0]

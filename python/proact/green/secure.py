@@ -116,12 +116,22 @@ def wrap_socket(
     session: ssl.SSLSession | None = None,
 ) -> SSLSocket:
     """TLS over a socket, as `context.wrap_socket(sock, ...)`, for greenlets. It takes over the socket's fd."""
-    return SSLSocket._create(  # type: ignore[attr-defined, no-any-return]
+    made: SSLSocket = SSLSocket._create(  # type: ignore[attr-defined]
         sock=sock,
         server_side=server_side,
-        do_handshake_on_connect=do_handshake_on_connect,
+        do_handshake_on_connect=False,
         suppress_ragged_eofs=suppress_ragged_eofs,
         server_hostname=server_hostname,
         context=context,
         session=session,
     )
+    made.do_handshake_on_connect = do_handshake_on_connect
+    try:
+        if do_handshake_on_connect and made._connected:  # type: ignore[attr-defined]
+            if made.gettimeout() == 0:
+                raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
+            made.do_handshake()
+    except BaseException:
+        made.close()
+        raise
+    return made
