@@ -28,6 +28,7 @@ from .deadlock import Deadlock
 from .files import open
 from .greenlets import Greenlet, current, spawn, spawn_threadsafe
 from .locks import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from .patching import patch
 from .pools import Pool
 from .queues import LifoQueue, PriorityQueue, Queue
 from .running import run_main
@@ -63,6 +64,7 @@ __all__ = [
     "green_task",
     "listen",
     "open",
+    "patch",
     "run",
     "run_main",
     "serve",

@@ -112,7 +112,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
         family: int = -1,
         type: int = -1,
         proto: int = -1,
-        fileno: int | None = None,  # noqa: A002
+        fileno: int | None = None,
     ) -> None:
         super().__init__(family, type, proto, fileno)
         self._timeout = _socket.getdefaulttimeout()
