@@ -96,6 +96,8 @@ class _Scope:
         if self._depth > 1:
             return
         self._outside = {name: sys.modules.pop(name) for name in self._names()}
+        for name in COPIES:
+            self.copy(name)
         for name, module in self._outside.items():
             if isinstance(getattr(module, "__loader__", None), importlib.machinery.ExtensionFileLoader):
                 # Compiled modules can't be loaded twice.
@@ -105,8 +107,6 @@ class _Scope:
                 for waiting in WAITING:
                     if waiting.startswith(f"{name}."):
                         vars(parent).pop(waiting.rpartition(".")[2], None)
-        for name in COPIES:
-            self.copy(name)
         sys.modules.update(self._modules)
         sys.meta_path.insert(0, self)  # type: ignore[arg-type]
 
