@@ -18,6 +18,7 @@ FOLDERS = {
     "py": set[str](),
     "reactor": {"py"},
     "asyncio": {"py", "reactor"},
+    "green": {"py", "reactor"},
     "ring": {"py", "reactor"},
     "lab": {"py"},
 }

@@ -243,7 +243,7 @@ def test_a_stale_wake_up_wakes_nothing_else(spawned):
         event = green.Event()
         g = green.spawn(wait, event)
         green.sleep(0)
-        g._hub.loop.call_soon(g._interrupt, green.GreenletExit())
+        g.hub.loop.call_soon(g._interrupt, green.GreenletExit())
         event.set()
         green.sleep(0)
         order.append("woken")
@@ -311,7 +311,7 @@ def test_a_greenlet_that_does_not_end_is_reported_when_the_loop_closes(new_loop,
 
     async def main():
         g = green.spawn(stubborn)
-        g._hub.close_limit = 0.05
+        g.hub.close_limit = 0.05
         await loops.turns()
 
     loop.run_until_complete(main())

@@ -11,7 +11,7 @@ import pytest
 
 green = pytest.importorskip("proact.green")
 
-LIBRARY = '''
+LIBRARY = """
 import http.client
 import queue
 import select
@@ -28,7 +28,7 @@ def late():
     import time as again
     from . import lazy
     return again is time, lazy.time is time
-'''
+"""
 
 
 @pytest.fixture

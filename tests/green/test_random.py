@@ -9,9 +9,9 @@ import random
 import socket
 
 import pytest
+from support import loops
 
 from proact.fs import pool
-from support import loops
 
 green = pytest.importorskip("proact.green")
 

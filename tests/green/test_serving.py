@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-
 from support import tls
 
 green = pytest.importorskip("proact.green")

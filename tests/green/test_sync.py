@@ -15,7 +15,7 @@ def turns(count=3):
 
 def interrupt_next(g):
     """Kill a greenlet before anything that is scheduled after this."""
-    g._hub.loop.call_soon(g._interrupt, green.GreenletExit())
+    g.hub.loop.call_soon(g._interrupt, green.GreenletExit())
 
 
 def test_event(inside):

@@ -11,8 +11,8 @@
         g = green.spawn(handler, conn)       # runs beside the coroutine
         await g
 
-Nothing is patched, and one thread runs greenlets and asyncio's tasks on one loop. `docs/guide/green.md` is the
-guide.
+Nothing is patched, and one thread runs greenlets and asyncio's tasks on one loop. `docs/guide/green.md` is
+the guide.
 """
 
 try:

@@ -1,8 +1,8 @@
 """Owns: the two ways between coroutines and plain code.
 
 `run` calls plain code from a coroutine. The code runs in a greenlet within the steps of the coroutine's task:
-when it waits, the task yields what it waits for. So `asyncio.current_task()`, timeouts, cancellation and context
-variables are those of the task. `await_` is the other way: it waits for an awaitable in plain code.
+when it waits, the task yields what it waits for. So `asyncio.current_task()`, timeouts, cancellation and
+context variables are those of the task. `await_` is the other way: it waits for an awaitable in plain code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _
     bridge = hub.bridge()
     bridge._fn = functools.partial(fn, *args, **kwargs) if args or kwargs else fn
     hub.bridges[bridge] = None
-    return await _steps(bridge)
+    result: _T = await _steps(bridge)
+    return result
 
 
 @types.coroutine
@@ -64,7 +65,7 @@ def _steps(bridge: Bridge) -> Generator[Any, Any, Any]:
         except GeneratorExit:
             _adopt(bridge)
             bridge.throw(GreenletExit)
-            if not bridge._done:
+            if not _is_done(bridge):
                 raise RuntimeError("plain code went on to wait although its coroutine was closed") from None
             with contextlib.suppress(GreenletExit):
                 _finish(bridge)
@@ -78,24 +79,28 @@ def _steps(bridge: Bridge) -> Generator[Any, Any, Any]:
     return _finish(bridge)
 
 
+def _is_done(bridge: Bridge) -> bool:
+    return bridge._done
+
+
 def _finish(bridge: Bridge) -> Any:
     """What the function returned or raised. The greenlet is free for another one."""
     error, value = bridge._error, bridge._value
     bridge._error = bridge._value = None
     bridge.gr_context = None
     bridge._interrupts.clear()
-    bridge._hub.bridges.pop(bridge, None)
-    idle = bridge._hub.idle_bridges
+    bridge.hub.bridges.pop(bridge, None)
+    idle = bridge.hub.idle_bridges
     if len(idle) < IDLE:
         idle.append(bridge)
     else:
         bridge.throw(GreenletExit)
-    if error is None:
-        return value
-    try:
-        raise error
-    finally:
-        del error
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+    return value
 
 
 def _adopt(bridge: Bridge) -> None:
@@ -119,9 +124,9 @@ def _interrupt(bridge: Bridge, error: BaseException) -> BaseException:
 def await_(awaitable: Awaitable[_T], /) -> _T:
     """Wait for an awaitable in plain code; return its result, or raise what it raises.
 
-    In `green.run`, its steps are steps of the task. In a spawned greenlet, a coroutine runs in a task of its own,
-    in the context of the greenlet. If the greenlet is killed meanwhile, the task is cancelled, and its clean-up
-    waited for.
+    In `green.run`, its steps are steps of the task. In a spawned greenlet, a coroutine runs in a task of its
+    own, in the context of the greenlet. If the greenlet is killed meanwhile, the task is cancelled, and its
+    clean-up waited for.
     """
     here = getcurrent()
     if isinstance(here, Bridge):
@@ -133,12 +138,13 @@ def await_(awaitable: Awaitable[_T], /) -> _T:
         future = awaitable
         if future.done():
             return future.result()
-        if future.get_loop() is not here._hub.loop:
+        if future.get_loop() is not here.hub.loop:
             raise RuntimeError(f"{future!r} is attached to a different loop")
     elif isinstance(awaitable, Greenlet):
-        return awaitable.get()
+        result: _T = awaitable.get()
+        return result
     else:
-        future = _make_task(here._hub, awaitable)
+        future = _make_task(here.hub, awaitable)
     parking = _core.Parking()
     future.add_done_callback(parking.fire)
     try:
@@ -167,7 +173,9 @@ def _cancel(future: asyncio.Future[Any]) -> None:
 
 
 def _see(future: asyncio.Future[Any]) -> None:
-    """A task whose greenlet was interrupted twice: an exception of it is told to the loop by asyncio itself."""
+    """A task whose greenlet was interrupted twice: an exception of it is told to the loop by asyncio
+    itself.
+    """
 
 
 def _make_task(hub: Hub, awaitable: Awaitable[_T]) -> asyncio.Task[_T]:
@@ -177,7 +185,8 @@ def _make_task(hub: Hub, awaitable: Awaitable[_T]) -> asyncio.Task[_T]:
         context = copy_context()
     # A factory may begin the task at once, which only the loop may do.
     if hub.loop.get_task_factory() is None:
-        return hub.loop.create_task(coroutine, context=context)
+        task: asyncio.Task[_T] = hub.loop.create_task(coroutine, context=context)
+        return task
     made: list[asyncio.Task[_T]] = []
     parking = _core.Parking()
 
@@ -217,17 +226,12 @@ def _await_in_steps(here: Bridge, awaitable: Any) -> Any:
     if asyncio.isfuture(awaitable):
         future = awaitable
         while not future.done():
-            if future.get_loop() is not here._hub.loop:
+            if future.get_loop() is not here.hub.loop:
                 raise RuntimeError(f"{future!r} is attached to a different loop")
             future._asyncio_future_blocking = True
             here.parent.switch(future)
         return future.result()
-    steps: Any
-    if asyncio.iscoroutine(awaitable):
-        steps = awaitable
-    else:
-        steps = _coroutine(awaitable)
-    return _drive(here, steps)
+    return _drive(here, awaitable if asyncio.iscoroutine(awaitable) else _coroutine(awaitable))
 
 
 def _drive(here: Bridge, coroutine: Any) -> Any:

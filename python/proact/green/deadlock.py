@@ -1,7 +1,7 @@
 """Owns: the question whether anything can still wake a loop that is about to sleep without an end.
 
-The loop asks when nothing is ready, timed or in flight. What it cannot know of is other threads and signals, so
-this claims a deadlock only if there are none that could call the loop.
+The loop asks when nothing is ready, timed or in flight. What it cannot know of is other threads and signals,
+so this claims a deadlock only if there are none that could call the loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Deadlock", "something_can_wake"]
 OURS = ("iou-", "proact-pool")
 
 
-class Deadlock(RuntimeError):
+class Deadlock(RuntimeError):  # noqa: N818 as `Timeout`, it is no mistake of the caller alone
     """All greenlets wait, and nothing can wake them. Its text tells who waits where, and for what."""
 
 

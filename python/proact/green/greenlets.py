@@ -27,46 +27,51 @@ _T = TypeVar("_T")
 class _Unseen:
     """Reports an exception if no one has asked for it when the greenlet is gone."""
 
-    __slots__ = ("_exception", "_hub", "_name", "seen")
+    __slots__ = ("_exception", "hub", "_name", "seen")
 
     def __init__(self, hub: Hub, exception: BaseException, name: str) -> None:
-        self._hub, self._exception, self._name = hub, exception, name
+        self.hub, self._exception, self._name = hub, exception, name
         self.seen = False
 
     def __del__(self) -> None:
         if self.seen:
             return
         message = f"Exception of a greenlet was never retrieved: {self._name}"
-        self._hub.report(message, self._exception, self._name)
+        self.hub.report(message, self._exception, self._name)
 
 
-class Spawned(greenlet):
+class Spawned(greenlet):  # type: ignore[misc]
     """What carries a `Greenlet`, and then another one.
 
     The memory of its Python frames costs more than all else that a greenlet does, so it is used again.
     """
 
-    __slots__ = ("_hub", "_job")
+    __slots__ = ("hub", "job")
 
-    _hub: Hub
-    _job: Greenlet[Any]
+    hub: Hub
+    job: Greenlet[Any]
 
     def run(self) -> None:
         """Do one job after the other."""
-        rest = self._hub._rest
+        rest = self.hub._rest
         while True:
-            self._job._run()
-            del self._job
+            self.job._greenlet = self
+            self.job._run()
+            del self.job
             if not rest(self):
                 return
 
 
-class Bridge(greenlet):
+class Bridge(greenlet):  # type: ignore[misc]
     """What carries a function that `green.run` calls, within the steps of a task; and then another one."""
 
-    __slots__ = ("_done", "_error", "_fn", "_hub", "_interrupts", "_value")
+    __slots__ = ("_done", "_error", "_fn", "hub", "_interrupts", "_value")
 
-    _hub: Hub
+    hub: Hub
+    _done: bool
+    _error: BaseException | None
+    _fn: Callable[[], Any]
+    _value: Any
     # Exceptions that a timer has ordered, and how often the task was cancelled before that.
     _interrupts: list[tuple[BaseException, int]]
 
@@ -87,19 +92,20 @@ class Bridge(greenlet):
 class Greenlet(Generic[_T]):
     """A function that runs beside the rest, as a task does; `spawn` makes and starts one.
 
-    It is awaitable: `await g` is `g.get()` for a coroutine. As with a task, a coroutine that is cancelled while
-    it awaits a greenlet kills it. An exception that no one asks for goes to the loop's exception handler.
+    It is awaitable: `await g` is `g.get()` for a coroutine. As with a task, a coroutine that is cancelled
+    while it awaits a greenlet kills it. An exception that no one asks for goes to the loop's exception
+    handler.
     """
 
     __slots__ = (
         "__weakref__",
         "_args",
-        "_context",
+        "context",
         "_done",
         "_exception",
         "_fn",
         "_greenlet",
-        "_hub",
+        "hub",
         "_kwargs",
         "_links",
         "_start",
@@ -108,11 +114,11 @@ class Greenlet(Generic[_T]):
     )
 
     def __init__(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> None:
-        self._hub: Hub = hub_here()
+        self.hub: Hub = hub_here()
         self._fn = fn
         self._args = args
         self._kwargs = kwargs
-        self._context = copy_context()
+        self.context = copy_context()
         self._done = False
         self._value: _T | GreenletExit | None = None
         self._exception: BaseException | None = None
@@ -123,7 +129,7 @@ class Greenlet(Generic[_T]):
 
     def start(self) -> None:
         """Begin to run, in the next turn of the loop. `spawn` has done this."""
-        hub = self._hub
+        hub = self.hub
         if self._start is not None or self._done:
             raise RuntimeError("the greenlet was started already")
         hub.check_thread()
@@ -147,7 +153,7 @@ class Greenlet(Generic[_T]):
 
     def _fail(self, error: BaseException) -> None:
         self._exception = error
-        self._unseen = _Unseen(self._hub, error, repr(self))
+        self._unseen = _Unseen(self.hub, error, repr(self))
 
     def _see(self) -> None:
         """Somebody asks for the exception, so it need not be reported."""
@@ -157,8 +163,8 @@ class Greenlet(Generic[_T]):
 
     def _end(self) -> None:
         self._done = True
-        self._fn = self._args = self._kwargs = self._context = self._greenlet = None  # type: ignore[assignment]
-        self._hub.ended(self)
+        self._fn = self._args = self._kwargs = self.context = self._greenlet = None  # type: ignore[assignment]
+        self.hub.ended(self)
         if (links := self._links) is not None:
             self._links = None
             for parking in links:
@@ -194,12 +200,12 @@ class Greenlet(Generic[_T]):
         """Wait until it has ended, at most `timeout` seconds; return whether it has."""
         if self._done:
             return True
-        self._hub.check_thread()
+        self.hub.check_thread()
         if self is current():
             raise RuntimeError("a greenlet cannot wait for its own end")
         parking = _core.Parking()
         self._link(parking)
-        timer = None if timeout is None else self._hub.loop.call_later(timeout, parking.fire)
+        timer = None if timeout is None else self.hub.loop.call_later(timeout, parking.fire)
         try:
             parking.wait()
         finally:
@@ -220,17 +226,20 @@ class Greenlet(Generic[_T]):
         return self._result()
 
     def _result(self) -> _T:
+        self._raise()
+        return self._value  # type: ignore[return-value]
+
+    def _raise(self) -> None:
         if (error := self._exception) is not None:
             self._see()
             try:
                 raise error
             finally:
                 del error
-        return self._value  # type: ignore[return-value]
 
     def __await__(self) -> Generator[Any, None, _T]:
         if not self._done:
-            future = self._hub.loop.create_future()
+            future = self.hub.loop.create_future()
             self._link(_Link(future))
             try:
                 yield from future
@@ -238,14 +247,13 @@ class Greenlet(Generic[_T]):
                 while not self._done:
                     # It may take time to unwind, and cancelling once more does not end it earlier.
                     self.kill(block=False)
-                    future = self._hub.loop.create_future()
+                    future = self.hub.loop.create_future()
                     self._link(_Link(future))
                     try:
                         yield from future
                     except asyncio.CancelledError:
                         continue
-                if self._exception is not None:
-                    self._result()
+                self._raise()
                 raise
         return self._result()
 
@@ -257,16 +265,17 @@ class Greenlet(Generic[_T]):
     ) -> None:
         """Raise `exception` in the greenlet, where it waits; wait for its end, unless `block` is false.
 
-        A greenlet that has not begun does not begin; one that has ended is left alone. In a coroutine this does
-        not wait: await the greenlet. Raises RuntimeError in another thread.
+        A greenlet that has not begun does not begin; one that has ended is left alone. In a coroutine this
+        does not wait: await the greenlet. Raises RuntimeError in another thread.
         """
-        self._hub.check_thread()
+        self.hub.check_thread()
         if self._done:
             return
         error = exception() if isinstance(exception, type) else exception
         if self is current():
             raise error
-        if self._start is None or self._start.stop():
+        start: Any = self._start
+        if start is None or start.stop():
             self._start = _NEVER
             if isinstance(error, GreenletExit):
                 self._value = error
@@ -274,14 +283,14 @@ class Greenlet(Generic[_T]):
                 self._fail(error)
             self._end()
             return
-        self._hub.loop.call_soon(self._interrupt, error)
+        self.hub.loop.call_soon(self._interrupt, error)
         if block and isinstance(getcurrent(), (Spawned, Bridge)):
             self.join(timeout)
 
     def _interrupt(self, error: BaseException) -> None:
         """Raise an exception where the greenlet waits; only the hub calls this."""
         if not self._done:
-            self._hub._enter(self._greenlet, error)
+            self.hub._enter(self._greenlet, error)
 
     def __repr__(self) -> str:
         state = "dead" if self._done else "started" if self._start is not None else "new"
@@ -313,11 +322,13 @@ _NEVER: Any = _Never()
 def current() -> Greenlet[Any] | None:
     """The spawned greenlet that runs now; None in a coroutine, or in `green.run`."""
     here = getcurrent()
-    return here._job if isinstance(here, Spawned) else None
+    return here.job if isinstance(here, Spawned) else None
 
 
 def spawn(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Greenlet[_T]:
-    """Run `fn` in a greenlet of its own, from the next turn of the loop on, in a copy of the current context."""
+    """Run `fn` in a greenlet of its own, from the next turn of the loop on, in a copy of the current
+    context.
+    """
     made = Greenlet(fn, *args, **kwargs)
     made.start()
     return made

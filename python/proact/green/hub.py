@@ -49,11 +49,11 @@ class Hub(_core.Hub):
         self.watchdog: Watchdog | None = None
         loop._tell_idle(True)
 
-    def _new(self) -> Spawned:
+    def new_greenlet(self) -> Spawned:
         from .greenlets import Spawned
 
         made = Spawned()
-        made._hub = self
+        made.hub = self
         return made
 
     def bridge(self) -> Bridge:
@@ -63,7 +63,7 @@ class Hub(_core.Hub):
         from .greenlets import Bridge
 
         made = Bridge()
-        made._hub = self
+        made.hub = self
         made._interrupts = []
         return made
 
@@ -149,7 +149,7 @@ def hub_of(loop: asyncio.AbstractEventLoop) -> Hub:
 
 def hub_here() -> Hub:
     """The hub of the greenlet that runs now, or of the running loop."""
-    hub: Hub | None = getattr(getcurrent(), "_hub", None)
+    hub: Hub | None = getattr(getcurrent(), "hub", None)
     if hub is not None:
         return hub
     loop = asyncio._get_running_loop()

@@ -162,7 +162,7 @@ class Lock:
 def _me() -> Any:
     """Who holds a lock, for messages and for reentrant locks."""
     here = getcurrent()
-    return here._job if isinstance(here, Spawned) else here
+    return here.job if isinstance(here, Spawned) else here
 
 
 class RLock(Lock):

@@ -1,8 +1,9 @@
 """Owns: `patch`, which imports one package so that it is green, while the rest of the program is not.
 
-The package is imported once more, beside what `sys.modules` has under its name. The `import` statements of its modules go
-through a function of their own: it gives them green copies of the modules in `copies.COPIES`, copies of some modules
-of the standard library that use these, and private copies of the other packages that they import.
+The package is imported once more, beside what `sys.modules` has under its name. The `import` statements of
+its modules go through a function of their own: it gives them green copies of the modules in `copies.COPIES`,
+copies of some modules of the standard library that use these, and private copies of the other packages that
+they import.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import importlib.machinery
 import importlib.util
 import sys
 import threading
-import types
 from typing import TYPE_CHECKING, Any
 
 from .copies import COPIES, copy_of
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["patch"]
@@ -151,10 +152,11 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def patch(package: str, *, keep: Iterable[str] = ()) -> Any:
     """Import a package so that it is green; return it: `requests = green.patch("requests")`.
 
-    Its modules get green copies of socket, ssl, select, time, threading, queue and subprocess. So do the other
-    packages that it imports, except for those in `keep`, compiled modules and the standard library (but http.client,
-    urllib.request, smtplib, imaplib, poplib, ftplib, xmlrpc.client and selectors are green in it). The rest of the
-    program is not touched: `import requests` is the ordinary one. What is returned works in greenlets only.
+    Its modules get green copies of socket, ssl, select, time, threading, queue and subprocess. So do the
+    other packages that it imports, except for those in `keep`, compiled modules and the standard library (but
+    http.client, urllib.request, smtplib, imaplib, poplib, ftplib, xmlrpc.client and selectors are green in
+    it). The rest of the program is not touched: `import requests` is the ordinary one. What is returned works
+    in greenlets only.
 
     Process-wide patching is gevent's: `gevent.monkey.patch_all()`, on `proact.green.gevent_loop`.
     """

@@ -57,7 +57,9 @@ class Pool:
         return self.spawn(fn, *args, **kwargs).get()
 
     def map(self, fn: Callable[..., _T], *iterables: Iterable[Any]) -> list[_T]:
-        """The results for all arguments, in order. If one raises, or the caller is killed, the rest is killed."""
+        """The results for all arguments, in order. If one raises, or the caller is killed, the rest is
+        killed.
+        """
         made: list[Greenlet[_T]] = []
         try:
             made.extend(self.spawn(fn, *args) for args in zip(*iterables, strict=False))
@@ -73,7 +75,7 @@ class Pool:
         end = 0.0
         for greenlet in list(self._greenlets):
             if timeout is not None:
-                loop = loop or greenlet._hub.loop
+                loop = loop or greenlet.hub.loop
                 end = end or loop.time() + timeout
                 timeout = max(0.0, end - loop.time())
             greenlet.join(timeout)

@@ -59,10 +59,15 @@ def run(
         encoding = encoding or locale.getencoding()
         if input is not None:
             input = input.encode(encoding, errors or "strict")  # noqa: A001
+    code: int
+    outputs: list[Any]
+    texts: list[Any]
     code, *outputs = await_(_communicate(args, shell, input, timeout, options))
     if as_text:
-        outputs = [_text(output, encoding or "utf-8", errors) for output in outputs]
-    stdout, stderr = outputs
+        texts = [_text(output, encoding or "utf-8", errors) for output in outputs]
+    else:
+        texts = outputs
+    stdout, stderr = texts
     if check and code:
         raise CalledProcessError(code, args, stdout, stderr)
     return CompletedProcess(args, code, stdout, stderr)

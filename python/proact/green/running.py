@@ -33,10 +33,10 @@ def run_main(
 ) -> _T:
     """Run `fn` in a greenlet on a new loop; return its result when it has ended.
 
-    Greenlets that still wait then get GreenletExit. `engine` is that of `proact.new_event_loop`. A greenlet that
-    does not yield for `watchdog` seconds is logged with its stack; None: nobody looks. SIGINT raises
-    KeyboardInterrupt in `fn` where it waits. If all greenlets wait and nothing can wake them, Deadlock is raised
-    in `fn`. Raises RuntimeError in a running loop, and in a greenlet.
+    Greenlets that still wait then get GreenletExit. `engine` is that of `proact.new_event_loop`. A greenlet
+    that does not yield for `watchdog` seconds is logged with its stack; None: nobody looks. SIGINT raises
+    KeyboardInterrupt in `fn` where it waits. If all greenlets wait and nothing can wake them, Deadlock is
+    raised in `fn`. Raises RuntimeError in a running loop, and in a greenlet.
     """
     if asyncio._get_running_loop() is not None or _is_green():
         raise RuntimeError("run_main() begins a program: in a running loop, use green.spawn or green.run")
@@ -48,7 +48,7 @@ async def _main(
     watchdog: float | None, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> _T:
     main = spawn(fn, *args, **kwargs)
-    main._hub.main = main
+    main.hub.main = main
     if watchdog is not None:
         watch(watchdog)
     while not main.dead:
@@ -61,7 +61,7 @@ async def _main(
 
 
 def _ended(main: Greenlet[Any]) -> asyncio.Future[None]:
-    future = main._hub.loop.create_future()
+    future = main.hub.loop.create_future()
     main._link(_Ended(future))
     return future
 
@@ -81,9 +81,10 @@ def _is_green() -> bool:
     return isinstance(getcurrent(), (Spawned, Bridge))
 
 
-# `asyncio.run` in a greenlet. It would make a loop of its own and block the thread with it. Instead, the coroutine
-# runs in a task of the loop that runs already, and the greenlet waits for the task. `asyncio.run` and the methods of
-# `asyncio.Runner` are replaced by functions that do this in a greenlet, and are as before everywhere else.
+# `asyncio.run` in a greenlet. It would make a loop of its own and block the thread with it. Instead, the
+# coroutine runs in a task of the loop that runs already, and the greenlet waits for the task. `asyncio.run`
+# and the methods of `asyncio.Runner` are replaced by functions that do this in a greenlet, and are as before
+# everywhere else.
 
 _asyncio_run = runners.run
 _runner_run = runners.Runner.run
@@ -121,5 +122,5 @@ def _run_here(main: Any, context: Any = None) -> Any:
 
 
 runners.run = asyncio.run = _run
-runners.Runner.run = _run_of_runner  # type: ignore[assignment, method-assign]
+runners.Runner.run = _run_of_runner  # type: ignore[method-assign]
 runners.Runner._lazy_init = _init_of_runner  # type: ignore[attr-defined]

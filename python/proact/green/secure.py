@@ -1,4 +1,6 @@
-"""Owns: TLS over green sockets. OpenSSL uses the fd itself, and the greenlet waits where OpenSSL would have to."""
+"""Owns: TLS over green sockets. OpenSSL uses the fd itself, and the greenlet waits where OpenSSL would have
+to.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,9 @@ def _nothing() -> None:
 
 class SSLSocket(Waits, ssl.SSLSocket):
     """`ssl.SSLSocket` on which a greenlet waits instead of its thread; `wrap_socket` makes it."""
+
+    do_handshake_on_connect: bool
+    suppress_ragged_eofs: bool
 
     def settimeout(self, value: float | None) -> None:
         """Seconds that each call waits at most; None: for ever; 0: calls do not wait."""

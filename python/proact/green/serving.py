@@ -1,8 +1,8 @@
 """Owns: servers whose handler is plain code, on greenlets, threads or processes, as a setting says.
 
-In every model the handler runs in a greenlet, so all of `proact.green` works in it. In the models "threads" and
-"processes" each worker has a loop of its own and serves one connection at a time: if a library blocks in C, it
-keeps only its worker.
+In every model the handler runs in a greenlet, so all of `proact.green` works in it. In the models "threads"
+and "processes" each worker has a loop of its own and serves one connection at a time: if a library blocks in
+C, it keeps only its worker.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import socket as _socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -88,7 +89,7 @@ class Server:
             children = list(self._children)
         for greenlet in accepting:
             try:
-                greenlet._hub.loop.call_soon_threadsafe(lambda greenlet=greenlet: greenlet.kill(block=False))
+                greenlet.hub.loop.call_soon_threadsafe(partial(greenlet.kill, block=False))
             except RuntimeError:
                 pass  # its loop is closed already
         for pid in children:
@@ -215,14 +216,15 @@ def serve(
 ) -> None:
     """Serve until `Server.stop`: call `handler(connection)` for each connection, and close it afterwards.
 
-    `address`: `(host, port)`, a path, or a listening socket, which the caller keeps. `model` says what handlers run
-    on, and the handler is the same in all: "green": up to `workers` (10,000) greenlets of one thread; "threads":
-    `workers` threads (32), in parallel if Python is free-threaded; "processes": `workers` processes (one for each
-    core), forked, so not in a running loop. With the last two, a handler that blocks keeps one worker only.
+    `address`: `(host, port)`, a path, or a listening socket, which the caller keeps. `model` says what
+    handlers run on, and the handler is the same in all: "green": up to `workers` (10,000) greenlets of one
+    thread; "threads": `workers` threads (32), in parallel if Python is free-threaded; "processes": `workers`
+    processes (one for each core), forked, so not in a running loop. With the last two, a handler that blocks
+    keeps one worker only.
 
-    `started` is called with the Server once it listens. A handler that does not yield for `watchdog` seconds is
-    logged with its stack (model "green"). Exceptions of handlers are logged. May be called with or without a
-    running loop, but not in a coroutine: `await green.run(green.serve, ...)`.
+    `started` is called with the Server once it listens. A handler that does not yield for `watchdog` seconds
+    is logged with its stack (model "green"). Exceptions of handlers are logged. May be called with or without
+    a running loop, but not in a coroutine: `await green.run(green.serve, ...)`.
     """
     if model not in MODELS:
         raise ValueError(f"model is one of {', '.join(MODELS)}, not {model!r}")

@@ -103,8 +103,8 @@ class Waits(_plain):
 class socket(Waits):  # noqa: N801 the name that programs know
     """A socket on which a greenlet waits instead of its thread; otherwise `socket.socket`.
 
-    Timeouts, `setblocking` and errors are those of `socket.socket`. If it is closed while greenlets wait on it,
-    they get OSError with EBADF.
+    Timeouts, `setblocking` and errors are those of `socket.socket`. If it is closed while greenlets wait on
+    it, they get OSError with EBADF.
     """
 
     def __init__(

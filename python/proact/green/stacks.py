@@ -37,9 +37,11 @@ def describe(hub: Hub) -> str:
             parts.append(f"{greenlet!r} has not begun\n")
         else:
             parts.append(f"{greenlet!r}{_waits(carrier.gr_frame)}\n{stack_of(carrier.gr_frame)}")
-    for bridge in hub.bridges:
-        if bridge.gr_frame is not None:
-            parts.append(f"green.run{_waits(bridge.gr_frame)}\n{stack_of(bridge.gr_frame)}")
+    parts += [
+        f"green.run{_waits(bridge.gr_frame)}\n{stack_of(bridge.gr_frame)}"
+        for bridge in hub.bridges
+        if bridge.gr_frame is not None
+    ]
     return "\n".join(parts)
 
 

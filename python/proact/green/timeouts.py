@@ -24,9 +24,9 @@ sleep = _core.green_sleep
 def interrupt_later(seconds: float, error: BaseException) -> asyncio.TimerHandle:
     """Raise an exception in the greenlet that runs now, if the handle is not cancelled within `seconds`."""
     here = getcurrent()
-    loop = hub_here().loop
+    loop: asyncio.AbstractEventLoop = hub_here().loop
     if isinstance(here, Spawned):
-        return loop.call_later(seconds, here._job._interrupt, error)
+        return loop.call_later(seconds, here.job._interrupt, error)
     if not isinstance(here, Bridge):
         refuse()
     task = asyncio.current_task()
@@ -36,7 +36,8 @@ def interrupt_later(seconds: float, error: BaseException) -> asyncio.TimerHandle
 
 
 def _interrupt_bridge(bridge: Bridge, task: asyncio.Task[Any], cancelled: int, error: BaseException) -> None:
-    # The greenlet waits with its task, and only a cancellation wakes that. The step turns it into the exception.
+    # The greenlet waits with its task, and only a cancellation wakes that. The step turns it into the
+    # exception.
     bridge._interrupts.append((error, cancelled))
     task.cancel()
 
@@ -44,9 +45,10 @@ def _interrupt_bridge(bridge: Bridge, task: asyncio.Task[Any], cancelled: int, e
 class Timeout(BaseException):
     """Raised in the greenlet that waits when the time is over; also the context manager that does so.
 
-    `with Timeout(5): ...` raises itself, which is no `Exception`, so that the code in the block does not catch it by
-    mistake. With `exception` an exception (or its class) it raises that instead; with False, the block is left
-    without an exception. `seconds` None: never. It is not a cancellation, and interrupts only what waits.
+    `with Timeout(5): ...` raises itself, which is no `Exception`, so that the code in the block does not
+    catch it by mistake. With `exception` an exception (or its class) it raises that instead; with False, the
+    block is left without an exception. `seconds` None: never. It is not a cancellation, and interrupts only
+    what waits.
     """
 
     def __init__(

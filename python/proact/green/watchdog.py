@@ -61,7 +61,7 @@ class Watchdog:
         from .stacks import stack_of
 
         try:
-            self._tell(getattr(running, "_job", running), stack_of(frame))
+            self._tell(getattr(running, "job", running), stack_of(frame))
         except Exception:
             logger.exception("The watchdog's report has failed")
 
@@ -76,8 +76,8 @@ def _warn(limit: float) -> Callable[[Any, str], None]:
 def watch(limit: float = 0.05, tell: Callable[[Any, str], object] | None = None) -> Watchdog:
     """Watch the greenlets of this loop, until it closes or `stop` is called.
 
-    If one has not yielded for `limit` seconds, `tell(greenlet, stack)` is called in another thread, once for each
-    time; by default that logs a warning.
+    If one has not yielded for `limit` seconds, `tell(greenlet, stack)` is called in another thread, once for
+    each time; by default that logs a warning.
     """
     hub = hub_here()
     if hub.watchdog is not None:

@@ -98,7 +98,7 @@ impl Hub {
         if !is_spawned && !kind.is(&green.bridge) {
             green.refuse.bind(py).call0()?;
         }
-        let hub = current.getattr(name!("_hub"))?.cast_into::<Hub>()?;
+        let hub = current.getattr(name!("hub"))?.cast_into::<Hub>()?;
         Ok((current, hub, is_spawned))
     }
 
@@ -127,11 +127,10 @@ impl Hub {
         let idle = this.idle.lock().pop();
         let greenlet = match idle {
             Some(greenlet) => greenlet.into_bound(py),
-            None => method0(slf.as_any(), name!("_new"))?,
+            None => method0(slf.as_any(), name!("new_greenlet"))?,
         };
-        greenlet.setattr(name!("_job"), job)?;
-        greenlet.setattr(name!("gr_context"), job.getattr(name!("_context"))?)?;
-        job.setattr(name!("_greenlet"), &greenlet)?;
+        greenlet.setattr(name!("job"), job)?;
+        greenlet.setattr(name!("gr_context"), job.getattr(name!("context"))?)?;
         Hub::enter(slf, &greenlet, None)
     }
 
@@ -338,15 +337,13 @@ impl Parking {
                 drop(this.turn_to(State::Over));
                 return Err(error);
             }
-            match &future {
-                // Switched to by something other than the wake-up otherwise: it goes on waiting.
-                Some(future) if method0(future.bind(py), name!("done"))?.is_truthy()? => {
-                    drop(this.turn_to(State::Over));
-                    return Ok(());
-                }
-                Some(future) => future.setattr(py, name!("_asyncio_future_blocking"), true)?,
-                None if matches!(&*this.state.lock(), State::Over) => return Ok(()),
-                None => {}
+            // Something else may have switched to a spawned greenlet. It goes on waiting. A bridge is switched to by the step of
+            // its task alone, which comes when the future is done.
+            if future.is_some() {
+                drop(this.turn_to(State::Over));
+            }
+            if matches!(&*this.state.lock(), State::Over) {
+                return Ok(());
             }
         }
     }
@@ -386,7 +383,7 @@ impl Parking {
                 Ok(())
             }
             Some(future) if elsewhere => {
-                let set = slf.getattr(name!("_set"))?;
+                let set = slf.getattr(name!("settle"))?;
                 let args = tuple(py, &[future.into_bound(py)])?;
                 Scheduler::call_soon(scheduler, set, args, None, true).map(drop)
             }
@@ -448,7 +445,7 @@ impl Parking {
     }
 
     #[staticmethod]
-    fn _set(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn settle(future: &Bound<'_, PyAny>) -> PyResult<()> {
         set(future)
     }
 
