@@ -1,4 +1,4 @@
-"""Random kills, timeouts and cancellations of greenlets that are proven to wait: nothing is lost, nothing is left.
+"""Random kills, timeouts and cancellations of greenlets proven to wait: nothing is lost or left.
 
 PROACT_GREEN_ROUNDS=1000000 makes a soak of it; the seed of a failed run is in its message.
 """

@@ -66,7 +66,9 @@ import threading, sys
 sys.path.insert(0, "tests")
 sys.path.insert(0, "tests/green")
 import test_serving
-test_serving.serving(("127.0.0.1", 0), lambda server: test_serving.talk(server.address, 6), model="processes", workers=2)
+def body(server):
+    test_serving.talk(server.address, 6)
+test_serving.serving(("127.0.0.1", 0), body, model="processes", workers=2)
 """
     # In a process of its own, which has one thread when it forks... but for the client's.
     done = subprocess.run(

@@ -56,8 +56,8 @@ def in_a_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _fromfd(fd: int, family: int, type: int, proto: int = 0) -> sockets.socket:  # noqa: A002
-    return sockets.socket(family, type, proto, fileno=plain_socket.dup(fd))  # type: ignore[attr-defined]
+def _fromfd(fd: int, family: int, type: int, proto: int = 0) -> sockets.socket:
+    return sockets.socket(family, type, proto, fileno=plain_socket.dup(fd))
 
 
 class _Ready:

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 class _Unseen:
     """Reports an exception if no one has asked for it when the greenlet is gone."""
 
-    __slots__ = ("_exception", "hub", "_name", "seen")
+    __slots__ = ("_exception", "_name", "hub", "seen")
 
     def __init__(self, hub: Hub, exception: BaseException, name: str) -> None:
         self.hub, self._exception, self._name = hub, exception, name
@@ -65,7 +65,7 @@ class Spawned(greenlet):  # type: ignore[misc]
 class Bridge(greenlet):  # type: ignore[misc]
     """What carries a function that `green.run` calls, within the steps of a task; and then another one."""
 
-    __slots__ = ("_done", "_error", "_fn", "hub", "_interrupts", "_value")
+    __slots__ = ("_done", "_error", "_fn", "_interrupts", "_value", "hub")
 
     hub: Hub
     _done: bool
@@ -100,26 +100,26 @@ class Greenlet(Generic[_T]):
     __slots__ = (
         "__weakref__",
         "_args",
-        "context",
         "_done",
         "_exception",
         "_fn",
         "_greenlet",
-        "hub",
         "_kwargs",
         "_links",
         "_start",
         "_unseen",
         "_value",
+        "context",
+        "hub",
     )
 
     def __init__(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> None:
         self.hub: Hub = hub_here()
-        self._fn = fn
+        self._fn: Callable[..., _T] | None = fn
         self._args = args
         self._kwargs = kwargs
         self.context = copy_context()
-        self._done = False
+        self._done: bool = False
         self._value: _T | GreenletExit | None = None
         self._exception: BaseException | None = None
         self._unseen: _Unseen | None = None
@@ -138,6 +138,7 @@ class Greenlet(Generic[_T]):
 
     def _run(self) -> None:
         try:
+            assert self._fn is not None
             self._value = self._fn(*self._args, **self._kwargs)
         except GreenletExit as ended:
             self._value = ended.with_traceback(None)
@@ -238,13 +239,13 @@ class Greenlet(Generic[_T]):
                 del error
 
     def __await__(self) -> Generator[Any, None, _T]:
-        if not self._done:
+        if not self.dead:
             future = self.hub.loop.create_future()
             self._link(_Link(future))
             try:
                 yield from future
             except asyncio.CancelledError:
-                while not self._done:
+                while self in self.hub.alive:
                     # It may take time to unwind, and cancelling once more does not end it earlier.
                     self.kill(block=False)
                     future = self.hub.loop.create_future()

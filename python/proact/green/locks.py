@@ -226,7 +226,7 @@ class Condition:
         again: Any = self._lock.acquire
         if isinstance(self._lock, RLock):
             count = self._lock._release_save()
-            again = lambda: self._lock._acquire_restore(count)  # type: ignore[union-attr]  # noqa: E731
+            again = lambda: self._lock._acquire_restore(count)  # noqa: E731
         else:
             self._lock.release()
         try:

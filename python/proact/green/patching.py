@@ -109,13 +109,13 @@ class _Scope:
                     if waiting.startswith(f"{name}."):
                         vars(parent).pop(waiting.rpartition(".")[2], None)
         sys.modules.update(self._modules)
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self)
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth:
             return
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         self._modules |= {name: sys.modules.pop(name) for name in self._names()}
         sys.modules.update(self._outside)
         self._outside = {}

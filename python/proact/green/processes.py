@@ -31,7 +31,7 @@ __all__ = [
 def run(
     args: Any,
     *,
-    input: Any = None,  # noqa: A002
+    input: Any = None,
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
@@ -61,13 +61,10 @@ def run(
             input = input.encode(encoding, errors or "strict")  # noqa: A001
     code: int
     outputs: list[Any]
-    texts: list[Any]
     code, *outputs = await_(_communicate(args, shell, input, timeout, options))
     if as_text:
-        texts = [_text(output, encoding or "utf-8", errors) for output in outputs]
-    else:
-        texts = outputs
-    stdout, stderr = texts
+        outputs = [_text(output, encoding or "utf-8", errors) for output in outputs]
+    stdout, stderr = outputs
     if check and code:
         raise CalledProcessError(code, args, stdout, stderr)
     return CompletedProcess(args, code, stdout, stderr)

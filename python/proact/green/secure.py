@@ -51,7 +51,7 @@ class SSLSocket(Waits, ssl.SSLSocket):
                 write = True
             _core.green_when(self, write, _nothing)
 
-    def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> Any:  # noqa: A002
+    def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> Any:
         """Read up to `len` bytes, or into a buffer."""
         return self._retried(ssl.SSLSocket.read, len, buffer)
 
@@ -120,7 +120,7 @@ def wrap_socket(
     suppress_ragged_eofs: bool = True,
     session: ssl.SSLSession | None = None,
 ) -> SSLSocket:
-    """TLS over a socket, as `context.wrap_socket(sock, ...)`, for greenlets. It takes over the socket's fd."""
+    """TLS over a socket, as `context.wrap_socket(sock, ...)`, for greenlets. It takes the fd over."""
     made: SSLSocket = SSLSocket._create(  # type: ignore[attr-defined]
         sock=sock,
         server_side=server_side,
@@ -132,7 +132,7 @@ def wrap_socket(
     )
     made.do_handshake_on_connect = do_handshake_on_connect
     try:
-        if do_handshake_on_connect and made._connected:  # type: ignore[attr-defined]
+        if do_handshake_on_connect and made._connected:
             if made.gettimeout() == 0:
                 raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
             made.do_handshake()

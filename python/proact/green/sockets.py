@@ -51,7 +51,7 @@ class Waits(_plain):
         return self._timeout
 
     @property
-    def timeout(self) -> float | None:  # type: ignore[override]
+    def timeout(self) -> float | None:
         """The timeout in seconds, or None."""
         return self._timeout
 
@@ -266,7 +266,7 @@ def getaddrinfo(
     host: bytes | str | None,
     port: bytes | str | int | None,
     family: int = 0,
-    type: int = 0,  # noqa: A002
+    type: int = 0,
     proto: int = 0,
     flags: int = 0,
 ) -> list[Any]:
