@@ -234,6 +234,49 @@ def test_fork_gets_a_fresh_hub(spawned):
     spawned(main)
 
 
+def test_a_forked_child_may_begin_anew_within_a_greenlet(spawned):
+    def main():
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if green.run_main(lambda: green.spawn(abs, -5).get(), watchdog=None) == 5 else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    spawned(main)
+
+
+def test_a_loop_that_another_thread_closes_reports_its_greenlets(new_loop, unhandled):
+    loop = new_loop()
+
+    async def main():
+        green.spawn(green.sleep, 60)
+        await loops.turns()
+
+    loop.run_until_complete(main())
+    thread = threading.Thread(target=loop.close)
+    thread.start()
+    thread.join()
+    assert "did not end" in unhandled.take_one().message
+
+
+def test_each_thread_has_a_hub(proact):
+    def program(n):
+        results.append(
+            green.run_main(lambda: (green.sleep(0.001), green.spawn(abs, -n).get())[1], watchdog=None)
+        )
+
+    results = []
+    threads = [threading.Thread(target=program, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [0, 1, 2, 3]
+
+
 def test_importing_proact_imports_no_greenlet():
     done = child("import sys, proact; assert 'greenlet' not in sys.modules")
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ are alive, in the order in which they were spawned. It must not know what a gree
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ class Hub(_core.Hub):
     def __init__(self, loop: EventLoop) -> None:
         self.loop = loop
         self.alive: dict[Greenlet[Any], None] = {}
+        self.process = os.getpid()
+        self._thread = threading.get_ident()
         self._empty: asyncio.Future[None] | None = None
         self.idle_bridges: list[Bridge] = []
         self.bridges: dict[Bridge, None] = {}
@@ -104,6 +107,10 @@ class Hub(_core.Hub):
 
     def end(self) -> None:
         """Raise GreenletExit in all greenlets, in order, and give them `close_limit` seconds to end."""
+        if self.process != os.getpid() or self._thread != threading.get_ident():
+            # Greenlets can't be switched to from here.
+            self._give_up()
+            return
         if self.alive:
             self._end_alive()
         if self.watchdog is not None:
@@ -121,7 +128,10 @@ class Hub(_core.Hub):
             self.loop.run_until_complete(self._end())
         finally:
             asyncio._set_running_loop(outer)
-        left = list(self.alive)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        left = list(self.alive) if self.process == os.getpid() else []
         self.alive.clear()
         for greenlet in left:
             self.report("A greenlet was killed and did not end before its loop closed", None, greenlet)
@@ -148,14 +158,14 @@ def hub_of(loop: asyncio.AbstractEventLoop) -> Hub:
 
 
 def hub_here() -> Hub:
-    """The hub of the greenlet that runs now, or of the running loop."""
-    hub: Hub | None = getattr(getcurrent(), "hub", None)
-    if hub is not None:
-        return hub
+    """The hub of the running loop, or of the spawned greenlet that runs now, which sees no running loop."""
     loop = asyncio._get_running_loop()
-    if loop is None:
+    if loop is not None:
+        return hub_of(loop)
+    hub: Hub | None = getattr(getcurrent(), "hub", None)
+    if hub is None:
         raise RuntimeError(NO_LOOP)
-    return hub_of(loop)
+    return hub
 
 
 def refuse() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from asyncio import runners
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,7 +79,9 @@ class _Ended:
 
 
 def _is_green() -> bool:
-    return isinstance(getcurrent(), (Spawned, Bridge))
+    """Whether this is a greenlet of a loop that runs: not that of a parent process."""
+    here = getcurrent()
+    return isinstance(here, (Spawned, Bridge)) and here.hub.process == os.getpid()
 
 
 # `asyncio.run` in a greenlet. It would make a loop of its own and block the thread with it. Instead, the
