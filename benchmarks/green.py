@@ -47,16 +47,18 @@ def handler(send: bool) -> Callable[[Any], None]:
 def serve(contender: str) -> None:
     """Serve until this process is killed."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    children.say({"port": listener.getsockname()[1]})
     handle = handler("send" in contender)
+    where = {"port": listener.getsockname()[1]}
     if contender.startswith("gevent"):
         gevent_socket: Any = importlib.import_module("gevent.socket")
         server: Any = importlib.import_module("gevent.server").StreamServer
+        children.say(where)
         server(gevent_socket.socket(fileno=listener.detach()), lambda sock, _: handle(sock)).serve_forever()
     from proact import green
 
     def main() -> None:
         with green.socket(fileno=listener.detach()) as accepting:
+            children.say(where)
             while True:
                 connection, _ = accepting.accept()
                 green.spawn(handle, connection)
