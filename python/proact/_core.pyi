@@ -18,9 +18,11 @@ __all__ = [
     "DatagramTransport",
     "FileSending",
     "Handle",
+    "Hub",
     "Lines",
     "Listener",
     "Operation",
+    "Parking",
     "PipeTransport",
     "Probe",
     "ReadPipeTransport",
@@ -33,7 +35,15 @@ __all__ = [
     "TimerHandle",
     "WritePipeTransport",
     "bare_server",
+    "configure_green",
     "echo_load",
+    "green_close",
+    "green_connect",
+    "green_recv",
+    "green_recv_into",
+    "green_sendall",
+    "green_sleep",
+    "green_when",
     "has_writer",
     "install_probe",
     "probe_engines",
@@ -430,6 +440,7 @@ def echo_load(
 ) -> dict[str, Any]: ...
 # Greenlets: `proact.green`.
 
+@disjoint_base
 class Hub:
     def __new__(cls, scheduler: Scheduler) -> Self: ...
     def _enter(self, greenlet: object, exception: BaseException | None = None, /) -> None: ...
