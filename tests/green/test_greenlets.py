@@ -59,10 +59,12 @@ async def test_an_exception_that_nobody_asks_for_is_reported(loop, unhandled):
 
 def test_join_and_get(inside):
     def main():
-        g = green.spawn(lambda: green.sleep(0.001) or 5)
+        event = green.Event()
+        g = green.spawn(lambda: event.wait() and 5)
         assert not g.join(0)
         with pytest.raises(TimeoutError):
             g.get(timeout=0)
+        event.set()
         assert g.join()
         assert g.join()
         assert g.get() == 5

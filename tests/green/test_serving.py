@@ -110,7 +110,9 @@ def test_a_handler_that_fails_is_logged(caplog, proact):
 
 def test_a_handler_that_blocks_keeps_one_thread_only(proact):
     def block(connection):
-        time.sleep(float(connection.recv(10)))
+        if connection.recv(10) == b"1":
+            entered.set()
+            go_on.wait(20)
         connection.sendall(b"done")
 
     def started(server):
@@ -124,16 +126,18 @@ def test_a_handler_that_blocks_keeps_one_thread_only(proact):
                 socket.create_connection(server.address) as fast,
             ):
                 slow.sendall(b"1")
-                time.sleep(0.05)
+                assert entered.wait(20)
                 fast.sendall(b"0")
                 assert fast.recv(10) == b"done"
                 slow.setblocking(False)
                 with pytest.raises(BlockingIOError):
                     slow.recv(10)
                 passed.append(True)
+                go_on.set()
         finally:
             server.stop()
 
+    entered, go_on = threading.Event(), threading.Event()
     threads, passed = [], []
     green.serve(block, ("127.0.0.1", 0), model="threads", workers=2, started=started)
     threads[0].join()
