@@ -25,6 +25,7 @@ LAYERS = [
     "runner",
     "threads",
     "fs",
+    "green",
     "policy",
     "gunicorn",
     "green",

@@ -19,6 +19,7 @@ FOLDERS = {
     "reactor": {"py"},
     "asyncio": {"py", "reactor"},
     "gevent": {"py", "reactor"},
+    "green": {"py", "reactor"},
     "ring": {"py", "reactor"},
     "lab": {"py"},
 }

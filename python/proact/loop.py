@@ -125,11 +125,13 @@ class EventLoop(sockets.Sockets, reports.Reports):
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
     _buffered_protocol = asyncio.BufferedProtocol
+    _set_running_loop = staticmethod(events._set_running_loop)
     _plain_socket = socket.socket
     _check_socket = staticmethod(_check_ssl_socket)
     _server_takes_transport = _SERVER_TAKES_TRANSPORT
     # What starts a child. The loop beside gevent has another one.
     _popen: type[subprocess.Popen[bytes]] = subprocess.Popen
+    _hub: Any = None  # what `proact.green` keeps of the loop, once it has greenlets
     _thread_id: int | None = None  # `__del__` and `__repr__` need it even if `__init__` fails halfway
 
     def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
@@ -222,6 +224,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        if self._hub is not None:
+            self._hub.end()
         # An ExitStack runs its last callback first, and runs each one even if others raise.
         with contextlib.ExitStack() as steps:
             steps.callback(self._signals.close)
@@ -230,6 +234,11 @@ class EventLoop(sockets.Sockets, reports.Reports):
             steps.callback(self._shutdown)
             steps.callback(super().close)
             self._signals.close_pair()
+
+    def _idle(self) -> None:
+        # Greenlets asked to be told: if they wait for each other, this would wait for ever.
+        if self._hub is not None:
+            self._hub.idle()
 
     # Watching file descriptors.
 

@@ -14,6 +14,7 @@ SERVERS = ["uvicorn_fastapi", "hypercorn_server", "granian_server", "aiohttp_ser
 # The output of each of the other examples, besides the loop that it ran on.
 PROGRAMS = {
     "anyio_echo": "b'hello'",
+    "green_echo": "hello, you",
     "websockets_echo": "hello",
     "grpc_echo": "b'hello'",
     "dask_cluster": "328350",

@@ -5,6 +5,7 @@
 
 mod asyncio;
 mod gevent;
+mod green;
 mod lab;
 mod py;
 mod reactor;
@@ -42,11 +43,17 @@ mod _core {
     #[pymodule_export]
     use crate::gevent::watcher::GeventWatcher;
     #[pymodule_export]
+    use crate::green::sockets::{
+        green_close, green_connect, green_recv, green_recv_into, green_sendall, green_when,
+    };
+    #[pymodule_export]
     use crate::lab::{Probe, SyscallCounter, bare_server, echo_load, install_probe};
     #[pymodule_export]
     use crate::reactor::handle::{Handle, TimerHandle};
     #[pymodule_export]
     use crate::reactor::operation::Operation;
+    #[pymodule_export]
+    use crate::reactor::parking::{Hub, Parking, configure_green, green_sleep};
     #[pymodule_export]
     use crate::reactor::scheduler::Scheduler;
     #[pymodule_export]

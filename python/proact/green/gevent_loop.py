@@ -211,7 +211,7 @@ class Loop(_core.GeventLoop):
     def handle_error(
         self,
         context: object,
-        type: type[BaseException],  # noqa: A002  gevent's name
+        type: type[BaseException],
         value: BaseException,
         tb: TracebackType | None,
     ) -> None:
@@ -230,7 +230,7 @@ class Loop(_core.GeventLoop):
     def _default_handle_error(
         self,
         context: object,
-        type: type[BaseException],  # noqa: A002
+        type: type[BaseException],
         value: BaseException,
         tb: TracebackType | None,
     ) -> None:

@@ -164,7 +164,7 @@ impl GeventLoop {
         } else {
             limit
         };
-        scheduler.get().wait_at_most(py, limit)?;
+        scheduler.get().wait_at_most(scheduler, limit)?;
         if !this.has_asyncio_work(scheduler.get())? {
             return Scheduler::deliver(scheduler, spare);
         }

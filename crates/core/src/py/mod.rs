@@ -9,6 +9,7 @@ pub mod cell;
 pub mod descriptor;
 pub mod ending;
 pub mod errno;
+pub mod greenlet;
 pub mod instance;
 pub mod make;
 pub mod method;

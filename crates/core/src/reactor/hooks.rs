@@ -49,6 +49,10 @@ hooks! {
     callback_failed = "_callback_failed",
     /// `(message, error)`: something other than a callback has failed.
     failed = "_failed",
+    /// `(loop or None)`, without the loop: what asyncio shows as the running loop.
+    set_running_loop = "_set_running_loop",
+    /// `(loop)`: nothing that the loop knows of can end its next wait. Called if `_tell_idle` has asked for it.
+    idle = "_idle",
     /// The class of sockets that need no check.
     plain_socket = "_plain_socket",
     /// `(socket)`, without the loop: raises for a TLS socket, whose bytes are not those of its fd.

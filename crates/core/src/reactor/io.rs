@@ -13,7 +13,7 @@ use pyo3::types::PyBytes;
 
 use crate::py::bytes::copy_bytes;
 use crate::py::make::py_os_error;
-use crate::reactor::fds::Fds;
+use crate::reactor::fds::{Fds, Side};
 use crate::reactor::slots::Slots;
 use crate::reactor::spare::Spare;
 use crate::reactor::target::Target;
@@ -139,6 +139,19 @@ impl Io {
     ///
     /// # Errors
     /// False if the number is no open file.
+    /// Cancels the operations that are polled for on an fd which the program is about to close.
+    pub fn evict_all(&mut self, py: Python<'_>, fd: RawFd) {
+        if !self.fds.is_polled(fd, Side::Read) && !self.fds.is_polled(fd, Side::Write) {
+            return;
+        }
+        let in_flight = self.slots.iter();
+        let stale = in_flight.filter(|(_, target)| target.is_stale(py, fd, std::ptr::null_mut()));
+        let stale: Vec<Token> = stale.map(|(token, _)| token).collect();
+        for token in stale {
+            self.cancel(token);
+        }
+    }
+
     pub fn evict(&mut self, fd: RawFd, socket: &Bound<'_, PyAny>) -> bool {
         let is_new = self.fds.is_new(&mut *self.driver, fd, socket.as_ptr());
         if is_new == Some(true) {

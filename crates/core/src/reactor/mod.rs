@@ -9,6 +9,7 @@ pub mod hooks;
 pub mod io;
 pub mod operation;
 pub mod owned;
+pub mod parking;
 pub mod ready;
 pub mod scheduler;
 pub mod slots;

@@ -30,6 +30,7 @@ use crate::py::method::Method;
 use crate::reactor::fds::{Side, Waiting};
 use crate::reactor::file_work::{FileWork, Ways};
 use crate::reactor::io::Sent;
+use crate::reactor::parking::Parking;
 use crate::reactor::ready::Ready;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::target::{Completes, Target};
@@ -107,6 +108,8 @@ pub struct Operation {
     scheduler: Py<Scheduler>,
     /// The object whose fd is used. `Io::evict` compares it to find operations whose fd was closed meanwhile.
     object: Py<PyAny>,
+    /// Whether greenlets wait for it, not tasks.
+    green: bool,
     state: SharedCell<State>,
 }
 
@@ -129,12 +132,53 @@ impl Operation {
         object: &Bound<'_, PyAny>,
         work: Work,
     ) -> PyResult<Py<Operation>> {
-        let operation = Operation {
+        let operation = Operation::waited_by(scheduler, object, work, false);
+        Py::new(scheduler.py(), operation)
+    }
+
+    fn waited_by(
+        scheduler: &Bound<'_, Scheduler>,
+        object: &Bound<'_, PyAny>,
+        work: Work,
+        green: bool,
+    ) -> Operation {
+        Operation {
             scheduler: scheduler.clone().unbind(),
             object: object.clone().unbind(),
+            green,
             state: SharedCell::new(State::New(work)),
-        };
-        Py::new(scheduler.py(), operation)
+        }
+    }
+
+    /// Does it, while the greenlet that runs now waits.
+    ///
+    /// # Errors
+    /// What the operation raises, and what is raised in the greenlet while it waits: then nothing was received.
+    pub fn run(
+        scheduler: &Bound<'_, Scheduler>,
+        object: &Bound<'_, PyAny>,
+        work: Work,
+    ) -> PyResult<Py<PyAny>> {
+        let operation = Operation::waited_by(scheduler, object, work, true);
+        let operation = Bound::new(scheduler.py(), operation)?;
+        loop {
+            let parking = match Operation::step(&operation)? {
+                Step::Finished(value) => return Ok(value),
+                Step::Waits(parking) => parking.into_bound(scheduler.py()).cast_into::<Parking>()?,
+            };
+            if let Err(error) = Parking::wait(&parking) {
+                Operation::abandon(&operation);
+                return Err(error);
+            }
+        }
+    }
+
+    fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
+        if self.green {
+            Waiter::greenlet(py)
+        } else {
+            Waiter::task(self.scheduler.bind(py))
+        }
     }
 
     /// Replaces the state. The caller drops the old state, which may run Python code, when no cell is held.
@@ -149,7 +193,7 @@ impl Operation {
         if let Work::File(work) = work {
             return Operation::begin_file(slf, work);
         }
-        let fd = socket_fd(scheduler, this.object.bind(py))?;
+        let fd = socket_fd(scheduler, this.object.bind(py), this.green)?;
         if let Work::ReceiveInto { buffer } = &work {
             // Check now whether the buffer can be written to, and not only when bytes arrive.
             drop(Buffer::room(buffer.bind(py))?);
@@ -168,7 +212,7 @@ impl Operation {
             }
             // More bytes are there already: the engine need not poll.
             Side::Read if is_free && is_bulk && is_ready(scheduler.get(), fd)? => {
-                let waiter = Waiter::task(this.scheduler.bind(py))?;
+                let waiter = this.waiter(py)?;
                 this.turn_to(State::Woken { fd, work });
                 waiter.wake(py)?;
                 return Ok(Step::Waits(waiter.yields(py)));
@@ -187,7 +231,7 @@ impl Operation {
         } else {
             -1
         };
-        let waiter = Waiter::task(this.scheduler.bind(py))?;
+        let waiter = this.waiter(py)?;
         let yields = waiter.yields(py);
         let target = Target::new(slf.clone().unbind(), &OPERATIONS);
         let result = {
@@ -231,7 +275,7 @@ impl Operation {
     /// Waits until the socket is ready: at the end of the line, or `in_front` of it.
     fn wait(slf: &Bound<'_, Self>, fd: RawFd, work: Work, in_front: bool) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
-        let waiter = Waiter::task(this.scheduler.bind(py))?;
+        let waiter = this.waiter(py)?;
         let yields = waiter.yields(py);
         match this.poll(py, slf.as_unbound(), fd, work, waiter, in_front)? {
             None => Ok(Step::Waits(yields)),
@@ -311,6 +355,9 @@ impl Operation {
                 let side = work.side();
                 self.scheduler.get().io.get()?.fds.set_polled(fd, side, false);
                 if result < 0 {
+                    // Only a green socket that is closed under its operations cancels those of others.
+                    let closed = self.green && result == -libc::ECANCELED;
+                    let result = if closed { -libc::EBADF } else { result };
                     self.turn_to(State::Done(Err(os_error(result))));
                     waiter.wake(py)?;
                 } else if self.ready(py, this, fd, work, waiter)? {

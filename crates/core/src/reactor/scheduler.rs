@@ -2,6 +2,7 @@
 //! runs a turn of the loop.
 
 mod callbacks;
+mod hiding;
 mod turn;
 pub mod unmade;
 
@@ -52,6 +53,12 @@ pub struct Scheduler {
     last_poll: AtomicU64,
     turns: AtomicU64,
     hooks: OnceLock<Hooks>,
+    /// Whether asyncio does not show this loop as the running one: `scheduler/hiding.rs`.
+    hidden: AtomicBool,
+    /// Whether the loop above is told when nothing can end a wait.
+    pub(crate) tells_idle: AtomicBool,
+    /// Changes whenever a run of the loop begins or ends.
+    runs: AtomicU64,
 }
 
 /// The error for a forked child.
@@ -93,6 +100,9 @@ impl Scheduler {
             last_poll: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             hooks: OnceLock::new(),
+            hidden: AtomicBool::new(false),
+            tells_idle: AtomicBool::new(false),
+            runs: AtomicU64::new(0),
         }
     }
 
@@ -216,6 +226,7 @@ impl Scheduler {
         if stops_the_loop(py, &error) {
             return Err(error);
         }
+        Scheduler::show(slf)?;
         let failed = slf.get().hooks()?.failed.bind(py);
         failed
             .call1((slf, Text(message), exception(py, &error)))

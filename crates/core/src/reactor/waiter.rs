@@ -4,11 +4,14 @@ use pyo3::prelude::*;
 
 use crate::py::call::{method0, method1};
 use crate::py::make::name;
+use crate::reactor::parking::Parking;
 use crate::reactor::scheduler::Scheduler;
 
 pub enum Waiter {
     /// A task that waits for a future of its loop.
     Future(Py<PyAny>),
+    /// A greenlet: no future, no task in between.
+    Greenlet(Py<Parking>),
 }
 
 impl Waiter {
@@ -18,10 +21,16 @@ impl Waiter {
         Ok(Waiter::Future(future.unbind()))
     }
 
-    /// What the task yields to its loop, to wait.
+    /// A waiter for the greenlet that runs now.
+    pub fn greenlet(py: Python<'_>) -> PyResult<Waiter> {
+        Ok(Waiter::Greenlet(Parking::here(py)?.unbind()))
+    }
+
+    /// What the task yields to its loop, to wait; for a greenlet, what it waits in.
     pub fn yields(&self, py: Python<'_>) -> Py<PyAny> {
         match self {
             Waiter::Future(future) => future.clone_ref(py),
+            Waiter::Greenlet(parking) => parking.clone_ref(py).into_any(),
         }
     }
 
@@ -29,6 +38,7 @@ impl Waiter {
     pub fn is_done(&self, py: Python<'_>) -> PyResult<bool> {
         match self {
             Waiter::Future(future) => method0(future.bind(py), name!("done"))?.is_truthy(),
+            Waiter::Greenlet(parking) => Ok(parking.get().is_woken()),
         }
     }
 
@@ -41,12 +51,14 @@ impl Waiter {
                     outcome => outcome.map(drop),
                 }
             }
+            Waiter::Greenlet(parking) => Parking::wake(parking.bind(py)),
         }
     }
 
     pub fn object(&self) -> &Py<PyAny> {
         match self {
             Waiter::Future(future) => future,
+            Waiter::Greenlet(parking) => parking.as_any(),
         }
     }
 }

@@ -75,14 +75,21 @@ impl Work {
     }
 }
 
-/// The fd of a socket on which an operation begins. Debug mode checks that the socket does not block.
-pub fn socket_fd(scheduler: &Bound<'_, Scheduler>, socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+/// The fd of a socket on which an operation begins. Debug mode checks that the socket does not block. `green`: a socket of
+/// `proact.green`, which never does, and is no TLS socket.
+pub fn socket_fd(
+    scheduler: &Bound<'_, Scheduler>,
+    socket: &Bound<'_, PyAny>,
+    green: bool,
+) -> PyResult<RawFd> {
     let this = scheduler.get();
     this.check_closed()?;
-    if this.is_debug() && !socket.call_method0(name!("gettimeout"))?.eq(0)? {
-        return Err(py_error::<PyValueError>("the socket must be non-blocking"));
+    if !green {
+        if this.is_debug() && !socket.call_method0(name!("gettimeout"))?.eq(0)? {
+            return Err(py_error::<PyValueError>("the socket must be non-blocking"));
+        }
+        this.check_plain_socket(socket)?;
     }
-    this.check_plain_socket(socket)?;
     let fd = number(socket)?;
     let mut io = this.io.get()?;
     if io.is_owned(fd) {

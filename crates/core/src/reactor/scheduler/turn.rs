@@ -66,6 +66,9 @@ impl Scheduler {
                 data,
                 ready: &self.ready,
             };
+            if target.calls_program(py).is_some() {
+                Scheduler::show(slf)?;
+            }
             target.complete(py, arrived)?;
             self.tell_if_slow(slf, begun, || target.calls_program(py).cloned())?;
         }
@@ -90,9 +93,24 @@ impl Scheduler {
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
     }
 
+    /// Tells the loop above if nothing is in flight but its own watch for signals. Whether it was told.
+    #[cold]
+    fn tell_idle(&self, slf: &Bound<'_, Self>) -> PyResult<bool> {
+        {
+            let io = self.io.get()?;
+            if io.has_batch() || io.slots.len() > 1 {
+                return Ok(false);
+            }
+        }
+        Scheduler::show(slf)?;
+        let idle = self.hooks()?.idle.bind(slf.py());
+        idle.call1((slf,)).map(|_| true)
+    }
+
     /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch. `limit`: how long
     /// it may wait at most, for a loop above that has timers and callbacks of its own.
-    fn wait(&self, py: Python<'_>, limit: Option<Duration>) -> PyResult<bool> {
+    fn wait(&self, slf: &Bound<'_, Self>, limit: Option<Duration>) -> PyResult<bool> {
+        let py = slf.py();
         if self.is_forked() {
             // A forked child may run callbacks that need no engine, so that it can end by `sys.exit` in a callback or by the
             // clean-up of `asyncio.run`.
@@ -109,7 +127,10 @@ impl Scheduler {
                 return Ok(false);
             }
         }
-        let timeout = self.timeout(py)?;
+        let mut timeout = self.timeout(py)?;
+        if timeout.is_none() && self.tells_idle.load(Ordering::Relaxed) && self.tell_idle(slf)? {
+            timeout = self.timeout(py)?;
+        }
         let timeout = timeout.map_or(limit, |own| Some(limit.map_or(own, |limit| own.min(limit))));
         let mut io = self.io.get()?;
         if io.has_batch() {
@@ -151,7 +172,7 @@ impl Scheduler {
     fn turn(&self, slf: &Bound<'_, Self>, spare: &mut Option<Py<Handle>>) -> PyResult<()> {
         let py = slf.py();
         self.turns.store(self.turns() + 1, Ordering::Relaxed);
-        if self.wait_at_most(py, None)? {
+        if self.wait_at_most(slf, None)? {
             self.dispatch(slf)?;
         }
         self.move_due_timers(py)?;
@@ -160,11 +181,11 @@ impl Scheduler {
 
     /// The first half of a turn, as [`Scheduler::wait`].
     #[inline]
-    pub fn wait_at_most(&self, py: Python<'_>, limit: Option<Duration>) -> PyResult<bool> {
+    pub fn wait_at_most(&self, slf: &Bound<'_, Self>, limit: Option<Duration>) -> PyResult<bool> {
         if self.orphaned.load(Ordering::Relaxed) {
             self.adopt(&mut *self.io.get()?);
         }
-        self.wait(py, limit)
+        self.wait(slf, limit)
     }
 
     /// Whether anything is ready, timed or in flight, besides `own` ops of a loop above.
@@ -246,6 +267,7 @@ impl Scheduler {
         run: impl FnOnce(&Handle, Python<'_>) -> Result<(), Failure>,
     ) -> PyResult<()> {
         let py = slf.py();
+        Scheduler::show(slf)?;
         // The handle drops its callback when it has run, so its description is made before.
         let shown = begun.and_then(|_| native.bind(py).repr().ok());
         match run(native.get(), py) {
@@ -255,6 +277,7 @@ impl Scheduler {
     }
 
     fn run_debug(&self, slf: &Bound<'_, Self>, handle: &Py<PyAny>) -> PyResult<()> {
+        Scheduler::show(slf)?;
         let run = self.hooks()?.run_debug.bind(slf.py());
         run.call1((slf, handle)).map(drop)
     }
@@ -271,8 +294,21 @@ impl Scheduler {
             .map(drop)
     }
 
+    /// Which run of the loop this is.
+    #[inline]
+    pub fn run_number(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
     /// Runs turns of the loop until it is stopped, or a `single` turn.
     pub fn run(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
+        slf.get().runs.fetch_add(1, Ordering::Relaxed);
+        let outcome = Scheduler::run_turns(slf, single);
+        slf.get().runs.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn run_turns(slf: &Bound<'_, Self>, single: bool) -> PyResult<()> {
         let this = slf.get();
         let _claim = if this.is_forked() {
             None
@@ -283,6 +319,7 @@ impl Scheduler {
         loop {
             let outcome = this.turn(slf, &mut spare);
             if single || outcome.is_err() || this.stopping.load(Ordering::Relaxed) {
+                let outcome = one_after_other(slf.py(), outcome, Scheduler::show(slf));
                 if this.is_forked() {
                     return outcome;
                 }

@@ -1,0 +1,494 @@
+//! Greenlets that wait: how they leave the thread to the loop, and how they come back.
+//!
+//! The loop runs in the greenlet that called `run_forever`, the hub of the thread. A *spawned* greenlet is switched to by an
+//! entry of the ready queue, and switches back to the hub when it waits. A *bridge* runs within a step of a task
+//! (`green.run`): when it waits, the future that it waits for is yielded by the task. In both, its parent is the greenlet
+//! that it goes back to.
+//!
+//! A [`Parking`] is one wait of one greenlet.
+//!
+//! ```text
+//! Armed ──wake──▶ Woken ──the turn──▶ Over
+//!   └──an exception──┴───────────────▶ Over
+//! ```
+//!
+//! An entry of the ready queue that comes too late finds `Over`, and does nothing: it never wakes a later wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyTuple, PyType};
+
+use crate::py::call::{method0, method1};
+use crate::py::cell::SharedCell;
+use crate::py::greenlet::Api;
+use crate::py::make::{Float, Text, name, py_error, tuple};
+use crate::py::method::Method;
+use crate::reactor::ready::Ready;
+use crate::reactor::scheduler::Scheduler;
+
+/// What `proact.green` tells the native side about itself.
+struct Green {
+    api: Api,
+    spawned: Py<PyType>,
+    bridge: Py<PyType>,
+    /// Raises the error for a call outside of a green greenlet.
+    refuse: Py<PyAny>,
+}
+
+static GREEN: PyOnceLock<Green> = PyOnceLock::new();
+
+fn green(py: Python<'_>) -> PyResult<&Green> {
+    GREEN
+        .get(py)
+        .ok_or_else(|| py_error::<PyRuntimeError>("proact.green was not imported"))
+}
+
+/// Takes the classes of greenlets, and what raises the error for calls outside of them.
+#[pyfunction]
+#[pyo3(signature = (spawned, bridge, refuse, /))]
+pub fn configure_green(
+    py: Python<'_>,
+    spawned: Py<PyType>,
+    bridge: Py<PyType>,
+    refuse: Py<PyAny>,
+) -> PyResult<()> {
+    let api = Api::load(py)?;
+    let _ = GREEN.set(
+        py,
+        Green {
+            api,
+            spawned,
+            bridge,
+            refuse,
+        },
+    );
+    Ok(())
+}
+
+/// What the greenlets of a loop share.
+#[pyclass(frozen, subclass, weakref, module = "proact._core")]
+pub struct Hub {
+    scheduler: Py<Scheduler>,
+    /// The spawned greenlet that runs now: for the watchdog, which asks from another thread.
+    running: SharedCell<Option<Py<PyAny>>>,
+    switches: AtomicU64,
+    /// Greenlets that have done their job and wait for the next one.
+    idle: SharedCell<Vec<Py<PyAny>>>,
+    /// The greenlet that runs the loop, and in which of its runs that was seen.
+    home: SharedCell<Option<(u64, Py<PyAny>)>>,
+}
+
+/// At most this many greenlets are kept for other jobs. Each keeps the memory of its Python frames, 16 KiB: to give that back
+/// and to ask for it again costs 8 µs on Python 3.11, more than all else that a spawned greenlet does.
+const IDLE: usize = 256;
+
+impl Hub {
+    /// The green greenlet that runs now, its hub, and whether it is a spawned one.
+    ///
+    /// # Errors
+    /// What `refuse` raises outside of a green greenlet.
+    fn here<'py>(py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, Hub>, bool)> {
+        let green = green(py)?;
+        let current = green.api.current(py)?;
+        let kind = current.get_type();
+        let is_spawned = kind.is(&green.spawned);
+        if !is_spawned && !kind.is(&green.bridge) {
+            green.refuse.bind(py).call0()?;
+        }
+        let hub = current.getattr(name!("hub"))?.cast_into::<Hub>()?;
+        Ok((current, hub, is_spawned))
+    }
+
+    /// The loop of the green greenlet that runs now.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn scheduler_here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Scheduler>> {
+        let (_, hub, _) = Hub::here(py)?;
+        Ok(hub.get().scheduler.bind(py).clone())
+    }
+
+    /// The greenlet that runs the loop, if this run of it has switched to a greenlet before.
+    #[inline]
+    fn home<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let run = self.scheduler.get().run_number();
+        match &*self.home.lock() {
+            Some((seen, home)) if *seen == run => Some(home.bind(py).clone()),
+            _ => None,
+        }
+    }
+
+    /// Gives a job to a greenlet, and switches to it.
+    fn begin(slf: &Bound<'_, Self>, job: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let idle = this.idle.lock().pop();
+        let greenlet = match idle {
+            Some(greenlet) => greenlet.into_bound(py),
+            None => method0(slf.as_any(), name!("new_greenlet"))?,
+        };
+        greenlet.setattr(name!("job"), job)?;
+        greenlet.setattr(name!("gr_context"), job.getattr(name!("context"))?)?;
+        Hub::enter(slf, &greenlet, None)
+    }
+
+    /// Switches from the loop to a spawned greenlet, in which `exception` is raised if there is one.
+    fn enter(
+        slf: &Bound<'_, Self>,
+        greenlet: &Bound<'_, PyAny>,
+        exception: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let api = &green(py)?.api;
+        let scheduler = this.scheduler.bind(py);
+        let home = match this.home(py) {
+            Some(home) => home,
+            None => {
+                let home = api.current(py)?;
+                let seen = (scheduler.get().run_number(), home.clone().unbind());
+                let before = this.home.lock().replace(seen);
+                drop(before);
+                home
+            }
+        };
+        api.adopt(greenlet, &home)?;
+        Scheduler::hide(scheduler)?;
+        this.switches.fetch_add(1, Ordering::Relaxed);
+        let outer = this.running.lock().replace(greenlet.clone().unbind());
+        let outcome = match exception {
+            Some(exception) => api.throw(greenlet, exception),
+            None => api.switch(greenlet, None),
+        };
+        let left = std::mem::replace(&mut *this.running.lock(), outer);
+        drop(left);
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => Scheduler::report(scheduler, "A greenlet has failed", error),
+        }
+    }
+}
+
+#[pymethods]
+impl Hub {
+    #[new]
+    fn new(scheduler: Py<Scheduler>) -> Hub {
+        Hub {
+            scheduler,
+            running: SharedCell::new(None),
+            switches: AtomicU64::new(0),
+            idle: SharedCell::new(Vec::new()),
+            home: SharedCell::new(None),
+        }
+    }
+
+    /// Leaves the thread to the loop until there is another job. False: this greenlet is not needed any more.
+    #[pyo3(name = "_rest", signature = (greenlet, /))]
+    fn rest(&self, greenlet: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let api = &green(greenlet.py())?.api;
+        let Some(parent) = api.parent(greenlet) else {
+            return Ok(false);
+        };
+        {
+            let mut idle = self.idle.lock();
+            if idle.len() >= IDLE {
+                return Ok(false);
+            }
+            idle.push(greenlet.clone().unbind());
+        }
+        api.switch(&parent, None).map(|_| true)
+    }
+
+    /// Gives up the greenlets that wait for jobs.
+    #[pyo3(name = "_take_idle")]
+    fn take_idle(&self) -> Vec<Py<PyAny>> {
+        std::mem::take(&mut *self.idle.lock())
+    }
+
+    /// Switches from the loop to a spawned greenlet, in which `exception` is raised if there is one.
+    #[pyo3(name = "_enter", signature = (greenlet, exception = None, /))]
+    fn py_enter(
+        slf: &Bound<'_, Self>,
+        greenlet: &Bound<'_, PyAny>,
+        exception: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        Hub::enter(slf, greenlet, exception)
+    }
+
+    /// Has a greenlet begin a job in the next turn. The answer's `stop` prevents it.
+    #[pyo3(name = "_start", signature = (job, /))]
+    fn start(slf: &Bound<'_, Self>, job: Py<PyAny>) -> PyResult<Py<Parking>> {
+        slf.get().scheduler.get().check_open()?;
+        let parking = Parking {
+            hub: slf.clone().unbind(),
+            state: SharedCell::new(State::Armed(Who::Job(job))),
+        };
+        let parking = Bound::new(slf.py(), parking)?;
+        Parking::wake(&parking)?;
+        Ok(parking.unbind())
+    }
+
+    #[getter(_loop)]
+    fn scheduler(&self, py: Python<'_>) -> Py<Scheduler> {
+        self.scheduler.clone_ref(py)
+    }
+
+    /// The spawned greenlet that runs now.
+    #[getter(_running)]
+    fn running(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.running.lock().as_ref().map(|running| running.clone_ref(py))
+    }
+
+    /// How often the loop has switched to a spawned greenlet.
+    #[getter(_switches)]
+    fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Relaxed)
+    }
+}
+
+enum Who {
+    Greenlet(Py<PyAny>),
+    /// A job that has no greenlet yet.
+    Job(Py<PyAny>),
+    /// The future that the task of a bridge waits for.
+    Task(Py<PyAny>),
+}
+
+enum State {
+    Armed(Who),
+    Woken(Who),
+    Over,
+}
+
+/// One wait of one greenlet.
+#[pyclass(frozen, module = "proact._core")]
+pub struct Parking {
+    hub: Py<Hub>,
+    state: SharedCell<State>,
+}
+
+impl Parking {
+    /// A wait of the greenlet that runs now.
+    ///
+    /// # Errors
+    /// What `refuse` raises outside of a green greenlet.
+    pub fn here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Parking>> {
+        let (current, hub, is_spawned) = Hub::here(py)?;
+        let scheduler = hub.get().scheduler.bind(py);
+        scheduler.get().check_open()?;
+        let who = if is_spawned {
+            Who::Greenlet(current.unbind())
+        } else {
+            Who::Task((scheduler.get().hooks()?.future)(scheduler.as_any())?.unbind())
+        };
+        let parking = Parking {
+            hub: hub.unbind(),
+            state: SharedCell::new(State::Armed(who)),
+        };
+        Bound::new(py, parking)
+    }
+
+    fn turn_to(&self, state: State) -> State {
+        std::mem::replace(&mut *self.state.lock(), state)
+    }
+
+    /// Whether it was woken already, or no longer waits.
+    pub fn is_woken(&self) -> bool {
+        !matches!(&*self.state.lock(), State::Armed(_))
+    }
+
+    /// The future, for a bridge.
+    fn future(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match &*self.state.lock() {
+            State::Armed(Who::Task(future)) | State::Woken(Who::Task(future)) => Some(future.clone_ref(py)),
+            _ => None,
+        }
+    }
+
+    /// Leaves the thread to the parent until the wait is over.
+    ///
+    /// # Errors
+    /// What is raised in the greenlet while it waits. Then no wake-up comes any more.
+    pub fn wait(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let api = &green(py)?.api;
+        if matches!(&*this.state.lock(), State::Over) {
+            return Ok(());
+        }
+        let future = this.future(py);
+        let yields = match &future {
+            Some(future) => Some(tuple(py, &[future.bind(py).clone()])?),
+            None => None,
+        };
+        loop {
+            let home = match &future {
+                Some(_) => None,
+                None => this.hub.get().home(py),
+            };
+            let parent = match home {
+                Some(home) => Some(home),
+                None => api.parent(&api.current(py)?),
+            };
+            let Some(parent) = parent else {
+                return Err(py_error::<PyRuntimeError>("the loop's own greenlet cannot wait"));
+            };
+            if let Err(error) = api.switch(&parent, yields.as_ref()) {
+                drop(this.turn_to(State::Over));
+                return Err(error);
+            }
+            // Something else may have switched to a spawned greenlet. It goes on waiting. A bridge is switched to by the step of
+            // its task alone, which comes when the future is done.
+            if future.is_some() {
+                drop(this.turn_to(State::Over));
+            }
+            if matches!(&*this.state.lock(), State::Over) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the wait, by an entry of the ready queue. Any thread may call it; a second call has no effect.
+    pub fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let scheduler = this.hub.get().scheduler.bind(py);
+        let future = {
+            let mut state = this.state.lock();
+            match std::mem::replace(&mut *state, State::Over) {
+                State::Armed(who) => {
+                    let future = match &who {
+                        Who::Task(future) => Some(future.clone_ref(py)),
+                        Who::Greenlet(_) | Who::Job(_) => None,
+                    };
+                    *state = State::Woken(who);
+                    future
+                }
+                other => {
+                    *state = other;
+                    return Ok(());
+                }
+            }
+        };
+        let elsewhere = scheduler.get().io.runs_elsewhere();
+        match future {
+            None => {
+                let run = Ready::Method(Method::new(slf.clone().unbind(), |parking| {
+                    Parking::resume(parking)?;
+                    Ok(None)
+                }));
+                scheduler.get().push(run);
+                if elsewhere {
+                    scheduler.get().wake();
+                }
+                Ok(())
+            }
+            Some(future) if elsewhere => {
+                let set = slf.getattr(name!("settle"))?;
+                let args = tuple(py, &[future.into_bound(py)])?;
+                Scheduler::call_soon(scheduler, set, args, None, true).map(drop)
+            }
+            Some(future) => set(future.bind(py)),
+        }
+    }
+
+    /// Ends the wait now. Only the hub calls this.
+    fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        match this.turn_to(State::Over) {
+            State::Armed(Who::Greenlet(greenlet)) | State::Woken(Who::Greenlet(greenlet)) => {
+                Hub::enter(this.hub.bind(py), greenlet.bind(py), None)
+            }
+            State::Armed(Who::Job(job)) | State::Woken(Who::Job(job)) => {
+                Hub::begin(this.hub.bind(py), job.bind(py))
+            }
+            State::Armed(Who::Task(future)) | State::Woken(Who::Task(future)) => {
+                let done = set(future.bind(py));
+                drop(this.turn_to(State::Woken(Who::Task(future))));
+                done
+            }
+            State::Over => Ok(()),
+        }
+    }
+}
+
+/// Ends the wait of a task, unless the task was cancelled in this turn.
+fn set(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    if method0(future, name!("done"))?.is_truthy()? {
+        return Ok(());
+    }
+    let none = future.py().None();
+    method1(future, name!("set_result"), none.bind(future.py())).map(drop)
+}
+
+#[pymethods]
+impl Parking {
+    #[new]
+    fn new<'py>(py: Python<'py>) -> PyResult<Py<Parking>> {
+        Parking::here(py).map(Bound::unbind)
+    }
+
+    #[pyo3(name = "wait")]
+    fn py_wait(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Parking::wait(slf)
+    }
+
+    #[pyo3(name = "wake")]
+    fn py_wake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Parking::wake(slf)
+    }
+
+    /// Ends the wait within this callback of the loop. Whatever a caller passes is ignored.
+    #[pyo3(signature = (*args))]
+    fn fire(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let _ = args;
+        Parking::resume(slf)
+    }
+
+    #[staticmethod]
+    fn settle(future: &Bound<'_, PyAny>) -> PyResult<()> {
+        set(future)
+    }
+
+    /// Prevents the wake-up. Whether there would have been one.
+    fn stop(&self) -> bool {
+        !matches!(self.turn_to(State::Over), State::Over)
+    }
+
+    /// Whether it was woken already, or no longer waits.
+    #[getter]
+    fn woken(&self) -> bool {
+        self.is_woken()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<Text<String>> {
+        let greenlet = match &*self.state.lock() {
+            State::Armed(Who::Greenlet(who) | Who::Job(who))
+            | State::Woken(Who::Greenlet(who) | Who::Job(who)) => Some(who.clone_ref(py)),
+            _ => None,
+        };
+        let shown = match greenlet {
+            Some(greenlet) => greenlet.bind(py).repr()?.to_string(),
+            None => String::from("over"),
+        };
+        Ok(Text(format!("<Parking {shown}>")))
+    }
+}
+
+/// Lets others run, for `seconds`; 0: until everything that is ready now has run.
+#[pyfunction]
+#[pyo3(signature = (seconds = 0.0))]
+pub fn green_sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
+    let parking = Parking::here(py)?;
+    if seconds <= 0.0 {
+        Parking::wake(&parking)?;
+        return Parking::wait(&parking);
+    }
+    let scheduler = parking.get().hub.get().scheduler.bind(py);
+    let fire = parking.getattr(name!("fire"))?;
+    let timer = scheduler.call_method1(name!("call_later"), (Float(seconds), fire))?;
+    let outcome = Parking::wait(&parking);
+    if outcome.is_err() {
+        timer.call_method0(name!("cancel"))?;
+    }
+    outcome
+}

@@ -1,0 +1,129 @@
+"""Owns: running a program of greenlets without any asyncio code, and `asyncio.run` in a greenlet."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from asyncio import runners
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenlet import getcurrent
+
+from ..runner import new_event_loop
+from .bridge import await_
+from .greenlets import Bridge, Greenlet, Spawned, spawn
+from .hub import hub_here
+from .watchdog import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["run_main"]
+
+_T = TypeVar("_T")
+
+
+def run_main(
+    fn: Callable[..., _T],
+    /,
+    *args: Any,
+    engine: str = "auto",
+    watchdog: float | None = 0.05,
+    **kwargs: Any,
+) -> _T:
+    """Run `fn` in a greenlet on a new loop; return its result when it has ended.
+
+    Greenlets that still wait then get GreenletExit. `engine` is that of `proact.new_event_loop`. A greenlet
+    that does not yield for `watchdog` seconds is logged with its stack; None: nobody looks. SIGINT raises
+    KeyboardInterrupt in `fn` where it waits. If all greenlets wait and nothing can wake them, Deadlock is
+    raised in `fn`. Raises RuntimeError in a running loop, and in a greenlet.
+    """
+    if asyncio._get_running_loop() is not None or _is_green():
+        raise RuntimeError("run_main() begins a program: in a running loop, use green.spawn or green.run")
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(engine)) as runner:
+        return runner.run(_main(watchdog, fn, args, kwargs))
+
+
+async def _main(
+    watchdog: float | None, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _T:
+    main = spawn(fn, *args, **kwargs)
+    main.hub.main = main
+    if watchdog is not None:
+        watch(watchdog)
+    while not main.dead:
+        try:
+            await asyncio.shield(_ended(main))
+        except asyncio.CancelledError:
+            # This is how asyncio.Runner tells of SIGINT.
+            main.kill(KeyboardInterrupt, block=False)
+    return main._result()
+
+
+def _ended(main: Greenlet[Any]) -> asyncio.Future[None]:
+    future = main.hub.loop.create_future()
+    main._link(_Ended(future))
+    return future
+
+
+class _Ended:
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self._future = future
+
+    def wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+def _is_green() -> bool:
+    """Whether this is a greenlet of a loop that runs: not that of a parent process."""
+    here = getcurrent()
+    return isinstance(here, (Spawned, Bridge)) and here.hub.process == os.getpid()
+
+
+# `asyncio.run` in a greenlet. It would make a loop of its own and block the thread with it. Instead, the
+# coroutine runs in a task of the loop that runs already, and the greenlet waits for the task. `asyncio.run`
+# and the methods of `asyncio.Runner` are replaced by functions that do this in a greenlet, and are as before
+# everywhere else.
+
+_asyncio_run = runners.run
+_runner_run = runners.Runner.run
+_lazy_init = runners.Runner._lazy_init  # type: ignore[attr-defined]
+
+
+@functools.wraps(_asyncio_run)
+def _run(main: Coroutine[Any, Any, Any], **kwargs: Any) -> Any:
+    if not _is_green():
+        return _asyncio_run(main, **kwargs)
+    return _run_here(main)
+
+
+@functools.wraps(_runner_run)
+def _run_of_runner(self: asyncio.Runner, coro: Any, *, context: Any = None) -> Any:
+    if not _is_green() or getattr(self, "_loop", None) is not None:
+        return _runner_run(self, coro, context=context)
+    return _run_here(coro, context)
+
+
+@functools.wraps(_lazy_init)
+def _init_of_runner(self: asyncio.Runner) -> None:
+    # A runner that is entered in a greenlet has no loop of its own, and so closes none.
+    if not _is_green():
+        _lazy_init(self)
+
+
+def _run_here(main: Any, context: Any = None) -> Any:
+    if not asyncio.iscoroutine(main):
+        raise ValueError(f"a coroutine was expected, got {main!r}")
+    loop = hub_here().loop
+    if loop.get_task_factory() is not None:
+        return await_(main)
+    return await_(loop.create_task(main, context=context))
+
+
+runners.run = asyncio.run = _run
+runners.Runner.run = _run_of_runner  # type: ignore[method-assign]
+runners.Runner._lazy_init = _init_of_runner  # type: ignore[attr-defined]
