@@ -8,7 +8,7 @@
 
 PYTHON ?=
 VENV ?= .venv
-DEMO_ARGS ?= --connections 10,100 --size 1024 --duration 0.4
+DEMO_ARGS ?= --connections 100 --size 1024
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=

@@ -28,7 +28,6 @@ LAYERS = [
     "green",
     "policy",
     "gunicorn",
-    "green",
     "lab",
     "cli",
 ]
