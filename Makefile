@@ -89,7 +89,7 @@ release: check  ## check that version, changelog and tag agree, build and check 
 	@$(use) $$PYTHON scripts/release.py done
 
 docs: check  ## the documentation as a site that needs no network, in build/site
-	@$(use) $(setup) cli docs
+	@$(use) $(setup) cli green docs
 	@$(VENV)/bin/python docs/site/build.py
 
 race: check  ## a minute of random calls from many threads on running loops; RACE_ARGS='--seconds 60 --engine epoll --seed 7'

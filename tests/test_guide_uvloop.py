@@ -196,6 +196,6 @@ def test_uvloop(uvloop, name):
 
 
 def test_the_figures_are_those_of_the_performance_page():
-    (name,) = set(re.findall(r"`(benchmarks/results/[^`]+\.json)`", report.PAGE.read_text()))
+    (name,) = set(re.findall(r"`(benchmarks/results/[^`/]+\.json)`", report.PAGE.read_text()))
     text = report.GUIDE.read_text()
     assert report.with_figures(text, json.loads((documentation.ROOT / name).read_text()), name) == text

@@ -28,6 +28,7 @@ sys.path[:0] = [str(HERE), str(ROOT), str(ROOT / "python")]
 import links  # noqa: E402
 
 import proact  # noqa: E402
+import proact.green  # noqa: E402
 from benchmarks import charts  # noqa: E402
 
 # Where pages of the repository are in the site. A page under docs/ has its path from there.
@@ -124,7 +125,7 @@ def navigation(names: list[str]) -> str:
 
 def with_charts(text: str) -> str:
     """The page of the benchmarks with charts, drawn from the results that the page was made from."""
-    (name,) = set(re.findall(r"`(benchmarks/results/[^`]+\.json)`", text))
+    (name,) = set(re.findall(r"`(benchmarks/results/[^`/]+\.json)`", text))
     results = json.loads((ROOT / name).read_text())
     # The charts come first, after the list that says where and when it was measured.
     setting = re.search(r"(?m)(?:^- .*\n)+", text)
@@ -136,15 +137,9 @@ def with_charts(text: str) -> str:
 def api() -> str:
     """The page of the public names, from their docstrings."""
     lines = ["API", "===", "", (HERE / "api.rst").read_text(), *described("proact", proact)]
-    title = "proact.fs"
-    lines += [
-        title,
-        "-" * len(title),
-        "",
-        inspect.getdoc(proact.fs) or "",
-        "",
-        *described("proact.fs", proact.fs),
-    ]
+    for module in (proact.fs, proact.green):
+        title = module.__name__
+        lines += [title, "-" * len(title), "", inspect.getdoc(module) or "", "", *described(title, module)]
     return "\n".join(lines)
 
 
@@ -161,6 +156,8 @@ def described(of: str, module: ModuleType) -> list[str]:
                 f".. autoclass:: {of}.{name}",
                 "   :members:",
                 "   :inherited-members: BaseEventLoop, Exception",
+                # A member of that name would be taken for the class `type` in annotations.
+                "   :exclude-members: type",
             ]
         elif callable(thing):
             lines += [f".. autofunction:: {of}.{name}"]

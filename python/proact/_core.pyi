@@ -542,6 +542,7 @@ def echo_load(
     exchange: tuple[bytes, bytes] | None = None,
     slow: tuple[int, bytes, bytes] | None = None,
 ) -> dict[str, Any]: ...
+
 # Greenlets: `proact.green`.
 
 @disjoint_base

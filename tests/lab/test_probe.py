@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from proact.lab.results import Split
 
+#: The function of libc by which `select.poll` waits.
+POLL = "ppoll" if sys.version_info >= (3, 15) else "poll"
+
 PARTS = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "probe")
 
 #: Calls per message on a quiet connection, derived by hand: one that waits, if the model asks before it
@@ -28,7 +32,7 @@ DERIVED = {
     "blocking": {"recv": 1, "send": 1},
     "threads": {"recv": 1, "send": 1},
     "select": {"select": 1, "recv": 1, "send": 1},
-    "poll": {"poll": 1, "recv": 1, "send": 1},
+    "poll": {POLL: 1, "recv": 1, "send": 1},
     "epoll": {"epoll_wait": 1, "recv": 1, "send": 1},
     "asyncio": {"epoll_wait": 1, "recv": 1, "send": 1},
     "uvloop": {"epoll_pwait": 1, "read": 1, "write": 1},

@@ -156,9 +156,14 @@ macro_rules! kinds {
         }
 
         pub(super) fn find_originals() {
+            // In libc itself: an executable that is no PIE and takes the address of a function has an address of its own for
+            // it, which leads back through the entries that the probe replaces.
+            // SAFETY: the string ends in a NUL. libc is loaded already, and stays.
+            let libc = unsafe { libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+            let place = if libc.is_null() { libc::RTLD_DEFAULT } else { libc };
             let find = |call: Call, name: &CStr| {
                 // SAFETY: the string ends in a NUL.
-                let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+                let address = unsafe { libc::dlsym(place, name.as_ptr()) };
                 ORIGINALS[call as usize].store(address as usize, Relaxed);
             };
             $(if let Ok(name) = CStr::from_bytes_with_nul(concat!($symbol, "\0").as_bytes()) {
