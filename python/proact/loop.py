@@ -129,8 +129,6 @@ class EventLoop(sockets.Sockets, reports.Reports):
     _plain_socket = socket.socket
     _check_socket = staticmethod(_check_ssl_socket)
     _server_takes_transport = _SERVER_TAKES_TRANSPORT
-    # What starts a child. The loop beside gevent has another one.
-    _popen: type[subprocess.Popen[bytes]] = subprocess.Popen
     _hub: Any = None  # what `proact.green` keeps of the loop, once it has greenlets
     _thread_id: int | None = None  # `__del__` and `__repr__` need it even if `__init__` fails halfway
 
@@ -257,6 +255,10 @@ class EventLoop(sockets.Sockets, reports.Reports):
     def remove_writer(self, fd: FileDescriptorLike) -> bool:
         """Stop watching for writability; return whether `fd` was watched."""
         return self._unwatch(fd, True)
+
+    def _popen(self) -> type[subprocess.Popen[bytes]]:
+        """What starts a child, looked up each time, as asyncio does."""
+        return subprocess.Popen
 
     def _add_watch(
         self, fd: FileDescriptorLike, write: bool, callback: Callable[..., object], args: tuple[Any, ...]

@@ -74,7 +74,7 @@ class SubprocessTransport(_Base):
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
     ) -> None:
-        self._proc = self._watcher._popen(
+        self._proc = self._watcher._popen()(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
         self._pid = self._proc.pid

@@ -481,7 +481,7 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_claims_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "claims.json"
     names = "blocked-in-select,polling"
-    done = lab("claims", "--claims", names, "--json", str(file))
+    done = lab("claims", "--claims", names, "--duration", "0.1", "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("10 cells, about ")
     document = json.loads(file.read_text())

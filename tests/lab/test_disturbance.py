@@ -58,7 +58,8 @@ def test_what_ended_meanwhile_is_charged_once(spinner: Path) -> None:
     for _ in range(4):
         watch = Watch()
         time.sleep(0.3)
-        assert watch.disturbance()["by"].get("spinner", 0.0) < 1.3
+        # Twice, it would be 2.7 for half a second in a window of 0.3; two of them overlap at most.
+        assert watch.disturbance()["by"].get("spinner", 0.0) < 2.2
 
 
 def test_stolen_and_withheld_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:

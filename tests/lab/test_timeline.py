@@ -288,7 +288,7 @@ def test_timelines_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_takes_timelines_as_well() -> None:
-    quick = ("--connections", "1", "--duration", "0.5", "--warmup", "0", "--no-split")
+    quick = ("--connections", "1", "--duration", "0.5", "--warmup", "0", "--no-split", "--repeat", "1")
     done = lab("run", "--models", "epoll", *quick, "--timelines", "--json", "-")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

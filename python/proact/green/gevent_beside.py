@@ -114,8 +114,7 @@ class Beside(EventLoop):
         self._owner = owner
         self._watched: dict[int, Signal] = {}
 
-    @property
-    def _popen(self) -> Any:  # type: ignore[override]
+    def _popen(self) -> Any:
         return _original_subprocess().Popen
 
     def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
