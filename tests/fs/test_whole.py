@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+import pathlib
 import stat
+import threading
 
 import pytest
 from support import peers
@@ -211,6 +213,20 @@ async def test_a_cancel_ends_the_wait_for_a_fifo(loop, fifo, freed):
             async with asyncio.timeout(0.05):
                 await work(fifo)
         await freed()
+
+
+async def test_a_writer_that_waits_for_a_reader_keeps_it(loop, fifo):
+    """What looks at a FIFO must not be a reader that leaves again: the writer's bytes would be lost."""
+    for _ in range(50):
+        writer = threading.Thread(target=lambda: fifo.write_bytes(b"through"))
+        writer.start()
+        await asyncio.sleep(0.001)
+        assert await fs.read_bytes(fifo) == b"through"
+        writer.join()
+        writer = threading.Thread(target=lambda: fifo.write_bytes(b"many"))
+        writer.start()
+        assert await fs.read_many([fifo, __file__]) == [b"many", pathlib.Path(__file__).read_bytes()]
+        writer.join()
 
 
 async def test_a_fifo(loop, fifo):

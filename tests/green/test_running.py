@@ -14,6 +14,9 @@ from support import loops
 
 green = pytest.importorskip("proact.green")
 
+#: Threads of other tests' pools are there still; the child uses none of them.
+FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 def test_run_main(engine, proact):
     def main(a, b=0):
@@ -213,6 +216,7 @@ def test_asyncio_run_elsewhere_is_as_before(loop):
     assert loops.identify(loop)
 
 
+@FORKS
 def test_fork_gets_a_fresh_hub(spawned):
     def main():
         pid = os.fork()
@@ -234,6 +238,7 @@ def test_fork_gets_a_fresh_hub(spawned):
     spawned(main)
 
 
+@FORKS
 def test_a_forked_child_may_begin_anew_within_a_greenlet(spawned):
     def main():
         pid = os.fork()

@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from .peers import read_fifo
 from .pieces import in_pieces
 from .ways import of_running_loop
 from .whole import read_in_thread
@@ -48,10 +49,13 @@ async def read_many(
     ways = of_running_loop()
     many = _Many[bytes](len(paths), concurrency, return_exceptions)
 
+    fifos: dict[int, int] = {}
+
     async def read_one(index: int, _last: int) -> None:
         content: bytes | OSError | None
         try:
-            content = await ways.read_file(paths[index])
+            fifo = fifos.pop(index, None)
+            content = await (ways.read_file(paths[index]) if fifo is None else read_fifo(fifo))
         except OSError as error:
             content = error
         if content is None:
@@ -64,23 +68,29 @@ async def read_many(
         for index, content in enumerate(found, first):
             many.settle(index, content)
 
-    async with many:
-        start = 0
-        while start < len(paths):
-            tried = ways.try_read_files(paths, start)
-            for index, content in enumerate(tried, start):
-                if content is None:
-                    await many.wait_for(read_one, index, index + 1)
-                else:
-                    many.settle(index, content)
-            start += len(tried)
-            if ways.tried_enough():
-                await asyncio.sleep(0)
-            if not tried:
-                # Nothing can be tried on this loop, or other tasks have used up this turn.
-                last = min(start + _IN_A_CALL, len(paths))
-                await many.wait_for(read, start, last)
-                start = last
+    try:
+        async with many:
+            start = 0
+            while start < len(paths):
+                tried = ways.try_read_files(paths, start)
+                fifos.update((at, found) for at, found in enumerate(tried, start) if isinstance(found, int))
+                for index, content in enumerate(tried, start):
+                    if content is None or isinstance(content, int):
+                        await many.wait_for(read_one, index, index + 1)
+                    else:
+                        many.settle(index, content)
+                start += len(tried)
+                if ways.tried_enough():
+                    await asyncio.sleep(0)
+                if not tried:
+                    # Nothing can be tried on this loop, or other tasks have used up this turn.
+                    last = min(start + _IN_A_CALL, len(paths))
+                    await many.wait_for(read, start, last)
+                    start = last
+    finally:
+        # Those that an error has left.
+        for fd in fifos.values():
+            os.close(fd)
     return many.results
 
 

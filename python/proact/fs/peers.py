@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
     from _typeshed import StrOrBytesPath
 
-__all__ = ["Opened", "close", "delays", "joined", "lacks_reader", "opened_at_once", "received", "writable"]
+__all__ = [
+    "Opened",
+    "close",
+    "delays",
+    "joined",
+    "lacks_reader",
+    "opened_at_once",
+    "read_fifo",
+    "received",
+    "writable",
+]
 
 
 class Opened(NamedTuple):
@@ -106,6 +116,18 @@ async def received(fd: int, size: int) -> bytes:
     while (data := _received(fd, size)) is None:
         await _ready(fd, to_read=True)
     return data
+
+
+async def read_fifo(fd: int) -> bytes:
+    """Wait for a writer and read to the end; of a FIFO that was opened without waiting. Closes it."""
+    fd = (await joined(Opened(fd, stat.S_IFIFO, 0), os.O_RDONLY)).fd
+    try:
+        pieces = []
+        while piece := await received(fd, 65536):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 async def writable(fd: int) -> None:

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proact import _core
 
 from . import pool
-from .peers import Opened, close, delays, joined, lacks_reader, opened_at_once, received, writable
+from .peers import (
+    Opened,
+    close,
+    delays,
+    joined,
+    lacks_reader,
+    opened_at_once,
+    read_fifo,
+    received,
+    writable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,10 +103,11 @@ class Ways:
         """Read a regular file from `offset` to its end, if that needs no disk."""
         return None
 
-    def try_read_files(self, paths: list[StrOrBytesPath], start: int) -> list[bytes | OSError | None]:
+    def try_read_files(self, paths: list[StrOrBytesPath], start: int) -> list[bytes | OSError | int | None]:
         """Read whole files from `paths[start]` on, as many as one turn has room for.
 
-        None stands for a file that needs a disk, or is not regular.
+        None stands for a file that needs a disk, or is not regular; a number is the fd of a FIFO
+        (`read_fifo`).
         """
         return []
 
@@ -278,7 +289,12 @@ class _Native(Ways):
         if opened is None and (self.waiting or loop._tried_enough()):
             opened = await self.later(loop._try_open, path, flags)
         if opened is not None:
-            if stat.S_ISFIFO(opened[1]) and self._waits and not flags & os.O_NONBLOCK:
+            if (
+                stat.S_ISFIFO(opened[1])
+                and self._waits
+                and not flags & (os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR)
+                and not _core.has_writer(opened[0])
+            ):
                 # Hold it, so that a writer that came meanwhile keeps its reader.
                 try:
                     fd = await loop._open_file(path, flags, mode, waits=True)
@@ -326,6 +342,10 @@ class _Native(Ways):
         fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             status = self._loop._fstat(fd)
+            if stat.S_ISFIFO(status.st_mode):
+                # Not closed: a writer that waited for a reader has got one.
+                fifo, fd = fd, -1
+                return await read_fifo(fifo)
             if not stat.S_ISREG(status.st_mode) or status.st_size >= PIECE:
                 return None
             data = await self._loop._read_bytes_at(fd, status.st_size + 1, 0)
@@ -333,7 +353,8 @@ class _Native(Ways):
             return data if len(data) == status.st_size else None
         finally:
             # Of a file that was only read: it waits for nothing.
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     async def stat(self, path: StrOrBytesPath, *, follow: bool = True) -> os.stat_result:
         status = self._loop._try_stat(path, follow=follow)

@@ -15,6 +15,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING, Any
 
+from .peers import read_fifo
 from .pieces import in_pieces
 from .ways import of_running_loop
 
@@ -41,6 +42,8 @@ async def read_bytes(path: StrOrBytesPath) -> bytes:
     ways = of_running_loop()
     tried = ways.try_read_files([path], 0)
     content = tried[0] if tried else None
+    if isinstance(content, int):
+        return await read_fifo(content)
     if content is None:
         content = await ways.read_file(path)
     if content is None:

@@ -107,12 +107,15 @@ fn rest<'py>(
     }
 }
 
+/// What was found at a path.
+enum Found<'py> {
+    Content(Bound<'py, PyBytes>),
+    /// A FIFO that is open for reading, in non-blocking mode. It stays open, because a writer that waited for a reader has got one.
+    Fifo(RawFd),
+}
+
 /// A whole regular file that is cached, opened and closed: `None` if only a wait can.
-fn whole<'py>(
-    py: Python<'py>,
-    io: &mut Io,
-    path: &CStr,
-) -> PyResult<Option<Result<Bound<'py, PyBytes>, i32>>> {
+fn whole<'py>(py: Python<'py>, io: &mut Io, path: &CStr) -> PyResult<Option<Result<Found<'py>, i32>>> {
     let (dir, flags) = (libc::AT_FDCWD, libc::O_RDONLY);
     let fd = match known(io.driver.call(Call::OpenCached { dir, path, flags })) {
         None => return Ok(None),
@@ -120,8 +123,10 @@ fn whole<'py>(
         Some(Ok(fd)) => fd,
     };
     let content = match status_of(io, fd) {
-        Ok(status) if status.kind() == libc::S_IFREG => rest(py, io, fd, status.size(), 0),
+        Ok(status) if status.kind() == libc::S_IFREG => rest(py, io, fd, status.size(), 0)
+            .map(|content| content.map(|content| content.map(Found::Content))),
         Ok(status) if status.kind() == libc::S_IFDIR => Ok(Some(Err(-libc::EISDIR))),
+        Ok(status) if status.kind() == libc::S_IFIFO => return Ok(Some(Ok(Found::Fifo(fd)))),
         Ok(_) => Ok(None),
         Err(error) => Ok(Some(Err(error))),
     };
@@ -281,7 +286,8 @@ impl Scheduler {
     }
 
     /// The contents of files from `paths[start]` on, as many as this turn has room for: a list of `bytes`, of the exceptions for
-    /// files that can't be read, and of None for those that only a wait can read.
+    /// files that can't be read, of the fds of FIFOs, which were opened without waiting, and of None for those that only a wait
+    /// can read.
     #[pyo3(name = "_try_read_files")]
     fn try_read_files<'py>(
         &self,
@@ -303,7 +309,8 @@ impl Scheduler {
             self.answered(content.is_some())?;
             match content {
                 None => contents.append(py.None())?,
-                Some(Ok(bytes)) => {
+                Some(Ok(Found::Fifo(fd))) => contents.append(fd)?,
+                Some(Ok(Found::Content(bytes))) => {
                     last = bytes.as_bytes().len();
                     contents.append(bytes)?;
                 }
