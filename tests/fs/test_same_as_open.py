@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 import proact
 
+#: PROACT_FS_EXAMPLES=1500 looks for new faults. Without it, the programs are the same in every run.
+EXAMPLES = os.environ.get("PROACT_FS_EXAMPLES")
 CHECKED = settings(
-    max_examples=int(os.environ.get("PROACT_FS_EXAMPLES", "60")),
+    max_examples=int(EXAMPLES or "60"),
+    derandomize=EXAMPLES is None,
+    database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
