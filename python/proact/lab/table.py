@@ -93,7 +93,8 @@ SATURATED_NOTE: Final = "* the load had used up its own core: this server may be
 
 CLOSED_LOOP_NOTE: Final = (
     "Closed loop: who waits for an answer sends nothing meanwhile, so a stall of the server delays few "
-    "messages, and shows in max only. --rate sends at fixed times and counts from these."
+    "messages, and shows in the slowest answer only (max, in wide tables and --html). --rate sends at fixed "
+    "times and counts from these."
 )
 
 TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
