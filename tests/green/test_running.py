@@ -1,6 +1,7 @@
 """Programs of greenlets: run_main, deadlocks, stacks, the watchdog, and asyncio.run in greenlets."""
 
 import asyncio
+import gc
 import io
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from support import loops
@@ -322,3 +324,18 @@ def test_settrace_sees_greenlets(spawned):
     spawned(main)
     assert ("traced", "call") in seen
     assert ("traced", "return") in seen
+
+
+def test_a_closed_loop_that_had_greenlets_is_collected(engine):
+    loop = loops.new_event_loop(engine)
+
+    async def main():
+        assert await green.spawn(lambda: green.sleep(0) or 1) == 1
+        assert await green.run(lambda: green.sleep(0) or 2) == 2
+
+    loop.run_until_complete(main())
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop, main
+    gc.collect()
+    assert gone() is None

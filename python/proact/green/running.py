@@ -42,12 +42,12 @@ def run_main(
     if asyncio._get_running_loop() is not None or _is_green():
         raise RuntimeError("run_main() begins a program: in a running loop, use green.spawn or green.run")
     with asyncio.Runner(loop_factory=lambda: new_event_loop(engine)) as runner:
-        return runner.run(_main(watchdog, fn, args, kwargs))
+        return runner.run(_main(watchdog, fn, args, kwargs))._result()
 
 
 async def _main(
     watchdog: float | None, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> _T:
+) -> Greenlet[_T]:
     main = spawn(fn, *args, **kwargs)
     main.hub.main = main
     if watchdog is not None:
@@ -58,7 +58,9 @@ async def _main(
         except asyncio.CancelledError:
             # This is how asyncio.Runner tells of SIGINT.
             main.kill(KeyboardInterrupt, block=False)
-    return main._result()
+    # Not its result: KeyboardInterrupt has ended the loop already, and nobody would ask this task for it.
+    main._see()
+    return main
 
 
 def _ended(main: Greenlet[Any]) -> asyncio.Future[None]:

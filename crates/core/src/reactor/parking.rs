@@ -16,7 +16,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
@@ -245,6 +247,20 @@ impl Hub {
     fn switches(&self) -> u64 {
         self.switches.load(Ordering::Relaxed)
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.scheduler)?;
+        if let Some(running) = self.running.look() {
+            visit.call(&*running)?;
+        }
+        if let Some(idle) = self.idle.look() {
+            idle.iter().try_for_each(|greenlet| visit.call(greenlet))?;
+        }
+        match self.home.look().as_deref() {
+            Some(Some((_, home))) => visit.call(home),
+            _ => Ok(()),
+        }
+    }
 }
 
 enum Who {
@@ -458,6 +474,16 @@ impl Parking {
     #[getter]
     fn woken(&self) -> bool {
         self.is_woken()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.hub)?;
+        match self.state.look().as_deref() {
+            Some(State::Armed(who) | State::Woken(who)) => match who {
+                Who::Greenlet(object) | Who::Job(object) | Who::Task(object) => visit.call(object),
+            },
+            _ => Ok(()),
+        }
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<Text<String>> {
