@@ -289,18 +289,6 @@ class _Native(Ways):
         if opened is None and (self.waiting or loop._tried_enough()):
             opened = await self.later(loop._try_open, path, flags)
         if opened is not None:
-            if (
-                stat.S_ISFIFO(opened[1])
-                and self._waits
-                and not flags & (os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR)
-                and not _core.has_writer(opened[0])
-            ):
-                # Hold it, so that a writer that came meanwhile keeps its reader.
-                try:
-                    fd = await loop._open_file(path, flags, mode, waits=True)
-                finally:
-                    os.close(opened[0])
-                return Opened(fd, *opened[1:])
             if opened[1] not in (stat.S_IFREG, stat.S_IFDIR):
                 return await joined(Opened(*opened), flags)
             return Opened(*opened)
