@@ -249,7 +249,6 @@ class Scheduler:
         flags: int,
         mode: int = 0o666,
         dir_fd: int | None = None,
-        waits: bool = False,
     ) -> Operation[int]: ...
     def _stat(
         self, path: StrOrBytesPath, *, follow: bool = True, dir_fd: int | None = None

@@ -10,7 +10,9 @@ import threading
 import pytest
 from support import peers
 
+import proact
 from proact import fs
+from proact.fs.ways import of_running_loop
 
 
 def same_error(ours, plain):
@@ -227,6 +229,22 @@ async def test_a_writer_that_waits_for_a_reader_keeps_it(loop, fifo):
         writer.start()
         assert await fs.read_many([fifo, __file__]) == [b"many", pathlib.Path(__file__).read_bytes()]
         writer.join()
+
+
+async def test_a_fifo_whose_path_is_not_cached(loop, fifo, monkeypatch):
+    """Then nothing is tried at once, and the open must wait for the other end all the same."""
+    monkeypatch.setattr(of_running_loop(), "try_open", lambda *_: None)
+
+    async def read():
+        async with proact.open(fifo, "rb") as file:
+            return await file.read()
+
+    for _ in range(10):
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.001)
+        async with proact.open(fifo, "wb") as file:
+            await file.write(b"late")
+        assert await reading == b"late"
 
 
 async def test_a_fifo(loop, fifo):

@@ -274,8 +274,7 @@ class _Native(Ways):
         for name, native in _NATIVE.items():
             setattr(self, name, getattr(loop, native))
         self._loop = loop
-        # Whether an open may wait for another process, as that of a FIFO does: a ring can give it up.
-        self._waits = loop.engine == "io_uring"
+        self._has_ring = loop.engine == "io_uring"
 
     async def open(
         self,
@@ -292,10 +291,6 @@ class _Native(Ways):
             if opened[1] not in (stat.S_IFREG, stat.S_IFDIR):
                 return await joined(Opened(*opened), flags)
             return Opened(*opened)
-        if self._waits:
-            fd = await loop._open_file(path, flags, mode)
-            status = loop._fstat(fd)
-            return Opened(fd, stat.S_IFMT(status.st_mode), status.st_size)
         for delay in delays():
             try:
                 fd = await loop._open_file(path, flags | os.O_NONBLOCK, mode)
@@ -324,7 +319,7 @@ class _Native(Ways):
         return b"".join(pieces)
 
     async def read_file(self, path: StrOrBytesPath) -> bytes | None:
-        if not self._waits:
+        if not self._has_ring:
             return None
         # Without waiting for the peer of a FIFO.
         fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)

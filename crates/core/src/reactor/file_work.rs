@@ -72,7 +72,6 @@ pub enum FileWork {
         path: Path,
         flags: i32,
         mode: u32,
-        waits: bool,
     },
     Status {
         path: Path,
@@ -186,7 +185,6 @@ impl FileWork {
                 path: ref at,
                 flags,
                 mode,
-                waits,
             } => {
                 let (dir, path) = (at.dir, at.path.as_ptr());
                 ops::OpenAt {
@@ -194,7 +192,7 @@ impl FileWork {
                     path,
                     flags,
                     mode,
-                    waits,
+                    waits: false,
                 }
                 .into()
             }

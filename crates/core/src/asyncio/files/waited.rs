@@ -160,26 +160,17 @@ impl Scheduler {
         on_file(slf, fd, FileWork::Close)
     }
 
-    /// Opens a file; the fd. One that is opened after a cancel is closed. `waits`: for another process, as a FIFO does.
-    #[pyo3(name = "_open_file", signature = (path, flags, mode = 0o666, dir_fd = None, waits = false))]
+    /// Opens a file; the fd. One that is opened after a cancel is closed.
+    #[pyo3(name = "_open_file", signature = (path, flags, mode = 0o666, dir_fd = None))]
     fn open_file(
         slf: &Bound<'_, Self>,
         path: &Bound<'_, PyAny>,
         flags: i32,
         mode: u32,
         dir_fd: Option<RawFd>,
-        waits: bool,
     ) -> PyResult<Py<Operation>> {
         let path = path_at(path, dir_fd)?;
-        on_path(
-            slf,
-            FileWork::Open {
-                path,
-                flags,
-                mode,
-                waits,
-            },
-        )
+        on_path(slf, FileWork::Open { path, flags, mode })
     }
 
     #[pyo3(name = "_stat", signature = (path, *, follow = true, dir_fd = None))]
