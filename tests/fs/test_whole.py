@@ -232,7 +232,7 @@ async def test_a_writer_that_waits_for_a_reader_keeps_it(loop, fifo):
 
 
 async def test_a_fifo_whose_path_is_not_cached(loop, fifo, monkeypatch):
-    """Then nothing is tried at once, and the open must wait for the other end all the same."""
+    """Then nothing is tried at once, and the open waits for the other end all the same."""
     monkeypatch.setattr(of_running_loop(), "try_open", lambda *_: None)
 
     async def read():
