@@ -8,6 +8,7 @@ use std::time::Duration;
 use proact_driver::{
     Completion, Config, Driver, Engine, Flags, Op, Stats, Submitted, Token, Waker, explain, open, ops,
 };
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -133,34 +134,33 @@ impl Io {
         self.fds.own(&mut *self.driver, fd, owns);
     }
 
-    /// Called when an operation begins on the fd of an object. If another object used this number before, its socket was
-    /// closed without the loop's knowledge. Its operations, which still wait under the number, are cancelled so that none of
-    /// them receives bytes of the new socket.
-    ///
-    /// # Errors
-    /// False if the number is no open file.
     /// Cancels the operations that are polled for on an fd which the program is about to close.
     pub fn evict_all(&mut self, py: Python<'_>, fd: RawFd) {
-        if !self.fds.is_polled(fd, Side::Read) && !self.fds.is_polled(fd, Side::Write) {
-            return;
+        if self.fds.is_polled(fd, Side::Read) || self.fds.is_polled(fd, Side::Write) {
+            self.cancel_others(py, fd, std::ptr::null_mut());
         }
+    }
+
+    /// Cancels the operations that are polled for on an fd, but for those of one object.
+    fn cancel_others(&mut self, py: Python<'_>, fd: RawFd, object: *mut ffi::PyObject) {
         let in_flight = self.slots.iter();
-        let stale = in_flight.filter(|(_, target)| target.is_stale(py, fd, std::ptr::null_mut()));
+        let stale = in_flight.filter(|(_, target)| target.is_stale(py, fd, object));
         let stale: Vec<Token> = stale.map(|(token, _)| token).collect();
         for token in stale {
             self.cancel(token);
         }
     }
 
+    /// Called when an operation begins on the fd of an object. If another object used this number before, its socket was
+    /// closed without the loop's knowledge. Its operations, which still wait under the number, are cancelled so that none of
+    /// them receives bytes of the new socket.
+    ///
+    /// # Errors
+    /// False if the number is no open file.
     pub fn evict(&mut self, fd: RawFd, socket: &Bound<'_, PyAny>) -> bool {
         let is_new = self.fds.is_new(&mut *self.driver, fd, socket.as_ptr());
         if is_new == Some(true) {
-            let in_flight = self.slots.iter();
-            let stale = in_flight.filter(|(_, target)| target.is_stale(socket.py(), fd, socket.as_ptr()));
-            let stale: Vec<Token> = stale.map(|(token, _)| token).collect();
-            for token in stale {
-                self.cancel(token);
-            }
+            self.cancel_others(socket.py(), fd, socket.as_ptr());
         }
         is_new.is_some()
     }
