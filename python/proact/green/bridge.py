@@ -145,27 +145,32 @@ def await_(awaitable: Awaitable[_T], /) -> _T:
         return result
     else:
         future = _make_task(here.hub, awaitable)
+    try:
+        _wait_for(future)
+    except BaseException:
+        _cancel(future)
+        raise
+    return future.result()
+
+
+def _wait_for(future: asyncio.Future[Any]) -> None:
+    """Wait until a future is done, whatever comes of it."""
     parking = _core.Parking()
     future.add_done_callback(parking.fire)
     try:
         parking.wait()
     except BaseException:
         future.remove_done_callback(parking.fire)
-        _cancel(future)
         raise
-    return future.result()
 
 
 def _cancel(future: asyncio.Future[Any]) -> None:
     """Cancel what an interrupted greenlet waited for, and wait for its clean-up."""
     future.cancel()
     while not future.done():
-        parking = _core.Parking()
-        future.add_done_callback(parking.fire)
         try:
-            parking.wait()
+            _wait_for(future)
         except BaseException:
-            future.remove_done_callback(parking.fire)
             future.add_done_callback(_see)
             raise
     if not future.cancelled() and (error := future.exception()) is not None:

@@ -193,6 +193,12 @@ class Greenlet(Generic[_T]):
         else:
             self._links.append(parking)
 
+    def _ended(self) -> asyncio.Future[None]:
+        """A future for coroutines, which has a result once the greenlet has ended."""
+        future: asyncio.Future[None] = self.hub.loop.create_future()
+        self._link(_Link(future))
+        return future
+
     def _unlink(self, parking: Any) -> None:
         if self._links is not None and parking in self._links:
             self._links.remove(parking)
@@ -240,18 +246,14 @@ class Greenlet(Generic[_T]):
 
     def __await__(self) -> Generator[Any, None, _T]:
         if not self.dead:
-            future = self.hub.loop.create_future()
-            self._link(_Link(future))
             try:
-                yield from future
+                yield from self._ended()
             except asyncio.CancelledError:
                 while self in self.hub.alive:
                     # It may take time to unwind, and cancelling once more does not end it earlier.
                     self.kill(block=False)
-                    future = self.hub.loop.create_future()
-                    self._link(_Link(future))
                     try:
-                        yield from future
+                        yield from self._ended()
                     except asyncio.CancelledError:
                         continue
                 self._raise()

@@ -54,30 +54,13 @@ async def _main(
         watch(watchdog)
     while not main.dead:
         try:
-            await asyncio.shield(_ended(main))
+            await asyncio.shield(main._ended())
         except asyncio.CancelledError:
             # This is how asyncio.Runner tells of SIGINT.
             main.kill(KeyboardInterrupt, block=False)
     # Not its result: KeyboardInterrupt has ended the loop already, and nobody would ask this task for it.
     main._see()
     return main
-
-
-def _ended(main: Greenlet[Any]) -> asyncio.Future[None]:
-    future = main.hub.loop.create_future()
-    main._link(_Ended(future))
-    return future
-
-
-class _Ended:
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self._future = future
-
-    def wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
 
 
 def _is_green() -> bool:
