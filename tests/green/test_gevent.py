@@ -1,4 +1,4 @@
-"""gevent on proact's loop: each case is a program of its own (gevent_cases.py), on every engine."""
+"""gevent on proact's loop: each case, of two files, is a program of its own, on every engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gevent_asyncio_cases
 import gevent_cases
 import pytest
 
@@ -17,18 +18,19 @@ ROOT = Path(__file__).parent.parent.parent
 
 # How the loop is chosen does not depend on the engine.
 ONCE = {"use_comes_before_the_hub", "use_after_the_hub_is_refused", "without_gevent"}
-CASES = [
-    name
-    for name, value in vars(gevent_cases).items()
+CASES = {
+    name: module.__file__
+    for module in (gevent_cases, gevent_asyncio_cases)
+    for name, value in vars(module).items()
     if inspect.isfunction(value) and not inspect.signature(value).parameters
-]
+}
 
 
 def run(name: str, **settings: str) -> None:
     paths = [str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), **settings)
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", gevent_cases.__file__, name],
+        [sys.executable, "-X", "faulthandler", CASES[name], name],
         env=env,
         capture_output=True,
         text=True,
