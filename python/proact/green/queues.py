@@ -36,7 +36,8 @@ class Queue(Generic[_T]):
         self._items.append(item)
 
     def _pop(self) -> _T:
-        return self._items.popleft()  # type: ignore[no-any-return]
+        item: _T = self._items.popleft()
+        return item
 
     def qsize(self) -> int:
         """The number of items."""
@@ -127,7 +128,8 @@ class LifoQueue(Queue[_T]):
     """A queue whose last item is got first."""
 
     def _pop(self) -> _T:
-        return self._items.pop()  # type: ignore[no-any-return]
+        item: _T = self._items.pop()
+        return item
 
 
 class PriorityQueue(Queue[_T]):
@@ -140,4 +142,5 @@ class PriorityQueue(Queue[_T]):
         heapq.heappush(self._items, item)
 
     def _pop(self) -> _T:
-        return heapq.heappop(self._items)  # type: ignore[no-any-return]
+        item: _T = heapq.heappop(self._items)
+        return item

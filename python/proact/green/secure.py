@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket as _socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
 from .sockets import Waits, connect, socket
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["SSLSocket", "wrap_socket"]
+
+_T = TypeVar("_T")
 
 
 def _nothing() -> None:
@@ -36,12 +38,13 @@ class SSLSocket(Waits, ssl.SSLSocket):
         # What OpenSSL's callbacks see: they never wait.
         _socket.socket.settimeout(self, 0)
 
-    def _retried(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _retried(self, method: Callable[..., _T], *args: Any) -> _T:
         if self._timeout == 0:
             return method(self, *args)
-        return self._limited(SSLSocket._retry, method, *args)
+        result: _T = self._limited(SSLSocket._retry, method, *args)
+        return result
 
-    def _retry(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _retry(self, method: Callable[..., _T], *args: Any) -> _T:
         while True:
             try:
                 return method(self, *args)
@@ -57,11 +60,11 @@ class SSLSocket(Waits, ssl.SSLSocket):
 
     def write(self, data: ReadableBuffer) -> int:
         """Write some of `data`; return the number of bytes."""
-        return self._retried(ssl.SSLSocket.write, data)  # type: ignore[no-any-return]
+        return self._retried(ssl.SSLSocket.write, data)
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         """Send some of `data`; return the number of bytes."""
-        return self._retried(ssl.SSLSocket.send, data, flags)  # type: ignore[no-any-return]
+        return self._retried(ssl.SSLSocket.send, data, flags)
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands."""

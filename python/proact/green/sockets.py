@@ -10,7 +10,7 @@ import contextlib
 import errno
 import socket as _socket
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
 from .bridge import await_
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = ["Waits", "connect", "create_connection", "create_server", "getaddrinfo", "socket", "socketpair"]
+
+_T = TypeVar("_T")
 
 _plain = _socket.socket
 _recv = _core.green_recv
@@ -63,7 +65,7 @@ class Waits(_plain):
         """Whether calls wait."""
         return self._timeout != 0
 
-    def _limited(self, call: Callable[..., Any], *args: Any) -> Any:
+    def _limited(self, call: Callable[..., _T], *args: Any) -> _T:
         """A call that has this socket's timeout."""
         if self._hub is None:
             self._hub = hub_here()
@@ -75,11 +77,12 @@ class Waits(_plain):
         finally:
             timer.cancel()
 
-    def _when(self, write: bool, method: Callable[..., Any], *args: Any) -> Any:
+    def _when(self, write: bool, method: Callable[..., _T], *args: Any) -> _T:
         attempt = partial(method, self, *args)
         if self._timeout == 0:
             return attempt()
-        return self._limited(_core.green_when, write, attempt)
+        result: _T = self._limited(_core.green_when, write, attempt)
+        return result
 
     # The end.
 
@@ -125,30 +128,30 @@ class socket(Waits):  # noqa: N801 the name that programs know
         if self._timeout is None and not flags and self._hub is not None:
             return _recv(self, bufsize)
         if flags or self._timeout == 0:
-            return self._when(False, _plain.recv, bufsize, flags)  # type: ignore[no-any-return]
-        return self._limited(_recv, bufsize)  # type: ignore[no-any-return]
+            return self._when(False, _plain.recv, bufsize, flags)
+        return self._limited(_recv, bufsize)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive into a buffer; return the number of bytes."""
         if flags or self._timeout == 0:
-            return self._when(False, _plain.recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+            return self._when(False, _plain.recv_into, buffer, nbytes, flags)
         if not nbytes:
-            return self._limited(_core.green_recv_into, buffer)  # type: ignore[no-any-return]
+            return self._limited(_core.green_recv_into, buffer)
         if nbytes < 0:
             raise ValueError("negative buffersize in recv_into")
         with memoryview(buffer) as whole, whole.cast("B") as view:
             if nbytes > len(view):
                 raise ValueError("buffer too small for requested bytes")
             with view[:nbytes] as room:
-                return self._limited(_core.green_recv_into, room)  # type: ignore[no-any-return]
+                return self._limited(_core.green_recv_into, room)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Receive a datagram; return its bytes and its sender."""
-        return self._when(False, _plain.recvfrom, bufsize, flags)  # type: ignore[no-any-return]
+        return self._when(False, _plain.recvfrom, bufsize, flags)
 
     def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """Receive a datagram into a buffer; return its length and its sender."""
-        return self._when(False, _plain.recvfrom_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+        return self._when(False, _plain.recvfrom_into, buffer, nbytes, flags)
 
     def recvmsg(self, *args: Any) -> Any:
         """As `socket.socket.recvmsg`."""
@@ -180,7 +183,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
         except BlockingIOError:
             if self._timeout == 0:
                 raise
-        return self._when(True, _plain.send, data, flags)  # type: ignore[no-any-return]
+        return self._when(True, _plain.send, data, flags)
 
     def sendto(self, *args: Any) -> int:
         """Send a datagram: `data, address` or `data, flags, address`."""
@@ -189,7 +192,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
         except BlockingIOError:
             if self._timeout == 0:
                 raise
-        return self._when(True, _plain.sendto, *args)  # type: ignore[no-any-return]
+        return self._when(True, _plain.sendto, *args)
 
     def sendmsg(self, *args: Any) -> int:
         """As `socket.socket.sendmsg`."""
@@ -198,11 +201,12 @@ class socket(Waits):  # noqa: N801 the name that programs know
         except BlockingIOError:
             if self._timeout == 0:
                 raise
-        return self._when(True, _plain.sendmsg, *args)  # type: ignore[no-any-return]
+        return self._when(True, _plain.sendmsg, *args)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file; return the number of bytes."""
-        return self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined, no-any-return]
+        sent: int = self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined]
+        return sent
 
     # Connections.
 
@@ -215,7 +219,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
         """Connect; a host name is looked up by a thread."""
         if self._timeout == 0:
             return super().connect(address)
-        return self._limited(connect, address)  # type: ignore[no-any-return]
+        return self._limited(connect, address)
 
     def connect_ex(self, address: Any, /) -> int:
         """As `connect`, and return the errno of an OSError."""
