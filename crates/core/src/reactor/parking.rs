@@ -27,8 +27,8 @@ use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::greenlet::Api;
 use crate::py::make::{Float, Text, name, py_error, tuple};
-use crate::py::method::Method;
-use crate::reactor::ready::Ready;
+use crate::py::unique::is_unique;
+use crate::reactor::ready::{Queue, Ready};
 use crate::reactor::scheduler::Scheduler;
 
 /// What `proact.green` tells the native side about itself.
@@ -38,6 +38,8 @@ struct Green {
     bridge: Py<PyType>,
     /// Raises the error for a call outside of a green greenlet.
     refuse: Py<PyAny>,
+    /// Makes a timer that raises TimeoutError in the greenlet that runs now.
+    interrupt: Py<PyAny>,
 }
 
 static GREEN: PyOnceLock<Green> = PyOnceLock::new();
@@ -48,14 +50,15 @@ fn green(py: Python<'_>) -> PyResult<&Green> {
         .ok_or_else(|| py_error::<PyRuntimeError>("proact.green was not imported"))
 }
 
-/// Takes the classes of greenlets, and what raises the error for calls outside of them.
+/// Takes the classes of greenlets, what raises the error for calls outside of them, and what makes timers for calls.
 #[pyfunction]
-#[pyo3(signature = (spawned, bridge, refuse, /))]
+#[pyo3(signature = (spawned, bridge, refuse, interrupt, /))]
 pub fn configure_green(
     py: Python<'_>,
     spawned: Py<PyType>,
     bridge: Py<PyType>,
     refuse: Py<PyAny>,
+    interrupt: Py<PyAny>,
 ) -> PyResult<()> {
     let api = Api::load(py)?;
     let _ = GREEN.set(
@@ -65,9 +68,15 @@ pub fn configure_green(
             spawned,
             bridge,
             refuse,
+            interrupt,
         },
     );
     Ok(())
+}
+
+/// A timer that raises TimeoutError in the greenlet that runs now, unless it is cancelled within `seconds`.
+pub fn interrupt_later(py: Python<'_>, seconds: f64) -> PyResult<Bound<'_, PyAny>> {
+    green(py)?.interrupt.bind(py).call1((Float(seconds),))
 }
 
 /// What the greenlets of a loop share.
@@ -81,6 +90,8 @@ pub struct Hub {
     idle: SharedCell<Vec<Py<PyAny>>>,
     /// The greenlet that runs the loop, and in which of its runs that was seen.
     home: SharedCell<Option<(u64, Py<PyAny>)>>,
+    /// A wait that is over, for the next one.
+    spare: SharedCell<Option<Py<Parking>>>,
 }
 
 /// At most this many greenlets are kept for other jobs. Each keeps the memory of its Python frames, 16 KiB: to give that back
@@ -111,6 +122,32 @@ impl Hub {
     pub fn scheduler_here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Scheduler>> {
         let (_, hub, _) = Hub::here(py)?;
         Ok(hub.get().scheduler.bind(py).clone())
+    }
+
+    /// The hub of the green greenlet that runs now.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn of_this_greenlet(py: Python<'_>) -> PyResult<Bound<'_, Hub>> {
+        Hub::here(py).map(|(_, hub, _)| hub)
+    }
+
+    /// Whether the caller runs within a spawned greenlet of this hub, or within what that one calls.
+    #[inline]
+    pub fn is_within(&self) -> bool {
+        self.running.lock().is_some() && !self.scheduler.get().io.runs_elsewhere()
+    }
+
+    /// Whether this greenlet is the spawned one that the loop has switched to last.
+    #[inline]
+    fn runs(&self, greenlet: &Bound<'_, PyAny>) -> bool {
+        let running = self.running.lock();
+        running.as_ref().is_some_and(|running| running.is(greenlet))
+    }
+
+    #[inline]
+    pub fn scheduler<'py>(&self, py: Python<'py>) -> &Bound<'py, Scheduler> {
+        self.scheduler.bind(py)
     }
 
     /// The greenlet that runs the loop, if this run of it has switched to a greenlet before.
@@ -182,6 +219,7 @@ impl Hub {
             switches: AtomicU64::new(0),
             idle: SharedCell::new(Vec::new()),
             home: SharedCell::new(None),
+            spare: SharedCell::new(None),
         }
     }
 
@@ -232,7 +270,7 @@ impl Hub {
     }
 
     #[getter(_loop)]
-    fn scheduler(&self, py: Python<'_>) -> Py<Scheduler> {
+    fn py_scheduler(&self, py: Python<'_>) -> Py<Scheduler> {
         self.scheduler.clone_ref(py)
     }
 
@@ -255,6 +293,9 @@ impl Hub {
         }
         if let Some(idle) = self.idle.look() {
             idle.iter().try_for_each(|greenlet| visit.call(greenlet))?;
+        }
+        if let Some(spare) = self.spare.look() {
+            visit.call(&*spare)?;
         }
         match self.home.look().as_deref() {
             Some(Some((_, home))) => visit.call(home),
@@ -290,6 +331,21 @@ impl Parking {
     /// # Errors
     /// What `refuse` raises outside of a green greenlet.
     pub fn here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Parking>> {
+        let (who, hub) = Parking::who(py)?;
+        Parking::create(who, hub)
+    }
+
+    fn create<'py>(who: Who, hub: Bound<'py, Hub>) -> PyResult<Bound<'py, Parking>> {
+        let py = hub.py();
+        let parking = Parking {
+            hub: hub.unbind(),
+            state: SharedCell::new(State::Armed(who)),
+        };
+        Bound::new(py, parking)
+    }
+
+    /// Who waits if the greenlet that runs now does.
+    fn who(py: Python<'_>) -> PyResult<(Who, Bound<'_, Hub>)> {
         let (current, hub, is_spawned) = Hub::here(py)?;
         let scheduler = hub.get().scheduler.bind(py);
         scheduler.get().check_open()?;
@@ -298,11 +354,73 @@ impl Parking {
         } else {
             Who::Task((scheduler.get().hooks()?.future)(scheduler.as_any())?.unbind())
         };
-        let parking = Parking {
-            hub: hub.unbind(),
-            state: SharedCell::new(State::Armed(who)),
+        Ok((who, hub))
+    }
+
+    /// As [`Parking::here`], for native code that calls [`Parking::give_back`] after the wait.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn lend(py: Python<'_>) -> PyResult<Bound<'_, Parking>> {
+        let (who, hub) = Parking::who(py)?;
+        let spare = hub.get().spare.lock().take();
+        match spare.map(|spare| spare.into_bound(py)) {
+            // SAFETY: a live object, and the reference is ours.
+            Some(spare) if unsafe { is_unique(spare.as_ptr()) } => {
+                drop(spare.get().turn_to(State::Armed(who)));
+                Ok(spare)
+            }
+            _ => Parking::create(who, hub),
+        }
+    }
+
+    /// The wait is over, or was interrupted: then something may still refer to it.
+    pub fn give_back(slf: Bound<'_, Self>) {
+        let hub = slf.get().hub.clone_ref(slf.py());
+        let old = hub.get().spare.lock().replace(slf.unbind());
+        drop(old);
+    }
+
+    /// Waits once more, after a wait that has ended: the greenlet that runs now.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn again(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let current = green(py)?.api.current(py)?;
+        let who = if this.hub.get().runs(&current) {
+            Who::Greenlet(current.unbind())
+        } else {
+            Parking::who(py)?.0
         };
-        Bound::new(py, parking)
+        drop(this.turn_to(State::Armed(who)));
+        Ok(())
+    }
+
+    /// Ends the wait: within this completion, if nothing that was scheduled before waits in the queue.
+    pub fn resume_before(slf: Bound<'_, Self>, queue: &Queue) -> PyResult<()> {
+        let is_first = queue.lock().is_empty();
+        if is_first && !slf.get().hub.get().scheduler.get().is_debug() {
+            Parking::resume_by(slf)
+        } else {
+            Parking::wake(&slf)
+        }
+    }
+
+    /// Ends the wait now. The caller's reference is gone before the greenlet runs, which may wait in the same object again.
+    pub fn resume_by(slf: Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        match slf.get().turn_to(State::Over) {
+            State::Armed(Who::Greenlet(greenlet)) | State::Woken(Who::Greenlet(greenlet)) => {
+                let hub = slf.get().hub.bind(py).clone();
+                drop(slf);
+                Hub::enter(&hub, greenlet.bind(py), None)
+            }
+            other => {
+                drop(slf.get().turn_to(other));
+                Parking::resume(&slf)
+            }
+        }
     }
 
     fn turn_to(&self, state: State) -> State {
@@ -388,11 +506,7 @@ impl Parking {
         let elsewhere = scheduler.get().io.runs_elsewhere();
         match future {
             None => {
-                let run = Ready::Method(Method::new(slf.clone().unbind(), |parking| {
-                    Parking::resume(parking)?;
-                    Ok(None)
-                }));
-                scheduler.get().push(run);
+                scheduler.get().push(Ready::Parking(slf.clone().unbind()));
                 if elsewhere {
                     scheduler.get().wake();
                 }
@@ -504,11 +618,14 @@ impl Parking {
 #[pyfunction]
 #[pyo3(signature = (seconds = 0.0))]
 pub fn green_sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
-    let parking = Parking::here(py)?;
     if seconds <= 0.0 {
+        let parking = Parking::lend(py)?;
         Parking::wake(&parking)?;
-        return Parking::wait(&parking);
+        let outcome = Parking::wait(&parking);
+        Parking::give_back(parking);
+        return outcome;
     }
+    let parking = Parking::here(py)?;
     let scheduler = parking.get().hub.get().scheduler.bind(py);
     let fire = parking.getattr(name!("fire"))?;
     let timer = scheduler.call_method1(name!("call_later"), (Float(seconds), fire))?;
