@@ -123,7 +123,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
     # A slot is found faster. What has `recv`, `recv_into` and `sendall`: the wire, or _AtOnce.
     __slots__ = ("_calls",)
 
-    _calls: Any
+    _calls: _core.Wire | type[_AtOnce]
     _wire: _core.Wire
 
     def __init__(
@@ -269,7 +269,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
         # Before the fd is closed: an engine may keep the file open for its watch.
         if (wire := getattr(self, "_wire", None)) is not None:
             wire.close()
-        super().__del__()
+        super().__del__()  # type: ignore[misc]
 
     def dup(self) -> Self:
         """Another socket object of the same socket, with a fd of its own."""

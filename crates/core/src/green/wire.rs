@@ -80,14 +80,13 @@ pub struct Wire {
     held: SharedCell<Held>,
 }
 
-static WATCHES: Completes<Wire> = Completes::<Wire>::new(|wire, arrived| {
-    Wire::readable(wire, &arrived.completion, arrived.ready)
-})
-.that_borrows(|wire, fd, object| {
-    let held = wire.get().held.lock();
-    held.socket != object as usize && held.bound.as_ref().is_some_and(|(_, used)| *used == fd)
-})
-.that_may_be_in_vain(|wire| wire.get().held.lock().waiting.is_empty());
+static WATCHES: Completes<Wire> =
+    Completes::<Wire>::new(|wire, arrived| Wire::readable(wire, &arrived.completion, arrived.ready))
+        .that_borrows(|wire, fd, object| {
+            let held = wire.get().held.lock();
+            held.socket != object as usize && held.bound.as_ref().is_some_and(|(_, used)| *used == fd)
+        })
+        .that_may_be_in_vain(|wire| wire.get().held.lock().waiting.is_empty());
 
 /// The place of one receive in the line of those that wait.
 struct Place<'a, 'py> {
@@ -114,7 +113,9 @@ impl<'py> Place<'_, 'py> {
                 self.parking = Some(parking);
             }
         }
-        let Some(parking) = &self.parking else { return Ok(()) };
+        let Some(parking) = &self.parking else {
+            return Ok(());
+        };
         if wire.takes_a_pause() {
             Parking::wake(parking)?;
         } else {
@@ -132,14 +133,20 @@ impl<'py> Place<'_, 'py> {
 
 impl Drop for Place<'_, '_> {
     fn drop(&mut self) {
-        let Some(parking) = self.parking.take() else { return };
+        let Some(parking) = self.parking.take() else {
+            return;
+        };
         let py = self.wire.py();
         let (left, next) = {
             let held = &mut *self.wire.get().held.lock();
             let index = held.waiting.iter().position(|waiting| waiting.is(&parking));
             let left = index.and_then(|index| held.waiting.remove(index));
             // The watch has told this one, and perhaps does not tell again.
-            let next = held.waiting.front().filter(|_| held.ready).map(|next| next.clone_ref(py));
+            let next = held
+                .waiting
+                .front()
+                .filter(|_| held.ready)
+                .map(|next| next.clone_ref(py));
             (left, next)
         };
         drop(left);
@@ -308,17 +315,11 @@ impl Wire {
     }
 
     /// Receives by `work`, and waits for it as often as it takes.
-    fn receive(
-        slf: &Bound<'_, Self>,
-        socket: &Bound<'_, PyAny>,
-        mut work: Work,
-    ) -> PyResult<Py<PyAny>> {
+    fn receive(slf: &Bound<'_, Self>, socket: &Bound<'_, PyAny>, mut work: Work) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        let limit = Limit::of(slf.get().held.lock().seconds);
+        let limit = Wire::limit(slf);
         let Some((hub, fd)) = Wire::bound(slf, socket)? else {
-            return limit.around(py, || {
-                Operation::run(&Hub::scheduler_here(py)?, socket, work)
-            });
+            return limit.around(py, || Operation::run(&Hub::scheduler_here(py)?, socket, work));
         };
         let scheduler = hub.get().scheduler(py);
         let mut place = Place {
@@ -332,13 +333,22 @@ impl Wire {
                 let held = &mut *slf.get().held.lock();
                 if let Some(value) = outcome {
                     held.ready = held.drains == Drains::Perhaps || work.has_filled(value.bind(py));
-                    held.in_a_row = if place.parking.is_none() { held.in_a_row + 1 } else { 0 };
+                    held.in_a_row = if place.parking.is_none() {
+                        held.in_a_row + 1
+                    } else {
+                        0
+                    };
                     return Ok(value);
                 }
                 held.ready = false;
             }
             place.wait(&hub, fd)?;
         }
+    }
+
+    fn limit<'py>(slf: &Bound<'py, Self>) -> Limit<'py> {
+        let seconds = slf.get().held.lock().seconds;
+        Limit::of(seconds)
     }
 
     /// Sends what the socket takes at once. 0: nothing, or another send comes first.
@@ -388,11 +398,7 @@ impl Wire {
 
     /// Receives up to `n` bytes; empty at the end of the stream. TimeoutError if it waits for too long.
     #[pyo3(signature = (socket, n, /))]
-    pub fn recv(
-        slf: &Bound<'_, Self>,
-        socket: &Bound<'_, PyAny>,
-        n: isize,
-    ) -> PyResult<Py<PyAny>> {
+    pub fn recv(slf: &Bound<'_, Self>, socket: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<PyAny>> {
         let len = usize::try_from(n).map_err(|_| py_error::<PyValueError>("negative buffersize in recv"))?;
         Wire::receive(slf, socket, Work::Receive { len })
     }
@@ -429,7 +435,7 @@ impl Wire {
             }
         }
         let buffer = Buffer::of(data)?;
-        Limit::of(slf.get().held.lock().seconds).around(py, || {
+        Wire::limit(slf).around(py, || {
             Operation::run(&Hub::scheduler_here(py)?, socket, Work::Send { buffer, sent }).map(drop)
         })
     }
@@ -449,7 +455,9 @@ impl Wire {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(held) = self.held.look() else { return Ok(()) };
+        let Some(held) = self.held.look() else {
+            return Ok(());
+        };
         if let Some((hub, _)) = &held.bound {
             visit.call(hub)?;
         }

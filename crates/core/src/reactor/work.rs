@@ -83,7 +83,8 @@ impl Work {
             Work::ReceiveInto { room, .. } => *room,
             _ => 0,
         };
-        self.received(value).is_none_or(|count| count == 0 || count >= room)
+        self.received(value)
+            .is_none_or(|count| count == 0 || count >= room)
     }
 }
 
