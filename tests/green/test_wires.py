@@ -459,6 +459,30 @@ def test_send_takes_what_the_socket_takes(inside, pair):
     inside(main)
 
 
+def test_sendall_with_flags_and_without_waiting(inside, pair):
+    first, second = pair
+
+    def main():
+        first.sendall(b"ab", socket.MSG_NOSIGNAL)
+        first.setblocking(False)
+        first.sendall(b"cd")
+        first.sendall(memoryview(b"ef"))
+        got = b""
+        while len(got) < 6:
+            got += second.recv(10)
+        assert got == b"abcdef"
+        with pytest.raises(BlockingIOError):
+            first.sendall(bytes(20_000_000))
+        with pytest.raises(TypeError):
+            first.sendall("text")
+        with pytest.raises(TypeError):
+            second.sendall()
+        with pytest.raises(TypeError):
+            second.recv("1")
+
+    inside(main)
+
+
 def test_sends_keep_their_order(inside, pair):
     """A send that comes while another one waits for room does not overtake it."""
     first, second = pair

@@ -190,6 +190,12 @@ class socket(Waits):  # noqa: N801 the name that programs know
             return self._send_pieces(data, flags)
         return self._calls.sendall(self, data)
 
+    def _send_pieces(self, data: ReadableBuffer, flags: int = 0) -> None:
+        with memoryview(data) as whole, whole.cast("B") as view:
+            sent = 0
+            while sent < len(view):
+                sent += self._when(True, _plain.send, view[sent:], flags)
+
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """Send as much of `data` as the socket takes; return the number of bytes."""
         try:
