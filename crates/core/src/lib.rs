@@ -51,9 +51,11 @@ mod _core {
     #[pymodule_export]
     use crate::reactor::handle::{Handle, TimerHandle};
     #[pymodule_export]
+    use crate::reactor::hub::{Hub, configure_green};
+    #[pymodule_export]
     use crate::reactor::operation::Operation;
     #[pymodule_export]
-    use crate::reactor::parking::{Hub, Parking, configure_green, green_sleep};
+    use crate::reactor::parking::{Parking, green_sleep};
     #[pymodule_export]
     use crate::reactor::scheduler::Scheduler;
     #[pymodule_export]

@@ -6,6 +6,7 @@ pub mod fds;
 pub mod file_work;
 pub mod handle;
 pub mod hooks;
+pub mod hub;
 pub mod io;
 pub mod operation;
 pub mod owned;
