@@ -83,6 +83,7 @@ mod _core {
         }
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;
+        crate::asyncio::transport::send::install(module.py())?;
         module.add(
             "ENGINES",
             pyo3::types::PyTuple::new(module.py(), crate::reactor::stats::engine_names())?,
