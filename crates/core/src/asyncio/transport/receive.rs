@@ -1,9 +1,10 @@
 //! How a stream transport receives.
 //!
-//! Normally one multishot receive stays in flight and each piece arrives as a `bytes`. A piece that fills its buffer
-//! means that the peer sends in bulk: the multishot is ended, and from its terminal completion on the transport waits
+//! On a ring, normally one multishot receive stays in flight and each piece arrives as a `bytes`. A piece that fills its
+//! buffer means that the peer sends in bulk: the multishot is ended, and from its terminal completion on the transport waits
 //! for readability and receives up to `BULK` bytes at once, straight into the object that the protocol is given.
-//! After a streak of small receives it returns to pieces. `receiving.rs` has the states.
+//! After a streak of small receives it returns to pieces. On the other engines it always waits for readability and then
+//! receives, as asyncio does. `receiving.rs` has the states.
 
 use proact_driver::{Completion, Flags, Op, ops, syscalls};
 use pyo3::prelude::*;
