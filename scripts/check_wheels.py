@@ -36,7 +36,7 @@ def require(condition: bool, problem: str) -> None:
 
 
 def needs(elf: ELFFile) -> tuple[set[str], tuple[int, int]]:
-    """The libraries that a file loads, and the newest version of glibc that its symbols need; (0, 0): none."""
+    """The libraries that a file loads, and the newest version of glibc that it needs; (0, 0): none."""
     dynamic = elf.get_section_by_name(".dynamic")
     libraries = {tag.needed for tag in dynamic.iter_tags() if tag.entry.d_tag == "DT_NEEDED"}
     section = elf.get_section_by_name(".gnu.version_r")
