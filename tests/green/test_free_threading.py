@@ -1,5 +1,7 @@
-"""On a free-threaded Python, importing proact leaves the GIL off. A greenlet package that does not say that it can
-do without turns the GIL on, with Python's RuntimeWarning; then greenlets work as with any GIL.
+"""Importing proact leaves the GIL of a free-threaded Python off.
+
+A greenlet package that does not say that it can do without turns it on, with Python's RuntimeWarning; then
+greenlets work as with any GIL.
 """
 
 import os
