@@ -158,7 +158,8 @@ impl Parking {
                 }
             }
         };
-        let elsewhere = scheduler.get().io.runs_elsewhere();
+        // A loop that nobody runs may begin to run in another thread at this moment, and sleep: it is woken, too.
+        let elsewhere = !scheduler.get().io.is_mine();
         match future {
             None => {
                 let run = Ready::Method(Method::new(slf.clone().unbind(), |parking| {
