@@ -1,13 +1,16 @@
 """What is rare in programs of greenlets: killed at bad moments, signals, tracers, debuggers, garbage."""
 
 import asyncio
+import contextlib
 import cProfile
+import ctypes
 import faulthandler
 import gc
 import io
 import os
 import pdb
 import pstats
+import random
 import signal
 import sys
 import threading
@@ -520,3 +523,84 @@ def test_the_context_of_a_greenlet_is_its_own_when_threads_differ(spawned):
         assert not hasattr(local, "value")
 
     spawned(main)
+
+
+class Stop(BaseException):
+    """What a signal's handler raises."""
+
+
+@pytest.fixture
+def a_signal_that_raises():
+    """Returns what sends it without looking for it: the next bytecode that looks does."""
+
+    def handler(number, frame):
+        raise Stop
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    send = ctypes.CDLL(None)["raise"]
+    yield lambda loop: loop.call_soon(send, int(signal.SIGUSR1))
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new greenlet", "used greenlet"])
+def test_a_handler_raises_before_a_greenlet_has_begun(loop, unhandled, a_signal_that_raises, used):
+    """The exception is that of the greenlet, as if its function had raised it: nobody waits for ever."""
+
+    async def main():
+        if used:
+            await green.spawn(int)
+        pool = green.Pool(1)
+        made = []
+        async with asyncio.timeout(20):
+            made.append(await green.run(pool.spawn, int))
+            a_signal_that_raises(loop)
+            second = green.spawn(int)
+            made.append(second)
+            ends = await asyncio.gather(*made, return_exceptions=True)
+            assert await green.run(pool.apply, lambda: 7) == 7
+            return ends
+
+    try:
+        ends = loop.run_until_complete(main())
+    except Stop:
+        ends = None  # it came while no greenlet ran
+    unhandled.take("handler")
+    assert ends is None or all(end == 0 or isinstance(end, Stop) for end in ends)
+    assert not loop._hub.alive
+
+
+def test_a_handler_raises_at_any_moment(new_loop, unhandled):
+    """Nothing waits for ever, and nothing is left."""
+
+    def handler(number, frame):
+        raise Stop
+
+    def spawns():
+        for _ in range(2000):
+            green.spawn(green.sleep, 0).join()
+
+    async def runs():
+        for _ in range(2000):
+            await green.run(green.sleep, 0)
+
+    async def main(kind):
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
+        try:
+            async with asyncio.timeout(60):
+                return await (green.spawn(spawns) if kind else runs())
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for number in range(20):
+            loop = new_loop()
+            with contextlib.suppress(Stop):
+                loop.run_until_complete(main(number % 2))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            loop.close()
+            assert loop._hub is None or not loop._hub.bridges
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    unhandled.take("handler")
