@@ -46,7 +46,10 @@ async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _
     bridge = hub.bridge()
     bridge._fn = functools.partial(fn, *args, **kwargs) if args or kwargs else fn
     hub.bridges[bridge] = None
-    result: _T = await _steps(bridge)
+    try:
+        result: _T = await _steps(bridge)
+    finally:
+        hub.bridges.pop(bridge, None)
     return result
 
 
@@ -89,7 +92,6 @@ def _finish(bridge: Bridge) -> Any:
     bridge._error = bridge._value = None
     bridge.gr_context = None
     bridge._interrupts.clear()
-    bridge.hub.bridges.pop(bridge, None)
     idle = bridge.hub.idle_bridges
     if len(idle) < IDLE:
         idle.append(bridge)

@@ -162,14 +162,29 @@ class Greenlet(Generic[_T]):
             unseen.seen = True
             self._unseen = None
 
+    def _lost(self, error: BaseException) -> bool:
+        """Its greenlet has ended by `error`, which a signal's handler raised outside of the function.
+
+        Returns whether those who ask for the result get the error, so that nobody else need be told.
+        """
+        kept = not self._done
+        if kept:
+            self._fail(error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._see()
+                kept = False
+        self._end()
+        return kept
+
     def _end(self) -> None:
+        # If a signal's handler raises in here, `_lost` calls this again.
         self._done = True
         self._fn = self._args = self._kwargs = self.context = self._greenlet = None  # type: ignore[assignment]
         self.hub.ended(self)
         if (links := self._links) is not None:
-            self._links = None
             for parking in links:
                 parking.wake()
+            self._links = None
 
     @property
     def dead(self) -> bool:
