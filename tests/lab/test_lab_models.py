@@ -11,10 +11,11 @@ import struct
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from proact.lab.registry import MODELS, Model
+from proact.lab.registry import MODELS, Model, missing_engine
 from proact.lab.server_process import ServerProcess, exchange
 from proact.lab.workloads import Exchange
 
@@ -134,6 +135,20 @@ def test_an_idle_server_sleeps(server: ServerProcess) -> None:
             # A server that spins does so in every try; a machine does not charge time by mistake in every
             # try.
             assert any(used() < 0.02 for _ in range(5))
+
+
+@pytest.mark.parametrize("model", ["proact.green", "gevent-proact"])
+def test_greenlets_wait_by_the_engine_that_is_named(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"io_uring": {"[io_uring]"}, "epoll": {"[eventpoll]"}, "poll": set()}
+    for name in held:
+        if reason := MODELS[model].missing() or missing_engine(name):
+            pytest.skip(reason)
+        monkeypatch.setenv("PROACT_ENGINE", name)
+        with ServerProcess(model) as server:
+            server.check(1)
+            fds = Path(f"/proc/{server.pid}/fd")
+            kinds = {os.readlink(fd).removeprefix("anon_inode:") for fd in fds.iterdir()}
+        assert kinds & {"[io_uring]", "[eventpoll]"} == held[name]
 
 
 def test_more_signals_than_the_queue_takes() -> None:

@@ -11,8 +11,11 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models import CHUNK
+from proact.lab.workloads.session import Extent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proact.lab.workloads import Sessions
     from proact.lab.workloads.session import Session
 
@@ -35,11 +38,13 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return connection
 
 
-def converse(connection: socket.socket, session: Session) -> None:
-    """Answer one peer until it closes or resets, or until the session is over."""
+def converse(
+    connection: socket.socket, session: Session, read: Callable[[Extent], int] = Extent.read
+) -> None:
+    """Answer one peer until it closes or resets, or until the session is over; ``read`` reads files."""
     with connection:
         try:
             while not session.over and (data := connection.recv(CHUNK)):
-                connection.sendall(session.answer(data))
+                connection.sendall(session.answer(data, read))
         except ConnectionError:
             pass

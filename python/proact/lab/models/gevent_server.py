@@ -1,7 +1,8 @@
-"""gevent: code that looks blocking, a greenlet for each connection, I/O multiplexing (libev on epoll) below.
+"""gevent: code that looks blocking, a greenlet for each connection, I/O multiplexing below.
 
-Nothing is monkey-patched: gevent's own sockets are used directly. A ``recv`` that would block switches to the
-hub, which waits for all connections at once.
+gevent brings libev, which waits by epoll; or proact's loop waits instead, on the best engine or the one that
+PROACT_ENGINE names. Nothing is monkey-patched: gevent's own sockets are used directly. A ``recv`` that would
+block switches to the hub, which waits for all connections at once.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
 
 
-def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
-    """Serve with gevent's StreamServer until the process is killed."""
+def serve(listener: socket.socket, sessions: Sessions, loop: str = "libev") -> NoReturn:
+    """Serve with gevent's StreamServer until the process is killed; ``loop``: "libev" or "proact"."""
+    if loop == "proact":
+        importlib.import_module("proact.green.gevent_loop").use()
     # By name, because gevent is optional and the type checker may not have it.
     gevent_socket: Any = importlib.import_module("gevent.socket")
     stream_server: Any = importlib.import_module("gevent.server").StreamServer

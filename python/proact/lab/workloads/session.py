@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,9 @@ class Session:
         """Take the ``wanted`` piece, of which ``count`` bytes were read; return the bytes to send now."""
         raise NotImplementedError
 
-    def answer(self, data: bytes) -> bytes:
-        """``feed``, then read the wanted files on the spot: for the models that can only block for them."""
+    def answer(self, data: bytes, read: Callable[[Extent], int] = Extent.read) -> bytes:
+        """``feed``, then read the wanted files on the spot, by ``read``: for models whose code may block."""
         reply = self.feed(data)
         while (wanted := self.wanted) is not None:
-            reply += self.supply(wanted.read())
+            reply += self.supply(read(wanted))
         return reply
