@@ -140,9 +140,10 @@ def test_an_idle_server_sleeps(server: ServerProcess) -> None:
 @pytest.mark.parametrize("model", ["proact.green", "gevent-proact"])
 def test_greenlets_wait_by_the_engine_that_is_named(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held = {"io_uring": {"[io_uring]"}, "epoll": {"[eventpoll]"}, "poll": set()}
-    for name in held:
-        if reason := MODELS[model].missing() or missing_engine(name):
+    for reason in (MODELS[model].missing(), *map(missing_engine, held)):
+        if reason:
             pytest.skip(reason)
+    for name in held:
         monkeypatch.setenv("PROACT_ENGINE", name)
         with ServerProcess(model) as server:
             server.check(1)
