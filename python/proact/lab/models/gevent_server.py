@@ -1,7 +1,6 @@
 """gevent: code that looks blocking, a greenlet for each connection, I/O multiplexing below.
 
-gevent brings libev, which waits by epoll; or proact's loop waits instead, on the best engine or the one that
-PROACT_ENGINE names. Nothing is monkey-patched: gevent's own sockets are used directly. A ``recv`` that would
+gevent brings libev, which waits by epoll; or proact's loop waits instead, by its best engine here. Nothing is monkey-patched: gevent's own sockets are used directly. A ``recv`` that would
 block switches to the hub, which waits for all connections at once.
 """
 

@@ -1,7 +1,7 @@
 """proact.green: code that looks blocking, a greenlet for each connection, on proact's loop.
 
 Each connection is served by the code of the model ``threads``. Where a thread would sleep in ``recv``, the
-loop runs another greenlet. The engine is the best one, or the one that PROACT_ENGINE names.
+loop runs another greenlet. The engine is the best one here.
 """
 
 from __future__ import annotations
