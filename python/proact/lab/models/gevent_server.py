@@ -1,7 +1,8 @@
 """gevent: code that looks blocking, a greenlet for each connection, I/O multiplexing below.
 
-gevent brings libev, which waits by epoll; or proact's loop waits instead, by its best engine here. Nothing is monkey-patched: gevent's own sockets are used directly. A ``recv`` that would
-block switches to the hub, which waits for all connections at once.
+gevent brings libev, which waits by epoll; or proact's loop waits instead, by its best engine here. Nothing is
+monkey-patched: gevent's own sockets are used directly. A ``recv`` that would block switches to the hub, which
+waits for all connections at once.
 """
 
 from __future__ import annotations
