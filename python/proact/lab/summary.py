@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from proact.lab.files import FILES
-from proact.lab.workloads import WORKLOADS
+from proact.lab.workloads import WORKLOADS, base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -141,12 +141,12 @@ class Block:
 def blocks(document: Document) -> list[Block]:
     """One block for each load: workloads in their order, then by size, rate and connections."""
     loads = dict.fromkeys(Load.of(cell) for cell in document["cells"])
-    workloads = list(dict.fromkeys(load.workload for load in loads))
-    known = [name for name in (*WORKLOADS, *FILES) if name in workloads]
+    known = [*WORKLOADS, *FILES]
 
     def place(load: Load) -> tuple[float, ...]:
-        at = known.index(load.workload) if load.workload in known else len(known)
-        return (at, load.size, load.rate or 0.0, load.connections, load.active)
+        at = known.index(base(load.workload)) if base(load.workload) in known else len(known)
+        work = WORKLOADS[load.workload].seconds if load.workload in WORKLOADS else None
+        return (at, work or 0.0, load.size, load.rate or 0.0, load.connections, load.active)
 
     return [_block(document, load) for load in sorted(loads, key=place)]
 
