@@ -76,7 +76,7 @@ def test_what_is_no_number_ends_the_connection(server: ServerProcess) -> None:
 
 
 def test_pauses_run_at_once(pausing: ServerProcess) -> None:
-    """Eight connections that pause 0.3 s each are all answered in less than the 2.4 s of one after another."""
+    """Eight connections that pause 0.3 s each are answered sooner than in the 2.4 s of one after another."""
     right: list[bool] = []
     threads = [threading.Thread(target=lambda: right.extend(asked(pausing, 100))) for _ in range(8)]
     begun = time.monotonic()

@@ -31,9 +31,9 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
             events += [(peer.connection.fileno(), 0) for peer in resumed(pauses)]
         for fd, _ in events:
             if fd == listener.fileno():
-                for peer in accept_waiting(listener, sessions, pauses):
-                    peers[peer.connection.fileno()] = peer
-                    poll.register(peer.connection, select.POLLIN)
+                for new in accept_waiting(listener, sessions, pauses):
+                    peers[new.connection.fileno()] = new
+                    poll.register(new.connection, select.POLLIN)
                 continue
             if (peer := peers.get(fd)) is None:  # it was ready and resumed, and has ended
                 continue

@@ -53,8 +53,8 @@ class Session:
 
     A model passes the bytes that arrived to ``feed`` and sends what it returns. While ``wanted`` is not
     None, the answer needs a piece of a file, or time: the model reads or waits in its own way, and ``supply``
-    takes how many bytes came (0 after a pause) and returns more to send. Nothing may be fed meanwhile. When ``over`` is True, the
-    model closes the connection once everything has been sent.
+    takes how many bytes came (0 after a pause) and returns more to send. Nothing may be fed meanwhile. When
+    ``over`` is True, the model closes the connection once everything has been sent.
     """
 
     __slots__ = ()
