@@ -534,7 +534,7 @@ def echo_load(
     duration: float,
     idle: int = 0,
     stall_timeout: float = 5.0,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
     transport: str = "tcp",
     churn: bool = False,
     rate: float | None = None,

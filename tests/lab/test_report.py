@@ -213,7 +213,7 @@ def test_the_models_are_compared_by_shares_and_without_the_wait() -> None:
 def test_every_verdict_is_a_word(page: str, document: Document) -> None:
     for claim in document["claims"]:
         assert f"{claim['verdict']}</p>" in page
-    assert page.count("<article") == 4
+    assert page.count('<article class="claim') == 4
 
 
 def test_a_run_without_numbers_still_has_a_page() -> None:

@@ -67,6 +67,7 @@ Results = Annotated[str, typer.Argument(metavar="FILE", help="Results, as --json
 def lab(context: typer.Context) -> None:
     """\b
     Examples:
+      proact lab choose                 which I/O model to use, and why
       proact lab run                    every I/O model under the same load
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from proact.lab.files import FILES
 from proact.lab.models import libevent
-from proact.lab.workloads import WORKLOADS
+from proact.lab.workloads import WORKLOADS, base
 
 if TYPE_CHECKING:
     import socket
@@ -73,7 +73,7 @@ class Model:
         on_files = workload in FILES
         if (reason := dict(self.cannot).get(workload)) is not None:
             return reason
-        if not (self.files if on_files else workload in self.workloads):
+        if not (self.files if on_files else base(workload) in self.workloads):
             return f"serves {', '.join(self.workloads) or 'no connections: it has files'} only"
         if not on_files and self.connection_limit is not None and connections > self.connection_limit:
             return (
@@ -188,7 +188,7 @@ _ALL: Final = (
         files=("files_gevent",),
     ),
     _plain("libevent", Kind.MULTIPLEXING, "libevent", family=Family.LIBRARY, library=libevent.LIBRARY),
-    _library("aiofiles", Kind.MULTIPLEXING, "files_aiofiles", workloads=("mixed",)),
+    _library("aiofiles", Kind.MULTIPLEXING, "files_aiofiles", workloads=("mixed", "file")),
     _library("caio", Kind.ASYNCHRONOUS, "files_caio", workloads=(), cannot=_CAIO),
     Model(
         "proact.fs",
@@ -196,7 +196,7 @@ _ALL: Final = (
         Family.PROACT,
         "asyncio_protocol",
         ("proact", "auto", "files_fs"),
-        workloads=("mixed",),
+        workloads=("mixed", "file"),
         files=("files_fs",),
     ),
     _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),

@@ -112,6 +112,9 @@ class Observer(Protocol):
     def tick(self) -> None:
         """Some milliseconds have passed."""
 
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        """Half a second of load has passed: messages per second in it, latencies so far (ns; 0: none yet)."""
+
     def finished(self, result: CellResult) -> None:
         """One cell is done, or failed, or could not be measured."""
 
@@ -161,7 +164,11 @@ def run(
         tick=observer.tick,
         split=probed,
     )
-    with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
+    with (
+        pinned(load_cpu),
+        LoadProcess(cpu=load_cpu, command=load_command, heard=observer.heard) as load,
+        on_files,
+    ):
         counted = frozenset(filter(settings.counts, cells))
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed, counted)
         for result in _measure_all(bench, on_files, measurable, settings.again, observer.started):

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from proact.lab.files import FILES
-from proact.lab.workloads import WORKLOADS
+from proact.lab.workloads import WORKLOADS, base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -141,12 +141,12 @@ class Block:
 def blocks(document: Document) -> list[Block]:
     """One block for each load: workloads in their order, then by size, rate and connections."""
     loads = dict.fromkeys(Load.of(cell) for cell in document["cells"])
-    workloads = list(dict.fromkeys(load.workload for load in loads))
-    known = [name for name in (*WORKLOADS, *FILES) if name in workloads]
+    known = [*WORKLOADS, *FILES]
 
     def place(load: Load) -> tuple[float, ...]:
-        at = known.index(load.workload) if load.workload in known else len(known)
-        return (at, load.size, load.rate or 0.0, load.connections, load.active)
+        at = known.index(base(load.workload)) if base(load.workload) in known else len(known)
+        work = WORKLOADS[load.workload].seconds if load.workload in WORKLOADS else None
+        return (at, work or 0.0, load.size, load.rate or 0.0, load.connections, load.active)
 
     return [_block(document, load) for load in sorted(loads, key=place)]
 
@@ -265,11 +265,11 @@ def verdict(block: Block) -> list[str]:
     if (fewest := min(row.repeats for row in block.rows)) < ENOUGH:
         times = f"{fewest} repeat{'s' if fewest > 1 else ''}"
         return [f"No ranking: {times} of a model give no interval; {ENOUGH} do."]
-    fastest, level = _fastest(rows)
+    quickest, level = fastest(rows)
     lines, unit = [], block.load.unit
     if block.load.rate is None:
-        lines.append(f"Fastest: {fastest.model}, {fastest.rate.median:,.0f} {unit}s/s{_also(level)}.")
-    thrifty, level = _thriftiest(rows)
+        lines.append(f"Fastest: {quickest.model}, {quickest.rate.median:,.0f} {unit}s/s{_also(level)}.")
+    thrifty, level = thriftiest(rows)
     lines.append(f"Least CPU: {thrifty.model}, {thrifty.cpu_us.median:.1f} µs per {unit}{_also(level)}.")
     ceilings = [row for row in block.rows if row.family == "ceiling"]
     if ceilings and block.load.rate is None:
@@ -277,13 +277,13 @@ def verdict(block: Block) -> list[str]:
         reached, least, most = (
             mine / theirs
             for mine, theirs in (
-                (fastest.rate.median, top.rate.median),
-                (fastest.rate.low, top.rate.high),
-                (fastest.rate.high, top.rate.low),
+                (quickest.rate.median, top.rate.median),
+                (quickest.rate.low, top.rate.high),
+                (quickest.rate.high, top.rate.low),
             )
         )
         share = f"{reached:.2f} ({least:.2f} to {most:.2f})"
-        lines.append(f"{fastest.model} reaches {share} of {top.model}, which has no Python in it.")
+        lines.append(f"{quickest.model} reaches {share} of {top.model}, which has no Python in it.")
     return lines
 
 
@@ -304,8 +304,8 @@ def winners(found: Sequence[Block]) -> list[Winner]:
         rows = [row for row in block.rows if row.family != "ceiling"]
         if len(rows) < 2 or min(row.repeats for row in rows) < ENOUGH:
             continue
-        best, level = _fastest(rows)
-        thrifty, level_thrifty = _thriftiest(rows)
+        best, level = fastest(rows)
+        thrifty, level_thrifty = thriftiest(rows)
         behind = [row.rate.median for row in rows if row is not best and row.model not in level]
         fixed = block.load.rate is not None
         listed.append(
@@ -319,12 +319,14 @@ def winners(found: Sequence[Block]) -> list[Winner]:
     return listed
 
 
-def _fastest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+def fastest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+    """The row with the most messages per second, and the models that can't be told from it."""
     best = max(rows, key=lambda row: row.rate.median)
     return best, _level(rows, best, lambda row: row.rate, higher_is_better=True)
 
 
-def _thriftiest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+def thriftiest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+    """The row with the least CPU time per message, and the models that can't be told from it."""
     best = min(rows, key=lambda row: row.cpu_us.median)
     return best, _level(rows, best, lambda row: row.cpu_us, higher_is_better=False)
 

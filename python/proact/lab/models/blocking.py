@@ -11,13 +11,17 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models import CHUNK
+<<<<<<< HEAD
 from proact.lab.workloads.session import Extent
+=======
+from proact.lab.workloads.session import on_the_spot
+>>>>>>> h-lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proact.lab.workloads import Sessions
-    from proact.lab.workloads.session import Session
+    from proact.lab.workloads.session import Session, Wanted
 
 
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
@@ -38,6 +42,7 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return connection
 
 
+<<<<<<< HEAD
 def converse(
     connection: socket.socket, session: Session, read: Callable[[Extent], int] = Extent.read
 ) -> None:
@@ -46,5 +51,13 @@ def converse(
         try:
             while not session.over and (data := connection.recv(CHUNK)):
                 connection.sendall(session.answer(data, read))
+=======
+def converse(connection: socket.socket, session: Session, do: Callable[[Wanted], int] = on_the_spot) -> None:
+    """Answer one peer until it closes or resets, or until the session is over; ``do`` does what it wants."""
+    with connection:
+        try:
+            while not session.over and (data := connection.recv(CHUNK)):
+                connection.sendall(session.answer(data, do))
+>>>>>>> h-lab
         except ConnectionError:
             pass

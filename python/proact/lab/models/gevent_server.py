@@ -12,9 +12,11 @@ import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from proact.lab.models.blocking import converse
+from proact.lab.workloads.session import Pause
 
 if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
+    from proact.lab.workloads.session import Wanted
 
 
 def serve(listener: socket.socket, sessions: Sessions, loop: str = "libev") -> NoReturn:
@@ -25,9 +27,17 @@ def serve(listener: socket.socket, sessions: Sessions, loop: str = "libev") -> N
     gevent_socket: Any = importlib.import_module("gevent.socket")
     stream_server: Any = importlib.import_module("gevent.server").StreamServer
 
+    sleep: Any = importlib.import_module("gevent").sleep
+
+    def do(wanted: Wanted) -> int:
+        if not isinstance(wanted, Pause):
+            return wanted.read()
+        sleep(wanted.seconds)
+        return 0
+
     def handle(connection: Any, _address: object) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        converse(connection, sessions())
+        converse(connection, sessions(), do)
 
     stream_server(gevent_socket.socket(fileno=listener.detach()), handle).serve_forever()
     raise RuntimeError("gevent's server stopped by itself")

@@ -7,21 +7,25 @@ The page sets the colours of text and grid, because it knows whether it is dark.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from proact.lab.report.looks import PARTS, Look, part_bars
-from proact.lab.summary import latencies
-from proact.lab.table import amount
+from proact.lab.summary import Spread, latencies
+from proact.lab.table import amount, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from proact.lab.results import Document
-    from proact.lab.summary import Block, Load, Row, Spread
+    from proact.lab.summary import Block, Load, Row
 
 _ROW: Final = 24  # px, one model in a chart of bars
 _AXES: Final = 64  # px, the axis below the bars and its title
 _CURVES: Final = 340  # px, a chart of curves, without its legend
+
+#: A bar of more than so many times the median is cut off.
+_FLATTENS: Final = 4.0
 
 #: In a chart of split time, waiting is cut off at so many times the work of the busiest model.
 _WAITING_SHOWN: Final = 3.0
@@ -77,39 +81,96 @@ def _bars(
     looks: dict[str, Look],
     value: Callable[[Row], Spread],
 ) -> Figure:
-    spreads = [value(row) for row in rows]
     looked = [looks[row.model] for row in rows]
+    return bars_to_scale(
+        title,
+        how,
+        axis,
+        [(row.model, value(row)) for row in rows],
+        [look.colour for look in looked],
+        [look.pattern for look in looked],
+        [row.kind for row in rows],
+    )
+
+
+def bars_to_scale(
+    title: str,
+    how: str,
+    axis: str,
+    bars: Sequence[tuple[str, Spread]],
+    colours: Sequence[str],
+    patterns: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+) -> Figure:
+    """A bar for each model, with its interval. A bar far longer than the others ends in a break, with its
+    value beside it, so that it does not flatten them.
+    """
+    spreads = [spread for _, spread in bars]
+    names = [name for name, _ in bars]
+    end = scale_end([spread.median for spread in spreads])
+    long = [spread.median > end for spread in spreads]
+    within = [min(spread.high, 1.1 * end) for spread in spreads]
     drawn = {
         "type": "bar",
         "orientation": "h",
-        "y": [row.model for row in rows],
-        "x": [spread.median for spread in spreads],
-        "error_x": _error(spreads) | {"thickness": 1.5, "width": 3},
+        "y": names,
+        "x": [end if cut else spread.median for spread, cut in zip(spreads, long, strict=True)],
+        "error_x": _error(
+            [
+                Spread(end, end, end) if cut else Spread(spread.median, spread.low, high)
+                for spread, cut, high in zip(spreads, long, within, strict=True)
+            ]
+        )
+        | {"thickness": 1.5, "width": 3},
         "marker": {
-            "color": [look.colour for look in looked],
-            "pattern": {"shape": [look.pattern for look in looked]},
+            "color": list(colours),
+            "pattern": {"shape": list(patterns) or [""] * len(names)},
         },
         "customdata": [
-            [row.kind, spread.low, spread.high] for row, spread in zip(rows, spreads, strict=True)
+            [kind, spread.low, spread.high, spread.median]
+            for kind, spread in zip(list(kinds) or names, spreads, strict=True)
         ],
-        "hovertemplate": "%{y} (%{customdata[0]})<br>%{x:,.4~g}, from %{customdata[1]:,.4~g} to "
+        "hovertemplate": "%{y} (%{customdata[0]})<br>%{customdata[3]:,.4~g}, from %{customdata[1]:,.4~g} to "
         "%{customdata[2]:,.4~g}<extra></extra>",
     }
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": {"title": {"text": axis}, "rangemode": "tozero", "tickformat": "~s"},
-        "yaxis": _names(rows),
+        "yaxis": _axis_of(names),
         "showlegend": False,
     }
-    return Figure(title, how, [drawn], layout, _ROW * len(rows) + _AXES)
+    if any(long):
+        how += " A bar with a gap is cut off, and its value stands on it: the axis is that of the others."
+        layout["xaxis"]["range"] = [0, 1.03 * end]
+        cut = [(name, spread) for (name, spread), off in zip(bars, long, strict=True) if off]
+        layout["bars_cut"] = [{"y": name, "x": end, "text": short(spread.median)} for name, spread in cut]
+    return Figure(title, how, [drawn], layout, _ROW * len(bars) + _AXES)
+
+
+def short(value: float) -> str:
+    """A value beside a bar that was cut off."""
+    return number(value, 6)
+
+
+def scale_end(values: Sequence[float]) -> float:
+    """Where the axis of bars ends: at the longest, unless it is so long that it would flatten the others.
+
+    It is the longest bar that is at most ``_FLATTENS`` times the median.
+    """
+    middle = median(values)
+    return max([value for value in values if value <= _FLATTENS * middle] or [max(values)])
 
 
 def _names(rows: Sequence[Row]) -> dict[str, Any]:
     """The axis with the models, the first on top."""
+    return _axis_of([row.model for row in rows])
+
+
+def _axis_of(names: Sequence[str]) -> dict[str, Any]:
     return {
         "title": {"text": "model"},
         "type": "category",
         "categoryorder": "array",
-        "categoryarray": [row.model for row in rows],
+        "categoryarray": list(names),
         "autorange": "reversed",
         "dtick": 1,
         "showgrid": False,
