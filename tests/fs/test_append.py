@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import signal
+import threading
 
 import pytest
 
@@ -39,6 +40,32 @@ async def test_many_share_one_fsync(loop, tmp_path, syncs):
     await asyncio.gather(*(fs.append(path, record, fsync=True) for record in records))
     assert path.read_bytes() == b"".join(records)
     assert 1 <= len(syncs) <= 3
+
+
+async def test_groups_do_not_wait_for_each_others_fsync(loop, tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    path.touch()
+    begun, go_on, fsync = [], threading.Event(), os.fsync
+
+    def slow(fd):
+        begun.append(path.read_bytes())
+        go_on.wait(10)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    tasks = []
+    try:
+        for number in range(3):
+            tasks += [asyncio.create_task(fs.append(path, b"%d" % number, fsync=True)) for _ in range(2)]
+            async with asyncio.timeout(5):
+                while len(begun) <= number:
+                    await asyncio.sleep(0.001)
+        unsynced = asyncio.create_task(fs.append(path, b"-"))
+    finally:
+        go_on.set()
+    await asyncio.gather(*tasks, unsynced)
+    assert begun == [b"00", b"0011", b"001122"]
+    assert path.read_bytes() == b"001122-"
 
 
 async def test_each_returned_append_is_there(loop, tmp_path):
@@ -104,6 +131,26 @@ async def test_cancelled(loop, tmp_path):
     lines = {int(line) for line in path.read_bytes().splitlines()}
     assert lines >= set(range(3, 100, 4))
     assert not lines & set(range(0, 100, 2))
+
+
+async def test_a_cancelled_group_leaves_the_rest_to_others(loop, tmp_path):
+    path = tmp_path / "log"
+    for turns in range(6):
+        before = asyncio.all_tasks()
+        first = asyncio.create_task(fs.append(path, b"first\n", fsync=True))
+        await asyncio.sleep(0)
+        groups = asyncio.all_tasks() - before - {first}
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        later = [asyncio.create_task(fs.append(path, b"later\n", fsync=number > 2)) for number in range(6)]
+        await asyncio.sleep(0)
+        for task in groups:
+            task.cancel()
+        async with asyncio.timeout(10):
+            done = await asyncio.gather(first, *later, return_exceptions=True)
+        lost = sum(isinstance(one, BaseException) for one in done)
+        assert path.read_bytes().count(b"\n") >= 7 - lost
+        path.unlink()
 
 
 async def test_the_loop_ends_in_the_middle(loop, fifo, freed):
