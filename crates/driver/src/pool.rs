@@ -14,7 +14,8 @@ use crate::fork::Generation;
 use crate::ops::Op;
 use crate::waker::Waker;
 
-const MAX_THREADS: usize = 16;
+/// As many as programs like to have in flight: a disk orders its requests, and a file system flushes once for all that wait.
+const MAX_THREADS: usize = 64;
 /// How many threads may hang in cancelled ops before such a thread counts like any other.
 const MAX_LOST: usize = 128;
 const IDLE: Duration = Duration::from_secs(10);

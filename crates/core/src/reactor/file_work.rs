@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicI32;
 
 use proact_driver::{Op, ops};
 use pyo3::IntoPyObjectExt;
@@ -58,6 +59,12 @@ pub enum FileWork {
     },
     Sync {
         data_only: bool,
+    },
+    WriteSync {
+        buffer: Buffer,
+        offset: i64,
+        data_only: bool,
+        failure: Box<AtomicI32>,
     },
     Truncate {
         len: i64,
@@ -172,6 +179,20 @@ impl FileWork {
                 .into()
             }
             FileWork::Sync { data_only } => ops::Fsync { fd, data_only }.into(),
+            FileWork::WriteSync {
+                ref buffer,
+                offset,
+                data_only,
+                ref failure,
+            } => ops::WriteFsync {
+                fd,
+                buf: buffer.ptr().cast_const(),
+                len: buffer.len(),
+                offset,
+                data_only,
+                failure: failure.as_ptr(),
+            }
+            .into(),
             FileWork::Truncate { len } => ops::Truncate { fd, len }.into(),
             FileWork::Allocate { mode, offset, len } => ops::Allocate {
                 fd,
@@ -299,6 +320,11 @@ impl FileWork {
                 }
                 .into_any()
                 .unbind())
+            }
+            FileWork::WriteSync { failure, .. } => {
+                let failure = failure.into_inner();
+                let error = (failure < 0).then(|| os_error(failure).into_value(py));
+                (result, error).into_py_any(py)
             }
             FileWork::Status { status, .. } => Ok(stat_result(py, &status)?.unbind()),
             FileWork::ReadInto { .. }

@@ -130,6 +130,31 @@ impl Scheduler {
         on_file(slf, fd, FileWork::Sync { data_only })
     }
 
+    /// Writes all of `data` and flushes the file, in one go of a thread: the number of bytes, and the error that prevented the rest or the
+    /// flush. Raises the error if there was nothing that it did not prevent. Cancelled, it may be carried out all the same.
+    #[pyo3(name = "_write_sync", signature = (fd, data, offset, *, data_only = false))]
+    fn write_sync(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        offset: i64,
+        data_only: bool,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let buffer = Buffer::of(data)?;
+        let failure = Box::default();
+        on_file(
+            slf,
+            fd,
+            FileWork::WriteSync {
+                buffer,
+                offset,
+                data_only,
+                failure,
+            },
+        )
+    }
+
     #[pyo3(name = "_truncate")]
     fn truncate(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, size: i64) -> PyResult<Py<Operation>> {
         on_file(slf, fd, FileWork::Truncate { len: size })
