@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import socket
 import statistics
 import sys
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK = 65536
-SERVERS = ("gevent", "gevent-send", "green-io_uring", "green-epoll", "green-send-io_uring")
+SERVERS = (
+    "gevent",
+    "gevent-send",
+    "gevent-proact-io_uring",
+    "gevent-proact-epoll",
+    "green-io_uring",
+    "green-epoll",
+    "green-send-io_uring",
+)
 SWITCHERS = ("gevent", "green")
 CONNECTIONS = (50, 100)
 
@@ -49,6 +58,11 @@ def serve(contender: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     handle = handler("send" in contender)
     where = {"port": listener.getsockname()[1]}
+    engine = contender.rpartition("-")[2]
+    if "proact" in contender:
+        # Before anything of gevent's is imported, which reads this.
+        os.environ["GEVENT_LOOP"] = "proact.green.gevent_loop.Loop"
+        os.environ["GEVENT_BACKEND"] = engine
     if contender.startswith("gevent"):
         gevent_socket: Any = importlib.import_module("gevent.socket")
         server: Any = importlib.import_module("gevent.server").StreamServer
@@ -63,7 +77,7 @@ def serve(contender: str) -> None:
                 connection, _ = accepting.accept()
                 green.spawn(handle, connection)
 
-    green.run_main(main, engine=contender.rpartition("-")[2], watchdog=None)
+    green.run_main(main, engine=engine, watchdog=None)
 
 
 def timed(count: int, body: Callable[[int], None]) -> float:

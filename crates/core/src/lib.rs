@@ -43,9 +43,11 @@ mod _core {
     #[pymodule_export]
     use crate::gevent::watcher::GeventWatcher;
     #[pymodule_export]
-    use crate::green::sockets::{
-        green_close, green_connect, green_recv, green_recv_into, green_sendall, green_when,
-    };
+    use crate::green::calls::install_green_calls;
+    #[pymodule_export]
+    use crate::green::sockets::{green_close, green_connect, green_when};
+    #[pymodule_export]
+    use crate::green::wire::Wire;
     #[pymodule_export]
     use crate::lab::{Probe, SyscallCounter, bare_server, echo_load, install_probe};
     #[pymodule_export]

@@ -27,19 +27,25 @@ pub(crate) fn retry(calls: &mut u64, mut call: impl FnMut() -> i32) -> i32 {
 
 /// The pending error of a socket (`SO_ERROR`), as `-errno`.
 pub fn socket_error(fd: RawFd) -> i32 {
-    let mut error: i32 = 0;
+    let error = socket_number(fd, libc::SO_ERROR);
+    if error < 0 { error } else { -error }
+}
+
+/// An option of a socket that is a number of at least 0 (`getsockopt(2)`), or `-errno`.
+pub fn socket_number(fd: RawFd, option: i32) -> i32 {
+    let mut number: i32 = 0;
     let mut len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: an int and its size, both local.
     let result = check(i64::from(unsafe {
         libc::getsockopt(
             fd,
             libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
+            option,
+            (&raw mut number).cast(),
             &raw mut len,
         )
     }));
-    if result < 0 { result } else { -error }
+    if result < 0 { result } else { number }
 }
 
 /// The events out of `events` that an fd has now, and `POLLERR` and `POLLHUP`: `poll(2)` with a timeout of zero.

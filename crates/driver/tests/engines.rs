@@ -86,6 +86,7 @@ on_every_engine! {
         assert_eq!(made(&mut rig, Call::FileType { fd }), (libc::S_IFSOCK as i32, 1));
         assert_eq!(made(&mut rig, Call::FileType { fd: 1 << 30 }), (-libc::EBADF, 1));
         assert_eq!(made(&mut rig, Call::SocketError { fd }), (0, 1));
+        assert_eq!(made(&mut rig, Call::Protocol { fd }), (0, 1));
         assert!(made(&mut rig, Call::IsOpen { fd }).0 >= 0);
         assert_eq!(made(&mut rig, Call::IsOpen { fd: 1 << 30 }), (-libc::EBADF, 1));
 

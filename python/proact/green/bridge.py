@@ -20,6 +20,7 @@ from greenlet import GreenletExit, getcurrent
 from .. import _core
 from .greenlets import Bridge, Greenlet, Spawned
 from .hub import Hub, hub_of, refuse
+from .timeouts import limit_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -276,4 +277,4 @@ def green_task(function: Callable[_P, Coroutine[Any, Any, _T]], /) -> Callable[_
     return inspect.markcoroutinefunction(green) if hasattr(inspect, "markcoroutinefunction") else green
 
 
-_core.configure_green(Spawned, Bridge, refuse)
+_core.configure_green(Spawned, Bridge, refuse, limit_call)

@@ -2,6 +2,7 @@
 
 The file itself never blocks. A receive waits until there is something and then takes it, in the greenlet that
 asked: a greenlet that is killed in it has received nothing. So it may be shared with code that uses the fd.
+`recv`, `recv_into` and `sendall` are native (`_core.Wire`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import _core
 from .bridge import await_
 from .hub import hub_here
-from .timeouts import interrupt_later
+from .timeouts import limit_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,6 @@ __all__ = ["Waits", "connect", "create_connection", "create_server", "getaddrinf
 _T = TypeVar("_T")
 
 _plain = _socket.socket
-_recv = _core.green_recv
-_sendall = _core.green_sendall
 
 
 class Waits(_plain):
@@ -71,7 +70,7 @@ class Waits(_plain):
             self._hub = hub_here()
         if self._timeout is None:
             return call(self, *args)
-        timer = interrupt_later(self._timeout, TimeoutError("timed out"))
+        timer = limit_call(self._timeout)
         try:
             return call(self, *args)
         finally:
@@ -103,12 +102,29 @@ class Waits(_plain):
                 _core.green_close(hub.loop, self)
 
 
+class _AtOnce:
+    """The calls of a socket that never waits."""
+
+    recv = staticmethod(_plain.recv)
+    recv_into = staticmethod(_plain.recv_into)
+
+    @staticmethod
+    def sendall(sock: socket, data: ReadableBuffer) -> None:
+        sock._send_pieces(data)
+
+
 class socket(Waits):  # noqa: N801 the name that programs know
     """A socket on which a greenlet waits instead of its thread; otherwise `socket.socket`.
 
     Timeouts, `setblocking` and errors are those of `socket.socket`. If it is closed while greenlets wait on
     it, they get OSError with EBADF.
     """
+
+    # A slot is found faster. What has `recv`, `recv_into` and `sendall`: the wire, or _AtOnce.
+    __slots__ = ("_calls",)
+
+    _calls: _core.Wire | type[_AtOnce]
+    _wire: _core.Wire
 
     def __init__(
         self,
@@ -118,32 +134,37 @@ class socket(Waits):  # noqa: N801 the name that programs know
         fileno: int | None = None,
     ) -> None:
         super().__init__(family, type, proto, fileno)
-        self._timeout = _socket.getdefaulttimeout()
+        self._wire = self._calls = _core.Wire()
+        self.settimeout(_socket.getdefaulttimeout())
         _plain.setblocking(self, False)
+
+    def settimeout(self, value: float | None) -> None:
+        """Seconds that each call waits at most; None: for ever; 0: calls do not wait."""
+        super().settimeout(value)
+        self._wire.seconds = value
+        self._calls = _AtOnce if value == 0 else self._wire
 
     # Receiving.
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Receive up to `bufsize` bytes; empty at the end of the stream."""
-        if self._timeout is None and not flags and self._hub is not None:
-            return _recv(self, bufsize)
-        if flags or self._timeout == 0:
+        if flags:
             return self._when(False, _plain.recv, bufsize, flags)
-        return self._limited(_recv, bufsize)
+        return self._calls.recv(self, bufsize)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive into a buffer; return the number of bytes."""
-        if flags or self._timeout == 0:
+        if flags:
             return self._when(False, _plain.recv_into, buffer, nbytes, flags)
         if not nbytes:
-            return self._limited(_core.green_recv_into, buffer)
+            return self._calls.recv_into(self, buffer)
         if nbytes < 0:
             raise ValueError("negative buffersize in recv_into")
         with memoryview(buffer) as whole, whole.cast("B") as view:
             if nbytes > len(view):
                 raise ValueError("buffer too small for requested bytes")
             with view[:nbytes] as room:
-                return self._limited(_core.green_recv_into, room)
+                return self._calls.recv_into(self, room)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Receive a datagram; return its bytes and its sender."""
@@ -165,16 +186,19 @@ class socket(Waits):  # noqa: N801 the name that programs know
 
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """Send all of `data`."""
-        if self._timeout is None and not flags and self._hub is not None:
-            return _sendall(self, data)
-        if flags or self._timeout == 0:
-            with memoryview(data) as whole, whole.cast("B") as view:
-                sent = 0
-                while sent < len(view):
-                    sent += self._when(True, _plain.send, view[sent:], flags)
-            return None
-        self._limited(_sendall, data)
-        return None
+        if flags:
+            return self._send_pieces(data, flags)
+        return self._calls.sendall(self, data)
+
+    # What the native methods leave over.
+    _recv = recv
+    _sendall = sendall
+
+    def _send_pieces(self, data: ReadableBuffer, flags: int = 0) -> None:
+        with memoryview(data) as whole, whole.cast("B") as view:
+            sent = 0
+            while sent < len(view):
+                sent += self._when(True, _plain.send, view[sent:], flags)
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """Send as much of `data` as the socket takes; return the number of bytes."""
@@ -235,11 +259,26 @@ class socket(Waits):  # noqa: N801 the name that programs know
             return error.errno
         return 0
 
+    # The end.
+
+    def _end_waits(self) -> None:
+        self._wire.close()
+        super()._end_waits()
+
+    def __del__(self) -> None:
+        # Before the fd is closed: an engine may keep the file open for its watch.
+        if (wire := getattr(self, "_wire", None)) is not None:
+            wire.close()
+        super().__del__()  # type: ignore[misc]
+
     def dup(self) -> Self:
         """Another socket object of the same socket, with a fd of its own."""
         made = super().dup()
-        made._timeout = self._timeout
+        made.settimeout(self._timeout)
         return made
+
+
+_core.install_green_calls(socket)
 
 
 def connect(sock: Waits, address: Any) -> None:

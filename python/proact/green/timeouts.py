@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal, Self
 
-__all__ = ["Timeout", "interrupt_later", "sleep"]
+__all__ = ["Timeout", "interrupt_later", "limit_call", "sleep"]
 
 
 sleep = _core.green_sleep
@@ -33,6 +33,11 @@ def interrupt_later(seconds: float, error: BaseException) -> asyncio.TimerHandle
     if task is None:
         raise RuntimeError("a timeout needs a task to interrupt")
     return loop.call_later(seconds, _interrupt_bridge, here, task, task.cancelling(), error)
+
+
+def limit_call(seconds: float) -> asyncio.TimerHandle:
+    """Raise TimeoutError in the greenlet that runs now, as a socket's timeout does."""
+    return interrupt_later(seconds, TimeoutError("timed out"))
 
 
 def _interrupt_bridge(bridge: Bridge, task: asyncio.Task[Any], cancelled: int, error: BaseException) -> None:

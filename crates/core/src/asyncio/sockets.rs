@@ -25,7 +25,7 @@ impl Scheduler {
         sock: &Bound<'_, PyAny>,
         buf: Py<PyAny>,
     ) -> PyResult<Py<Operation>> {
-        Operation::new(slf, sock, Work::ReceiveInto { buffer: buf })
+        Operation::new(slf, sock, Work::ReceiveInto { buffer: buf, room: 0 })
     }
 
     /// Sends all of `data`.

@@ -118,7 +118,11 @@ impl GeventLoop {
         let made = Poll::create(py, fd, side, Arc::clone(&self.polls_in_flight))?;
         // Another thread may have made one meanwhile.
         let mut held = self.held.lock();
-        let known = held.polls.entry((fd, side)).or_insert(made.clone_ref(py)).clone_ref(py);
+        let known = held
+            .polls
+            .entry((fd, side))
+            .or_insert(made.clone_ref(py))
+            .clone_ref(py);
         drop(held);
         Ok(known)
     }

@@ -1,6 +1,9 @@
 //! `proact.green`: what a greenlet does that waits for a socket. How greenlets wait is in `reactor/parking.rs`.
 
+pub mod calls;
+mod limit;
 pub mod sockets;
+pub mod wire;
 
 use std::sync::atomic::Ordering;
 

@@ -1,12 +1,12 @@
-//! The operations of green sockets: calls that return when they are done. What each does is in `reactor/work.rs`.
+//! The rarer operations of green sockets: calls that return when they are done. What each does is in `reactor/work.rs`.
 
-use pyo3::exceptions::PyValueError;
+use std::os::fd::RawFd;
+
 use pyo3::prelude::*;
 
 use crate::py::address::Address;
-use crate::py::buffer::Buffer;
 use crate::py::descriptor::number;
-use crate::py::make::{name, py_error};
+use crate::py::make::name;
 use crate::reactor::fds::Side;
 use crate::reactor::hub::Hub;
 use crate::reactor::operation::Operation;
@@ -15,29 +15,6 @@ use crate::reactor::work::Work;
 
 fn run(sock: &Bound<'_, PyAny>, work: Work) -> PyResult<Py<PyAny>> {
     Operation::run(&Hub::scheduler_here(sock.py())?, sock, work)
-}
-
-/// Receives up to `n` bytes; empty at the end of the stream.
-#[pyfunction]
-#[pyo3(signature = (sock, n, /))]
-pub fn green_recv(sock: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<PyAny>> {
-    let len = usize::try_from(n).map_err(|_| py_error::<PyValueError>("negative buffersize in recv"))?;
-    run(sock, Work::Receive { len })
-}
-
-/// Receives into a buffer; returns the number of bytes. The buffer is not exported while the greenlet waits.
-#[pyfunction]
-#[pyo3(signature = (sock, buf, /))]
-pub fn green_recv_into(sock: &Bound<'_, PyAny>, buf: Py<PyAny>) -> PyResult<Py<PyAny>> {
-    run(sock, Work::ReceiveInto { buffer: buf })
-}
-
-/// Sends all of `data`.
-#[pyfunction]
-#[pyo3(signature = (sock, data, /))]
-pub fn green_sendall(sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-    let buffer = Buffer::of(data)?;
-    run(sock, Work::Send { buffer, sent: 0 })
 }
 
 /// Calls `attempt()` once the socket is readable (`write`: writable), and again if that raises `BlockingIOError`.
@@ -65,12 +42,15 @@ pub fn green_connect(sock: &Bound<'_, PyAny>, address: Bound<'_, PyAny>) -> PyRe
 #[pyfunction]
 #[pyo3(signature = (scheduler, sock, /))]
 pub fn green_close(scheduler: &Bound<'_, Scheduler>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-    let this = scheduler.get();
-    if this.is_closed() || this.is_forked() {
+    end_operations(scheduler.get(), sock.py(), number(sock)?)
+}
+
+/// Ends the operations that wait on an fd, if its loop does not run in another thread.
+pub fn end_operations(scheduler: &Scheduler, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+    if scheduler.is_closed() || scheduler.is_forked() || scheduler.io.runs_elsewhere() {
         return Ok(());
     }
-    let fd = number(sock)?;
-    let _claim = this.claim()?;
-    this.io.get()?.evict_all(sock.py(), fd);
+    let _claim = scheduler.claim()?;
+    scheduler.io.get()?.evict_all(py, fd);
     Ok(())
 }

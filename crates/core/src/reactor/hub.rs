@@ -9,10 +9,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::py::call::{method0, method1};
+use crate::py::call::method0;
 use crate::py::cell::SharedCell;
 use crate::py::greenlet::Api;
-use crate::py::make::{name, py_error};
+use crate::py::make::{Float, name, py_error};
 use crate::reactor::parking::Parking;
 use crate::reactor::scheduler::Scheduler;
 
@@ -23,6 +23,8 @@ pub(super) struct Green {
     bridge: Py<PyType>,
     /// Raises the error for a call outside of a green greenlet.
     refuse: Py<PyAny>,
+    /// Makes a timer that raises TimeoutError in the greenlet that runs now.
+    interrupt: Py<PyAny>,
 }
 
 static GREEN: PyOnceLock<Green> = PyOnceLock::new();
@@ -33,14 +35,15 @@ pub(super) fn green(py: Python<'_>) -> PyResult<&Green> {
         .ok_or_else(|| py_error::<PyRuntimeError>("proact.green was not imported"))
 }
 
-/// Takes the classes of greenlets, and what raises the error for calls outside of them.
+/// Takes the classes of greenlets, what raises the error for calls outside of them, and what makes timers for calls.
 #[pyfunction]
-#[pyo3(signature = (spawned, bridge, refuse, /))]
+#[pyo3(signature = (spawned, bridge, refuse, interrupt, /))]
 pub fn configure_green(
     py: Python<'_>,
     spawned: Py<PyType>,
     bridge: Py<PyType>,
     refuse: Py<PyAny>,
+    interrupt: Py<PyAny>,
 ) -> PyResult<()> {
     let api = Api::load(py)?;
     let _ = GREEN.set(
@@ -50,9 +53,15 @@ pub fn configure_green(
             spawned,
             bridge,
             refuse,
+            interrupt,
         },
     );
     Ok(())
+}
+
+/// A timer that raises TimeoutError in the greenlet that runs now, unless it is cancelled within `seconds`.
+pub fn interrupt_later(py: Python<'_>, seconds: f64) -> PyResult<Bound<'_, PyAny>> {
+    green(py)?.interrupt.bind(py).call1((Float(seconds),))
 }
 
 /// What the greenlets of a loop share.
@@ -66,6 +75,8 @@ pub struct Hub {
     idle: SharedCell<Vec<Py<PyAny>>>,
     /// The greenlet that runs the loop, and in which of its runs that was seen.
     home: SharedCell<Option<(u64, Py<PyAny>)>>,
+    /// A wait that is over, for the next one.
+    pub(super) spare: SharedCell<Option<Py<Parking>>>,
 }
 
 /// At most this many greenlets are kept for other jobs. Each keeps the memory of its Python frames, 16 KiB: to give that back
@@ -98,6 +109,32 @@ impl Hub {
         Ok(hub.get().scheduler.bind(py).clone())
     }
 
+    /// The hub of the green greenlet that runs now.
+    ///
+    /// # Errors
+    /// As [`Hub::here`].
+    pub fn of_this_greenlet(py: Python<'_>) -> PyResult<Bound<'_, Hub>> {
+        Hub::here(py).map(|(_, hub, _)| hub)
+    }
+
+    /// Whether the caller runs within a spawned greenlet of this hub, or within what that one calls.
+    #[inline]
+    pub fn is_within(&self) -> bool {
+        self.running.lock().is_some() && !self.scheduler.get().io.runs_elsewhere()
+    }
+
+    /// Whether this greenlet is the spawned one that the loop has switched to last.
+    #[inline]
+    pub(super) fn runs(&self, greenlet: &Bound<'_, PyAny>) -> bool {
+        let running = self.running.lock();
+        running.as_ref().is_some_and(|running| running.is(greenlet))
+    }
+
+    #[inline]
+    pub fn scheduler<'py>(&self, py: Python<'py>) -> &Bound<'py, Scheduler> {
+        self.scheduler.bind(py)
+    }
+
     /// The greenlet that runs the loop, if this run of it has switched to a greenlet before.
     #[inline]
     pub(super) fn home<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -119,20 +156,6 @@ impl Hub {
         greenlet.setattr(name!("job"), job)?;
         greenlet.setattr(name!("gr_context"), job.getattr(name!("context"))?)?;
         Hub::enter(slf, &greenlet, None)
-    }
-
-    /// A greenlet ended outside of its job's function: by KeyboardInterrupt, or because a signal's handler raised between the
-    /// function and the greenlet. What waits for the job must learn that.
-    #[cold]
-    fn failed(scheduler: &Bound<'_, Scheduler>, greenlet: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
-        let py = scheduler.py();
-        if let Ok(job) = greenlet.getattr(name!("job")) {
-            let value = error.value(py).clone().into_any();
-            if method1(&job, name!("_lost"), &value)?.is_truthy()? {
-                return Ok(());
-            }
-        }
-        Scheduler::report(scheduler, "A greenlet has failed", error)
     }
 
     /// Switches from the loop to a spawned greenlet, in which `exception` is raised if there is one.
@@ -166,7 +189,7 @@ impl Hub {
         drop(left);
         match outcome {
             Ok(_) => Ok(()),
-            Err(error) => Hub::failed(scheduler, greenlet, error),
+            Err(error) => Scheduler::report(scheduler, "A greenlet has failed", error),
         }
     }
 }
@@ -181,6 +204,7 @@ impl Hub {
             switches: AtomicU64::new(0),
             idle: SharedCell::new(Vec::new()),
             home: SharedCell::new(None),
+            spare: SharedCell::new(None),
         }
     }
 
@@ -221,13 +245,13 @@ impl Hub {
     #[pyo3(name = "_start", signature = (job, /))]
     fn start(slf: &Bound<'_, Self>, job: Py<PyAny>) -> PyResult<Py<Parking>> {
         slf.get().scheduler.get().check_open()?;
-        let parking = Bound::new(slf.py(), Parking::of_job(slf, job))?;
+        let parking = Parking::of_job(slf, job)?;
         Parking::wake(&parking)?;
         Ok(parking.unbind())
     }
 
     #[getter(_loop)]
-    fn scheduler(&self, py: Python<'_>) -> Py<Scheduler> {
+    fn py_scheduler(&self, py: Python<'_>) -> Py<Scheduler> {
         self.scheduler.clone_ref(py)
     }
 
@@ -250,6 +274,9 @@ impl Hub {
         }
         if let Some(idle) = self.idle.look() {
             idle.iter().try_for_each(|greenlet| visit.call(greenlet))?;
+        }
+        if let Some(spare) = self.spare.look() {
+            visit.call(&*spare)?;
         }
         match self.home.look().as_deref() {
             Some(Some((_, home))) => visit.call(home),

@@ -170,7 +170,7 @@ impl Operation {
             return Operation::begin_file(slf, work);
         }
         let fd = socket_fd(scheduler, this.object.bind(py), this.green)?;
-        if let Work::ReceiveInto { buffer } = &work {
+        if let Work::ReceiveInto { buffer, .. } = &work {
             // Check now whether the buffer can be written to, and not only when bytes arrive.
             drop(Buffer::room(buffer.bind(py))?);
         }

@@ -23,9 +23,9 @@ use pyo3::types::PyTuple;
 use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::make::{Float, Text, name, py_error, tuple};
-use crate::py::method::Method;
+use crate::py::unique::is_unique;
 use crate::reactor::hub::{Hub, green};
-use crate::reactor::ready::Ready;
+use crate::reactor::ready::{Queue, Ready};
 use crate::reactor::scheduler::Scheduler;
 
 enum Who {
@@ -50,19 +50,31 @@ pub struct Parking {
 }
 
 impl Parking {
-    /// The wait of a job for its first turn.
-    pub(super) fn of_job(hub: &Bound<'_, Hub>, job: Py<PyAny>) -> Parking {
-        Parking {
-            hub: hub.clone().unbind(),
-            state: SharedCell::new(State::Armed(Who::Job(job))),
-        }
-    }
-
     /// A wait of the greenlet that runs now.
     ///
     /// # Errors
     /// What `refuse` raises outside of a green greenlet.
     pub fn here<'py>(py: Python<'py>) -> PyResult<Bound<'py, Parking>> {
+        let (who, hub) = Parking::who(py)?;
+        Parking::create(who, hub)
+    }
+
+    /// The wait of a job for its first turn.
+    pub(super) fn of_job<'py>(hub: &Bound<'py, Hub>, job: Py<PyAny>) -> PyResult<Bound<'py, Parking>> {
+        Parking::create(Who::Job(job), hub.clone())
+    }
+
+    fn create<'py>(who: Who, hub: Bound<'py, Hub>) -> PyResult<Bound<'py, Parking>> {
+        let py = hub.py();
+        let parking = Parking {
+            hub: hub.unbind(),
+            state: SharedCell::new(State::Armed(who)),
+        };
+        Bound::new(py, parking)
+    }
+
+    /// Who waits if the greenlet that runs now does.
+    fn who(py: Python<'_>) -> PyResult<(Who, Bound<'_, Hub>)> {
         let (current, hub, is_spawned) = Hub::here(py)?;
         let scheduler = hub.get().scheduler.bind(py);
         scheduler.get().check_open()?;
@@ -71,11 +83,73 @@ impl Parking {
         } else {
             Who::Task((scheduler.get().hooks()?.future)(scheduler.as_any())?.unbind())
         };
-        let parking = Parking {
-            hub: hub.unbind(),
-            state: SharedCell::new(State::Armed(who)),
+        Ok((who, hub))
+    }
+
+    /// As [`Parking::here`], for native code that calls [`Parking::give_back`] after the wait.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn lend(py: Python<'_>) -> PyResult<Bound<'_, Parking>> {
+        let (who, hub) = Parking::who(py)?;
+        let spare = hub.get().spare.lock().take();
+        match spare.map(|spare| spare.into_bound(py)) {
+            // SAFETY: a live object, and the reference is ours.
+            Some(spare) if unsafe { is_unique(spare.as_ptr()) } => {
+                drop(spare.get().turn_to(State::Armed(who)));
+                Ok(spare)
+            }
+            _ => Parking::create(who, hub),
+        }
+    }
+
+    /// The wait is over, or was interrupted: then something may still refer to it.
+    pub fn give_back(slf: Bound<'_, Self>) {
+        let hub = slf.get().hub.clone_ref(slf.py());
+        let old = hub.get().spare.lock().replace(slf.unbind());
+        drop(old);
+    }
+
+    /// Waits once more, after a wait that has ended: the greenlet that runs now.
+    ///
+    /// # Errors
+    /// As [`Parking::here`].
+    pub fn again(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let current = green(py)?.api.current(py)?;
+        let who = if this.hub.get().runs(&current) {
+            Who::Greenlet(current.unbind())
+        } else {
+            Parking::who(py)?.0
         };
-        Bound::new(py, parking)
+        drop(this.turn_to(State::Armed(who)));
+        Ok(())
+    }
+
+    /// Ends the wait: within this completion, if nothing that was scheduled before waits in the queue.
+    pub fn resume_before(slf: Bound<'_, Self>, queue: &Queue) -> PyResult<()> {
+        let is_first = queue.lock().is_empty();
+        if is_first && !slf.get().hub.get().scheduler.get().is_debug() {
+            Parking::resume_by(slf)
+        } else {
+            Parking::wake(&slf)
+        }
+    }
+
+    /// Ends the wait now. The caller's reference is gone before the greenlet runs, which may wait in the same object again.
+    pub fn resume_by(slf: Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        match slf.get().turn_to(State::Over) {
+            State::Armed(Who::Greenlet(greenlet)) | State::Woken(Who::Greenlet(greenlet)) => {
+                let hub = slf.get().hub.bind(py).clone();
+                drop(slf);
+                Hub::enter(&hub, greenlet.bind(py), None)
+            }
+            other => {
+                drop(slf.get().turn_to(other));
+                Parking::resume(&slf)
+            }
+        }
     }
 
     fn turn_to(&self, state: State) -> State {
@@ -162,11 +236,7 @@ impl Parking {
         let elsewhere = !scheduler.get().io.is_mine();
         match future {
             None => {
-                let run = Ready::Method(Method::new(slf.clone().unbind(), |parking| {
-                    Parking::resume(parking)?;
-                    Ok(None)
-                }));
-                scheduler.get().push(run);
+                scheduler.get().push(Ready::Parking(slf.clone().unbind()));
                 if elsewhere {
                     scheduler.get().wake();
                 }
@@ -278,11 +348,14 @@ impl Parking {
 #[pyfunction]
 #[pyo3(signature = (seconds = 0.0))]
 pub fn green_sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
-    let parking = Parking::here(py)?;
     if seconds <= 0.0 {
+        let parking = Parking::lend(py)?;
         Parking::wake(&parking)?;
-        return Parking::wait(&parking);
+        let outcome = Parking::wait(&parking);
+        Parking::give_back(parking);
+        return outcome;
     }
+    let parking = Parking::here(py)?;
     let scheduler = parking.get().hub.get().scheduler.bind(py);
     let fire = parking.getattr(name!("fire"))?;
     let timer = scheduler.call_method1(name!("call_later"), (Float(seconds), fire))?;

@@ -10,12 +10,15 @@ use pyo3::prelude::*;
 use crate::py::cell::{Guard, SharedCell};
 use crate::py::method::Method;
 use crate::reactor::handle::{Callback, Handle};
+use crate::reactor::parking::Parking;
 
 /// An entry of the queue.
 pub enum Ready {
     Callback(Callback),
     /// A function of a native object. It does its work itself, or returns the callback to call.
     Method(Method<Option<Callback>>),
+    /// A greenlet whose wait is over.
+    Parking(Py<Parking>),
 }
 
 impl Ready {
@@ -23,13 +26,14 @@ impl Ready {
         match self {
             Ready::Callback(callback) => Ready::Callback(callback.clone_ref(py)),
             Ready::Method(method) => Ready::Method(method.clone_ref(py)),
+            Ready::Parking(parking) => Ready::Parking(parking.clone_ref(py)),
         }
     }
 
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
             Ready::Callback(callback) => callback.is_cancelled(py),
-            Ready::Method(_) => false,
+            Ready::Method(_) | Ready::Parking(_) => false,
         }
     }
 
@@ -44,6 +48,7 @@ impl Ready {
         match self {
             Ready::Callback(callback) => callback.traverse(visit),
             Ready::Method(method) => visit.call(method.object()),
+            Ready::Parking(parking) => visit.call(parking),
         }
     }
 }

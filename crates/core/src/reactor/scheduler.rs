@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use proact_driver::{Call, Clock, Config, Driver, Engine, Generation, Op, Waker};
+use proact_driver::{Call, Clock, Config, Driver, Engine, Generation, Op, Token, Waker};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
@@ -33,8 +33,8 @@ use crate::reactor::watch::Readers;
 #[pyclass(frozen, subclass, module = "proact._core")]
 pub struct Scheduler {
     pub(crate) io: Owned<Io>,
-    /// Fds whose transports were dropped while the engine was in use, and whether each is to be closed: see `give_up_later`.
-    orphans: SharedCell<Vec<(RawFd, bool)>>,
+    /// What was left behind while the engine was in use: see `leave`.
+    orphans: SharedCell<Vec<Orphan>>,
     orphaned: AtomicBool,
     pub(crate) readers: SharedCell<Readers>,
     ready: Queue,
@@ -59,6 +59,13 @@ pub struct Scheduler {
     pub(crate) tells_idle: AtomicBool,
     /// Changes whenever a run of the loop begins or ends.
     runs: AtomicU64,
+}
+
+/// What the loop's thread has to end for others.
+enum Orphan {
+    /// The fd of a transport that was dropped, and whether it is to be closed.
+    Fd(RawFd, bool),
+    Op(Token),
 }
 
 /// The error for a forked child.
@@ -291,7 +298,18 @@ impl Scheduler {
             }
             return;
         }
-        self.orphans.lock().push((fd, ours));
+        self.leave(Orphan::Fd(fd, ours));
+    }
+
+    /// Cancels an op whose file is about to be closed. While the engine is in use, the next turn does it.
+    pub fn cancel_later(&self, token: Token) {
+        if !self.is_closed() && !self.is_forked() {
+            self.leave(Orphan::Op(token));
+        }
+    }
+
+    fn leave(&self, orphan: Orphan) {
+        self.orphans.lock().push(orphan);
         self.orphaned.store(true, Ordering::Release);
         if let Some(mut io) = self.io.if_free() {
             self.adopt(&mut io);
@@ -300,14 +318,19 @@ impl Scheduler {
         }
     }
 
-    /// Gives up the fds that `give_up_later` has left.
+    /// Ends what `leave` has left.
     fn adopt(&self, io: &mut Io) {
         if !self.orphaned.swap(false, Ordering::Acquire) {
             return;
         }
-        for (fd, ours) in std::mem::take(&mut *self.orphans.lock()) {
-            // The transport is gone, so no one can be told of an error.
-            let _ = io.give_up(fd, ours);
+        for orphan in std::mem::take(&mut *self.orphans.lock()) {
+            // No one can be told of an error.
+            let _ = match orphan {
+                Orphan::Fd(fd, ours) => io.give_up(fd, ours),
+                Orphan::Op(token) if io.cancel(token) => Ok(()),
+                // Until the kernel has the cancellation the ring holds the file, and its peer does not see a close.
+                Orphan::Op(_) => io.driver.flush(),
+            };
         }
     }
 

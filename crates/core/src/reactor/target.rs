@@ -30,6 +30,8 @@ pub struct Completes<T: 'static = PyAny> {
     is_stale: fn(&Bound<'_, T>, RawFd, *mut ffi::PyObject) -> bool,
     /// Whether `complete` may run the program's code. Debug mode then reports how long it took.
     calls_program: bool,
+    /// Whether nothing waits for the op in flight at this moment.
+    is_in_vain: fn(&Bound<'_, T>) -> bool,
 }
 
 impl<T: PyClass> Completes<T> {
@@ -41,7 +43,14 @@ impl<T: PyClass> Completes<T> {
             owns: |_| None,
             is_stale: |_, _, _| false,
             calls_program: false,
+            is_in_vain: |_| false,
         }
+    }
+
+    /// Sometimes nothing waits for the op: it keeps no program from a deadlock.
+    pub const fn that_may_be_in_vain(mut self, is_in_vain: fn(&Bound<'_, T>) -> bool) -> Completes<T> {
+        self.is_in_vain = is_in_vain;
+        self
     }
 
     pub const fn that_calls_the_program(mut self) -> Completes<T> {
@@ -77,6 +86,7 @@ static NOBODY: Completes = Completes {
     owns: |_| None,
     is_stale: |_, _, _| false,
     calls_program: false,
+    is_in_vain: |_| false,
 };
 
 impl Target {
@@ -124,6 +134,11 @@ impl Target {
     pub fn is_stale(&self, py: Python<'_>, fd: RawFd, used_by: *mut ffi::PyObject) -> bool {
         self.object()
             .is_some_and(|object| (self.how.is_stale)(object.bind(py), fd, used_by))
+    }
+
+    pub fn is_in_vain(&self, py: Python<'_>) -> bool {
+        self.object()
+            .is_some_and(|object| (self.how.is_in_vain)(object.bind(py)))
     }
 
     #[inline]

@@ -27,6 +27,8 @@ pub enum Work {
     /// The buffer is exported only during the call.
     ReceiveInto {
         buffer: Py<PyAny>,
+        /// Its length, in bytes.
+        room: usize,
     },
     /// A Python function that raises `BlockingIOError` if the socket is not ready.
     Call {
@@ -49,7 +51,7 @@ pub enum Work {
 impl Work {
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Work::ReceiveInto { buffer: object }
+            Work::ReceiveInto { buffer: object, .. }
             | Work::Call { attempt: object, .. }
             | Work::Connect { shown: object, .. } => visit.call(object),
             Work::Receive { .. } | Work::Send { .. } | Work::File(_) => Ok(()),
@@ -71,6 +73,17 @@ impl Work {
             Work::ReceiveInto { .. } => value.extract().ok(),
             _ => None,
         }
+    }
+
+    /// Whether there may be more to receive than what a receive has returned, or the end.
+    pub fn has_filled(&self, value: &Bound<'_, PyAny>) -> bool {
+        let room = match self {
+            Work::Receive { len } => *len,
+            Work::ReceiveInto { room, .. } => *room,
+            _ => 0,
+        };
+        self.received(value)
+            .is_none_or(|count| count == 0 || count >= room)
     }
 }
 
@@ -123,9 +136,10 @@ impl Work {
                     Err(error) => Err(os_error(error)),
                 }
             }
-            Work::ReceiveInto { buffer } => {
+            Work::ReceiveInto { buffer, room } => {
                 let buffer = Buffer::room(buffer.bind(py))?;
                 let len = buffer.len();
+                *room = len;
                 let count = if len == 0 {
                     0
                 } else {

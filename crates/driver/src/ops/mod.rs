@@ -31,6 +31,7 @@ use io_uring::squeue::Entry;
 pub(crate) use accept::{FAILURES, is_exhaustion, is_transient};
 pub use operation::Direction;
 pub(crate) use operation::{Course, Facts, Movable, Opcode, Operation};
+pub use poll::EDGES;
 pub(crate) use poll::OPCODE as POLL;
 pub(crate) use splice::waits_on as splice_waits_on;
 

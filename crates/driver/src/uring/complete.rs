@@ -8,7 +8,7 @@ use super::label::Label;
 use super::table::{InFlight, Way};
 use crate::completion::{Completion, Flags, Token};
 use crate::errno::named;
-use crate::ops::{Course, FAILURES, Op, OpKind, Recv, is_transient, splice_waits_on};
+use crate::ops::{Course, EDGES, FAILURES, Op, OpKind, Recv, is_transient, splice_waits_on};
 use crate::syscalls::{self, AGAIN};
 
 const CANCELED: i32 = -libc::ECANCELED;
@@ -59,7 +59,7 @@ impl UringDriver {
             Label::Op(kind, token) => match kind.sample().course() {
                 Course::RecvMulti(_) => self.on_recv_multi(token, result, flags, batch),
                 Course::AcceptMulti(_) => self.on_accept_multi(token, kind, result, flags, batch),
-                Course::WatchMulti(..) => self.on_poll_multi(token, kind, result, batch),
+                Course::WatchMulti(..) => self.on_poll_multi(token, kind, result, flags, batch),
                 Course::Once(..)
                 | Course::File(..)
                 | Course::Connect(_)
@@ -202,13 +202,37 @@ impl UringDriver {
         }
     }
 
-    fn on_poll_multi(&mut self, token: Token, kind: OpKind, result: i32, batch: &mut Vec<Completion>) {
+    fn on_poll_multi(
+        &mut self,
+        token: Token,
+        kind: OpKind,
+        result: i32,
+        flags: u32,
+        batch: &mut Vec<Completion>,
+    ) {
         if result < 0 {
+            if result == -libc::EINVAL && self.tell_levels(token) {
+                return self.again(token, batch);
+            }
             return self.finish(token, result, batch);
         }
         if self.table.get(token).is_some() {
             self.more(token, kind, result, batch);
-            self.again(token, batch);
+            if !cqueue::more(flags) {
+                self.again(token, batch);
+            }
+        }
+    }
+
+    /// Has a poll that asked for edges go on without the kernel's multishot poll, which came with Linux 5.13. False: it
+    /// did not ask.
+    fn tell_levels(&mut self, token: Token) -> bool {
+        match self.table.get_mut(token).map(|entry| &mut entry.op) {
+            Some(Op::PollMulti(poll)) if poll.events & EDGES != 0 => {
+                poll.events &= !EDGES;
+                true
+            }
+            _ => false,
         }
     }
 

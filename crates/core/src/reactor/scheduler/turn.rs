@@ -12,6 +12,7 @@ use super::{Scheduler, engine_error, forked};
 use crate::py::call::{exception, one_after_other, stops_the_loop};
 use crate::py::make::Float;
 use crate::reactor::handle::{Callback, Failure, Handle};
+use crate::reactor::parking::Parking;
 use crate::reactor::ready::Ready;
 use crate::reactor::target::Arrived;
 use crate::reactor::threadsafe::ThreadSafeHandle;
@@ -98,7 +99,8 @@ impl Scheduler {
     fn tell_idle(&self, slf: &Bound<'_, Self>) -> PyResult<bool> {
         {
             let io = self.io.get()?;
-            if io.has_batch() || io.slots.len() > 1 {
+            let mut waited_for = io.slots.targets().filter(|target| !target.is_in_vain(slf.py()));
+            if io.has_batch() || waited_for.nth(1).is_some() {
                 return Ok(false);
             }
         }
@@ -237,6 +239,12 @@ impl Scheduler {
                     self.run_native(slf, &shared, begun, |_, _| ThreadSafeHandle::run(handle))
                 }
                 Ready::Callback(Callback::Debug(debug)) => self.run_debug(slf, &debug),
+                Ready::Parking(parking) if begun.is_none() => Parking::resume_by(parking.into_bound(py)),
+                Ready::Parking(parking) => {
+                    let parking = parking.into_bound(py);
+                    Parking::resume_by(parking.clone())
+                        .and_then(|()| self.tell_if_slow(slf, begun, || Some(parking.into_any())))
+                }
                 Ready::Method(method) => match method.call(py) {
                     Ok(Some(Callback::Native(native) | Callback::Shared(native))) => {
                         self.run_native(slf, &native, begun, Handle::run_again)

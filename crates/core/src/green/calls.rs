@@ -1,0 +1,136 @@
+//! `recv` and `sendall` of green sockets, by CPython's own calling convention: a program calls nothing else as often, and a frame
+//! of Python around each cost a tenth of a small message.
+
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::ffi;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyType};
+
+use super::wire::Wire;
+use crate::py::make::{Name, name, tuple_of};
+
+/// What a call does with a socket that has a wire, and with its only argument. `None`: that is no case of its.
+type Body = for<'py> fn(
+    &Bound<'py, Wire>,
+    &Bound<'py, PyAny>,
+    &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>>;
+
+fn recv<'py>(
+    wire: &Bound<'py, Wire>,
+    socket: &Bound<'py, PyAny>,
+    size: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match size.cast_exact::<PyInt>() {
+        Ok(size) => Wire::recv(wire, socket, size.extract()?).map(|data| Some(data.into_bound(wire.py()))),
+        Err(_) => Ok(None),
+    }
+}
+
+fn sendall<'py>(
+    wire: &Bound<'py, Wire>,
+    socket: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    Wire::sendall(wire, socket, data)?;
+    Ok(Some(wire.py().None().into_bound(wire.py())))
+}
+
+/// Calls `body` if the call is of the usual kind, or else the method `otherwise`. No panic leaves it, and an error is set for
+/// Python.
+///
+/// # Safety
+/// `socket` and as many `args` as `count` says are live objects; the thread is attached.
+#[inline]
+unsafe fn call(
+    socket: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    body: Body,
+    otherwise: &'static Name,
+) -> *mut ffi::PyObject {
+    // SAFETY: a method is called by an attached thread.
+    let py = unsafe { Python::assume_attached() };
+    let run = || {
+        // SAFETY: as the caller promises.
+        let socket = unsafe { Bound::from_borrowed_ptr(py, socket) };
+        if count == 1
+            && let Ok(wire) = socket.getattr(name!("_calls"))?.cast_into_exact::<Wire>()
+        {
+            // SAFETY: as the caller promises.
+            let argument = unsafe { Bound::from_borrowed_ptr(py, *args) };
+            if let Some(value) = body(&wire, &socket, &argument)? {
+                return Ok(value);
+            }
+        }
+        // SAFETY: as the caller promises.
+        let args = unsafe { tuple_of(py, args, count as usize)? };
+        socket.call_method1(otherwise, args)
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(error)) => {
+            PyErr::restore(error, py);
+            std::ptr::null_mut()
+        }
+        Err(_) => {
+            PanicException::new_err("panic in a call of a green socket").restore(py);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+unsafe extern "C" fn native_recv(
+    socket: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython's calling convention.
+    unsafe { call(socket, args, count, recv, name!("_recv")) }
+}
+
+unsafe extern "C" fn native_sendall(
+    socket: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython's calling convention.
+    unsafe { call(socket, args, count, sendall, name!("_sendall")) }
+}
+
+/// Gives the class of green sockets its methods. What they leave over is done by `_recv` and `_sendall`.
+#[pyfunction]
+#[pyo3(signature = (class, /))]
+pub fn install_green_calls(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = class.py();
+    let add = |name: &'static CStr, method: ffi::PyCFunctionFast, doc: &'static CStr| {
+        let definition = ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunctionFast: method,
+            },
+            ml_flags: ffi::METH_FASTCALL,
+            ml_doc: doc.as_ptr(),
+        };
+        // The descriptor refers to its definition for as long as the interpreter lives.
+        let definition = Box::leak(Box::new(definition));
+        // SAFETY: a live class and a definition that is never freed; a new reference or null with an exception set.
+        let descriptor = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
+        };
+        class.setattr(name, descriptor)
+    };
+    add(
+        c"recv",
+        native_recv,
+        c"recv($self, bufsize, flags=0, /)\n--\n\nReceive up to `bufsize` bytes; empty at the end of the stream.",
+    )?;
+    add(
+        c"sendall",
+        native_sendall,
+        c"sendall($self, data, flags=0, /)\n--\n\nSend all of `data`.",
+    )
+}

@@ -1,0 +1,467 @@
+//! A green socket's tie to the loop: whether its fd is readable, and which greenlets wait for that.
+//!
+//! A receive makes its call itself, at once if the socket may have something. Only when it found nothing does the greenlet wait,
+//! and only then is the fd watched. The watch stays for the receives after it, so a connection that is read message by message
+//! costs the engine no op and no system call beside the receive. No byte leaves the socket but into the receive that returns it:
+//! a greenlet that is killed has received nothing, and the fd may be used by other code at any time.
+//!
+//! ```text
+//!             a greenlet waits              closed, or the number belongs to another object
+//!   Unwatched ────────────────▶ Watched ────────────────────────────────────────────────────▶ Unwatched
+//!       ▲                          │
+//!       └──────────────────────────┘
+//!   twice readable, and nobody has received: a watch tells again and again
+//! ```
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use proact_driver::{Call, Completion, Op, Token, ops, syscalls};
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::limit::Limit;
+use super::sockets::end_operations;
+use crate::py::buffer::Buffer;
+use crate::py::cell::SharedCell;
+use crate::py::errno::os_error;
+use crate::py::make::py_error;
+use crate::reactor::fds::Side;
+use crate::reactor::hub::Hub;
+use crate::reactor::io::Sent;
+use crate::reactor::operation::Operation;
+use crate::reactor::parking::Parking;
+use crate::reactor::ready::Queue;
+use crate::reactor::scheduler::Scheduler;
+use crate::reactor::target::{Completes, Target};
+use crate::reactor::work::{Work, socket_fd};
+
+/// So often a socket that always has more is received from before other greenlets run.
+const IN_A_ROW: u32 = 64;
+
+const URGENT: u32 = libc::POLLPRI as u32;
+
+struct Held {
+    /// The hub whose greenlets receive, and the socket's number. `None` before the first call and after the end.
+    bound: Option<(Py<Hub>, RawFd)>,
+    /// The address of the socket. It is compared, and never dereferenced.
+    socket: usize,
+    /// The watch in flight.
+    watch: Option<Token>,
+    /// Whether a receive that got less than it asked for has left nothing, or else the watch tells of what it has left.
+    drains: Drains,
+    /// Whether a receive is worth its call.
+    ready: bool,
+    in_a_row: u32,
+    /// How long a call waits at most.
+    seconds: Option<f64>,
+    /// The greenlets that wait to receive. The first is woken, and stays the first until it has received.
+    waiting: VecDeque<Py<Parking>>,
+    /// Why those have ended that are in `waiting` no more.
+    error: i32,
+}
+
+/// What a receive tells that got less than it asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drains {
+    /// Nothing. So the watch is level triggered: it tells of what was left.
+    Unknown,
+    /// TCP has nothing more now. So the watch need only tell of what comes later.
+    All,
+    /// A receive stops at urgent data (tcp(7)), and may leave something that came before.
+    Perhaps,
+}
+
+/// What a socket of `proact.green` keeps of the loop that it is used with.
+#[pyclass(frozen, module = "proact._core")]
+pub struct Wire {
+    held: SharedCell<Held>,
+}
+
+static WATCHES: Completes<Wire> =
+    Completes::<Wire>::new(|wire, arrived| Wire::readable(wire, &arrived.completion, arrived.ready))
+        .that_borrows(|wire, fd, object| {
+            let held = wire.get().held.lock();
+            held.socket != object as usize && held.bound.as_ref().is_some_and(|(_, used)| *used == fd)
+        })
+        .that_may_be_in_vain(|wire| wire.get().held.lock().waiting.is_empty());
+
+/// The place of one receive in the line of those that wait.
+struct Place<'a, 'py> {
+    wire: &'a Bound<'py, Wire>,
+    parking: Option<Bound<'py, Parking>>,
+    limit: Limit<'py>,
+}
+
+impl<'py> Place<'_, 'py> {
+    /// Whether the socket is worth a call now: first in the line, and readable.
+    fn may_try(&self) -> bool {
+        let held = &mut *self.wire.get().held.lock();
+        self.parking.is_some() || (held.ready && held.waiting.is_empty() && held.in_a_row < IN_A_ROW)
+    }
+
+    /// Waits until it is this receive's turn.
+    fn wait(&mut self, hub: &Bound<'py, Hub>, fd: RawFd) -> PyResult<()> {
+        let wire = self.wire.get();
+        match &self.parking {
+            Some(parking) => Parking::again(parking)?,
+            None => {
+                let parking = Parking::lend(self.wire.py())?;
+                wire.held.lock().waiting.push_back(parking.clone().unbind());
+                self.parking = Some(parking);
+            }
+        }
+        let Some(parking) = &self.parking else {
+            return Ok(());
+        };
+        if wire.takes_a_pause() {
+            Parking::wake(parking)?;
+        } else {
+            Wire::watch(self.wire, hub, fd)?;
+        }
+        self.limit.begin(self.wire.py())?;
+        Parking::wait(parking)?;
+        let held = wire.held.lock();
+        if held.waiting.iter().any(|waiting| waiting.is(parking)) {
+            return Ok(());
+        }
+        Err(os_error(held.error))
+    }
+}
+
+impl Drop for Place<'_, '_> {
+    fn drop(&mut self) {
+        let Some(parking) = self.parking.take() else {
+            return;
+        };
+        let py = self.wire.py();
+        let (left, next) = {
+            let held = &mut *self.wire.get().held.lock();
+            let index = held.waiting.iter().position(|waiting| waiting.is(&parking));
+            let left = index.and_then(|index| held.waiting.remove(index));
+            // The watch has told this one, and perhaps does not tell again.
+            let next = held
+                .waiting
+                .front()
+                .filter(|_| held.ready)
+                .map(|next| next.clone_ref(py));
+            (left, next)
+        };
+        drop(left);
+        Parking::give_back(parking);
+        if let Some(next) = next {
+            // Fails only for a loop that is closed, whose greenlets have ended.
+            let _ = Parking::wake(next.bind(py));
+        }
+    }
+}
+
+impl Wire {
+    /// Whether the socket is readable, but others are to run first.
+    fn takes_a_pause(&self) -> bool {
+        let held = &mut *self.held.lock();
+        held.ready && std::mem::take(&mut held.in_a_row) >= IN_A_ROW
+    }
+
+    /// The hub of the greenlet that runs now, and the socket's number. `None`: greenlets of another loop wait for this socket, and
+    /// an operation of its own has to be made for this one.
+    ///
+    /// # Errors
+    /// As [`Hub::scheduler_here`]; `OSError` with EBADF for a closed socket.
+    #[inline]
+    fn bound<'py>(
+        slf: &Bound<'py, Self>,
+        socket: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(Bound<'py, Hub>, RawFd)>> {
+        let py = slf.py();
+        let known = {
+            let held = slf.get().held.lock();
+            match &held.bound {
+                Some((hub, fd)) if hub.get().is_within() => Some((hub.bind(py).clone(), *fd)),
+                _ => None,
+            }
+        };
+        match known {
+            Some((hub, fd)) => {
+                hub.get().scheduler(py).get().check_closed()?;
+                Ok(Some((hub, fd)))
+            }
+            None => Wire::bind(slf, socket),
+        }
+    }
+
+    #[cold]
+    fn bind<'py>(
+        slf: &Bound<'py, Self>,
+        socket: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(Bound<'py, Hub>, RawFd)>> {
+        let (py, this) = (slf.py(), slf.get());
+        let hub = Hub::of_this_greenlet(py)?;
+        let scheduler = hub.get().scheduler(py).clone();
+        scheduler.get().check_closed()?;
+        let before = {
+            let held = this.held.lock();
+            match &held.bound {
+                Some((known, fd)) if known.is(&hub) => return Ok(Some((hub, *fd))),
+                Some((known, _)) => Some((known.clone_ref(py), held.waiting.is_empty())),
+                None => None,
+            }
+        };
+        if let Some((known, is_unused)) = before {
+            let other = known.get().scheduler(py).get();
+            if !is_unused && !other.is_closed() && !other.is_forked() {
+                return Ok(None);
+            }
+            Wire::let_go(slf, -libc::EBADF);
+        }
+        let fd = socket_fd(&scheduler, socket, true)?;
+        let is_tcp = scheduler.get().call(Call::Protocol { fd })? == libc::IPPROTO_TCP;
+        let held = &mut *this.held.lock();
+        held.bound = Some((hub.clone().unbind(), fd));
+        held.socket = socket.as_ptr() as usize;
+        held.ready = true;
+        held.drains = if is_tcp { Drains::All } else { Drains::Unknown };
+        Ok(Some((hub, fd)))
+    }
+
+    /// Has the engine watch the fd, unless it does already.
+    fn watch(slf: &Bound<'_, Self>, hub: &Bound<'_, Hub>, fd: RawFd) -> PyResult<()> {
+        let held = &mut *slf.get().held.lock();
+        if held.watch.is_some() {
+            return Ok(());
+        }
+        let mut io = hub.get().scheduler(slf.py()).get().io.get()?;
+        let events = match held.drains {
+            Drains::Unknown => Side::Read.events(),
+            Drains::All | Drains::Perhaps => Side::Read.events() | URGENT | ops::EDGES,
+        };
+        let target = Target::new(slf.clone().unbind(), &WATCHES);
+        // SAFETY: a poll points at no memory.
+        match unsafe { io.submit(Op::PollMulti(ops::PollMulti { fd, events }), target) } {
+            Sent::Pending(token) => {
+                held.watch = Some(token);
+                Ok(())
+            }
+            Sent::Ready(error) => Err(os_error(error)),
+        }
+    }
+
+    /// The watch has told something.
+    fn readable(slf: &Bound<'_, Self>, completion: &Completion, queue: &Queue) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let first = {
+            let held = &mut *this.held.lock();
+            if held.watch != Some(completion.token) {
+                // Cancelled, and perhaps submitted again since.
+                return Ok(());
+            }
+            if completion.is_terminal() {
+                held.watch = None;
+            }
+            if completion.result > 0 && completion.result as u32 & URGENT != 0 {
+                held.drains = Drains::Perhaps;
+            }
+            let was_ready = std::mem::replace(&mut held.ready, true);
+            match held.waiting.front() {
+                _ if completion.result < 0 => None,
+                Some(first) => Some(first.clone_ref(py)),
+                None if was_ready => {
+                    let hub = held.bound.as_ref().map(|(hub, _)| hub.get().scheduler(py).get());
+                    if let (Some(scheduler), Some(token)) = (hub, held.watch.take()) {
+                        scheduler.io.get()?.cancel(token);
+                    }
+                    return Ok(());
+                }
+                None => return Ok(()),
+            }
+        };
+        match first {
+            Some(first) => Parking::resume_before(first.into_bound(py), queue),
+            None => {
+                // Another object has the number now: its operation has cancelled the watch.
+                let error = if completion.result == -libc::ECANCELED {
+                    -libc::EBADF
+                } else {
+                    completion.result
+                };
+                Wire::let_go(slf, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the watch and what waits, with this error, and forgets the number. Any thread may call it.
+    fn let_go(slf: &Bound<'_, Self>, error: i32) {
+        let (py, this) = (slf.py(), slf.get());
+        let (bound, watch, waiting) = {
+            let held = &mut *this.held.lock();
+            held.error = error;
+            (
+                held.bound.take(),
+                held.watch.take(),
+                std::mem::take(&mut held.waiting),
+            )
+        };
+        if let (Some((hub, _)), Some(token)) = (&bound, watch) {
+            hub.get().scheduler(py).get().cancel_later(token);
+        }
+        for parking in &waiting {
+            // Fails only for a loop that is closed, whose greenlets have ended.
+            let _ = Parking::wake(parking.bind(py));
+        }
+        drop((bound, waiting));
+    }
+
+    /// Receives by `work`, and waits for it as often as it takes.
+    fn receive(slf: &Bound<'_, Self>, socket: &Bound<'_, PyAny>, mut work: Work) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let limit = Wire::limit(slf);
+        let Some((hub, fd)) = Wire::bound(slf, socket)? else {
+            return limit.around(py, || Operation::run(&Hub::scheduler_here(py)?, socket, work));
+        };
+        let scheduler = hub.get().scheduler(py);
+        let mut place = Place {
+            wire: slf,
+            parking: None,
+            limit,
+        };
+        loop {
+            if place.may_try() {
+                let outcome = work.attempt(scheduler, fd)?;
+                let held = &mut *slf.get().held.lock();
+                if let Some(value) = outcome {
+                    held.ready = held.drains == Drains::Perhaps || work.has_filled(value.bind(py));
+                    held.in_a_row = if place.parking.is_none() {
+                        held.in_a_row + 1
+                    } else {
+                        0
+                    };
+                    return Ok(value);
+                }
+                held.ready = false;
+            }
+            place.wait(&hub, fd)?;
+        }
+    }
+
+    fn limit<'py>(slf: &Bound<'py, Self>) -> Limit<'py> {
+        let seconds = slf.get().held.lock().seconds;
+        Limit::of(seconds)
+    }
+
+    /// Sends what the socket takes at once. 0: nothing, or another send comes first.
+    fn send_now(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buf: *const u8, len: usize) -> PyResult<usize> {
+        let sent = {
+            let mut io = scheduler.get().io.get()?;
+            if !io.fds.is_free(fd, Side::Write) {
+                return Ok(0);
+            }
+            let flags = 0;
+            // SAFETY: the caller keeps the memory, and the call does not block.
+            unsafe { io.driver.attempt(&Op::Send(ops::Send { fd, buf, len, flags })) }
+        };
+        match usize::try_from(sent) {
+            Ok(sent) => Ok(sent),
+            Err(_) if sent == syscalls::AGAIN => Ok(0),
+            Err(_) => Err(os_error(sent)),
+        }
+    }
+}
+
+#[pymethods]
+impl Wire {
+    #[new]
+    fn new() -> Wire {
+        let held = Held {
+            bound: None,
+            socket: 0,
+            watch: None,
+            drains: Drains::Unknown,
+            ready: false,
+            in_a_row: 0,
+            seconds: None,
+            waiting: VecDeque::new(),
+            error: -libc::EBADF,
+        };
+        Wire {
+            held: SharedCell::new(held),
+        }
+    }
+
+    /// How long each call waits at most, in seconds; None: for ever.
+    #[setter]
+    fn set_seconds(&self, seconds: Option<f64>) {
+        self.held.lock().seconds = seconds;
+    }
+
+    /// Receives up to `n` bytes; empty at the end of the stream. TimeoutError if it waits for too long.
+    #[pyo3(signature = (socket, n, /))]
+    pub fn recv(slf: &Bound<'_, Self>, socket: &Bound<'_, PyAny>, n: isize) -> PyResult<Py<PyAny>> {
+        let len = usize::try_from(n).map_err(|_| py_error::<PyValueError>("negative buffersize in recv"))?;
+        Wire::receive(slf, socket, Work::Receive { len })
+    }
+
+    /// Receives into a buffer; returns the number of bytes. The buffer is not exported while the greenlet waits.
+    #[pyo3(signature = (socket, buffer, /))]
+    fn recv_into(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        buffer: Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        // Check now whether the buffer can be written to, and not only when bytes arrive.
+        let room = Buffer::room(&buffer)?.len();
+        let buffer = buffer.unbind();
+        Wire::receive(slf, socket, Work::ReceiveInto { buffer, room })
+    }
+
+    /// Sends all of `data`. TimeoutError if it waits for too long.
+    #[pyo3(signature = (socket, data, /))]
+    pub fn sendall(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let bound = Wire::bound(slf, socket)?;
+        let mut sent = 0;
+        if let (Some((hub, fd)), Ok(bytes)) = (&bound, data.cast_exact::<PyBytes>()) {
+            // `bytes` need not be exported.
+            let bytes = bytes.as_bytes();
+            sent = Wire::send_now(hub.get().scheduler(py), *fd, bytes.as_ptr(), bytes.len())?;
+            if sent == bytes.len() {
+                return Ok(());
+            }
+        }
+        let buffer = Buffer::of(data)?;
+        Wire::limit(slf).around(py, || {
+            Operation::run(&Hub::scheduler_here(py)?, socket, Work::Send { buffer, sent }).map(drop)
+        })
+    }
+
+    /// Ends what waits on a socket that is about to be closed: with `OSError`, EBADF. Any thread may call it.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let bound = {
+            let held = slf.get().held.lock();
+            held.bound.as_ref().map(|(hub, fd)| (hub.clone_ref(py), *fd))
+        };
+        Wire::let_go(slf, -libc::EBADF);
+        match bound {
+            Some((hub, fd)) => end_operations(hub.get().scheduler(py).get(), py, fd),
+            None => Ok(()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(held) = self.held.look() else {
+            return Ok(());
+        };
+        if let Some((hub, _)) = &held.bound {
+            visit.call(hub)?;
+        }
+        held.waiting.iter().try_for_each(|parking| visit.call(parking))
+    }
+}
