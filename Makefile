@@ -42,7 +42,7 @@ test: check  ## build, then run the Rust and the Python tests on every engine an
 conformance: check  ## run all of CPython's own asyncio tests on every engine, peer and Python; write docs/compatibility.md
 	@$(use) scripts/conformance
 
-ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask and others on proact, installing what is needed
+ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask, gevent's programs and others on proact, installing what is needed
 	@$(use) scripts/ecosystem
 
 suites: check  ## run asyncssh's, anyio's, aiohttp's, uvloop's and aiofastnet's own tests; report what fails only on proact

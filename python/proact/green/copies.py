@@ -141,24 +141,30 @@ def _socket() -> types.ModuleType:
     )
 
 
-class SSLContext(ssl.SSLContext):
-    """A context whose sockets are green."""
+@functools.cache
+def _context() -> type[ssl.SSLContext]:
+    # Made when it is needed: gevent patches no program in which the class has a subclass already.
 
-    sslsocket_class = SSLSocket
+    class SSLContext(ssl.SSLContext):
+        """A context whose sockets are green."""
 
-    def wrap_socket(self, sock: plain_socket.socket, *args: Any, **kwargs: Any) -> Any:
-        names = (
-            "server_side",
-            "do_handshake_on_connect",
-            "suppress_ragged_eofs",
-            "server_hostname",
-            "session",
-        )
-        return wrap_socket(sock, self, **dict(zip(names, args, strict=False)), **kwargs)
+        sslsocket_class = SSLSocket
+
+        def wrap_socket(self, sock: plain_socket.socket, *args: Any, **kwargs: Any) -> Any:
+            names = (
+                "server_side",
+                "do_handshake_on_connect",
+                "suppress_ragged_eofs",
+                "server_hostname",
+                "session",
+            )
+            return wrap_socket(sock, self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    return SSLContext
 
 
 def _ssl() -> types.ModuleType:
-    made = copy_of(ssl, SSLContext=SSLContext, SSLSocket=SSLSocket, socket=sockets.socket)
+    made = copy_of(ssl, SSLContext=_context(), SSLSocket=SSLSocket, socket=sockets.socket)
     made.create_default_context = with_globals(ssl.create_default_context, made)  # type: ignore[attr-defined]
     https = with_globals(ssl._create_unverified_context, made)
     made._create_unverified_context = https  # type: ignore[attr-defined]
