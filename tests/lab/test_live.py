@@ -376,7 +376,7 @@ START = "document.getElementById('start').click()"
 STATE = "document.getElementById('state').textContent"
 PROBLEM = "document.getElementById('problem').textContent"
 ROWS = "document.querySelectorAll('#cells tr').length"
-BARS = "document.getElementById('chart').data?.[0].x[0] > 0"
+BARS = "document.querySelector('#chart .chart')?.data?.[0].x[0] > 0"
 
 
 def report_of(served: Served, browser: chromium.Browser) -> chromium.Page:
