@@ -101,7 +101,7 @@ def _requests(timelines: Sequence[Timeline], end: float) -> Figure:
         "bargap": 0.15,
         "xaxis": {"title": {"text": "µs since it was sent"}, "range": [first, last]},
         "yaxis": {
-            "title": {"text": "model and lane"},
+            "title": {"text": "lane"},
             "type": "category",
             "categoryorder": "array",
             "categoryarray": every,
