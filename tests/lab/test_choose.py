@@ -225,7 +225,7 @@ def test_the_slim_results_give_the_same_answers(document: Document) -> None:
     whole, small = answer(ask(10), document), answer(ask(10), slim(document))  # type: ignore[arg-type]
     assert isinstance(whole, Answer)
     assert whole.sentence == small.sentence
-    assert "histogram\": [[" not in json.dumps(slim(document))
+    assert 'histogram": [[' not in json.dumps(slim(document))
 
 
 def test_the_reference_that_is_shipped_answers() -> None:

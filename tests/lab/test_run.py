@@ -232,7 +232,10 @@ def test_a_run_that_is_stopped_shows_what_it_has_measured(tmp_path: Path, wait_f
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--workload", "echo,tea"], "unknown workload 'tea': choose from echo, web, mixed, cpu, wait, "),
+        (
+            ["run", "--workload", "echo,tea"],
+            "unknown workload 'tea': choose from echo, web, mixed, cpu, wait, ",
+        ),
         (["run", "--workload", "echo,idle"], "idle has connections of its own"),
         (["run", "--workload", "files,idle"], "idle has connections of its own"),
         (["run", "--workload", "files", "--connections", "0"], "--connections has '0'"),

@@ -14,7 +14,7 @@ from proact.lab.choose.answer import Answer, answer, winners
 from proact.lab.choose.points import points
 from proact.lab.choose.question import Question, work_of
 from proact.lab.choose.view import not_compared
-from proact.lab.report.figures import Figure, bars_to_scale
+from proact.lab.report.bars import Figure, bars_to_scale
 from proact.lab.table import amount, describe
 from proact.lab.workloads import WORKLOADS
 

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.report import choice, tables
 from proact.lab.report.drawing import plotly_js
-from proact.lab.report.figures import Figure, of_block, scaling
+from proact.lab.report.figures import of_block, scaling
 from proact.lab.report.looks import looks
-from proact.lab.report.timelines import HOW, of_requests
+from proact.lab.report.timelines import of_requests
 from proact.lab.summary import blocks
 from proact.lab.table import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from proact.lab.report.bars import Figure
     from proact.lab.results import Document
 
 #: With this policy, the browser makes sure that no script fetches anything.
@@ -27,6 +28,10 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'"
 )
 
+
+#: A chart of so many px or more takes the whole width.
+_TALL: Final = 700
+TALL: Final = " class=tall"
 
 #: The part that stands above everything else.
 FIRST: Final = "Which model to use"
@@ -54,7 +59,7 @@ class _Parts:
         drawn = []
         for figure in figures:
             drawn.append(
-                f"<figure><h3>{escape(figure.title)}</h3>"
+                f"<figure{TALL * (figure.height > _TALL)}><h3>{escape(figure.title)}</h3>"
                 f'<div class="chart" data-figure="{len(self.figures)}" style="height:{figure.height}px">'
                 "</div>"
                 f"<figcaption>{escape(figure.how)}</figcaption></figure>"
@@ -73,7 +78,7 @@ def to_html(document: Document) -> str:
     parts.add("When each wins", tables.when_each_wins(found))
     parts.add("What the textbooks say", tables.claims(document["claims"]))
     if requests := parts.draw(of_requests(document["timelines"])):
-        parts.add("One request through each model", f'<p class="how">{HOW}</p>', requests)
+        parts.add("One request through each model", requests, tables.requests(document["timelines"]))
     parts.add("How they scale", parts.draw(scaling(found, looked)))
     for block in found:
         charts = parts.draw(of_block(document, block, looked))

@@ -13,6 +13,20 @@
   }, { rootMargin: "600px 0px" });
   elements.forEach((element) => near.observe(element));
 
+  // What is not near is drawn when there is nothing else to do, so that a picture of the whole page has it, and at once
+  // if the page is printed. A chart in an answer that is not shown has no width, and waits until it is shown.
+  const left = () => [...elements].filter((element) => element.clientWidth && !element.querySelector(".main-svg"));
+  const draw = (element) => charts.draw(element, figures[element.dataset.figure]);
+  const later = window.requestIdleCallback ?? setTimeout;
+  function next() {
+    const [element] = left();
+    if (!element) return;
+    draw(element);
+    later(next);
+  }
+  addEventListener("load", () => later(next));
+  addEventListener("beforeprint", () => left().forEach(draw));
+
   // Shows the answer to the three questions.
   const form = document.getElementById("choose");
   function choose() {

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.claims.trial import circumstances
 from proact.lab.files import FILES
+from proact.lab.report.timelines import in_words
 from proact.lab.summary import QUIET, verdict, winners
 from proact.lab.table import CLOSED_LOOP_NOTE, LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from proact.lab.results import Claim, Document
+    from proact.lab.results import Claim, Document, Timeline
     from proact.lab.summary import Block, Row, Spread
 
 _MARKS: Final = {"supported": "✓", "contradicted": "✗", "depends": "≈", "not measured": "–"}
@@ -139,6 +140,12 @@ def block_numbers(block: Block) -> str:
 def _interval(spread: Spread | None) -> str:
     """Half the interval of a median; – for a value that was taken once, as calls were in older results."""
     return "–" if spread is None or spread.low == spread.high else f"{spread.half_range:.0%}"
+
+
+def requests(timelines: Sequence[Timeline]) -> str:
+    """What each request shows, in words; folded."""
+    said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in in_words(timelines))
+    return f"<details><summary>Each request in words</summary><dl>{said}</dl></details>" if said else ""
 
 
 def claims(found: Sequence[Claim]) -> str:
