@@ -418,7 +418,7 @@ def write_each(lanes: int) -> None:
         import proact
 
         async def lane(number: int) -> None:
-            async with proact.open(folder / f"own{number}", "wb", 0) as file:
+            async with proact.open(folder / f"own{number}", "wb") as file:
                 for _ in range(count // lanes):
                     await file.write(bytes(SIZE))
                     await file.fsync()

@@ -82,7 +82,7 @@ class _Queue:
         try:
             fsync = any(append.fsync for append in group)
             tried = await _append_cached(path, records) if fsync else None
-            written, error = tried or await in_pieces(_append, path, records, fsync)
+            written, error = await in_pieces(_append, path, records, fsync) if tried is None else tried
         except Exception as raised:
             written, error = -1, raised
         for append in group:
@@ -123,9 +123,7 @@ async def append(path: StrOrBytesPath, data: ReadableBuffer, *, fsync: bool = Fa
     return len(record.data)
 
 
-async def _append_cached(
-    path: StrOrBytesPath, records: list[bytes]
-) -> tuple[int, OSError | None] | None:
+async def _append_cached(path: StrOrBytesPath, records: list[bytes]) -> tuple[int, OSError | None] | None:
     """As `_append`, where nothing but the write and the fsync has to be waited for; else None.
 
     That takes half the time that a thread of Python's takes beside its disk.

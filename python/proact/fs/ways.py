@@ -80,9 +80,7 @@ def _rest(fd: int, offset: int) -> bytes:
     return b"".join(pieces)
 
 
-def _write_sync(
-    fd: int, data: ReadableBuffer, offset: int, data_only: bool
-) -> tuple[int, OSError | None]:
+def _write_sync(fd: int, data: ReadableBuffer, offset: int, data_only: bool) -> tuple[int, OSError | None]:
     view = memoryview(data).cast("B")
     done = 0
     try:
