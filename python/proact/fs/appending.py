@@ -1,4 +1,7 @@
-"""Owns: appends to files with group commit: what waits for one file is written together, with one fsync."""
+"""Owns: appends to files with group commit: what waits for one file is written together, with one fsync.
+
+One group at a time: groups beside each other were measured, and brought nothing.
+"""
 
 from __future__ import annotations
 
