@@ -1,4 +1,7 @@
-"""Owns: appends to files with group commit: what waits for one file is written together, with one fsync."""
+"""Owns: appends to files with group commit: what waits for one file is written together, with one fsync.
+
+One group at a time: groups beside each other were measured, and brought nothing.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ class _Queue:
         try:
             fsync = any(append.fsync for append in group)
             tried = await _append_cached(path, records) if fsync else None
-            written, error = tried or await in_pieces(_append, path, records, fsync)
+            written, error = await in_pieces(_append, path, records, fsync) if tried is None else tried
         except Exception as raised:
             written, error = -1, raised
         for append in group:
@@ -123,9 +126,7 @@ async def append(path: StrOrBytesPath, data: ReadableBuffer, *, fsync: bool = Fa
     return len(record.data)
 
 
-async def _append_cached(
-    path: StrOrBytesPath, records: list[bytes]
-) -> tuple[int, OSError | None] | None:
+async def _append_cached(path: StrOrBytesPath, records: list[bytes]) -> tuple[int, OSError | None] | None:
     """As `_append`, where nothing but the write and the fsync has to be waited for; else None.
 
     That takes half the time that a thread of Python's takes beside its disk.

@@ -7,17 +7,23 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .descriptor import Descriptor
 from .ways import PIECE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["Positional", "check_offset"]
+
+_B = TypeVar("_B")
+_T = TypeVar("_T")
+
+_COLD = 16
+"""Reads of which one is tried, after so many in a row that needed the disk."""
 
 
 def check_offset(offset: int) -> None:
@@ -37,13 +43,31 @@ def _length(size: int) -> int:
 class Positional(Descriptor):
     """A file object without a buffer."""
 
+    # Reads in a row that needed the disk.
+    _cold = 0
+
+    def _try(self, attempt: Callable[[int, _B, int], _T | None], what: _B, offset: int) -> _T | None:
+        """Read at once, if that needs no disk. Of a file that is not cached most reads are not tried: a try
+        that fails costs what the op costs.
+        """
+        cold = self._cold
+        if cold >= _COLD and cold % _COLD:
+            self._cold = cold + 1
+            return None
+        answer = attempt(self._fd, what, offset)
+        if answer is None:
+            self._cold = cold + (not self._ways.tried_enough())
+        elif cold:
+            self._cold = 0
+        return answer
+
     # One read, one write, at the position.
 
     def _read_now(self, size: int) -> bytes | None:
         """Read once and move on, if that needs no wait."""
         if not self._seekable:
             return None
-        data = self._ways.try_read(self._fd, size, self._at)
+        data = self._try(self._ways.try_read, size, self._at)
         if data is not None:
             self._at += len(data)
         return data
@@ -108,7 +132,7 @@ class Positional(Descriptor):
         check_offset(offset)
         if size < 0 or size > PIECE:
             size = _length(size)
-        data = self._ways.try_read(self._fd, size, offset)
+        data = self._try(self._ways.try_read, size, offset)
         if data is not None and len(data) in (size, 0):
             return data
         pieces = [data] if data else []
@@ -129,7 +153,7 @@ class Positional(Descriptor):
         """
         self._check_readable()
         check_offset(offset)
-        count = self._ways.try_read_into(self._fd, buffer, offset)
+        count = self._try(self._ways.try_read_into, buffer, offset)
         size = memoryview(buffer).nbytes
         if count is not None and count in (size, 0):
             return count

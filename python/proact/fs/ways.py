@@ -80,9 +80,7 @@ def _rest(fd: int, offset: int) -> bytes:
     return b"".join(pieces)
 
 
-def _write_sync(
-    fd: int, data: ReadableBuffer, offset: int, data_only: bool
-) -> tuple[int, OSError | None]:
+def _write_sync(fd: int, data: ReadableBuffer, offset: int, data_only: bool) -> tuple[int, OSError | None]:
     view = memoryview(data).cast("B")
     done = 0
     try:
@@ -308,7 +306,6 @@ class _Native(Ways):
         for name, native in _NATIVE.items():
             setattr(self, name, getattr(loop, native))
         self._loop = loop
-        self._has_ring = loop.engine == "io_uring"
 
     async def open(
         self,
@@ -351,8 +348,6 @@ class _Native(Ways):
         return b"".join(pieces)
 
     async def read_file(self, path: StrOrBytesPath) -> bytes | None:
-        if not self._has_ring:
-            return None
         # Without waiting for the peer of a FIFO.
         fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
