@@ -245,10 +245,16 @@ def test_our_own_shutdown_ends_a_receive(inside, pair):
     inside(main)
 
 
-def test_urgent_data_hides_nothing(inside):
+@pytest.mark.parametrize("busy", [False, True], ids=["a loop that sleeps", "a loop that never sleeps"])
+def test_urgent_data_hides_nothing(inside, busy):
     """A receive stops at urgent data (tcp(7)), and more is there although it was short."""
 
+    def spin():
+        while True:
+            green.sleep(0)
+
     def main():
+        spinner = green.spawn(spin if busy else green.sleep)
         first, second = tcp_pair()
         with first, second:
             reader = waiting(first.recv, 1)
@@ -262,6 +268,7 @@ def test_urgent_data_hides_nothing(inside):
                 while len(got) < 6:
                     got += first.recv(100)
             assert got == b"abcdef"
+        spinner.kill()
 
     inside(main)
 
@@ -417,6 +424,39 @@ def test_in_a_forked_child(spawned, pair):
         assert reader.get() == b"x"
 
     spawned(main)
+
+
+def test_send_takes_what_the_socket_takes(inside, pair):
+    first, second = pair
+
+    def main():
+        assert first.send(b"") == 0
+        second.sendall(b"x")
+        assert first.recv(1) == b"x"
+        assert first.send(b"abc") == 3
+        assert first.send(memoryview(b"de")) == 2
+        assert first.send(b"f", socket.MSG_DONTWAIT) == 1
+        assert second.recv(10, socket.MSG_WAITALL | socket.MSG_PEEK)
+        got = b""
+        while len(got) < 6:
+            got += second.recv(10)
+        assert got == b"abcdef"
+        first.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                first.send(bytes(100_000))
+        first.setblocking(True)
+        sender = waiting(first.send, b"y")
+        while not sender.dead:
+            second.recv(100_000)
+            green.sleep(0)
+        assert sender.get() == 1
+        first.close()
+        with pytest.raises(OSError) as caught:
+            first.send(b"z")
+        assert caught.value.errno == errno.EBADF
+
+    inside(main)
 
 
 def test_sends_keep_their_order(inside, pair):

@@ -74,6 +74,12 @@ pub trait Driver: Send {
         false
     }
 
+    /// Whether a poll that asks for [`crate::ops::EDGES`] may tell of something that has come only once, and not again of
+    /// what was left of it.
+    fn tells_edges(&self) -> bool {
+        false
+    }
+
     /// Whether `wait` with a timeout of zero would find anything. The answer costs a memory load. `None`: only a
     /// system call can tell.
     fn has_work(&self) -> Option<bool>;

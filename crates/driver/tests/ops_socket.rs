@@ -362,6 +362,23 @@ on_every_engine! {
         assert!(rig.result(writable) > 0);
     }
 
+    fn a_poll_for_edges_tells_of_all_that_comes(rig) {
+        let (mut a, b) = pair();
+        let events = POLLIN | ops::EDGES;
+        let token = rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events }));
+        rig.assert_pending(token);
+        let memory = buffer(100);
+        for _ in 0..5 {
+            a.write_all(b"xyz").unwrap();
+            let got = rig.next(token);
+            assert!(got.more && got.result & POLLIN as i32 != 0);
+            assert_eq!(rig.run(recv(&b, memory)), 3);
+        }
+        while rig.poll(token).is_some() {}
+        rig.cancel(token);
+        while rig.next(token).more {}
+    }
+
     fn poll_multi_is_level_triggered(rig) {
         let (mut a, b) = pair();
         let fd = b.as_raw_fd();

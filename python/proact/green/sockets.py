@@ -2,7 +2,7 @@
 
 The file itself never blocks. A receive waits until there is something and then takes it, in the greenlet that
 asked: a greenlet that is killed in it has received nothing. So it may be shared with code that uses the fd.
-`recv`, `recv_into` and `sendall` are native (`_core.Wire`).
+`recv`, `recv_into`, `send` and `sendall` are native (`_core.Wire`) in the usual case.
 """
 
 from __future__ import annotations
@@ -190,16 +190,6 @@ class socket(Waits):  # noqa: N801 the name that programs know
             return self._send_pieces(data, flags)
         return self._calls.sendall(self, data)
 
-    # What the native methods leave over.
-    _recv = recv
-    _sendall = sendall
-
-    def _send_pieces(self, data: ReadableBuffer, flags: int = 0) -> None:
-        with memoryview(data) as whole, whole.cast("B") as view:
-            sent = 0
-            while sent < len(view):
-                sent += self._when(True, _plain.send, view[sent:], flags)
-
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """Send as much of `data` as the socket takes; return the number of bytes."""
         try:
@@ -208,6 +198,11 @@ class socket(Waits):  # noqa: N801 the name that programs know
             if self._timeout == 0:
                 raise
         return self._when(True, _plain.send, data, flags)
+
+    # What the native methods leave over.
+    _recv = recv
+    _send = send
+    _sendall = sendall
 
     def sendto(self, *args: Any) -> int:
         """Send a datagram: `data, address` or `data, flags, address`."""

@@ -1,4 +1,4 @@
-//! `recv` and `sendall` of green sockets, by CPython's own calling convention: a program calls nothing else as often, and a frame
+//! `recv`, `send` and `sendall` of green sockets, by CPython's own calling convention: a program calls nothing else as often, and a frame
 //! of Python around each cost a tenth of a small message.
 
 use std::ffi::CStr;
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyType};
 
 use super::wire::Wire;
-use crate::py::make::{Name, name, tuple_of};
+use crate::py::make::{Int, Name, name, tuple_of};
 
 /// What a call does with a socket that has a wire, and with its only argument. `None`: that is no case of its.
 type Body = for<'py> fn(
@@ -37,6 +37,17 @@ fn sendall<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     Wire::sendall(wire, socket, data)?;
     Ok(Some(wire.py().None().into_bound(wire.py())))
+}
+
+fn send<'py>(
+    wire: &Bound<'py, Wire>,
+    _socket: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match Wire::send(wire, data)? {
+        Some(sent) => Int::new(sent).into_pyobject(wire.py()).map(|sent| Some(sent.into_any())),
+        None => Ok(None),
+    }
 }
 
 /// Calls `body` if the call is of the usual kind, or else the method `otherwise`. No panic leaves it, and an error is set for
@@ -92,6 +103,15 @@ unsafe extern "C" fn native_recv(
     unsafe { call(socket, args, count, recv, name!("_recv")) }
 }
 
+unsafe extern "C" fn native_send(
+    socket: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython's calling convention.
+    unsafe { call(socket, args, count, send, name!("_send")) }
+}
+
 unsafe extern "C" fn native_sendall(
     socket: *mut ffi::PyObject,
     args: *mut *mut ffi::PyObject,
@@ -101,7 +121,7 @@ unsafe extern "C" fn native_sendall(
     unsafe { call(socket, args, count, sendall, name!("_sendall")) }
 }
 
-/// Gives the class of green sockets its methods. What they leave over is done by `_recv` and `_sendall`.
+/// Gives the class of green sockets its methods. What they leave over is done by `_recv`, `_send` and `_sendall`.
 #[pyfunction]
 #[pyo3(signature = (class, /))]
 pub fn install_green_calls(class: &Bound<'_, PyType>) -> PyResult<()> {
@@ -127,6 +147,11 @@ pub fn install_green_calls(class: &Bound<'_, PyType>) -> PyResult<()> {
         c"recv",
         native_recv,
         c"recv($self, bufsize, flags=0, /)\n--\n\nReceive up to `bufsize` bytes; empty at the end of the stream.",
+    )?;
+    add(
+        c"send",
+        native_send,
+        c"send($self, data, flags=0, /)\n--\n\nSend as much of `data` as the socket takes; return the number of bytes.",
     )?;
     add(
         c"sendall",

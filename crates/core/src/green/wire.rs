@@ -29,6 +29,7 @@ use crate::py::buffer::Buffer;
 use crate::py::cell::SharedCell;
 use crate::py::errno::os_error;
 use crate::py::make::py_error;
+use crate::py::method::Method;
 use crate::reactor::fds::Side;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::Sent;
@@ -42,8 +43,6 @@ use crate::reactor::work::{Work, socket_fd};
 /// So often a socket that always has more is received from before other greenlets run.
 const IN_A_ROW: u32 = 64;
 
-const URGENT: u32 = libc::POLLPRI as u32;
-
 struct Held {
     /// The hub whose greenlets receive, and the socket's number. `None` before the first call and after the end.
     bound: Option<(Py<Hub>, RawFd)>,
@@ -51,10 +50,14 @@ struct Held {
     socket: usize,
     /// The watch in flight.
     watch: Option<Token>,
-    /// Whether a receive that got less than it asked for has left nothing, or else the watch tells of what it has left.
-    drains: Drains,
+    /// What a receive says that got less than it asked for.
+    when_short: Short,
     /// Whether a receive is worth its call.
     ready: bool,
+    /// Whether the last receive may have left something that the watch has told of: looked up before the loop sleeps.
+    in_doubt: bool,
+    /// Whether the loop has it on its list for that.
+    is_listed: bool,
     in_a_row: u32,
     /// How long a call waits at most.
     seconds: Option<f64>,
@@ -64,15 +67,15 @@ struct Held {
     error: i32,
 }
 
-/// What a receive tells that got less than it asked for.
+/// What is to be made of a receive that got less than it asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Drains {
-    /// Nothing. So the watch is level triggered: it tells of what was left.
-    Unknown,
-    /// TCP has nothing more now. So the watch need only tell of what comes later.
-    All,
-    /// A receive stops at urgent data (tcp(7)), and may leave something that came before.
-    Perhaps,
+enum Short {
+    /// If something was left, the watch tells of it again.
+    IsToldAgain,
+    /// The watch tells once of what comes. Most probably nothing was left: TCP leaves something only at urgent data (tcp(7)).
+    IsTheLast,
+    /// The watch tells once of what comes, and more may be there, such as datagrams.
+    TellsNothing,
 }
 
 /// What a socket of `proact.green` keeps of the loop that it is used with.
@@ -121,6 +124,7 @@ impl<'py> Place<'_, 'py> {
             Parking::wake(parking)?;
         } else {
             Wire::watch(self.wire, hub, fd)?;
+            Wire::look_before_sleep(self.wire, hub);
         }
         self.limit.begin(self.wire.py())?;
         Parking::wait(parking)?;
@@ -176,6 +180,15 @@ impl Wire {
         slf: &Bound<'py, Self>,
         socket: &Bound<'py, PyAny>,
     ) -> PyResult<Option<(Bound<'py, Hub>, RawFd)>> {
+        match Wire::known(slf)? {
+            Some(known) => Ok(Some(known)),
+            None => Wire::bind(slf, socket),
+        }
+    }
+
+    /// As [`Wire::bound`]; `None` also if that has to be found out.
+    #[inline]
+    fn known<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<(Bound<'py, Hub>, RawFd)>> {
         let py = slf.py();
         let known = {
             let held = slf.get().held.lock();
@@ -184,13 +197,10 @@ impl Wire {
                 _ => None,
             }
         };
-        match known {
-            Some((hub, fd)) => {
-                hub.get().scheduler(py).get().check_closed()?;
-                Ok(Some((hub, fd)))
-            }
-            None => Wire::bind(slf, socket),
+        if let Some((hub, _)) = &known {
+            hub.get().scheduler(py).get().check_closed()?;
         }
+        Ok(known)
     }
 
     #[cold]
@@ -218,12 +228,18 @@ impl Wire {
             Wire::let_go(slf, -libc::EBADF);
         }
         let fd = socket_fd(&scheduler, socket, true)?;
-        let is_tcp = scheduler.get().call(Call::Protocol { fd })? == libc::IPPROTO_TCP;
+        let when_short = if !scheduler.get().io.get()?.driver.tells_edges() {
+            Short::IsToldAgain
+        } else if scheduler.get().call(Call::Protocol { fd })? == libc::IPPROTO_TCP {
+            Short::IsTheLast
+        } else {
+            Short::TellsNothing
+        };
         let held = &mut *this.held.lock();
         held.bound = Some((hub.clone().unbind(), fd));
         held.socket = socket.as_ptr() as usize;
         held.ready = true;
-        held.drains = if is_tcp { Drains::All } else { Drains::Unknown };
+        held.when_short = when_short;
         Ok(Some((hub, fd)))
     }
 
@@ -234,10 +250,7 @@ impl Wire {
             return Ok(());
         }
         let mut io = hub.get().scheduler(slf.py()).get().io.get()?;
-        let events = match held.drains {
-            Drains::Unknown => Side::Read.events(),
-            Drains::All | Drains::Perhaps => Side::Read.events() | URGENT | ops::EDGES,
-        };
+        let events = Side::Read.events() | ops::EDGES;
         let target = Target::new(slf.clone().unbind(), &WATCHES);
         // SAFETY: a poll points at no memory.
         match unsafe { io.submit(Op::PollMulti(ops::PollMulti { fd, events }), target) } {
@@ -246,6 +259,41 @@ impl Wire {
                 Ok(())
             }
             Sent::Ready(error) => Err(os_error(error)),
+        }
+    }
+
+    /// Has the loop look whether something is there before it sleeps, if that is in doubt. A loop that is busy hears of the
+    /// next bytes before that, and needs no call.
+    fn look_before_sleep(slf: &Bound<'_, Self>, hub: &Bound<'_, Hub>) {
+        let held = &mut *slf.get().held.lock();
+        if !held.in_doubt || std::mem::replace(&mut held.is_listed, true) {
+            return;
+        }
+        let look = Method::new(slf.clone().unbind(), Wire::look);
+        hub.get().scheduler(slf.py()).get().before_sleep(look);
+    }
+
+    fn look(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (hub, fd) = {
+            let held = &mut *slf.get().held.lock();
+            held.is_listed = false;
+            match &held.bound {
+                Some((hub, fd)) if held.in_doubt => (hub.clone_ref(py), *fd),
+                _ => return Ok(()),
+            }
+        };
+        let events = Side::Read.events();
+        let seen = hub.get().scheduler(py).get().call(Call::Poll { fd, events })?;
+        let first = {
+            let held = &mut *slf.get().held.lock();
+            held.in_doubt = false;
+            held.ready = seen != syscalls::AGAIN;
+            held.waiting.front().filter(|_| held.ready).map(|first| first.clone_ref(py))
+        };
+        match first {
+            Some(first) => Parking::wake(first.bind(py)),
+            None => Ok(()),
         }
     }
 
@@ -261,10 +309,8 @@ impl Wire {
             if completion.is_terminal() {
                 held.watch = None;
             }
-            if completion.result > 0 && completion.result as u32 & URGENT != 0 {
-                held.drains = Drains::Perhaps;
-            }
             let was_ready = std::mem::replace(&mut held.ready, true);
+            held.in_doubt = false;
             match held.waiting.front() {
                 _ if completion.result < 0 => None,
                 Some(first) => Some(first.clone_ref(py)),
@@ -333,7 +379,8 @@ impl Wire {
                 let outcome = work.attempt(scheduler, fd)?;
                 let held = &mut *slf.get().held.lock();
                 if let Some(value) = outcome {
-                    held.ready = held.drains == Drains::Perhaps || work.has_filled(value.bind(py));
+                    held.ready = held.when_short == Short::TellsNothing || work.has_filled(value.bind(py));
+                    held.in_doubt = held.when_short == Short::IsTheLast;
                     held.in_a_row = if place.parking.is_none() {
                         held.in_a_row + 1
                     } else {
@@ -350,6 +397,22 @@ impl Wire {
     fn limit<'py>(slf: &Bound<'py, Self>) -> Limit<'py> {
         let seconds = slf.get().held.lock().seconds;
         Limit::of(seconds)
+    }
+
+    /// Sends some `bytes`, if a greenlet calls that has used the socket before, and the socket takes any at once. Returns how many.
+    pub fn send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+        let Ok(bytes) = data.cast_exact::<PyBytes>() else {
+            return Ok(None);
+        };
+        let bytes = bytes.as_bytes();
+        match Wire::known(slf)? {
+            Some((hub, fd)) if !bytes.is_empty() => {
+                let sent =
+                    Wire::send_now(hub.get().scheduler(slf.py()), fd, bytes.as_ptr(), bytes.len())?;
+                Ok((sent > 0).then_some(sent))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Sends what the socket takes at once. 0: nothing, or another send comes first.
@@ -379,8 +442,10 @@ impl Wire {
             bound: None,
             socket: 0,
             watch: None,
-            drains: Drains::Unknown,
+            when_short: Short::TellsNothing,
             ready: false,
+            in_doubt: false,
+            is_listed: false,
             in_a_row: 0,
             seconds: None,
             waiting: VecDeque::new(),

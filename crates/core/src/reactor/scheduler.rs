@@ -20,6 +20,7 @@ use crate::py::call::{exception, stops_the_loop};
 use crate::py::cell::SharedCell;
 use crate::py::errno::io_error;
 use crate::py::make::{Float, Name, Text, py_error};
+use crate::py::method::Method;
 use crate::reactor::handle::{Callback, Cancelled};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
@@ -36,6 +37,8 @@ pub struct Scheduler {
     /// What was left behind while the engine was in use: see `leave`.
     orphans: SharedCell<Vec<Orphan>>,
     orphaned: AtomicBool,
+    /// What is to be done before the engine sleeps.
+    before_sleep: SharedCell<Vec<Method<()>>>,
     pub(crate) readers: SharedCell<Readers>,
     ready: Queue,
     timers: SharedCell<Timers>,
@@ -93,6 +96,7 @@ impl Scheduler {
             waker: driver.waker(),
             orphans: SharedCell::new(Vec::new()),
             orphaned: AtomicBool::new(false),
+            before_sleep: SharedCell::new(Vec::new()),
             readers: SharedCell::new(Readers::default()),
             ready: Queue::default(),
             timers: SharedCell::new(Timers::new(Arc::clone(&cancelled))),
@@ -135,6 +139,11 @@ impl Scheduler {
 
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Has something done once before the engine sleeps, or some turns later, in the loop's thread. It may make something ready.
+    pub fn before_sleep(&self, what: Method<()>) {
+        self.before_sleep.lock().push(what);
     }
 
     /// The right to do something now that ends something. If the loop runs in another thread, that thread is asked to call the
@@ -358,6 +367,8 @@ impl Scheduler {
             std::mem::forget(targets);
         }
         drop(queued);
+        let before_sleep = std::mem::take(&mut *self.before_sleep.lock());
+        drop(before_sleep);
         let readers = std::mem::take(&mut *self.readers.lock());
         drop(readers);
         let ready = self.ready.lock().take();
@@ -407,6 +418,9 @@ impl Scheduler {
         }
         if let Some(readers) = self.readers.look() {
             readers.watches().try_for_each(|watch| visit.call(watch))?;
+        }
+        if let Some(what) = self.before_sleep.look() {
+            what.iter().try_for_each(|what| visit.call(what.object()))?;
         }
         if let Some(hooks) = self.hooks.get() {
             hooks.traverse(visit)?;

@@ -72,10 +72,16 @@ impl FdState {
             .is_some_and(|pooled| pooled.closing.is_some())
     }
 
-    fn wanted(&self) -> Interest {
-        Interest {
+    fn wanted(&self, tells_edges: bool) -> Interest {
+        let wanted = Interest {
             read: !self.read.is_empty(),
             write: !self.write.is_empty(),
+            edges: false,
+        };
+        let mut waiters = self.read.iter().chain(&self.write);
+        Interest {
+            edges: tells_edges && !wanted.is_empty() && waiters.all(Waiter::takes_edges),
+            ..wanted
         }
     }
 }
@@ -124,6 +130,7 @@ impl<S: Selector> ReadinessDriver<S> {
         let read = Interest {
             read: true,
             write: false,
+            edges: false,
         };
         selector.watch(waker.fd(), read, &mut stats)?;
         Ok(ReadinessDriver {
@@ -160,7 +167,7 @@ impl<S: Selector> ReadinessDriver<S> {
 
     /// Watches an fd for exactly the directions that ops wait for.
     fn update_watch(&mut self, fd: RawFd) {
-        let wanted = self.fds[fd as usize].wanted();
+        let wanted = self.fds[fd as usize].wanted(S::TELLS_EDGES);
         if wanted != self.selector.watched(fd) && self.selector.watch(fd, wanted, &mut self.stats).is_err() {
             // The program has closed the fd without telling the engine, so the selector will report nothing to the
             // ops that are left.
@@ -328,6 +335,10 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         self.events = events;
         self.collect(batch);
         result
+    }
+
+    fn tells_edges(&self) -> bool {
+        S::TELLS_EDGES
     }
 
     /// Does nothing: ops are tried when they are submitted, so none is queued.

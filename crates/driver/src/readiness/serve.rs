@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use super::{ReadinessDriver, Waiter};
 use crate::completion::{Completion, Flags};
-use crate::ops::{Course, Direction, FAILURES, Op, Recv, is_transient};
+use crate::ops::{Course, Direction, EDGES, FAILURES, Op, Recv, is_transient};
 use crate::selector::{Event, Selector};
 use crate::syscalls::{self, AGAIN};
 
@@ -20,6 +20,11 @@ enum Step {
 }
 
 impl Waiter {
+    /// Whether the op need not be told again of what it was told.
+    pub(super) fn takes_edges(&self) -> bool {
+        matches!(self.op, Op::PollMulti(poll) if poll.events & EDGES != 0)
+    }
+
     /// Whether the op only polls. A poll takes no bytes, so ops queued behind it may run first.
     pub(super) fn polls(&self) -> bool {
         matches!(self.op.course(), Course::Watch(..) | Course::WatchMulti(..))

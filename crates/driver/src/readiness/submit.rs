@@ -171,7 +171,7 @@ impl<S: Selector> ReadinessDriver<S> {
             return Err(libc::EBADF);
         }
         state.push(direction, Waiter { token, op });
-        let wanted = state.wanted();
+        let wanted = state.wanted(S::TELLS_EDGES);
         match self.selector.watch(fd, wanted, &mut self.stats) {
             Ok(()) => {
                 self.places.insert(token, Place::Waiting(fd, direction));

@@ -71,6 +71,9 @@ impl Epoll {
         if entry.interest.write {
             events |= libc::EPOLLOUT as u32;
         }
+        if entry.interest.edges {
+            events |= libc::EPOLLET as u32;
+        }
         let mut event = libc::epoll_event {
             events,
             u64: u64::from(entry.stamp) << 32 | fd as u64,
@@ -136,6 +139,7 @@ impl Epoll {
 
 impl Selector for Epoll {
     const ENGINE: crate::Engine = crate::Engine::Epoll;
+    const TELLS_EDGES: bool = true;
 
     fn watched(&self, fd: RawFd) -> Interest {
         let index = usize::try_from(fd).ok();

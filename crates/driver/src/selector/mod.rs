@@ -15,6 +15,8 @@ use crate::stats::Stats;
 pub struct Interest {
     pub read: bool,
     pub write: bool,
+    /// It is enough to be told once of what comes. Only for a selector that can ([`Selector::TELLS_EDGES`]).
+    pub edges: bool,
 }
 
 impl Interest {
@@ -33,9 +35,12 @@ pub struct Event {
     pub invalid: bool,
 }
 
-/// A system call that reports level-triggered readiness.
+/// A system call that reports readiness, level-triggered unless asked otherwise.
 pub trait Selector: Send {
     const ENGINE: crate::Engine;
+
+    /// Whether it can report edges.
+    const TELLS_EDGES: bool = false;
 
     /// The directions that `fd` is watched for.
     fn watched(&self, fd: RawFd) -> Interest;

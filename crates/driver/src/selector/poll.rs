@@ -43,6 +43,7 @@ impl Selector for Poll {
         Interest {
             read: events & libc::POLLIN != 0,
             write: events & libc::POLLOUT != 0,
+            edges: false,
         }
     }
 

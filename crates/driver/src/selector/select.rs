@@ -70,6 +70,7 @@ impl Selector for Select {
         Interest {
             read: has(&self.read, fd),
             write: has(&self.write, fd),
+            edges: false,
         }
     }
 

@@ -395,6 +395,10 @@ impl Driver for UringDriver {
         !self.ring.is_inert()
     }
 
+    fn tells_edges(&self) -> bool {
+        true
+    }
+
     fn has_work(&self) -> Option<bool> {
         Some(
             !self.generation.is_current()

@@ -20,6 +20,9 @@ use crate::reactor::threadsafe::ThreadSafeHandle;
 /// While callbacks are ready, an engine that can't tell without a system call is asked for work at most this often (ns).
 const POLL_INTERVAL: u64 = 20_000;
 
+/// A loop that does not sleep does as often, in turns, what is to be done before.
+const LONG_AWAKE: u64 = 64;
+
 impl Scheduler {
     /// The time at which something begins that may call the program; only in debug mode.
     fn begun(&self) -> Option<u64> {
@@ -109,6 +112,15 @@ impl Scheduler {
         idle.call1((slf,)).map(|_| true)
     }
 
+    /// Whether something has become ready by what was to be done before the engine sleeps.
+    fn prepare_to_sleep(&self, py: Python<'_>) -> PyResult<bool> {
+        let due = std::mem::take(&mut *self.before_sleep.lock());
+        for what in &due {
+            what.call(py)?;
+        }
+        Ok(!due.is_empty() && self.ready.is_waiting())
+    }
+
     /// Lets the engine submit, wait and collect completions. False: there is nothing to submit or to dispatch. `limit`: how long
     /// it may wait at most, for a loop above that has timers and callbacks of its own.
     fn wait(&self, slf: &Bound<'_, Self>, limit: Option<Duration>) -> PyResult<bool> {
@@ -122,6 +134,9 @@ impl Scheduler {
                 Err(forked())
             };
         }
+        if self.turns().is_multiple_of(LONG_AWAKE) {
+            self.prepare_to_sleep(py)?;
+        }
         {
             let io = self.io.get()?;
             if self.ready.is_waiting() && !io.has_batch() && io.driver.has_work() == Some(false) {
@@ -130,6 +145,9 @@ impl Scheduler {
             }
         }
         let mut timeout = self.timeout(py)?;
+        if timeout != Some(Duration::ZERO) && limit != Some(Duration::ZERO) && self.prepare_to_sleep(py)? {
+            timeout = Some(Duration::ZERO);
+        }
         if timeout.is_none() && self.tells_idle.load(Ordering::Relaxed) && self.tell_idle(slf)? {
             timeout = self.timeout(py)?;
         }
