@@ -138,6 +138,9 @@ impl Io {
     pub fn evict_all(&mut self, py: Python<'_>, fd: RawFd) {
         if self.fds.is_polled(fd, Side::Read) || self.fds.is_polled(fd, Side::Write) {
             self.cancel_others(py, fd, std::ptr::null_mut());
+            // A poll in a ring holds the file open: the peer would not see the end, and the address would stay in use. What
+            // fails here fails in the next wait, too, which tells it.
+            let _failed = self.driver.flush();
         }
     }
 

@@ -11,11 +11,7 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models import CHUNK
-<<<<<<< HEAD
-from proact.lab.workloads.session import Extent
-=======
 from proact.lab.workloads.session import on_the_spot
->>>>>>> h-lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,22 +38,11 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return connection
 
 
-<<<<<<< HEAD
-def converse(
-    connection: socket.socket, session: Session, read: Callable[[Extent], int] = Extent.read
-) -> None:
-    """Answer one peer until it closes or resets, or until the session is over; ``read`` reads files."""
-    with connection:
-        try:
-            while not session.over and (data := connection.recv(CHUNK)):
-                connection.sendall(session.answer(data, read))
-=======
 def converse(connection: socket.socket, session: Session, do: Callable[[Wanted], int] = on_the_spot) -> None:
     """Answer one peer until it closes or resets, or until the session is over; ``do`` does what it wants."""
     with connection:
         try:
             while not session.over and (data := connection.recv(CHUNK)):
                 connection.sendall(session.answer(data, do))
->>>>>>> h-lab
         except ConnectionError:
             pass

@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 from proact import green
 from proact.green.hub import hub_here
 from proact.lab.models.blocking import accept, converse
-<<<<<<< HEAD
-=======
 from proact.lab.workloads.session import Pause
->>>>>>> h-lab
 
 if TYPE_CHECKING:
     import socket
 
     from proact.lab.workloads import Sessions
-<<<<<<< HEAD
-    from proact.lab.workloads.session import Extent
-=======
     from proact.lab.workloads.session import Wanted
->>>>>>> h-lab
 
 
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
@@ -34,24 +27,15 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
         waiting = green.socket(fileno=listener.detach())
         while True:
             if (connection := accept(waiting)) is not None:
-<<<<<<< HEAD
-                green.spawn(converse, connection, sessions(), read_on_loop)
-=======
                 green.spawn(converse, connection, sessions(), on_loop)
->>>>>>> h-lab
 
     green.run_main(accept_all, watchdog=None)
     raise RuntimeError("the greenlet that accepts stopped by itself")
 
 
-<<<<<<< HEAD
-def read_on_loop(wanted: Extent) -> int:
-    """Read a piece of a file by the ring or, on other engines, by a native thread."""
-=======
 def on_loop(wanted: Wanted) -> int:
     """Pause, or read a piece of a file by the ring or, on other engines, by a native thread."""
     if isinstance(wanted, Pause):
         green.sleep(wanted.seconds)
         return 0
->>>>>>> h-lab
     return green.await_(hub_here().loop._read_at(wanted.fd, wanted.buffer, wanted.offset))

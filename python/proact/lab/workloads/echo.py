@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
-from proact.lab.workloads.session import Extent, Session
-=======
 from proact.lab.workloads.session import Session, Wanted, on_the_spot
->>>>>>> h-lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +20,8 @@ class Echo(Session):
     def feed(self, data: bytes) -> bytes:
         return data
 
-<<<<<<< HEAD
-    def answer(self, data: bytes, read: Callable[[Extent], int] = Extent.read) -> bytes:
-        return data  # an echo never wants a file
-=======
     def answer(self, data: bytes, do: Callable[[Wanted], int] = on_the_spot) -> bytes:
         return data  # an echo never wants anything
->>>>>>> h-lab
 
 
 def sessions() -> Sessions:
