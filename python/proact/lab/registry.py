@@ -35,6 +35,10 @@ class Kind(StrEnum):
     ASYNCHRONOUS = "asynchronous"
 
 
+#: The module of the models that have no way of their own on files: they ask for readiness, and block.
+READINESS: Final = "files_readiness"
+
+
 class Family(StrEnum):
     """What runs per message: the model written out in Python, someone's event loop, proact, or no Python."""
 
@@ -127,7 +131,7 @@ def missing_engine(engine: str) -> str | None:
 
 def _plain(name: str, kind: Kind, module: str, limit: int | None = None, **more: Any) -> Model:
     """The entry for a model that does not help with files: it blocks for them."""
-    more = {"family": Family.PLAIN, "files": ("files_readiness", name)} | more
+    more = {"family": Family.PLAIN, "files": (READINESS, name)} | more
     return Model(name, kind, module=module, connection_limit=limit, **more)
 
 

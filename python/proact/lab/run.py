@@ -92,7 +92,7 @@ class Settings:
     def seconds(self, *, split: bool, counted: bool) -> float:
         """Roughly how long one cell takes."""
         splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION if split else 0.0
-        counting = COUNT_WARMUP + COUNT_DURATION if counted else 0.0
+        counting = _OVERHEAD + COUNT_WARMUP + COUNT_DURATION if counted else 0.0
         return _OVERHEAD + self.warmup + self.duration + counting + splitting
 
     def counts(self, cell: Cell) -> bool:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from proact.lab.choose.points import Point
     from proact.lab.choose.question import Question
     from proact.lab.results import Document
-    from proact.lab.summary import Row, Spread
+    from proact.lab.spread import Spread
+    from proact.lab.summary import Row
 
 #: So many winners are named one by one.
 _NAMED: Final = 3

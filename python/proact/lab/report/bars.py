@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from proact.lab.summary import Spread
+from proact.lab.spread import Spread
 from proact.lab.table import number
 
 if TYPE_CHECKING:

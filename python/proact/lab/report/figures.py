@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from proact.lab.results import Document
-    from proact.lab.summary import Block, Load, Row, Spread
+    from proact.lab.spread import Spread
+    from proact.lab.summary import Block, Load, Row
 
 _CURVES: Final = 340  # px, a chart of curves, without its legend
 
@@ -77,7 +78,7 @@ def _bars(
         title,
         how,
         axis,
-        [(row.model, value(row)) for row in rows],
+        [(row.shown, value(row)) for row in rows],
         [look.colour for look in looked],
         [look.pattern for look in looked],
         [row.kind for row in rows],
@@ -86,13 +87,13 @@ def _bars(
 
 def _names(rows: Sequence[Row]) -> dict[str, Any]:
     """The axis with the models, the first on top."""
-    return models_axis([row.model for row in rows])
+    return models_axis([row.shown for row in rows])
 
 
 def split_bars(rows: Sequence[Row]) -> Figure:
     """Where the server's threads were, for each message, as stacked bars."""
     found = [(row, row.split) for row in rows if row.split and row.split["messages"]]
-    names = [row.model for row, _ in found]
+    names = [row.shown for row, _ in found]
     micros = {
         part: [cast("float", split.get(part, 0.0)) * 1e6 / split["messages"] for _, split in found]
         for part in PARTS
