@@ -37,7 +37,13 @@ pub fn socket_number(fd: RawFd, option: i32) -> i32 {
     let mut len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: an int and its size, both local.
     let result = check(i64::from(unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut number).cast(), &raw mut len)
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut number).cast(),
+            &raw mut len,
+        )
     }));
     if result < 0 { result } else { number }
 }

@@ -45,7 +45,9 @@ fn send<'py>(
     data: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     match Wire::send(wire, data)? {
-        Some(sent) => Int::new(sent).into_pyobject(wire.py()).map(|sent| Some(sent.into_any())),
+        Some(sent) => Int::new(sent)
+            .into_pyobject(wire.py())
+            .map(|sent| Some(sent.into_any())),
         None => Ok(None),
     }
 }

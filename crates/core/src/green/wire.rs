@@ -289,7 +289,10 @@ impl Wire {
             let held = &mut *slf.get().held.lock();
             held.in_doubt = false;
             held.ready = seen != syscalls::AGAIN;
-            held.waiting.front().filter(|_| held.ready).map(|first| first.clone_ref(py))
+            held.waiting
+                .front()
+                .filter(|_| held.ready)
+                .map(|first| first.clone_ref(py))
         };
         match first {
             Some(first) => Parking::wake(first.bind(py)),
@@ -407,8 +410,7 @@ impl Wire {
         let bytes = bytes.as_bytes();
         match Wire::known(slf)? {
             Some((hub, fd)) if !bytes.is_empty() => {
-                let sent =
-                    Wire::send_now(hub.get().scheduler(slf.py()), fd, bytes.as_ptr(), bytes.len())?;
+                let sent = Wire::send_now(hub.get().scheduler(slf.py()), fd, bytes.as_ptr(), bytes.len())?;
                 Ok((sent > 0).then_some(sent))
             }
             _ => Ok(None),
