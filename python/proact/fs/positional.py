@@ -133,8 +133,8 @@ class Positional(Descriptor):
         if size < 0 or size > PIECE:
             size = _length(size)
         ways = self._ways
-        data = None if ways.waiting else self._try(ways.try_read, size, offset)
-        if data is None and self._cold < _COLD and (ways.waiting or ways.tried_enough()):
+        data = self._try(ways.try_read, size, offset)
+        if data is None and self._cold < _COLD and ways.tried_enough():
             data = await ways.later(self._try, ways.try_read, size, offset)
         if data is not None and len(data) in (size, 0):
             return data
