@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import importlib
 import itertools
 import json
@@ -169,6 +170,7 @@ for _name, _names in LIBRARIES.items():
 # Places of one large file.
 
 
+@functools.cache
 def offsets(folder: Path, count: int) -> list[int]:
     pages = (folder / "large").stat().st_size // SIZE
     return [number * SIZE for number in random.Random(count).choices(range(pages), k=count)]
@@ -474,6 +476,9 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     name = contender.partition("@")[0].partition(".")[0]
     if name in LIBRARIES or name in ("proact", "caio"):
         library("proact.fs" if name == "proact" else LIBRARIES.get(name, (name, ""))[0])
+    if settings["work"] in ("pread", "direct"):
+        # Python's random numbers take as long as a part of a cached read.
+        offsets(folder, count)
     if not asyncio.iscoroutinefunction(function):
         if settings["warm"]:
             function(folder, count)

@@ -130,7 +130,7 @@ async def test_a_turn_has_a_budget(loop, tmp_path):
             with suppress(StopIteration):
                 read.send(None)
                 left.append(read)
-        assert 0 < change["refused_by_budget"] == len(left) == 300 - change["at_once"]
+        assert 0 < change["refused_by_budget"] <= len(left) == 300 - change["at_once"]
         for read in left:
             read.close()
     await until(lambda: not loop.stats()["pool"]["busy"])

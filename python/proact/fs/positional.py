@@ -132,7 +132,10 @@ class Positional(Descriptor):
         check_offset(offset)
         if size < 0 or size > PIECE:
             size = _length(size)
-        data = self._try(self._ways.try_read, size, offset)
+        ways = self._ways
+        data = self._try(ways.try_read, size, offset)
+        if data is None and self._cold < _COLD and ways.tried_enough():
+            data = await ways.later(self._try, ways.try_read, size, offset)
         if data is not None and len(data) in (size, 0):
             return data
         pieces = [data] if data else []

@@ -1,8 +1,8 @@
 """Owns: whole files in one await: read, written, and read by the thousand.
 
 What is cached is read at once by the loop (`Ways.try_read_files`), and what is not by its ring or its native
-threads (`Ways.read_file`). All else is one call in a thread of the pool that opens, works and closes: so a cancel
-can't come between these steps, lose an fd or leave a temporary file behind.
+threads (`Ways.read_file`). All else is one call in a thread of the pool that opens, works and closes: so a
+cancel can't come between these steps, lose an fd or leave a temporary file behind.
 """
 
 from __future__ import annotations
