@@ -46,6 +46,7 @@ async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _
     hub = hub_of(asyncio.get_running_loop())
     bridge = hub.bridge()
     bridge._fn = functools.partial(fn, *args, **kwargs) if args or kwargs else fn
+    del fn, args, kwargs  # an exception of theirs would refer to this frame, and make a circle
     hub.bridges[bridge] = None
     try:
         result: _T = await _steps(bridge)
