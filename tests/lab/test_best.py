@@ -53,8 +53,9 @@ def test_five_undisturbed_repeats_give_an_answer() -> None:
     assert few.as_object()["messages_per_second"] is None
 
 
-def test_a_search_from_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_from_the_shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine there is no answer; either way each repeat is accounted for."""
+    monkeypatch.setattr("proact.lab.best.STEPS", 1)
     asked = "lab best --p99 500ms --workload wait-1ms --connections 2 --duration 0.05 --models epoll,blocking"
     assert dispatch([*asked.split(), "--json"]) == 0
     found = {each["model"]: each for each in json.loads(capsys.readouterr().out)["models"]}

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proact.cli.error import CommandError
-from proact.cli.lab import Duration, Models, Repeat
+from proact.cli.lab import Duration, Models, Repeat  # noqa: TC001 - typer reads the annotations
 from proact.cli.stopping import stoppable
 from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.best import Asked, Found, best
@@ -87,9 +87,8 @@ def _table(found: Sequence[Found]) -> Table:
     for each in found:
         if (spread := each.spread) is None:
             busy = f"{each.disturbed} of {each.disturbed + len(each.rates)} repeats disturbed"
-            table.add_row(
-                each.model, "", "-", "-", "-", Text(f"not measured: {each.reason or busy}", "yellow")
-            )
+            why = Text(f"not measured: {each.reason or busy}", "yellow")
+            table.add_row(each.model, "", "-", "-", "-", why)
             continue
         figures = (f"{value:,.0f}" for value in (spread.median, spread.low, spread.high))
         note = "" if spread.median else "no rate keeps the limit"

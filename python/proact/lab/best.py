@@ -1,9 +1,9 @@
 """The best rate under a limit of latency: how many messages a second with p99 under so many milliseconds.
 
 For each model and repeat a search by halves: messages go out at fixed times (open loop), and a rate is good
-if p99 keeps the limit and no more than one message in a hundred found no free connection. The search begins at
-the rate of the closed loop. The answer is the median of the repeats with its interval; a repeat beside which
-something else took the machine does not count.
+if p99 keeps the limit and no more than one message in a hundred found no free connection. The search begins
+at the rate of the closed loop. The answer is the median of the repeats with its interval; a repeat beside
+which something else took the machine does not count.
 """
 
 from __future__ import annotations
