@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proact.lab.load import apply
+from proact.lab.models import pool
 from proact.lab.registry import MODELS
 from proact.lab.server_process import ServerProcess, exchange
 from proact.lab.workloads import WORKLOADS, Exchange, base, timed
@@ -95,6 +97,36 @@ def test_a_pause_is_slept(pausing: ServerProcess) -> None:
     before = pausing.cpu_seconds()
     assert asked(pausing, 1) == [True]
     assert pausing.cpu_seconds() - before < 0.1
+
+
+def test_a_pool_serves_as_many_pauses_at_once_as_it_has_threads() -> None:
+    """Seventeen pauses on sixteen threads take two rounds, and the answers are right nevertheless."""
+    with ServerProcess("pool", PAUSE) as server:
+        right: list[bool] = []
+        threads = [
+            threading.Thread(target=lambda: right.extend(asked(server, 10))) for _ in range(pool.THREADS + 1)
+        ]
+        begun = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert right == [True] * (pool.THREADS + 1)
+        assert 0.6 <= time.monotonic() - begun < 0.3 * pool.THREADS
+        assert server.threads()[0] == pool.THREADS + 1
+
+
+def test_each_message_of_churn_has_a_connection_of_its_own() -> None:
+    with ServerProcess("epoll", "churn") as server:
+        spec = {"host": "127.0.0.1", "port": server.port, "connections": 2, "size": 100}
+        answer = apply({**spec, "workload": "churn", "warmup": 0.0, "duration": 0.2})
+        messages = answer["result"]["messages"]
+        assert messages > 10
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as one:
+            one.sendall(b"x")
+            assert one.recv(1) == b"x"
+        switched = apply({**spec, "workload": "echo", "warmup": 0.0, "duration": 0.2})
+    assert switched["result"]["messages"] > messages  # connecting costs more than sending
 
 
 def test_the_computation_takes_its_time() -> None:

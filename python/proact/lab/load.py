@@ -49,6 +49,8 @@ def apply(spec: dict[str, Any]) -> dict[str, Any]:
         spec["exchange"] = (exchange.request, exchange.response)
     if slow is not None and slow_connections:
         spec["slow"] = (slow_connections, slow.request, slow.response)
+    if workload.churn:
+        spec["churn"] = True
     if spec.pop("tell", False):
         spec["progress"] = Telling()
     begun = time.monotonic()

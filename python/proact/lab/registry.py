@@ -157,7 +157,13 @@ def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
     return Model(
-        f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo", "web")
+        f"bare-{model}",
+        kind,
+        Family.CEILING,
+        "bare",
+        (model,),
+        engine=engine,
+        workloads=("echo", "churn", "web"),
     )
 
 
@@ -173,6 +179,7 @@ _CAIO: Final = (("files-direct", _UNALIGNED), ("mixed", _UNALIGNED))
 _ALL: Final = (
     _plain("blocking", Kind.BLOCKING, "blocking", 1),
     _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",)),
+    _plain("pool", Kind.MULTIPLEXING, "pool", files=()),
     _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),

@@ -91,13 +91,21 @@ def _work(option: str, text: str) -> tuple[str, float]:
         raise wrong
     if not time:
         return kind, 0.0
-    found = re.fullmatch(r"([0-9]{1,7})\s*(us|µs|ms|s)", time.strip())
-    if found is None:
-        raise wrong
-    seconds = int(found[1]) * _SECONDS[found[2]]
+    try:
+        seconds = period(option, time)
+    except AskedError:
+        raise wrong from None
     if not 1e-6 <= seconds <= LONGEST:
         raise AskedError(f"{option} is {text!r}: from 1us to {LONGEST:g}s can be measured")
     return kind, seconds
+
+
+def period(option: str, text: str) -> float:
+    """A time such as 500us or 10ms, in seconds. Raises AskedError."""
+    found = re.fullmatch(r"([0-9]{1,7})\s*(us|µs|ms|s)", text.strip())
+    if found is None:
+        raise AskedError(f"{option} is {text!r}: it takes a time with its unit, such as 10ms")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def work_of(workload: str) -> str | None:

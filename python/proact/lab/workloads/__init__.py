@@ -42,6 +42,7 @@ class Workload:
     about: str
     module: str
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
+    churn: bool = False  #: each message has a connection of its own
     seconds: float | None = None  #: how long its work takes, if that can be chosen
 
     def sessions(self) -> Sessions:
@@ -64,6 +65,7 @@ class Workload:
 
 _ALL: Final = (
     Workload("echo", "bytes come back as they were sent", "echo"),
+    Workload("churn", "echo, each message over a connection of its own", "echo", churn=True),
     Workload("web", "HTTP/1.1 with keep-alive, answers of a given size", "web", "httptools"),
     Workload("mixed", "the same web server, which must also read a slow disk", "disk", "httptools"),
     Workload("cpu", "a handler that computes: 100 µs, or as cpu-20us says", "cpu", seconds=1e-4),
