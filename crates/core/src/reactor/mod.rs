@@ -11,6 +11,7 @@ pub mod io;
 pub mod operation;
 pub mod owned;
 pub mod parking;
+pub mod path_work;
 pub mod ready;
 pub mod scheduler;
 pub mod slots;

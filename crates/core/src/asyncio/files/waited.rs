@@ -14,6 +14,7 @@ use crate::py::make::py_error;
 use crate::py::status::Status;
 use crate::reactor::file_work::{FileWork, Vectors};
 use crate::reactor::operation::Operation;
+use crate::reactor::path_work::PathWork;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::work::Work;
 
@@ -27,10 +28,11 @@ fn on_file(
     Operation::new(scheduler, file, Work::File(work))
 }
 
-fn on_path(scheduler: &Bound<'_, Scheduler>, work: FileWork) -> PyResult<Py<Operation>> {
+fn on_path(scheduler: &Bound<'_, Scheduler>, work: PathWork) -> PyResult<Py<Operation>> {
     scheduler.get().check_closed()?;
     let none = scheduler.py().None();
-    Operation::new(scheduler, none.bind(scheduler.py()), Work::File(work))
+    let work = Work::File(FileWork::Path(work));
+    Operation::new(scheduler, none.bind(scheduler.py()), work)
 }
 
 fn checked_offset(offset: i64) -> PyResult<i64> {
@@ -195,7 +197,7 @@ impl Scheduler {
         dir_fd: Option<RawFd>,
     ) -> PyResult<Py<Operation>> {
         let path = path_at(path, dir_fd)?;
-        on_path(slf, FileWork::Open { path, flags, mode })
+        on_path(slf, PathWork::Open { path, flags, mode })
     }
 
     #[pyo3(name = "_stat", signature = (path, *, follow = true, dir_fd = None))]
@@ -208,7 +210,7 @@ impl Scheduler {
         let path = path_at(path, dir_fd)?;
         let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         let status = Box::<Status>::default();
-        on_path(slf, FileWork::Status { path, flags, status })
+        on_path(slf, PathWork::Status { path, flags, status })
     }
 
     /// Removes a name: of a directory with `directory`.
@@ -225,7 +227,7 @@ impl Scheduler {
         };
         audit::path(event, path, None, dir_fd)?;
         let path = path_at(path, dir_fd)?;
-        on_path(slf, FileWork::Unlink { path, flags })
+        on_path(slf, PathWork::Unlink { path, flags })
     }
 
     #[pyo3(name = "_mkdir", signature = (path, mode = 0o777, dir_fd = None))]
@@ -237,7 +239,7 @@ impl Scheduler {
     ) -> PyResult<Py<Operation>> {
         audit::path(c"os.mkdir", path, Some(mode), dir_fd)?;
         let path = path_at(path, dir_fd)?;
-        on_path(slf, FileWork::Mkdir { path, mode })
+        on_path(slf, PathWork::Mkdir { path, mode })
     }
 
     /// Makes a symbolic link at `path` to `target`.
@@ -249,7 +251,7 @@ impl Scheduler {
     ) -> PyResult<Py<Operation>> {
         audit::paths(c"os.symlink", target, path, false)?;
         let (target, path) = (path_at(target, None)?, path_at(path, None)?);
-        on_path(slf, FileWork::Symlink { target, path })
+        on_path(slf, PathWork::Symlink { target, path })
     }
 
     /// Renames a file; `flags` are those of `renameat2(2)`.
@@ -262,7 +264,7 @@ impl Scheduler {
     ) -> PyResult<Py<Operation>> {
         audit::paths(c"os.rename", source, target, true)?;
         let (from, to) = (path_at(source, None)?, path_at(target, None)?);
-        on_path(slf, FileWork::Rename { from, to, flags })
+        on_path(slf, PathWork::Rename { from, to, flags })
     }
 
     /// Gives a file a second name.
@@ -276,6 +278,6 @@ impl Scheduler {
         audit::paths(c"os.link", source, target, true)?;
         let (from, to) = (path_at(source, None)?, path_at(target, None)?);
         let flags = if follow { libc::AT_SYMLINK_FOLLOW } else { 0 };
-        on_path(slf, FileWork::Link { from, to, flags })
+        on_path(slf, PathWork::Link { from, to, flags })
     }
 }
