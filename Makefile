@@ -20,7 +20,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test conformance ecosystem suites dev format lint bench soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
+.PHONY: help demo test lab-reference claims-noise conformance ecosystem suites dev format lint bench soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -42,7 +42,7 @@ test: check  ## build, then run the Rust and the Python tests on every engine an
 conformance: check  ## run all of CPython's own asyncio tests on every engine, peer and Python; write docs/compatibility.md
 	@$(use) scripts/conformance
 
-ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask and others on proact, installing what is needed
+ecosystem: check  ## run uvicorn, aiohttp, Redis, PostgreSQL, dask, gevent's programs and others on proact, installing what is needed
 	@$(use) scripts/ecosystem
 
 suites: check  ## run asyncssh's, anyio's, aiohttp's, uvloop's and aiofastnet's own tests; report what fails only on proact
@@ -68,6 +68,14 @@ bench: check  ## measure proact against its peers, interleaved (about 25 minutes
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 	@$(VENV)/bin/python -m benchmarks.files
 	@$(VENV)/bin/python -m benchmarks.report
+
+lab-reference: check  ## measure what `proact lab choose` answers from, on a quiet machine (about half an hour)
+	@$(use) $(setup) cli lab peers
+	@$(VENV)/bin/python -m proact.lab.choose python/proact/lab/choose/reference.json
+
+claims-noise: check  ## every claim quiet, then beside busy loops, on one core, under nice, with a stolen core: no verdict may turn round
+	@$(use) $(setup) cli lab peers
+	@PYTHONPATH=tests $(VENV)/bin/python -m support.claims_noise $(CLAIMS)
 
 soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='--minutes 1 --engine epoll --seed 7'
 	@$(use) $(setup) test

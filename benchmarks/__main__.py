@@ -21,6 +21,9 @@ SCHEMA = 1
 RESULTS = children.ROOT / "benchmarks" / "results"
 SCRATCH = children.ROOT / "build" / "benchmarks"
 """The place of an incomplete run: docs/performance.md is not made from it."""
+FILTER = children.ROOT / "tests" / "seccomp.py"
+INSIDE = "PROACT_BENCHMARKS_CONTAINER"
+"""Set within the filter of `--container`."""
 BUSY = 0.5
 """From this load average on, other programs' work is measured too, and a note says so."""
 
@@ -54,6 +57,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--cold-malloc", action="store_true", help="servers as bare as they start: see children.warm_malloc"
     )
+    parser.add_argument(
+        "--python",
+        metavar="PATH",
+        type=Path,
+        help="run with this Python, whose environment has proact and its peers",
+    )
+    parser.add_argument(
+        "--container",
+        action="store_true",
+        help="within a filter that refuses io_uring, as Docker, containerd and Kubernetes do; 'proact' is"
+        " then the engine that it falls back to",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results to this file instead")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     arguments = parser.parse_args()
@@ -69,6 +84,20 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+def moved(arguments: argparse.Namespace) -> list[str] | None:
+    """The command that this run is to become, in another Python or within the filter."""
+    rest = sys.argv[1:]
+    python = str(arguments.python or sys.executable)
+    if arguments.python:
+        at = next(n for n, word in enumerate(rest) if word.startswith("--python"))
+        del rest[at : at + (1 if "=" in rest[at] else 2)]
+    command = [python, "-m", "benchmarks", *rest]
+    if arguments.container and not os.environ.get(INSIDE):
+        os.environ[INSIDE] = "yes"
+        return [python, str(FILTER), "io_uring=EPERM", "--", *command]
+    return command if arguments.python else None
+
+
 def choose(everything: tuple[Case, ...], patterns: list[str] | None) -> list[Case]:
     """The cases whose name matches one of the patterns, wholly or in part."""
     if not patterns:
@@ -82,6 +111,8 @@ def choose(everything: tuple[Case, ...], patterns: list[str] | None) -> list[Cas
 
 def main() -> None:
     arguments = parse()
+    if command := moved(arguments):
+        os.execv(command[0], command)
     everything, settings = MODES[arguments.mode]
     # A pattern may ask for a case that otherwise only --full runs.
     chosen = choose(cases.FULL if arguments.only else everything, arguments.only)
@@ -112,7 +143,8 @@ def main() -> None:
     for case in chosen:
         names = [
             name
-            for name in case.contenders()
+            for name in (contenders.CHOSEN, *case.contenders())
+            if ("io_uring" not in name if arguments.container else name != contenders.CHOSEN)
             if name not in absent and name in (arguments.contenders or contenders.ALL)
         ]
         if names:
@@ -122,8 +154,13 @@ def main() -> None:
         "schema": SCHEMA,
         "created": now.isoformat(timespec="seconds"),
         "mode": arguments.mode,
+        "container": arguments.container,
         "complete": not (
-            arguments.only or arguments.contenders or arguments.cold_malloc or contenders.BASELINE in absent
+            arguments.only
+            or arguments.contenders
+            or arguments.cold_malloc
+            or arguments.container
+            or contenders.BASELINE in absent
         ),
         "settings": asdict(settings),
         "machine": machine.describe(),

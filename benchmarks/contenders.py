@@ -19,16 +19,18 @@ LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloo
 CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop")
 """The contenders of every case in every mode. poll and select add little if a case is not about the engine.
 """
+CHOSEN = "proact"
+"""proact with the engine that it chooses here: what a program gets that names none."""
 BARE = ("bare-epoll", "bare-io_uring")
 STACKED = ("aiofastnet+proact-io_uring", "aiofastnet+proact-epoll", "aiofastnet+uvloop")
-ALL = (*LOOPS, *BARE, *STACKED)
+ALL = (*LOOPS, *BARE, *STACKED, CHOSEN)
 PEERS = ("uvloop", "rloop", "asyncio", "aiofastnet+uvloop")
 """The loops that a user would run instead of proact."""
 
 
 def packages(contender: str) -> list[str]:
     """The distributions that a contender comes from."""
-    return ["proact" if part.startswith(("proact-", "bare-")) else part for part in contender.split("+")]
+    return ["proact" if part.startswith(("proact", "bare-")) else part for part in contender.split("+")]
 
 
 def missing(contender: str) -> bool:
@@ -50,12 +52,14 @@ def new_loop(contender: str) -> asyncio.AbstractEventLoop:
         return loop
     if contender == "asyncio":
         return asyncio.new_event_loop()
-    if not contender.startswith("proact-"):
+    if not contender.startswith("proact"):
         loop = importlib.import_module(contender).new_event_loop()
         assert isinstance(loop, asyncio.AbstractEventLoop)
         return loop
     import proact
 
+    if contender == CHOSEN:
+        return proact.new_event_loop()
     engine = contender.removeprefix("proact-")
     loop = proact.new_event_loop(engine=engine)
     if loop.engine != engine:

@@ -282,16 +282,17 @@ def joined(before: dict[str, Any], now: dict[str, Any] | None) -> dict[str, Any]
 def rows(result: dict[str, Any]) -> Iterator[list[str]]:
     """The table of a case: head, then the fastest first."""
     runs, baseline = result["runs"], result["baseline"]
-    yield ["", f"{result['unit']}/s", "least-most", f"x {baseline}", "CPU µs each", "lag p99 ms"]
+    yield ["", f"{result['unit']}/s", "least-most", f"x {baseline}", "CPU µs each", "lag p99 ms", "idle"]
     names = dict.fromkeys(run["contender"] for run in runs)
     found = {name: stats.figure(runs, name, "rate") for name in names}
     medians = {name: rate.median if rate else 0.0 for name, rate in found.items()}
     for name in sorted(names, key=lambda name: -medians[name]):
         rate = found[name]
         if rate is None:
-            yield [name, "failed: " + "; ".join(stats.errors(runs, name)), "", "", "", ""]
+            yield [name, "failed: " + "; ".join(stats.errors(runs, name)), "", "", "", "", ""]
             continue
         cpu, lag = stats.figure(runs, name, "cpu_us"), stats.figure(runs, name, "lag_ms")
+        idle = stats.figure(runs, name, "idle_lag_ms")
         yield [
             name,
             table.quantity(rate.median),
@@ -299,6 +300,7 @@ def rows(result: dict[str, Any]) -> Iterator[list[str]]:
             table.times(stats.ratio(runs, name, baseline, "rate")),
             f"{cpu.median:.1f}" if cpu else "—",
             f"{lag.median:.2f}" if lag else "—",
+            f"{idle.median:.2f}" if idle else "—",
         ]
 
 

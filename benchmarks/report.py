@@ -245,7 +245,7 @@ def files_section() -> list[str]:
             f"`python -m benchmarks.files`, {results['created'][:10]}, `{place}`, load average "
             f"{results['machine']['load_average_before']:.1f}. {named}; the libraries run on asyncio's loop. "
             f"Not installed here: {', '.join(results['absent'])}. The lag is how late a task wakes up that "
-            "sleeps a millisecond at a time beside the work."
+            "sleeps a millisecond at a time beside the work; idle: before the work."
         ),
         "",
         files.as_markdown(results),

@@ -2,11 +2,13 @@
 
 Each wheel: its size, its platform tag against the versions of the symbols that it takes from the system's
 libraries, no symbol table. Then it is installed into a fresh virtual environment, with nothing else on PATH,
-and has to serve (scripts/try_wheel.py). The sdist is built in an empty directory, and has to serve too.
+and has to serve (scripts/try_wheel.py), unless it is for another processor or C library. The sdist is built
+in an empty directory, and has to serve too.
 Runs in build/release, with auditwheel and twine.
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -18,9 +20,10 @@ from elftools.elf.elffile import ELFFile
 
 HERE = Path(__file__).resolve().parent
 LARGEST = 1_500_000
-#: What a wheel for manylinux_2_17 may load (PEP 599), besides nothing.
+#: The newest symbols of glibc that a wheel for manylinux_2_17 may use; what a wheel may load (PEP 600, 656).
 GLIBC = (2, 17)
 LIBRARIES = {"libc.so.6", "libpthread.so.0", "libdl.so.2", "libm.so.6", "librt.so.1", "libgcc_s.so.1"}
+MUSL_LIBRARIES = {"libc.so"}
 
 
 class WrongError(Exception):
@@ -33,20 +36,22 @@ def require(condition: bool, problem: str) -> None:
 
 
 def needs(elf: ELFFile) -> tuple[set[str], tuple[int, int]]:
-    """The libraries that a file loads, and the newest version of glibc's symbols that it uses."""
+    """The libraries that a file loads, and the newest version of glibc that it needs; (0, 0): none."""
     dynamic = elf.get_section_by_name(".dynamic")
     libraries = {tag.needed for tag in dynamic.iter_tags() if tag.entry.d_tag == "DT_NEEDED"}
-    versions = elf.get_section_by_name(".gnu.version_r").iter_versions()
+    section = elf.get_section_by_name(".gnu.version_r")
+    versions = section.iter_versions() if section else ()
     names = " ".join(auxiliary.name for _, auxiliaries in versions for auxiliary in auxiliaries)
     glibc = [(int(major), int(minor)) for major, minor in re.findall(r"GLIBC_(\d+)\.(\d+)", names)]
-    return libraries, max(glibc)
+    return libraries, max(glibc, default=(0, 0))
 
 
 def check_file(wheel: Path) -> str:
     """Check the wheel as a file; return what is worth saying."""
     size = wheel.stat().st_size
     require(size < LARGEST, f"it has {size:,} bytes, more than {LARGEST:,}")
-    require("manylinux_2_17_" in wheel.name, "its tag is not manylinux_2_17")
+    musl = "musllinux_1_2_" in wheel.name
+    require(musl or "manylinux_2_17_" in wheel.name, "its tag is neither manylinux_2_17 nor musllinux_1_2")
     with ZipFile(wheel) as archive:
         names = archive.namelist()
         extensions = [name for name in names if name.endswith(".so")]
@@ -58,16 +63,18 @@ def check_file(wheel: Path) -> str:
             elf = ELFFile(file)
             libraries, glibc = needs(elf)
             sections = {section.name for section in elf.iter_sections()}
-    require(glibc <= GLIBC, f"it needs glibc {glibc[0]}.{glibc[1]}")
-    others = {name for name in libraries - LIBRARIES if not name.startswith("ld-linux")}
+    require(glibc <= ((0, 0) if musl else GLIBC), f"it needs glibc {glibc[0]}.{glibc[1]}")
+    allowed = MUSL_LIBRARIES if musl else LIBRARIES
+    others = {name for name in libraries - allowed if not name.startswith("ld-linux")}
     require(not others, f"it needs {others}")
     require(not sections & {".symtab", ".debug_info", ".debug_line"}, "it is not stripped")
     said = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", wheel], capture_output=True, text=True, check=True
     ).stdout
     found = re.search(r'constrains the platform tag to\s+"(\w+)"|platform tag:\s+"(\w+)"', said)
-    require(found is not None and "manylinux_2_17_" in found[0], f"auditwheel says: {said}")
-    return f"{size / 1000:,.0f} KB, glibc {glibc[0]}.{glibc[1]}"
+    tag = "musllinux_1_2_" if musl else "manylinux_2_17_"
+    require(found is not None and tag in found[0], f"auditwheel says: {said}")
+    return f"{size / 1000:,.0f} KB, {'musl' if musl else f'glibc {glibc[0]}.{glibc[1]}'}"
 
 
 def bare(folder: Path) -> dict[str, str]:
@@ -112,7 +119,9 @@ def check(package: Path, pythons: dict[str, str], first: str) -> str:
         check_installed(package, first, only=False)
         return f"{package.stat().st_size / 1000:,.0f} KB, builds in an empty directory"
     said = check_file(package)
-    tag = re.search(r"-cp3(\d+)-", package.name)
+    if "musllinux" in package.name or platform.machine() not in package.name:
+        return f"{said}; not run, because it is not for this machine"
+    tag = re.search(r"-cp3(\d+t?)-(?!cp)", package.name)
     minor = f"3.{tag[1]}" if tag else "?"
     require(minor in pythons, f"there is no Python {minor} here to try it")
     check_installed(package, pythons[minor], only=True)

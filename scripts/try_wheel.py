@@ -10,6 +10,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import proact
@@ -63,6 +64,8 @@ def command(*words: str) -> str:
 
 def main() -> None:
     assert Path(proact.__file__).is_relative_to(sys.prefix), proact.__file__
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert not sys._is_gil_enabled()
     for tool in ("cc", "gcc", "clang", "rustc", "cargo", "ld"):
         assert shutil.which(tool) is None, tool
     server_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

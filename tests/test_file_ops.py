@@ -56,6 +56,22 @@ async def test_written_and_read_back(loop, file):
     assert file.tell() == 0
 
 
+async def test_written_and_flushed_in_one_go(loop, file):
+    assert await loop._write_sync(file, b"12345", 0) == (5, None)
+    assert await loop._write_sync(file.fileno(), bytearray(b"67"), 3, data_only=True) == (2, None)
+    assert await loop._write_sync(file, b"", -1) == (0, None)
+    file.seek(0)
+    assert file.read() == b"12367"
+    with open(os.devnull, "rb") as read_only, pytest.raises(OSError) as caught:
+        await loop._write_sync(read_only, b"x", 0)
+    assert caught.value.errno == errno.EBADF
+    near, far = os.pipe()
+    with open(near, "rb"), open(far, "wb") as pipe:
+        # It takes the bytes, and can't be flushed.
+        count, error = await loop._write_sync(pipe, b"x", -1)
+        assert (count, type(error), error.errno) == (1, OSError, errno.EINVAL)
+
+
 async def test_many_at_once(loop, file):
     content = peers.payload(200 * 512)
     pieces = [bytearray(512) for _ in range(200)]

@@ -186,3 +186,37 @@ async def test_nothing_is_received_after_close(loop):
             client.transport.close()
             await client.lost
             assert client.calls == ["connection_made", "connection_lost"]
+
+
+async def test_what_a_protocol_keeps_never_changes(loop):
+    # The loop uses the memory of pieces again that the protocol has dropped; only of these.
+    class Keeping(Recorder):
+        def __init__(self):
+            super().__init__(loop)
+            self.count = 0
+            self.kept = {}
+            self.views = []
+            self.arrived = asyncio.Event()
+
+        def data_received(self, data):
+            self.count += 1
+            self.arrived.set()
+            if self.count % 3 == 0:
+                self.kept[data] = hash(data)
+            elif self.count % 3 == 1:
+                self.views.append((memoryview(data), bytes(bytearray(data))))
+            else:
+                assert hash(data) == hash(bytes(bytearray(data)))
+
+    async with facing(loop, Keeping) as (client, peer):
+        sent = [
+            bytes([number]) * size for number, size in enumerate([600, 600, 600, 590, 600, 2, 1, 600] * 20)
+        ]
+        for number, piece in enumerate(sent, 1):
+            client.arrived.clear()
+            peer.sendall(piece)
+            await client.arrived.wait()
+            assert client.count == number
+        assert [bytes(view) for view, _ in client.views] == [copy for _, copy in client.views] == sent[0::3]
+        assert list(client.kept) == sent[2::3]
+        assert all(client.kept[bytes(bytearray(piece))] == hash(piece) for piece in sent[2::3])

@@ -127,6 +127,7 @@ def plain_error_of(call):
 
 async def test_errors(loop, tree, tmp_path, fifo):
     os.link(tree / "inner" / "file", tree / "hard")
+    (tree / "dangling").symlink_to("nowhere")
     for name, paths in (
         ("copyfile", (tree / "none", tmp_path / "target")),
         ("copyfile", (tree, tmp_path / "target")),
@@ -146,6 +147,8 @@ async def test_errors(loop, tree, tmp_path, fifo):
         ("rmtree", (tree / "none",)),
         ("rmtree", (tree / "hard",)),
         ("rmtree", (tree / "dirlink",)),
+        ("rmtree", (tree / "dangling",)),
+        ("rmtree", (tree / "inner" / "file" / "below",)),
     ):
         assert await error_of(getattr(fs, name)(*paths)) == plain_error_of(
             lambda name=name, paths=paths: getattr(shutil, name)(*paths)

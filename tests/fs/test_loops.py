@@ -185,7 +185,7 @@ async def test_what_was_taken_outlives_a_call_that_flushes_first(loop, tmp_path,
         buffer = getattr(file, "buffer", file)
         await file.write("taken\n" if mode == "a+" else b"taken\n")
         slow = buffer._ways = Slow(buffer._ways)
-        calls = {"seek": lambda: buffer.seek(0), "peek": buffer.peek, **USES}
+        calls = {"seek": lambda: buffer.seek(0), "peek": lambda _: buffer.peek(), **USES}
         task = asyncio.ensure_future(calls[use](file))
         await loops.turns()
         task.cancel()

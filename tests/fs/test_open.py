@@ -2,8 +2,11 @@
 
 import array
 import asyncio
+import errno
 import io
 import os
+import resource
+import signal
 import subprocess
 import sys
 
@@ -288,6 +291,60 @@ async def test_fsync(loop, path):
         await file.write("!")
         await file.fsync(data_only=True)
         assert path.read_text() == "content!"
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab", "r+b", "w+b"])
+async def test_the_position_after_an_fsync(loop, path, mode):
+    path.write_bytes(b"0123456789")
+    async with proact.open(path, mode) as file:
+        expected = path.read_bytes() if "a" in mode else b""
+        for number in range(3):
+            piece = b"%d" % number * 5
+            assert await file.write(piece) == 5
+            await file.fsync(data_only=number == 1)
+            expected += piece
+            assert await file.tell() == len(expected)
+            assert path.read_bytes()[: len(expected)] == expected
+            if "+" in mode:
+                await file.seek(-2, os.SEEK_CUR)
+                assert await file.read(2) == piece[:2]
+
+
+async def test_writes_go_on_during_an_fsync(loop, path):
+    async with proact.open(path, "wb") as file:
+        expected = b""
+        for number in range(30):
+            sync = asyncio.ensure_future(file.fsync())
+            for turns in range(number % 5):
+                await asyncio.sleep(0)
+                await file.write(b"%d-%d " % (number, turns))
+                expected += b"%d-%d " % (number, turns)
+            if number % 3:
+                await sync
+            elif number % 2:
+                sync.cancel()
+            await asyncio.wait([sync])
+            assert await file.tell() == len(expected)
+    assert path.read_bytes() == expected
+
+
+async def test_what_an_fsync_could_not_write_is_kept(loop, path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    async with proact.open(path, "wb") as file:
+        await file.write(b"x" * 100)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, limit[1]))
+        try:
+            for _ in range(2):
+                with pytest.raises(OSError) as caught:
+                    await file.fsync()
+                assert caught.value.errno == errno.EFBIG
+                assert (path.stat().st_size, await file.tell()) == (60, 100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, handler)
+        await file.fsync()
+        assert path.read_bytes() == b"x" * 100
 
 
 async def test_closed_while_it_is_read(loop, path):

@@ -125,6 +125,41 @@ async def test_opener(loop, place):
         await check_equal(place / "file", opener=opener)
 
 
+@pytest.mark.parametrize(
+    "size", [2**63, 2**64, -(2**70), 1.5, "x", None, True, -3], ids=lambda size: repr(size)[:6]
+)
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("name", ["read", "readline", "readlines", "read1", "peek", "seek"])
+async def test_odd_sizes(loop, place, name, buffering, size):
+    if buffering == 0 and name in ("read1", "peek"):
+        pytest.skip("not a method of a file without a buffer")
+
+    async def told():
+        async with proact.open(place / "file", "rb", buffering) as file:
+            try:
+                return await getattr(file, name)(size)
+            except (TypeError, ValueError, OverflowError, OSError) as error:
+                return type(error), *([str(error)] if isinstance(size, (str, float)) else [])
+
+    with open(place / "file", "rb", buffering) as file:
+        try:
+            expected = getattr(file, name)(size)
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            expected = type(error), *([str(error)] if isinstance(size, (str, float)) else [])
+    assert await told() == expected
+
+
+async def test_odd_sizes_of_pread(loop, place):
+    fd = os.open(place / "file", os.O_RDONLY)
+    async with proact.open(fd, "rb") as file:
+        for size in (2**63, 2**64, -1, -(2**63)):
+            with pytest.raises((OSError, OverflowError)) as expected:
+                os.pread(fd, size, 0)
+            with pytest.raises((OSError, OverflowError)) as got:
+                await file.pread(size, 0)
+            assert facts(got.value) == facts(expected.value)
+
+
 async def test_the_line_buffering_of_binary_files_is_warned_of(loop, place):
     with pytest.warns(RuntimeWarning, match="line buffering") as caught:
         await (await proact.open(place / "file", "rb", buffering=1)).close()
@@ -238,7 +273,7 @@ async def test_sizes_of_the_buffer(loop, tmp_path, mode, buffering):
                 file.close()
             else:
                 await (await file).close()
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, OSError) as error:
             seen.append(type(error))
         else:
             seen.append(None)

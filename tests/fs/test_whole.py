@@ -139,6 +139,19 @@ async def test_permissions(loop, tmp_path):
         os.umask(umask)
 
 
+async def test_a_name_of_no_file(loop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"old")
+    for name in ("", "file/", "new/", "new/below", "file/below", "/", "."):
+        with pytest.raises(OSError) as expected, open(name, "wb"):
+            pass
+        for atomic in (False, True):
+            with pytest.raises(type(expected.value)) as got:
+                await fs.write_bytes(name, b"new", atomic=atomic)
+            assert (got.value.errno, got.value.filename) == (expected.value.errno, name)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
 async def test_atomic_replaces(loop, tmp_path):
     path, link = tmp_path / "file", tmp_path / "link"
     link.symlink_to("file")

@@ -557,6 +557,25 @@ def files_and_select_engines():
         message_of(error, loop.io, wrong, 1)
 
 
+def patching_after_the_loop_was_chosen():
+    """gunicorn's worker does so. gevent warns of a class that it can't patch any more, for good reason."""
+    import warnings
+
+    import gevent
+
+    gevent.get_hub()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from gevent import monkey
+
+        monkey.patch_all()
+    import ssl
+
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_3
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
     print("done")

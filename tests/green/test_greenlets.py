@@ -1,6 +1,7 @@
 """Spawned greenlets: their start, their end, and how they are killed."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
@@ -402,3 +403,39 @@ def test_blocking_without_a_loop_says_what_to_do():
 async def test_blocking_in_a_coroutine_says_what_to_do(loop, call):
     with pytest.raises(RuntimeError, match=r"green\.run.*@green_task"):
         call()
+
+
+@pytest.mark.parametrize("way", ["get", "await", "run"])
+async def test_an_exception_that_was_caught_is_freed_at_once(loop, way):
+    """And with it what the frames in its traceback hold."""
+    gone = []
+
+    class Held:
+        pass
+
+    def fail():
+        held = Held()
+        gone.append(weakref.ref(held))
+        green.sleep(0)
+        raise ValueError
+
+    async def once():
+        with contextlib.suppress(ValueError):
+            match way:
+                case "get":
+                    await green.run(green.spawn(fail).get)
+                case "await":
+                    await green.spawn(fail)
+                case "run":
+                    await green.run(fail)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await once()
+        # The greenlet that ended is let go of by what the loop does next.
+        await asyncio.sleep(0)
+        assert not [ref for ref in gone if ref() is not None]
+    finally:
+        gc.enable()

@@ -126,8 +126,86 @@ def test_select_of_a_patched_package(inside, library):
 
 def test_subprocess_of_a_patched_package(inside, library):
     patched = green.patch("waiting_library")
-    assert patched.subprocess.Popen is subprocess.Popen
+    assert issubclass(patched.subprocess.Popen, subprocess.Popen)
     assert inside(patched.subprocess.check_output, ["echo", "x"]) == b"x\n"
+
+
+@pytest.fixture
+def popen(library):
+    return green.patch("waiting_library").subprocess
+
+
+def test_popen_communicates(inside, popen):
+    """Both pipes are full at some time, and the loop turns meanwhile."""
+    sent = bytes(range(256)) * 4000
+    program = (
+        "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d); sys.stderr.buffer.write(d)"
+    )
+
+    def main():
+        turns = []
+        stop = green.spawn(lambda: [turns.append(green.sleep(0.001)) for _ in range(100_000)])
+        with popen.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, stderr=-1) as child:
+            assert child.communicate(sent, timeout=30) == (sent, sent)
+        assert child.returncode == 0
+        assert turns
+        stop.kill()
+        with popen.Popen(["cat"], stdin=-1, stdout=-1, text=True) as child:
+            assert child.communicate("one\ntwo\n") == ("one\ntwo\n", None)
+        with popen.Popen(["sh", "-c", "exit 3"]) as child:
+            assert child.communicate() == (None, None)
+        assert child.returncode == 3
+
+    inside(main)
+
+
+def test_pipes_of_popen(inside, popen):
+    def main():
+        with popen.Popen(["cat"], stdin=-1, stdout=-1, text=True, bufsize=1) as child:
+            for word in ("one\n", "zwei\n", "três\n"):
+                child.stdin.write(word)
+                assert child.stdout.readline() == word
+            child.stdin.close()
+            assert child.stdout.read() == ""
+        assert child.returncode == 0
+        # The pipe is smaller than the data.
+        with popen.Popen(["wc", "-c"], stdin=-1, stdout=-1, bufsize=0) as child:
+            view = memoryview(bytes(1_000_000))
+            while view:
+                view = view[child.stdin.write(view) :]
+            child.stdin.close()
+            assert child.stdout.read() == b"1000000\n"
+        with popen.Popen(["true"], stdin=-1) as child:
+            child.wait()
+            with pytest.raises(BrokenPipeError):
+                child.stdin.write(b"x")
+                child.stdin.flush()
+            with pytest.raises(BrokenPipeError):
+                child.stdin.close()
+
+    inside(main)
+
+
+def test_waiting_for_popen(inside, popen):
+    def main():
+        child = popen.Popen(["sleep", "60"], stdout=-1)
+        for wait in (child.wait, child.communicate):
+            with pytest.raises(subprocess.TimeoutExpired):
+                wait(timeout=0.01)
+        with green.Timeout(0.01, False):
+            child.stdout.read()
+        waits = green.spawn(child.wait)
+        green.sleep(0.01)
+        waits.kill()
+        waits = green.spawn(child.wait)
+        green.sleep(0.01)
+        child.kill()
+        assert waits.get(20) == child.wait() == child.poll() == -9
+        child.stdout.close()
+        with pytest.raises(FileNotFoundError):
+            popen.Popen(["no such program"], stdin=-1, stdout=-1)
+
+    inside(main)
 
 
 class Slow(http.server.BaseHTTPRequestHandler):

@@ -138,7 +138,9 @@ def send(loop, chance):
 
 
 def accept(loop, chance):
-    with green.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+    # Not 127.0.0.1, where others on this machine may try a port that was theirs.
+    here = f"127.{chance.randrange(1, 255)}.{chance.randrange(255)}.{chance.randrange(1, 255)}"
+    with green.create_server((here, 0)) as listener, socket.socket() as client:
         victim = Victim(loop, chance, listener.accept)
         victim.prove(lambda: loops.in_flight(loop) > 0)
         in_any_order(chance, victim.interrupt, lambda: client.connect(listener.getsockname()))

@@ -255,3 +255,73 @@ async def test_beside_coroutines(loop, pair):
     task = loop.create_task(other())
     await green.run(plain)
     assert await task == b"QUESTION"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["waits", "was killed"])
+def test_closing_ends_the_connection_at_once(inside, killed):
+    """The peer sees the end before the loop turns, although a greenlet waited on the socket."""
+
+    def main():
+        for _ in range(20):
+            first, second = green.socketpair()
+            waits = green.spawn(first.recv, 1)
+            green.sleep(0)
+            green.sleep(0)
+            if killed:
+                waits.kill()
+            first.close()
+            with second:
+                second.setblocking(False)
+                assert second.recv(1) == b""
+            if not killed:
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    waits.get()
+
+    inside(main)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["waits", "was killed"])
+def test_closing_frees_the_address_at_once(inside, killed):
+    def main():
+        address = ("127.0.0.1", 0)
+        for _ in range(20):
+            listener = green.listen(address)
+            address = listener.getsockname()
+            waits = green.spawn(listener.accept)
+            green.sleep(0)
+            green.sleep(0)
+            if killed:
+                waits.kill()
+            listener.close()
+            green.listen(address).close()
+            if not killed:
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    waits.get()
+
+    inside(main)
+
+
+def test_a_socket_of_one_loop_is_closed_in_the_next(new_loop):
+    made = []
+
+    def first():
+        made.append(green.listen(("127.0.0.1", 0)))
+        with green.Timeout(0.001, False):
+            made[0].accept()
+
+    def second():
+        waits = green.spawn(made[0].accept)
+        green.sleep(0)
+        green.sleep(0)
+        made[0].close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            waits.get(timeout=20)
+
+    for fn in (first, second):
+        loop = new_loop()
+
+        async def main(fn=fn):
+            await green.spawn(fn)
+
+        loop.run_until_complete(main())
+        loop.close()

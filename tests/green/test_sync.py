@@ -6,6 +6,7 @@ import threading
 import pytest
 
 green = pytest.importorskip("proact.green")
+Line = pytest.importorskip("proact.green.waiting").Line
 
 
 def turns(count=3):
@@ -42,6 +43,67 @@ def test_event_set_by_a_thread(inside):
         thread.join()
 
     inside(main)
+
+
+def test_event_set_while_a_wait_begins(inside):
+    class SetMeanwhile(green.Event):
+        """Another thread sets it just after `wait` has looked at the flag."""
+
+        @property
+        def _flag(self):
+            before = self.flag
+            if self.sets:
+                self.sets = False
+                thread = threading.Thread(target=self.set)
+                thread.start()
+                thread.join()
+            return before
+
+        @_flag.setter
+        def _flag(self, flag):
+            self.flag = flag
+
+        sets = False
+
+    def main():
+        event = SetMeanwhile()
+        event.sets = True
+        assert event.wait(20)
+        assert event.is_set()
+        assert not len(event._line)
+
+    inside(main)
+
+
+def test_a_line_woken_by_many_threads():
+    line, over, woken, failed = Line(), threading.Event(), [], []
+
+    class Waiting:
+        def wake(self):
+            woken.append(self)
+
+    def work():
+        try:
+            while not over.is_set():
+                line.wake()
+            while line.wake():
+                pass
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    # The line is empty most of the time, so they compete for the last one.
+    waiting = [Waiting() for _ in range(1000)]
+    for one in waiting:
+        line._waits.append(one)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(woken) == len(waiting)
+    assert set(woken) == set(waiting)
 
 
 def test_lock_is_given_in_order(inside):

@@ -41,7 +41,8 @@ from proact.lab.job import needed
 from proact.lab.registry import MODELS
 from proact.lab.results import CellResult, Claim, Disturbance, Document, Timeline
 from proact.lab.run import Settings, blank
-from proact.lab.summary import Load, Spread
+from proact.lab.spread import Spread
+from proact.lab.summary import Load
 
 #: Calls per message of a plain multiplexing server, of a blocking one, and of one that waits once for many
 #: messages.

@@ -238,6 +238,9 @@ class Watcher:
     def started(self, cell: Cell, done: int) -> None:
         self.cell = cell
 
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        pass
+
     def tick(self) -> None:
         self.strike(self.cell)
 

@@ -11,10 +11,11 @@ import struct
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from proact.lab.registry import MODELS, Model
+from proact.lab.registry import MODELS, Model, missing_engine
 from proact.lab.server_process import ServerProcess, exchange
 from proact.lab.workloads import Exchange
 
@@ -134,6 +135,19 @@ def test_an_idle_server_sleeps(server: ServerProcess) -> None:
             # A server that spins does so in every try; a machine does not charge time by mistake in every
             # try.
             assert any(used() < 0.02 for _ in range(5))
+
+
+@pytest.mark.parametrize("model", ["gevent", "proact.green", "gevent-proact"])
+def test_what_greenlets_wait_by(model: str) -> None:
+    for reason in (MODELS[model].missing(), missing_engine("io_uring")):
+        if reason:
+            pytest.skip(reason)
+    with ServerProcess(model) as server:
+        server.check(1)
+        held = {os.readlink(fd) for fd in Path(f"/proc/{server.pid}/fd").iterdir()}
+    by = "eventpoll" if model == "gevent" else "io_uring"
+    assert f"anon_inode:[{by}]" in held
+    assert ("anon_inode:[io_uring]" in held) == (model != "gevent")
 
 
 def test_more_signals_than_the_queue_takes() -> None:

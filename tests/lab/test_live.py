@@ -376,7 +376,7 @@ START = "document.getElementById('start').click()"
 STATE = "document.getElementById('state').textContent"
 PROBLEM = "document.getElementById('problem').textContent"
 ROWS = "document.querySelectorAll('#cells tr').length"
-BARS = "document.getElementById('chart').data?.[0].x[0] > 0"
+BARS = "document.querySelector('#chart .chart')?.data?.[0].x[0] > 0"
 
 
 def report_of(served: Served, browser: chromium.Browser) -> chromium.Page:
@@ -490,5 +490,51 @@ def test_in_a_browser_what_does_not_go_together_is_told_before_anything_is_sent(
     page.run(START)
     assert page.run("form.elements.rate.matches(':invalid')") is True
     assert f"{served.url}start" not in page.requests()
+    assert page.errors() == []
+    page.close()
+
+
+def test_the_three_questions_are_answered_or_refused(served: Served) -> None:
+    status, said = served.ask("GET", "/choose?connections=20&active=2&does=wait:5ms&size=4K")
+    assert status == 200
+    found = json.loads(said)
+    assert bool(found["recommended"]) != found["sentence"].startswith("No recommendation for 20 connections")
+    assert found["workload"] == "wait-5ms"
+    for wrong, message in (
+        ("connections=ten&does=nothing", "connections has 'ten'"),
+        ("connections=1&active=2&does=nothing", "active is 2, but connections is 1"),
+        ("connections=1&does=cpu", "does is 'cpu'"),
+    ):
+        assert served.ask("GET", f"/choose?{wrong}")[0] == 400
+        assert message in served.ask("GET", f"/choose?{wrong}")[1]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_in_a_browser_the_question_and_start_are_above_the_fold(
+    served: Served, browser: chromium.Browser, width: int, height: int
+) -> None:
+    page = browser.open(served.url, width=width, height=height)
+    for name in ("choose", "start", "progress", "left"):
+        bottom = page.run(f"document.getElementById('{name}').getBoundingClientRect().bottom")
+        assert 0 < bottom < height, name
+    page.run("document.getElementById('choose').requestSubmit()")
+    page.until("document.getElementById('said').textContent.includes('1,000 connections')")
+    assert page.run("document.getElementById('said').getBoundingClientRect().bottom") < 0.7 * height
+    assert page.run("document.documentElement.scrollWidth") == width
+    assert page.errors() == []
+    page.close()
+
+
+def test_in_a_browser_the_figures_tick_within_a_cell(served: Served, browser: chromium.Browser) -> None:
+    page = browser.open(served.url)
+    page.run(ticked("epoll"))
+    page.run(filled(connections="2", duration="60", repeat="1"))
+    page.run(START)
+    figures = "['rate', 'p50', 'p99'].map((name) => parseFloat(document.getElementById(name).textContent))"
+    page.until(f"{figures}.every((figure) => figure > 0)")
+    assert page.run("parseInt(document.getElementById('left').textContent)") > 0
+    assert page.run(ROWS) == 0  # no cell is done
+    page.run("document.getElementById('stop').click()")
+    page.until("document.getElementById('stop').disabled")
     assert page.errors() == []
     page.close()

@@ -30,7 +30,7 @@ def url(document: Document, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def all_is_well(page: chromium.Page, width: int, url: str) -> None:
     charts = page.charts()
-    assert len(charts) == 3 + 2 + 2 + 2 * 4
+    assert len(charts) == 1 + 3 + 2 + 2 * 4
     for chart in charts:
         assert chart["points"]
         assert min(chart["points"]) > 0
@@ -54,6 +54,39 @@ def test_on_a_desktop_then_in_the_dark_then_on_a_phone(browser: chromium.Browser
     page.size(360, 760)
     page.until("[...document.querySelectorAll('.main-svg')].every((each) => each.clientWidth <= 328)")
     all_is_well(page, 360, url)
+    page.close()
+
+
+def test_the_answer_is_in_the_first_screen_of_a_phone(browser: chromium.Browser, url: str) -> None:
+    page = browser.open(url, width=390, height=844)
+    bottom = "document.querySelector('.answer:not([hidden]) .said').getBoundingClientRect().bottom"
+    assert 100 < page.run(bottom) < 0.7 * 844
+    page.close()
+
+
+def test_charts_are_there_before_anybody_scrolls(browser: chromium.Browser, url: str) -> None:
+    page = browser.open(url)
+    drawn = (
+        "[...document.querySelectorAll('.chart')].filter((each) => each.querySelector('.main-svg')).length"
+    )
+    page.until(f"{drawn} === 1 + 3 + 2 + 2 * 4")
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.errors() == []
+    page.close()
+
+
+def test_the_three_questions_choose_the_answer(browser: chromium.Browser, url: str) -> None:
+    page = browser.open(url)
+    said = "document.querySelector('.answer:not([hidden]) .said').textContent"
+    assert page.run(said).startswith("For 1 connection and a request of 1 KiB")
+    page.run(
+        "(() => { const field = document.getElementById('choose').elements.many;"
+        " field.value = '10, all of them send';"
+        " field.dispatchEvent(new Event('change', { bubbles: true })); })()"
+    )
+    assert page.run(said).startswith("For 10 connections and a request of 1 KiB")
+    page.run("document.querySelector('.answer:not([hidden]) a').click()")
+    assert page.run("document.querySelector(location.hash + ' h2').textContent").startswith("echo: 10 conn")
     page.close()
 
 

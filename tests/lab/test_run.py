@@ -55,6 +55,9 @@ class Watcher:
     def started(self, cell: Cell, done: int) -> None:
         self.cells.append(cell)
 
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        pass
+
     def tick(self) -> None:
         self.at_tick(self.cells[-1])
 
@@ -229,7 +232,10 @@ def test_a_run_that_is_stopped_shows_what_it_has_measured(tmp_path: Path, wait_f
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--workload", "echo,tea"], "unknown workload 'tea': choose from echo, web, mixed, files, "),
+        (
+            ["run", "--workload", "echo,tea"],
+            "unknown workload 'tea': choose from echo, web, mixed, cpu, wait, ",
+        ),
         (["run", "--workload", "echo,idle"], "idle has connections of its own"),
         (["run", "--workload", "files,idle"], "idle has connections of its own"),
         (["run", "--workload", "files", "--connections", "0"], "--connections has '0'"),

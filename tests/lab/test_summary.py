@@ -10,6 +10,7 @@ from rich.console import Console
 
 from proact.lab import summary
 from proact.lab.registry import MODELS
+from proact.lab.spread import Spread
 from proact.lab.table import amount, bar, number, render
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def test_a_row_has_medians_and_per_message_values() -> None:
     assert row.cpu_us.median == pytest.approx(10.0)
     assert row.calls is not None
     assert row.calls.median == pytest.approx(6200 / 3000)
-    assert (row.threads, row.kernel_threads, row.memory) == (1, 0, summary.Spread(4096, 4096, 4096))
+    assert (row.threads, row.kernel_threads, row.memory) == (1, 0, Spread(4096, 4096, 4096))
     assert (row.system, row.switches) == pytest.approx((0.75, 0.75))
     assert (row.p9999, row.unsent, row.slow) == (5000, 0, None)
     assert not row.load_bound
@@ -179,7 +180,7 @@ def test_an_interval_is_of_the_median() -> None:
     end, 96.1 %.
     """
     for count, left_out in ((1, 0), (3, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (20, 5), (50, 17)):
-        spread = summary.Spread.of(list(range(count, 0, -1)))
+        spread = Spread.of(list(range(count, 0, -1)))
         assert (spread.low, spread.high) == (1 + left_out, count - left_out), count
         assert spread.median == (count + 1) / 2
 
@@ -289,3 +290,32 @@ def test_numbers_are_short_and_bars_in_proportion() -> None:
         "64 KiB",
         "1 MiB",
     ]
+
+
+def of_files(models: tuple[str, ...], width: int) -> str:
+    run = document({name: [measured(1000)] * 5 for name in models})
+    for each in run["cells"]:
+        each["workload"] = "files-random"
+    return draw(run, width)
+
+
+def test_files_have_no_loopback_and_say_what_the_cache_held() -> None:
+    text = of_files(("threads", "epoll"), 100)
+    assert "loopback" not in text
+    assert "Files, every byte verified" in text
+    assert "Page cache: emptied of this file before each round" in text
+
+
+def test_a_plain_blocking_reader_is_not_headed_epoll() -> None:
+    text = of_files(("threads", "epoll", "blocking", "proact-epoll"), 100)
+    rows = {line.split("  ")[0].strip(): line for line in text.splitlines()}
+    assert "multiplexing" not in rows["epoll, blocks"]
+    assert "epoll" not in rows
+    assert "blocking, blocks" not in text
+    assert "multiplexing" in next(line for line in text.splitlines() if line.startswith("proact-epoll"))
+
+
+@pytest.mark.parametrize("width", [60, 80, 95, 96, 100])
+def test_the_slowest_answer_is_in_every_table(width: int) -> None:
+    headings = next(line for line in of_files(("threads",), width).splitlines() if line.startswith("model"))
+    assert "max" in headings or width < 70

@@ -40,6 +40,7 @@ def wait(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
 DRAW = """(async () => {
   const found = [];
   for (const element of document.querySelectorAll(".chart")) {
+    if (!element.clientWidth) continue; // in an answer that is not shown
     element.scrollIntoView();
     while (!element.querySelector(".main-svg .xtick")) await new Promise((done) => setTimeout(done, 5));
     const box = element.getBoundingClientRect();

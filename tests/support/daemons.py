@@ -1,4 +1,4 @@
-"""Real servers for real clients: Redis, PostgreSQL and nginx, started here and ended here.
+"""Real servers for real clients: Redis, PostgreSQL, MariaDB, mosquitto, nginx. Started here, ended here.
 
 Each is a child of this process, on loopback, on a free port, with its files in a temporary directory. No
 service of the system is touched. Each dies with the tests, however they end: the kernel is asked for that
@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 PATIENCE = 30  # seconds until a server that does not answer has failed
 
 
-class Postgres(NamedTuple):
+class Database(NamedTuple):
     port: int
     directory: Path  # its Unix socket is here
     user: str = "postgres"
@@ -97,7 +97,7 @@ def redis() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def postgres(certificate: Path | None = None, key: Path | None = None) -> Iterator[Postgres]:
+def postgres(certificate: Path | None = None, key: Path | None = None) -> Iterator[Database]:
     """A PostgreSQL with an empty database `postgres` and trust for everyone; TLS with a certificate."""
     # It refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
@@ -129,7 +129,51 @@ def postgres(certificate: Path | None = None, key: Path | None = None) -> Iterat
         arguments = [text for item in settings.items() for text in ("-c", f"{item[0]}={item[1]}")]
         # SIGINT means "fast shutdown": PostgreSQL does not wait for its clients.
         with daemon([find("postgres"), "-D", str(data), *arguments], port, signal.SIGINT, user):
-            yield Postgres(port, path, name)
+            yield Database(port, path, name)
+
+
+@contextlib.contextmanager
+def mariadb() -> Iterator[Database]:
+    """A MariaDB with an empty database `test`, and one user without a password."""
+    user = "mysql" if os.geteuid() == 0 else None
+    port = free_port()
+    with directory(user) as path:
+        data = path / "data"
+        as_user = [f"--user={user}"] if user else []
+        subprocess.run(
+            [find("mariadb-install-db"), "--no-defaults", *as_user, f"--datadir={data}", "--skip-test-db"],
+            check=True,
+            capture_output=True,
+            cwd=path,
+        )
+        begin = path / "begin.sql"
+        begin.write_text("CREATE DATABASE test;\nCREATE USER tester@'%';\nGRANT ALL ON *.* TO tester@'%';\n")
+        begin.chmod(0o644)
+        options = {
+            "datadir": data,
+            "socket": path / "socket",
+            "pid-file": path / "pid",
+            "port": port,
+            "bind-address": LOOPBACK,
+            "init-file": begin,
+            "innodb-flush-log-at-trx-commit": 0,
+            "max-allowed-packet": "16M",
+            "skip-name-resolve": "ON",
+        }
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        with daemon([find("mariadbd"), "--no-defaults", *as_user, *arguments], port):
+            yield Database(port, path, "tester")
+
+
+@contextlib.contextmanager
+def mosquitto() -> Iterator[int]:
+    """A broker of MQTT that keeps nothing; yields its port."""
+    port = free_port()
+    with directory() as path:
+        configuration = path / "mosquitto.conf"
+        configuration.write_text(f"listener {port} {LOOPBACK}\nallow_anonymous true\npersistence false\n")
+        with daemon([find("mosquitto"), "-c", str(configuration)], port):
+            yield port
 
 
 NGINX = """

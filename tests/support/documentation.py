@@ -35,7 +35,7 @@ PROGRAMS |= {"uvicorn", "gunicorn", "hypercorn", "cd", ".", "export", "twine", "
 PRINTED = {"proact runs on io_uring here", "proact runs on epoll here"}
 NOT_RUN = re.compile(r"# Not run by the tests: (.+)")
 PATIENCE = 30  # seconds until a block has failed
-SERVES = ("serve_forever(", "run_app(", "uvicorn.run(")
+SERVES = ("serve_forever(", "run_app(", "uvicorn.run(", "green.serve(handle,")
 
 # Runs a block in a process that may only reach this machine, as far as Python's socket module is asked. A
 # block need not import asyncio and proact, so that a line of code can stand alone.

@@ -3,13 +3,14 @@
 
 use std::net::ToSocketAddrs;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::py::errno::io_error;
 use proact_lab::bare::{Echo, Web};
 use proact_lab::probe::{self, CallTimes};
-use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec, Target, bare, load};
+use proact_lab::{Exchange, LoadError, LoadReport, LoadSpec, SoFar, Target, bare, load};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -90,6 +91,11 @@ fn target(transport: &str, host: &str, port: u16) -> PyResult<Target> {
 fn run_load(py: Python<'_>, spec: &LoadSpec, progress: Option<&Bound<'_, PyAny>>) -> PyResult<LoadReport> {
     let (messages, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let caller = std::thread::current();
+    let so_far = |figure: fn(&SoFar) -> &AtomicU64| {
+        spec.so_far
+            .as_ref()
+            .map_or(0, |at| figure(at).load(Ordering::Relaxed))
+    };
     std::thread::scope(|scope| {
         let runner = std::thread::Builder::new()
             .name("proact-load".into())
@@ -103,7 +109,13 @@ fn run_load(py: Python<'_>, spec: &LoadSpec, progress: Option<&Bound<'_, PyAny>>
             py.detach(|| std::thread::park_timeout(TICK));
             interrupted = py.check_signals();
             if let (Ok(()), Some(progress)) = (&interrupted, progress) {
-                interrupted = progress.call1((messages.load(Ordering::Relaxed),)).map(drop);
+                interrupted = progress
+                    .call1((
+                        messages.load(Ordering::Relaxed),
+                        so_far(|at| &at.p50),
+                        so_far(|at| &at.p99),
+                    ))
+                    .map(drop);
             }
         }
         stop.store(interrupted.is_err(), Ordering::Relaxed);
@@ -118,8 +130,8 @@ fn run_load(py: Python<'_>, spec: &LoadSpec, progress: Option<&Bound<'_, PyAny>>
 
 /// Loads a server with echoes: `connections` at once on one thread, each with one message of `size` bytes under way, every
 /// byte of every echo verified. Times in seconds; latencies in nanoseconds, their `histogram` a list of (upper end of a
-/// step, messages in it), ascending, three significant digits. `progress` is called with the messages so far about ten
-/// times a second. `transport`: "tcp", "udp", or "unix", whose `host` is the path and whose `port`
+/// step, messages in it), ascending, three significant digits. `progress` is called with the messages so far, and the
+/// median and the 99th percentile of latency in the window so far (ns; 0 before it), about ten times a second. `transport`: "tcp", "udp", or "unix", whose `host` is the path and whose `port`
 /// means nothing. `churn`: each message has a connection of its own. `idle`: so many connections beside the others say
 /// nothing.
 ///
@@ -166,6 +178,7 @@ pub fn echo_load<'py>(
         duration: seconds("duration", duration)?,
         stall_timeout: seconds("stall_timeout", stall_timeout)?,
         churn,
+        so_far: progress.as_ref().map(|_| Arc::default()),
         ..LoadSpec::new(target)
     };
     report_dict(py, &run_load(py, &spec, progress.as_ref())?)

@@ -53,9 +53,11 @@ mod _core {
     #[pymodule_export]
     use crate::reactor::handle::{Handle, TimerHandle};
     #[pymodule_export]
+    use crate::reactor::hub::{Hub, configure_green};
+    #[pymodule_export]
     use crate::reactor::operation::Operation;
     #[pymodule_export]
-    use crate::reactor::parking::{Hub, Parking, configure_green, green_sleep};
+    use crate::reactor::parking::{Parking, green_sleep};
     #[pymodule_export]
     use crate::reactor::scheduler::Scheduler;
     #[pymodule_export]
@@ -83,6 +85,7 @@ mod _core {
         }
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;
+        crate::asyncio::transport::send::install(module.py())?;
         module.add(
             "ENGINES",
             pyo3::types::PyTuple::new(module.py(), crate::reactor::stats::engine_names())?,

@@ -16,7 +16,13 @@ pub(crate) fn open(calls: &mut u64, dir: RawFd, path: &CStr, flags: i32) -> i32 
     }
     // SAFETY: zeros are a valid open_how, which has private fields in some versions.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (flags | libc::O_CLOEXEC | libc::O_NONBLOCK) as u64;
+    // Unlike open(2), this call refuses flags that mean nothing beside O_PATH, which opens no FIFO.
+    let no_wait = if flags & libc::O_PATH == 0 {
+        libc::O_NONBLOCK
+    } else {
+        0
+    };
+    how.flags = (flags | libc::O_CLOEXEC | no_wait) as u64;
     how.resolve = libc::RESOLVE_CACHED;
     let result = retry(calls, || {
         let (path, how) = (path.as_ptr(), &raw const how);

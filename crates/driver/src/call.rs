@@ -59,32 +59,8 @@ impl Call<'_> {
             // SAFETY: F_GETFD only reads the fd table.
             Call::IsOpen { fd } => check(i64::from(unsafe { libc::fcntl(fd, libc::F_GETFD) })),
             Call::FileType { fd } => file_type(fd),
-            Call::SetNonBlocking { fd } => {
-                // SAFETY: the call takes ints.
-                let flags = check(i64::from(unsafe { libc::fcntl(fd, libc::F_GETFL) }));
-                if flags < 0 || flags & libc::O_NONBLOCK != 0 {
-                    return flags.min(0);
-                }
-                *calls += 1;
-                // SAFETY: the call takes ints.
-                check(i64::from(unsafe {
-                    libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK)
-                }))
-            }
-            Call::NoDelay { fd } => {
-                let on: i32 = 1;
-                let len = size_of::<i32>() as libc::socklen_t;
-                // SAFETY: an int and its size, both local.
-                check(i64::from(unsafe {
-                    libc::setsockopt(
-                        fd,
-                        libc::IPPROTO_TCP,
-                        libc::TCP_NODELAY,
-                        (&raw const on).cast(),
-                        len,
-                    )
-                }))
-            }
+            Call::SetNonBlocking { fd } => set_non_blocking(calls, fd),
+            Call::NoDelay { fd } => no_delay(fd),
             Call::SocketError { fd } => socket_error(fd),
             Call::Poll { fd, events } => poll_now(fd, events),
             Call::SendFile {
@@ -129,4 +105,27 @@ impl Call<'_> {
             })),
         }
     }
+}
+
+fn set_non_blocking(calls: &mut u64, fd: RawFd) -> i32 {
+    // SAFETY: the call takes ints.
+    let flags = check(i64::from(unsafe { libc::fcntl(fd, libc::F_GETFL) }));
+    if flags < 0 || flags & libc::O_NONBLOCK != 0 {
+        return flags.min(0);
+    }
+    *calls += 1;
+    // SAFETY: the call takes ints.
+    check(i64::from(unsafe {
+        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK)
+    }))
+}
+
+fn no_delay(fd: RawFd) -> i32 {
+    let on: i32 = 1;
+    let len = size_of::<i32>() as libc::socklen_t;
+    let option = libc::TCP_NODELAY;
+    // SAFETY: an int and its size, both local.
+    check(i64::from(unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const on).cast(), len)
+    }))
 }

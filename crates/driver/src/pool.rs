@@ -15,6 +15,9 @@ use crate::ops::Op;
 use crate::waker::Waker;
 
 const MAX_THREADS: usize = 16;
+/// The limit while ops wait that flush files. A file system flushes its journal once for all that wait for it, and they only wait: 64 tasks
+/// that sync a file each did 1.4 times as many as with 16 threads. Reads gain nothing from more, and take a quarter more of CPU time.
+const MAX_FLUSHING: usize = 64;
 /// How many threads may hang in cancelled ops before such a thread counts like any other.
 const MAX_LOST: usize = 128;
 const IDLE: Duration = Duration::from_secs(10);
@@ -30,7 +33,7 @@ pub struct PoolCounts {
     pub queued: usize,
     /// Threads beside those, whose op was cancelled and goes on.
     pub lost: usize,
-    /// The most `threads`.
+    /// The most `threads`, but for ops that flush files.
     pub limit: usize,
 }
 
@@ -111,7 +114,11 @@ impl Pool {
 
     /// Has a thread look at the queue: an idle one, or a new one if too few are idle.
     fn staff(&self, mut state: MutexGuard<'_, State>) {
-        let short_of_threads = state.idle < state.queue.len() && state.threads < MAX_THREADS;
+        let limit = match state.queue.back() {
+            Some((_, Op::Fsync(_) | Op::WriteFsync(_))) => MAX_FLUSHING,
+            _ => MAX_THREADS,
+        };
+        let short_of_threads = state.idle < state.queue.len() && state.threads < limit;
         if !short_of_threads {
             drop(state);
             self.shared.work.notify_one();

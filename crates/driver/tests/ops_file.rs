@@ -10,8 +10,9 @@ mod common;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use common::*;
 use proact_driver::{Engine, Op, ops, syscalls};
@@ -171,6 +172,28 @@ on_every_engine! {
         assert_eq!(rig.run(unlink("second", 0)), -libc::ENOENT);
         assert_eq!(rig.run(unlink("folder", libc::AT_REMOVEDIR)), 0);
         assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0);
+    }
+
+    fn a_file_is_written_and_flushed(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        let fd = opened(&mut rig, &file, libc::O_RDWR | libc::O_CREAT);
+        let failure = AtomicI32::new(1);
+        let write = |fd: RawFd, buffer: &[u8], offset| Op::WriteFsync(ops::WriteFsync {
+            fd, buf: buffer.as_ptr(), len: buffer.len(), offset, data_only: offset != -1, failure: failure.as_ptr(),
+        });
+        let taken = || failure.swap(1, Ordering::Relaxed);
+        assert_eq!((rig.run(write(fd.as_raw_fd(), b"12345", -1)), taken()), (5, 0));
+        assert_eq!((rig.run(write(fd.as_raw_fd(), b"67", 3)), taken()), (2, 0));
+        assert_eq!((rig.run(write(fd.as_raw_fd(), b"89", -1)), taken()), (2, 0));
+        assert_eq!((rig.run(write(fd.as_raw_fd(), b"", 0)), taken()), (0, 0));
+        assert_eq!(std::fs::read(&file).unwrap(), b"1236789");
+        let read_only = opened(&mut rig, &file, libc::O_RDONLY);
+        assert_eq!((rig.run(write(read_only.as_raw_fd(), b"x", 0)), taken()), (-libc::EBADF, 1));
+        // A pipe takes the bytes, and can't be flushed.
+        let (_reader, writer) = pipe(0);
+        assert_eq!((rig.run(write(writer.as_raw_fd(), b"x", -1)), taken()), (1, -libc::EINVAL));
+        assert_eq!((rig.run(write(writer.as_raw_fd(), b"", -1)), taken()), (-libc::EINVAL, 1));
     }
 
     fn a_file_changes_its_size(rig) {

@@ -17,5 +17,5 @@ pub mod probe;
 mod sockets;
 pub mod syscalls;
 
-pub use load::{Exchange, LoadError, LoadReport, LoadSpec, Target};
+pub use load::{Exchange, LoadError, LoadReport, LoadSpec, SoFar, Target};
 pub use syscalls::SyscallCounter;

@@ -34,7 +34,8 @@ use connection::{Connection, Step};
 use payload::{Payload, Script};
 
 pub use spec::{
-    Exchange, Latency, LoadError, LoadReport, LoadSpec, MAX_DATAGRAM, MAX_RATE, MAX_SIZE, SlowReport, Target,
+    Exchange, Latency, LoadError, LoadReport, LoadSpec, MAX_DATAGRAM, MAX_RATE, MAX_SIZE, SlowReport, SoFar,
+    Target,
 };
 
 /// How often a waiting load checks the clock and `stop`.
@@ -210,6 +211,7 @@ impl Load<'_> {
             self.progress.store(self.total, Ordering::Relaxed);
             if now - self.swept >= (self.spec.stall_timeout / 8).min(Duration::from_millis(250)) {
                 self.swept = now;
+                self.tell();
                 self.find_stalled(now)?;
             }
         }
@@ -350,6 +352,17 @@ impl Load<'_> {
                 self.set_writing(id, false)
             }
             _ => self.begin(id, Instant::now()),
+        }
+    }
+
+    /// Tells who watches the latencies so far.
+    fn tell(&self) {
+        if let Some(so_far) = &self.spec.so_far
+            && !self.histogram.is_empty()
+        {
+            let quantile = |q| self.histogram.value_at_quantile(q);
+            so_far.p50.store(quantile(0.5), Ordering::Relaxed);
+            so_far.p99.store(quantile(0.99), Ordering::Relaxed);
         }
     }
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from proact.cli import doctor, lab, lab_claims, lab_model, lab_serve, lab_timeline, run
+from proact.cli import doctor, lab, lab_best, lab_choose, lab_claims, lab_model, lab_serve, lab_timeline, run
 from proact.cli.error import CommandError, help_without_command
 from proact.lab.asked import AskedError
 from proact.lab.environment import package_version
@@ -25,6 +25,10 @@ app.command("run", context_settings=run.CONTEXT, short_help="Run any asyncio pro
     run.run
 )
 app.command("doctor", short_help="Show which engine this machine gets, and why.")(doctor.doctor)
+lab.app.command("choose", short_help="Which I/O model to use for your own numbers, and why.")(
+    lab_choose.choose
+)
+lab.app.command("best", short_help="How many messages a second with p99 under a limit.")(lab_best.find_best)
 lab.app.command("timeline", short_help="One request through each I/O model: where it waits and copies.")(
     lab_timeline.timeline
 )

@@ -67,6 +67,8 @@ Results = Annotated[str, typer.Argument(metavar="FILE", help="Results, as --json
 def lab(context: typer.Context) -> None:
     """\b
     Examples:
+      proact lab choose                 which I/O model to use, and why
+      proact lab best --p99 10ms        how many messages a second within a limit of latency
       proact lab run                    every I/O model under the same load
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run

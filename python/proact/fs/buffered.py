@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import operator
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from proact import _core
 
-from .file import FIRST, BinaryFile, RawFile, bytes_of
+from .file import FIRST, BinaryFile, RawFile, bytes_of, size_of
 from .ways import PIECE
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ class BufferedFile(BinaryFile):
     _mixed = False
     # What is held back. It begins at the fd's position.
     _out: bytes | bytearray = b""
+    # Whether it is the turn of an fsync, during which writes are held back as ever.
+    _syncs = False
     # How far to read ahead, and whether the program has said so.
     _window = FIRST
     _fixed = False
@@ -93,8 +98,10 @@ class BufferedFile(BinaryFile):
             self._window = FIRST
 
     def _drop(self) -> None:
-        self._fold()
-        self._ahead, self._left, self._more, self._out = b"", 0, (), b""
+        if self._lines is not None:
+            self._fold()
+        if self._left or self._out:
+            self._ahead, self._left, self._more, self._out = b"", 0, (), b""
 
     def _keep(self, piece: bytes) -> bytes:
         if not self._left:
@@ -115,8 +122,8 @@ class BufferedFile(BinaryFile):
 
     async def read(self, size: int | None = -1, /) -> bytes:
         """Read `size` bytes, or fewer at the end of the file; by default to the end."""
-        if size is None:
-            size = -1
+        if type(size) is not int or not -1 <= size <= PIECE:
+            size = size_of(size)
         if 0 < size <= self._left and self._lines is None and not self._busy:
             return self._take(size)
         self._check_readable()
@@ -156,6 +163,7 @@ class BufferedFile(BinaryFile):
 
     async def read1(self, size: int = -1, /) -> bytes:
         """What was read ahead, or what one read brings: `size` bytes at most."""
+        size = size_of(operator.index(size))
         self._check_readable()
         await self._enter()
         try:
@@ -173,6 +181,7 @@ class BufferedFile(BinaryFile):
 
     async def peek(self, size: int = 0, /) -> bytes:
         """What was read ahead, or what one read brings, without moving on."""
+        size_of(operator.index(size))
         self._check_readable()
         await self._enter()
         try:
@@ -203,7 +212,7 @@ class BufferedFile(BinaryFile):
 
     async def readline(self, size: int | None = -1, /) -> bytes:
         """Read a line with its end, or `size` bytes of it at most; empty at the end of the file."""
-        limit = -1 if size is None else size
+        limit = -1 if size == -1 else size_of(size)
         if self._left and limit < 0 and self._lines is None and not self._busy and not self._more:
             end = self._ahead.find(b"\n", self._next) + 1
             if end:
@@ -256,7 +265,8 @@ class BufferedFile(BinaryFile):
         """Write all of `data`; the number of bytes. What is held back may be written later (`flush`)."""
         self._check_writable()
         view = bytes_of(data)
-        if not self._busy and len(self._out) + view.nbytes <= self._limit():
+        is_free = not self._busy or (self._syncs and not self._waiting)
+        if is_free and len(self._out) + view.nbytes <= self._limit():
             self._hold(view)
         elif self._seekable:
             await self._carry(lambda: self._write(view))
@@ -326,6 +336,34 @@ class BufferedFile(BinaryFile):
                 self._out = bytearray(data[done:])
             raise
 
+    async def fsync(self, *, data_only: bool = False) -> None:
+        if not (self._seekable and 0 < len(self._out) <= PIECE):
+            await super().fsync(data_only=data_only)
+            return
+        self._check_writable()
+        await self._carry(lambda: self._flush_and_sync(data_only))
+
+    async def _flush_and_sync(self, data_only: bool) -> None:
+        self._check_open()
+        data, self._out = self._out, b""
+        self._awaited = self._syncs = True
+        done = 0
+        try:
+            # One hop to a thread, not two.
+            done, error = await self._ways.write_sync(self._fd, data, self._place(), data_only=data_only)
+            if error:
+                raise error
+        except asyncio.CancelledError:
+            # Perhaps written. To write it twice does no harm at a position of our own.
+            done = len(data) if self._appends else 0
+            raise
+        finally:
+            self._syncs = False
+            if done < len(data):
+                # Nothing of the rest was written.
+                self._out = bytearray(data[done:]) + self._out
+            self._wrote(done)
+
     async def detach(self) -> RawFile:
         """Write what is held back, and give the file to a `RawFile`, which goes on at the position.
 
@@ -363,6 +401,9 @@ class BufferedFile(BinaryFile):
             raise io.UnsupportedOperation("File or stream is not seekable.")
         if whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END, os.SEEK_DATA, os.SEEK_HOLE):
             raise ValueError(f"whence value {whence} unsupported")
+        offset = operator.index(offset)
+        if abs(offset) > sys.maxsize:
+            raise ValueError("cannot fit 'int' into an offset-sized integer")
         self._fold()
         if whence == os.SEEK_CUR:
             offset, whence = self._position() + offset, os.SEEK_SET

@@ -293,6 +293,8 @@ def _rmtree(
     except OSError as error:
         return failed(os.lstat, path, error)
     if stat.S_ISLNK(status.st_mode):
+        if not os.path.exists(path):
+            return failed(os.open, path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
         return failed(os.path.islink, path, OSError("Cannot call rmtree on a symbolic link"))
     if not stat.S_ISDIR(status.st_mode):
         return failed(os.scandir, path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))

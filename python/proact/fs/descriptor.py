@@ -35,6 +35,13 @@ class Descriptor(Turns):
     _landed: asyncio.Future[None] | None = None
     # Why there is no fd, if there is none.
     _gone = "I/O operation on closed file."
+    # What most files are: regular, and read from their begin.
+    mode = "rb"
+    closefd = True
+    _readable = _seekable = True
+    _writable = _appends = False
+    # Where the next read or write of the fd takes place.
+    _at = 0
 
     def __init__(
         self,
@@ -59,8 +66,17 @@ class Descriptor(Turns):
         self._writable = writable
         self._appends = appends
         self._seekable = seekable
-        # Where the next read or write of the fd takes place.
         self._at = position
+
+    @classmethod
+    def _of_regular(cls, ways: Ways, fd: int, name: Any) -> Self:
+        """A regular file that was opened to be read. It is as with `__init__`, in a third of its time."""
+        file = cls.__new__(cls)
+        file._loop = get_running_loop()
+        file._ways = ways
+        file._fd = fd
+        file.name = name
+        return file
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} name={self.name!r} mode={self.mode!r}>"
@@ -108,6 +124,8 @@ class Descriptor(Turns):
             raise ValueError(self._gone)
 
     def _check_readable(self) -> None:
+        if self._fd >= 0 and self._readable and get_running_loop() is self._loop:
+            return
         self._check_open()
         if get_running_loop() is not self._loop:
             self._move()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from .positional import Positional
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["FIRST", "BinaryFile", "RawFile", "bytes_of"]
+__all__ = ["FIRST", "BinaryFile", "RawFile", "bytes_of", "size_of"]
 
 FIRST = 8 * 1024
 """Bytes: how far a file is read ahead at first."""
@@ -24,6 +26,20 @@ def bytes_of(data: ReadableBuffer) -> memoryview:
     if isinstance(data, str):
         raise TypeError("a bytes-like object is required, not 'str'")
     return memoryview(data).cast("B")
+
+
+def size_of(size: int | None) -> int:
+    """The size that a program asks for, -1 for None. Raises what `open()`'s files raise."""
+    if size is None:
+        return -1
+    try:
+        size = operator.index(size)
+    except TypeError:
+        kind = type(size).__name__
+        raise TypeError(f"argument should be integer or None, not {kind!r}") from None
+    if not -sys.maxsize <= size <= sys.maxsize:
+        raise OverflowError("cannot fit 'int' into an index-sized integer")
+    return size
 
 
 class BinaryFile(Positional):
@@ -41,7 +57,7 @@ class BinaryFile(Positional):
 
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """All lines that are left, or so many that they have more than `hint` bytes."""
-        hint = -1 if hint is None else hint
+        hint = size_of(hint)
         lines, count = [], 0
         while line := await self.readline():
             lines.append(line)
@@ -136,7 +152,9 @@ class RawFile(BinaryFile):
     async def read(self, size: int | None = -1, /) -> bytes:
         """Read once, `size` bytes at most; by default to the end. Empty at the end of the file."""
         self._check_readable()
-        if size is None or size < 0:
+        if type(size) is not int or not -1 <= size <= PIECE:
+            size = size_of(size)
+        if size < 0:
             return await self.readall()
         if not self._busy:
             data = self._read_now(size)
@@ -176,7 +194,7 @@ class RawFile(BinaryFile):
     async def readline(self, size: int | None = -1, /) -> bytes:
         """Read a line, or `size` bytes of it at most."""
         self._check_readable()
-        limit = -1 if size is None else size
+        limit = size_of(size)
         await self._enter()
         began, line = self._at, b""
         try:

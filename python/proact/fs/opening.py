@@ -80,8 +80,13 @@ def _mode(mode: str) -> _Mode:
     return made
 
 
+_READS = _mode("rb")
+
+
 class Opening(Generic[_F]):
     """What `open` returns. Await it, or use it with `async with`, which closes the file."""
+
+    __slots__ = ("_buffering", "_closefd", "_file", "_mode", "_opened", "_opener", "_shown", "_text")
 
     def __init__(
         self,
@@ -102,10 +107,22 @@ class Opening(Generic[_F]):
         self._opener = opener
 
     def __await__(self) -> Generator[Any, Any, _F]:
-        return cast("Generator[Any, Any, _F]", self._open().__await__())
+        return self.__aenter__().__await__()
 
     async def __aenter__(self) -> _F:
-        self._opened = await self._open()
+        ways, file, mode = of_running_loop(), self._file, self._mode
+        sys.audit("open", file, mode.audited, mode.flags)
+        tried = None
+        if self._opener is None and self._closefd and not isinstance(file, int):
+            if not ways.waiting:
+                tried = ways.try_open(file, mode.flags)
+            if tried is None and (ways.waiting or ways.tried_enough()):
+                tried = await ways.later(ways.try_open, file, mode.flags)
+        if tried and tried[1] == stat.S_IFREG and mode is _READS and self._buffering == -1:
+            # Most files: nothing is left to look at, nor to wait for.
+            self._opened: Any = BufferedFile._of_regular(ways, tried[0], file)
+        else:
+            self._opened = await self._open(ways, tried)
         return cast("_F", self._opened)
 
     async def __aexit__(
@@ -114,9 +131,8 @@ class Opening(Generic[_F]):
         if not self._opened._close_now():
             await self._opened.close()
 
-    async def _open(self) -> Any:
-        ways, file, flags = of_running_loop(), self._file, self._mode.flags
-        sys.audit("open", file, self._mode.audited, flags)
+    async def _open(self, ways: Ways, opened: tuple[int, int, int] | None) -> Any:
+        file, flags = self._file, self._mode.flags
         if isinstance(file, int):
             return self._wrap(ways, file)
         if not self._closefd:
@@ -125,7 +141,6 @@ class Opening(Generic[_F]):
             fd = await pool.of_process().call(_call_opener, self._opener, file, flags, undo=os.close)
             kind = _kind(ways, fd)
         else:
-            opened = None if ways.waiting else ways.try_open(file, flags)
             if opened is None or opened[1] not in _SIMPLE:
                 opened = await ways.open(file, flags, tried=opened)
             fd, kind, _ = opened

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import types
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proact import _core
@@ -28,7 +29,7 @@ from .peers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
@@ -41,6 +42,12 @@ _YIELDS = 4
 """Turns of the loop: how many to wait for until an open is tried again, before it is waited for otherwise."""
 
 _T = TypeVar("_T")
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Wait for the next turn of the loop: what `asyncio.sleep(0)` does, with one frame less."""
+    yield
 
 
 async def _in_pool(function: Callable[..., _T], *args: Any) -> _T:
@@ -71,6 +78,21 @@ def _rest(fd: int, offset: int) -> bytes:
             # A regular file gives all that was asked for, or ends.
             break
     return b"".join(pieces)
+
+
+def _write_sync(fd: int, data: ReadableBuffer, offset: int, data_only: bool) -> tuple[int, OSError | None]:
+    view = memoryview(data).cast("B")
+    done = 0
+    try:
+        while done < len(view):
+            rest = view[done:]
+            done += os.write(fd, rest) if offset < 0 else os.pwrite(fd, rest, offset + done)
+        (os.fdatasync if data_only else os.fsync)(fd)
+    except OSError as error:
+        if not done:
+            raise
+        return done, error
+    return done, None
 
 
 class Ways:
@@ -124,7 +146,7 @@ class Ways:
         self.waiting += 1
         try:
             for _ in range(_YIELDS):
-                await asyncio.sleep(0)
+                await _turn()
                 if not self.tried_enough():
                     return attempt(*args)
             return None
@@ -203,6 +225,15 @@ class Ways:
         """Flush a file to storage."""
         await _in_pool(os.fdatasync if data_only else os.fsync, fd)
 
+    async def write_sync(
+        self, fd: int, data: ReadableBuffer, offset: int, *, data_only: bool = False
+    ) -> tuple[int, OSError | None]:
+        """Write all to a regular file and flush it, as one call: the bytes, and what prevented the rest.
+
+        Raises what prevented it all. Cancelled, it may be carried out.
+        """
+        return await _in_pool(_write_sync, fd, data, offset, data_only)
+
     async def truncate(self, fd: int, size: int) -> None:
         """Cut a file to a size, or extend it."""
         await _in_pool(os.ftruncate, fd, size)
@@ -257,6 +288,7 @@ _NATIVE = {
     "write": "_write_at",
     "writev": "_writev_at",
     "fsync": "_fsync",
+    "write_sync": "_write_sync",
     "truncate": "_truncate",
     "unlink": "_unlink",
     "mkdir": "_mkdir",
@@ -274,7 +306,6 @@ class _Native(Ways):
         for name, native in _NATIVE.items():
             setattr(self, name, getattr(loop, native))
         self._loop = loop
-        self._has_ring = loop.engine == "io_uring"
 
     async def open(
         self,
@@ -285,8 +316,6 @@ class _Native(Ways):
     ) -> Opened:
         loop = self._loop
         opened = tried
-        if opened is None and (self.waiting or loop._tried_enough()):
-            opened = await self.later(loop._try_open, path, flags)
         if opened is not None:
             if opened[1] not in (stat.S_IFREG, stat.S_IFDIR):
                 return await joined(Opened(*opened), flags)
@@ -319,8 +348,6 @@ class _Native(Ways):
         return b"".join(pieces)
 
     async def read_file(self, path: StrOrBytesPath) -> bytes | None:
-        if not self._has_ring:
-            return None
         # Without waiting for the peer of a FIFO.
         fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         try:

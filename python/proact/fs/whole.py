@@ -1,8 +1,8 @@
 """Owns: whole files in one await: read, written, and read by the thousand.
 
-What is cached is read at once by the loop (`Ways.try_read_files`), and what is not by its ring, if it has one
-(`Ways.read_file`). All else is one call in a thread of the pool that opens, works and closes: so a cancel
-can't come between these steps, lose an fd or leave a temporary file behind.
+What is cached is read at once by the loop (`Ways.try_read_files`), and what is not by its ring or its native
+threads (`Ways.read_file`). All else is one call in a thread of the pool that opens, works and closes: so a
+cancel can't come between these steps, lose an fd or leave a temporary file behind.
 """
 
 from __future__ import annotations
@@ -188,9 +188,9 @@ def sync_directory(path: StrOrBytesPath) -> None:
 
 
 def _replace(stop: Stop, path: StrOrBytesPath, view: memoryview, mode: int) -> None:
+    old = _replaceable(path)
     target: Any = os.path.realpath(os.fspath(path))
     directory = os.path.dirname(target)
-    old = _replaceable(path)
     name = f".proact-{secrets.token_hex(8)}.tmp"
     temporary: Any = os.path.join(directory, os.fsencode(name) if isinstance(directory, bytes) else name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -220,6 +220,9 @@ def _replace(stop: Stop, path: StrOrBytesPath, view: memoryview, mode: int) -> N
 
 def _replaceable(path: StrOrBytesPath) -> os.stat_result | None:
     """The status of the file that is to be replaced, if there is one."""
+    if not os.path.basename(os.fspath(path)):
+        # It names no file: the open tells why.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -46,8 +46,12 @@ async def run(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _
     hub = hub_of(asyncio.get_running_loop())
     bridge = hub.bridge()
     bridge._fn = functools.partial(fn, *args, **kwargs) if args or kwargs else fn
+    del fn, args, kwargs  # an exception of theirs would refer to this frame, and make a circle
     hub.bridges[bridge] = None
-    result: _T = await _steps(bridge)
+    try:
+        result: _T = await _steps(bridge)
+    finally:
+        hub.bridges.pop(bridge, None)
     return result
 
 
@@ -90,7 +94,6 @@ def _finish(bridge: Bridge) -> Any:
     bridge._error = bridge._value = None
     bridge.gr_context = None
     bridge._interrupts.clear()
-    bridge.hub.bridges.pop(bridge, None)
     idle = bridge.hub.idle_bridges
     if len(idle) < IDLE:
         idle.append(bridge)

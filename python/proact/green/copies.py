@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import queue
 import select
+import selectors
 import socket as plain_socket
 import ssl
 import subprocess
@@ -17,7 +18,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from . import locks, processes, queues, sockets, timeouts
+from . import locks, popen, processes, queues, sockets, timeouts
 from .bridge import await_
 from .hub import hub_here
 from .secure import SSLSocket, wrap_socket
@@ -97,7 +98,7 @@ def _select(
     return select.select(*lists, 0)
 
 
-class _Poll:
+class Poll:
     """`select.poll()` for greenlets."""
 
     def __init__(self) -> None:
@@ -124,6 +125,12 @@ class _Poll:
         return self._poll.poll(0)
 
 
+class Selector(selectors.PollSelector):
+    """What `Popen.communicate` waits by."""
+
+    _selector_cls = Poll
+
+
 def _socket() -> types.ModuleType:
     return copy_of(
         plain_socket,
@@ -141,24 +148,30 @@ def _socket() -> types.ModuleType:
     )
 
 
-class SSLContext(ssl.SSLContext):
-    """A context whose sockets are green."""
+@functools.cache
+def _context() -> type[ssl.SSLContext]:
+    # Made when it is needed: gevent patches no program in which the class has a subclass already.
 
-    sslsocket_class = SSLSocket
+    class SSLContext(ssl.SSLContext):
+        """A context whose sockets are green."""
 
-    def wrap_socket(self, sock: plain_socket.socket, *args: Any, **kwargs: Any) -> Any:
-        names = (
-            "server_side",
-            "do_handshake_on_connect",
-            "suppress_ragged_eofs",
-            "server_hostname",
-            "session",
-        )
-        return wrap_socket(sock, self, **dict(zip(names, args, strict=False)), **kwargs)
+        sslsocket_class = SSLSocket
+
+        def wrap_socket(self, sock: plain_socket.socket, *args: Any, **kwargs: Any) -> Any:
+            names = (
+                "server_side",
+                "do_handshake_on_connect",
+                "suppress_ragged_eofs",
+                "server_hostname",
+                "session",
+            )
+            return wrap_socket(sock, self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    return SSLContext
 
 
 def _ssl() -> types.ModuleType:
-    made = copy_of(ssl, SSLContext=SSLContext, SSLSocket=SSLSocket, socket=sockets.socket)
+    made = copy_of(ssl, SSLContext=_context(), SSLSocket=SSLSocket, socket=sockets.socket)
     made.create_default_context = with_globals(ssl.create_default_context, made)  # type: ignore[attr-defined]
     https = with_globals(ssl._create_unverified_context, made)
     made._create_unverified_context = https  # type: ignore[attr-defined]
@@ -168,7 +181,7 @@ def _ssl() -> types.ModuleType:
 
 
 def _select_module() -> types.ModuleType:
-    made = copy_of(select, select=_select, poll=_Poll)
+    made = copy_of(select, select=_select, poll=Poll)
     # So that a program which looks for them takes `poll`.
     vars(made).pop("epoll")
     return made
@@ -191,6 +204,20 @@ def _queue() -> types.ModuleType:
     return copy_of(queue, SimpleQueue=queues.Queue, **names)
 
 
+def _subprocess() -> types.ModuleType:
+    made = copy_of(subprocess)
+    for name, value in vars(subprocess).items():
+        if isinstance(value, types.FunctionType) and value.__module__ == "subprocess":
+            setattr(made, name, with_globals(value, made))
+    for name in ("run", "call", "check_call", "check_output"):
+        setattr(made, name, getattr(processes, name))
+    # What waits for the pipes is a function of the module and a class that it looks up there.
+    made._PopenSelector = Selector  # type: ignore[attr-defined]
+    communicate = with_globals(subprocess.Popen._communicate, made)  # type: ignore[attr-defined]
+    made.Popen = type("Popen", (popen.Popen,), {"_communicate": communicate})  # type: ignore[attr-defined]
+    return made
+
+
 COPIES: dict[str, Callable[[], types.ModuleType]] = {
     "socket": _socket,
     "ssl": _ssl,
@@ -198,9 +225,6 @@ COPIES: dict[str, Callable[[], types.ModuleType]] = {
     "time": lambda: copy_of(time, sleep=timeouts.sleep),
     "threading": _threading,
     "queue": _queue,
-    "subprocess": lambda: copy_of(
-        subprocess,
-        **{name: getattr(processes, name) for name in ("run", "call", "check_call", "check_output")},
-    ),
+    "subprocess": _subprocess,
 }
 """What makes the copy of each module."""

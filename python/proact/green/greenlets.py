@@ -82,8 +82,7 @@ class Bridge(greenlet):  # type: ignore[misc]
                 self._value = self._fn()
             except BaseException as error:
                 # Without this frame, which would make a circle.
-                traceback = error.__traceback__
-                self._error = error.with_traceback(traceback and traceback.tb_next)
+                self._error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
             self._done = True
             del self._fn
             self.parent.switch()
@@ -143,14 +142,15 @@ class Greenlet(Generic[_T]):
         except GreenletExit as ended:
             self._value = ended.with_traceback(None)
         except BaseException as error:
-            # Without this frame, which holds the greenlet, and would make a circle.
-            traceback = error.__traceback__
-            self._fail(error.with_traceback(traceback and traceback.tb_next))
+            # Without this frame, where its traceback would begin.
+            self._fail(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self._see()
                 raise
         finally:
             self._end()
+            # The frames of an exception refer to this one, and the greenlet to the exception: a circle.
+            del self
 
     def _fail(self, error: BaseException) -> None:
         self._exception = error
@@ -162,14 +162,29 @@ class Greenlet(Generic[_T]):
             unseen.seen = True
             self._unseen = None
 
+    def _lost(self, error: BaseException) -> bool:
+        """Its greenlet has ended by `error`, which a signal's handler raised outside of the function.
+
+        Returns whether those who ask for the result get the error, so that nobody else need be told.
+        """
+        kept = not self._done
+        if kept:
+            self._fail(error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._see()
+                kept = False
+        self._end()
+        return kept
+
     def _end(self) -> None:
+        # If a signal's handler raises in here, `_lost` calls this again.
         self._done = True
         self._fn = self._args = self._kwargs = self.context = self._greenlet = None  # type: ignore[assignment]
         self.hub.ended(self)
         if (links := self._links) is not None:
-            self._links = None
             for parking in links:
                 parking.wake()
+            self._links = None
 
     @property
     def dead(self) -> bool:
@@ -230,11 +245,18 @@ class Greenlet(Generic[_T]):
         """
         if not self._done and not self.join(timeout):
             raise TimeoutError(f"{self!r} did not end within {timeout} s")
-        return self._result()
+        try:
+            return self._result()
+        finally:
+            # An exception refers to this frame, and the greenlet to the exception: that would be a circle.
+            del self
 
     def _result(self) -> _T:
-        self._raise()
-        return self._value  # type: ignore[return-value]
+        try:
+            self._raise()
+            return self._value  # type: ignore[return-value]
+        finally:
+            del self
 
     def _raise(self) -> None:
         if (error := self._exception) is not None:
@@ -242,7 +264,7 @@ class Greenlet(Generic[_T]):
             try:
                 raise error
             finally:
-                del error
+                del error, self
 
     def __await__(self) -> Generator[Any, None, _T]:
         if not self.dead:
@@ -258,7 +280,10 @@ class Greenlet(Generic[_T]):
                         continue
                 self._raise()
                 raise
-        return self._result()
+        try:
+            return self._result()
+        finally:
+            del self
 
     def kill(
         self,

@@ -59,7 +59,7 @@ class Event:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the flag is set, at most `timeout` seconds; return whether it is."""
-        return self._flag or self._line.wait(timeout, _nothing) or self._flag
+        return self._flag or self._line.wait(timeout, _nothing, unless=self.is_set) or self._flag
 
     def __repr__(self) -> str:
         return f"<Event {'set' if self._flag else 'unset'}, {len(self._line)} waiting, at {id(self):#x}>"

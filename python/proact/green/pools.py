@@ -111,6 +111,7 @@ class _Member:
         self._pool, self._greenlet = pool, greenlet
 
     def wake(self) -> None:
-        self._pool._greenlets.pop(self._greenlet, None)
+        if self._pool._greenlets.pop(self._greenlet, self) is self:
+            return  # it was told before
         if self._pool._room is not None:
             self._pool._room.release()

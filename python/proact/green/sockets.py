@@ -99,6 +99,8 @@ class Waits(_plain):
         if hub is not None and self.fileno() >= 0:
             # A finaliser may run in any thread. Nothing waits on a socket that is being finalised.
             with contextlib.suppress(RuntimeError):
+                if hub.loop.is_closed():
+                    hub = hub_here()  # it was used in another loop before
                 _core.green_close(hub.loop, self)
 
 

@@ -27,22 +27,35 @@ class Line:
 
     def wake(self) -> bool:
         """Wake the first one; return whether there was one."""
-        if not self._waits:
+        try:
+            first = self._waits.popleft()
+        except IndexError:
             return False
-        self._waits.popleft().wake()
+        first.wake()
         return True
 
-    def wait(self, timeout: float | None, pass_on: Callable[[], object], in_front: bool = False) -> bool:
+    def wait(
+        self,
+        timeout: float | None,
+        pass_on: Callable[[], object],
+        in_front: bool = False,
+        unless: Callable[[], bool] | None = None,
+    ) -> bool:
         """Wait for `wake`, at most `timeout` seconds; return whether it came.
 
         If the greenlet is interrupted although it was woken already, `pass_on` is called, so that what it was
-        woken for is not lost.
+        woken for is not lost. `unless` says, once the greenlet is in the line, whether another thread has
+        brought meanwhile what it waits for; it then does not wait.
         """
         parking = _core.Parking()
         if in_front:
             self._waits.appendleft(parking)
         else:
             self._waits.append(parking)
+        if unless is not None and unless():
+            self._leave(parking)
+            parking.stop()
+            return True
         timer = None if timeout is None else hub_here().loop.call_later(timeout, parking.fire)
         try:
             parking.wait()

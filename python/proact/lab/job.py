@@ -162,7 +162,8 @@ def asked_loads(
 
     ``dashes`` stand before the names of options in messages.
     """
-    names = chosen("workload", workload, LOADS)
+    timed = (name for name in map(str.strip, workload.split(",")) if name in WORKLOADS and name not in LOADS)
+    names = chosen("workload", workload, (*LOADS, *timed))
     names = tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
     if "idle" in names and len(names) > 1:
         raise AskedError("idle has connections of its own: run it by itself")

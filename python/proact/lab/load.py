@@ -4,7 +4,8 @@ It applies the Rust load generator to a server once for each specification: a li
 argument) with the keyword arguments of ``proact._core.echo_load``. ``workload`` names what is asked for, and
 ``slow`` says how many connections ask for the more expensive thing. It answers each with one line of JSON on
 stdout: the generator's result and when it was called (monotonic clock, seconds), or an error. The process
-lives for a whole run, so that no cell waits for an interpreter to start.
+lives for a whole run, so that no cell waits for an interpreter to start. With ``tell``, lines with figures so
+far come before the answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proact import _core
 from proact.lab.lifetime import die_with_parent, pin_to
@@ -20,6 +21,24 @@ from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: How often figures so far are printed, in seconds.
+PERIOD: Final = 0.5
+
+
+class Telling:
+    """Prints the figures of a pass that is under way, every half second."""
+
+    def __init__(self) -> None:
+        self._at, self._messages = time.monotonic(), 0
+
+    def __call__(self, messages: int, p50: int, p99: int) -> None:
+        """Called by the load generator about ten times a second."""
+        now = time.monotonic()
+        if now - self._at >= PERIOD:
+            rate = (messages - self._messages) / (now - self._at)
+            self._at, self._messages = now, messages
+            print(json.dumps({"so_far": {"rate": rate, "p50": p50, "p99": p99}}), flush=True)
 
 
 def apply(spec: dict[str, Any]) -> dict[str, Any]:
@@ -30,6 +49,10 @@ def apply(spec: dict[str, Any]) -> dict[str, Any]:
         spec["exchange"] = (exchange.request, exchange.response)
     if slow is not None and slow_connections:
         spec["slow"] = (slow_connections, slow.request, slow.response)
+    if workload.churn:
+        spec["churn"] = True
+    if spec.pop("tell", False):
+        spec["progress"] = Telling()
     begun = time.monotonic()
     try:
         result = _core.echo_load(**spec)

@@ -32,10 +32,18 @@ class LoadProcess:
     """The load generator, as a context manager: ``load.apply(spec)`` is one pass; the first starts it.
 
     ``cpu`` is the core that it may run on (None: all); ``command`` replaces ``proact.lab.load`` in
-    tests.
+    tests; ``heard`` gets the figures of a pass each half second: messages per second, p50 and p99 (ns).
     """
 
-    def __init__(self, *, cpu: int | None = None, command: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        cpu: int | None = None,
+        command: tuple[str, ...] | None = None,
+        heard: Callable[[float, int, int], None] | None = None,
+    ) -> None:
+        self._heard = heard
+        self._rest = bytearray()  # what the process has written after the last line
         self._command = [*(command or (sys.executable, "-m", "proact.lab.load")), f"--parent={os.getpid()}"]
         if cpu is not None:
             self._command.append(f"--cpu={cpu}")
@@ -63,6 +71,7 @@ class LoadProcess:
     def stop(self) -> None:
         """End the process; the next pass starts another."""
         process, self._process = self._process, None
+        self._rest = bytearray()
         if process is not None:
             process.kill()
             process.wait()
@@ -84,12 +93,15 @@ class LoadProcess:
         takes far longer than it was asked to is ended.
         """
         process = self._process or self._start()
-        spec = {"stall_timeout": STALL_TIMEOUT, **spec}
+        spec = {"stall_timeout": STALL_TIMEOUT, "tell": self._heard is not None, **spec}
         deadline = time.monotonic() + spec["warmup"] + spec["duration"] + 2 * spec["stall_timeout"] + MARGIN
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(spec).encode() + b"\n")
-            answer = json.loads(self._line(process, tick, period, deadline))
+            while "so_far" in (answer := json.loads(self._line(process, tick, period, deadline))):
+                if self._heard is not None:
+                    so_far = answer["so_far"]
+                    self._heard(so_far["rate"], so_far["p50"], so_far["p99"])
         except BrokenPipeError:
             self.stop()
             raise LoadError("the load process had ended") from None
@@ -104,10 +116,10 @@ class LoadProcess:
         self, process: subprocess.Popen[bytes], tick: Callable[[], None], period: float, deadline: float
     ) -> bytes:
         assert process.stdout is not None
-        line = bytearray()
+        line = self._rest
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
+            while b"\n" not in line:
                 if selector.select(period):
                     data = os.read(process.stdout.fileno(), 65536)
                     if not data:
@@ -116,4 +128,5 @@ class LoadProcess:
                 elif time.monotonic() > deadline:
                     raise LoadError("hangs: the pass did not end in time")
                 tick()
-        return bytes(line)
+        found, _, self._rest = line.partition(b"\n")
+        return bytes(found)

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab import memory
 from proact.lab.environment import busy_seconds
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.probe import Readings
@@ -196,9 +197,22 @@ class Bench:
             except LoadError as error:
                 # If the server has ended, that is the cause of the load's failure.
                 raise ServerError(server.ended(grace=1.0) or str(error)) from None
+        if cell in self.counted:
+            self._hold(cell, measured)
         if cell in self.split:
             self._split(cell, measured)
         return measured
+
+    def _hold(self, cell: Cell, measured: Measured) -> None:
+        """Memory at several numbers of connections, of a separate server: fills in ``held``, or why not."""
+        if cell.connections < memory.LEAST:
+            return
+        try:
+            with ServerProcess(cell.model, cell.workload, cpu=self.server_cpu) as server:
+                measured["held"] = memory.held(server, cell.size, cell.connections)
+        except (OSError, ServerError) as error:
+            measured["unheld"] = str(error)
+        self.tick()
 
     def _split(self, cell: Cell, measured: Measured) -> None:
         """The probing pass, on a separate server: fills in ``split``, or the reason why there is none."""

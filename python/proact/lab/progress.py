@@ -53,6 +53,9 @@ class PlainProgress:
     def tick(self) -> None:
         pass
 
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        pass
+
     def finished(self, result: CellResult) -> None:
         self.done += 1
         what = f"{result['model']}, {describe(Load.of(result))}"
@@ -76,6 +79,7 @@ class LiveProgress(PlainProgress):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self.planned_seconds = 0.0
+        self.what = ""  # is measured now
         self.begun = self.drawn = time.monotonic()
         self.progress = Progress(
             BarColumn(bar_width=24),
@@ -104,13 +108,17 @@ class LiveProgress(PlainProgress):
     def started(self, cell: Cell, done: int) -> None:
         super().started(cell, done)
         load = Load(cell.workload, cell.connections, cell.active, cell.size, cell.rate)
-        what = f"{cell.model}, {describe(load)}"
-        self.progress.update(self.task, description=what, completed=done)
+        self.what = f"{cell.model}, {describe(load)}"
+        self.progress.update(self.task, description=self.what, completed=done)
         self.draw()
 
     def tick(self) -> None:
         if time.monotonic() - self.drawn >= _REFRESH:
             self.draw()
+
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        latency = f", p99 {p99 / 1e3:,.0f} µs" if p99 else ""
+        self.progress.update(self.task, description=f"{self.what}: {rate:,.0f}/s{latency}")
 
     def finished(self, result: CellResult) -> None:
         if result["status"] == "failed":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from proact.lab.files import FILES
 from proact.lab.models import libevent
-from proact.lab.workloads import WORKLOADS
+from proact.lab.workloads import WORKLOADS, base
 
 if TYPE_CHECKING:
     import socket
@@ -33,6 +33,10 @@ class Kind(StrEnum):
     MULTIPLEXING = "multiplexing"
     SIGNAL_DRIVEN = "signal-driven"
     ASYNCHRONOUS = "asynchronous"
+
+
+#: The module of the models that have no way of their own on files: they ask for readiness, and block.
+READINESS: Final = "files_readiness"
 
 
 class Family(StrEnum):
@@ -73,7 +77,7 @@ class Model:
         on_files = workload in FILES
         if (reason := dict(self.cannot).get(workload)) is not None:
             return reason
-        if not (self.files if on_files else workload in self.workloads):
+        if not (self.files if on_files else base(workload) in self.workloads):
             return f"serves {', '.join(self.workloads) or 'no connections: it has files'} only"
         if not on_files and self.connection_limit is not None and connections > self.connection_limit:
             return (
@@ -127,7 +131,7 @@ def missing_engine(engine: str) -> str | None:
 
 def _plain(name: str, kind: Kind, module: str, limit: int | None = None, **more: Any) -> Model:
     """The entry for a model that does not help with files: it blocks for them."""
-    more = {"family": Family.PLAIN, "files": ("files_readiness", name)} | more
+    more = {"family": Family.PLAIN, "files": (READINESS, name)} | more
     return Model(name, kind, module=module, connection_limit=limit, **more)
 
 
@@ -153,7 +157,13 @@ def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
 
 def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
     return Model(
-        f"bare-{model}", kind, Family.CEILING, "bare", (model,), engine=engine, workloads=("echo", "web")
+        f"bare-{model}",
+        kind,
+        Family.CEILING,
+        "bare",
+        (model,),
+        engine=engine,
+        workloads=("echo", "churn", "web"),
     )
 
 
@@ -169,6 +179,7 @@ _CAIO: Final = (("files-direct", _UNALIGNED), ("mixed", _UNALIGNED))
 _ALL: Final = (
     _plain("blocking", Kind.BLOCKING, "blocking", 1),
     _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",)),
+    _plain("pool", Kind.MULTIPLEXING, "pool", files=()),
     _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
@@ -188,7 +199,7 @@ _ALL: Final = (
         files=("files_gevent",),
     ),
     _plain("libevent", Kind.MULTIPLEXING, "libevent", family=Family.LIBRARY, library=libevent.LIBRARY),
-    _library("aiofiles", Kind.MULTIPLEXING, "files_aiofiles", workloads=("mixed",)),
+    _library("aiofiles", Kind.MULTIPLEXING, "files_aiofiles", workloads=("mixed", "file")),
     _library("caio", Kind.ASYNCHRONOUS, "files_caio", workloads=(), cannot=_CAIO),
     Model(
         "proact.fs",
@@ -196,13 +207,22 @@ _ALL: Final = (
         Family.PROACT,
         "asyncio_protocol",
         ("proact", "auto", "files_fs"),
-        workloads=("mixed",),
+        workloads=("mixed", "file"),
         files=("files_fs",),
     ),
     _proact("select", Kind.MULTIPLEXING, SELECT_LIMIT),
     _proact("poll", Kind.MULTIPLEXING),
     _proact("epoll", Kind.MULTIPLEXING),
     _proact("io_uring", Kind.ASYNCHRONOUS),
+    Model("proact.green", Kind.MULTIPLEXING, Family.PROACT, "green_server", package="greenlet"),
+    Model(
+        "gevent-proact",
+        Kind.MULTIPLEXING,
+        Family.PROACT,
+        "gevent_server",
+        ("proact",),
+        package="gevent",
+    ),
     _bare("threads", Kind.BLOCKING),
     _bare("epoll", Kind.MULTIPLEXING),
     _bare("io_uring", Kind.ASYNCHRONOUS, engine="io_uring"),

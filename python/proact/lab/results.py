@@ -35,6 +35,14 @@ class Occupied(TypedDict):
     resident: int  # bytes, the most that was seen
 
 
+class Held(TypedDict):
+    """Memory at a number of open connections, each of which has had one exchange; a fresh server. Bytes."""
+
+    connections: int
+    resident: int  # of the server
+    kernel: int  # of the whole machine, so both ends: slabs, stacks, page tables, buffers
+
+
 class CallTimes(TypedDict):
     """One kind of call of the server in the window of the probing pass. Times in seconds."""
 
@@ -114,6 +122,8 @@ class Measured(TypedDict):
     split: Split | None  # None except in the first repeat, if not wanted, or if ``unsplit`` says why
     unsplit: str | None
     disturbance: NotRequired[Disturbance]  # during all passes of the cell; absent from older results
+    held: NotRequired[list[Held]]  # where calls were counted; absent with few connections, or if ``unheld``
+    unheld: NotRequired[str]  # why not
     how: NotRequired[str]  # on files: how the model works, and the result of trying its own way
 
 

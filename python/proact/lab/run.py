@@ -92,7 +92,7 @@ class Settings:
     def seconds(self, *, split: bool, counted: bool) -> float:
         """Roughly how long one cell takes."""
         splitting = _OVERHEAD + SPLIT_WARMUP + SPLIT_DURATION if split else 0.0
-        counting = COUNT_WARMUP + COUNT_DURATION if counted else 0.0
+        counting = _OVERHEAD + COUNT_WARMUP + COUNT_DURATION if counted else 0.0
         return _OVERHEAD + self.warmup + self.duration + counting + splitting
 
     def counts(self, cell: Cell) -> bool:
@@ -111,6 +111,9 @@ class Observer(Protocol):
 
     def tick(self) -> None:
         """Some milliseconds have passed."""
+
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        """Half a second of load has passed: messages per second in it, latencies so far (ns; 0: none yet)."""
 
     def finished(self, result: CellResult) -> None:
         """One cell is done, or failed, or could not be measured."""
@@ -161,7 +164,11 @@ def run(
         tick=observer.tick,
         split=probed,
     )
-    with pinned(load_cpu), LoadProcess(cpu=load_cpu, command=load_command) as load, on_files:
+    with (
+        pinned(load_cpu),
+        LoadProcess(cpu=load_cpu, command=load_command, heard=observer.heard) as load,
+        on_files,
+    ):
         counted = frozenset(filter(settings.counts, cells))
         bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed, counted)
         for result in _measure_all(bench, on_files, measurable, settings.again, observer.started):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import comb
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from proact.lab.files import FILES
-from proact.lab.workloads import WORKLOADS
+from proact.lab.memory import Fit, fit
+from proact.lab.registry import MODELS, READINESS, Kind
+from proact.lab.spread import Spread
+from proact.lab.workloads import WORKLOADS, base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,40 +32,6 @@ QUIET: Final = 0.15
 
 #: The smallest step of a distribution that is drawn: a screen can't show smaller steps.
 FINEST: Final = 0.002
-
-#: The probability that an interval holds the true median, if there are enough repeats.
-CONFIDENCE: Final = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A median with its confidence interval; with fewer than six repeats the interval is their range.
-
-    The interval lies between two of the values, as many from either end as ``CONFIDENCE`` allows (the sign
-    test inverted: each value is above the true median with a chance of a half), so nothing is assumed
-    about how they are distributed. The range of five is a 94 % interval, of three 75 %.
-    """
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
-        ordered, count, outside, left_out = sorted(values), len(values), 0.0, 0
-        while left_out < (count - 1) // 2:
-            # The chance that the true median lies beyond the next value, at either end.
-            outside += 2 * comb(count, left_out) / 2**count
-            if outside + 2 * comb(count, left_out + 1) / 2**count > 1 - CONFIDENCE:
-                break
-            left_out += 1
-        return cls(median(values), ordered[left_out], ordered[-1 - left_out])
-
-    @property
-    def half_range(self) -> float:
-        """Half the interval relative to the median: 0.03 reads "± 3 %"."""
-        return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +59,17 @@ class Row:
     slow: float | None  # p50 of the slow requests, µs
     split: Split | None  # where the time went, from a separate pass
     how: str | None  # on files: how the model works
-    memory: Spread | None  # bytes per connection; None on files, where it would only be the operations' data
+    memory: Spread | None  # bytes per connection; None on files and with few connections
+    fixed: Spread | None  # bytes without a connection, on the same line as ``memory``
+    kernel: Spread | None  # bytes of the kernel per connection, both ends
     load_bound: bool  # the load used up its core, so the server may be capable of more
     failures: tuple[str, ...]  # the reasons of the repeats that failed
+    blocks: bool  # on files: the model has no way of its own, so it reads with calls that block
+
+    @property
+    def shown(self) -> str:
+        """Its name in a table: a plain blocking reader is not headed "epoll"."""
+        return f"{self.model}, blocks" if self.blocks else self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +117,12 @@ class Block:
 def blocks(document: Document) -> list[Block]:
     """One block for each load: workloads in their order, then by size, rate and connections."""
     loads = dict.fromkeys(Load.of(cell) for cell in document["cells"])
-    workloads = list(dict.fromkeys(load.workload for load in loads))
-    known = [name for name in (*WORKLOADS, *FILES) if name in workloads]
+    known = [*WORKLOADS, *FILES]
 
     def place(load: Load) -> tuple[float, ...]:
-        at = known.index(load.workload) if load.workload in known else len(known)
-        return (at, load.size, load.rate or 0.0, load.connections, load.active)
+        at = known.index(base(load.workload)) if base(load.workload) in known else len(known)
+        work = WORKLOADS[load.workload].seconds if load.workload in WORKLOADS else None
+        return (at, work or 0.0, load.size, load.rate or 0.0, load.connections, load.active)
 
     return [_block(document, load) for load in sorted(loads, key=place)]
 
@@ -216,10 +192,18 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
     counted = [each["counted"] for each in measured if each["counted"] and each["counted"]["messages"]]
     occupied = [each["occupied"] for each in measured if each["occupied"] and each["occupied"]["threads"]]
     connections = next(iter(cells))["connections"]
+    on_files = next(iter(cells))["workload"] in FILES
+    blocks_for_files = on_files and name in MODELS and MODELS[name].files[:1] == (READINESS,)
+    own, kernel = lines(measured)
+    grown = None
+    if occupied and not on_files and not any("held" in each for each in measured):
+        # Older results: what the load had left behind is in it.
+        growths = (max(each["resident"] - each["resident_before"], 0) for each in occupied)
+        grown = Spread.of([growth / connections for growth in growths])
     slow = [each["slow"]["latency"]["percentiles"]["p50"] for each in measured if each["slow"]]
     return Row(
         model=name,
-        kind=facts["kind"],
+        kind=Kind.BLOCKING if blocks_for_files else facts["kind"],
         family=facts["family"],
         repeats=len(measured),
         rate=Spread.of([each["messages"] / each["seconds"] for each in measured]),
@@ -242,14 +226,27 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         slow=median(slow) / 1e3 if slow else None,
         split=next((each["split"] for each in measured if each["split"]), None),
         how=measured[0].get("how"),
-        memory=(
-            Spread.of([max(each["resident"] - each["resident_before"], 0) / connections for each in occupied])
-            if occupied and next(iter(cells))["workload"] not in FILES
-            else None
-        ),
+        memory=own.slope if own else grown,
+        fixed=own.fixed if own else None,
+        kernel=kernel.slope if kernel else None,
         load_bound=median(each["load_cpu_seconds"] / each["seconds"] for each in measured) > LOAD_BOUND,
         failures=tuple(cell["reason"] or "" for cell in cells if cell["status"] == "failed"),
+        blocks=blocks_for_files and name != Kind.BLOCKING,
     )
+
+
+def lines(measured: Sequence[Measured]) -> tuple[Fit | None, Fit | None]:
+    """Memory by connections, of the server and of the kernel; None if it was not measured."""
+    readings = [reading for each in measured for reading in each.get("held", ())]
+    own = fit((each["connections"], each["resident"]) for each in readings)
+    # The rest of the machine changes what the kernel holds: each server counts from its first reading.
+    kernel = fit(
+        (reading["connections"], reading["kernel"] - each["held"][0]["kernel"])
+        for each in measured
+        if "held" in each
+        for reading in each["held"]
+    )
+    return own, kernel
 
 
 def cpu_seconds(measured: Measured) -> float:
@@ -265,11 +262,11 @@ def verdict(block: Block) -> list[str]:
     if (fewest := min(row.repeats for row in block.rows)) < ENOUGH:
         times = f"{fewest} repeat{'s' if fewest > 1 else ''}"
         return [f"No ranking: {times} of a model give no interval; {ENOUGH} do."]
-    fastest, level = _fastest(rows)
+    quickest, level = fastest(rows)
     lines, unit = [], block.load.unit
     if block.load.rate is None:
-        lines.append(f"Fastest: {fastest.model}, {fastest.rate.median:,.0f} {unit}s/s{_also(level)}.")
-    thrifty, level = _thriftiest(rows)
+        lines.append(f"Fastest: {quickest.model}, {quickest.rate.median:,.0f} {unit}s/s{_also(level)}.")
+    thrifty, level = thriftiest(rows)
     lines.append(f"Least CPU: {thrifty.model}, {thrifty.cpu_us.median:.1f} µs per {unit}{_also(level)}.")
     ceilings = [row for row in block.rows if row.family == "ceiling"]
     if ceilings and block.load.rate is None:
@@ -277,13 +274,13 @@ def verdict(block: Block) -> list[str]:
         reached, least, most = (
             mine / theirs
             for mine, theirs in (
-                (fastest.rate.median, top.rate.median),
-                (fastest.rate.low, top.rate.high),
-                (fastest.rate.high, top.rate.low),
+                (quickest.rate.median, top.rate.median),
+                (quickest.rate.low, top.rate.high),
+                (quickest.rate.high, top.rate.low),
             )
         )
         share = f"{reached:.2f} ({least:.2f} to {most:.2f})"
-        lines.append(f"{fastest.model} reaches {share} of {top.model}, which has no Python in it.")
+        lines.append(f"{quickest.model} reaches {share} of {top.model}, which has no Python in it.")
     return lines
 
 
@@ -304,8 +301,8 @@ def winners(found: Sequence[Block]) -> list[Winner]:
         rows = [row for row in block.rows if row.family != "ceiling"]
         if len(rows) < 2 or min(row.repeats for row in rows) < ENOUGH:
             continue
-        best, level = _fastest(rows)
-        thrifty, level_thrifty = _thriftiest(rows)
+        best, level = fastest(rows)
+        thrifty, level_thrifty = thriftiest(rows)
         behind = [row.rate.median for row in rows if row is not best and row.model not in level]
         fixed = block.load.rate is not None
         listed.append(
@@ -319,12 +316,14 @@ def winners(found: Sequence[Block]) -> list[Winner]:
     return listed
 
 
-def _fastest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+def fastest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+    """The row with the most messages per second, and the models that can't be told from it."""
     best = max(rows, key=lambda row: row.rate.median)
     return best, _level(rows, best, lambda row: row.rate, higher_is_better=True)
 
 
-def _thriftiest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+def thriftiest(rows: Sequence[Row]) -> tuple[Row, list[str]]:
+    """The row with the least CPU time per message, and the models that can't be told from it."""
     best = min(rows, key=lambda row: row.cpu_us.median)
     return best, _level(rows, best, lambda row: row.cpu_us, higher_is_better=False)
 

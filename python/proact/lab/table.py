@@ -46,6 +46,8 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         if any(row.split for row in block.rows):
             heading = _SPLIT_TITLE.replace("message", block.load.unit)
             parts += ["", Text(heading, style="dim"), _splits(block.rows)]
+        if any(row.fixed for row in block.rows):
+            parts += ["", Text(_MEMORY_TITLE, style="dim"), _memory(block.rows)]
         if block.absent:
             parts.append(_absent(block.absent))
         parts += [
@@ -53,6 +55,8 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             for row in block.rows
             if row.failures
         ]
+        if (cache := CACHES.get(block.load.workload)) is not None:
+            parts.append(Text(cache, style="dim"))
         parts += [Text(line, style="dim") for line in _ways(block.rows)]
         if block.uncounted:
             parts.append(Text(f"System calls were not counted: {block.uncounted}", style="dim"))
@@ -77,11 +81,16 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
 
 LEGEND: Final = (
     "CPU µs and calls (system calls; counted in a pass of their own) are the server's per message or "
-    "operation. KiB/c: growth of its resident memory under load, per connection, without the kernel's socket "
-    "buffers. Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
+    "operation. KiB/c: its resident memory per connection (slope), measured on a fresh server at several "
+    "numbers of connections. Slow: p50 of a request that reads the disk. Italic: ceilings in Rust, no Python."
 )
 
 _INTERVALS: Final = " ±: half the interval; the report (--html) has it for CPU, calls and memory as well."
+
+_MEMORY_TITLE: Final = (
+    "Memory = fixed + slope x connections, of a fresh server; from, to: 95 % intervals of the line. Kernel: "
+    "slabs, stacks, page tables and TCP's buffers per connection, both ends, of the whole machine:"
+)
 
 _SPLIT_TITLE: Final = (
     "Where the server's threads were, µs per message (one pass, so no interval; with a probe in the server; "
@@ -93,7 +102,7 @@ SATURATED_NOTE: Final = "* the load had used up its own core: this server may be
 
 CLOSED_LOOP_NOTE: Final = (
     "Closed loop: who waits for an answer sends nothing meanwhile, so a stall of the server delays few "
-    "messages, and shows in the slowest answer only (max, in wide tables and --html). --rate sends at fixed "
+    "messages, and shows in the slowest answer only (max). --rate sends at fixed "
     "times and counts from these."
 )
 
@@ -102,10 +111,9 @@ TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down:
 
 def _heading(document: Document) -> Text:
     facts, settings = document["environment"], document["settings"]
-    where = "on a core each" if settings["pinned"] else "not pinned to cores"
     lines = [
         f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
-        f"Over loopback, every byte verified; server and load {where}; seed {document['seed']}",
+        f"{conditions(document).capitalize()}; seed {document['seed']}",
     ]
     if document["cells"]:
         times = f"{settings['duration']:g} s per cell, after {settings['warmup']:g} s warm-up"
@@ -114,6 +122,27 @@ def _heading(document: Document) -> Text:
     if "stopped" in document:
         heading.append(f"\nStopped early: {document['stopped']}.", style="not dim yellow")
     return heading
+
+
+def conditions(document: Document) -> str:
+    """How it was measured: ``over loopback, every byte verified; server and load on a core each``."""
+    pinned = document["settings"]["pinned"]
+    loads = {cell["workload"] for cell in document["cells"]}
+    if loads and loads <= FILES.keys():
+        where = "the model on a core of its own" if pinned else "not pinned to a core"
+        return f"files, every byte verified; {where}"
+    where = "on a core each" if pinned else "not pinned to cores"
+    here = " (files: in the process of the model)" if loads & FILES.keys() else ""
+    return f"over loopback{here}, every byte verified; server and load {where}"
+
+
+#: What was in memory, for each workload of files.
+CACHES: Final = {
+    "files-small": "Page cache: emptied of these files before each round, so each comes from the disk once.",
+    "files-random": "Page cache: emptied of this file before each round; the kernel does not read ahead.",
+    "files-direct": "Page cache: not used (O_DIRECT).",
+    "files-append": "Page cache: holds what is appended until fsync has written it to the disk.",
+}
 
 
 def _ways(rows: tuple[Row, ...]) -> list[str]:
@@ -141,6 +170,26 @@ def _splits(rows: tuple[Row, ...]) -> Table:
         ring = number(split["ring_ops"] / split["messages"]) if split["ring_ops"] else "-"
         table.add_row(row.model, *spent, ring, style=_STYLES.get(row.family, ""))
     return table
+
+
+def _memory(rows: tuple[Row, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("model", width=_NAME, no_wrap=True)
+    for heading in ("fixed MiB", "slope KiB", "from", "to", "kernel KiB", "from", "to"):
+        table.add_column(heading, width=10, justify="right", no_wrap=True)
+    for row in rows:
+        if row.fixed is None or row.memory is None:
+            continue
+        figures = [row.fixed.median / (1 << 20)]
+        for spread in (row.memory, row.kernel):
+            figures += [each / 1024 for each in (spread.median, spread.low, spread.high)] if spread else []
+        table.add_row(row.model, *map(_signed, figures), style=_STYLES.get(row.family, ""))
+    return table
+
+
+def _signed(value: float) -> str:
+    """A number that may be below zero, as the end of an interval around little is."""
+    return f"-{number(-value)}" if value < 0 else number(value)
 
 
 def describe(load: Load) -> str:
@@ -191,12 +240,16 @@ def _table(block: Block, width: int, repeats: int) -> Table:
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", 6, lambda row: f"{row.unsent:.1%}"))
     slowest: tuple[str, int, Callable[[Row], str | Text]] = ("max", 7, lambda row: number(row.slowest))
-    length = WIDTH - _NAME - 1 - 14 - sum(size + 1 for _, size, _ in columns) - 1
+    name = max([_NAME, *(len(row.shown) for row in block.rows)])
+    length = WIDTH - name - 1 - 14 - sum(size + 1 for _, size, _ in columns) - 1
+    third = columns.index(next(each for each in columns if each[0] == "p99.9"))
     if width >= _NARROW and length > slowest[1]:
-        columns.insert(columns.index(next(each for each in columns if each[0] == "p99.9")) + 1, slowest)
+        columns.insert(third + 1, slowest)
         length -= slowest[1] + 1
+    else:  # in a closed loop, the slowest answer alone shows a stall
+        columns[third] = slowest
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("model", width=_NAME, no_wrap=True)
+    table.add_column("model", width=name, no_wrap=True)
     roomy = width >= _NARROW and length >= 0
     if roomy:
         table.add_column("I/O model", width=13, no_wrap=True)
@@ -206,7 +259,7 @@ def _table(block: Block, width: int, repeats: int) -> Table:
         table.add_column(heading, width=size, justify="right", no_wrap=True)
     best = max((row.rate.median for row in block.rows), default=1.0)
     for row in block.rows:
-        cells: list[str | Text] = [row.model]
+        cells: list[str | Text] = [row.shown]
         if roomy:
             cells.append(row.kind)
             if length > 0:

@@ -116,8 +116,15 @@ impl GeventLoop {
             return Ok(known);
         }
         let made = Poll::create(py, fd, side, Arc::clone(&self.polls_in_flight))?;
-        self.held.lock().polls.insert((fd, side), made.clone_ref(py));
-        Ok(made)
+        // Another thread may have made one meanwhile.
+        let mut held = self.held.lock();
+        let known = held
+            .polls
+            .entry((fd, side))
+            .or_insert(made.clone_ref(py))
+            .clone_ref(py);
+        drop(held);
+        Ok(known)
     }
 
     fn known_poll(&self, py: Python<'_>, fd: RawFd, side: Side) -> Option<Py<Poll>> {

@@ -4,7 +4,8 @@
 //!
 //! A callback of gevent's switches to another greenlet, and greenlet then copies away the C stack below the hub. So nothing here
 //! holds a cell, a lock or memory that the kernel may write to while Python runs: each function takes what it needs, lets go, and
-//! calls.
+//! calls. Whoever holds the cell of a watcher or of a poll takes no other one; the loop's comes before theirs, and the engine's
+//! before a poll's.
 
 pub mod callback;
 pub mod heap;

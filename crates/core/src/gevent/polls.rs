@@ -54,12 +54,12 @@ static POLLS: Completes<Poll> = Completes::<Poll>::new(|poll, arrived| {
         held.token = None;
         this.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+    drop(held);
     if completion.result < 0 {
-        drop(held);
         this.fail(poll.py());
         return Ok(());
     }
-    for watcher in &held.watchers {
+    for watcher in this.watchers(poll.py()) {
         GeventWatcher::feed(watcher.bind(poll.py()), this.event());
     }
     Ok(())

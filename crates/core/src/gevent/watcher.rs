@@ -148,22 +148,36 @@ impl GeventWatcher {
     }
 
     fn activate(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        let owner = this.owner.get();
-        let mut held = this.held.lock();
-        match &mut held.kind {
+        let owner = slf.get().owner.get();
+        let held = slf.get().held.lock();
+        match held.kind {
             Kind::Io { fd, events, .. } => {
-                let (fd, events) = (*fd, *events);
                 drop(held);
                 return GeventWatcher::activate_io(slf, fd, events);
             }
-            Kind::Timer { at, order, .. } => {
-                *order = owner.held.lock().timers.push(*at, slf.clone().unbind());
+            Kind::Timer { at, .. } => {
+                drop(held);
+                GeventWatcher::enter_heap(slf, at);
             }
-            Kind::Moment(moment) => owner.held.lock().moments[*moment as usize].push(slf.clone().unbind()),
-            Kind::Fed(_) => owner.held.lock().kept.push(slf.clone().unbind()),
+            Kind::Moment(moment) => {
+                drop(held);
+                owner.held.lock().moments[moment as usize].push(slf.clone().unbind());
+            }
+            Kind::Fed(_) => {
+                drop(held);
+                owner.held.lock().kept.push(slf.clone().unbind());
+            }
         }
         Ok(())
+    }
+
+    fn enter_heap(slf: &Bound<'_, Self>, at: u64) {
+        let mut owner = slf.get().owner.get().held.lock();
+        let entry = owner.timers.push(at, slf.clone().unbind());
+        drop(owner);
+        if let Kind::Timer { order, .. } = &mut slf.get().held.lock().kind {
+            *order = entry;
+        }
     }
 
     fn activate_io(slf: &Bound<'_, Self>, fd: RawFd, wanted: u32) -> PyResult<()> {
@@ -203,23 +217,34 @@ impl GeventWatcher {
         if !std::mem::replace(&mut held.active, false) {
             return;
         }
+        let counts = held.counts;
         // Dropped when no cell is held. It is not the last reference: the caller has one.
         let mut forgotten = None;
         match &mut held.kind {
             Kind::Io { polls, .. } => {
+                let polls = polls
+                    .each_ref()
+                    .map(|poll| poll.as_ref().map(|poll| poll.clone_ref(py)));
+                drop(held);
                 for poll in polls.iter().flatten() {
                     Poll::remove(poll.bind(py), owner, slf);
                 }
             }
             Kind::Timer { order, .. } => {
                 *order = 0;
+                drop(held);
                 owner.held.lock().timers.spoil();
             }
-            Kind::Moment(moment) => forgotten = remove(&mut owner.held.lock().moments[*moment as usize], slf),
-            Kind::Fed(_) => forgotten = remove(&mut owner.held.lock().kept, slf),
+            Kind::Moment(moment) => {
+                let moment = *moment as usize;
+                drop(held);
+                forgotten = remove(&mut owner.held.lock().moments[moment], slf);
+            }
+            Kind::Fed(_) => {
+                drop(held);
+                forgotten = remove(&mut owner.held.lock().kept, slf);
+            }
         }
-        let counts = held.counts;
-        drop(held);
         if counts {
             owner.held.lock().references -= 1;
         }
@@ -255,7 +280,6 @@ impl GeventWatcher {
 
     /// A timer's time has come.
     pub fn expire(slf: &Bound<'_, Self>, now: u64) {
-        let owner = slf.get().owner.get();
         let mut held = slf.get().held.lock();
         let Kind::Timer {
             repeat, at, order, ..
@@ -266,15 +290,18 @@ impl GeventWatcher {
         if *repeat > 0 {
             // Late by more than a period: the missed times are not made up for.
             *at = at.saturating_add(*repeat).max(now);
-            *order = owner.held.lock().timers.push(*at, slf.clone().unbind());
+            let at = *at;
+            drop(held);
+            GeventWatcher::enter_heap(slf, at);
         } else {
             *order = 0;
             held.active = false;
-            if held.counts {
-                owner.held.lock().references -= 1;
+            let counts = held.counts;
+            drop(held);
+            if counts {
+                slf.get().owner.get().held.lock().references -= 1;
             }
         }
-        drop(held);
         GeventWatcher::feed(slf, HAPPENED);
     }
 

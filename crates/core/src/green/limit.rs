@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use crate::py::call::method0;
 use crate::py::make::name;
-use crate::reactor::parking::interrupt_later;
+use crate::reactor::hub::interrupt_later;
 
 /// The limit of one call: for its greenlet, which gets TimeoutError where it waits.
 pub struct Limit<'py> {

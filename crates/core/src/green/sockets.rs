@@ -8,8 +8,8 @@ use crate::py::address::Address;
 use crate::py::descriptor::number;
 use crate::py::make::name;
 use crate::reactor::fds::Side;
+use crate::reactor::hub::Hub;
 use crate::reactor::operation::Operation;
-use crate::reactor::parking::Hub;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::work::Work;
 

@@ -32,6 +32,24 @@ pub fn bytes_memory(bytes: &Bound<'_, PyBytes>) -> *mut u8 {
     unsafe { ffi::PyBytes_AsString(bytes.as_ptr()).cast() }
 }
 
+/// Puts other bytes, not more of them, into an object. It must be the only reference, so that nobody sees it change.
+#[allow(
+    deprecated,
+    reason = "the hash belongs to the bytes that were there before, and has no other name"
+)]
+pub fn refill<'py>(bytes: Bound<'py, PyBytes>, source: &[u8]) -> Bound<'py, PyBytes> {
+    let object = bytes.as_ptr().cast::<ffi::PyBytesObject>();
+    let memory = bytes_memory(&bytes);
+    // SAFETY: the object has room for as many bytes as it has now and a zero behind them. Its size does not tell how it is freed.
+    unsafe {
+        std::ptr::copy_nonoverlapping(source.as_ptr(), memory, source.len());
+        *memory.add(source.len()) = 0;
+        (*object).ob_base.ob_size = source.len() as ffi::Py_ssize_t;
+        (*object).ob_shash = -1;
+    }
+    bytes
+}
+
 unsafe extern "C" {
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }

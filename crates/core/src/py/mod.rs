@@ -13,6 +13,7 @@ pub mod greenlet;
 pub mod instance;
 pub mod make;
 pub mod method;
+pub mod native_method;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 pub mod shared_class;
 pub mod status;

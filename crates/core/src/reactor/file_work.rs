@@ -1,7 +1,7 @@
 //! What an operation does to a file, as an op of the engine's. It owns the memory that the op points at.
 
-use std::ffi::CString;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicI32;
 
 use proact_driver::{Op, ops};
 use pyo3::IntoPyObjectExt;
@@ -10,16 +10,9 @@ use pyo3::types::PyBytes;
 
 use crate::py::buffer::Buffer;
 use crate::py::bytes::{bytes_memory, shorten};
-use crate::py::errno::{file_error, os_error};
+use crate::py::errno::os_error;
 use crate::py::make::Int;
-use crate::py::status::{Status, stat_result};
-
-/// A path that a program has passed, as the kernel takes it and as errors show it.
-pub struct Path {
-    pub dir: RawFd,
-    pub path: CString,
-    pub shown: Py<PyAny>,
-}
+use crate::reactor::path_work::PathWork;
 
 /// How many ops on files went which way.
 #[derive(Default)]
@@ -59,6 +52,12 @@ pub enum FileWork {
     Sync {
         data_only: bool,
     },
+    WriteSync {
+        buffer: Buffer,
+        offset: i64,
+        data_only: bool,
+        failure: Box<AtomicI32>,
+    },
     Truncate {
         len: i64,
     },
@@ -68,38 +67,8 @@ pub enum FileWork {
         len: i64,
     },
     Close,
-    Open {
-        path: Path,
-        flags: i32,
-        mode: u32,
-    },
-    Status {
-        path: Path,
-        flags: i32,
-        status: Box<Status>,
-    },
-    Unlink {
-        path: Path,
-        flags: i32,
-    },
-    Mkdir {
-        path: Path,
-        mode: u32,
-    },
-    Symlink {
-        target: Path,
-        path: Path,
-    },
-    Rename {
-        from: Path,
-        to: Path,
-        flags: u32,
-    },
-    Link {
-        from: Path,
-        to: Path,
-        flags: i32,
-    },
+    /// It needs no file that is open.
+    Path(PathWork),
 }
 
 /// Several buffers, and their addresses for the kernel.
@@ -172,6 +141,20 @@ impl FileWork {
                 .into()
             }
             FileWork::Sync { data_only } => ops::Fsync { fd, data_only }.into(),
+            FileWork::WriteSync {
+                ref buffer,
+                offset,
+                data_only,
+                ref failure,
+            } => ops::WriteFsync {
+                fd,
+                buf: buffer.ptr().cast_const(),
+                len: buffer.len(),
+                offset,
+                data_only,
+                failure: failure.as_ptr(),
+            }
+            .into(),
             FileWork::Truncate { len } => ops::Truncate { fd, len }.into(),
             FileWork::Allocate { mode, offset, len } => ops::Allocate {
                 fd,
@@ -181,111 +164,21 @@ impl FileWork {
             }
             .into(),
             FileWork::Close => ops::Close { fd }.into(),
-            FileWork::Open {
-                path: ref at,
-                flags,
-                mode,
-            } => {
-                let (dir, path) = (at.dir, at.path.as_ptr());
-                ops::OpenAt {
-                    dir,
-                    path,
-                    flags,
-                    mode,
-                    waits: false,
-                }
-                .into()
-            }
-            FileWork::Status {
-                path: ref at,
-                flags,
-                ref status,
-            } => {
-                let (dir, path) = (at.dir, at.path.as_ptr());
-                let (mask, buf) = (libc::STATX_BASIC_STATS, status.room());
-                ops::Statx {
-                    dir,
-                    path,
-                    flags,
-                    mask,
-                    buf,
-                }
-                .into()
-            }
-            FileWork::Unlink { path: ref at, flags } => {
-                let (dir, path) = (at.dir, at.path.as_ptr());
-                ops::UnlinkAt { dir, path, flags }.into()
-            }
-            FileWork::Mkdir { path: ref at, mode } => {
-                let (dir, path) = (at.dir, at.path.as_ptr());
-                ops::MkdirAt { dir, path, mode }.into()
-            }
-            FileWork::Symlink {
-                ref target,
-                path: ref at,
-            } => {
-                let (target, dir, path) = (target.path.as_ptr(), at.dir, at.path.as_ptr());
-                ops::SymlinkAt { target, dir, path }.into()
-            }
-            FileWork::Rename {
-                ref from,
-                ref to,
-                flags,
-            } => {
-                let (from_dir, to_dir) = (from.dir, to.dir);
-                let (from, to) = (from.path.as_ptr(), to.path.as_ptr());
-                ops::RenameAt {
-                    from_dir,
-                    from,
-                    to_dir,
-                    to,
-                    flags,
-                }
-                .into()
-            }
-            FileWork::Link {
-                ref from,
-                ref to,
-                flags,
-            } => {
-                let (from_dir, to_dir) = (from.dir, to.dir);
-                let (from, to) = (from.path.as_ptr(), to.path.as_ptr());
-                ops::LinkAt {
-                    from_dir,
-                    from,
-                    to_dir,
-                    to,
-                    flags,
-                }
-                .into()
-            }
+            FileWork::Path(ref work) => work.op(),
         }
     }
 
     /// Whether the work is done to a file that is open.
     pub fn uses_fd(&self) -> bool {
-        self.paths().is_empty()
-    }
-
-    fn paths(&self) -> Vec<&Path> {
-        match self {
-            FileWork::Open { path, .. }
-            | FileWork::Status { path, .. }
-            | FileWork::Unlink { path, .. }
-            | FileWork::Mkdir { path, .. } => vec![path],
-            FileWork::Symlink { target, path } => vec![target, path],
-            FileWork::Rename { from, to, .. } | FileWork::Link { from, to, .. } => vec![from, to],
-            _ => Vec::new(),
-        }
+        !matches!(self, FileWork::Path(_))
     }
 
     /// What the operation returns for the op's result. A negative one raises the exception that `os` raises, with the names.
     pub fn outcome(self, py: Python<'_>, result: i32) -> PyResult<Py<PyAny>> {
         if result < 0 {
-            let names: Vec<_> = self.paths().iter().map(|path| path.shown.clone_ref(py)).collect();
-            return Err(match names.is_empty() {
-                true => os_error(result),
-                false => file_error(py, result, &names),
+            return Err(match &self {
+                FileWork::Path(work) => work.error(py, result),
+                _ => os_error(result),
             });
         }
         match self {
@@ -300,19 +193,23 @@ impl FileWork {
                 .into_any()
                 .unbind())
             }
-            FileWork::Status { status, .. } => Ok(stat_result(py, &status)?.unbind()),
+            FileWork::WriteSync { failure, .. } => {
+                let failure = failure.into_inner();
+                let error = (failure < 0).then(|| os_error(failure).into_value(py));
+                (result, error).into_py_any(py)
+            }
+            FileWork::Path(work) => work.outcome(py, result),
             FileWork::ReadInto { .. }
             | FileWork::Write { .. }
             | FileWork::ReadVec { .. }
-            | FileWork::WriteVec { .. }
-            | FileWork::Open { .. } => Int::new(result).into_py_any(py),
+            | FileWork::WriteVec { .. } => Int::new(result).into_py_any(py),
             _ => Ok(py.None()),
         }
     }
 
     /// The result comes, and nobody waits for it.
     pub fn discard(&self, result: i32) {
-        if result >= 0 && matches!(self, FileWork::Open { .. }) {
+        if result >= 0 && matches!(self, FileWork::Path(PathWork::Open { .. })) {
             // SAFETY: the op has made the fd, and nobody else knows of it.
             unsafe { libc::close(result) };
         }

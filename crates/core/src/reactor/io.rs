@@ -138,6 +138,9 @@ impl Io {
     pub fn evict_all(&mut self, py: Python<'_>, fd: RawFd) {
         if self.fds.is_polled(fd, Side::Read) || self.fds.is_polled(fd, Side::Write) {
             self.cancel_others(py, fd, std::ptr::null_mut());
+            // A poll in a ring holds the file open: the peer would not see the end, and the address would stay in use. What
+            // fails here fails in the next wait, too, which tells it.
+            let _failed = self.driver.flush();
         }
     }
 
@@ -201,7 +204,7 @@ impl Io {
                 data = Some(if self.slots.pieces(completion.token) > 1 {
                     self.join(py, completion.token)?
                 } else {
-                    let copied = copy_bytes(py, self.driver.data(&completion))?;
+                    let copied = self.spare.copy(py, self.driver.data(&completion))?;
                     self.driver.release(&completion);
                     self.slots.set_pieces(completion.token, 0);
                     copied
@@ -219,6 +222,24 @@ impl Io {
             }
         }
         Ok(None)
+    }
+
+    /// One attempt to receive at most `len` bytes from a socket; or the negative errno.
+    ///
+    /// # Errors
+    /// `MemoryError`. Then nothing was received.
+    pub fn receive<'py>(
+        &mut self,
+        py: Python<'py>,
+        fd: RawFd,
+        len: usize,
+    ) -> PyResult<Result<Bound<'py, PyBytes>, i32>> {
+        let Io { spare, driver, .. } = self;
+        spare.receive(py, len, |buf, len| {
+            let flags = 0;
+            // SAFETY: `Spare` gives memory of `len` bytes, which is valid while this lasts.
+            unsafe { driver.attempt(&Op::Recv(ops::Recv { fd, buf, len, flags })) }
+        })
     }
 
     /// Joins the next piece with those of the same connection behind it. The engine has taken all of them from the socket

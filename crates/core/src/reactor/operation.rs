@@ -13,6 +13,9 @@
 //! ```
 
 mod coroutine;
+mod file;
+
+use file::Ended;
 
 use std::os::fd::RawFd;
 
@@ -23,12 +26,12 @@ use pyo3::prelude::*;
 
 use crate::py::buffer::Buffer;
 use crate::py::cell::SharedCell;
-use crate::py::descriptor::{descriptor, number};
+use crate::py::descriptor::number;
 use crate::py::errno::os_error;
 use crate::py::make::py_error;
 use crate::py::method::Method;
 use crate::reactor::fds::{Side, Waiting};
-use crate::reactor::file_work::{FileWork, Ways};
+use crate::reactor::file_work::FileWork;
 use crate::reactor::io::Sent;
 use crate::reactor::parking::Parking;
 use crate::reactor::ready::Ready;
@@ -36,10 +39,6 @@ use crate::reactor::scheduler::Scheduler;
 use crate::reactor::target::{Completes, Target};
 use crate::reactor::waiter::Waiter;
 use crate::reactor::work::{Work, socket_fd};
-
-/// Ops on files that are handed to the kernel together, within a turn, so that the device works while the tasks go on. (20 % more
-/// random reads with O_DIRECT at depth 64 than once a turn; 8 and 32 measured no better.)
-const AT_ONCE: u64 = 16;
 
 enum State {
     New(Work),
@@ -71,29 +70,6 @@ enum State {
 
 /// A receive of at least so many bytes shows that the peer sends in bulk.
 const BULK: usize = 16 * 1024;
-
-/// The result of a file's op. If no step takes it, an fd in it is closed.
-struct Ended {
-    work: Option<FileWork>,
-    result: i32,
-}
-
-impl Ended {
-    fn take(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.work.take() {
-            Some(work) => work.outcome(py, self.result),
-            None => Ok(py.None()),
-        }
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        if let Some(work) = &self.work {
-            work.discard(self.result);
-        }
-    }
-}
 
 /// What the engine still uses of an abandoned operation.
 enum Left {
@@ -222,56 +198,6 @@ impl Operation {
         Operation::wait(slf, fd, work, false)
     }
 
-    fn begin_file(slf: &Bound<'_, Self>, work: FileWork) -> PyResult<Step> {
-        let (py, this) = (slf.py(), slf.get());
-        let scheduler = this.scheduler.get();
-        scheduler.check_closed()?;
-        let fd = if work.uses_fd() {
-            descriptor(this.object.bind(py))?
-        } else {
-            -1
-        };
-        let waiter = this.waiter(py)?;
-        let yields = waiter.yields(py);
-        let target = Target::new(slf.clone().unbind(), &OPERATIONS);
-        let result = {
-            let (mut state, mut io) = (this.state.lock(), scheduler.io.get()?);
-            let mut flushes = false;
-            let pooled = io.driver.stats().pooled;
-            // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
-            // its memory is on the heap and does not move with it. Nothing fails in between.
-            let sent = unsafe { io.submit(work.op(py, fd), target) };
-            let is_pooled = io.driver.stats().pooled > pooled;
-            let ways = io.shared.get::<Ways>();
-            match sent {
-                Sent::Pending(token) => {
-                    if is_pooled {
-                        ways.by_pool += 1;
-                    } else {
-                        ways.by_engine += 1;
-                        flushes = ways.by_engine.is_multiple_of(AT_ONCE);
-                    }
-                    *state = State::InFlight {
-                        token,
-                        fd,
-                        work: Work::File(work),
-                        waiter,
-                    };
-                    if flushes {
-                        // What fails here fails in the next wait, too, which tells it.
-                        let _failed = io.driver.flush();
-                    }
-                    return Ok(Step::Waits(yields));
-                }
-                Sent::Ready(result) => {
-                    ways.at_once += 1;
-                    result
-                }
-            }
-        };
-        work.outcome(py, result).map(Step::Finished)
-    }
-
     /// Waits until the socket is ready: at the end of the line, or `in_front` of it.
     fn wait(slf: &Bound<'_, Self>, fd: RawFd, work: Work, in_front: bool) -> PyResult<Step> {
         let (py, this) = (slf.py(), slf.get());
@@ -345,10 +271,7 @@ impl Operation {
                 waiter,
                 ..
             } => {
-                self.turn_to(State::Ended(Ended {
-                    work: Some(work),
-                    result,
-                }));
+                self.turn_to(State::Ended(Ended::new(work, result)));
                 return waiter.wake(py);
             }
             State::InFlight { fd, work, waiter, .. } => {

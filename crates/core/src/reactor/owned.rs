@@ -60,20 +60,25 @@ impl<T> Owned<T> {
         owner & RUNS != 0 && owner != this_thread() | RUNS
     }
 
+    /// Whether this thread has the loop.
+    #[inline]
+    pub fn is_mine(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) & !RUNS == this_thread()
+    }
+
     /// Claims the loop for a call.
     ///
     /// # Errors
     /// `RuntimeError` if the loop runs in another thread.
     #[inline]
     pub fn claim(&self) -> PyResult<Claim<'_>> {
-        let thread = this_thread();
-        if self.owner.load(Ordering::Relaxed) & !RUNS == thread {
+        if self.is_mine() {
             return Ok(Claim {
                 owner: &self.owner,
                 after: None,
             });
         }
-        self.take(thread)
+        self.take(this_thread())
     }
 
     /// Claims the loop to run it.
@@ -105,7 +110,7 @@ impl<T> Owned<T> {
 
     /// Ends what [`Owned::take_over`] began in this thread.
     pub fn let_go(&self, after: usize) {
-        if self.owner.load(Ordering::Relaxed) & !RUNS == this_thread() {
+        if self.is_mine() {
             self.owner.store(after, Ordering::Release);
         }
     }

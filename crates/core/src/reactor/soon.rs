@@ -1,16 +1,12 @@
-//! `call_soon` and `call_soon_threadsafe`, by CPython's own calling convention. They are called more often than any other
-//! method, and PyO3's handling of `(callback, *args, context=None)` costs as much as the rest of the call.
-
-use std::ffi::CStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! `call_soon` and `call_soon_threadsafe`, by CPython's own calling convention (`py/native_method.rs`).
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
-use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::py::make::{name, py_error, tuple_of};
+use crate::py::native_method;
 use crate::reactor::scheduler::Scheduler;
 
 /// The arguments of a call: the callback, its arguments, the context.
@@ -58,7 +54,7 @@ unsafe fn arguments<'py>(
     Ok((callback, rest, context))
 }
 
-/// The body of both methods: no panic leaves it, and an error is set for Python.
+/// The body of both methods.
 ///
 /// # Safety
 /// As for [`arguments`]; `scheduler` is a live instance, which the method's descriptor has checked.
@@ -70,10 +66,7 @@ unsafe fn soon(
     names: *mut ffi::PyObject,
     threadsafe: bool,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a method is called with the GIL held. To attach once more, as PyO3 would, costs a twentieth of the call, and of
-    // a thread that PyO3 has not attached far more.
-    let py = unsafe { Python::assume_attached() };
-    let body = || {
+    let body = |py| {
         // SAFETY: the descriptor let only instances through.
         let scheduler = unsafe { Bound::from_borrowed_ptr(py, scheduler).cast_into_unchecked::<Scheduler>() };
         let name = if threadsafe {
@@ -85,17 +78,8 @@ unsafe fn soon(
         let (callback, args, context) = unsafe { arguments(py, name, args, positional as usize, names)? };
         Scheduler::call_soon(&scheduler, callback, args, context, threadsafe)
     };
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(handle)) => handle.into_ptr(),
-        Ok(Err(error)) => {
-            error.restore(py);
-            std::ptr::null_mut()
-        }
-        Err(_) => {
-            PanicException::new_err("panic while a callback was scheduled").restore(py);
-            std::ptr::null_mut()
-        }
-    }
+    // SAFETY: CPython has called this.
+    unsafe { native_method::run(body) }
 }
 
 unsafe extern "C" fn call_soon(
@@ -120,30 +104,14 @@ unsafe extern "C" fn call_soon_threadsafe(
 
 /// Gives the class its two methods.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    let add = |name: &'static CStr, method: ffi::PyCFunctionFastWithKeywords, doc: &'static CStr| {
-        let definition = ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: method,
-            },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: doc.as_ptr(),
-        };
-        let class = py.get_type::<Scheduler>();
-        // The descriptor refers to its definition for as long as the interpreter lives.
-        let definition = Box::leak(Box::new(definition));
-        // SAFETY: a live class and a definition that is never freed; a new reference or null with an exception set.
-        let descriptor = unsafe {
-            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
-        };
-        class.setattr(name, descriptor)
-    };
-    add(
+    native_method::add::<Scheduler>(
+        py,
         c"call_soon",
         call_soon,
         c"call_soon($self, /, callback, *args, context=None)\n--\n\nSchedules a callback for the next turn.",
     )?;
-    add(
+    native_method::add::<Scheduler>(
+        py,
         c"call_soon_threadsafe",
         call_soon_threadsafe,
         c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nThe same from any thread, waking the loop if it sleeps.",

@@ -17,7 +17,6 @@ use crate::py::errno::os_error;
 use crate::py::make::{Int, name, py_error, py_os_error};
 use crate::reactor::fds::Side;
 use crate::reactor::file_work::FileWork;
-use crate::reactor::io::Io;
 use crate::reactor::scheduler::Scheduler;
 
 /// What is being done.
@@ -117,10 +116,7 @@ impl Work {
         match self {
             Work::Receive { len: 0 } => Ok(Some(copy_bytes(py, b"")?.into_any().unbind())),
             Work::Receive { len } => {
-                let received = {
-                    let Io { spare, driver, .. } = &mut *scheduler.get().io.get()?;
-                    spare.receive(py, *len, |buf, len| recv(&mut **driver, fd, buf, len))?
-                };
+                let received = scheduler.get().io.get()?.receive(py, fd, *len)?;
                 match received {
                     Ok(bytes) => Ok(Some(bytes.into_any().unbind())),
                     Err(syscalls::AGAIN) => Ok(None),

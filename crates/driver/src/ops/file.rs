@@ -55,6 +55,19 @@ pub struct Fsync {
     pub data_only: bool,
 }
 
+/// Write all of a buffer and flush the file to storage, in one go of a thread: a write and an [`Fsync`] after it would be two. The result
+/// is the number of bytes written. If that is not 0, `failure` gets 0 if the file was flushed, or else the error that came before.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteFsync {
+    pub fd: RawFd,
+    pub buf: *const u8,
+    /// What one write may transfer, at most (write(2), "NOTES").
+    pub len: usize,
+    pub offset: i64,
+    pub data_only: bool,
+    pub failure: *mut i32,
+}
+
 /// Cut a file to a length, or extend it with a hole.
 #[derive(Clone, Copy, Debug)]
 pub struct Truncate {
@@ -259,6 +272,75 @@ blocking!(
     }).build(),
     if op.data_only { libc::fdatasync(op.fd) } else { libc::fsync(op.fd) }
 );
+
+impl Operation for WriteFsync {
+    const FACTS: Facts = Facts {
+        punted: true,
+        pooled: true,
+        ..Facts::new("write_fsync", ("fsync", opcode::Fsync::CODE))
+    };
+
+    const SAMPLE: Self = WriteFsync {
+        fd: NO_FILE,
+        buf: std::ptr::null(),
+        len: 1,
+        offset: -1,
+        data_only: false,
+        failure: std::ptr::null_mut(),
+    };
+
+    fn course(&self) -> Course {
+        Course::Blocking([self.fd, -1])
+    }
+
+    fn entry(&self, group: u16) -> Entry {
+        self.fsync().entry(group)
+    }
+
+    unsafe fn attempt(&self, _calls: &mut u64) -> i32 {
+        AGAIN
+    }
+
+    unsafe fn block(&self) -> i32 {
+        if self.len != clamp(self.len) as usize {
+            return -libc::EINVAL;
+        }
+        let mut done = 0;
+        let failure = loop {
+            let rest = Write {
+                fd: self.fd,
+                buf: self.buf.wrapping_add(done),
+                len: self.len - done,
+                offset: self.offset + if self.offset == -1 { 0 } else { done as i64 },
+            };
+            if rest.len == 0 {
+                // SAFETY: a flush uses no memory.
+                break unsafe { self.fsync().block() };
+            }
+            // SAFETY: the caller's contract; `rest` is a part of its buffer.
+            match unsafe { rest.block() } {
+                0 => break -libc::EIO,
+                error if error < 0 => break error,
+                count => done += count as usize,
+            }
+        };
+        if done == 0 && failure < 0 {
+            return failure;
+        }
+        // SAFETY: the caller's contract: room for a number.
+        unsafe { self.failure.write(failure) };
+        done as i32
+    }
+}
+
+impl WriteFsync {
+    fn fsync(&self) -> Fsync {
+        Fsync {
+            fd: self.fd,
+            data_only: self.data_only,
+        }
+    }
+}
 
 blocking!(
     Truncate,

@@ -105,7 +105,7 @@ ops! {
     connect { Connect }
     recv { RecvMulti, Recv, RecvMsg }
     send { Send, SendMsg }
-    file { Read, Write, Readv, Writev, Fsync, Truncate, Allocate }
+    file { Read, Write, Readv, Writev, Fsync, WriteFsync, Truncate, Allocate }
     poll { Poll, PollMulti }
     path { OpenAt, Statx, RenameAt, UnlinkAt, MkdirAt, SymlinkAt, LinkAt }
     close { Close }

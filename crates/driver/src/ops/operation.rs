@@ -124,6 +124,8 @@ pub(crate) struct Facts {
     pub(crate) movable: Movable,
     /// The kernel hands the op to a worker thread before it looks at the arguments.
     pub(crate) punted: bool,
+    /// No opcode does all of the op, so a pool thread carries it out on a ring, too. `opcode` is that of a part.
+    pub(crate) pooled: bool,
     /// The result is a new fd, which the engine has to close if it does not deliver the result.
     pub(crate) makes_fd: bool,
 }
@@ -135,6 +137,7 @@ impl Facts {
             opcode,
             movable: Movable::Never,
             punted: false,
+            pooled: false,
             makes_fd: false,
         }
     }

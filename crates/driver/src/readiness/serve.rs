@@ -33,6 +33,9 @@ impl Waiter {
 
 impl<S: Selector> ReadinessDriver<S> {
     pub(super) fn serve(&mut self, event: Event, batch: &mut Vec<Completion>) {
+        if event.read && !event.write && !event.invalid && self.tell_watcher(event.fd, batch) {
+            return;
+        }
         if event.read {
             self.serve_one_way(event.fd, Direction::Read, event.invalid, batch);
         }
@@ -40,6 +43,24 @@ impl<S: Selector> ReadinessDriver<S> {
             self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
         }
         self.update_watch(event.fd);
+    }
+
+    /// The case of a stream transport, told in a third of the instructions: one multishot poll waits to read, and nothing else.
+    #[inline]
+    fn tell_watcher(&mut self, fd: RawFd, batch: &mut Vec<Completion>) -> bool {
+        let queue = self.fds[fd as usize].queue(Direction::Read);
+        let is_watcher = |waiter: &&Waiter| matches!(waiter.op.course(), Course::WatchMulti(..));
+        let Some(&waiter) = queue.front().filter(is_watcher).filter(|_| queue.len() == 1) else {
+            return false;
+        };
+        self.more(
+            &waiter,
+            Direction::Read.event() as i32,
+            Flags::default(),
+            0,
+            batch,
+        );
+        true
     }
 
     /// Lets the ops that wait in one direction go on. Once an op that moves bytes has to wait, only polls go on.

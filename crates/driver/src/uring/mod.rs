@@ -106,7 +106,9 @@ impl UringDriver {
 
     /// How this ring carries out an op.
     fn way(&self, op: &Op) -> Way {
-        if self.features.native(op.kind()) {
+        if op.kind().facts().pooled {
+            Way::Pool
+        } else if self.features.native(op.kind()) {
             Way::Native
         } else if op.waits_on().is_some() {
             Way::Polled

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// The largest message: 16 MiB.
@@ -89,6 +90,15 @@ pub struct LoadSpec {
     /// A connection that moves no byte for this long fails the run. This also limits how long the last answers may
     /// take after the window.
     pub stall_timeout: Duration,
+    /// Where to put the latencies of the window so far, some times a second, for somebody who watches.
+    pub so_far: Option<Arc<SoFar>>,
+}
+
+/// The latencies of a window that is not over, in nanoseconds; 0 until there are any.
+#[derive(Debug, Default)]
+pub struct SoFar {
+    pub p50: AtomicU64,
+    pub p99: AtomicU64,
 }
 
 impl LoadSpec {
@@ -108,6 +118,7 @@ impl LoadSpec {
             duration: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(5),
+            so_far: None,
         }
     }
 

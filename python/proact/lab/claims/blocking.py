@@ -23,7 +23,7 @@ from proact.lab.claims.trial import (
     shown,
 )
 from proact.lab.registry import Kind
-from proact.lab.summary import Spread
+from proact.lab.spread import Spread
 from proact.lab.timeline import Plan
 
 if TYPE_CHECKING:

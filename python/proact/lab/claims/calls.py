@@ -23,7 +23,7 @@ from proact.lab.claims.trial import (
     shown,
     within,
 )
-from proact.lab.summary import Spread
+from proact.lab.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

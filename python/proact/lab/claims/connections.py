@@ -25,7 +25,8 @@ from proact.lab.claims.trial import (
     shown,
     turned,
 )
-from proact.lab.summary import Spread
+from proact.lab.spread import Spread
+from proact.lab.summary import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +148,8 @@ def _memory(measured: Measured) -> float:
     occupied = measured["occupied"]
     if occupied is None or not occupied["threads"]:
         raise MissingError("the memory of a server was not read")
+    if (fitted := lines([measured])[0]) is not None:
+        return fitted.slope.median
     return max(0.0, (occupied["resident"] - occupied["resident_before"]) / MANY)
 
 

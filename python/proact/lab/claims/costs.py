@@ -20,7 +20,8 @@ from proact.lab.claims.trial import (
     shown,
     turned,
 )
-from proact.lab.summary import Spread, cpu_seconds
+from proact.lab.spread import Spread
+from proact.lab.summary import cpu_seconds
 
 if TYPE_CHECKING:
     from proact.lab.results import Measured, Split

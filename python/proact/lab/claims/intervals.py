@@ -13,7 +13,7 @@ from math import comb
 from statistics import median
 from typing import TYPE_CHECKING
 
-from proact.lab.summary import CONFIDENCE, Spread
+from proact.lab.spread import CONFIDENCE, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

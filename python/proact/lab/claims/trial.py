@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         Timeline,
         Verdict,
     )
-    from proact.lab.summary import Spread
+    from proact.lab.spread import Spread
     from proact.lab.timeline import Plan
 
 _T = TypeVar("_T")

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.lifetime import die_with_parent
@@ -33,16 +34,27 @@ class Teller:
 
     def __init__(self, timelines: int) -> None:
         self._timelines = timelines
+        self._seconds, self._steps, self._begun = 0.0, 0, time.monotonic()
 
     def planned(self, settings: Settings, cells: int, seconds: float) -> None:
-        tell("planned", steps=cells + self._timelines, seconds=seconds + self._timelines * _TIMELINE)
+        self._steps, self._seconds = cells + self._timelines, seconds + self._timelines * _TIMELINE
+        self._begun = time.monotonic()
+        tell("planned", steps=self._steps, seconds=self._seconds)
 
     def started(self, cell: Cell, done: int) -> None:
         load = Load(cell.workload, cell.connections, cell.active, cell.size, cell.rate)
-        tell("started", model=cell.model, load=describe(load), done=done)
+        tell("started", model=cell.model, load=describe(load), done=done, left=self._left(done))
 
     def tick(self) -> None:
         pass
+
+    def heard(self, rate: float, p50: int, p99: int) -> None:
+        tell("heard", rate=rate, p50=p50 / 1e3, p99=p99 / 1e3)
+
+    def _left(self, done: int) -> float:
+        """The seconds that are left, by how long the steps took so far."""
+        passed = time.monotonic() - self._begun
+        return passed / done * (self._steps - done) if done else self._seconds
 
     def finished(self, result: CellResult) -> None:
         tell("finished", model=result["model"], load=describe(Load.of(result)), **numbers(result))

@@ -12,6 +12,7 @@ import importlib
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -46,6 +47,7 @@ class Request:
 
     method: str = ""
     path: str = ""
+    query: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     keep_alive: bool = True
@@ -150,7 +152,8 @@ class Connection:
     def on_message_complete(self) -> None:
         """Called by the parser when a request is complete."""
         self._incoming.method = self._parser.get_method().decode("latin-1")
-        self._incoming.path = self._url.decode("latin-1").partition("?")[0]
+        path, _, query = self._url.decode("latin-1").partition("?")
+        self._incoming.path, self._incoming.query = path, dict(parse_qsl(query))
         self._incoming.keep_alive = self._parser.should_keep_alive()
         self._ready.append(self._incoming)
 

@@ -13,6 +13,8 @@
   let run = null; // its number
   let planned = 0, done = 0; // steps: cells and timelines
   let drawing = null;
+  let asked = false; // whether the run is to answer the three questions
+  let ends = null; // when the run will end, in ms
 
   async function post(path, body) {
     byId("problem").textContent = "";
@@ -72,17 +74,23 @@
     event.preventDefault();
     byId("problem").textContent = problem();
     if (problem()) return;
+    asked = false;
     const groups = ["what", "models", "workloads", "claims"].map((name) => [name, chosen(name)]);
     post("/start", Object.fromEntries([...groups, ...fields.map((name) => [name, value(name)])]));
   });
   byId("stop").addEventListener("click", () => post("/stop", {}));
+  byId("measure").addEventListener("click", () => {
+    if (!choosing.valid()) return;
+    asked = true;
+    post("/start", choosing.asRun(usual[""], byId("choose").dataset.models));
+  });
   for (const button of form.querySelectorAll("fieldset button")) {
     const boxes = button.closest("fieldset").querySelectorAll("input");
     button.addEventListener("click", () => boxes.forEach((box) => { box.checked = button.value === "yes"; }));
   }
 
   function running(yes) {
-    byId("start").disabled = yes;
+    byId("start").disabled = byId("measure").disabled = yes;
     byId("stop").disabled = !yes;
   }
 
@@ -119,7 +127,8 @@
     return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
   }
 
-  function figure() {
+  // A chart for each load, because one load's figures would flatten another's.
+  function figures() {
     // If the rate is given, only the latency can be compared.
     const free = cells.filter((cell) => !cell.fixed), measured = free.length ? free : cells;
     const metric = free.length ? "rate" : "p99";
@@ -128,19 +137,31 @@
     const shown = models.filter((model) => measured.some((cell) => cell.model === model));
     const loads = [...new Set(measured.map((cell) => cell.load))]
       .sort((one, other) => one.replaceAll(",", "").localeCompare(other.replaceAll(",", ""), "en", { numeric: true }));
-    const patterns = ["", "/", "x", ".", "-", "|", "+"];
-    const data = loads.map((load, at) => {
+    byId("drawn").textContent = `${title[0].toUpperCase()}${title.slice(1)} so far: ${free.length ? "longer" : "shorter"} is better`;
+    return loads.map((load) => {
       const rates = (model) => measured.filter((cell) => cell.load === load && cell.model === model).map((cell) => cell[metric]);
       const there = shown.filter((model) => rates(model).length);
-      return { type: "bar", orientation: "h", name: load, y: there, x: there.map((model) => median(rates(model))),
-               marker: { pattern: { shape: patterns[at % patterns.length] } },
-               hovertemplate: "%{y}: %{x:,.4~g}<extra></extra>" };
+      const data = [{ type: "bar", orientation: "h", name: load, y: there, x: there.map((model) => median(rates(model))),
+                      hovertemplate: "%{y}: %{x:,.4~g}<extra></extra>" }];
+      const yaxis = { title: { text: "model" }, type: "category", categoryorder: "array", categoryarray: there,
+                      autorange: "reversed", dtick: 1, showgrid: false };
+      const xaxis = { title: { text: title }, rangemode: "tozero", tickformat: "~s" };
+      return { load, data, layout: { xaxis, yaxis, showlegend: false }, height: 64 + there.length * 22 };
     });
-    const yaxis = { title: { text: "model" }, type: "category", categoryorder: "array", categoryarray: shown,
-                    autorange: "reversed", dtick: 1, showgrid: false };
-    const xaxis = { title: { text: title }, rangemode: "tozero", tickformat: "~s" };
-    byId("drawn").textContent = `${title[0].toUpperCase()}${title.slice(1)} so far: ${free.length ? "longer" : "shorter"} is better`;
-    return { data, layout: { barmode: "group", xaxis, yaxis }, height: 64 + shown.length * (12 + 12 * loads.length) };
+  }
+
+  function draw() {
+    for (const { load, ...figure } of figures()) {
+      let part = [...byId("chart").children].find((each) => each.dataset.load === load);
+      if (!part) {
+        part = document.createElement("figure");
+        part.dataset.load = load;
+        const chart = Object.assign(document.createElement("div"), { className: "chart" });
+        part.append(Object.assign(document.createElement("h3"), { textContent: load }), chart);
+        byId("chart").append(part);
+      }
+      charts.draw(part.querySelector(".chart"), figure);
+    }
   }
 
   // Draw seldom: it takes CPU time from the measurement.
@@ -149,9 +170,18 @@
       drawing = null;
       if (!cells.length) return;
       byId("figure").hidden = false;
-      charts.draw(byId("chart"), figure());
+      draw();
     }, 500);
   }
+
+  // The figures of the cell that is measured, and at its end its result.
+  function now({ rate, p50, p99 }) {
+    for (const [name, figure] of Object.entries({ rate, p50, p99 })) byId(name).textContent = figure ? number(figure) : "–";
+  }
+
+  setInterval(() => {
+    if (ends !== null) byId("left").textContent = `${Math.max(0, Math.ceil((ends - Date.now()) / 1000))} s`;
+  }, 500);
 
   const shown = {
     begun() {
@@ -159,11 +189,12 @@
       byId("cells").replaceChildren();
       byId("verdicts").replaceChildren();
       byId("figure").hidden = true;
-      Plotly.purge(byId("chart"));
-      byId("chart").style.height = "0";
+      for (const chart of byId("chart").querySelectorAll(".chart")) charts.forget(chart);
+      byId("chart").replaceChildren();
       byId("run").hidden = false;
-      byId("run").scrollIntoView({ behavior: "smooth" });
+      byId("options").open = false; // so that the figures stand under the bar
       byId("links").hidden = true;
+      now({});
       byId("state").textContent = "Starting.";
       byId("progress").value = 0;
       running(true);
@@ -172,12 +203,17 @@
       planned = steps;
       byId("progress").max = Math.max(1, steps);
       byId("state").textContent = `${steps} steps, about ${Math.ceil(seconds)} s.`;
+      ends = Date.now() + 1000 * seconds;
     },
-    started({ model, load }) {
+    heard: now,
+    started({ model, load, left }) {
+      ends = Date.now() + 1000 * left;
+      now({});
       byId("state").textContent = `${done + 1} of ${planned}: ${model}, ${load}`;
     },
     finished(cell) {
       row(cell, null, [cell.rate, cell.p50, cell.p99, cell.cpu]);
+      now(cell);
       if (cell.status !== "ok") return;
       cells.push(cell);
       drawSoon();
@@ -191,6 +227,9 @@
     judged: verdict,
     ended({ how, reason, results }) {
       running(false);
+      ends = null;
+      byId("left").textContent = "–";
+      if (asked && results) choosing.answer();
       byId("links").hidden = !results;
       byId("state").textContent = { done: "Done.", stopped: `Stopped early: ${reason}.`, failed: `Failed: ${reason}` }[how];
     },

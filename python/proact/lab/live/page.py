@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from html import escape
 
+from proact.lab.choose.sources import CHOICES
 from proact.lab.claims import TRIALS
 from proact.lab.live.form import DEFAULTS, TAKES, USUAL
 from proact.lab.registry import MODELS
@@ -19,7 +20,7 @@ _LABELS = {
     "size": ("Bytes per message", "such as 64,1K,64K; files have none", _NUMBERS),
     "rate": ("Messages per second, fixed", "such as 500,5000; empty: as fast as they go", _NUMBERS),
     "duration": ("Seconds per cell", "0.01 to 3600", "[0-9]*[.]?[0-9]+"),
-    "repeat": ("Repeats", "6 or more for intervals of 95 %", "[0-9]+"),
+    "repeat": ("Repeats", "5 or more for intervals", "[0-9]+"),
 }
 
 #: Buttons for all boxes of a group.
@@ -49,9 +50,47 @@ def live_page(token: str) -> str:
 </head>
 <body>
 <h1>What each I/O model costs</h1>
-<p class="how">The same work through every model, measured on this machine. Leave the machine alone
-while it runs: what else it does is measured with it, this page included.</p>
+<section><h2>Which model to use</h2>
+<form id="choose" class="fields" data-models="{escape(",".join(CHOICES))}">
+<label>Connections<input name="connections" value="1000" inputmode="numeric" required></label>
+<label>Active<input name="active" placeholder="all of them" inputmode="numeric"></label>
+<label>A request<select name="does"><option value="nothing">does nothing else</option>
+<option value="cpu">computes for</option><option value="wait">waits for another server</option>
+<option value="file">reads a file</option></select></label>
+<label id="howlong" hidden>How long<input name="time" value="10ms" pattern="[0-9]+ *(us|µs|ms|s)"></label>
+<label>How large<input name="size" value="1K" pattern="[0-9]+[KkMm]?"></label>
+<p class="buttons"><button type="submit">Answer</button>
+<button type="button" id="measure" title="about a minute">Measure it</button></p>
+</form>
+<article class="answer" id="answer" hidden><div><p class="said" id="said" role="status"></p>
+<p class="how" id="evidence"></p></div>
+<figure><h3 id="answered"></h3><div class="chart" id="answerchart"></div></figure></article>
+</section>
 <form id="form" data-usual="{escape(json.dumps({"": DEFAULTS, **USUAL}))}">
+<section id="bar" aria-label="The run">
+<p class="buttons"><button type="submit" id="start">Start</button>
+<button type="button" id="stop" disabled>Stop</button>
+<span id="state" role="status">Nothing runs. What Start measures is chosen below.</span></p>
+<progress id="progress" value="0" max="1"></progress>
+<dl id="now"><div><dt>left</dt><dd id="left">–</dd></div><div><dt>per second</dt><dd id="rate">–</dd></div>
+<div><dt>p50 µs</dt><dd id="p50">–</dd></div><div><dt>p99 µs</dt><dd id="p99">–</dd></div></dl>
+<p id="problem" class="warning" role="alert"></p>
+</section>
+<section id="run" hidden>
+<p id="links" hidden><a href="/report">Open the report</a> ·
+<a href="/results.json">Download the raw results (JSON)</a></p>
+<figure id="figure" hidden><h3 id="drawn"></h3><div class="figures" id="chart"></div>
+<figcaption>The median of the repeats so far, an axis for each load. The report has intervals.</figcaption>
+</figure>
+<div class="claims" id="verdicts"></div>
+<details open><summary>Each cell</summary><div class="wide" tabindex="0"><table>
+<thead><tr><th>model</th><th>load</th><th>per second</th><th>p50 µs</th><th>p99 µs</th><th>CPU µs</th></tr>
+</thead><tbody id="cells"></tbody>
+</table></div></details>
+</section>
+<details id="options" open><summary>What is measured</summary>
+<p class="how">The same work through every model, on this machine. Leave the machine alone
+while it runs: what else it does is measured with it, this page included.</p>
 <fieldset><legend>What to measure</legend><div class="choices">{_what()}</div></fieldset>
 <fieldset data-for="{_kinds("models")}"><legend>Models</legend><div class="choices">{_models()}</div>
 {_TICK}</fieldset>
@@ -61,27 +100,11 @@ while it runs: what else it does is measured with it, this page included.</p>
 <div class="choices">{_claims()}</div>
 {_TICK}</fieldset>
 <fieldset><legend>How</legend><div class="fields">{_fields()}</div></fieldset>
-<p><button type="submit" id="start">Start</button></p>
+</details>
 </form>
-<p id="problem" class="warning" role="alert"></p>
-<section id="run" hidden>
-<h2>The run</h2>
-<p id="state" role="status"></p>
-<progress id="progress" value="0" max="1"></progress>
-<p><button type="button" id="stop" disabled>Stop</button></p>
-<p id="links" hidden><a href="/report">Open the report</a> ·
-<a href="/results.json">Download the raw results (JSON)</a></p>
-<figure id="figure" hidden><h3 id="drawn"></h3><div class="chart" id="chart"></div>
-<figcaption>The median of the repeats so far. The report has the intervals.</figcaption>
-</figure>
-<div class="claims" id="verdicts"></div>
-<div class="wide" tabindex="0"><table>
-<thead><tr><th>model</th><th>load</th><th>per second</th><th>p50 µs</th><th>p99 µs</th><th>CPU µs</th></tr>
-</thead><tbody id="cells"></tbody>
-</table></div>
-</section>
 <script src="/plotly.js"></script>
 <script src="/charts.js"></script>
+<script src="/choose.js"></script>
 <script src="/live.js"></script>
 </body>
 </html>

@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 from proact import run as run_on_proact
 from proact.lab.asked import AskedError
+from proact.lab.choose.answer import Answer, answer
+from proact.lab.choose.question import question as ask
+from proact.lab.choose.sources import machine, shipped
 from proact.lab.live.form import job_of
 from proact.lab.live.http import Connection, RefusedError, Request, Response, text
 from proact.lab.live.page import live_page
 from proact.lab.live.runs import BusyError, Runs
+from proact.lab.report.choice import as_reply
 from proact.lab.report.drawing import plotly_js
 from proact.lab.report.page import asset, to_html
 
@@ -142,6 +146,8 @@ class Server:
                 return Response(asset("charts.js").encode(), _SCRIPT)
             case "GET", "/live.js":
                 return Response(asset("live.js", "proact.lab.live").encode(), _SCRIPT)
+            case "GET", "/choose.js":
+                return Response(asset("choose.js", "proact.lab.live").encode(), _SCRIPT)
             case "GET", "/style.css":
                 return Response(asset("style.css").encode(), "text/css; charset=utf-8")
             case "GET", "/events":
@@ -149,6 +155,10 @@ class Server:
                 return Response(content_type="text/event-stream", events=events)
             case "GET", "/report":
                 return Response(await self._report_page(), _HTML)
+            case "GET", "/choose":
+                return Response(json.dumps(await self._choose(request)).encode(), "application/json")
+            case "GET", "/reference":
+                return Response((await asyncio.to_thread(to_html, self._reference())).encode(), _HTML)
             case "GET", "/results.json":
                 name = {"Content-Disposition": 'attachment; filename="proact-lab.json"'}
                 return Response(json.dumps(self._results()).encode(), "application/json", headers=name)
@@ -175,6 +185,29 @@ class Server:
         except OSError as error:
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"no process to measure in: {error}") from None
         return text(HTTPStatus.ACCEPTED, "started")
+
+    async def _choose(self, request: Request) -> dict[str, object]:
+        """The answer to the page's three questions: from the last run, or from the reference."""
+        asked = {name: request.query.get(name, "") for name in ("connections", "active", "does", "size")}
+        question = ask(**asked, dashes="")
+        mine = self._runs.document
+        found = await asyncio.to_thread(answer, question, mine) if mine is not None else None
+        if mine is not None and found is not None and found.models:
+            return as_reply(found, f"the last run on this page, {machine(mine)}", "/report")
+        reference = shipped()
+        if reference is None:
+            sentence = f"No recommendation for {question.words}: nothing has been measured for it yet."
+            nothing = found or Answer(question, sentence, (), (), interpolated=False, unknown={})
+            return as_reply(nothing, "", "")
+        found = await asyncio.to_thread(answer, question, reference)
+        source = f"the reference that proact ships, {machine(reference)}: your machine differs"
+        return as_reply(found, source, "/reference")
+
+    def _reference(self) -> Document:
+        reference = shipped()
+        if reference is None:
+            raise RefusedError(HTTPStatus.NOT_FOUND, "this copy of proact ships no reference")
+        return reference
 
     def _results(self) -> Document:
         if self._runs.document is None:

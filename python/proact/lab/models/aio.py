@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from proact.lab.models import CHUNK
 from proact.lab.models.aiocb import COMPLETED, Block, library
 from proact.lab.models.attempt import accept_waiting
-from proact.lab.models.sigio import CHANGED, OVERFLOW, arm, number
+from proact.lab.models.pauses import Pauses
+from proact.lab.models.sigio import CHANGED, OVERFLOW, arm, number, wait
+from proact.lab.workloads.session import Pause
 
 if TYPE_CHECKING:
     import socket
@@ -32,24 +34,35 @@ HELPERS: Final = 1 << 16
 class Peer:
     """One connection and the one operation that it always has under way."""
 
-    def __init__(self, connection: socket.socket, session: Session, block: Block) -> None:
-        self.connection, self.session, self.block = connection, session, block
+    def __init__(
+        self, connection: socket.socket, session: Session, block: Block, pauses: Pauses[Peer]
+    ) -> None:
+        self.connection, self.session, self.block, self.pauses = connection, session, block, pauses
         self.fd = connection.fileno()
         self.received = memoryview(bytearray(CHUNK))
         self.rest, self.sent = b"", 0
         self.proceed()
 
     def proceed(self) -> bool:
-        """Begin the next operation: send the rest, read the wanted file, or receive. False: it is over."""
+        """Begin the next operation: send the rest, read the wanted file, pause, or receive. False: it is
+        over.
+        """
         if self.rest:
             self.block.write(self.fd, self.rest, self.sent)
-        elif (wanted := self.session.wanted) is not None:
+        elif isinstance(wanted := self.session.wanted, Pause):
+            self.pauses.begin(self, wanted.seconds)
+        elif wanted is not None:
             self.block.read(wanted.fd, wanted.buffer, wanted.offset)
         elif self.session.over:
             return False
         else:
             self.block.read(self.fd, self.received)
         return True
+
+    def resume(self) -> bool:
+        """The pause is over: begin the next operation. False when the connection has ended."""
+        self.rest = self.session.supply(0)
+        return self.proceed()
 
     def completed(self) -> bool:
         """Take the result of the operation and begin the next. False when the connection has ended."""
@@ -78,20 +91,25 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     listener.setblocking(False)
     arm(listener.fileno())
     peers: dict[int, Peer] = {}
+    pauses: Pauses[Peer] = Pauses()
 
     def accept() -> None:
         for new in accept_waiting(listener, sessions):
             new.connection.setblocking(True)  # otherwise its helper thread would not wait
             fd = new.connection.fileno()
-            peers[fd] = Peer(new.connection, new.session, Block(aio, fd))
+            peers[fd] = Peer(new.connection, new.session, Block(aio, fd), pauses)
         room = resource.getrlimit(resource.RLIMIT_SIGPENDING)[0]
         if 0 <= room < len(peers):
             raise RuntimeError(f"{len(peers)} operations at once, and only {room} signals fit (ulimit -i)")
 
     accept()
     while True:
-        info = signal.sigwaitinfo(signals)
-        if info.si_signo != COMPLETED:
+        info = signal.sigwaitinfo(signals) if not pauses else wait(signals, pauses)
+        if info is None:
+            for peer in pauses.over():
+                if not peer.resume():
+                    peers.pop(peer.fd).connection.close()
+        elif info.si_signo != COMPLETED:
             accept()
         elif not peers[number(info)].completed():
             peers.pop(number(info)).connection.close()

@@ -12,6 +12,7 @@ import socket
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from proact.lab.models import BACKLOG
+from proact.lab.workloads.session import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,20 +45,20 @@ class Peer(asyncio.Protocol):
         self.reply(self.session.feed(data))
 
     def reply(self, data: bytes) -> None:
-        """Send ``data``; then read the file that the session wants, end with the session, or continue."""
+        """Send ``data``; then do what the session wants, end with the session, or continue."""
         if data:
             self.transport.write(data)
         if (wanted := self.session.wanted) is not None:
             if self.reading_file is None:
                 self.transport.pause_reading()
-            self.reading_file = self.read(wanted)
+            self.reading_file = paused(wanted) if isinstance(wanted, Pause) else self.read(wanted)
             self.reading_file.add_done_callback(self.file_read)
             return
         if self.session.over:
             self.transport.close()
 
     def file_read(self, done: asyncio.Future[int]) -> None:
-        """The piece that was wanted has been read."""
+        """What was wanted is done."""
         if self.transport.is_closing():
             return
         self.reply(self.session.supply(done.result()))
@@ -74,6 +75,14 @@ class Peer(asyncio.Protocol):
         self.writing = True
         if self.reading_file is None:
             self.transport.resume_reading()
+
+
+def paused(wanted: Pause) -> asyncio.Future[int]:
+    """A timer of the loop."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[int] = loop.create_future()
+    loop.call_later(wanted.seconds, done.set_result, 0)
+    return done
 
 
 def read_in_thread(wanted: Extent) -> asyncio.Future[int]:

@@ -11,6 +11,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from proact.lab.models import CHUNK
+from proact.lab.models.pauses import Pauses
+from proact.lab.workloads.session import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,25 +24,32 @@ if TYPE_CHECKING:
 class Peer:
     """One connection: its socket, its session, and the bytes that it could not send yet."""
 
-    __slots__ = ("blocked", "connection", "rest", "session")
+    __slots__ = ("blocked", "connection", "pauses", "pausing", "rest", "session", "writing")
 
-    def __init__(self, connection: socket.socket, session: Session) -> None:
+    def __init__(self, connection: socket.socket, session: Session, pauses: Pauses[Peer]) -> None:
         self.connection = connection
         self.session = session
+        self.pauses = pauses
+        self.pausing = False
         self.rest = memoryview(b"")
+        self.writing = False  # the model watches it for room to write, not for data
         self.blocked = False
 
     def attempt(self) -> bool:
         """Send the rest, or if there is none receive a chunk and send its answer; neither call waits.
 
         Returns False when the connection has ended. Otherwise ``rest`` holds the bytes still to be sent.
+        While the session pauses, nothing is received: a request that comes meanwhile waits in the kernel.
         """
+        if self.pausing and not self.rest:
+            self.blocked = True
+            return True
         try:
             if not self.rest:
                 data = self.connection.recv(CHUNK)
                 if not data:
                     return False
-                self.rest = memoryview(self.session.answer(data))
+                self._take(self.session.feed(data))
             if self.rest:
                 self.rest = self.rest[self.connection.send(self.rest) :]
         except BlockingIOError:
@@ -48,7 +57,22 @@ class Peer:
             return True
         except OSError:  # a reset or a timeout ends this connection only
             return False
-        return bool(self.rest) or not self.session.over
+        return bool(self.rest) or self.pausing or not self.session.over
+
+    def resume(self) -> None:
+        """The pause is over: the next attempt sends what follows from it."""
+        self.pausing = False
+        self._take(self.session.supply(0))
+
+    def _take(self, reply: bytes) -> None:
+        """Do what the session wants: block for a file, which is always "ready"; begin a pause."""
+        while (wanted := self.session.wanted) is not None:
+            if isinstance(wanted, Pause):
+                self.pausing = True
+                self.pauses.begin(self, wanted.seconds)
+                break
+            reply += self.session.supply(wanted.read())
+        self.rest = memoryview(bytes(self.rest) + reply) if self.rest else memoryview(reply)
 
     def exhaust(self) -> bool:
         """Attempt until one would wait, for models that learn only of changes. Returns as ``attempt``."""
@@ -59,8 +83,11 @@ class Peer:
         return True
 
 
-def accept_waiting(listener: socket.socket, sessions: Sessions) -> Iterator[Peer]:
+def accept_waiting(
+    listener: socket.socket, sessions: Sessions, pauses: Pauses[Peer] | None = None
+) -> Iterator[Peer]:
     """Each connection that waits in the backlog now, made non-blocking."""
+    pauses = Pauses() if pauses is None else pauses
     while True:
         try:
             connection, _ = listener.accept()
@@ -70,4 +97,11 @@ def accept_waiting(listener: socket.socket, sessions: Sessions) -> Iterator[Peer
             continue
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield Peer(connection, sessions())
+        yield Peer(connection, sessions(), pauses)
+
+
+def resumed(pauses: Pauses[Peer]) -> Iterator[Peer]:
+    """Each connection whose pause is over, ready to be attempted."""
+    for peer in pauses.over():
+        peer.resume()
+        yield peer

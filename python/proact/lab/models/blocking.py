@@ -11,10 +11,13 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models import CHUNK
+from proact.lab.workloads.session import on_the_spot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proact.lab.workloads import Sessions
-    from proact.lab.workloads.session import Session
+    from proact.lab.workloads.session import Session, Wanted
 
 
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
@@ -35,11 +38,11 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return connection
 
 
-def converse(connection: socket.socket, session: Session) -> None:
-    """Answer one peer until it closes or resets, or until the session is over."""
+def converse(connection: socket.socket, session: Session, do: Callable[[Wanted], int] = on_the_spot) -> None:
+    """Answer one peer until it closes or resets, or until the session is over; ``do`` does what it wants."""
     with connection:
         try:
             while not session.over and (data := connection.recv(CHUNK)):
-                connection.sendall(session.answer(data))
+                connection.sendall(session.answer(data, do))
         except ConnectionError:
             pass

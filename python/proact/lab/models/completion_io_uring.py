@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import proact
 from proact.lab.models import CHUNK
+from proact.lab.models.pauses import Pauses
+from proact.lab.workloads.session import Pause
 
 if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
@@ -28,10 +30,13 @@ ACCEPTS = 16
 class Peer:
     """One connection: its next operation follows from the one that has completed."""
 
-    __slots__ = ("buffer", "connection", "fd", "rest", "ring", "session")
+    __slots__ = ("buffer", "connection", "fd", "pauses", "rest", "ring", "session")
 
-    def __init__(self, ring: proact.Ring, connection: socket.socket, session: Session) -> None:
+    def __init__(
+        self, ring: proact.Ring, connection: socket.socket, session: Session, pauses: Pauses[Peer]
+    ) -> None:
         self.ring = ring
+        self.pauses = pauses
         self.connection = connection
         self.fd = connection.fileno()
         self.session = session
@@ -39,8 +44,10 @@ class Peer:
         self.rest = memoryview(b"")
 
     def go_on(self) -> None:
-        """Everything is sent: read the file that the session wants, end with the session, or receive."""
-        if (wanted := self.session.wanted) is not None:
+        """Everything is sent: do what the session wants, end with the session, or receive."""
+        if isinstance(wanted := self.session.wanted, Pause):
+            self.pauses.begin(self, wanted.seconds)
+        elif wanted is not None:
             self.ring.read(wanted.fd, wanted.buffer, wanted.offset, data=self.file_read)
         elif self.session.over:
             self.connection.close()
@@ -53,6 +60,10 @@ class Peer:
             self.reply(self.session.feed(bytes(self.buffer[:count])))
         else:
             self.connection.close()
+
+    def resume(self) -> None:
+        """The pause is over."""
+        self.reply(self.session.supply(0))
 
     def file_read(self, count: int) -> None:
         """The kernel has read the wanted piece."""
@@ -80,18 +91,22 @@ class Peer:
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """For ever: submit, wait, and pass each completion to its connection. One system call per round."""
     ring = proact.Ring(entries=1024)
+    pauses: Pauses[Peer] = Pauses()
 
     def accepted(fd: int) -> None:
         ring.accept(listener, data=accepted)
         if fd >= 0:
             connection = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Peer(ring, connection, sessions()).go_on()
+            Peer(ring, connection, sessions(), pauses).go_on()
         elif fd != -errno.ECONNABORTED:  # this error: the peer gave up while it waited in the backlog
             raise OSError(-fd, os.strerror(-fd))
 
     for _ in range(ACCEPTS):
         ring.accept(listener, data=accepted)
     while True:
-        for completion in ring.wait():
+        for completion in ring.wait(pauses.left() if pauses else None):
             completion.data(completion.result)
+        if pauses:
+            for peer in pauses.over():
+                peer.resume()

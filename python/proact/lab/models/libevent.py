@@ -12,7 +12,8 @@ import os
 import traceback
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from proact.lab.models.attempt import Peer, accept_waiting
+from proact.lab.models.attempt import Peer, accept_waiting, resumed
+from proact.lab.models.pauses import Pauses
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +29,17 @@ READ: Final = 0x02
 WRITE: Final = 0x04
 PERSIST: Final = 0x10
 CALLBACK: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_short, ctypes.c_void_p)
+
+
+class TimeVal(ctypes.Structure):
+    """``struct timeval``."""
+
+    _fields_ = (("seconds", ctypes.c_long), ("microseconds", ctypes.c_long))
+
+    @classmethod
+    def of(cls, seconds: float) -> TimeVal:
+        """So many seconds, rounded up: a timer that is early would be set again."""
+        return cls(*divmod(int(seconds * 1e6) + 1, 1_000_000))
 
 
 def library() -> Any:
@@ -66,9 +78,11 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     event = library()
     base = event.event_base_new()
     peers: dict[int, tuple[Peer, int, int]] = {}
+    pauses: Pauses[Peer] = Pauses()
+    armed = False
 
     def accept(_fd: int) -> None:
-        for peer in accept_waiting(listener, sessions):
+        for peer in accept_waiting(listener, sessions, pauses):
             fd = peer.connection.fileno()
             reading, writing = (
                 event.event_new(base, fd, what | PERSIST, on_ready, None) for what in (READ, WRITE)
@@ -78,16 +92,32 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
 
     def ready(fd: int) -> None:
         peer, reading, writing = peers[fd]
-        waited = bool(peer.rest)
         if not peer.attempt():
             event.event_free(reading)  # this also removes the event
             event.event_free(writing)
             peers.pop(fd)[0].connection.close()
-        elif bool(peer.rest) != waited:  # change the watched events only if they differ
-            event.event_del(writing if waited else reading)
-            event.event_add(reading if waited else writing, None)
+        elif bool(peer.rest) != peer.writing:  # change the watched events only if they differ
+            event.event_del(writing if peer.writing else reading)
+            event.event_add(reading if peer.writing else writing, None)
+            peer.writing = not peer.writing
+        arm()
 
-    on_accept, on_ready = callback(accept), callback(ready)
+    def resume(_fd: int) -> None:
+        nonlocal armed
+        armed = False
+        for peer in resumed(pauses):
+            ready(peer.connection.fileno())
+        arm()
+
+    def arm() -> None:
+        """Have libevent call when the next pause is over, if there is one."""
+        nonlocal armed
+        if pauses and not armed:
+            armed = True
+            event.event_add(timer, ctypes.byref(TimeVal.of(pauses.left() or 0.0)))
+
+    on_accept, on_ready, on_time = callback(accept), callback(ready), callback(resume)
+    timer = event.event_new(base, -1, 0, on_time, None)
     event.event_add(event.event_new(base, listener.fileno(), READ | PERSIST, on_accept, None), None)
     event.event_base_dispatch(base)
     raise RuntimeError("libevent has nothing left to wait for")

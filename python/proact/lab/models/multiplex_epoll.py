@@ -9,7 +9,8 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.attempt import Peer, accept_waiting
+from proact.lab.models.attempt import Peer, accept_waiting, resumed
+from proact.lab.models.pauses import Pauses
 
 if TYPE_CHECKING:
     import socket
@@ -23,17 +24,22 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
     peers: dict[int, Peer] = {}
+    pauses: Pauses[Peer] = Pauses()
     while True:
-        for fd, _ in epoll.poll():
+        events = epoll.poll(pauses.left() if pauses else None)
+        if pauses:
+            events += [(peer.connection.fileno(), 0) for peer in resumed(pauses)]
+        for fd, _ in events:
             if fd == listener.fileno():
-                for peer in accept_waiting(listener, sessions):
-                    peers[peer.connection.fileno()] = peer
-                    epoll.register(peer.connection, select.EPOLLIN)
+                for new in accept_waiting(listener, sessions, pauses):
+                    peers[new.connection.fileno()] = new
+                    epoll.register(new.connection, select.EPOLLIN)
                 continue
-            peer = peers[fd]
-            waited = bool(peer.rest)
+            if (peer := peers.get(fd)) is None:  # it was ready and resumed, and has ended
+                continue
             if not peer.attempt():
                 epoll.unregister(fd)
                 peers.pop(fd).connection.close()
-            elif bool(peer.rest) != waited:  # change the watched events only if they differ
+            elif bool(peer.rest) != peer.writing:  # change the watched events only if they differ
+                peer.writing = not peer.writing
                 epoll.modify(fd, select.EPOLLOUT if peer.rest else select.EPOLLIN)

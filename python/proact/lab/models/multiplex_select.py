@@ -10,7 +10,8 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.attempt import Peer, accept_waiting
+from proact.lab.models.attempt import Peer, accept_waiting, resumed
+from proact.lab.models.pauses import Pauses
 
 if TYPE_CHECKING:
     import socket
@@ -24,15 +25,19 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     reading: set[socket.socket] = {listener}
     writing: set[socket.socket] = set()
     peers: dict[socket.socket, Peer] = {}
+    pauses: Pauses[Peer] = Pauses()
     while True:
-        readable, writable, _ = select.select(reading, writing, [])
+        readable, writable, _ = select.select(reading, writing, [], pauses.left() if pauses else None)
+        if pauses:
+            writable += [peer.connection for peer in resumed(pauses)]
         for connection in readable + writable:
             if connection is listener:
-                accepted = {peer.connection: peer for peer in accept_waiting(listener, sessions)}
+                accepted = {peer.connection: peer for peer in accept_waiting(listener, sessions, pauses)}
                 peers.update(accepted)
                 reading.update(accepted)
                 continue
-            peer = peers[connection]
+            if (peer := peers.get(connection)) is None:  # it was ready and resumed, and has ended
+                continue
             if not peer.attempt():
                 reading.discard(connection)
                 writing.discard(connection)

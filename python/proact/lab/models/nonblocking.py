@@ -6,9 +6,11 @@ calls come back with EAGAIN. Nothing here waits for readiness; that is what mult
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.attempt import Peer, accept_waiting
+from proact.lab.models.attempt import Peer, accept_waiting, resumed
+from proact.lab.models.pauses import Pauses
 
 if TYPE_CHECKING:
     import socket
@@ -20,8 +22,11 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Go round all connections for ever, with one attempt at each."""
     listener.setblocking(False)
     peers: set[Peer] = set()
+    pauses: Pauses[Peer] = Pauses()
     while True:
-        peers.update(accept_waiting(listener, sessions))
+        peers.update(accept_waiting(listener, sessions, pauses))
+        if pauses:
+            deque(resumed(pauses), maxlen=0)
         for peer in list(peers):
             if not peer.attempt():
                 peers.discard(peer)

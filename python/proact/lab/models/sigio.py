@@ -11,9 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from proact.lab.models.attempt import Peer, accept_waiting
+from proact.lab.models.attempt import Peer, accept_waiting, resumed
+from proact.lab.models.pauses import Pauses
 
 if TYPE_CHECKING:
     import socket
@@ -41,6 +42,12 @@ def number(info: signal.struct_siginfo) -> int:
     return info.si_status
 
 
+def wait(signals: set[signal.Signals | int], pauses: Pauses[Any]) -> signal.struct_siginfo | None:
+    """Wait for a signal, or until a pause is over: None. A pause goes first, so that no burst delays it."""
+    left = pauses.left()
+    return signal.sigtimedwait(signals, left) if left else None
+
+
 def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     """Wait for signals for ever, and try the connection that each is about."""
     signals = {CHANGED, OVERFLOW}
@@ -48,6 +55,7 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     listener.setblocking(False)
     arm(listener.fileno())
     peers: dict[int, Peer] = {}
+    pauses: Pauses[Peer] = Pauses()
 
     def attempt(fd: int) -> None:
         peer = peers.get(fd)
@@ -55,7 +63,7 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
             peers.pop(fd).connection.close()
 
     def accept() -> None:
-        for peer in accept_waiting(listener, sessions):
+        for peer in accept_waiting(listener, sessions, pauses):
             fd = peer.connection.fileno()
             peers[fd] = peer
             arm(fd)
@@ -63,7 +71,11 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
 
     accept()
     while True:
-        info = signal.sigwaitinfo(signals)
+        info = signal.sigwaitinfo(signals) if not pauses else wait(signals, pauses)
+        if info is None:
+            for peer in resumed(pauses):
+                attempt(peer.connection.fileno())
+            continue
         overflow = info.si_signo == OVERFLOW
         if overflow or number(info) == listener.fileno():
             accept()

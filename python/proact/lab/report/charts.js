@@ -44,9 +44,10 @@ const charts = (() => {
   // The legend lies under the chart, in as many rows as it needs; the chart itself keeps its height.
   function legend(figure, width) {
     if (figure.layout.showlegend === false) return { rows: 0, name: 0 };
-    const name = longest(figure.data.map((trace) => trace.name));
+    const named = figure.data.filter((trace) => trace.showlegend !== false);
+    const name = longest(named.map((trace) => trace.name));
     const columns = Math.max(1, Math.floor((width + LEGEND_GAP) / (name + LEGEND_LINE)));
-    return { rows: Math.ceil(figure.data.length / columns), name };
+    return { rows: Math.ceil(named.length / columns), name };
   }
 
   function draw(element, figure) {
@@ -58,13 +59,26 @@ const charts = (() => {
     const height = figure.height + under;
     margin.b += under;
     element.style.height = `${height}px`;
+    const given = figure.layout;
+    // A bar that is cut off at the end of the axis: a gap in it, and its value on it.
+    const paper = colour("--paper");
+    const cut = (figure.cut ?? []).map(([y, text]) => ({ y, text, x: given.xaxis.range[1] / 1.03 }));
+    const gaps = cut.map(({ y, x }) => ({ type: "path", xref: "x", yref: "y", xsizemode: "pixel", xanchor: 0.9 * x, ysizemode: "pixel",
+      yanchor: y, path: "M 0,10 L 6,-10 L 11,-10 L 5,10 Z", fillcolor: paper, line: { width: 0 } }));
+    const values = cut.map(({ y, x, text }) => ({ x: 0.88 * x, y, text, xanchor: "right", showarrow: false, bgcolor: paper, borderpad: 1,
+      font: { size: 11, color: colour("--text") } }));
     const layout = {
-      ...figure.layout, width, height, margin, template: template(),
+      ...given, ...(cut.length ? { shapes: [...(given.shapes ?? []), ...gaps], annotations: [...(given.annotations ?? []), ...values] } : {}), width, height, margin, template: template(),
       legend: { orientation: "h", x: 0, xanchor: "left", xref: "container", y: 0, yanchor: "bottom", yref: "container",
                 entrywidth: name, maxheight: under, font: { size: 11 }, traceorder: "normal" },
     };
     drawn.set(element, figure);
     return Plotly.react(element, figure.data.map((trace) => ({ ...trace })), layout, { displayModeBar: false });
+  }
+
+  function forget(element) {
+    drawn.delete(element);
+    Plotly.purge(element);
   }
 
   function again() {
@@ -78,5 +92,5 @@ const charts = (() => {
     again();
   });
   dark.addEventListener("change", again);
-  return { draw };
+  return { draw, forget };
 })();

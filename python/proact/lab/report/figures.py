@@ -6,9 +6,11 @@ The page sets the colours of text and grid, because it knows whether it is dark.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from proact.lab.registry import Kind
+from proact.lab.report.bars import AXES, ROW, Figure, bars_to_scale, error, models_axis, scale_end, short
 from proact.lab.report.looks import PARTS, Look, part_bars
 from proact.lab.summary import latencies
 from proact.lab.table import amount
@@ -17,29 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from proact.lab.results import Document
-    from proact.lab.summary import Block, Load, Row, Spread
+    from proact.lab.spread import Spread
+    from proact.lab.summary import Block, Load, Row
 
-_ROW: Final = 24  # px, one model in a chart of bars
-_AXES: Final = 64  # px, the axis below the bars and its title
 _CURVES: Final = 340  # px, a chart of curves, without its legend
+
+#: More curves than this can't be told apart: the best of each kind is drawn over the others in grey.
+_LEGIBLE: Final = 6
+_KINDS: Final = (Kind.MULTIPLEXING, Kind.ASYNCHRONOUS, Kind.BLOCKING, Kind.SIGNAL_DRIVEN)
+_VIVID: Final = ("#0a78b8", "#d55e00", "#00966d", "#c8649c")
+_GREY: Final = (
+    " The best model of each kind stands out (not those that only poll); point at a grey line for its "
+    "name, or read the table."
+)
+_GREY_LINE: Final = "#9a9791"
 
 #: In a chart of split time, waiting is cut off at so many times the work of the busiest model.
 _WAITING_SHOWN: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart. ``height`` is in CSS pixels, without the legend."""
-
-    title: str
-    how: str  # one line on how to read it
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
-    height: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The figure that the page hands to plotly."""
-        return {"data": self.data, "layout": self.layout, "height": self.height}
 
 
 def of_block(document: Document, block: Block, looks: dict[str, Look]) -> list[Figure]:
@@ -77,58 +73,27 @@ def _bars(
     looks: dict[str, Look],
     value: Callable[[Row], Spread],
 ) -> Figure:
-    spreads = [value(row) for row in rows]
     looked = [looks[row.model] for row in rows]
-    drawn = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [row.model for row in rows],
-        "x": [spread.median for spread in spreads],
-        "error_x": _error(spreads) | {"thickness": 1.5, "width": 3},
-        "marker": {
-            "color": [look.colour for look in looked],
-            "pattern": {"shape": [look.pattern for look in looked]},
-        },
-        "customdata": [
-            [row.kind, spread.low, spread.high] for row, spread in zip(rows, spreads, strict=True)
-        ],
-        "hovertemplate": "%{y} (%{customdata[0]})<br>%{x:,.4~g}, from %{customdata[1]:,.4~g} to "
-        "%{customdata[2]:,.4~g}<extra></extra>",
-    }
-    layout = {
-        "xaxis": {"title": {"text": axis}, "rangemode": "tozero", "tickformat": "~s"},
-        "yaxis": _names(rows),
-        "showlegend": False,
-    }
-    return Figure(title, how, [drawn], layout, _ROW * len(rows) + _AXES)
+    return bars_to_scale(
+        title,
+        how,
+        axis,
+        [(row.shown, value(row)) for row in rows],
+        [look.colour for look in looked],
+        [look.pattern for look in looked],
+        [row.kind for row in rows],
+    )
 
 
 def _names(rows: Sequence[Row]) -> dict[str, Any]:
     """The axis with the models, the first on top."""
-    return {
-        "title": {"text": "model"},
-        "type": "category",
-        "categoryorder": "array",
-        "categoryarray": [row.model for row in rows],
-        "autorange": "reversed",
-        "dtick": 1,
-        "showgrid": False,
-    }
-
-
-def _error(spreads: Sequence[Spread]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [spread.high - spread.median for spread in spreads],
-        "arrayminus": [spread.median - spread.low for spread in spreads],
-    }
+    return models_axis([row.shown for row in rows])
 
 
 def split_bars(rows: Sequence[Row]) -> Figure:
     """Where the server's threads were, for each message, as stacked bars."""
     found = [(row, row.split) for row in rows if row.split and row.split["messages"]]
-    names = [row.model for row, _ in found]
+    names = [row.shown for row, _ in found]
     micros = {
         part: [cast("float", split.get(part, 0.0)) * 1e6 / split["messages"] for _, split in found]
         for part in PARTS
@@ -153,20 +118,26 @@ def split_bars(rows: Sequence[Row]) -> Figure:
         sum(micros[part][at] for part in PARTS if part not in ("waiting", "others"))
         for at in range(len(names))
     ]
-    whole = max(work + waiting for work, waiting in zip(busy, micros["waiting"], strict=True))
-    shown = max(max(busy) * _WAITING_SHOWN, *micros["others"])
+    wholes = [work + waiting for work, waiting in zip(busy, micros["waiting"], strict=True)]
+    whole = max(*wholes, *micros["others"])
+    shown = max(scale_end(busy) * _WAITING_SHOWN, scale_end(micros["others"]))
     how = (
         "Each bar is the time that the server's threads lived per message, and what they did meanwhile; one "
         "pass, so without an interval."
     )
     if whole > shown:
-        how += " The longest waits run off the right edge: tap twice to see all."
+        how += " The longest bars run off the right edge, where their length stands: tap twice to see all."
     layout = {
         "barmode": "stack",
         "xaxis": {"title": {"text": "µs per message"}, "range": [0, min(whole, shown) * 1.03]},
         "yaxis": _names([row for row, _ in found]),
     }
-    return Figure("Where the time goes", how, data, layout, (_ROW + 4) * len(names) + _AXES)
+    cut = tuple(
+        (name, short(long))
+        for name, long in zip(names, wholes, strict=True)
+        if long > min(whole, shown) * 1.03
+    )
+    return Figure("Where the time goes", how, data, layout, (ROW + 4) * len(names) + AXES, cut)
 
 
 def latency_curves(document: Document, block: Block, looks: dict[str, Look]) -> Figure | None:
@@ -189,13 +160,45 @@ def latency_curves(document: Document, block: Block, looks: dict[str, Look]) -> 
         )
     if not data:
         return None
+    data = highlighted(data, _representatives(block.rows))
     how = "How many of the answers came within so many microseconds: left is faster, steep is steadier."
+    how += _GREY * (len(data) > _LEGIBLE)
     micros = [each for trace in data for each in trace["x"]]
     layout = {
         "xaxis": _log("latency, µs (log)", micros, narrow=True),
         "yaxis": {"title": {"text": "share of the answers"}, "tickformat": ".0%", "range": [0, 1.02]},
     }
     return Figure("Latency", how, data, layout, _CURVES)
+
+
+def _representatives(rows: Sequence[Row]) -> list[str]:
+    """The models to tell from the rest: the best of each kind, a ceiling only if there is no other."""
+    best: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: (row.family == "ceiling", -row.rate.median)):
+        best.setdefault(row.kind, row.model)
+    return [best[kind] for kind in _KINDS if kind in best]
+
+
+def highlighted(curves: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The curves; if there are too many to tell apart, those of ``names`` on top and the others in grey."""
+    if len(curves) <= _LEGIBLE:
+        return curves
+    grey = [curve for curve in curves if curve["name"] not in names]
+    for at, curve in enumerate(grey):
+        curve["line"] = {**curve["line"], "color": _GREY_LINE, "width": 1, "dash": "solid"}
+        curve["opacity"] = 0.6
+        if "marker" in curve:
+            curve["marker"] = {**curve["marker"], "color": _GREY_LINE, "size": 3}
+            curve["error_y"] = {**curve["error_y"], "visible": False}
+        curve |= {"legendgroup": "others", "showlegend": at == 0}
+        curve["name"], curve["meta"] = "the others", curve["name"]
+    named = [curve for name in names for curve in curves if curve["name"] == name]
+    for colour, curve in zip(_VIVID, named, strict=False):
+        curve["line"] = {**curve["line"], "color": colour, "width": 2.5}
+        if "marker" in curve:
+            curve["marker"] = {**curve["marker"], "color": colour}
+            curve["error_y"] = {**curve["error_y"], "color": colour}
+    return [*grey, *named]
 
 
 def _log(title: str, values: Iterable[float], *, narrow: bool = False) -> dict[str, Any]:
@@ -270,13 +273,14 @@ def _scaling_curves(
                     "name": model,
                     "x": [at for at, _ in points],
                     "y": [spread.median for _, spread in points],
-                    "error_y": _error([spread for _, spread in points])
+                    "error_y": error([spread for _, spread in points])
                     | {"thickness": 1, "width": 3, "color": look.colour},
                     "line": look.line(),
                     "marker": {"symbol": look.marker, "size": 8, "color": look.colour},
                     "hovertemplate": f"{model} at %{{x:,}}: %{{y:,.4~g}}<extra></extra>",
                 }
             )
+    data = highlighted(data, _representatives(group[-1].rows))
     ticks = sorted({getattr(block.load, quantity) for block in group})
     layout = {
         "xaxis": {
@@ -288,6 +292,7 @@ def _scaling_curves(
         "yaxis": _log(unit, [value for trace in data for value in trace["y"]]),
     }
     how = f"{better}; the bars through the points are the intervals of the repeats."
+    how += _GREY * (len(data) > _LEGIBLE)
     return Figure(f"{what}: {_kept(rest, quantity)}", how, data, layout, _CURVES)
 
 

@@ -8,17 +8,18 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from proact.lab.report import tables
+from proact.lab.report import choice, tables
 from proact.lab.report.drawing import plotly_js
-from proact.lab.report.figures import Figure, of_block, scaling
+from proact.lab.report.figures import of_block, scaling
 from proact.lab.report.looks import looks
-from proact.lab.report.timelines import HOW, of_requests
+from proact.lab.report.timelines import of_requests
 from proact.lab.summary import blocks
 from proact.lab.table import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from proact.lab.report.bars import Figure
     from proact.lab.results import Document
 
 #: With this policy, the browser makes sure that no script fetches anything.
@@ -26,6 +27,14 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
+
+
+#: A chart of so many px or more takes the whole width.
+_TALL: Final = 700
+TALL: Final = " class=tall"
+
+#: The part that stands above everything else.
+FIRST: Final = "Which model to use"
 
 
 @dataclass(slots=True)
@@ -36,12 +45,13 @@ class _Parts:
     headings: list[tuple[str, str]] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, title: str, *content: str) -> None:
+    def add(self, title: str, *content: str, anchor: str | None = None) -> None:
         """A section, if there is anything in it."""
         if not any(content):
             return
-        anchor = f"part-{len(self.headings)}"
-        self.headings.append((anchor, title))
+        anchor = anchor or f"part-{len(self.headings)}"
+        if self.headings or title != FIRST:
+            self.headings.append((anchor, title))
         self.sections.append(f'<section id="{anchor}"><h2>{escape(title)}</h2>{"".join(content)}</section>')
 
     def draw(self, figures: Sequence[Figure]) -> str:
@@ -49,7 +59,7 @@ class _Parts:
         drawn = []
         for figure in figures:
             drawn.append(
-                f"<figure><h3>{escape(figure.title)}</h3>"
+                f"<figure{TALL * (figure.height > _TALL)}><h3>{escape(figure.title)}</h3>"
                 f'<div class="chart" data-figure="{len(self.figures)}" style="height:{figure.height}px">'
                 "</div>"
                 f"<figcaption>{escape(figure.how)}</figcaption></figure>"
@@ -62,14 +72,18 @@ def to_html(document: Document) -> str:
     """The report of a run. Raises DrawingError without plotly."""
     plotly = plotly_js()
     parts, found, looked = _Parts(), blocks(document), looks(document["models"])
+    anchors = {block.load: f"load-{at}" for at, block in enumerate(found)}
+    parts.add(FIRST, choice.form_and_answers(choice.answers(document), anchors, parts.draw))
+    first = parts.sections.pop() if parts.sections else ""
     parts.add("When each wins", tables.when_each_wins(found))
     parts.add("What the textbooks say", tables.claims(document["claims"]))
     if requests := parts.draw(of_requests(document["timelines"])):
-        parts.add("One request through each model", f'<p class="how">{HOW}</p>', requests)
+        parts.add("One request through each model", requests, tables.requests(document["timelines"]))
     parts.add("How they scale", parts.draw(scaling(found, looked)))
     for block in found:
         charts = parts.draw(of_block(document, block, looked))
-        parts.add(describe(block.load), tables.block_text(block), charts, tables.block_numbers(block))
+        content = tables.block_text(block), charts, tables.block_numbers(block)
+        parts.add(describe(block.load), *content, anchor=anchors[block.load])
     parts.add("Not measured", tables.absent(document, found))
     parts.add(
         "Environment",
@@ -87,8 +101,9 @@ def to_html(document: Document) -> str:
 <style>{asset("style.css")}</style>
 </head>
 <body>
-<header>
 <h1>What each I/O model costs</h1>
+{first}
+<header>
 <p class="how">{tables.machine(document)}</p>
 {tables.stopped(document)}
 <p><button id="download" type="button">Download the raw results (JSON)</button></p>

@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.claims.trial import circumstances
 from proact.lab.files import FILES
+from proact.lab.report.timelines import in_words
 from proact.lab.summary import QUIET, verdict, winners
-from proact.lab.table import CLOSED_LOOP_NOTE, LEGEND, SATURATED_NOTE, TRACED_NOTE, describe, number
+from proact.lab.table import (
+    CACHES,
+    CLOSED_LOOP_NOTE,
+    LEGEND,
+    SATURATED_NOTE,
+    TRACED_NOTE,
+    conditions,
+    describe,
+    number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from proact.lab.results import Claim, Document
-    from proact.lab.summary import Block, Row, Spread
+    from proact.lab.results import Claim, Document, Timeline
+    from proact.lab.spread import Spread
+    from proact.lab.summary import Block, Row
 
 _MARKS: Final = {"supported": "✓", "contradicted": "✗", "depends": "≈", "not measured": "–"}
 
@@ -47,8 +58,7 @@ def machine(document: Document) -> str:
         lines.insert(
             1,
             f"{settings['repeat']} × {settings['duration']:g} s per cell after {settings['warmup']:g} s of "
-            f"warm-up, over loopback, every byte verified; server and load "
-            f"{'on a core each' if settings['pinned'] else 'not pinned to cores'}; seed {document['seed']}",
+            f"warm-up, {conditions(document)}; seed {document['seed']}",
         )
     return "<br>".join(map(escape, lines))
 
@@ -97,6 +107,8 @@ def block_text(block: Block) -> str:
         warnings.append(f"The probe had no room for {lost:,} threads of a server.")
     if any(row.load_bound for row in block.rows):
         warnings.append(SATURATED_NOTE)
+    if (cache := CACHES.get(block.load.workload)) is not None:
+        lines.append(escape(cache))
     if block.load.rate is None and block.load.workload not in FILES:
         lines.append(escape(CLOSED_LOOP_NOTE))
     lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings]
@@ -124,11 +136,17 @@ def block_numbers(block: Block) -> str:
         ("KiB/conn.", lambda row: "–" if row.memory is None else number(row.memory.median / 1024)),
         ("±", lambda row: _interval(row.memory)),
     ]
+    if any(row.fixed for row in block.rows):
+        columns += [
+            ("fixed MiB", lambda row: "–" if row.fixed is None else number(row.fixed.median / (1 << 20))),
+            ("kernel KiB/conn.", lambda row: "–" if row.kernel is None else number(row.kernel.median / 1024)),
+            ("±", lambda row: _interval(row.kernel)),
+        ]
     if any(row.slow is not None for row in block.rows):
         columns.append(("slow ms", lambda row: "–" if row.slow is None else number(row.slow / 1e3)))
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", lambda row: f"{row.unsent:.1%}"))
-    rows = [(row.model, row.kind, *(cell(row) for _, cell in columns)) for row in block.rows]
+    rows = [(row.shown, row.kind, *(cell(row) for _, cell in columns)) for row in block.rows]
     numbers = table(
         ("model", "I/O model", *(heading for heading, _ in columns)), rows, numbers=range(2, 2 + len(columns))
     )
@@ -139,6 +157,12 @@ def block_numbers(block: Block) -> str:
 def _interval(spread: Spread | None) -> str:
     """Half the interval of a median; – for a value that was taken once, as calls were in older results."""
     return "–" if spread is None or spread.low == spread.high else f"{spread.half_range:.0%}"
+
+
+def requests(timelines: Sequence[Timeline]) -> str:
+    """What each request shows, in words; folded."""
+    said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in in_words(timelines))
+    return f"<details><summary>Each request in words</summary><dl>{said}</dl></details>" if said else ""
 
 
 def claims(found: Sequence[Claim]) -> str:

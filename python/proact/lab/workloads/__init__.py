@@ -11,8 +11,9 @@ To add a workload, write its session in a file here and add one entry to ``WORKL
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from proact.lab.workloads.session import Session
@@ -33,17 +34,21 @@ class Exchange:
 class Workload:
     """A kind of work: ``module`` of ``proact.lab.workloads`` has ``sessions()`` and ``exchange(size)``.
 
-    A workload in which some connections ask for more than others also has ``slow()``.
+    A workload in which some connections ask for more than others also has ``slow()``. One whose work takes a
+    given time has ``sessions(seconds)``.
     """
 
     name: str
     about: str
     module: str
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
+    churn: bool = False  #: each message has a connection of its own
+    seconds: float | None = None  #: how long its work takes, if that can be chosen
 
     def sessions(self) -> Sessions:
         """Return the factory of sessions. The server process calls this once; it may open files."""
-        return self._module().sessions()  # type: ignore[no-any-return]
+        given = () if self.seconds is None else (self.seconds,)
+        return self._module().sessions(*given)  # type: ignore[no-any-return]
 
     def exchange(self, size: int) -> Exchange | None:
         """A client's request and its response, with ``size`` bytes of content; None: any bytes, echoed."""
@@ -60,9 +65,54 @@ class Workload:
 
 _ALL: Final = (
     Workload("echo", "bytes come back as they were sent", "echo"),
+    Workload("churn", "echo, each message over a connection of its own", "echo", churn=True),
     Workload("web", "HTTP/1.1 with keep-alive, answers of a given size", "web", "httptools"),
     Workload("mixed", "the same web server, which must also read a slow disk", "disk", "httptools"),
+    Workload("cpu", "a handler that computes: 100 µs, or as cpu-20us says", "cpu", seconds=1e-4),
+    Workload(
+        "wait", "a handler that waits for another server: 10 ms, or as wait-2ms says", "wait", seconds=1e-2
+    ),
+    Workload("file", "a handler that reads its answer from a file in the page cache", "file"),
 )
 
+_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+#: The longest work that a name can ask for, in seconds: the load gives up a connection after five.
+LONGEST: Final = 2.0
+
+_TIMED: Final = re.compile(r"([a-z]+)-([1-9][0-9]{0,5})(us|ms|s)")
+
+
+def base(name: str) -> str:
+    """The workload that a name is about: ``cpu`` for ``cpu-20us``."""
+    return found[1] if (found := _TIMED.fullmatch(name)) else name
+
+
+def timed(kind: str, seconds: float) -> str:
+    """The name of a workload whose work takes so long: ``wait-2ms``."""
+    micros = round(seconds * 1e6)
+    return f"{kind}-{micros // 1000}ms" if micros % 1000 == 0 else f"{kind}-{micros}us"
+
+
+class _Workloads(dict[str, Workload]):
+    """By name. A workload of a given time has a name for each time, and each is the same workload."""
+
+    def __missing__(self, name: str) -> Workload:
+        found = _TIMED.fullmatch(name)
+        kind = self.get(found[1]) if found else None
+        if found is None or kind is None or kind.seconds is None:
+            raise KeyError(name)
+        seconds = int(found[2]) * _UNITS[found[3]]
+        if seconds > LONGEST:
+            raise KeyError(name)
+        return replace(kind, name=name, seconds=seconds)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return isinstance(name, str) and bool(self[name])
+        except KeyError:
+            return False
+
+
 #: Every workload with connections by its name.
-WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in _ALL}
+WORKLOADS: Final[dict[str, Workload]] = _Workloads({workload.name: workload for workload in _ALL})

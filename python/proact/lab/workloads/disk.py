@@ -76,7 +76,7 @@ class Disk(Web):
 
     def supply(self, count: int) -> bytes:
         wanted = self.wanted
-        assert wanted is not None
+        assert isinstance(wanted, Extent)
         self._shown += bytes(wanted.buffer[: min(count, SHOWN)])
         following = wanted.offset + PIECE
         if following < PIECE * PIECES:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proact.lab.workloads.session import Session
+from proact.lab.workloads.session import Session, Wanted, on_the_spot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proact.lab.workloads import Exchange, Sessions
 
 
@@ -18,7 +20,8 @@ class Echo(Session):
     def feed(self, data: bytes) -> bytes:
         return data
 
-    answer = feed  # an echo never wants a file
+    def answer(self, data: bytes, do: Callable[[Wanted], int] = on_the_spot) -> bytes:
+        return data  # an echo never wants anything
 
 
 def sessions() -> Sessions:

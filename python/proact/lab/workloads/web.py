@@ -75,9 +75,14 @@ def response(status: int, body: bytes, keep: bool) -> bytes:
 
 @lru_cache(maxsize=64)
 def content(size: int, keep: bool) -> bytes:
-    """The response of ``size`` bytes: lines that count, so that a shifted byte is found."""
-    lines = b"".join(b"%015x\n" % number for number in range(size // 16 + 1))
-    return response(200, lines[:size], keep)
+    """The response of ``size`` bytes."""
+    return response(200, counted(size), keep)
+
+
+@lru_cache(maxsize=64)
+def counted(size: int) -> bytes:
+    """``size`` bytes of lines that count, so that a shifted byte is found."""
+    return b"".join(b"%015x\n" % number for number in range(size // 16 + 1))[:size]
 
 
 def sessions() -> Sessions:

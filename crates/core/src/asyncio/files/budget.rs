@@ -3,6 +3,8 @@
 /// Calls and bytes in one turn: together less than about half a millisecond.
 const CALLS: u32 = 128;
 const BYTES: usize = 2 << 20;
+/// What a call that only the disk can answer counts: the kernel has begun to read ahead for it, which takes longer than to copy a page.
+const REFUSED: u32 = 8;
 
 #[derive(Default)]
 pub struct Budget {
@@ -31,5 +33,15 @@ impl Budget {
         self.calls += 1;
         self.bytes += bytes;
         true
+    }
+
+    /// Counts the answer to a call that was made in this turn, or that it had none because of the file.
+    pub fn answered(&mut self, has_answer: bool) {
+        if has_answer {
+            self.counts[0] += 1;
+        } else {
+            self.counts[1] += 1;
+            self.calls += REFUSED - 1;
+        }
     }
 }

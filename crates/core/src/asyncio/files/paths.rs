@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::reactor::file_work::Path;
+use crate::reactor::path_work::Path;
 
 /// A path as the kernel takes it, of what `open()` takes as one: `str`, `bytes` or `PathLike`.
 ///

@@ -34,12 +34,7 @@ impl Scheduler {
 
     fn answered(&self, has_answer: bool) -> PyResult<()> {
         let mut io = self.io.get()?;
-        let counts = &mut io.shared.get::<Budget>().counts;
-        if has_answer {
-            counts[0] += 1
-        } else {
-            counts[1] += 1
-        }
+        io.shared.get::<Budget>().answered(has_answer);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::py::make::py_error;
 use crate::py::status::Status;
 use crate::reactor::file_work::{FileWork, Vectors};
 use crate::reactor::operation::Operation;
+use crate::reactor::path_work::PathWork;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::work::Work;
 
@@ -27,10 +28,11 @@ fn on_file(
     Operation::new(scheduler, file, Work::File(work))
 }
 
-fn on_path(scheduler: &Bound<'_, Scheduler>, work: FileWork) -> PyResult<Py<Operation>> {
+fn on_path(scheduler: &Bound<'_, Scheduler>, work: PathWork) -> PyResult<Py<Operation>> {
     scheduler.get().check_closed()?;
     let none = scheduler.py().None();
-    Operation::new(scheduler, none.bind(scheduler.py()), Work::File(work))
+    let work = Work::File(FileWork::Path(work));
+    Operation::new(scheduler, none.bind(scheduler.py()), work)
 }
 
 fn checked_offset(offset: i64) -> PyResult<i64> {
@@ -130,6 +132,31 @@ impl Scheduler {
         on_file(slf, fd, FileWork::Sync { data_only })
     }
 
+    /// Writes all of `data` and flushes the file, in one go of a thread: the number of bytes, and the error that prevented the rest or the
+    /// flush. Raises the error if there was nothing that it did not prevent. Cancelled, it may be carried out all the same.
+    #[pyo3(name = "_write_sync", signature = (fd, data, offset, *, data_only = false))]
+    fn write_sync(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        offset: i64,
+        data_only: bool,
+    ) -> PyResult<Py<Operation>> {
+        let offset = checked_offset(offset)?;
+        let buffer = Buffer::of(data)?;
+        let failure = Box::default();
+        on_file(
+            slf,
+            fd,
+            FileWork::WriteSync {
+                buffer,
+                offset,
+                data_only,
+                failure,
+            },
+        )
+    }
+
     #[pyo3(name = "_truncate")]
     fn truncate(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, size: i64) -> PyResult<Py<Operation>> {
         on_file(slf, fd, FileWork::Truncate { len: size })
@@ -170,7 +197,7 @@ impl Scheduler {
         dir_fd: Option<RawFd>,
     ) -> PyResult<Py<Operation>> {
         let path = path_at(path, dir_fd)?;
-        on_path(slf, FileWork::Open { path, flags, mode })
+        on_path(slf, PathWork::Open { path, flags, mode })
     }
 
     #[pyo3(name = "_stat", signature = (path, *, follow = true, dir_fd = None))]
@@ -183,7 +210,7 @@ impl Scheduler {
         let path = path_at(path, dir_fd)?;
         let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         let status = Box::<Status>::default();
-        on_path(slf, FileWork::Status { path, flags, status })
+        on_path(slf, PathWork::Status { path, flags, status })
     }
 
     /// Removes a name: of a directory with `directory`.
@@ -200,7 +227,7 @@ impl Scheduler {
         };
         audit::path(event, path, None, dir_fd)?;
         let path = path_at(path, dir_fd)?;
-        on_path(slf, FileWork::Unlink { path, flags })
+        on_path(slf, PathWork::Unlink { path, flags })
     }
 
     #[pyo3(name = "_mkdir", signature = (path, mode = 0o777, dir_fd = None))]
@@ -212,7 +239,7 @@ impl Scheduler {
     ) -> PyResult<Py<Operation>> {
         audit::path(c"os.mkdir", path, Some(mode), dir_fd)?;
         let path = path_at(path, dir_fd)?;
-        on_path(slf, FileWork::Mkdir { path, mode })
+        on_path(slf, PathWork::Mkdir { path, mode })
     }
 
     /// Makes a symbolic link at `path` to `target`.
@@ -224,7 +251,7 @@ impl Scheduler {
     ) -> PyResult<Py<Operation>> {
         audit::paths(c"os.symlink", target, path, false)?;
         let (target, path) = (path_at(target, None)?, path_at(path, None)?);
-        on_path(slf, FileWork::Symlink { target, path })
+        on_path(slf, PathWork::Symlink { target, path })
     }
 
     /// Renames a file; `flags` are those of `renameat2(2)`.
@@ -237,7 +264,7 @@ impl Scheduler {
     ) -> PyResult<Py<Operation>> {
         audit::paths(c"os.rename", source, target, true)?;
         let (from, to) = (path_at(source, None)?, path_at(target, None)?);
-        on_path(slf, FileWork::Rename { from, to, flags })
+        on_path(slf, PathWork::Rename { from, to, flags })
     }
 
     /// Gives a file a second name.
@@ -251,6 +278,6 @@ impl Scheduler {
         audit::paths(c"os.link", source, target, true)?;
         let (from, to) = (path_at(source, None)?, path_at(target, None)?);
         let flags = if follow { libc::AT_SYMLINK_FOLLOW } else { 0 };
-        on_path(slf, FileWork::Link { from, to, flags })
+        on_path(slf, PathWork::Link { from, to, flags })
     }
 }

@@ -23,7 +23,7 @@ mod receive;
 mod receiving;
 mod release;
 mod report;
-mod send;
+pub mod send;
 mod sending;
 pub mod stream;
 pub mod tls;

@@ -1,9 +1,10 @@
 //! How a stream transport receives.
 //!
-//! Normally one multishot receive stays in flight and each piece arrives as a `bytes`. A piece that fills its buffer
-//! means that the peer sends in bulk: the multishot is ended, and from its terminal completion on the transport waits
+//! On a ring, normally one multishot receive stays in flight and each piece arrives as a `bytes`. A piece that fills its
+//! buffer means that the peer sends in bulk: the multishot is ended, and from its terminal completion on the transport waits
 //! for readability and receives up to `BULK` bytes at once, straight into the object that the protocol is given.
-//! After a streak of small receives it returns to pieces. `receiving.rs` has the states.
+//! After a streak of small receives it returns to pieces. On the other engines it always waits for readability and then
+//! receives, as asyncio does. `receiving.rs` has the states.
 
 use proact_driver::{Completion, Flags, Op, ops, syscalls};
 use pyo3::prelude::*;
@@ -14,7 +15,7 @@ use super::protocol::Callee;
 use super::receiving::{Piece, Way};
 use super::stream::StreamTransport;
 use crate::asyncio::transport::phase::Phase;
-use crate::py::bytes::{bytes_memory, copy_bytes, shorten, uninit_bytes};
+use crate::py::bytes::copy_bytes;
 use crate::py::call::{one_after_other, stops_the_loop};
 use crate::py::errno::{io_error, os_error};
 use crate::py::make::name;
@@ -141,20 +142,17 @@ impl StreamTransport {
             }
             count
         } else {
-            let bytes = uninit_bytes(py, BULK)?;
-            let op = Op::Recv(ops::Recv {
-                fd,
-                buf: bytes_memory(&bytes),
-                len: BULK,
-                flags: 0,
-            });
-            // SAFETY: a fresh object of just this length that nobody else has seen.
-            let count = unsafe { this.get().scheduler.get().attempt(&op) }?;
-            if count > 0 {
-                let data = shorten(bytes, count as usize)?;
-                Self::deliver_to(this, &callee, false, &data)?;
+            let received = this.get().scheduler.get().io.get()?.receive(py, fd, BULK)?;
+            match received {
+                Ok(data) => {
+                    let count = data.as_bytes().len() as i32;
+                    if count > 0 {
+                        Self::hand_over(this, Some((callee, false)), Piece::Data(data.unbind()))?;
+                    }
+                    count
+                }
+                Err(error) => error,
             }
-            count
         };
         match count {
             syscalls::AGAIN => Ok(()),
@@ -163,7 +161,9 @@ impl StreamTransport {
                 let mut state = this.get().state.get()?;
                 if state.receiving.ends_streak(count as usize) && !state.buffered {
                     let mut io = this.get().scheduler.get().io.get()?;
-                    state.receiving.back_to_pieces(&mut io);
+                    if io.driver.acts_between_waits() {
+                        state.receiving.back_to_pieces(&mut io);
+                    }
                 }
                 Ok(())
             }
@@ -202,7 +202,12 @@ impl StreamTransport {
             return Ok(());
         };
         match piece {
-            Piece::Data(data) => Self::deliver_to(this, &callee, buffered, data.bind(this.py())),
+            Piece::Data(data) => {
+                let data = data.into_bound(this.py());
+                Self::deliver_to(this, &callee, buffered, &data)?;
+                this.get().scheduler.get().io.get()?.spare.take_back(data);
+                Ok(())
+            }
             Piece::End => Self::deliver_end(this, &callee),
         }
     }

@@ -78,11 +78,12 @@ pub(super) struct Receiving {
 
 impl Receiving {
     /// A BufferedProtocol begins in bulk: it says where the bytes go and how many it takes at most, and it may pause or be replaced
-    /// before everything is taken. Pieces would already have left the socket.
-    pub fn new(buffered: bool) -> Receiving {
+    /// before everything is taken. Pieces would already have left the socket. On an engine that receives nothing between two waits,
+    /// pieces would gain nothing: everything is received in bulk.
+    pub fn new(bulk: bool) -> Receiving {
         Receiving {
             op: InFlight::Nothing,
-            way: if buffered { Way::BULK } else { Way::Pieces },
+            way: if bulk { Way::BULK } else { Way::Pieces },
             delivery: Delivery::Direct,
         }
     }

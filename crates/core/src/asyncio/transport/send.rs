@@ -7,6 +7,7 @@
 //! left; `sending.rs` has the states.
 
 use proact_driver::{Completion, Op, ops, syscalls};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -16,6 +17,7 @@ use crate::asyncio::transport::phase::Phase;
 use crate::py::bytes::{copied, snapshot};
 use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
+use crate::py::native_method;
 use crate::reactor::target::Completes;
 
 /// For a send, and for the poll by which a file waits for room.
@@ -169,13 +171,6 @@ impl StreamTransport {
 
 #[pymethods]
 impl StreamTransport {
-    /// Sends bytes: now what the socket takes, the rest once it takes more. Never blocks.
-    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let data = snapshot(data)?;
-        let _claim = slf.get().scheduler.get().claim()?;
-        Self::write_bytes(slf, data)
-    }
-
     /// Sends several pieces, which leave together.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         slf.get().check_writable()?;
@@ -206,4 +201,34 @@ impl StreamTransport {
     fn is_protocol_paused(&self) -> PyResult<bool> {
         Ok(self.state.get()?.life.flow.paused)
     }
+}
+
+unsafe extern "C" fn write(
+    transport: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython has called this with a live transport, which the descriptor has checked, and with as many live arguments as
+    // it says.
+    unsafe {
+        native_method::run(|py| {
+            let transport = Bound::from_borrowed_ptr(py, transport).cast_into_unchecked::<StreamTransport>();
+            let data = native_method::only_argument(py, "write", "data", args, positional, names)?;
+            let data = snapshot(&data)?;
+            let _claim = transport.get().scheduler.get().claim()?;
+            StreamTransport::write_bytes(&transport, data)?;
+            Ok(py.None())
+        })
+    }
+}
+
+/// Gives the class its method `write`.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    native_method::add::<StreamTransport>(
+        py,
+        c"write",
+        write,
+        c"write($self, /, data)\n--\n\nSends bytes: now what the socket takes, the rest once it takes more. Never blocks.",
+    )
 }

@@ -95,10 +95,11 @@ impl StreamTransport {
     ) -> PyResult<Py<StreamTransport>> {
         let py = scheduler.py();
         let buffered = scheduler.get().is_buffered(&protocol)?;
+        let bulk = buffered || !scheduler.get().io.get()?.driver.acts_between_waits();
         let state = Stream {
             life: Life::new(protocol, extra),
             buffered,
-            receiving: Receiving::new(buffered),
+            receiving: Receiving::new(bulk),
             sending: Sending::default(),
             server: server.map(Bound::unbind),
             leaving: None,

@@ -1,0 +1,93 @@
+//! Methods by CPython's own calling convention, for those that are called so often that PyO3's handling of arguments costs as much
+//! as the rest of the call.
+
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::PyClass;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::py::make::py_error;
+
+/// Gives a class a method. `doc` begins with its signature.
+pub fn add<T: PyClass>(
+    py: Python<'_>,
+    name: &'static CStr,
+    method: ffi::PyCFunctionFastWithKeywords,
+    doc: &'static CStr,
+) -> PyResult<()> {
+    let definition = ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunctionFastWithKeywords: method,
+        },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    };
+    let class = py.get_type::<T>();
+    // The descriptor refers to its definition for as long as the interpreter lives.
+    let definition = Box::leak(Box::new(definition));
+    // SAFETY: a live class and a definition that is never freed; a new reference or null with an exception set.
+    let descriptor =
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))? };
+    class.setattr(name, descriptor)
+}
+
+/// Runs the body of such a method: no panic leaves it, and an error is set for Python.
+///
+/// # Safety
+/// Python has called the method, so the GIL is held. To attach once more, as PyO3 would, costs a twentieth of a `call_soon`, and of
+/// a thread that PyO3 has not attached far more.
+#[inline]
+pub unsafe fn run<'py>(body: impl FnOnce(Python<'py>) -> PyResult<Py<PyAny>>) -> *mut ffi::PyObject {
+    // SAFETY: as the caller promises.
+    let py = unsafe { Python::assume_attached() };
+    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(error)) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+        Err(_) => {
+            PanicException::new_err("panic in a method of the loop").restore(py);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// The argument of a method that has one, by its place or by its `name`.
+///
+/// # Errors
+/// `TypeError`, if there is another number of arguments, or one of another name.
+///
+/// # Safety
+/// `args` are `positional` live objects, then one for each of the tuple `names` (or null), as CPython passes them.
+#[inline]
+pub unsafe fn only_argument<'py>(
+    py: Python<'py>,
+    method: &str,
+    name: &str,
+    args: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if positional == 1 && names.is_null() {
+            return Ok(Bound::from_borrowed_ptr(py, *args));
+        }
+        if positional == 0 && !names.is_null() {
+            let names = Bound::from_borrowed_ptr(py, names).cast_into_unchecked::<PyTuple>();
+            if names.len() == 1 && names.get_item(0)?.eq(name)? {
+                return Ok(Bound::from_borrowed_ptr(py, *args));
+            }
+        }
+    }
+    Err(py_error::<PyTypeError>(format!(
+        "{method}() takes exactly one argument, '{name}'"
+    )))
+}

@@ -1,0 +1,175 @@
+"""The answer: the models that win at each measured load around the question, and one sentence about them.
+
+The winners at one load are the fastest models, those that can't be told from the fastest, and of these the
+ones with the least CPU time per message. A model that wins on both sides of a question wins in between; that
+is said. Where the sides disagree, or nothing good enough was measured, there is no recommendation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.choose.points import around, points
+from proact.lab.registry import MODELS
+from proact.lab.summary import fastest, thriftiest
+from proact.lab.table import describe, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proact.lab.choose.points import Point
+    from proact.lab.choose.question import Question
+    from proact.lab.results import Document
+    from proact.lab.spread import Spread
+    from proact.lab.summary import Row
+
+#: So many winners are named one by one.
+_NAMED: Final = 3
+
+#: A model whose threads or memory a reason is about, if it was measured.
+_THREADS: Final = "threads"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found for a question."""
+
+    question: Question
+    sentence: str
+    models: tuple[str, ...]  # recommended, the best first; empty: there is no recommendation
+    points: tuple[Point, ...]  # the evidence
+    interpolated: bool
+    unknown: dict[str, str]  # models that could not be compared, with the reason
+
+    def as_object(self) -> dict[str, Any]:
+        """In the form of JSON."""
+        asked = self.question
+        return {
+            "question": {
+                "connections": asked.connections,
+                "active": asked.active,
+                "does": asked.work,
+                "seconds": asked.seconds,
+                "size": asked.size,
+            },
+            "recommended": list(self.models),
+            "sentence": self.sentence,
+            "interpolated": self.interpolated,
+            "evidence": [
+                {
+                    "load": describe(point.load),
+                    "models": {
+                        row.model: {
+                            "messages_per_second": _interval(row.rate),
+                            "cpu_us": _interval(row.cpu_us),
+                            "repeats": row.repeats,
+                        }
+                        for row in point.rows
+                    },
+                }
+                for point in self.points
+            ],
+            "not_compared": self.unknown,
+            "measure": asked.command,
+        }
+
+
+def _interval(spread: Spread) -> dict[str, float]:
+    return {"median": spread.median, "low": spread.low, "high": spread.high}
+
+
+def answer(question: Question, document: Document) -> Answer:
+    """Choose by the results of a run."""
+    found = around(question, points(document))
+    unknown = {name: reason for point in found.points for name, reason in point.unknown.items()}
+
+    def without(reason: str) -> Answer:
+        sentence = f"No recommendation for {question.words}: {reason}."
+        return Answer(question, sentence, (), found.points, bool(found.between), unknown)
+
+    if found.missing is not None:
+        return without(found.missing)
+    for point in found.points:
+        if len(point.rows) < 2:
+            reason = next(iter(point.unknown.values()), "no model was measured")
+            return without(f"fewer than two models were measured well enough ({reason})")
+    each = [winners(point.rows) for point in found.points]
+    common = tuple(name for name in each[0] if all(name in others for others in each[1:]))
+    if not common:
+        sides = "; ".join(
+            f"{_names(best)} at {describe(point.load)}"
+            for best, point in zip(each, found.points, strict=True)
+        )
+        return without(f"it lies between loads with different winners ({sides})")
+    sentence = f"For {question.words}: {_names(common)}"
+    if found.between:
+        sentence += f", best on both sides of it ({', '.join(found.between)}: interpolated, not measured)"
+    sentence += f": {_figures(common[0], found.points)}{_reason(common, found.points)}."
+    return Answer(question, sentence, common, found.points, bool(found.between), unknown)
+
+
+def winners(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The models to use under one load, the best first."""
+    best, level = fastest(rows)
+    quick = [row for row in rows if row is best or row.model in level]
+    thrifty, alike = thriftiest(quick)
+    return (thrifty.model, *alike)
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if len(names) <= _NAMED:
+        return f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"{', '.join(names[:_NAMED])} or {len(names) - _NAMED} that cannot be told from them"
+
+
+def _row(point: Point, model: str) -> Row | None:
+    return next((row for row in point.rows if row.model == model), None)
+
+
+def _figures(model: str, at: Sequence[Point]) -> str:
+    """The best model's figures with their intervals; over several loads, from the least to the most."""
+    rows = [row for point in at if (row := _row(point, model)) is not None]
+    named = f"{model} serves " if len(rows) else ""
+    if len(rows) == 1:
+        rate, cpu = rows[0].rate, rows[0].cpu_us
+        return (
+            f"{named}{rate.median:,.0f} messages/s ({rate.low:,.0f} to {rate.high:,.0f}) for "
+            f"{number(cpu.median)} µs of CPU each ({number(cpu.low)} to {number(cpu.high)})"
+        )
+    slow, quick = min(row.rate.low for row in rows), max(row.rate.high for row in rows)
+    least, most = min(row.cpu_us.low for row in rows), max(row.cpu_us.high for row in rows)
+    return (
+        f"{named}{slow:,.0f} to {quick:,.0f} messages/s for {number(least)} to {number(most)} µs of CPU each"
+    )
+
+
+def _reason(chosen: Sequence[str], at: Sequence[Point]) -> str:
+    """What speaks against the others, as clauses that follow the figures."""
+    point = max(at, key=lambda each: each.load.connections)
+    clauses = []
+    best = _row(point, chosen[0])
+    rest = [row for row in point.rows if row.model not in winners(point.rows)]
+    if best is not None and rest:
+        after = max(rest, key=lambda row: row.rate.median)
+        if after.rate.high < best.rate.low:
+            clauses.append(
+                f"the next, {after.model}, reaches {after.rate.median / best.rate.median:.2f} of that"
+            )
+        else:
+            after = min(rest, key=lambda row: row.cpu_us.median)
+            ratio = after.cpu_us.median / best.cpu_us.median
+            clauses.append(f"the next, {after.model}, is as fast for {ratio:.2f} times the CPU")
+    threads = _row(point, _THREADS)
+    if threads is not None and _THREADS not in chosen and point.load.connections > 1:
+        costs = [f"{threads.memory.median / 1024:,.0f} KiB a connection"] if threads.memory else []
+        costs.append(f"{threads.switches:.1f} context switches a message")
+        clauses.append(f"threads cost {' and '.join(costs)}")
+    if best is not None and best.load_bound:
+        clauses.append("the load had used up its core, so it may be faster")
+    most = max(each.load.connections for each in at)
+    if any(limit < most for name in ("select",) if (limit := MODELS[name].connection_limit or most)):
+        clauses.append("select fails above 1,024 open files")
+    return "".join(f"; {clause}" for clause in clauses)

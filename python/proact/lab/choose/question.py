@@ -1,0 +1,121 @@
+"""The three questions: how many connections, what a request does, how large it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from proact.lab.asked import AskedError, numbers
+from proact.lab.limits import MAX_SIZE
+from proact.lab.table import amount
+from proact.lab.workloads import LONGEST, base, timed
+from proact.lab.workloads.web import LARGEST
+
+#: The workload that does what a request of somebody does.
+WORKS: Final = {"nothing": "echo", "cpu": "cpu", "wait": "wait", "file": "file"}
+
+#: How the question about the request can be answered.
+DOES: Final = "nothing, cpu:TIME, wait:TIME or file; a time such as 50us or 10ms"
+
+_SECONDS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Somebody's own numbers."""
+
+    connections: int
+    active: int  # of these, how many send
+    work: str  # one of WORKS
+    seconds: float  # that a request computes or waits; 0 for the others
+    size: int  # bytes of one answer
+
+    @property
+    def workload(self) -> str:
+        """The laboratory's name for it."""
+        kind = WORKS[self.work]
+        return timed(kind, self.seconds) if self.work in ("cpu", "wait") else kind
+
+    @property
+    def words(self) -> str:
+        """The numbers in words."""
+        many = f"{self.connections:,} connection{'s' if self.connections > 1 else ''}"
+        if self.active < self.connections:
+            share = " (mostly idle)" if self.active * 10 <= self.connections else ""
+            many += f"{share}, {self.active:,} of which send{'s' if self.active == 1 else ''},"
+        return f"{many} and a request of {amount(self.size)} that {self.does}"
+
+    @property
+    def does(self) -> str:
+        """What a request does, in words."""
+        return {
+            "nothing": "does nothing else",
+            "cpu": f"computes for {duration(self.seconds)}",
+            "wait": f"waits {duration(self.seconds)} for another server",
+            "file": "reads it from a file",
+        }[self.work]
+
+    @property
+    def command(self) -> str:
+        """The command that measures it."""
+        active = f" --active {self.active}" if self.active < self.connections else ""
+        return (
+            f"proact lab run --workload {self.workload} --connections {self.connections}{active} "
+            f"--size {self.size} --json mine.json"
+        )
+
+
+def question(connections: str, active: str, does: str, size: str, *, dashes: str = "--") -> Question:
+    """Read what a person answered; an empty ``active`` means all of them. Raises AskedError."""
+    many = _one(f"{dashes}connections", connections, 1_000_000)
+    sending = _one(f"{dashes}active", active, 1_000_000) if active.strip() else many
+    if sending > many:
+        raise AskedError(f"{dashes}active is {sending:,}, but {dashes}connections is {many:,}")
+    work, seconds = _work(f"{dashes}does", does)
+    most = MAX_SIZE if work == "nothing" else LARGEST
+    return Question(many, sending, work, seconds, _one(f"{dashes}size", size or "1K", most))
+
+
+def _one(option: str, text: str, most: int) -> int:
+    (found, *more) = numbers(option, text, most=most)
+    if more:
+        raise AskedError(f"{option} has {text!r}: it takes one number")
+    return found
+
+
+def _work(option: str, text: str) -> tuple[str, float]:
+    kind, _, time = text.strip().partition(":")
+    wrong = AskedError(f"{option} is {text!r}: it takes {DOES}")
+    if kind not in WORKS or bool(time) != (kind in ("cpu", "wait")):
+        raise wrong
+    if not time:
+        return kind, 0.0
+    try:
+        seconds = period(option, time)
+    except AskedError:
+        raise wrong from None
+    if not 1e-6 <= seconds <= LONGEST:
+        raise AskedError(f"{option} is {text!r}: from 1us to {LONGEST:g}s can be measured")
+    return kind, seconds
+
+
+def period(option: str, text: str) -> float:
+    """A time such as 500us or 10ms, in seconds. Raises AskedError."""
+    found = re.fullmatch(r"([0-9]{1,7})\s*(us|µs|ms|s)", text.strip())
+    if found is None:
+        raise AskedError(f"{option} is {text!r}: it takes a time with its unit, such as 10ms")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def work_of(workload: str) -> str | None:
+    """The kind of work that a workload asks about; None if it is about none of them."""
+    return next((work for work, name in WORKS.items() if name == base(workload)), None)
+
+
+def duration(seconds: float) -> str:
+    """A time as people write it: 50 µs, 10 ms, 1 s."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= unit:
+            return f"{seconds / unit:g} {name}"
+    return f"{seconds * 1e6:g} µs"

@@ -1,0 +1,72 @@
+"""Where the results for an answer come from: a file of somebody's own, the reference that is shipped, or a
+measurement now.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from proact.lab.job import Job, of_load
+from proact.lab.registry import MODELS, USUAL, Family
+from proact.lab.results import SCHEMA, Document
+from proact.lab.run import Settings
+from proact.lab.summary import ENOUGH
+
+if TYPE_CHECKING:
+    from proact.lab.choose.question import Question
+
+#: The reference: results of a quiet machine without what an answer does not need. `make lab-reference`.
+REFERENCE: Final = "reference.json"
+
+#: The models that people choose from: what is measured if nobody says which.
+CHOICES: Final = tuple(name for name in USUAL if MODELS[name].family != Family.CEILING)
+
+#: The seconds of timing and of warm-up per cell, unless a request takes long.
+_DURATION: Final = 0.3
+_WARMUP: Final = 0.1
+
+
+def shipped() -> Document | None:
+    """The reference of this version of proact; None if it has none that can be read."""
+    file = files("proact.lab.choose").joinpath(REFERENCE)
+    if not file.is_file():
+        return None
+    found = cast("Document", json.loads(file.read_text(encoding="utf-8")))
+    return found if found["schema"] == SCHEMA else None
+
+
+def machine(document: Document) -> str:
+    """Whose results these are."""
+    facts = document["environment"]
+    return f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {document['started'][:10]}"
+
+
+def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
+    """The measurement that answers a question: five repeats of each model, disturbed ones once more."""
+    return of_load(
+        Settings(
+            models=models,
+            workloads=(question.workload,),
+            connections=(question.connections,),
+            active=(question.active,),
+            sizes=(question.size,),
+            duration=max(_DURATION, 5 * question.seconds),
+            warmup=max(_WARMUP, 1.5 * question.seconds),
+            repeat=ENOUGH,
+            again=True,
+        )
+    )
+
+
+def slim(document: Document) -> dict[str, Any]:
+    """A run without histograms, splits and timelines: what an answer needs, small enough to ship."""
+    cells = []
+    for cell in document["cells"]:
+        measured: Any = cell["measured"]
+        if measured is not None:
+            latency = {**measured["latency"], "histogram": []}
+            measured = {**measured, "latency": latency, "split": None, "unsplit": None}
+        cells.append({**cell, "measured": measured})
+    return {**document, "cells": cells, "timelines": [], "claims": []}

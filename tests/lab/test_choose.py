@@ -1,0 +1,236 @@
+"""`proact lab choose`: what it recommends, from what, and when it refuses to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support import made_up
+
+from proact.cli.app import dispatch
+from proact.cli.error import CommandError
+from proact.lab.asked import AskedError
+from proact.lab.choose.answer import Answer, answer, winners
+from proact.lab.choose.points import points
+from proact.lab.choose.question import Question, question
+from proact.lab.choose.sources import CHOICES, job_for, shipped, slim
+from proact.lab.registry import MODELS, Family
+from proact.lab.report.page import to_html
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proact.lab.results import Document
+
+
+def ask(connections: int, active: int | None = None, work: str = "nothing", size: int = 1024) -> Question:
+    return Question(connections, active or connections, work, 0.0, size)
+
+
+@pytest.fixture
+def document() -> Document:
+    """`threads` has the least CPU time and the highest rate of the models that serve ten connections."""
+    return made_up.run(connections=(1, 10, 1000))
+
+
+def set_rate(document: Document, model: str, connections: int, factor: float) -> None:
+    for cell in document["cells"]:
+        if cell["model"] == model and cell["connections"] == connections and cell["measured"]:
+            cell["measured"]["messages"] = int(cell["measured"]["messages"] * factor)
+            cell["measured"]["server_user_seconds"] /= 10
+            cell["measured"]["server_system_seconds"] /= 10
+
+
+def test_the_winner_with_its_figures_and_the_reason(document: Document) -> None:
+    set_rate(document, "epoll", 10, 10)
+    found = answer(ask(10), document)
+    assert found.models == ("epoll",)
+    assert not found.interpolated
+    (row,) = (row for row in found.points[0].rows if row.model == "epoll")
+    assert f"epoll serves {row.rate.median:,.0f} messages/s ({row.rate.low:,.0f} to " in found.sentence
+    assert "µs of CPU each" in found.sentence
+    assert "the next, threads, reaches" in found.sentence
+    assert "threads cost 4 KiB a connection" in found.sentence
+    assert found.unknown["blocking"].startswith("serves one connection")
+
+
+def test_models_whose_intervals_overlap_are_recommended_together(document: Document) -> None:
+    found = answer(ask(10), document)
+    assert len(found.models) > 1
+    assert found.models == winners(found.points[0].rows)
+    assert "that cannot be told from them" in found.sentence
+
+
+def test_no_ceiling_is_recommended(document: Document) -> None:
+    set_rate(document, "bare-epoll", 10, 1000)
+    found = answer(ask(10), document)
+    assert not any(MODELS[name].family == Family.CEILING for name in found.models)
+
+
+def test_what_lies_between_two_loads_with_one_winner_is_said_to_be_interpolated(document: Document) -> None:
+    for connections in (10, 1000):
+        set_rate(document, "epoll", connections, 10)
+    found = answer(ask(100), document)
+    assert found.models == ("epoll",)
+    assert found.interpolated
+    assert "10 connections and 1,000 connections: interpolated, not measured" in found.sentence
+    assert {point.load.connections for point in found.points} == {10, 1000}
+
+
+def test_between_different_winners_nothing_is_recommended(document: Document) -> None:
+    set_rate(document, "epoll", 10, 10)
+    set_rate(document, "asyncio", 1000, 10)
+    found = answer(ask(100), document)
+    assert found.models == ()
+    assert "it lies between loads with different winners (epoll at echo: 10 connections" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (ask(5000), "nothing above 1,000 connections was measured"),
+        (ask(10, size=64), "nothing below 1 KiB was measured"),
+        (ask(1000, active=20), "were not measured together on both sides"),
+        (ask(10, work="file"), "there are results only of requests with nothing"),
+    ],
+)
+def test_beyond_what_was_measured_it_does_not_guess(document: Document, asked: Question, reason: str) -> None:
+    found = answer(asked, document)
+    assert found.models == ()
+    assert reason in found.sentence
+
+
+def test_few_repeats_decide_nothing() -> None:
+    found = answer(ask(10), made_up.run(connections=(10,), repeats=4))
+    assert found.models == ()
+    assert "4 repeats, and an interval needs 5" in found.sentence
+
+
+def test_disturbed_repeats_decide_nothing(document: Document) -> None:
+    set_rate(document, "epoll", 10, 10)
+    for cell in document["cells"]:
+        if cell["model"] == "epoll" and cell["repeat"] == 0 and cell["measured"]:
+            cell["measured"]["disturbance"] = {"cores": 0.5, "by": {"make": 0.5}}
+    found = answer(ask(10), document)
+    assert "epoll" not in found.models
+    assert found.unknown["epoll"] == (
+        "1 of 5 repeats disturbed (0.50 cores by make (0.50)), and an interval needs 5 others"
+    )
+    for cell in document["cells"]:
+        if cell["measured"]:
+            cell["measured"]["disturbance"] = {"cores": 0.5, "by": {"make": 0.5}}
+    found = answer(ask(10), document)
+    assert found.models == ()
+    assert "0.50 cores by make" in found.sentence
+
+
+def test_a_fixed_rate_and_other_workloads_are_no_evidence(document: Document) -> None:
+    for cell in document["cells"]:
+        if cell["connections"] == 10:
+            cell["rate"] = 500.0
+        elif cell["connections"] == 1000:
+            cell["workload"] = "web"
+    assert {point.load.connections for point in points(document)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("1000", "10", "wait:10ms", "4K"), Question(1000, 10, "wait", 0.01, 4096)),
+        (("100", "", "cpu:50us", ""), Question(100, 100, "cpu", 5e-5, 1024)),
+        (("1", "", "file", "64K"), Question(1, 1, "file", 0.0, 65536)),
+    ],
+)
+def test_the_three_questions(given: tuple[str, str, str, str], expected: Question) -> None:
+    found = question(*given)
+    assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
+    assert found.seconds == pytest.approx(expected.seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("", "", "nothing", ""), "--connections has ''"),
+        (("10,20", "", "nothing", ""), "it takes one number"),
+        (("10", "11", "nothing", ""), "--active is 11, but --connections is 10"),
+        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME or file"),
+        (("10", "", "cpu", ""), "--does is 'cpu'"),
+        (("10", "", "file:2ms", ""), "--does is 'file:2ms'"),
+        (("10", "", "wait:1h", ""), "--does is 'wait:1h'"),
+        (("10", "", "wait:9s", ""), "from 1us to 2s can be measured"),
+    ],
+)
+def test_a_wrong_answer_to_a_question(given: tuple[str, str, str, str], message: str) -> None:
+    with pytest.raises(AskedError) as error:
+        question(*given)
+    assert message in str(error.value)
+
+
+def test_what_would_be_measured() -> None:
+    job = job_for(question("200", "20", "wait:100ms", "4K"))
+    loads = {(c.workload, c.connections, c.active, c.size) for c in job.cells}
+    assert loads == {("wait-100ms", 200, 20, 4096)}
+    assert {cell.model for cell in job.cells} == set(CHOICES)
+    assert len(job.cells) == 5 * len(CHOICES)
+    assert job.settings.duration >= 5 * 0.1
+
+
+def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_rate(document, "epoll", 10, 10)
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    asked = ["lab", "choose", "--connections", "10", "--from", str(file)]
+    assert dispatch(asked) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("For 10 connections and a request of 1 KiB that does nothing else: epoll")
+    assert "Evidence: " in said
+    assert "proact lab run --workload echo --connections 10" in said.replace("\n", " ")
+    assert dispatch([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recommended"] == ["epoll"]
+    assert dispatch([*asked[:3], "5000", *asked[4:]]) == 3
+    assert "No recommendation" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="how many connections"):
+        dispatch(["lab", "choose"])
+
+
+def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["lab", "choose", "--help"])
+    assert "Examples:" in capsys.readouterr().out.split("proact lab choose --connections")[0]
+
+
+def test_it_measures_now(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a busy machine nothing may be recommended; the answer is right in either case."""
+    asked = "lab choose --connections 2 --does wait:1ms --measure --models threads,epoll --json"
+    code = dispatch(asked.split())
+    said = json.loads(capsys.readouterr().out)
+    assert code == (0 if said["recommended"] else 3)
+    assert bool(said["recommended"]) != said["sentence"].startswith("No recommendation")
+    if not said["recommended"]:
+        assert "disturbed" in said["sentence"]
+
+
+def test_the_report_begins_with_an_answer_for_each_load(document: Document) -> None:
+    page = to_html(document)
+    body = page[page.index("<body>") :]
+    assert body.index('id="choose"') < body.index("When each wins")
+    assert body.count('<article class="answer') == 3
+    for load in range(3):
+        assert f'href="#load-{load}"' in body
+        assert f'id="load-{load}"' in body
+
+
+def test_the_slim_results_give_the_same_answers(document: Document) -> None:
+    whole, small = answer(ask(10), document), answer(ask(10), slim(document))  # type: ignore[arg-type]
+    assert isinstance(whole, Answer)
+    assert whole.sentence == small.sentence
+    assert 'histogram": [[' not in json.dumps(slim(document))
+
+
+def test_the_reference_that_is_shipped_answers() -> None:
+    reference = shipped()
+    if reference is None:
+        pytest.skip("no reference yet: `make lab-reference` measures it, on a quiet machine")
+    for asked in (ask(100), ask(1000, 10)):
+        assert answer(asked, reference).models

@@ -1,0 +1,23 @@
+"""A claim beside noise: the verdict is the one of a quiet machine, or there is none.
+
+This claim holds wherever Linux runs (a process that multiplexes is blocked in the call that asks), so no
+quiet run is needed to know its verdict, and it takes seconds. `make claims-noise` compares all claims with
+quiet runs.
+"""
+
+from __future__ import annotations
+
+import pytest
+from support.noise import KINDS, verdicts
+
+CLAIM = "blocked-in-select"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_noise_turns_a_verdict_round(kind: str) -> None:
+    verdict, because = verdicts(CLAIM, kind)[CLAIM]
+    assert verdict in ("supported", "not measured"), because
+    if kind == "two busy loops":  # they leave no core free, so nothing is undisturbed
+        assert verdict == "not measured"
+    if verdict == "not measured":
+        assert "busy" in because
