@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::py::call::method0;
+use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::greenlet::Api;
 use crate::py::make::{Float, name, py_error};
@@ -158,6 +158,20 @@ impl Hub {
         Hub::enter(slf, &greenlet, None)
     }
 
+    /// A greenlet ended outside of its job's function: by KeyboardInterrupt, or because a signal's handler raised between the
+    /// function and the greenlet. What waits for the job must learn that.
+    #[cold]
+    fn failed(scheduler: &Bound<'_, Scheduler>, greenlet: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
+        let py = scheduler.py();
+        if let Ok(job) = greenlet.getattr(name!("job")) {
+            let value = error.value(py).clone().into_any();
+            if method1(&job, name!("_lost"), &value)?.is_truthy()? {
+                return Ok(());
+            }
+        }
+        Scheduler::report(scheduler, "A greenlet has failed", error)
+    }
+
     /// Switches from the loop to a spawned greenlet, in which `exception` is raised if there is one.
     pub(super) fn enter(
         slf: &Bound<'_, Self>,
@@ -189,7 +203,7 @@ impl Hub {
         drop(left);
         match outcome {
             Ok(_) => Ok(()),
-            Err(error) => Scheduler::report(scheduler, "A greenlet has failed", error),
+            Err(error) => Hub::failed(scheduler, greenlet, error),
         }
     }
 }
