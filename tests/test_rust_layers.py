@@ -32,6 +32,8 @@ LARGEST_CIRCLE = {"core": 3, "driver": 0, "lab": 0}
 PRIVATE_NAMES = {
     # `Handle.cancelled()` would run Python code while the timers are held; the attribute is a slot.
     ("reactor/handle.rs", "_cancelled"),
+    # Of proact.green's own class, not of asyncio's.
+    ("reactor/hub.rs", "_lost"),
 }
 
 _COMMENT = re.compile(r"//[^\n]*")

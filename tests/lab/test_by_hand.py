@@ -87,8 +87,8 @@ def refused(*arguments: str) -> tuple[int, str]:
     [
         (["kqueue"], "unknown model 'kqueue': choose from blocking, threads, "),
         (["epoll,poll"], "one model serves one workload at a time"),
-        (["epoll", "--workload", "files"], "unknown workload 'files': choose from echo, web, mixed"),
-        (["bare-epoll", "--workload", "mixed"], "bare-epoll: serves echo, web only"),
+        (["epoll", "--workload", "files"], "unknown workload 'files': choose from echo, churn, web, mixed"),
+        (["bare-epoll", "--workload", "mixed"], "bare-epoll: serves echo, churn, web only"),
         (["epoll", "--port", "70000"], "Invalid value for '--port'"),
         ([], "Missing argument 'MODEL'"),
     ],

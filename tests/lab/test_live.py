@@ -164,7 +164,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
     [
         ({"models": "epoll,kqueue"}, "unknown model 'kqueue': choose from blocking, threads, "),
         ({"models": ""}, "unknown model ''"),
-        ({"workloads": "tea"}, "unknown workload 'tea': choose from echo, web, mixed"),
+        ({"workloads": "tea"}, "unknown workload 'tea': choose from echo, churn, web, mixed"),
         ({"connections": "0"}, "connections has '0': it takes whole numbers from 1 to "),
         ({"connections": "1" * 5000}, "connections has '111"),
         ({"connections": "900000"}, "900000 connections need "),
@@ -186,7 +186,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
         ({"what": "load", "claims": "polling"}, "load has no claims"),
         ({**TIMELINES, "rate": "500"}, "timelines has no rate"),
         ({**TIMELINES, "workloads": "echo,web"}, "a timeline is of one workload and one size"),
-        ({**TIMELINES, "workloads": "idle"}, "unknown workload 'idle': choose from echo, web, mixed"),
+        ({**TIMELINES, "workloads": "idle"}, "unknown workload 'idle': choose from echo, churn, web, mixed"),
         ({**TIMELINES, "size": "65K"}, "size has '65K': it takes whole numbers from 1 to 65,536"),
         (
             {"what": "load and timelines", "workloads": "files", "size": ""},

@@ -234,7 +234,7 @@ def test_a_run_that_is_stopped_shows_what_it_has_measured(tmp_path: Path, wait_f
     [
         (
             ["run", "--workload", "echo,tea"],
-            "unknown workload 'tea': choose from echo, web, mixed, cpu, wait, ",
+            "unknown workload 'tea': choose from echo, churn, web, mixed, cpu, wait, ",
         ),
         (["run", "--workload", "echo,idle"], "idle has connections of its own"),
         (["run", "--workload", "files,idle"], "idle has connections of its own"),
@@ -324,7 +324,7 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path, capsys: pytest.C
     due = []
     for cell in cells:
         if (cell["model"], cell["workload"]) == ("bare-epoll", "mixed"):
-            assert (cell["status"], cell["reason"]) == ("not measured", "serves echo, web only")
+            assert (cell["status"], cell["reason"]) == ("not measured", "serves echo, churn, web only")
             continue
         got = cell["measured"]
         due.append((got["messages"] + got["unsent"]) / got["seconds"])

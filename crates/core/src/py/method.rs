@@ -36,3 +36,27 @@ impl<R> Method<R> {
         }
     }
 }
+
+/// A call that is made once. It takes the reference with it, and may give it up before it goes on.
+pub struct Once {
+    object: Py<PyAny>,
+    run: for<'py> fn(Bound<'py, PyAny>) -> PyResult<()>,
+}
+
+impl Once {
+    pub fn new(object: Py<PyAny>, run: for<'py> fn(Bound<'py, PyAny>) -> PyResult<()>) -> Once {
+        Once { object, run }
+    }
+
+    pub fn call(self, py: Python<'_>) -> PyResult<()> {
+        (self.run)(self.object.into_bound(py))
+    }
+
+    pub fn object(&self) -> &Py<PyAny> {
+        &self.object
+    }
+
+    pub fn clone_ref(&self, py: Python<'_>) -> Once {
+        Once::new(self.object.clone_ref(py), self.run)
+    }
+}

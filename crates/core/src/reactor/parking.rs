@@ -23,6 +23,7 @@ use pyo3::types::PyTuple;
 use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::make::{Float, Text, name, py_error, tuple};
+use crate::py::method::Once;
 use crate::py::unique::is_unique;
 use crate::reactor::hub::{Hub, green};
 use crate::reactor::ready::{Queue, Ready};
@@ -236,7 +237,11 @@ impl Parking {
         let elsewhere = !scheduler.get().io.is_mine();
         match future {
             None => {
-                scheduler.get().push(Ready::Parking(slf.clone().unbind()));
+                let resume = Once::new(slf.clone().into_any().unbind(), |parking| {
+                    // SAFETY: the object beside this function.
+                    Parking::resume_by(unsafe { parking.cast_into_unchecked() })
+                });
+                scheduler.get().push(Ready::Once(resume));
                 if elsewhere {
                     scheduler.get().wake();
                 }

@@ -8,9 +8,8 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use crate::py::cell::{Guard, SharedCell};
-use crate::py::method::Method;
+use crate::py::method::{Method, Once};
 use crate::reactor::handle::{Callback, Handle};
-use crate::reactor::parking::Parking;
 
 /// An entry of the queue.
 pub enum Ready {
@@ -18,7 +17,7 @@ pub enum Ready {
     /// A function of a native object. It does its work itself, or returns the callback to call.
     Method(Method<Option<Callback>>),
     /// A greenlet whose wait is over.
-    Parking(Py<Parking>),
+    Once(Once),
 }
 
 impl Ready {
@@ -26,14 +25,14 @@ impl Ready {
         match self {
             Ready::Callback(callback) => Ready::Callback(callback.clone_ref(py)),
             Ready::Method(method) => Ready::Method(method.clone_ref(py)),
-            Ready::Parking(parking) => Ready::Parking(parking.clone_ref(py)),
+            Ready::Once(once) => Ready::Once(once.clone_ref(py)),
         }
     }
 
     pub fn is_cancelled(&self, py: Python<'_>) -> bool {
         match self {
             Ready::Callback(callback) => callback.is_cancelled(py),
-            Ready::Method(_) | Ready::Parking(_) => false,
+            Ready::Method(_) | Ready::Once(_) => false,
         }
     }
 
@@ -48,7 +47,7 @@ impl Ready {
         match self {
             Ready::Callback(callback) => callback.traverse(visit),
             Ready::Method(method) => visit.call(method.object()),
-            Ready::Parking(parking) => visit.call(parking),
+            Ready::Once(once) => visit.call(once.object()),
         }
     }
 }

@@ -12,7 +12,6 @@ use super::{Scheduler, engine_error, forked};
 use crate::py::call::{exception, one_after_other, stops_the_loop};
 use crate::py::make::Float;
 use crate::reactor::handle::{Callback, Failure, Handle};
-use crate::reactor::parking::Parking;
 use crate::reactor::ready::Ready;
 use crate::reactor::target::Arrived;
 use crate::reactor::threadsafe::ThreadSafeHandle;
@@ -239,11 +238,10 @@ impl Scheduler {
                     self.run_native(slf, &shared, begun, |_, _| ThreadSafeHandle::run(handle))
                 }
                 Ready::Callback(Callback::Debug(debug)) => self.run_debug(slf, &debug),
-                Ready::Parking(parking) if begun.is_none() => Parking::resume_by(parking.into_bound(py)),
-                Ready::Parking(parking) => {
-                    let parking = parking.into_bound(py);
-                    Parking::resume_by(parking.clone())
-                        .and_then(|()| self.tell_if_slow(slf, begun, || Some(parking.into_any())))
+                Ready::Once(once) => {
+                    let shown = begun.map(|_| once.object().clone_ref(py).into_bound(py));
+                    once.call(py)
+                        .and_then(|()| self.tell_if_slow(slf, begun, || shown))
                 }
                 Ready::Method(method) => match method.call(py) {
                     Ok(Some(Callback::Native(native) | Callback::Shared(native))) => {
