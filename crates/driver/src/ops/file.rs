@@ -11,7 +11,8 @@ use crate::by_number;
 use crate::syscalls::{AGAIN, check, file_type, poll_now, retry};
 
 /// linux/magic.h
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+const RAMFS_MAGIC: u32 = 0x8584_58f6;
 
 /// Read. An `offset` of -1 means the current position (pipes, ttys, sockets).
 #[derive(Clone, Copy, Debug)]
@@ -181,9 +182,8 @@ fn is_in_memory(calls: &mut u64, fd: RawFd) -> bool {
     let mut system: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: room for the answer.
     let known = unsafe { libc::fstatfs(fd, &raw mut system) } == 0;
-    // Each C library has other types for these.
-    let kind = system.f_type as i64;
-    known && (kind == libc::TMPFS_MAGIC as i64 || kind == RAMFS_MAGIC)
+    // Each C library has another type for it.
+    known && matches!(system.f_type as u32, TMPFS_MAGIC | RAMFS_MAGIC)
 }
 
 /// The memory of an op with one buffer.

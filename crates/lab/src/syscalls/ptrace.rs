@@ -299,7 +299,7 @@ fn is_process(thread: pid_t) -> bool {
 
 fn is_traced_by_us(thread: pid_t) -> bool {
     // SAFETY: gettid takes no arguments.
-    let us = unsafe { libc::gettid() };
+    let us = unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t };
     status_field(thread, "TracerPid:") == Some(us)
 }
 
