@@ -46,6 +46,21 @@ def needs(elf: ELFFile) -> tuple[set[str], tuple[int, int]]:
     return libraries, max(glibc, default=(0, 0))
 
 
+def strays(elf: ELFFile) -> set[str]:
+    """The functions that a file takes from no version of a library: zig knows none of glibc's up to 2.17."""
+    symbols = list(elf.get_section_by_name(".dynsym").iter_symbols())
+    versions = elf.get_section_by_name(".gnu.version")
+    return {
+        symbol.name
+        for number, symbol in enumerate(symbols)
+        if symbol.entry.st_shndx == "SHN_UNDEF"
+        and symbol.entry.st_info.bind == "STB_GLOBAL"
+        and not re.match("_?Py", symbol.name)
+        and versions.get_symbol(number)["ndx"] in ("VER_NDX_LOCAL", "VER_NDX_GLOBAL")
+        and symbol.name
+    }
+
+
 def check_file(wheel: Path) -> str:
     """Check the wheel as a file; return what is worth saying."""
     size = wheel.stat().st_size
@@ -62,7 +77,9 @@ def check_file(wheel: Path) -> str:
         with archive.open(extensions[0]) as file:
             elf = ELFFile(file)
             libraries, glibc = needs(elf)
+            unversioned = strays(elf)
             sections = {section.name for section in elf.iter_sections()}
+    require(not unversioned or musl, f"glibc 2.17 does not have {unversioned}")
     require(glibc <= ((0, 0) if musl else GLIBC), f"it needs glibc {glibc[0]}.{glibc[1]}")
     allowed = MUSL_LIBRARIES if musl else LIBRARIES
     others = {name for name in libraries - allowed if not name.startswith("ld-linux")}

@@ -90,7 +90,7 @@ impl Call<'_> {
                 let room = std::ptr::from_mut(room);
                 // SAFETY: an empty path, and room for a status.
                 check(i64::from(unsafe {
-                    libc::statx(fd, c"".as_ptr(), flags, libc::STATX_BASIC_STATS, room)
+                    crate::by_number::statx(fd, c"".as_ptr(), flags, libc::STATX_BASIC_STATS, room)
                 }))
             }
             // SAFETY: the caller owns the fd.

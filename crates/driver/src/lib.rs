@@ -2,6 +2,7 @@
 //!
 //! There is no Python here. Read `ops/mod.rs` (the ops), then `driver.rs` (the contract), then an engine.
 
+mod by_number;
 mod cached;
 mod call;
 mod clock;

@@ -7,10 +7,12 @@ use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
 use super::operation::{Course, Direction, Facts, NO_FILE, Operation, blocking, clamp};
+use crate::by_number;
 use crate::syscalls::{AGAIN, check, file_type, poll_now, retry};
 
 /// linux/magic.h
-const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+const RAMFS_MAGIC: u32 = 0x8584_58f6;
 
 /// Read. An `offset` of -1 means the current position (pipes, ttys, sockets).
 #[derive(Clone, Copy, Debug)]
@@ -126,10 +128,10 @@ impl Transfer {
             // SAFETY: the caller's contract.
             check(unsafe {
                 match self.direction {
-                    Direction::Read => libc::preadv64v2(fd, iov, count, offset, libc::RWF_NOWAIT),
-                    Direction::Write => libc::pwritev64v2(fd, iov, count, offset, libc::RWF_NOWAIT),
+                    Direction::Read => by_number::preadv2(fd, iov, count, offset, libc::RWF_NOWAIT),
+                    Direction::Write => by_number::pwritev2(fd, iov, count, offset, libc::RWF_NOWAIT),
                 }
-            } as i64)
+            })
         });
         match -result {
             libc::EOPNOTSUPP
@@ -180,7 +182,8 @@ fn is_in_memory(calls: &mut u64, fd: RawFd) -> bool {
     let mut system: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: room for the answer.
     let known = unsafe { libc::fstatfs(fd, &raw mut system) } == 0;
-    known && matches!(system.f_type, libc::TMPFS_MAGIC | RAMFS_MAGIC)
+    // Each C library has another type for it.
+    known && matches!(system.f_type as u32, TMPFS_MAGIC | RAMFS_MAGIC)
 }
 
 /// The memory of an op with one buffer.

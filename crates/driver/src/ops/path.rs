@@ -97,7 +97,7 @@ blocking!(
     Statx { dir: NO_FILE, path: NO_PATH, flags: 0, mask: 0, buf: std::ptr::null_mut() },
     op => [op.dir, -1],
     opcode::Statx::new(types::Fd(op.dir), op.path, op.buf.cast()).flags(op.flags).mask(op.mask).build(),
-    libc::statx(op.dir, op.path, op.flags, op.mask, op.buf)
+    crate::by_number::statx(op.dir, op.path, op.flags, op.mask, op.buf)
 );
 
 blocking!(
@@ -106,7 +106,7 @@ blocking!(
     RenameAt { from_dir: NO_FILE, from: NO_PATH, to_dir: NO_FILE, to: NO_PATH, flags: 0 },
     op => [op.from_dir, op.to_dir],
     opcode::RenameAt::new(types::Fd(op.from_dir), op.from, types::Fd(op.to_dir), op.to).flags(op.flags).build(),
-    libc::renameat2(op.from_dir, op.from, op.to_dir, op.to, op.flags)
+    crate::by_number::renameat2(op.from_dir, op.from, op.to_dir, op.to, op.flags)
 );
 
 blocking!(

@@ -141,7 +141,7 @@ impl Ring {
         if !self.is_ours() {
             self.owner = Some(std::thread::current().id());
             // SAFETY: the call has no arguments and always succeeds.
-            self.owner_tid = unsafe { libc::gettid() };
+            self.owner_tid = unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t };
         }
         if self.registers_fd && !self.is_registered() {
             self.register_fd();

@@ -103,7 +103,8 @@ fn slot(local: &Local) -> Option<(&'static Table, &'static Slot)> {
         if let Some(slot) = slot {
             slot.change(|| {
                 // SAFETY: gettid has no arguments.
-                slot.thread.store(unsafe { libc::gettid() } as u64, Relaxed);
+                slot.thread
+                    .store(unsafe { libc::syscall(libc::SYS_gettid) } as u64, Relaxed);
                 slot.cpu_seen.store(thread_cpu_ns(), Relaxed);
                 slot.run_queue_seen.store(run_queue_ns(local), Relaxed);
                 slot.since.store(monotonic_ns(), Relaxed);

@@ -223,8 +223,10 @@ impl Reader {
     /// # Errors
     /// The errors of memfd_create(2), ftruncate(2) and mmap(2).
     pub fn new() -> io::Result<Reader> {
+        let name = c"proact-probe".as_ptr();
+        // glibc has a function for it since 2.27.
         // SAFETY: the string ends in a NUL.
-        let fd = check(unsafe { libc::memfd_create(c"proact-probe".as_ptr(), libc::MFD_CLOEXEC) })?;
+        let fd = check(unsafe { libc::syscall(libc::SYS_memfd_create, name, libc::MFD_CLOEXEC) as i32 })?;
         // SAFETY: a new fd that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: ftruncate takes no pointers.

@@ -54,11 +54,13 @@ unsafe extern "C" fn syscall(
     let call: Syscall = unsafe { std::mem::transmute(original(Call::RingEnter)) };
     // SAFETY: the caller's arguments, unchanged.
     let run = || unsafe { call(number, a, b, c, d, e, f) } as isize;
-    if number == libc::SYS_io_uring_enter {
-        record(Call::RingEnter, a as c_int, run) as c_long
-    } else {
-        run() as c_long
-    }
+    let known = match number {
+        libc::SYS_io_uring_enter => Call::RingEnter,
+        // The driver makes this one by its number, too.
+        libc::SYS_preadv2 => Call::Preadv64v2,
+        _ => return run() as c_long,
+    };
+    record(known, a as c_int, run) as c_long
 }
 
 /// The wrapper of a symbol, if `address` is libc's own function of that name. For `got::dlsym`.

@@ -299,7 +299,7 @@ fn is_process(thread: pid_t) -> bool {
 
 fn is_traced_by_us(thread: pid_t) -> bool {
     // SAFETY: gettid takes no arguments.
-    let us = unsafe { libc::gettid() };
+    let us = unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t };
     status_field(thread, "TracerPid:") == Some(us)
 }
 
@@ -314,8 +314,14 @@ fn status_field(thread: pid_t, name: &str) -> Option<pid_t> {
         .ok()
 }
 
+/// The type of a request, which each C library chooses.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
 /// Makes a ptrace request without an address. Every request in this file takes a number as its data, not a pointer.
-fn ptrace(request: libc::c_uint, thread: pid_t, data: usize) -> io::Result<c_long> {
+fn ptrace(request: Request, thread: pid_t, data: usize) -> io::Result<c_long> {
     // SAFETY: these requests read and write no memory of this process.
     let answer = unsafe { libc::ptrace(request as _, thread, ptr::null_mut::<libc::c_void>(), data) };
     if answer == -1 {
