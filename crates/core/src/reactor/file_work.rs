@@ -95,8 +95,24 @@ impl Vectors {
         }
     }
 
-    fn iov(&self) -> (*const libc::iovec, u32) {
-        (self.addresses.as_ptr(), self.addresses.len() as u32)
+    fn read(&self, fd: RawFd, offset: i64) -> Op {
+        ops::Readv {
+            fd,
+            iov: self.addresses.as_ptr(),
+            count: self.addresses.len() as u32,
+            offset,
+        }
+        .into()
+    }
+
+    fn write(&self, fd: RawFd, offset: i64) -> Op {
+        ops::Writev {
+            fd,
+            iov: self.addresses.as_ptr(),
+            count: self.addresses.len() as u32,
+            offset,
+        }
+        .into()
     }
 }
 
@@ -120,26 +136,8 @@ impl FileWork {
                 let (buf, len) = (buffer.ptr().cast_const(), buffer.len());
                 ops::Write { fd, buf, len, offset }.into()
             }
-            FileWork::ReadVec { ref vectors, offset } => {
-                let (iov, count) = vectors.iov();
-                ops::Readv {
-                    fd,
-                    iov,
-                    count,
-                    offset,
-                }
-                .into()
-            }
-            FileWork::WriteVec { ref vectors, offset } => {
-                let (iov, count) = vectors.iov();
-                ops::Writev {
-                    fd,
-                    iov,
-                    count,
-                    offset,
-                }
-                .into()
-            }
+            FileWork::ReadVec { ref vectors, offset } => vectors.read(fd, offset),
+            FileWork::WriteVec { ref vectors, offset } => vectors.write(fd, offset),
             FileWork::Sync { data_only } => ops::Fsync { fd, data_only }.into(),
             FileWork::WriteSync {
                 ref buffer,

@@ -107,34 +107,12 @@ impl PathWork {
                 ref from,
                 ref to,
                 flags,
-            } => {
-                let (from_dir, to_dir) = (from.dir, to.dir);
-                let (from, to) = (from.path.as_ptr(), to.path.as_ptr());
-                ops::RenameAt {
-                    from_dir,
-                    from,
-                    to_dir,
-                    to,
-                    flags,
-                }
-                .into()
-            }
+            } => rename(from, to, flags),
             PathWork::Link {
                 ref from,
                 ref to,
                 flags,
-            } => {
-                let (from_dir, to_dir) = (from.dir, to.dir);
-                let (from, to) = (from.path.as_ptr(), to.path.as_ptr());
-                ops::LinkAt {
-                    from_dir,
-                    from,
-                    to_dir,
-                    to,
-                    flags,
-                }
-                .into()
-            }
+            } => link(from, to, flags),
         }
     }
 
@@ -160,4 +138,26 @@ impl PathWork {
             _ => Ok(py.None()),
         }
     }
+}
+
+fn rename(from: &Path, to: &Path, flags: u32) -> Op {
+    ops::RenameAt {
+        from_dir: from.dir,
+        from: from.path.as_ptr(),
+        to_dir: to.dir,
+        to: to.path.as_ptr(),
+        flags,
+    }
+    .into()
+}
+
+fn link(from: &Path, to: &Path, flags: i32) -> Op {
+    ops::LinkAt {
+        from_dir: from.dir,
+        from: from.path.as_ptr(),
+        to_dir: to.dir,
+        to: to.path.as_ptr(),
+        flags,
+    }
+    .into()
 }
