@@ -156,8 +156,8 @@ impl GeventLoop {
     }
 
     /// Whether asyncio's part of the loop has anything ready, timed or in flight.
-    pub fn has_asyncio_work(&self, scheduler: &Scheduler) -> PyResult<bool> {
-        scheduler.has_more_than(self.polls_in_flight.load(Ordering::Relaxed))
+    pub fn has_asyncio_work(&self, py: Python<'_>, scheduler: &Scheduler) -> PyResult<bool> {
+        scheduler.has_more_than(py, self.polls_in_flight.load(Ordering::Relaxed))
     }
 
     /// The engine's time now, which becomes the time of the turn.

@@ -165,7 +165,7 @@ impl GeventLoop {
             limit
         };
         scheduler.get().wait_at_most(scheduler, limit)?;
-        if !this.has_asyncio_work(scheduler.get())? {
+        if !this.has_asyncio_work(py, scheduler.get())? {
             return Scheduler::deliver(scheduler, spare);
         }
         let before = slf.call_method0(name!("_enter_asyncio"))?;

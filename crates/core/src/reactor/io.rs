@@ -242,6 +242,12 @@ impl Io {
         })
     }
 
+    /// Whether more than `count` ops are in flight that somebody waits for.
+    pub fn waits_for_more_than(&self, py: Python<'_>, count: usize) -> bool {
+        let mut waited_for = self.slots.targets().filter(|target| !target.is_in_vain(py));
+        self.slots.len() > count && waited_for.nth(count).is_some()
+    }
+
     /// Joins the next piece with those of the same connection behind it. The engine has taken all of them from the socket
     /// already; as one piece they are delivered before the protocol can pause reading, as with asyncio's single receive.
     #[cold]

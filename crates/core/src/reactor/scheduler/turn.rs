@@ -98,8 +98,7 @@ impl Scheduler {
     fn tell_idle(&self, slf: &Bound<'_, Self>) -> PyResult<bool> {
         {
             let io = self.io.get()?;
-            let mut waited_for = io.slots.targets().filter(|target| !target.is_in_vain(slf.py()));
-            if io.has_batch() || waited_for.nth(1).is_some() {
+            if io.has_batch() || io.waits_for_more_than(slf.py(), 1) {
                 return Ok(false);
             }
         }
@@ -190,8 +189,9 @@ impl Scheduler {
     }
 
     /// Whether anything is ready, timed or in flight, besides `own` ops of a loop above.
-    pub fn has_more_than(&self, own: usize) -> PyResult<bool> {
-        Ok(self.ready.is_waiting() || self.timed.load(Ordering::Relaxed) || self.io.get()?.slots.len() > own)
+    pub fn has_more_than(&self, py: Python<'_>, own: usize) -> PyResult<bool> {
+        let is_due = self.ready.is_waiting() || self.timed.load(Ordering::Relaxed);
+        Ok(is_due || self.io.get()?.waits_for_more_than(py, own))
     }
 
     /// The other half of a turn of a loop above, which has made the first itself: dispatches what has come, and runs what is
