@@ -77,21 +77,23 @@ def check_file(wheel: Path) -> str:
         with archive.open(extensions[0]) as file:
             elf = ELFFile(file)
             libraries, glibc = needs(elf)
-            unversioned = strays(elf)
+            unversioned = set() if musl else strays(elf)
             sections = {section.name for section in elf.iter_sections()}
-    require(not unversioned or musl, f"glibc 2.17 does not have {unversioned}")
+    require(not unversioned, f"glibc 2.17 does not have {unversioned}")
     require(glibc <= ((0, 0) if musl else GLIBC), f"it needs glibc {glibc[0]}.{glibc[1]}")
     allowed = MUSL_LIBRARIES if musl else LIBRARIES
     others = {name for name in libraries - allowed if not name.startswith("ld-linux")}
     require(not others, f"it needs {others}")
     require(not sections & {".symtab", ".debug_info", ".debug_line"}, "it is not stripped")
+    if musl:
+        # musl's loader knows the name `libc.so` as itself; auditwheel, on a machine with glibc, does not.
+        return f"{size / 1000:,.0f} KB, musl"
     said = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", wheel], capture_output=True, text=True, check=True
     ).stdout
     found = re.search(r'constrains the platform tag to\s+"(\w+)"|platform tag:\s+"(\w+)"', said)
-    tag = "musllinux_1_2_" if musl else "manylinux_2_17_"
-    require(found is not None and tag in found[0], f"auditwheel says: {said}")
-    return f"{size / 1000:,.0f} KB, {'musl' if musl else f'glibc {glibc[0]}.{glibc[1]}'}"
+    require(found is not None and "manylinux_2_17_" in found[0], f"auditwheel says: {said}")
+    return f"{size / 1000:,.0f} KB, glibc {glibc[0]}.{glibc[1]}"
 
 
 def bare(folder: Path) -> dict[str, str]:
