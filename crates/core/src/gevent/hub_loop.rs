@@ -215,7 +215,7 @@ impl GeventLoop {
 
     /// Whether asyncio's part of the loop has anything ready, timed or in flight.
     fn _has_asyncio_work(&self, py: Python<'_>) -> PyResult<bool> {
-        self.has_asyncio_work(self.scheduler(py)?.get())
+        self.has_asyncio_work(py, self.scheduler(py)?.get())
     }
 
     /// Calls `func(*args)` soon: in this turn, if the loop is calling such functions at this moment.
