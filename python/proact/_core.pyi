@@ -572,6 +572,8 @@ class Parking:
     @staticmethod
     def settle(future: object) -> None: ...
 
+@final
+@disjoint_base
 class Wire:
     def __new__(cls) -> Self: ...
     seconds: float | None  # write only
