@@ -573,7 +573,6 @@ class Parking:
     def settle(future: object) -> None: ...
 
 @final
-@disjoint_base
 class Wire:
     def __new__(cls) -> Self: ...
     seconds: float | None  # write only
