@@ -142,7 +142,7 @@ def run(block: Block, engine: str, directory: Path) -> str:
             except subprocess.TimeoutExpired:
                 if "gevent" not in block.text:
                     raise
-                # gevent loses a KeyboardInterrupt that comes while a greenlet ends. A person presses Ctrl-C again.
+                # gevent loses a KeyboardInterrupt that comes while a greenlet ends: press Ctrl-C again.
                 child.send_signal(signal.SIGINT)
                 output, _ = child.communicate(timeout=PATIENCE)
         finally:
