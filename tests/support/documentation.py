@@ -104,13 +104,15 @@ def of(*languages: str) -> list[Block]:
 
 def missing(block: Block) -> str | None:
     """The first module that the block imports and that is not installed here."""
-    for name in re.findall(r"(?m)^\s*(?:import|from) (\w+)", block.text):
-        done = subprocess.run(
-            [sys.executable, "-c", f"import {name}"], env=children.environment(), check=False
-        )
-        if done.returncode:
-            return name
-    return None
+    names = re.findall(r"(?m)^\s*(?:import|from) (\w+)", block.text)
+    return next((name for name in names if not is_here(name)), None)
+
+
+@cache
+def is_here(name: str) -> bool:
+    """Whether a module can be imported; asked once, by a process of its own, for each."""
+    command = [sys.executable, "-c", f"import {name}"]
+    return subprocess.run(command, env=children.environment(), check=False).returncode == 0
 
 
 def run(block: Block, engine: str, directory: Path) -> str:
