@@ -404,6 +404,7 @@ except green.Deadlock:
     assert done.stdout == "a deadlock\n"
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_in_a_forked_child(spawned, pair):
     """The child has a loop of its own, and uses the socket on it."""
     first, second = pair
