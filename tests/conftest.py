@@ -153,3 +153,12 @@ def proact():
     import proact
 
     return proact
+
+
+@pytest.fixture
+def switching():
+    """With a GIL, have Python change threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import os
 import socket
-import sys
 import threading
 import weakref
 
@@ -18,19 +17,13 @@ import pytest
 from support import links, peers
 from support.protocols import Echo, Recorder
 
-pytestmark = pytest.mark.not_on("asyncio", "uvloop", reason="not thread-safe, and does not tell")
+pytestmark = [
+    pytest.mark.not_on("asyncio", "uvloop", reason="not thread-safe, and does not tell"),
+    pytest.mark.usefixtures("switching"),
+]
 
 THREADS = 8
 CALLS = 25  # by each thread
-
-
-@pytest.fixture(autouse=True)
-def switching():
-    """With a GIL, have Python change threads as often as it can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 class Load:

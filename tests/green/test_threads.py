@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import sys
 import threading
 
 import pytest
@@ -10,17 +9,10 @@ from support import peers
 
 green = pytest.importorskip("proact.green")
 
+pytestmark = pytest.mark.usefixtures("switching")
+
 THREADS = 8
 CALLS = 25  # by each thread
-
-
-@pytest.fixture(autouse=True)
-def switching():
-    """With a GIL, have Python change threads as often as it can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 async def from_threads(loop, call):

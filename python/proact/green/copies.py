@@ -73,10 +73,10 @@ class _Ready:
         """Return when one is ready, or after `seconds`."""
         with self._epoll:
             if seconds is None:
-                _core.green_when(self._epoll, False, bool)  # type: ignore[arg-type]
+                _core.green_when(self._epoll, False, bool)
             else:
                 with timeouts.Timeout(seconds, False):
-                    _core.green_when(self._epoll, False, bool)  # type: ignore[arg-type]
+                    _core.green_when(self._epoll, False, bool)
 
 
 def _fd(file: Any) -> int:
@@ -212,9 +212,9 @@ def _subprocess() -> types.ModuleType:
     for name in ("run", "call", "check_call", "check_output"):
         setattr(made, name, getattr(processes, name))
     # What waits for the pipes is a function of the module and a class that it looks up there.
-    made._PopenSelector = Selector  # type: ignore[attr-defined]
-    communicate = with_globals(subprocess.Popen._communicate, made)  # type: ignore[attr-defined]
-    made.Popen = type("Popen", (popen.Popen,), {"_communicate": communicate})  # type: ignore[attr-defined]
+    communicate = with_globals(vars(subprocess.Popen)["_communicate"], made)
+    waits = type("Popen", (popen.Popen,), {"_communicate": communicate})
+    vars(made).update(_PopenSelector=Selector, Popen=waits)
     return made
 
 

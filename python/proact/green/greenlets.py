@@ -254,7 +254,7 @@ class Greenlet(Generic[_T]):
     def _result(self) -> _T:
         try:
             self._raise()
-            return self._value  # type: ignore[return-value]
+            return self._value  # type: ignore[return-value]  # it is set: the greenlet has not failed
         finally:
             del self
 

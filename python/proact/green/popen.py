@@ -53,7 +53,7 @@ class Pipe(io.RawIOBase):
         try:
             done: int = attempt()
         except BlockingIOError:
-            done = _core.green_when(self, self._writes, attempt)  # type: ignore[arg-type]
+            done = _core.green_when(self, self._writes, attempt)
         return done
 
     def close(self) -> None:
@@ -108,4 +108,4 @@ class Popen(subprocess.Popen[Any]):
             _core.green_sleep(0.01)
             return
         with os.fdopen(pidfd, "rb", 0) as ended:
-            _core.green_when(ended, False, bool)  # type: ignore[arg-type]
+            _core.green_when(ended, False, bool)

@@ -232,7 +232,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file; return the number of bytes."""
-        sent: int = self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined]
+        sent: int = self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined]  # CPython's own
         return sent
 
     # Connections.
@@ -272,7 +272,7 @@ class socket(Waits):  # noqa: N801 the name that programs know
         # Before the fd is closed: an engine may keep the file open for its watch.
         if (wire := getattr(self, "_wire", None)) is not None:
             wire.close()
-        super().__del__()  # type: ignore[misc]
+        super().__del__()  # type: ignore[misc]  # CPython's, which the stubs leave out
 
     def dup(self) -> Self:
         """Another socket object of the same socket, with a fd of its own."""

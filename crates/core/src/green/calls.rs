@@ -1,16 +1,13 @@
-//! `recv`, `send` and `sendall` of green sockets, by CPython's own calling convention: a program calls nothing else as often, and a frame
-//! of Python around each cost a tenth of a small message.
-
-use std::ffi::CStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! `recv`, `send` and `sendall` of green sockets, by CPython's own calling convention (`py/native_method.rs`): a program calls nothing else as often, and
+//! a frame of Python around each cost a tenth of a small message.
 
 use pyo3::ffi;
-use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyType};
 
 use super::wire::Wire;
 use crate::py::make::{Int, Name, name, tuple_of};
+use crate::py::native_method::{self, Convention};
 
 /// What a call does with a socket that has a wire, and with its only argument. `None`: that is no case of its.
 type Body = for<'py> fn(
@@ -52,8 +49,7 @@ fn send<'py>(
     }
 }
 
-/// Calls `body` if the call is of the usual kind, or else the method `otherwise`. No panic leaves it, and an error is set for
-/// Python.
+/// Calls `body` if the call is of the usual kind, or else the method `otherwise`.
 ///
 /// # Safety
 /// `socket` and as many `args` as `count` says are live objects; the thread is attached.
@@ -65,34 +61,19 @@ unsafe fn call(
     body: Body,
     otherwise: &'static Name,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a method is called by an attached thread.
-    let py = unsafe { Python::assume_attached() };
-    let run = || {
-        // SAFETY: as the caller promises.
-        let socket = unsafe { Bound::from_borrowed_ptr(py, socket) };
-        if count == 1
-            && let Ok(wire) = socket.getattr(name!("_calls"))?.cast_into_exact::<Wire>()
-        {
-            // SAFETY: as the caller promises.
-            let argument = unsafe { Bound::from_borrowed_ptr(py, *args) };
-            if let Some(value) = body(&wire, &socket, &argument)? {
-                return Ok(value);
+    // SAFETY: as the caller promises.
+    unsafe {
+        native_method::run(|py| {
+            let socket = Bound::from_borrowed_ptr(py, socket);
+            if count == 1
+                && let Ok(wire) = socket.getattr(name!("_calls"))?.cast_into_exact::<Wire>()
+                && let Some(value) = body(&wire, &socket, &Bound::from_borrowed_ptr(py, *args))?
+            {
+                return Ok(value.unbind());
             }
-        }
-        // SAFETY: as the caller promises.
-        let args = unsafe { tuple_of(py, args, count as usize)? };
-        socket.call_method1(otherwise, args)
-    };
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => value.into_ptr(),
-        Ok(Err(error)) => {
-            PyErr::restore(error, py);
-            std::ptr::null_mut()
-        }
-        Err(_) => {
-            PanicException::new_err("panic in a call of a green socket").restore(py);
-            std::ptr::null_mut()
-        }
+            let args = tuple_of(py, args, count as usize)?;
+            socket.call_method1(otherwise, args).map(Bound::unbind)
+        })
     }
 }
 
@@ -127,37 +108,22 @@ unsafe extern "C" fn native_sendall(
 #[pyfunction]
 #[pyo3(signature = (class, /))]
 pub fn install_green_calls(class: &Bound<'_, PyType>) -> PyResult<()> {
-    let py = class.py();
-    let add = |name: &'static CStr, method: ffi::PyCFunctionFast, doc: &'static CStr| {
-        let definition = ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer {
-                PyCFunctionFast: method,
-            },
-            ml_flags: ffi::METH_FASTCALL,
-            ml_doc: doc.as_ptr(),
-        };
-        // The descriptor refers to its definition for as long as the interpreter lives.
-        let definition = Box::leak(Box::new(definition));
-        // SAFETY: a live class and a definition that is never freed; a new reference or null with an exception set.
-        let descriptor = unsafe {
-            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
-        };
-        class.setattr(name, descriptor)
-    };
-    add(
+    native_method::add(
+        class,
         c"recv",
-        native_recv,
+        Convention::Fast(native_recv),
         c"recv($self, bufsize, flags=0, /)\n--\n\nReceive up to `bufsize` bytes; empty at the end of the stream.",
     )?;
-    add(
+    native_method::add(
+        class,
         c"send",
-        native_send,
+        Convention::Fast(native_send),
         c"send($self, data, flags=0, /)\n--\n\nSend as much of `data` as the socket takes; return the number of bytes.",
     )?;
-    add(
+    native_method::add(
+        class,
         c"sendall",
-        native_sendall,
+        Convention::Fast(native_sendall),
         c"sendall($self, data, flags=0, /)\n--\n\nSend all of `data`.",
     )
 }

@@ -4,36 +4,57 @@
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::PyClass;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyType};
 
 use crate::py::make::py_error;
 
+/// How a method takes its arguments.
+pub enum Convention {
+    /// By their places.
+    Fast(ffi::PyCFunctionFast),
+    /// Also by their names.
+    FastWithKeywords(ffi::PyCFunctionFastWithKeywords),
+}
+
 /// Gives a class a method. `doc` begins with its signature.
-pub fn add<T: PyClass>(
-    py: Python<'_>,
+pub fn add(
+    class: &Bound<'_, PyType>,
     name: &'static CStr,
-    method: ffi::PyCFunctionFastWithKeywords,
+    method: Convention,
     doc: &'static CStr,
 ) -> PyResult<()> {
-    let definition = ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer {
-            PyCFunctionFastWithKeywords: method,
-        },
-        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: doc.as_ptr(),
+    let (ml_meth, ml_flags) = match method {
+        Convention::Fast(method) => (
+            ffi::PyMethodDefPointer {
+                PyCFunctionFast: method,
+            },
+            ffi::METH_FASTCALL,
+        ),
+        Convention::FastWithKeywords(method) => (
+            ffi::PyMethodDefPointer {
+                PyCFunctionFastWithKeywords: method,
+            },
+            ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ),
     };
-    let class = py.get_type::<T>();
     // The descriptor refers to its definition for as long as the interpreter lives.
-    let definition = Box::leak(Box::new(definition));
+    let definition = Box::leak(Box::new(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth,
+        ml_flags,
+        ml_doc: doc.as_ptr(),
+    }));
     // SAFETY: a live class and a definition that is never freed; a new reference or null with an exception set.
-    let descriptor =
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))? };
+    let descriptor = unsafe {
+        Bound::from_owned_ptr_or_err(
+            class.py(),
+            ffi::PyDescr_NewMethod(class.as_type_ptr(), definition),
+        )?
+    };
     class.setattr(name, descriptor)
 }
 

@@ -131,25 +131,9 @@ impl Parking {
     pub fn resume_before(slf: Bound<'_, Self>, queue: &Queue) -> PyResult<()> {
         let is_first = queue.lock().is_empty();
         if is_first && !slf.get().hub.get().scheduler.get().is_debug() {
-            Parking::resume_by(slf)
+            Parking::resume(slf)
         } else {
             Parking::wake(&slf)
-        }
-    }
-
-    /// Ends the wait now. The caller's reference is gone before the greenlet runs, which may wait in the same object again.
-    pub fn resume_by(slf: Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        match slf.get().turn_to(State::Over) {
-            State::Armed(Who::Greenlet(greenlet)) | State::Woken(Who::Greenlet(greenlet)) => {
-                let hub = slf.get().hub.bind(py).clone();
-                drop(slf);
-                Hub::enter(&hub, greenlet.bind(py), None)
-            }
-            other => {
-                drop(slf.get().turn_to(other));
-                Parking::resume(&slf)
-            }
         }
     }
 
@@ -239,7 +223,7 @@ impl Parking {
             None => {
                 let resume = Once::new(slf.clone().into_any().unbind(), |parking| {
                     // SAFETY: the object beside this function.
-                    Parking::resume_by(unsafe { parking.cast_into_unchecked() })
+                    Parking::resume(unsafe { parking.cast_into_unchecked() })
                 });
                 scheduler.get().push(Ready::Once(resume));
                 if elsewhere {
@@ -256,19 +240,20 @@ impl Parking {
         }
     }
 
-    /// Ends the wait now. Only the hub calls this.
-    fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let (py, this) = (slf.py(), slf.get());
-        match this.turn_to(State::Over) {
+    /// Ends the wait now. Only the hub calls this. The caller's reference is gone before the greenlet runs, which may wait in the
+    /// same object again.
+    fn resume(slf: Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let hub = slf.get().hub.bind(py).clone();
+        match slf.get().turn_to(State::Over) {
             State::Armed(Who::Greenlet(greenlet)) | State::Woken(Who::Greenlet(greenlet)) => {
-                Hub::enter(this.hub.bind(py), greenlet.bind(py), None)
+                drop(slf);
+                Hub::enter(&hub, greenlet.bind(py), None)
             }
-            State::Armed(Who::Job(job)) | State::Woken(Who::Job(job)) => {
-                Hub::begin(this.hub.bind(py), job.bind(py))
-            }
+            State::Armed(Who::Job(job)) | State::Woken(Who::Job(job)) => Hub::begin(&hub, job.bind(py)),
             State::Armed(Who::Task(future)) | State::Woken(Who::Task(future)) => {
                 let done = set(future.bind(py));
-                drop(this.turn_to(State::Woken(Who::Task(future))));
+                drop(slf.get().turn_to(State::Woken(Who::Task(future))));
                 done
             }
             State::Over => Ok(()),
@@ -306,7 +291,7 @@ impl Parking {
     #[pyo3(signature = (*args))]
     fn fire(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
         let _ = args;
-        Parking::resume(slf)
+        Parking::resume(slf.clone())
     }
 
     #[staticmethod]

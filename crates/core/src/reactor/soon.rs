@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::py::make::{name, py_error, tuple_of};
-use crate::py::native_method;
+use crate::py::native_method::{self, Convention};
 use crate::reactor::scheduler::Scheduler;
 
 /// The arguments of a call: the callback, its arguments, the context.
@@ -104,16 +104,17 @@ unsafe extern "C" fn call_soon_threadsafe(
 
 /// Gives the class its two methods.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    native_method::add::<Scheduler>(
-        py,
+    let class = py.get_type::<Scheduler>();
+    native_method::add(
+        &class,
         c"call_soon",
-        call_soon,
+        Convention::FastWithKeywords(call_soon),
         c"call_soon($self, /, callback, *args, context=None)\n--\n\nSchedules a callback for the next turn.",
     )?;
-    native_method::add::<Scheduler>(
-        py,
+    native_method::add(
+        &class,
         c"call_soon_threadsafe",
-        call_soon_threadsafe,
+        Convention::FastWithKeywords(call_soon_threadsafe),
         c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nThe same from any thread, waking the loop if it sleeps.",
     )
 }

@@ -48,11 +48,13 @@ class Workload:
     def sessions(self) -> Sessions:
         """Return the factory of sessions. The server process calls this once; it may open files."""
         given = () if self.seconds is None else (self.seconds,)
-        return self._module().sessions(*given)  # type: ignore[no-any-return]
+        made: Sessions = self._module().sessions(*given)
+        return made
 
     def exchange(self, size: int) -> Exchange | None:
         """A client's request and its response, with ``size`` bytes of content; None: any bytes, echoed."""
-        return self._module().exchange(size)  # type: ignore[no-any-return]
+        made: Exchange | None = self._module().exchange(size)
+        return made
 
     def slow(self) -> Exchange | None:
         """The exchange of the connections that ask for more; None if all ask for the same."""

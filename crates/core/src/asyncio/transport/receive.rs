@@ -205,7 +205,10 @@ impl StreamTransport {
             Piece::Data(data) => {
                 let data = data.into_bound(this.py());
                 Self::deliver_to(this, &callee, buffered, &data)?;
-                this.get().scheduler.get().io.get()?.spare.take_back(data);
+                // Not free in a forked child, whose parent's loop ran in another thread.
+                if let Some(mut io) = this.get().scheduler.get().io.if_free() {
+                    io.spare.take_back(data);
+                }
                 Ok(())
             }
             Piece::End => Self::deliver_end(this, &callee),

@@ -17,7 +17,7 @@ use crate::asyncio::transport::phase::Phase;
 use crate::py::bytes::{copied, snapshot};
 use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
-use crate::py::native_method;
+use crate::py::native_method::{self, Convention};
 use crate::reactor::target::Completes;
 
 /// For a send, and for the poll by which a file waits for room.
@@ -225,10 +225,10 @@ unsafe extern "C" fn write(
 
 /// Gives the class its method `write`.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    native_method::add::<StreamTransport>(
-        py,
+    native_method::add(
+        &py.get_type::<StreamTransport>(),
         c"write",
-        write,
+        Convention::FastWithKeywords(write),
         c"write($self, /, data)\n--\n\nSends bytes: now what the socket takes, the rest once it takes more. Never blocks.",
     )
 }
