@@ -15,6 +15,7 @@ PACKAGE = ROOT / "python" / "proact"
 LAYERS = [
     "_core",
     "tls",
+    "streams",
     "signals",
     "subprocesses",
     "choice",

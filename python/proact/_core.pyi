@@ -1,6 +1,6 @@
 """The native half of proact."""
 
-from asyncio import BaseProtocol, Future
+from asyncio import BaseProtocol, Future, StreamReader, StreamReaderProtocol
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from os import stat_result
@@ -33,8 +33,10 @@ __all__ = [
     "PipeTransport",
     "Probe",
     "ReadPipeTransport",
+    "Reading",
     "Ring",
     "Scheduler",
+    "StreamState",
     "StreamTransport",
     "SyscallCounter",
     "TLSTransport",
@@ -52,6 +54,7 @@ __all__ = [
     "has_writer",
     "install_green_calls",
     "install_probe",
+    "install_streams",
     "probe_engines",
     "ring_memory",
 ]
@@ -181,6 +184,32 @@ class Operation(Generic[_T_co]):
     def send(self, value: Any) -> Any: ...
     def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Any: ...
     def close(self) -> None: ...
+
+@final
+class Reading(Generic[_T_co]):
+    @property
+    def __qualname__(self) -> str: ...
+    def __await__(self) -> Generator[Any, None, _T_co]: ...
+    def __iter__(self) -> Generator[Any, None, _T_co]: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any) -> Any: ...
+    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Any: ...
+    def close(self) -> None: ...
+
+@final
+class StreamState:
+    buffer: bytearray
+    eof: bool
+    paused: bool
+    limit: int
+    waiter: Future[None] | None
+    exception: Any
+    transport: Any
+    def __new__(cls, scheduler: Scheduler, buffer: bytearray, limit: int) -> Self: ...
+
+def install_streams(
+    reader: type[StreamReader], base: type[StreamReader], protocol: type[StreamReaderProtocol]
+) -> None: ...
 
 @final
 class Lines(Generic[_T]):

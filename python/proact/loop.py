@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, choice, handover, reports, signals, sockets, subprocesses, tls
+from . import _core, choice, handover, reports, signals, sockets, streams, subprocesses, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -124,6 +124,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
     _tls_transport_class = tls.SSLTransport
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
+    _stream_protocol = asyncio.StreamReaderProtocol
+    _adopt_stream = staticmethod(streams.adopt)
     _buffered_protocol = asyncio.BufferedProtocol
     _set_running_loop = staticmethod(events._set_running_loop)
     _plain_socket = socket.socket

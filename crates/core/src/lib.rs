@@ -21,6 +21,8 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::files::lines::Lines;
     #[pymodule_export]
+    use crate::asyncio::streams::{Reading, StreamState, install_streams};
+    #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]
     use crate::asyncio::transport::file::sending::FileSending;
@@ -85,6 +87,7 @@ mod _core {
         }
         crate::reactor::scheduler::unmade::install(module.py());
         crate::reactor::soon::install(module.py())?;
+        crate::asyncio::event_loop::install(module.py())?;
         crate::asyncio::transport::send::install(module.py())?;
         module.add(
             "ENGINES",

@@ -2,10 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::asyncio::factories::awaited_future;
-use crate::py::make::name;
+use crate::py::make::{dict, name, py_error};
+use crate::py::native_method::{self, Convention};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::scheduler::Scheduler;
 
@@ -24,7 +28,9 @@ impl Scheduler {
     /// Takes the hooks from the loop's class.
     #[pyo3(name = "_configure")]
     fn configure(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let hooks = Hooks::of(slf.get_type().as_any(), awaited_future)?;
+        let keywords = dict(slf.py())?;
+        keywords.set_item(name!("loop"), slf)?;
+        let hooks = Hooks::of(slf.get_type().as_any(), awaited_future, keywords.unbind())?;
         slf.get().set_hooks(hooks);
         Ok(())
     }
@@ -92,4 +98,35 @@ impl Scheduler {
         self.debug.store(value.is_truthy()?, Ordering::Relaxed);
         Ok(())
     }
+}
+
+unsafe extern "C" fn get_debug(
+    scheduler: *mut ffi::PyObject,
+    _args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    let body = |py| {
+        if count != 0 {
+            return Err(py_error::<PyTypeError>("get_debug() takes no arguments"));
+        }
+        // SAFETY: the descriptor let only instances through.
+        let scheduler = unsafe { Bound::from_borrowed_ptr(py, scheduler).cast_into_unchecked::<Scheduler>() };
+        Ok(PyBool::new(py, scheduler.get().is_debug())
+            .to_owned()
+            .into_any()
+            .unbind())
+    };
+    // SAFETY: CPython has called this.
+    unsafe { native_method::run(body) }
+}
+
+/// Gives the class the method that each new future and task calls.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    let doc = c"get_debug($self)\n--\n\nWhether the loop is in debug mode.";
+    native_method::add(
+        &py.get_type::<Scheduler>(),
+        c"get_debug",
+        Convention::Fast(get_debug),
+        doc,
+    )
 }

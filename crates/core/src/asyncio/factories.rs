@@ -10,7 +10,6 @@ use crate::reactor::scheduler::Scheduler;
 
 static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static LOOP_NAME: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 static TASK_NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
 
 /// A class of asyncio, looked up once.
@@ -64,19 +63,33 @@ impl<'py> FromPyObject<'_, 'py> for Keyword<'py> {
     }
 }
 
-fn future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    let kind = import_once(py, &FUTURE, name!("Future"))?;
-    construct(
-        kind,
-        &[event_loop],
-        intern_names(py, &LOOP_NAME, &[name!("loop")])?,
+/// `kind(*args, loop=scheduler)`
+fn of_loop<'py>(
+    scheduler: &Bound<'py, Scheduler>,
+    kind: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = scheduler.py();
+    let keywords = scheduler.get().hooks()?.keywords.bind(py);
+    // SAFETY: three live objects, of the types that are required; returns a new reference or null with an exception set.
+    unsafe {
+        let made = ffi::PyObject_Call(kind.as_ptr(), args.as_ptr(), keywords.as_ptr());
+        Bound::from_owned_ptr_or_err(py, made)
+    }
+}
+
+fn future<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyAny>> {
+    let py = scheduler.py();
+    of_loop(
+        scheduler,
+        import_once(py, &FUTURE, name!("Future"))?,
+        &PyTuple::empty(py),
     )
 }
 
 /// A future that a task may yield, as `await` does.
-pub fn awaited_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let future = future(event_loop)?;
+pub fn awaited_future<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyAny>> {
+    let future = future(scheduler)?;
     future.setattr(name!("_asyncio_future_blocking"), true)?;
     Ok(future)
 }
@@ -85,7 +98,7 @@ pub fn awaited_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py
 impl Scheduler {
     /// A future of this loop.
     pub fn create_future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        future(slf.as_any())
+        future(slf)
     }
 
     /// A task of this loop. With a task factory, in debug mode, or with keywords of newer Pythons, `BaseEventLoop` makes it.
@@ -105,11 +118,7 @@ impl Scheduler {
         if plain && slf.getattr(name!("_task_factory"))?.is_none() {
             let kind = import_once(py, &TASK, name!("Task"))?;
             if name.is_none() && context.is_none() {
-                return construct(
-                    kind,
-                    &[&coro, slf.as_any()],
-                    intern_names(py, &LOOP_NAME, &[name!("loop")])?,
-                );
+                return of_loop(slf, kind, &tuple(py, std::slice::from_ref(&coro))?);
             }
             let none = py.None().into_bound(py);
             let (name, context) = (name.as_ref().unwrap_or(&none), context.as_ref().unwrap_or(&none));

@@ -6,6 +6,7 @@ pub mod buffer;
 pub mod bytes;
 pub mod call;
 pub mod cell;
+pub mod coroutine;
 pub mod descriptor;
 pub mod ending;
 pub mod errno;

@@ -5,8 +5,10 @@
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::py::make::name;
+use crate::reactor::scheduler::Scheduler;
 
 macro_rules! hooks {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
@@ -14,27 +16,34 @@ macro_rules! hooks {
             $($(#[$doc])* pub $field: Py<PyAny>,)*
             /// Makes a future of the loop, ready to be yielded by a task.
             pub future: Future,
+            /// `{"loop": loop}`: the keywords by which futures and tasks are made.
+            pub keywords: Py<PyDict>,
         }
 
         impl Hooks {
             /// # Errors
             /// `AttributeError` for a class that lacks one.
-            pub fn of(class: &Bound<'_, PyAny>, future: Future) -> PyResult<Hooks> {
+            pub fn of(
+                class: &Bound<'_, PyAny>,
+                future: Future,
+                keywords: Py<PyDict>,
+            ) -> PyResult<Hooks> {
                 Ok(Hooks {
                     $($field: class.getattr(name!($name))?.unbind(),)*
                     future,
+                    keywords,
                 })
             }
 
             pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
                 $(visit.call(&self.$field)?;)*
-                Ok(())
+                visit.call(&self.keywords)
             }
         }
     };
 }
 
-pub type Future = for<'py> fn(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
+pub type Future = for<'py> fn(&Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyAny>>;
 
 hooks! {
     /// `(callback, args, context, check_thread)`: makes a handle that knows where it was made, for debug mode.
@@ -70,6 +79,10 @@ hooks! {
     handshake_begins = "_handshake_begins",
     /// `(transport, seconds)`
     handshake_took = "_handshake_took",
+    /// asyncio's protocol of streams.
+    stream_protocol = "_stream_protocol",
+    /// `(protocol)`, without the loop: the reader of such a protocol gets its native methods.
+    adopt_stream = "_adopt_stream",
     /// The class of protocols that bring their own buffers.
     buffered_protocol = "_buffered_protocol",
     /// Whether a server is told which transport came or went.

@@ -26,6 +26,7 @@ use pyo3::prelude::*;
 
 use crate::py::buffer::Buffer;
 use crate::py::cell::SharedCell;
+use crate::py::coroutine::Step;
 use crate::py::descriptor::number;
 use crate::py::errno::os_error;
 use crate::py::make::py_error;
@@ -87,13 +88,6 @@ pub struct Operation {
     /// Whether greenlets wait for it, not tasks.
     green: bool,
     state: SharedCell<State>,
-}
-
-/// How a step of the task ended.
-enum Step {
-    Finished(Py<PyAny>),
-    /// What the task yields to its loop, to wait.
-    Waits(Py<PyAny>),
 }
 
 static OPERATIONS: Completes<Operation> = Completes::<Operation>::new(|operation, arrived| {

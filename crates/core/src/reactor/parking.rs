@@ -82,7 +82,7 @@ impl Parking {
         let who = if is_spawned {
             Who::Greenlet(current.unbind())
         } else {
-            Who::Task((scheduler.get().hooks()?.future)(scheduler.as_any())?.unbind())
+            Who::Task((scheduler.get().hooks()?.future)(scheduler)?.unbind())
         };
         Ok((who, hub))
     }

@@ -17,7 +17,7 @@ pub enum Waiter {
 impl Waiter {
     /// A waiter for the task that awaits.
     pub fn task(scheduler: &Bound<'_, Scheduler>) -> PyResult<Waiter> {
-        let future = (scheduler.get().hooks()?.future)(scheduler.as_any())?;
+        let future = (scheduler.get().hooks()?.future)(scheduler)?;
         Ok(Waiter::Future(future.unbind()))
     }
 
@@ -37,20 +37,14 @@ impl Waiter {
     /// Whether it was woken already, or no longer waits.
     pub fn is_done(&self, py: Python<'_>) -> PyResult<bool> {
         match self {
-            Waiter::Future(future) => method0(future.bind(py), name!("done"))?.is_truthy(),
+            Waiter::Future(future) => is_done(future.bind(py)),
             Waiter::Greenlet(parking) => Ok(parking.get().is_woken()),
         }
     }
 
     pub fn wake(&self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Waiter::Future(future) => {
-                match method1(future.bind(py), name!("set_result"), py.None().bind(py)) {
-                    // The future was cancelled in this turn. Its task will call `throw`.
-                    Err(_) if self.is_done(py)? => Ok(()),
-                    outcome => outcome.map(drop),
-                }
-            }
+            Waiter::Future(future) => wake_future(future.bind(py)),
             Waiter::Greenlet(parking) => Parking::wake(parking.bind(py)),
         }
     }
@@ -60,5 +54,18 @@ impl Waiter {
             Waiter::Future(future) => future,
             Waiter::Greenlet(parking) => parking.as_any(),
         }
+    }
+}
+
+fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+    method0(future, name!("done"))?.is_truthy()
+}
+
+/// Wakes the task that waits for a future.
+pub fn wake_future(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    match method1(future, name!("set_result"), future.py().None().bind(future.py())) {
+        // It was cancelled in this turn. Its task will call `throw`.
+        Err(_) if is_done(future)? => Ok(()),
+        outcome => outcome.map(drop),
     }
 }

@@ -4,8 +4,9 @@
 //! Owns the ops that wait, by fd and direction. The selector watches an fd for exactly the directions that ops wait
 //! for. A `RecvMulti` or `PollMulti` waits all its life, so a connection that is read again and again costs no
 //! `epoll_ctl`. The watch ends with its last op, because the program may close the fd next, and after that epoll
-//! can't remove the file of a duplicate by the fd's number. An op that begins to wait renews the watch, because the
-//! number may now name another file than when the other waiting ops began.
+//! can't remove the file of a duplicate by the fd's number. If that op has gone on, the watch ends with the next wait
+//! only: until then another op may need it. An op that begins to wait renews the watch, because the number may now
+//! name another file than when the other waiting ops began.
 
 mod arena;
 mod serve;
@@ -106,6 +107,8 @@ pub struct ReadinessDriver<S: Selector> {
     /// Completions that happened outside `wait`.
     queued: VecDeque<Completion>,
     events: Vec<Event>,
+    /// Fds whose ops have all gone on since the last wait.
+    served: Vec<RawFd>,
     /// The fd that found the receive memory of a wait used up. The next wait begins with it.
     resume_at: Option<RawFd>,
     arena: Arena,
@@ -139,6 +142,7 @@ impl<S: Selector> ReadinessDriver<S> {
             places: TokenMap::default(),
             queued: VecDeque::new(),
             events: Vec::new(),
+            served: Vec::new(),
             resume_at: None,
             arena: Arena::default(),
             pool: None,
@@ -173,6 +177,15 @@ impl<S: Selector> ReadinessDriver<S> {
             // ops that are left.
             self.end_waiters(fd, -libc::EBADF);
         }
+    }
+
+    /// Stops watching the fds whose ops have gone on and that no other op waits for.
+    fn end_watches(&mut self) {
+        let mut served = std::mem::take(&mut self.served);
+        for fd in served.drain(..) {
+            self.update_watch(fd);
+        }
+        self.served = served;
     }
 
     /// Ends all ops that wait for an fd, and stops watching it.
@@ -305,6 +318,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()> {
         self.generation.check()?;
         self.arena.turn();
+        self.end_watches();
         let before = batch.len();
         self.collect(batch);
         let nothing_to_do = batch.len() == before && timeout != Some(Duration::ZERO);

@@ -42,7 +42,11 @@ impl<S: Selector> ReadinessDriver<S> {
         if event.write {
             self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
         }
-        self.update_watch(event.fd);
+        if !event.invalid && self.fds[event.fd as usize].wanted(S::TELLS_EDGES).is_empty() {
+            self.served.push(event.fd);
+        } else {
+            self.update_watch(event.fd);
+        }
     }
 
     /// The case of a stream transport, told in a third of the instructions: one multishot poll waits to read, and nothing else.

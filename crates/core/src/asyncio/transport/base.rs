@@ -130,7 +130,7 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
     }
 
     /// Reports what a method of the protocol raised, if it did.
-    fn called(this: &Bound<'_, Self>, outcome: PyResult<Bound<'_, PyAny>>, method: &str) -> PyResult<()> {
+    fn called<T>(this: &Bound<'_, Self>, outcome: PyResult<T>, method: &str) -> PyResult<()> {
         let message = || format!("Exception in callback protocol.{method}");
         let outcome = outcome.map(drop);
         outcome.or_else(|error| Self::protocol_failed(this, error, &message()))
@@ -162,6 +162,7 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
         let Some(callee) = this.get().callee(this.py())? else {
             return Ok(());
         };
+        adopt(this.get().scheduler().get(), &callee.protocol)?;
         let made = callee.call1(name!("connection_made"), this.as_any());
         Self::called(this, made, "connection_made")
     }
@@ -235,6 +236,15 @@ pub(super) trait Transport: PyClass<Frozen = True> + Sync {
         };
         futile_write(py, futile, "socket.send() raised exception.")
     }
+}
+
+/// Gives the stream of a protocol that opens its native methods, if it is asyncio's own (`asyncio/streams/`).
+pub(super) fn adopt(scheduler: &Scheduler, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+    let hooks = scheduler.hooks()?;
+    if protocol.get_type().is(&hooks.stream_protocol) {
+        hooks.adopt_stream.bind(protocol.py()).call1((protocol,))?;
+    }
+    Ok(())
 }
 
 /// Wakes the task that waits for the transport to begin.

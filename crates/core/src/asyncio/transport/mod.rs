@@ -17,7 +17,7 @@ mod outbox;
 mod over_socket;
 mod phase;
 pub mod pipe;
-mod protocol;
+pub mod protocol;
 mod rare;
 mod receive;
 mod receiving;

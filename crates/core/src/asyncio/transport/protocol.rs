@@ -2,37 +2,45 @@
 
 use std::sync::OnceLock;
 
-use pyo3::PyClass;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyType};
 
 use crate::py::buffer::Buffer;
 use crate::py::call::{in_context, method0, method1};
 use crate::py::make::{Int, Name, name, py_error};
 
-type DataReceived<T> = for<'py> fn(&Bound<'py, T>, &Bound<'py, PyBytes>) -> PyResult<()>;
+type DataReceived = for<'py> fn(&Bound<'py, PyAny>, &Bound<'py, PyBytes>) -> PyResult<()>;
 
 /// A class of protocols whose `data_received` is called without Python in between.
 struct Native {
     /// The address of the class, which is compared.
     class: usize,
-    data_received: DataReceived<PyAny>,
+    data_received: DataReceived,
 }
 
-/// There is one such class, the TLS transport. It is set from there, so that this file need not know it.
-static NATIVE: OnceLock<Native> = OnceLock::new();
+/// The TLS transport, and asyncio's protocol of streams. They are set from there, so that this file need not know them.
+static NATIVE: [OnceLock<Native>; 2] = [const { OnceLock::new() }; 2];
 
-/// Sets the class of native protocols. It has no subclasses.
-pub fn install<T: PyClass>(py: Python<'_>, data_received: DataReceived<T>) {
-    let native = Native {
-        class: T::type_object_raw(py) as usize,
-        // SAFETY: the two types differ in what a reference points at, and such functions have one ABI
-        // (https://doc.rust-lang.org/std/primitive.fn.html#abi-compatibility). The function is only ever given objects of its
-        // class.
-        data_received: unsafe { std::mem::transmute::<DataReceived<T>, DataReceived<PyAny>>(data_received) },
-    };
-    let _ = NATIVE.set(native);
+/// Adds a class of native protocols. The function is given objects of just this class.
+pub fn install(class: &Bound<'_, PyType>, data_received: DataReceived) {
+    let class = class.as_ptr() as usize;
+    for place in &NATIVE {
+        if place.get_or_init(|| Native { class, data_received }).class == class {
+            return;
+        }
+    }
+}
+
+/// `protocol.data_received(data)`
+#[inline]
+pub fn data_received(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+    let class = protocol.get_type_ptr() as usize;
+    let mut known = NATIVE.iter().map_while(OnceLock::get);
+    match known.find(|native| native.class == class) {
+        Some(native) => (native.data_received)(protocol, data),
+        None => method1(protocol, name!("data_received"), data.as_any()).map(drop),
+    }
 }
 
 /// A protocol with the context that its methods run in.
@@ -59,13 +67,7 @@ impl<'py> Callee<'py> {
 
     #[inline]
     pub fn data_received(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
-        if let Some(native) = NATIVE.get()
-            && self.protocol.get_type_ptr() as usize == native.class
-        {
-            let received = native.data_received;
-            return in_context(self.py(), &self.context, || received(&self.protocol, data));
-        }
-        self.call1(name!("data_received"), data.as_any()).map(drop)
+        in_context(self.py(), &self.context, || data_received(&self.protocol, data))
     }
 
     #[inline]

@@ -1,12 +1,13 @@
 //! An operation as a coroutine: the methods that a task calls.
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyBaseException;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use super::{Operation, State, Step};
-use crate::py::make::{name, set_stop_iteration};
+use super::{Operation, State};
+use crate::py::coroutine::{coroutine_methods, thrown};
+
+coroutine_methods!(Operation);
 
 #[pymethods]
 impl Operation {
@@ -24,36 +25,6 @@ impl Operation {
         }
     }
 
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
-        match Operation::step(slf)? {
-            Step::Waits(yields) => Ok(Some(yields)),
-            Step::Finished(value) => {
-                // PyO3's slot of `__next__` returns NULL for `None`, and so passes on the exception that is set.
-                set_stop_iteration(value.bind(slf.py()));
-                Ok(None)
-            }
-        }
-    }
-
-    fn send(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let _ = value;
-        match Operation::step(slf)? {
-            Step::Waits(yields) => Ok(yields),
-            Step::Finished(value) => {
-                set_stop_iteration(value.bind(slf.py()));
-                Err(PyErr::fetch(slf.py()))
-            }
-        }
-    }
-
     #[pyo3(signature = (kind, value = None, traceback = None))]
     fn throw(
         slf: &Bound<'_, Self>,
@@ -62,17 +33,7 @@ impl Operation {
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         Operation::abandon(slf);
-        let py = slf.py();
-        let error = match value {
-            Some(value) if value.is_instance_of::<PyBaseException>() => value,
-            Some(value) if !value.is_none() => kind.call1((value,))?,
-            _ => kind,
-        };
-        let error = PyErr::from_value(error);
-        if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
-            error.value(py).setattr(name!("__traceback__"), traceback)?;
-        }
-        Err(error)
+        Err(thrown(kind, value, traceback)?)
     }
 
     fn close(slf: &Bound<'_, Self>) {

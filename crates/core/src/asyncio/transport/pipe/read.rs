@@ -99,7 +99,7 @@ impl PipeTransport {
             error if error < 0 => Self::failed(this, error),
             count => {
                 let data = shorten(bytes, count as usize)?;
-                let outcome = callee.call1(name!("data_received"), data.as_any());
+                let outcome = callee.data_received(&data);
                 Self::called(this, outcome, "data_received")
             }
         }

@@ -20,6 +20,7 @@ use pyo3::types::{PyBytes, PyDict};
 
 use self::lower::Lower;
 use self::session::Session;
+use crate::asyncio::transport::base::adopt;
 use crate::asyncio::transport::flow::Flow;
 use crate::asyncio::transport::protocol;
 use crate::asyncio::transport::release;
@@ -238,7 +239,10 @@ impl TLSTransport {
             first
         };
         let told = match transport.protocol(py)? {
-            Some(protocol) if first => method1(&protocol, name!("connection_made"), this.as_any()).map(drop),
+            Some(protocol) if first => {
+                adopt(transport.scheduler.get(), &protocol)?;
+                method1(&protocol, name!("connection_made"), this.as_any()).map(drop)
+            }
             _ => Ok(()),
         };
         match told {
@@ -493,5 +497,8 @@ fn reset() -> PyErr {
 
 /// Has a transport below hand its bytes over without a call into Python.
 pub fn install(py: Python<'_>) {
-    protocol::install(py, |tls, data| TLSTransport::received(tls, data));
+    protocol::install(&py.get_type::<TLSTransport>(), |tls, data| {
+        // SAFETY: an object of this class.
+        TLSTransport::received(unsafe { tls.cast_unchecked() }, data)
+    });
 }

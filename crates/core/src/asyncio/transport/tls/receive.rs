@@ -5,6 +5,7 @@ use pyo3::types::PyTuple;
 
 use super::session::Stop;
 use super::{Below, Phase, READ_HIGH, TLSTransport, Told, reset};
+use crate::asyncio::transport::protocol::data_received;
 use crate::py::call::{method0, method1, stops_the_loop};
 use crate::py::make::{Int, Text, name, pair};
 
@@ -66,7 +67,7 @@ impl TLSTransport {
         if let Some(data) = data
             && let Some(protocol) = this.get().protocol(py)?
         {
-            method1(&protocol, name!("data_received"), data.as_any())?;
+            data_received(&protocol, &data)?;
         }
         Self::stopped(this, stop)
     }

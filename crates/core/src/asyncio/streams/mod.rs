@@ -1,0 +1,230 @@
+//! `asyncio.StreamReader` on a native transport: `feed_data` and the coroutines `read`, `readexactly`, `readuntil` and
+//! `readline`. All else is asyncio's own code, and so are these methods where something unusual happens (`reading.rs`).
+//!
+//! When a native transport opens whose protocol is asyncio's own `StreamReaderProtocol`, its reader becomes an instance of the
+//! class that has the methods of this file (`python/proact/streams.py`).
+
+mod reading;
+mod state;
+
+pub use reading::Reading;
+pub use state::StreamState;
+
+use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyType};
+
+use crate::asyncio::transport::protocol;
+use crate::py::call::{method0, method1};
+use crate::py::make::{Name, name, py_error};
+use crate::py::native_method::{self, Convention};
+use crate::reactor::waiter::wake_future;
+use reading::Want;
+
+/// The class of readers that have these methods, and asyncio's own, its base.
+static READER: PyOnceLock<(Py<PyType>, Py<PyType>)> = PyOnceLock::new();
+
+/// Whether an object is such a reader.
+#[inline]
+fn is_native(reader: &Bound<'_, PyAny>) -> bool {
+    let known = READER.get(reader.py());
+    known.is_some_and(|(class, _)| reader.get_type_ptr() == class.as_ptr().cast())
+}
+
+/// What asyncio's own method returns.
+fn original<'py>(
+    reader: &Bound<'py, PyAny>,
+    name: &'static Name,
+    argument: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = reader.py();
+    let (_, base) = READER
+        .get(py)
+        .ok_or_else(|| py_error::<PyTypeError>("proact's streams are not installed"))?;
+    let method = base.bind(py).getattr(name)?;
+    match argument {
+        Some(argument) => method.call1((reader, argument)),
+        None => method.call1((reader,)),
+    }
+}
+
+/// Takes a piece that was received: keeps it, wakes the coroutine that waits for it, and has the transport pause if there is
+/// too much.
+fn feed(reader: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    let state = state::of(reader)?;
+    let stream = state.get();
+    let bytes = match data.cast_exact::<PyBytes>() {
+        Ok(bytes) if !bytes.as_bytes().is_empty() && !stream.has_ended() => bytes,
+        _ => return original(reader, name!("feed_data"), Some(data)).map(drop),
+    };
+    let py = reader.py();
+    let count = stream.push(bytes)?;
+    if let Some(waiter) = stream.take_waiter() {
+        wake_future(waiter.bind(py))?;
+    }
+    if count <= stream.limit().saturating_mul(2) {
+        return Ok(());
+    }
+    let Some(transport) = stream.to_pause(py) else {
+        return Ok(());
+    };
+    let paused = method0(transport.bind(py), name!("pause_reading"));
+    let Err(error) = paused else { return Ok(()) };
+    stream.set_paused(false);
+    if !error.is_instance_of::<PyNotImplementedError>(py) {
+        return Err(error);
+    }
+    // A transport that can't pause is not asked again.
+    stream.set_transport(None);
+    Ok(())
+}
+
+/// `StreamReaderProtocol.data_received`, called by a native transport.
+fn data_received(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+    let reference = protocol.getattr(name!("_stream_reader_wr"))?;
+    if !reference.is_none() {
+        let reader = reference.call0()?;
+        if is_native(&reader) {
+            return feed(&reader, data);
+        }
+    }
+    method1(protocol, name!("data_received"), data.as_any()).map(drop)
+}
+
+/// A method of the reader's class.
+macro_rules! method {
+    ($name:ident, $body:expr) => {
+        unsafe extern "C" fn $name(
+            reader: *mut ffi::PyObject,
+            args: *const *mut ffi::PyObject,
+            count: ffi::Py_ssize_t,
+            names: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject {
+            let body = |py| {
+                // SAFETY: the descriptor lets only instances through.
+                let reader = unsafe { Bound::from_borrowed_ptr(py, reader) };
+                let body: fn(&Bound<'_, PyAny>, Arguments<'_>) -> PyResult<Py<PyAny>> = $body;
+                body(
+                    &reader,
+                    Arguments {
+                        args,
+                        count,
+                        names,
+                        py,
+                    },
+                )
+            };
+            // SAFETY: CPython has called this.
+            unsafe { native_method::run(body) }
+        }
+    };
+}
+
+/// What CPython passes to a method.
+struct Arguments<'py> {
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+    py: Python<'py>,
+}
+
+impl<'py> Arguments<'py> {
+    fn only(&self, method: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: CPython's calling convention.
+        unsafe { native_method::only_argument(self.py, method, name, self.args, self.count, self.names) }
+    }
+
+    fn optional(&self, method: &str, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.count == 0 && self.names.is_null() {
+            return Ok(None);
+        }
+        self.only(method, name).map(Some)
+    }
+}
+
+method!(feed_data, |reader, arguments| {
+    feed(reader, &arguments.only("feed_data", "data")?)?;
+    Ok(reader.py().None())
+});
+
+method!(read, |reader, arguments| {
+    let count = arguments.optional("read", "n")?;
+    match count.as_ref().map(|count| count.extract::<isize>()) {
+        Some(Ok(n)) if n > 0 => Reading::new(reader, Want::Some(n as usize)),
+        _ => Ok(original(reader, name!("read"), count.as_ref())?.unbind()),
+    }
+});
+
+method!(readexactly, |reader, arguments| {
+    let count = arguments.only("readexactly", "n")?;
+    match count.extract::<isize>() {
+        Ok(n) if n > 0 => Reading::new(reader, Want::Exactly(n as usize)),
+        _ => Ok(original(reader, name!("readexactly"), Some(&count))?.unbind()),
+    }
+});
+
+method!(readuntil, |reader, arguments| {
+    let separator = arguments.optional("readuntil", "separator")?;
+    match &separator {
+        None => Reading::new(reader, Want::Until(None)),
+        Some(separator) => match separator.cast_exact::<PyBytes>() {
+            Ok(bytes) if !bytes.as_bytes().is_empty() => {
+                Reading::new(reader, Want::Until(Some(bytes.clone().unbind())))
+            }
+            _ => Ok(original(reader, name!("readuntil"), Some(separator))?.unbind()),
+        },
+    }
+});
+
+method!(readline, |reader, arguments| {
+    if arguments.count > 0 || !arguments.names.is_null() {
+        return Err(py_error::<PyTypeError>("readline() takes no arguments"));
+    }
+    Reading::new(reader, Want::Line)
+});
+
+/// Gives `reader`, a subclass of asyncio's reader `base`, its methods, and has native transports feed the readers of `protocol`
+/// without Python in between.
+#[pyfunction]
+pub fn install_streams(
+    reader: Bound<'_, PyType>,
+    base: Bound<'_, PyType>,
+    protocol: Bound<'_, PyType>,
+) -> PyResult<()> {
+    let py = reader.py();
+    let methods = [
+        (
+            c"feed_data",
+            feed_data as ffi::PyCFunctionFastWithKeywords,
+            c"feed_data($self, data)\n--\n\n",
+        ),
+        (
+            c"read",
+            read,
+            c"read($self, n=-1)\n--\n\nReads up to `n` bytes; all until the end of the stream if n is -1.",
+        ),
+        (
+            c"readexactly",
+            readexactly,
+            c"readexactly($self, n)\n--\n\nReads exactly `n` bytes.",
+        ),
+        (
+            c"readuntil",
+            readuntil,
+            c"readuntil($self, separator=b'\\n')\n--\n\nReads until `separator` is found.",
+        ),
+        (
+            c"readline",
+            readline,
+            c"readline($self)\n--\n\nReads until a line ends.",
+        ),
+    ];
+    for (name, method, doc) in methods {
+        native_method::add(&reader, name, Convention::FastWithKeywords(method), doc)?;
+    }
+    let _ = READER.set(py, (reader.unbind(), base.unbind()));
+    protocol::install(&protocol, data_received);
+    Ok(())
+}

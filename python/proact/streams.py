@@ -1,0 +1,61 @@
+"""Owns: asyncio's stream readers with native methods.
+
+A reader of `asyncio.open_connection` or `start_server` becomes one of these when its connection opens. Its
+state stays behind asyncio's attributes, so that asyncio's own methods and those of the program find it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from operator import attrgetter
+from typing import Any
+
+from . import _core
+
+__all__ = ["adopt"]
+
+# A program, or a tool that observes it, may have put methods of its own in their place.
+_FED = asyncio.StreamReaderProtocol.data_received
+_METHODS = ("feed_data", "read", "readexactly", "readuntil", "readline", "_wait_for_data", "_wakeup_waiter")
+_ORIGINAL = tuple(vars(asyncio.StreamReader)[name] for name in _METHODS)
+
+
+# asyncio's attributes of a reader, which the native state has without the underscore.
+_ATTRIBUTES = ("_buffer", "_eof", "_paused", "_limit", "_waiter", "_exception", "_transport")
+
+
+class StreamReader(asyncio.StreamReader):
+    """`asyncio.StreamReader`; `_core.install_streams` gives it its methods."""
+
+    _native: _core.StreamState
+
+
+def _attribute(name: str) -> property:
+    def set_it(self: StreamReader, value: Any) -> None:
+        setattr(self._native, name, value)
+
+    return property(attrgetter(f"_native.{name}"), set_it)
+
+
+for _name in _ATTRIBUTES:
+    setattr(StreamReader, _name, _attribute(_name[1:]))
+StreamReader.__module__ = asyncio.StreamReader.__module__
+_core.install_streams(StreamReader, asyncio.StreamReader, asyncio.StreamReaderProtocol)
+
+
+def adopt(protocol: Any) -> None:
+    """Give the reader of a `StreamReaderProtocol` its native methods, if all of it is asyncio's own."""
+    reader = protocol._stream_reader
+    kind = type(reader)
+    if (
+        kind is asyncio.StreamReader
+        and type(reader._limit) is int
+        and isinstance(reader._loop, _core.Scheduler)
+        and asyncio.StreamReaderProtocol.data_received is _FED
+        and all(vars(asyncio.StreamReader)[name] is it for name, it in zip(_METHODS, _ORIGINAL, strict=True))
+    ):
+        known = {name: getattr(reader, name) for name in _ATTRIBUTES}
+        reader._native = _core.StreamState(reader._loop, reader._buffer, reader._limit)
+        reader.__class__ = StreamReader
+        for name, value in known.items():
+            setattr(reader, name, value)
