@@ -89,10 +89,59 @@ on_every_engine! {
             peer.write_all(b"x").unwrap();
             assert_eq!(rig.result(token), 1);
         }
+        // In the next wait, the engine stops watching the fd.
+        rig.turn(Some(Duration::ZERO));
         close(end);
         assert_quiet(&mut rig);
         assert_eq!(rebuilds(&rig), 0);
         drop(duplicate);
+    }
+
+    fn an_op_that_was_done_before_the_same_turn(rig) {
+        let (end, duplicate, mut peer) = trap();
+        let poll = rig.submit(Op::Poll(ops::Poll { fd: end, events: POLLIN }));
+        rig.assert_pending(poll);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(rig.result(poll), 1);
+        close(end);
+        assert_quiet(&mut rig);
+        peer.write_all(b"y").unwrap();
+        assert_quiet(&mut rig);
+        assert!(rebuilds(&rig) <= u64::from(rig.engine == Engine::Epoll));
+        drop(duplicate);
+    }
+
+    fn the_next_owner_of_the_number_is_polled_in_the_same_turn(rig) {
+        let (end, duplicate, mut peer) = trap();
+        let first = rig.submit(Op::Poll(ops::Poll { fd: end, events: POLLIN }));
+        rig.assert_pending(first);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(rig.result(first), 1);
+        let (next, mut next_peer) = pair();
+        put_at(end, next.into());
+        let second = rig.submit(Op::Poll(ops::Poll { fd: end, events: POLLIN }));
+        rig.assert_pending(second);
+        next_peer.write_all(b"y").unwrap();
+        assert_eq!(rig.result(second), 1);
+        drop(duplicate);
+        close(end);
+    }
+
+    fn a_poll_that_is_renewed_in_its_turn_costs_one_call_more(rig) {
+        let (mut peer, mut end) = pair();
+        let fd = end.as_raw_fd();
+        let polls = |rig: &mut Rig| rig.submit(Op::Poll(ops::Poll { fd, events: POLLIN }));
+        let mut token = polls(&mut rig);
+        let before = rig.driver.stats().syscalls;
+        for _ in 0..100 {
+            peer.write_all(b"x").unwrap();
+            assert_eq!(rig.result(token), 1);
+            end.read_exact(&mut [0]).unwrap();
+            token = polls(&mut rig);
+        }
+        let calls = rig.driver.stats().syscalls - before;
+        assert!(calls <= 210, "{}: {calls} for 100 polls", rig.engine.name());
+        rig.cancel(token);
     }
 
     fn a_watch_that_is_cancelled_too_late(rig) {
