@@ -6,6 +6,7 @@ The profile is applied by libseccomp, which container runtimes use too, to child
 import errno
 import json
 import platform
+import re
 import subprocess
 import sys
 
@@ -184,6 +185,25 @@ def test_the_profile_has_the_form_of_the_oci(narrow):
             assert condition["op"] in seccomp.COMPARISONS
     once = [name for rule in made["syscalls"] if not rule["args"] for name in rule["names"]]
     assert len(once) == len(set(once))
+
+
+def test_the_page_about_containers_says_what_the_profile_has():
+    page = (children.TESTS.parent / "docs" / "guide" / "containers.md").read_text()
+    rows = dict(re.findall(r"(?m)^\| `(io_uring_\w+)` \| (.*) \|$", page))
+    made = json.loads(run(None, "-m", "proact", "doctor", "--seccomp-profile").stdout)
+    rules = [rule for rule in made["syscalls"] if rule["names"][0].startswith("io_uring_")]
+    assert set(rows) == {name for rule in rules for name in rule["names"]}
+    assert {rule["action"] for rule in rules} == {"SCMP_ACT_ALLOW"}
+    # An opcode's opposite is named as that.
+    named = rows["io_uring_register"].partition(" Not: ")[0]
+    opcodes = {name.partition("_")[2] for name in profiles.REGISTER if name.startswith("REGISTER_")}
+    assert set(re.findall(r"`(\w+)`", named)) == opcodes
+    opposites = [name.partition("_")[2] for name in profiles.REGISTER if name.startswith("UNREGISTER_")]
+    assert [f"`{name}` and its opposite" in named for name in opposites] == [True, True]
+    assert named.startswith({7: "seven of"}[len(profiles.REGISTER)])
+    named = rows["io_uring_enter"].partition(" Not ")[0]
+    flags = {"GETEVENTS": 1, "EXT_ARG": 8, "REGISTERED_RING": 16, "NO_IOWAIT": 128}  # linux/io_uring.h
+    assert sum(flags[name] for name in re.findall(r"`(\w+)`", named)) == profiles.ENTER
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"defaultAction": "SCMP_ACT_ERRNO"}', None])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -95,67 +98,125 @@ def test_a_folder_is_a_program(command: Command, tmp_path: Path) -> None:
     assert command("run", "inner", "a").stdout == f"{tmp_path.resolve()}/inner ['a']\n"
 
 
-def test_what_outlives_the_script_still_has_its_module(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "late.py").write_text(
+WAYS = ["script.py", "-m package.script", "folder", "program.zip", "script.pyc", "no_suffix"]
+
+
+@pytest.fixture(params=WAYS)
+def written(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], list[str]]:
+    """``written(code)``: the words that name a program with this code, in each way to name one."""
+
+    def write(code: str) -> list[str]:
+        words = request.param.split()
+        path = tmp_path / words[-1]
+        match words[-1].partition(".")[::2]:
+            case "package", _:
+                path = tmp_path / "package" / "script.py"
+                path.parent.mkdir()
+            case "folder", _:
+                path.mkdir()
+                path /= "__main__.py"
+            case _, "zip":
+                with zipfile.ZipFile(path, "w") as archive:
+                    archive.writestr("__main__.py", code)
+                return words
+            case _, "pyc":
+                source = path.with_suffix(".py")
+                source.write_text(code)
+                py_compile.compile(str(source), str(path), dfile="script.py")
+                source.unlink()
+                return words
+        path.write_text(code)
+        return words
+
+    return write
+
+
+def python(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """What Python itself does with a program, a script or a module."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+def test_what_outlives_the_program_still_has_its_module(
+    command: Command, tmp_path: Path, written: Callable[[str], list[str]]
+) -> None:
+    words = written(
         "import atexit, pickle, threading, time\n"
         "class Thing: pass\n"
         "def late(): print(type(pickle.loads(pickle.dumps(Thing()))).__name__, flush=True)\n"
         "atexit.register(late)\n"
         "threading.Timer(0.05, late).start()\n"
     )
-    done = command("run", "late.py")
+    done = command("run", *words)
     assert (done.stdout, done.stderr) == ("Thing\nThing\n", "")
 
 
-@pytest.mark.parametrize(
-    ("code", "exit_code", "stderr"),
-    [
-        ("raise SystemExit(7)", 7, ""),
-        ("import sys; sys.exit('no more')", 1, "no more\n"),
-        ("raise SystemExit", 0, ""),
-        ("import os; os._exit(9)", 9, ""),
-    ],
-)
-def test_exit_codes_are_the_programs(
-    command: Command, tmp_path: Path, code: str, exit_code: int, stderr: str
+def test_the_module_main_is_as_pythons(
+    command: Command, tmp_path: Path, written: Callable[[str], list[str]]
 ) -> None:
-    (tmp_path / "leave.py").write_text(code)
-    done = command("run", "leave.py")
-    assert (done.returncode, done.stderr) == (exit_code, stderr)
+    words = written(
+        '"""What it says."""\n'
+        "import sys\n"
+        "main = vars(sys.modules['__main__'])\n"
+        "print({name: str(main.get(name)) for name in ('__name__', '__doc__', '__file__', '__package__')})\n"
+        "print(type(__loader__).__name__, __spec__ and __spec__.name, sys.argv, sys.path[0])\n"
+        "print(main is globals(), __builtins__)\n"
+    )
+    assert command("run", *words, "a", "-b").stdout == python([*words, "a", "-b"], tmp_path).stdout
 
 
-def test_a_traceback_is_the_programs_alone(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("def f():\n    1 / 0\nf()\n")
-    done = command("run", "broken.py")
-    assert done.returncode == 1
-    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
-    assert "program.py" not in done.stderr
-    assert "runpy" not in done.stderr
-    assert done.stderr.count('File "') == 2
+ENDS = {
+    "the end": "print('here')",
+    "an exception": "def f():\n    1 / 0\nf()",
+    "a number": "raise SystemExit(7)",
+    "a text": "import sys; sys.exit('no more')",
+    "something else": "raise SystemExit([1])",
+    "nothing": "raise SystemExit",
+    "at once": "import os; os._exit(9)",
+    "KeyboardInterrupt": "raise KeyboardInterrupt('x')",
+    "Ctrl-C": "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('on')",
+    "Ctrl-C in a loop": (
+        "import asyncio, os, signal\n"
+        "async def main():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT); await asyncio.sleep(10)\n"
+        "    finally: print('cleaned')\n"
+        "asyncio.run(main())"
+    ),
+    "SIGTERM": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "a hook": (
+        "import sys, traceback\n"
+        "def hook(kind, error, trace):\n"
+        "    frames = traceback.extract_tb(trace)\n"
+        "    print(kind, error, [frame.name for frame in frames if 'runpy' not in frame.filename])\n"
+        "sys.excepthook = hook\n"
+        "1 / 0"
+    ),
+    "a group": "raise ExceptionGroup('several', [ValueError(1), KeyError(2)])",
+    "a cause": "try: 1 / 0\nexcept ZeroDivisionError as error: raise ValueError('x') from error",
+    "an atexit function": "import atexit; atexit.register(print, 'late'); raise KeyboardInterrupt",
+    "an error of syntax": "def (:\n",
+    "an import": "import no_such_thing_at_all",
+}
 
 
-def test_an_import_that_fails_inside_the_program_is_its_own_error(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "imports.py").write_text("import no_such_thing_at_all\n")
-    done = command("run", "-m", "imports")
-    assert done.returncode == 1
-    assert done.stderr.startswith("Traceback")
-    assert "imports.py" in done.stderr
-
-
-def test_a_syntax_error_is_shown_as_python_shows_it(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "wrong.py").write_text("def (:\n")
-    done = command("run", "wrong.py")
-    assert done.returncode == 1
-    assert "SyntaxError" in done.stderr
-    assert "wrong.py" in done.stderr
-    assert "runpy" not in done.stderr
-
-
-def test_ctrl_c_ends_the_program(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "stop.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); print('on')")
-    done = command("run", "stop.py")
-    assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.endswith("KeyboardInterrupt\n")
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_ends_as_under_python(command: Command, tmp_path: Path, end: str) -> None:
+    (tmp_path / "ends.py").write_text(ENDS[end])
+    for words in (["ends.py"], ["-m", "ends"]):
+        ours, theirs = command("run", *words), python(words, tmp_path)
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), words
+        if words[0] == "-m" or end == "Ctrl-C in a loop":
+            # Python shows how it found the module; the loops have frames of their own.
+            assert ours.stderr.splitlines()[-1:] == theirs.stderr.splitlines()[-1:], words
+            assert not re.search(r"runpy|importlib|cli/", ours.stderr), words
+        else:
+            assert ours.stderr == theirs.stderr, words
 
 
 UNKNOWN_ENGINE = "unknown engine 'kqueue': choose auto, io_uring, epoll, poll, select"

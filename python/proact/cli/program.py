@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import builtins
 import os
+import pkgutil
 import runpy
 import sys
-import zipfile
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import NoReturn
+from typing import Any
 
 from proact import ENGINES, new_event_loop, policy
 from proact.cli.error import CommandError
@@ -93,23 +93,32 @@ class Program:
         policy.use(new_event_loop)
 
     def run(self) -> None:
-        """Run the program to its end. Raises SystemExit with its exit code, unless that is 0."""
+        """Run the program to its end. Raises what ended it, also KeyboardInterrupt, by which Python then ends
+        the process as it does without us. What is shown of it begins with the program's first frame.
+        """
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        vars(main)["__builtins__"] = builtins
         try:
             if self.script is not None:
-                run_script(Path(self.script).absolute())
+                run_script(Path(self.script).absolute(), vars(main))
             elif self.module is not None:
-                runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+                run_module(self.module)
         except SystemExit:
             raise
         except BaseException as error:
-            self._report(error)
+            show_theirs(without_ours(error.__traceback__))
+            raise
 
-    def _report(self, error: BaseException) -> NoReturn:
-        theirs = without_ours(error.__traceback__)
-        if theirs is None and isinstance(error, ImportError):  # runpy itself did not find it
-            raise SystemExit(f"proact: {error}")
-        sys.excepthook(type(error), error.with_traceback(theirs), theirs)
-        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+def show_theirs(trace: TracebackType | None) -> None:
+    """Have the exception that is about to end this process shown with ``trace``, by the program's hook."""
+    theirs = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        sys.excepthook = theirs
+        theirs(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = hook
 
 
 def check_engine(engine: str) -> None:
@@ -132,20 +141,40 @@ def check_script(script: str) -> None:
         raise CommandError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from None
 
 
-def run_script(path: Path) -> None:
-    """Run a script, or by runpy a folder, zip or ``.pyc``. ``path`` is absolute."""
-    if not path.is_file() or path.suffix == ".pyc" or zipfile.is_zipfile(path):
+def run_script(path: Path, names: dict[str, Any]) -> None:
+    """Run a script, a ``.pyc``, or a folder or zip with a ``__main__``, in ``names``. ``path`` is absolute.
+
+    Not by ``runpy.run_path`` or ``run_module``, which take the module away when it has ended: threads and
+    atexit functions that outlive it, and pickle, still need it.
+    """
+    if pkgutil.get_importer(str(path)) is not None:
         if not sys.flags.safe_path:
-            del sys.path[0]  # runpy puts the folder or zip itself there
-        runpy.run_path(str(path), run_name="__main__")
+            del sys.path[0]
+        sys.path.insert(0, str(path))
+        run_module("__main__", named=False)
         return
-    # Not by runpy, which removes the module when the script has ended: threads and atexit functions that
-    # outlive it, and pickle, still need it.
-    loader = SourceFileLoader("__main__", str(path))
-    module = ModuleType("__main__")
-    vars(module).update(__file__=str(path), __loader__=loader, __builtins__=builtins, __package__=None)
-    sys.modules["__main__"] = module
-    exec(loader.source_to_code(loader.get_data(str(path)), str(path)), vars(module))
+    loader: SourceFileLoader | SourcelessFileLoader
+    code: Any
+    if path.suffix == ".pyc":
+        loader = SourcelessFileLoader("__main__", str(path))
+        code = loader.get_code("__main__")
+    else:
+        loader = SourceFileLoader("__main__", str(path))
+        code = loader.source_to_code(loader.get_data(str(path)), str(path))
+    names.update(__file__=str(path), __loader__=loader, __package__=None)
+    exec(code, names)
+
+
+def run_module(name: str, *, named: bool = True) -> None:
+    """Run a module as ``__main__``, as ``python -m`` does. ``named``: ``sys.argv[0]`` becomes its file."""
+    try:
+        # CPython itself calls this by its name.
+        runpy._run_module_as_main(name, named)  # type: ignore[attr-defined]
+    except SystemExit as error:
+        if isinstance(error.__context__, runpy._Error):  # type: ignore[attr-defined]
+            # It was not found. The text begins with the interpreter.
+            raise SystemExit(f"proact: {str(error.code).removeprefix(f'{sys.executable}: ')}") from None
+        raise
 
 
 def without_ours(trace: TracebackType | None) -> TracebackType | None:
