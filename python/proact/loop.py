@@ -18,7 +18,6 @@ import threading
 from asyncio import events
 from asyncio.log import logger
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _core, choice, handover, reports, signals, sockets, subprocesses, tls
@@ -137,7 +136,7 @@ class EventLoop(sockets.Sockets, reports.Reports):
         self._info = info
         return self
 
-    def __init__(self, engine: str = "auto") -> None:
+    def __init__(self, engine: str = "auto", *, spin: float = 0.0) -> None:
         self._configure()
         asyncio.BaseEventLoop.__init__(self)
         self._listeners: dict[socket.socket, _core.Listener] = {}
@@ -146,6 +145,11 @@ class EventLoop(sockets.Sockets, reports.Reports):
         self._fallbacks: set[str] = set()
         self._children: set[subprocesses.SubprocessTransport] = set()
         self._signals = signals.Signals(self)
+        try:
+            self._set_spin(spin)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         state = f"running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}"
@@ -184,10 +188,13 @@ class EventLoop(sockets.Sockets, reports.Reports):
         was closed while a duplicate of it lives), `fallbacks` (lines), `readers` (fds watched for the
         program), `handles` (callbacks ready or timed), `cancelled` (handles that will not be called),
         `slots` (ops whose owner and buffers are kept), `pooled` (ops that were handed to the native pool of
-        threads), `pool` and `files`.
+        threads), `pool`, `spin` and `files`.
         `pool`, the native threads that carry out what the engine can't do without blocking: `threads` (that
         exist), `busy` (of them), `queued` (ops that wait for a thread), `lost` (threads beside those, which
         hang in cancelled ops), `limit` (the most `threads`).
+        `spin`: `limit` (the `spin` of `new_event_loop`), `spins` (waits that began with a spin), `paid`
+        (spins in which something came), `skipped` (waits that slept at once, because spins did not pay),
+        `seconds` (in spins).
         `files`, the calls and ops of `proact.fs` by the way that they went: `at_once` (within the call),
         `by_engine` (the ring, or the readiness of a pipe), `by_pool`. What was tried at once and was not
         carried out: `refused_by_file` (it would have waited for a disk), `refused_by_budget` (the turn of
@@ -576,6 +583,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
 
     @staticmethod
     def _remove_unix_path(path: str, inode: int) -> None:
+        from pathlib import Path  # a program without such a server starts faster
+
         try:
             if Path(path).stat().st_ino == inode:
                 Path(path).unlink()
