@@ -2,7 +2,7 @@
 
 Code that runs per callback or per packet is native (`_core.Scheduler` comes first in the order of
 resolution). Code that runs once per connection or once per loop is inherited from asyncio. This file only
-holds the hooks that join the two.
+holds the hooks that join the two. What not every program needs is imported where it is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asyncio.log import logger
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import _core, choice, handover, reports, signals, sockets, subprocesses, tls
+from . import _core, choice, reports, signals, sockets
 
 if TYPE_CHECKING:
     import ssl
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar, TypeVarTuple
 
     from _typeshed import FileDescriptorLike
+
+    from . import subprocesses
 
     _Ts = TypeVarTuple("_Ts")
 
@@ -76,6 +78,10 @@ class _Transport(_FlowControlMixin):
     """The class that `isinstance(transport, asyncio.Transport)` sees for a native stream transport."""
 
 
+class _TLSTransport(_FlowControlMixin):
+    """The class that `isinstance` sees for a native TLS transport."""
+
+
 class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     """The class that `isinstance` sees for a native datagram transport: both bases, as asyncio's own has."""
 
@@ -120,7 +126,7 @@ class EventLoop(sockets.Sockets, reports.Reports):
 
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
-    _tls_transport_class = tls.SSLTransport
+    _tls_transport_class = _TLSTransport
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
     _buffered_protocol = asyncio.BufferedProtocol
@@ -378,6 +384,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
     async def _make_subprocess_transport(
         self, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
     ) -> subprocesses.SubprocessTransport:
+        from . import subprocesses
+
         return await subprocesses.spawn(self, protocol, *args, **kwargs)
 
     # Connections.
@@ -459,6 +467,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         ssl_shutdown_timeout: float | None = None,
         context: Context | None = None,
     ) -> Any:
+        from . import tls
+
         try:
             transport = tls.over(
                 self,
@@ -489,6 +499,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Upgrade a connection to TLS; return the transport that `protocol` uses from now on."""
+        from . import tls
+
         return await tls.upgrade(
             self,
             transport,
@@ -574,6 +586,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         first, RuntimeError if the other loop is closed before the connection arrives, and what the factory
         raises.
         """
+        from . import handover
+
         return await handover.hand_over(self, transport, loop, protocol_factory)
 
     # Unix sockets. asyncio's code that runs once per connection or server works on any loop.
