@@ -10,6 +10,7 @@ PYTHON ?=
 VENV ?= .venv
 DEMO_ARGS ?= --connections 100 --size 1024
 BENCH_ARGS ?=
+MILLION_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
 RACE_ARGS ?=
@@ -20,7 +21,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab-reference claims-noise conformance ecosystem suites dev format lint bench soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
+.PHONY: help demo test lab-reference claims-noise conformance ecosystem suites dev format lint bench million soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -68,6 +69,10 @@ bench: check  ## measure proact against its peers, interleaved (about 25 minutes
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 	@$(VENV)/bin/python -m benchmarks.files
 	@$(VENV)/bin/python -m benchmarks.report
+
+million: check  ## as many connections as fit into memory, up to 1,000,000; MILLION_ARGS='--connections 100000 --contenders uvloop'
+	@$(use) $(setup) peers
+	@$(VENV)/bin/python -m benchmarks.million $(MILLION_ARGS)
 
 lab-reference: check  ## measure what `proact lab choose` answers from, on a quiet machine (about half an hour)
 	@$(use) $(setup) cli lab peers

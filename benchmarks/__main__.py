@@ -24,6 +24,8 @@ SCRATCH = children.ROOT / "build" / "benchmarks"
 FILTER = children.ROOT / "tests" / "seccomp.py"
 INSIDE = "PROACT_BENCHMARKS_CONTAINER"
 """Set within the filter of `--container`."""
+OTHER = "PROACT_BENCHMARKS_PYTHON"
+"""Set in the Python of `--python`."""
 BUSY = 0.5
 """From this load average on, other programs' work is measured too, and a note says so."""
 
@@ -89,6 +91,7 @@ def moved(arguments: argparse.Namespace) -> list[str] | None:
     rest = sys.argv[1:]
     python = str(arguments.python or sys.executable)
     if arguments.python:
+        os.environ[OTHER] = "yes"
         at = next(n for n, word in enumerate(rest) if word.startswith("--python"))
         del rest[at : at + (1 if "=" in rest[at] else 2)]
     command = [python, "-m", "benchmarks", *rest]
@@ -96,6 +99,19 @@ def moved(arguments: argparse.Namespace) -> list[str] | None:
         os.environ[INSIDE] = "yes"
         return [python, str(FILTER), "io_uring=EPERM", "--", *command]
     return command if arguments.python else None
+
+
+def folder(arguments: argparse.Namespace, complete: bool) -> Path:
+    """Where results go. docs/performance.md is made from the newest complete ones, and has a section for each
+    folder of others.
+    """
+    if arguments.contenders or arguments.cold_malloc or arguments.mode == "quick":
+        return SCRATCH
+    if arguments.container:
+        return RESULTS / "container"
+    if os.environ.get(OTHER):
+        return RESULTS / f"python-{sys.version_info.major}.{sys.version_info.minor}"
+    return RESULTS if complete else SCRATCH
 
 
 def choose(everything: tuple[Case, ...], patterns: list[str] | None) -> list[Case]:
@@ -180,8 +196,8 @@ def main() -> None:
 
     for result in results["cases"]:
         print(table.as_text(result) + "\n")
-    folder = RESULTS if results["complete"] and arguments.mode != "quick" else SCRATCH
-    target = arguments.json or folder / f"{now:%Y-%m-%dT%H%M%S}-{machine.kind()}.json"
+    name = f"{now:%Y-%m-%dT%H%M%S}-{machine.kind()}.json"
+    target = arguments.json or folder(arguments, results["complete"]) / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(f"results: {target}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks import web, wrk
-from benchmarks.contenders import BARE, CORE, LOOPS, STACKED
+from benchmarks.contenders import BARE, CORE, LOOPS, SPINNING, STACKED
 from benchmarks.micro import BENCHES
 
 STYLES = ("protocol", "pieces", "writelines", "buffered", "streams", "sock")
@@ -17,8 +17,12 @@ SIZES = {"1KiB": 1024, "64KiB": 65536}
 CONNECTIONS = (1, 100, 1000)
 FD_SETSIZE = 1024
 """select(2) can't watch file descriptors from this number on."""
-UNITS = {"echo": "messages", "http": "requests", "idle": "connections"}
-PRIMARY = {"idle": "memory"}
+UNITS = {"echo": "messages", "http": "requests", "idle": "connections", "start": "starts"}
+PRIMARY = {"idle": "memory", "start": "cpu_us"}
+STARTS = {
+    "process": "a process: import, an empty coroutine, the end",
+    "loop": "a loop made, an empty coroutine on it, the loop closed",
+}
 TITLES = {"tls": "TLS", "unix": "Unix socket", "udp": "UDP"}
 
 
@@ -27,8 +31,8 @@ class Case:
     """One thing to measure.
 
     `kind` is "echo" (server and load, two processes), "http" (a real HTTP server under wrk), "idle" (a server
-    that keeps connections) or "loop" (one process, no network). `churn`: each message has its own
-    connection. `loops`: the contenders that take part, if they can.
+    that keeps connections), "start" (imports and first loops) or "loop" (one process, no network). `churn`:
+    each message has its own connection. `loops`: the contenders that take part, if they can.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Case:
         """One line for a person."""
         if self.kind == "loop":
             return BENCHES[self.name.removeprefix("loop/")].title
+        if self.kind == "start":
+            return STARTS[self.style]
         if self.kind == "idle":
             return f"{self.idle:,} idle connections"
         connections = f"{self.connections:,} connection{'s' if self.connections > 1 else ''}"
@@ -70,12 +76,14 @@ class Case:
         """The contenders that can run this case.
 
         The bare servers have no styles: they run beside `protocol`, the most similar one. aiofastnet is about
-        TLS.
+        TLS, spinning about single connections.
         """
         fits_select = self.connections + self.idle < FD_SETSIZE - 16
         loops = tuple(name for name in self.loops if fits_select or name != "proact-select")
         if self.style == "tls":
             return loops + STACKED
+        if self.connections == 1:
+            loops += SPINNING
         return loops + BARE if self.style == "protocol" and not self.churn else loops
 
     def missing(self) -> str:
@@ -103,6 +111,7 @@ def core(case: Case) -> Case:
     return replace(case, loops=CORE)
 
 
+START_CASES = tuple(Case(f"start/{style}", "start", style) for style in STARTS)
 LOOP_CASES = tuple(Case(f"loop/{name}", "loop") for name in BENCHES)
 
 # Other carriers than TCP, real servers, and the cost of connections.
@@ -116,13 +125,14 @@ WIDER = (
     http("uvicorn", "10KiB"),
     http("aiohttp", "plaintext"),
     Case("idle/10000", "idle", "slim", idle=10_000),
+    echo("protocol", "1KiB", 50, idle=10_000),
 )
 
 FULL = (
     *(echo(style, size, n) for style in STYLES for size in SIZES for n in CONNECTIONS),
-    echo("protocol", "1KiB", 50, idle=10_000),
     *WIDER,
     *LOOP_CASES,
+    *START_CASES,
 )
 
 # The cases of `make bench`, about fifteen minutes on two cores: every style at the middle of the range, and
@@ -142,6 +152,7 @@ DEFAULT = (
             echo("sock", "1KiB", 100),
             *WIDER,
             *LOOP_CASES,
+            *START_CASES,
         ),
     ),
 )

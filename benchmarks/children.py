@@ -100,12 +100,14 @@ def say(message: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def child(module: str, settings: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m MODULE SETTINGS` for the length of a `with` block, and kill it at its end."""
+def child(module: str, settings: dict[str, Any], *, talks: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m MODULE SETTINGS` for the length of a `with` block, and kill it at its end. `talks`: it
+    reads lines from its standard input.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", module, json.dumps(settings)],
         cwd=ROOT,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -19,18 +19,22 @@ LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloo
 CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop")
 """The contenders of every case in every mode. poll and select add little if a case is not about the engine.
 """
+SPINNING = ("proact-io_uring+spin", "proact-epoll+spin")
+"""proact with `spin=SPIN`: it asks the engine for so many seconds before it sleeps."""
+SPIN = 50e-6
 CHOSEN = "proact"
 """proact with the engine that it chooses here: what a program gets that names none."""
 BARE = ("bare-epoll", "bare-io_uring")
 STACKED = ("aiofastnet+proact-io_uring", "aiofastnet+proact-epoll", "aiofastnet+uvloop")
-ALL = (*LOOPS, *BARE, *STACKED, CHOSEN)
+ALL = (*LOOPS, *BARE, *STACKED, *SPINNING, CHOSEN)
 PEERS = ("uvloop", "rloop", "asyncio", "aiofastnet+uvloop")
 """The loops that a user would run instead of proact."""
 
 
 def packages(contender: str) -> list[str]:
     """The distributions that a contender comes from."""
-    return ["proact" if part.startswith(("proact", "bare-")) else part for part in contender.split("+")]
+    parts = contender.removesuffix("+spin").split("+")
+    return ["proact" if part.startswith(("proact", "bare-")) else part for part in parts]
 
 
 def missing(contender: str) -> bool:
@@ -60,8 +64,9 @@ def new_loop(contender: str) -> asyncio.AbstractEventLoop:
 
     if contender == CHOSEN:
         return proact.new_event_loop()
-    engine = contender.removeprefix("proact-")
-    loop = proact.new_event_loop(engine=engine)
+    engine = contender.removeprefix("proact-").removesuffix("+spin")
+    # Without the keyword for the others: an older build, which is compared, does not know it.
+    loop = proact.new_event_loop(engine=engine, **({"spin": SPIN} if contender in SPINNING else {}))
     if loop.engine != engine:
         raise RuntimeError(f"asked proact for the {engine} engine, got {loop.engine}")
     return loop

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import children, files, stats, table
+from benchmarks import children, files, sections, stats, table
 from benchmarks.__main__ import RESULTS
 from benchmarks.contenders import ALL, BASELINE, PEERS
 
@@ -28,7 +28,12 @@ BAR = 40
 
 FIGURES = (("rate", "rate", 1), ("cpu_us", "CPU time", -1), ("memory", "memory", -1))
 """The figures that are compared: key, name, and whether more is better (1) or worse (-1)."""
-WORDS = {"rate": "rate", "cpu_us": "CPU per operation", "memory": "memory per connection"}
+WORDS = {
+    "rate": "rate",
+    "cpu_us": "CPU per operation",
+    "memory": "memory per connection",
+    "p50_us": "median latency",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,14 @@ GOALS = (
     Goal("loop/call_soon_chain", "proact-io_uring", "rate", "uvloop", True, 4.0),
     Goal("loop/timers_cancelled", "proact-io_uring", "rate", "uvloop", True, 2.0),
     Goal("http/uvicorn/plaintext", "proact-io_uring", "rate", "uvloop", True, 1.1),
-    Goal("idle/10000", "proact-io_uring", "memory", "uvloop", False, 0.5),
+    Goal("idle/10000", "proact-io_uring", "memory", "uvloop", False, 0.4),
+    Goal("idle/10000", "proact-epoll", "memory", "uvloop", False, 0.4),
+    Goal("echo/protocol/1KiB/50+10000idle", "proact-io_uring", "cpu_us", "uvloop", False, 0.75),
+    Goal("echo/protocol/1KiB/50+10000idle", "proact-epoll", "cpu_us", "uvloop", False, 0.75),
+    Goal("echo/protocol/1KiB/1", "proact-io_uring+spin", "p50_us", "uvloop", False, 0.6),
+    Goal("echo/protocol/1KiB/1", "proact-epoll+spin", "p50_us", "uvloop", False, 0.6),
+    Goal("start/process", "proact-io_uring", "cpu_us", "asyncio", False, 1.3),
+    Goal("start/process", "proact-epoll", "cpu_us", "asyncio", False, 1.3),
 )
 
 SINCE: tuple[str, ...] = ()
@@ -202,6 +214,7 @@ KINDS = {
     "http": "HTTP servers",
     "idle": "Connections that idle",
     "loop": "The loop by itself",
+    "start": "Starts",
 }
 
 
@@ -226,6 +239,7 @@ def page(results: dict[str, Any], source: str) -> str:
             heading = case["title"].removeprefix("echo, ")
             picture = [*bars(case), ""] if case["runs"] else []
             lines += [f"### {heading}", "", *picture, table.as_markdown(case), ""]
+    lines += [*sections.spinning(cases), *sections.of_million(), *sections.elsewhere(RESULTS)]
     return "\n".join([*lines, *files_section()]).rstrip() + "\n"
 
 

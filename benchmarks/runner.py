@@ -106,13 +106,19 @@ def run_idle(case: Case, contender: str, settings: Settings) -> dict[str, float]
 
 def run_loop(case: Case, contender: str, settings: Settings) -> dict[str, float]:
     """One bench in one process."""
-    request = {
-        "contender": contender,
-        "bench": case.name.removeprefix("loop/"),
-        "duration": settings.duration,
-        "cold_malloc": settings.cold_malloc,
-    }
-    with children.child("benchmarks.micro", request) as process:
+    request = {"bench": case.name.removeprefix("loop/"), "cold_malloc": settings.cold_malloc}
+    return run_alone("benchmarks.micro", request, contender, settings)
+
+
+def run_start(case: Case, contender: str, settings: Settings) -> dict[str, float]:
+    """Starts, one after another."""
+    return run_alone("benchmarks.starts", {"style": case.style}, contender, settings)
+
+
+def run_alone(module: str, what: dict[str, Any], contender: str, settings: Settings) -> dict[str, float]:
+    """One process that measures itself."""
+    request = what | {"contender": contender, "duration": settings.duration}
+    with children.child(module, request) as process:
         report = children.hear(process, START_TIMEOUT + settings.duration + 60)
     operations, seconds = report["operations"], report["seconds"]
     return {
@@ -123,7 +129,7 @@ def run_loop(case: Case, contender: str, settings: Settings) -> dict[str, float]
     }
 
 
-MEASURES = {"echo": run_echo, "http": run_http, "idle": run_idle, "loop": run_loop}
+MEASURES = {"echo": run_echo, "http": run_http, "idle": run_idle, "loop": run_loop, "start": run_start}
 
 
 class Progress:

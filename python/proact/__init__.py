@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import ENGINES, Completion, Ring
 from .loop import EventLoop
-from .policy import install
 from .runner import engine_report, new_event_loop, run
-from .threads import serve_threads
 
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy
 
     from . import fs
     from .fs import Path, open
+    from .policy import install
+    from .threads import serve_threads
 
     EventLoopPolicy = DefaultEventLoopPolicy
 
@@ -34,17 +34,19 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_LATE = {"fs": ".fs", "open": ".fs", "Path": ".fs", "install": ".policy", "serve_threads": ".threads"}
+
 if not TYPE_CHECKING:  # else a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
-        # Files are imported when they are asked for: a program that has none starts faster.
-        if name in ("fs", "open", "Path"):
+        # Imported when they are asked for: a program that needs none of them starts faster.
+        if name in _LATE:
             from importlib import import_module
 
-            fs = import_module(".fs", __name__)
+            module = import_module(_LATE[name], __name__)
             # Kept, because coming here takes longer than opening a file.
-            globals().update(open=fs.open, Path=fs.Path)
-            return globals()[name]
+            globals()[name] = found = module if name == "fs" else getattr(module, name)
+            return found
         # Made when it is asked for: from Python 3.14 on policies are deprecated, and 3.16 is to have none.
         if name == "EventLoopPolicy":
             from .policy import policy_class
@@ -55,3 +57,6 @@ if not TYPE_CHECKING:  # else a type checker would accept every name
                 "proact.EventLoopPolicy: this Python has no event loop policies; use proact.run()"
             )
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

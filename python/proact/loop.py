@@ -2,7 +2,7 @@
 
 Code that runs per callback or per packet is native (`_core.Scheduler` comes first in the order of
 resolution). Code that runs once per connection or once per loop is inherited from asyncio. This file only
-holds the hooks that join the two.
+holds the hooks that join the two. What not every program needs is imported where it is used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import threading
 from asyncio import events
 from asyncio.log import logger
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _core, choice, handover, reports, signals, sockets, streams, subprocesses, tls
+from . import _core, choice, reports, signals, sockets
 
 if TYPE_CHECKING:
     import ssl
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar, TypeVarTuple
 
     from _typeshed import FileDescriptorLike
+
+    from . import subprocesses
 
     _Ts = TypeVarTuple("_Ts")
 
@@ -77,6 +78,10 @@ class _Transport(_FlowControlMixin):
     """The class that `isinstance(transport, asyncio.Transport)` sees for a native stream transport."""
 
 
+class _TLSTransport(_FlowControlMixin):
+    """The class that `isinstance` sees for a native TLS transport."""
+
+
 class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     """The class that `isinstance` sees for a native datagram transport: both bases, as asyncio's own has."""
 
@@ -111,6 +116,13 @@ class _Late:
         return self.protocol
 
 
+def _adopt_stream(protocol: asyncio.BaseProtocol) -> None:
+    """Give the reader of a protocol of streams its native methods."""
+    from . import streams
+
+    streams.adopt(protocol)
+
+
 class EventLoop(sockets.Sockets, reports.Reports):
     """An asyncio event loop on the named engine; `proact.new_event_loop` describes the names.
 
@@ -121,11 +133,11 @@ class EventLoop(sockets.Sockets, reports.Reports):
 
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
-    _tls_transport_class = tls.SSLTransport
+    _tls_transport_class = _TLSTransport
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
     _stream_protocol = asyncio.StreamReaderProtocol
-    _adopt_stream = staticmethod(streams.adopt)
+    _adopt_stream = staticmethod(_adopt_stream)
     _buffered_protocol = asyncio.BufferedProtocol
     _set_running_loop = staticmethod(events._set_running_loop)
     _plain_socket = socket.socket
@@ -139,7 +151,7 @@ class EventLoop(sockets.Sockets, reports.Reports):
         self._info = info
         return self
 
-    def __init__(self, engine: str = "auto") -> None:
+    def __init__(self, engine: str = "auto", *, spin: float = 0.0) -> None:
         self._configure()
         asyncio.BaseEventLoop.__init__(self)
         self._listeners: dict[socket.socket, _core.Listener] = {}
@@ -148,6 +160,11 @@ class EventLoop(sockets.Sockets, reports.Reports):
         self._fallbacks: set[str] = set()
         self._children: set[subprocesses.SubprocessTransport] = set()
         self._signals = signals.Signals(self)
+        try:
+            self._set_spin(spin)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         state = f"running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()}"
@@ -186,10 +203,13 @@ class EventLoop(sockets.Sockets, reports.Reports):
         was closed while a duplicate of it lives), `fallbacks` (lines), `readers` (fds watched for the
         program), `handles` (callbacks ready or timed), `cancelled` (handles that will not be called),
         `slots` (ops whose owner and buffers are kept), `pooled` (ops that were handed to the native pool of
-        threads), `pool` and `files`.
+        threads), `pool`, `spin` and `files`.
         `pool`, the native threads that carry out what the engine can't do without blocking: `threads` (that
         exist), `busy` (of them), `queued` (ops that wait for a thread), `lost` (threads beside those, which
         hang in cancelled ops), `limit` (the most `threads`).
+        `spin`: `limit` (the `spin` of `new_event_loop`), `spins` (waits that began with a spin), `paid`
+        (spins in which something came), `skipped` (waits that slept at once, because spins did not pay),
+        `seconds` (in spins).
         `files`, the calls and ops of `proact.fs` by the way that they went: `at_once` (within the call),
         `by_engine` (the ring, or the readiness of a pipe), `by_pool`. What was tried at once and was not
         carried out: `refused_by_file` (it would have waited for a disk), `refused_by_budget` (the turn of
@@ -373,6 +393,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
     async def _make_subprocess_transport(
         self, protocol: asyncio.BaseProtocol, *args: Any, **kwargs: Any
     ) -> subprocesses.SubprocessTransport:
+        from . import subprocesses
+
         return await subprocesses.spawn(self, protocol, *args, **kwargs)
 
     # Connections.
@@ -454,6 +476,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         ssl_shutdown_timeout: float | None = None,
         context: Context | None = None,
     ) -> Any:
+        from . import tls
+
         try:
             transport = tls.over(
                 self,
@@ -484,6 +508,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Upgrade a connection to TLS; return the transport that `protocol` uses from now on."""
+        from . import tls
+
         return await tls.upgrade(
             self,
             transport,
@@ -569,6 +595,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         first, RuntimeError if the other loop is closed before the connection arrives, and what the factory
         raises.
         """
+        from . import handover
+
         return await handover.hand_over(self, transport, loop, protocol_factory)
 
     # Unix sockets. asyncio's code that runs once per connection or server works on any loop.
@@ -578,6 +606,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
 
     @staticmethod
     def _remove_unix_path(path: str, inode: int) -> None:
+        from pathlib import Path  # a program without such a server starts faster
+
         try:
             if Path(path).stat().st_ino == inode:
                 Path(path).unlink()

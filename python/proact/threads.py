@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .runner import new_event_loop
@@ -35,6 +36,7 @@ class _Worker:
         factory: Callable[[socket.socket], Awaitable[Any]],
         sock: socket.socket,
         engine: str,
+        spin: float,
         grace: float,
         backlog: int,
         news: threading.Condition,
@@ -43,7 +45,7 @@ class _Worker:
         self._factory = factory
         self._sock = sock
         self._backlog = backlog
-        self._engine = engine
+        self._make_loop = partial(new_event_loop, engine, spin=spin)
         self._grace = grace
         self._news = news
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -57,7 +59,7 @@ class _Worker:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=lambda: new_event_loop(self._engine)) as runner:
+            with asyncio.Runner(loop_factory=self._make_loop) as runner:
                 runner.run(self._serve())
         except asyncio.CancelledError as error:
             self.error = None if self._is_cut else error
@@ -200,6 +202,7 @@ def serve_threads(
     *,
     workers: int | None = None,
     engine: str = "auto",
+    spin: float = 0.0,
     backlog: int = 1024,
     grace: float = 10.0,
     started: Callable[[Any], object] | None = None,
@@ -209,7 +212,8 @@ def serve_threads(
 
     `factory` is called in each worker with a listening socket, and returns an awaitable of a server, for
     instance `lambda sock: asyncio.start_server(client, sock=sock)`. Nothing else is shared between the loops.
-    Without `workers` there are as many as the process may use CPUs. `started` is called with the bound
+    Without `workers` there are as many as the process may use CPUs. `engine` and `spin` are those of
+    `new_event_loop`. `started` is called with the bound
     address once all of them serve.
 
     A stop closes the servers and waits up to `grace` seconds for their connections, or for a factory that is
@@ -225,7 +229,10 @@ def serve_threads(
     socks = _listeners(host, port, count, backlog)
     address = socks[0].getsockname()
     news = threading.Condition()
-    team = [_Worker(factory, sock, engine, grace, backlog, news, number) for number, sock in enumerate(socks)]
+    team = [
+        _Worker(factory, sock, engine, spin, grace, backlog, news, number)
+        for number, sock in enumerate(socks)
+    ]
     signals: list[int] = []
 
     def wanted() -> bool:

@@ -7,7 +7,7 @@ and puts it over an existing connection.
 from __future__ import annotations
 
 import asyncio
-from asyncio import constants, transports
+from asyncio import constants
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import ssl
 
     from .loop import EventLoop
-
-    class _FlowControlMixin: ...
 
     class _StreamReader(asyncio.StreamReader):
         _buffer: bytearray
@@ -29,13 +27,8 @@ if TYPE_CHECKING:
 
 else:
     from asyncio.streams import StreamReaderProtocol as _StreamReaderProtocol
-    from asyncio.transports import _FlowControlMixin
 
-__all__ = ["SSLTransport", "over", "upgrade"]
-
-
-class SSLTransport(_FlowControlMixin, transports.Transport):
-    """The class that `isinstance` sees for a native TLS transport."""
+__all__ = ["over", "upgrade"]
 
 
 def _seconds(name: str, given: float | None, default: float) -> float:

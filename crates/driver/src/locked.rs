@@ -48,13 +48,36 @@ fn counts_rings(release: &str) -> bool {
     !((5, 12)..(6, 14)).contains(&version)
 }
 
+/// The first half of the effective capabilities (capget(2)). No capability if the call is refused.
+fn capabilities() -> u32 {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    #[repr(C)]
+    #[derive(Default)]
+    struct Half {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    /// _LINUX_CAPABILITY_VERSION_3 in linux/capability.h.
+    const VERSION: u32 = 0x2008_0522;
+    let mut header = Header {
+        version: VERSION,
+        pid: 0,
+    };
+    let mut halves = [Half::default(), Half::default()];
+    // SAFETY: both structures are local, with the layout of linux/capability.h; version 3 fills two halves.
+    unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
+    halves[0].effective
+}
+
 /// Whether this process has CAP_IPC_LOCK outside of a user namespace. With it the kernel sets no limit.
 fn is_exempt() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    mask.unwrap_or(0) >> CAP_IPC_LOCK & 1 == 1 && users.trim().ends_with("4294967295")
+    capabilities() >> CAP_IPC_LOCK & 1 == 1
+        && fs::read_to_string("/proc/self/uid_map").is_ok_and(|users| users.trim().ends_with("4294967295"))
 }
 
 impl Config {

@@ -92,6 +92,11 @@ impl Waker {
             .is_ok()
     }
 
+    /// Whether a wake-up has come that no wait has seen.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == NOTIFIED
+    }
+
     /// Called after a wait. It leaves the event readable: the engine that sees it readable calls [`Waker::drain`].
     pub(crate) fn awake(&self) {
         self.0.state.swap(RUNNING, Ordering::AcqRel);

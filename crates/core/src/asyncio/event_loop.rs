@@ -1,8 +1,10 @@
 //! Joins the scheduler to `asyncio.BaseEventLoop`: its flags, the private methods by which it runs a loop, and the hooks.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use pyo3::exceptions::PyTypeError;
+use proact_driver::Spin;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -39,6 +41,20 @@ impl Scheduler {
     #[pyo3(name = "_take_over")]
     fn take_over(&self) -> PyResult<usize> {
         self.io.take_over()
+    }
+
+    /// Has waits ask the engine again and again for so many seconds before they sleep; 0: they sleep at once.
+    #[pyo3(name = "_set_spin", signature = (seconds, /))]
+    fn set_spin(&self, seconds: f64) -> PyResult<()> {
+        let longest = Spin::LONGEST.as_secs_f64();
+        if !(0.0..=longest).contains(&seconds) {
+            let message = format!("spin: seconds from 0 to {longest}, not {seconds}");
+            return Err(py_error::<PyValueError>(message));
+        }
+        let _claim = self.claim()?;
+        let limit = Duration::from_secs_f64(seconds);
+        self.io.get()?.spin = (!limit.is_zero()).then(|| Box::new(Spin::new(limit)));
+        Ok(())
     }
 
     #[pyo3(name = "_let_go", signature = (after, /))]

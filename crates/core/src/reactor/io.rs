@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use proact_driver::{
-    Completion, Config, Driver, Engine, Flags, Op, Stats, Submitted, Token, Waker, explain, open, ops,
+    Completion, Config, Driver, Engine, Flags, Op, Spin, Stats, Submitted, Token, Waker, explain, open, ops,
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -51,6 +51,8 @@ pub struct Io {
     pub fds: Fds,
     pub spare: Spare,
     pub shared: Shared,
+    /// How waits spin before they sleep, if they are asked to.
+    pub spin: Option<Box<Spin>>,
     batch: Vec<Completion>,
     next: usize,
 }
@@ -85,6 +87,7 @@ impl Io {
             fds: Fds::default(),
             spare: Spare::default(),
             shared: Shared::default(),
+            spin: None,
             batch: Vec::new(),
             next: 0,
         }
@@ -181,13 +184,30 @@ impl Io {
         debug_assert!(!self.has_batch());
         self.batch.clear();
         self.next = 0;
-        let outcome = self.driver.wait(timeout, &mut self.batch);
+        let outcome = match &mut self.spin {
+            Some(spin) if timeout != Some(Duration::ZERO) => {
+                spin.wait(&mut *self.driver, timeout, &mut self.batch)
+            }
+            _ => self.driver.wait(timeout, &mut self.batch),
+        };
         if self.batch.len() > 1 {
             for completion in &self.batch {
                 if completion.flags.contains(Flags::DATA) {
                     self.slots.count_piece(completion.token);
                 }
             }
+        }
+        outcome
+    }
+
+    /// As [`Io::wait`], without the GIL. A spin is a part of the wait, so other threads run meanwhile.
+    pub fn wait_detached(&mut self, py: Python<'_>, timeout: Option<Duration>) -> std::io::Result<()> {
+        let (outcome, spun) = py.detach(|| {
+            let outcome = self.wait(timeout);
+            (outcome, self.spin.as_ref().and_then(|spin| spin.ended()))
+        });
+        if let (Some(spun), Some(spin)) = (spun, &mut self.spin) {
+            spin.resumed(spun.elapsed());
         }
         outcome
     }

@@ -14,10 +14,16 @@ impl Scheduler {
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let _claim = self.claim()?;
         // Copy first: no cell is held while dictionaries are made.
-        let (stats, pool, slots) = {
+        let (stats, pool, slots, spin) = {
             let io = self.io.get()?;
             let slots = io.slots.targets().count();
-            (io.driver.stats().clone(), io.driver.pool(), slots)
+            let spin = io.spin.as_ref().map(|spin| (spin.limit(), spin.counts()));
+            (
+                io.driver.stats().clone(),
+                io.driver.pool(),
+                slots,
+                spin.unwrap_or_default(),
+            )
         };
         let threads = dict(py)?;
         threads.set_item(name!("threads"), Int::new(pool.threads))?;
@@ -25,6 +31,13 @@ impl Scheduler {
         threads.set_item(name!("queued"), Int::new(pool.queued))?;
         threads.set_item(name!("lost"), Int::new(pool.lost))?;
         threads.set_item(name!("limit"), Int::new(pool.limit))?;
+        let (limit, counts) = spin;
+        let spins = dict(py)?;
+        spins.set_item(name!("limit"), Float(limit.as_secs_f64()))?;
+        spins.set_item(name!("spins"), Int::new(counts.spins))?;
+        spins.set_item(name!("paid"), Int::new(counts.paid))?;
+        spins.set_item(name!("skipped"), Int::new(counts.skipped))?;
+        spins.set_item(name!("seconds"), Float(counts.time.as_secs_f64()))?;
         let readers = self.readers.lock().len();
         let all = dict(py)?;
         let (submitted, completed) = (dict(py)?, dict(py)?);
@@ -51,6 +64,7 @@ impl Scheduler {
             list(py, &fallbacks.collect::<PyResult<Vec<_>>>()?)?,
         )?;
         all.set_item(name!("pool"), threads)?;
+        all.set_item(name!("spin"), spins)?;
         all.set_item(name!("pooled"), Int::new(stats.pooled))?;
         all.set_item(name!("readers"), Int::new(readers))?;
         let (scheduled, cancelled) = self.scheduled(py);

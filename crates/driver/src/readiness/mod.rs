@@ -255,6 +255,24 @@ impl<S: Selector> ReadinessDriver<S> {
         }
     }
 
+    /// Lets the selector wait for events. It sleeps only if it may and no wake-up has come.
+    fn select(&mut self, timeout: Option<Duration>, may_sleep: bool) -> io::Result<()> {
+        let sleeps = may_sleep && self.waker.fall_asleep();
+        let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
+        let begun = sleeps.then(Instant::now);
+        let ReadinessDriver {
+            selector,
+            events,
+            stats,
+            ..
+        } = self;
+        let result = selector.wait(timeout, &mut |event| events.push(event), stats);
+        if let Some(begun) = begun {
+            self.stats.wait_ns += begun.elapsed().as_nanos() as u64;
+        }
+        result
+    }
+
     /// Moves completions that did not come from the selector into the batch.
     fn collect(&mut self, batch: &mut Vec<Completion>) {
         if let Some(pool) = &mut self.pool {
@@ -321,18 +339,15 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         self.end_watches();
         let before = batch.len();
         self.collect(batch);
-        let nothing_to_do = batch.len() == before && timeout != Some(Duration::ZERO);
-        let sleeps = nothing_to_do && self.waker.fall_asleep();
-        let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
-        let mut events = std::mem::take(&mut self.events);
-        let begun = sleeps.then(Instant::now);
-        let result = self
-            .selector
-            .wait(timeout, &mut |event| events.push(event), &mut self.stats);
-        if let Some(begun) = begun {
-            self.stats.wait_ns += begun.elapsed().as_nanos() as u64;
-        }
+        let result = if self.events.is_empty() {
+            let nothing_to_do = batch.len() == before && timeout != Some(Duration::ZERO);
+            self.select(timeout, nothing_to_do)
+        } else {
+            // `look` has found them.
+            Ok(())
+        };
         self.waker.awake();
+        let mut events = std::mem::take(&mut self.events);
         if let Some(fd) = self.resume_at.take()
             && let Some(index) = events.iter().position(|event| event.fd == fd)
         {
@@ -353,6 +368,17 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
 
     fn tells_edges(&self) -> bool {
         S::TELLS_EDGES
+    }
+
+    fn look(&mut self) -> io::Result<bool> {
+        self.generation.check()?;
+        if self.waker.is_notified() || !self.queued.is_empty() {
+            return Ok(true);
+        }
+        if self.events.is_empty() {
+            self.select(Some(Duration::ZERO), false)?;
+        }
+        Ok(!self.events.is_empty())
     }
 
     /// Does nothing: ops are tried when they are submitted, so none is queued.

@@ -282,6 +282,20 @@ impl UringDriver {
         self.close_closable();
     }
 
+    /// Submits what is queued, waits, and collects what has come. If it may sleep, [`Waker::awake`] follows.
+    fn turn(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()> {
+        self.generation.check()?;
+        self.bind()?;
+        self.collect(batch);
+        self.prepare();
+        let idle = batch.is_empty() && self.queued.is_empty() && timeout != Some(Duration::ZERO);
+        let sleeps = idle && self.waker.fall_asleep();
+        let result = self.enter(if sleeps { timeout } else { Some(Duration::ZERO) }, batch);
+        self.reap(batch);
+        self.collect(batch);
+        result
+    }
+
     fn enter(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()> {
         loop {
             self.ring.fill(&mut self.backlog);
@@ -361,20 +375,8 @@ impl Driver for UringDriver {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Completion>) -> io::Result<()> {
-        self.generation.check()?;
-        self.bind()?;
-        self.collect(batch);
-        self.prepare();
-        let idle = batch.is_empty() && self.queued.is_empty() && timeout != Some(Duration::ZERO);
-        let timeout = if idle && self.waker.fall_asleep() {
-            timeout
-        } else {
-            Some(Duration::ZERO)
-        };
-        let result = self.enter(timeout, batch);
+        let result = self.turn(timeout, batch);
         self.waker.awake();
-        self.reap(batch);
-        self.collect(batch);
         result
     }
 
@@ -389,6 +391,17 @@ impl Driver for UringDriver {
         let result = self.enter(Some(Duration::ZERO), &mut completed);
         self.queued.extend(completed);
         result
+    }
+
+    fn look(&mut self) -> io::Result<bool> {
+        let has_come = self.waker.is_notified() || !self.queued.is_empty();
+        if has_come || self.has_work() == Some(false) {
+            return Ok(has_come);
+        }
+        let mut completed = Vec::new();
+        let result = self.turn(Some(Duration::ZERO), &mut completed);
+        self.queued.extend(completed);
+        result.map(|()| !self.queued.is_empty())
     }
 
     fn acts_between_waits(&self) -> bool {

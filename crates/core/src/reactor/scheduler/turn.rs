@@ -152,10 +152,7 @@ impl Scheduler {
             }
             return io.wait(timeout).map(|()| true).map_err(engine_error);
         }
-        let outcome = {
-            let io = &mut *io;
-            py.detach(|| io.wait(timeout))
-        };
+        let outcome = io.wait_detached(py, timeout);
         drop(io);
         outcome.map_err(engine_error)?;
         py.check_signals()?;
