@@ -23,6 +23,7 @@ __all__ = [
     "GeventLoop",
     "GeventSignal",
     "GeventTimer",
+    "GeventWaiter",
     "GeventWatcher",
     "Handle",
     "Hub",
@@ -43,13 +44,16 @@ __all__ = [
     "Wire",
     "WritePipeTransport",
     "bare_server",
+    "configure_gevent",
     "configure_green",
     "echo_load",
     "green_close",
     "green_connect",
     "green_sleep",
+    "green_waits",
     "green_when",
     "has_writer",
+    "install_gevent_calls",
     "install_green_calls",
     "install_probe",
     "probe_engines",
@@ -155,6 +159,12 @@ class GeventTimer(GeventWatcher):
 class GeventAsync(GeventWatcher):
     def send(self) -> None: ...
     def send_ignoring_arg(self, _ignored: object, /) -> None: ...
+
+@final
+class GeventWaiter:
+    @property
+    def __self__(self) -> Self: ...
+    def throw(self, *error: Any) -> None: ...
 
 @final
 class GeventCallback:
@@ -581,6 +591,9 @@ class Wire:
     def sendall(self, socket: socket, data: Any, /) -> None: ...
     def close(self) -> None: ...
 
+def configure_gevent(
+    hub: type, greenlet: type, plain: type, invalid_switch: Callable[[str], BaseException], /
+) -> None: ...
 def configure_green(
     spawned: type,
     bridge: type,
@@ -592,7 +605,9 @@ def green_close(scheduler: Scheduler, sock: socket, /) -> None: ...
 def green_connect(sock: socket, address: Any, /) -> None: ...
 def green_sleep(seconds: float = 0.0) -> None: ...
 def green_when(sock: HasFileno, write: bool, attempt: Callable[[], _T], /) -> _T: ...
+def green_waits(scheduler: Scheduler, /) -> list[tuple[Any, str, Any]]: ...
 def has_writer(fd: int) -> bool: ...
+def install_gevent_calls(cls: type, inner: type, /) -> None: ...
 def install_green_calls(cls: type[socket], /) -> None: ...
 def probe_engines() -> dict[str, str | None]: ...
 def ring_memory() -> tuple[int, int | None]: ...

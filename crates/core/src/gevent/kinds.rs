@@ -60,6 +60,7 @@ impl GeventIo {
             events,
             fresh,
             polls,
+            ..
         } = &mut held.kind
         {
             change(fd, events);
@@ -295,6 +296,7 @@ impl GeventLoop {
             events: check_events(events)?,
             fresh: READ | WRITE,
             polls: [None, None],
+            limit: None,
         };
         let base = GeventWatcher::new(slf, kind, r#ref, priority)?;
         Py::new(slf.py(), PyClassInitializer::from(base).add_subclass(GeventIo))
