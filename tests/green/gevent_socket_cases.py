@@ -242,6 +242,50 @@ def the_fd_is_free_to_be_used():
     there.close()
 
 
+def closed_behind_its_back():
+    """The peer sees it at once, however the file is closed."""
+    import gevent
+    from gevent import socket
+
+    def warm():
+        here, there = socket.socketpair()
+        waiting = gevent.spawn(here.recv, 10)
+        waits(here._read_event)
+        there.sendall(b"warm")
+        assert waiting.get(timeout=5) == b"warm"
+        return here, there
+
+    for _ in range(10):
+        here, there = warm()
+        here._sock.close()  # as gevent.pywsgi does
+        with gevent.Timeout(5):
+            assert there.recv(10) == b""
+        there.close()
+        here, there = warm()
+        plain = plain_socket.socket(fileno=here._sock.detach())
+        plain.close()
+        with gevent.Timeout(5):
+            assert there.recv(10) == b""
+        there.close()
+        here, there = warm()
+        os.close(here.fileno())
+        with gevent.Timeout(5):
+            assert there.recv(10) == b""
+        there.close()
+        here._sock.detach()
+        # As long as a greenlet waits, somebody uses the fd.
+        here, there = socket.socketpair()
+        reader = gevent.spawn(here.recv, 10)
+        waits(here._read_event)
+        number = here.fileno()
+        reader.kill()
+        os.close(number)
+        with gevent.Timeout(5):
+            assert there.recv(10) == b""
+        there.close()
+        here._sock.detach()
+
+
 def a_dropped_socket_is_closed():
     import warnings
 

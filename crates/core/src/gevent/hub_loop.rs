@@ -295,6 +295,16 @@ impl GeventLoop {
         told
     }
 
+    /// The fd is about to be closed, or to be somebody else's: makes the kernel let go of its file, unless watchers are active.
+    fn _let_go(&self, py: Python<'_>, fd: RawFd) {
+        let Ok(scheduler) = self.scheduler(py) else { return };
+        for side in [Side::Read, Side::Write] {
+            if let Some(poll) = self.known_poll(py, fd, side) {
+                Poll::let_go(poll.bind(py), scheduler.get());
+            }
+        }
+    }
+
     /// How many watchers make the loop go on.
     #[getter]
     fn activecnt(&self) -> PyResult<Int> {

@@ -105,6 +105,21 @@ impl GeventIo {
         }
     }
 
+    /// The program uses the fd, too, from now on.
+    fn _lend(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        let mut known = Vec::new();
+        if let Kind::Io { polls, lent, .. } = &mut base.held.lock().kind
+            && !std::mem::replace(lent, true)
+        {
+            known.extend(polls.iter().flatten().map(|poll| poll.clone_ref(py)));
+        }
+        for poll in known {
+            Poll::abandon(poll.bind(py));
+        }
+    }
+
     #[getter]
     fn fd(slf: &Bound<'_, Self>) -> RawFd {
         match slf.as_super().get().held.lock().kind {
@@ -297,6 +312,7 @@ impl GeventLoop {
             fresh: READ | WRITE,
             polls: [None, None],
             limit: None,
+            lent: false,
         };
         let base = GeventWatcher::new(slf, kind, r#ref, priority)?;
         Py::new(slf.py(), PyClassInitializer::from(base).add_subclass(GeventIo))

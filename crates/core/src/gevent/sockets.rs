@@ -17,8 +17,9 @@ use super::hub_wait::{self, Limit};
 use super::kinds::GeventIo;
 use crate::py::buffer::Buffer;
 use crate::py::descriptor::number;
-use crate::py::make::{Int, name, py_error};
+use crate::py::make::{Int, Name, name, py_error};
 use crate::py::native_method::{self, Convention};
+use crate::py::slot::Slot;
 use crate::reactor::fds::Side;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::work::{Work, send_now};
@@ -26,13 +27,46 @@ use crate::reactor::work::{Work, send_now};
 /// gevent's classes, and its own methods.
 struct Sockets {
     class: Py<PyType>,
-    /// The class of the socket within one that is not TLS.
+    /// The class of the socket within one that is not TLS, and where the socket keeps its fd.
     inner: Py<PyType>,
+    fd: usize,
+    /// Where sockets keep what `Field` names.
+    slots: [Option<Slot>; 5],
     recv: Py<PyAny>,
     recv_into: Py<PyAny>,
     send: Py<PyAny>,
     sendall: Py<PyAny>,
     wait: Py<PyAny>,
+}
+
+/// The attributes of gevent's sockets that are used here.
+#[derive(Clone, Copy)]
+enum Field {
+    Inner,
+    ReadEvent,
+    WriteEvent,
+    Timeout,
+    Hub,
+}
+
+impl Field {
+    const ALL: [Field; 5] = [
+        Field::Inner,
+        Field::ReadEvent,
+        Field::WriteEvent,
+        Field::Timeout,
+        Field::Hub,
+    ];
+
+    fn name(self) -> &'static Name {
+        match self {
+            Field::Inner => name!("_sock"),
+            Field::ReadEvent => name!("_read_event"),
+            Field::WriteEvent => name!("_write_event"),
+            Field::Timeout => name!("timeout"),
+            Field::Hub => name!("hub"),
+        }
+    }
 }
 
 static SOCKETS: PyOnceLock<Sockets> = PyOnceLock::new();
@@ -55,19 +89,32 @@ type Body =
     for<'py> fn(&Sockets, &Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>;
 
 impl Sockets {
+    #[inline]
+    fn field<'py>(&self, socket: &Bound<'py, PyAny>, field: Field) -> PyResult<Bound<'py, PyAny>> {
+        // A subclass may have a property in a slot's place.
+        if let Some(slot) = self.slots[field as usize]
+            && socket.get_type().is(&self.class)
+            // SAFETY: an instance of the class.
+            && let Some(value) = unsafe { slot.get(socket) }
+        {
+            return Ok(value);
+        }
+        socket.getattr(field.name())
+    }
+
     /// `None`: the socket is not a plain one, or is closed, or its loop is another one, or runs in another thread.
     #[inline]
     fn parts<'py>(&self, socket: &Bound<'py, PyAny>, side: Side) -> PyResult<Option<Parts<'py>>> {
         let py = socket.py();
-        let inner = socket.getattr(name!("_sock"))?;
+        let inner = self.field(socket, Field::Inner)?;
         if !inner.get_type().is(&self.inner) {
             return Ok(None);
         }
         let event = match side {
-            Side::Read => name!("_read_event"),
-            Side::Write => name!("_write_event"),
+            Side::Read => Field::ReadEvent,
+            Side::Write => Field::WriteEvent,
         };
-        let Ok(io) = socket.getattr(event)?.cast_into_exact::<GeventIo>() else {
+        let Ok(io) = self.field(socket, event)?.cast_into_exact::<GeventIo>() else {
             return Ok(None);
         };
         let Ok(scheduler) = io.as_super().get().owner.get().scheduler(py) else {
@@ -76,7 +123,8 @@ impl Sockets {
         if scheduler.get().io.runs_elsewhere() {
             return Ok(None);
         }
-        let fd = number(&inner)?;
+        // SAFETY: a socket of the class, which has its fd there (`fd_of_sockets`).
+        let fd = unsafe { *inner.as_ptr().cast::<u8>().add(self.fd).cast::<RawFd>() };
         let scheduler = scheduler.into_bound(py);
         Ok(Some(Parts { io, scheduler, fd }))
     }
@@ -90,7 +138,7 @@ impl Sockets {
             if let Some(value) = work.attempt(&scheduler, fd)? {
                 return Ok(Some(value.into_bound(socket.py())));
             }
-            if !wait(socket, &io, None, true)? {
+            if !self.wait(socket, &io, None, true)? {
                 break;
             }
         }
@@ -110,25 +158,26 @@ impl Sockets {
             None => Ok(None),
         }
     }
-}
 
-/// Leaves the thread to the hub until the socket is ready, for as long as its timeout says. As [`hub_wait::wait`].
-fn wait<'py>(
-    socket: &Bound<'py, PyAny>,
-    io: &Bound<'py, GeventIo>,
-    error: Option<Bound<'py, PyAny>>,
-    edges: bool,
-) -> PyResult<bool> {
-    let timeout = socket.getattr(name!("timeout"))?;
-    let limit = match timeout.cast_exact::<PyFloat>() {
-        Ok(seconds) if seconds.value() > 0.0 => Some(Limit {
-            seconds: seconds.value(),
-            error,
-        }),
-        Err(_) if timeout.is_none() => None,
-        _ => return Ok(false),
-    };
-    hub_wait::wait(&socket.getattr(name!("hub"))?, io, limit, edges)
+    /// Leaves the thread to the hub until the socket is ready, for as long as its timeout says. As [`hub_wait::wait`].
+    fn wait<'py>(
+        &self,
+        socket: &Bound<'py, PyAny>,
+        io: &Bound<'py, GeventIo>,
+        error: Option<Bound<'py, PyAny>>,
+        edges: bool,
+    ) -> PyResult<bool> {
+        let timeout = self.field(socket, Field::Timeout)?;
+        let limit = match timeout.cast_exact::<PyFloat>() {
+            Ok(seconds) if seconds.value() > 0.0 => Some(Limit {
+                seconds: seconds.value(),
+                error,
+            }),
+            Err(_) if timeout.is_none() => None,
+            _ => return Ok(false),
+        };
+        hub_wait::wait(&self.field(socket, Field::Hub)?, io, limit, edges)
+    }
 }
 
 fn recv<'py>(
@@ -305,7 +354,7 @@ unsafe extern "C" fn native_wait(
             }
             if is_known && let Ok(io) = Bound::from_borrowed_ptr(py, *args).cast_into_exact::<GeventIo>() {
                 let socket = Bound::from_borrowed_ptr(py, socket);
-                if wait(&socket, &io, error, false)? {
+                if sockets(py)?.wait(&socket, &io, error, false)? {
                     return Ok(py.None());
                 }
             }
@@ -314,17 +363,39 @@ unsafe extern "C" fn native_wait(
     }
 }
 
-/// Gives gevent's class of sockets its methods. `inner` is the class of the socket within. A second call has no effect.
+/// Where CPython's sockets keep their fd: behind the head of the object, as `sample` shows.
+fn fd_of_sockets(sample: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let place = size_of::<ffi::PyObject>();
+    // SAFETY: a socket is larger than the head of an object by more than a number.
+    let fd = unsafe { *sample.as_ptr().cast::<u8>().add(place).cast::<RawFd>() };
+    if number(sample)? == fd {
+        return Ok(place);
+    }
+    Err(py_error::<PyRuntimeError>(
+        "CPython's sockets are not as expected",
+    ))
+}
+
+/// Gives gevent's class of sockets its methods. `sample` is a socket of the class within. A second call has no effect.
+///
+/// # Errors
+/// `RuntimeError` if the sockets of this Python have an unknown layout. Then nothing is changed.
 #[pyfunction]
-#[pyo3(signature = (class, inner, /))]
-pub fn install_gevent_calls(class: &Bound<'_, PyType>, inner: Py<PyType>) -> PyResult<()> {
+#[pyo3(signature = (class, sample, /))]
+pub fn install_gevent_calls(class: &Bound<'_, PyType>, sample: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = class.py();
     if SOCKETS.get(py).is_some() {
         return Ok(());
     }
+    let mut slots = [None; Field::ALL.len()];
+    for (slot, field) in slots.iter_mut().zip(Field::ALL) {
+        *slot = Slot::of(class, field.name())?;
+    }
     let made = Sockets {
         class: class.clone().unbind(),
-        inner,
+        inner: sample.get_type().unbind(),
+        fd: fd_of_sockets(sample)?,
+        slots,
         recv: class.getattr(name!("recv"))?.unbind(),
         recv_into: class.getattr(name!("recv_into"))?.unbind(),
         send: class.getattr(name!("send"))?.unbind(),

@@ -47,8 +47,10 @@ pub enum Kind {
         /// The events that were not waited for yet. The number may have named another file before, which a poll still watches.
         fresh: u32,
         polls: [Option<Py<Poll>>; 2],
-        /// Ends a greenlet's wait, if that is limited (`waiting.rs`).
+        /// Ends a greenlet's wait, if that is limited (`hub_wait.rs`).
         limit: Option<Py<GeventWatcher>>,
+        /// Whether the program uses the fd, too: no poll stays in flight for it that nobody waits for.
+        lent: bool,
     },
     /// Times in nanoseconds of the engine's clock. `order`: the number of its entry in the heap.
     Timer {
@@ -191,9 +193,9 @@ impl GeventWatcher {
         held.woken = false;
         held.active = true;
         let counts = held.counts;
-        let (fd, events) = match held.kind {
-            Kind::Io { fd, events, .. } => (fd, events),
-            _ => (-1, 0),
+        let (fd, events, edges) = match held.kind {
+            Kind::Io { fd, events, lent, .. } => (fd, events, edges && !lent),
+            _ => (-1, 0, false),
         };
         drop(held);
         if counts {
