@@ -28,10 +28,13 @@ SERVERS = (
     "gevent-send",
     "gevent-proact-io_uring",
     "gevent-proact-epoll",
+    "gevent-readiness-io_uring",
+    "gevent-readiness-epoll",
     "green-io_uring",
     "green-epoll",
     "green-send-io_uring",
 )
+LOOPS = {"proact": "Loop", "readiness": "ReadinessLoop"}
 SWITCHERS = ("gevent", "green")
 CONNECTIONS = (50, 100)
 
@@ -59,9 +62,9 @@ def serve(contender: str) -> None:
     handle = handler("send" in contender)
     where = {"port": listener.getsockname()[1]}
     engine = contender.rpartition("-")[2]
-    if "proact" in contender:
+    if loop := LOOPS.get(contender.removeprefix("gevent-").rpartition("-")[0]):
         # Before anything of gevent's is imported, which reads this.
-        os.environ["GEVENT_LOOP"] = "proact.green.gevent_loop.Loop"
+        os.environ["GEVENT_LOOP"] = f"proact.green.gevent_loop.{loop}"
         os.environ["GEVENT_BACKEND"] = engine
     if contender.startswith("gevent"):
         gevent_socket: Any = importlib.import_module("gevent.socket")

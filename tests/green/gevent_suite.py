@@ -2,6 +2,8 @@
 
     python tests/green/gevent_suite.py [--on libev,io_uring,epoll] [--jobs 3] [--limit 150] [test__x.py ...]
 
+`--on` also takes io_uring-readiness, epoll-readiness and so on: gevent's sockets without native methods.
+
 Prints a line for each file whose outcome is not "pass" everywhere, and how many passed. A file that fails is
 run once more, since some depend on the load of the machine. The exit status is 1 if a file that passes on
 libev does not pass on proact and has no reason in `gevent_exclusions.toml`. gevent's own runner runs each
@@ -58,7 +60,9 @@ def environment(on: str) -> dict[str, str]:
     if on == "libev":
         env["GEVENT_LOOP"] = "libev-cext"
     else:
-        env |= {"GEVENT_LOOP": "proact.green.gevent_loop.Loop", "PROACT_ENGINE": on}
+        engine, _, readiness = on.partition("-")
+        loop = "ReadinessLoop" if readiness else "Loop"
+        env |= {"GEVENT_LOOP": f"proact.green.gevent_loop.{loop}", "PROACT_ENGINE": engine}
     return env
 
 

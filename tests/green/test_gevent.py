@@ -1,4 +1,4 @@
-"""gevent on proact's loop: each case, of two files, is a program of its own, on every engine."""
+"""gevent on proact's loop: each case, of three files, is a program of its own, on every engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gevent_asyncio_cases
 import gevent_cases
+import gevent_socket_cases
 import pytest
 
 pytest.importorskip("gevent", reason="gevent is optional, and this Python may have no wheel of it")
@@ -17,10 +18,15 @@ pytest.importorskip("gevent", reason="gevent is optional, and this Python may ha
 ROOT = Path(__file__).parent.parent.parent
 
 # How the loop is chosen does not depend on the engine.
-ONCE = {"use_comes_before_the_hub", "use_after_the_hub_is_refused", "without_gevent"}
+ONCE = {
+    "use_comes_before_the_hub",
+    "use_after_the_hub_is_refused",
+    "without_gevent",
+    "readiness_sockets_stay_gevents",
+}
 CASES = {
     name: module.__file__
-    for module in (gevent_cases, gevent_asyncio_cases)
+    for module in (gevent_cases, gevent_asyncio_cases, gevent_socket_cases)
     for name, value in vars(module).items()
     if inspect.isfunction(value) and not inspect.signature(value).parameters
 }
@@ -34,7 +40,7 @@ def run(name: str, **settings: str) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 if "PROACT_GREEN_ROUNDS" not in os.environ else None,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("done\n")

@@ -148,6 +148,45 @@ def test_stacks(inside):
     inside(main)
 
 
+@pytest.mark.parametrize("model", ["spawned", "run"])
+def test_stacks_of_native_calls(spawned, loop, model):
+    """A greenlet that waits in a native call has no frame of proact's that tells for what."""
+
+    def main():
+        here, there = green.socketpair()
+        plenty = b"x" * (1 << 22)
+
+        def receives():
+            return here.recv(10)
+
+        def sends():
+            here.sendall(plenty)
+
+        def begin(fn):
+            return green.spawn(fn) if model == "spawned" else loop.create_task(green.run(fn))
+
+        begun = [begin(receives), begin(sends)]
+        for _ in range(100):
+            green.sleep(0)
+            if loops.in_flight(loop) >= 2:
+                break
+        text = io.StringIO()
+        green.stacks(text)
+        told = text.getvalue()
+        assert f"waits to receive from <socket.socket fd={here.fileno()}, family=" in told, told
+        assert "return here.recv(10)" in told
+        assert f"waits to send to <proact.green.sockets.socket fd={here.fileno()}" in told, told
+        there.sendall(b"enough")
+        while plenty:
+            plenty = plenty[len(there.recv(1 << 20)) :]
+        for one in begun:
+            green.await_(one)
+        here.close()
+        there.close()
+
+    spawned(main)
+
+
 def test_the_watchdog_names_who_blocks(inside):
     told = []
 

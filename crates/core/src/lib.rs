@@ -43,11 +43,17 @@ mod _core {
     #[pymodule_export]
     use crate::gevent::signals::GeventSignal;
     #[pymodule_export]
+    use crate::gevent::sockets::install_gevent_calls;
+    #[pymodule_export]
+    use crate::gevent::waiting::{GeventWaiter, configure_gevent};
+    #[pymodule_export]
     use crate::gevent::watcher::GeventWatcher;
     #[pymodule_export]
     use crate::green::calls::install_green_calls;
     #[pymodule_export]
     use crate::green::sockets::{green_close, green_connect, green_when};
+    #[pymodule_export]
+    use crate::green::waits::green_waits;
     #[pymodule_export]
     use crate::green::wire::Wire;
     #[pymodule_export]

@@ -1,8 +1,10 @@
 """A loop for gevent: unmodified gevent programs on proact's engine, with asyncio tasks in the same thread.
 
 Chosen by the environment, `GEVENT_LOOP=proact.green.gevent_loop.Loop`, or by `use()` before gevent's hub
-exists. gevent's hub, sockets, pools and monkey-patching stay gevent's. The loop is native
-(`_core.GeventLoop`); this file completes it with what runs once a loop, an error or a child.
+exists. gevent's hub, sockets, pools and monkey-patching stay gevent's; the hot methods of its sockets become
+native (`gevent_sockets`), unless `use(sockets=False)` or `GEVENT_LOOP=proact.green.gevent_loop.ReadinessLoop`
+says otherwise. The loop is native (`_core.GeventLoop`); this file completes it with what runs once a loop, an
+error or a child.
 
 `gevent.get_hub().loop.aio` is the asyncio event loop that runs in the same thread: `aio.create_task(...)`
 starts a task beside the greenlets. A greenlet does not see it as the running loop; asyncio's callbacks and
@@ -32,6 +34,7 @@ try:
 except ImportError as error:
     raise ImportError(f"proact.green.gevent_loop needs gevent: pip install gevent ({error})") from error
 
+from proact.green import gevent_sockets
 from proact.green.gevent_beside import Beside
 from proact.green.gevent_watchers import Child, Children, Signal, Signals, Stat
 
@@ -45,6 +48,7 @@ __all__ = [
     "READ",
     "WRITE",
     "Loop",
+    "ReadinessLoop",
     "get_header_version",
     "get_version",
     "loop",
@@ -119,6 +123,9 @@ class Loop(_core.GeventLoop):
     #: An object with a method `handle_error`, or a function: told of each error. gevent's hub sets itself.
     error_handler: Any = None
 
+    #: Whether the hot methods of gevent's sockets become native, for the whole process.
+    sockets = True
+
     _aio: EventLoop | None = None
 
     def __init__(self, flags: Any = None, default: bool | None = None) -> None:
@@ -126,6 +133,8 @@ class Loop(_core.GeventLoop):
         self._engine = _engine(flags)
         self._signals = Signals(self)
         self._children = Children()
+        if self.sockets:
+            gevent_sockets.install()
         self._attach_new()
 
     def _attach_new(self) -> EventLoop:
@@ -305,6 +314,12 @@ class Loop(_core.GeventLoop):
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} {self._format()}>"
 
 
+class ReadinessLoop(Loop):
+    """The loop, with gevent's sockets as they are: each waits for its fd, and then makes its call."""
+
+    sockets = False
+
+
 # For code that was written when `async` was no keyword.
 setattr(Loop, "async", Loop.async_)
 
@@ -315,8 +330,11 @@ classImplements(_core.GeventWatcher, _interfaces.IWatcher)
 loop = Loop
 
 
-def use() -> None:
-    """Make gevent use this loop. Raises RuntimeError if gevent has made a hub on another one already."""
+def use(*, sockets: bool = True) -> None:
+    """Make gevent use this loop. Raises RuntimeError if gevent has made a hub on another one already.
+
+    `sockets`: whether the hot methods of gevent's class of sockets become native.
+    """
     hub = get_hub_if_exists()
     if hub is not None and not isinstance(hub.loop, Loop):
         raise RuntimeError(
@@ -324,4 +342,4 @@ def use() -> None:
             " anything makes gevent's hub (a spawn, a sleep, a socket), or set"
             " GEVENT_LOOP=proact.green.gevent_loop.Loop"
         )
-    config.loop = Loop
+    config.loop = Loop if sockets else ReadinessLoop

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from .. import _core
 from .greenlets import current
 from .hub import hub_here
 
@@ -29,6 +32,7 @@ def describe(hub: Hub) -> str:
     """The greenlets of a loop, each with its stack."""
     parts = []
     running = current()
+    native = {id(greenlet): (what, where) for greenlet, what, where in _core.green_waits(hub.loop)}
     for greenlet in hub.alive:
         carrier = greenlet._greenlet
         if greenlet is running:
@@ -36,9 +40,9 @@ def describe(hub: Hub) -> str:
         elif carrier is None:
             parts.append(f"{greenlet!r} has not begun\n")
         else:
-            parts.append(f"{greenlet!r}{_waits(carrier.gr_frame)}\n{stack_of(carrier.gr_frame)}")
+            parts.append(f"{greenlet!r}{_waits(carrier, native)}\n{stack_of(carrier.gr_frame)}")
     parts += [
-        f"green.run{_waits(bridge.gr_frame)}\n{stack_of(bridge.gr_frame)}"
+        f"green.run{_waits(bridge, native)}\n{stack_of(bridge.gr_frame)}"
         for bridge in hub.bridges
         if bridge.gr_frame is not None
     ]
@@ -61,13 +65,26 @@ def _is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_HERE)
 
 
-def _waits(frame: FrameType | None) -> str:
-    """What it waits for: the outermost object of `proact.green` in whose method it waits."""
+def _waits(greenlet: Any, native: dict[int, tuple[str, Any]]) -> str:
+    """What it waits for: the outermost object of `proact.green` in whose method it waits, or a socket."""
     waits = ""
+    frame: FrameType | None = greenlet.gr_frame
     while frame is not None and _is_ours(frame):
         if frame.f_code.co_name in ("run", "_run"):
             break
         if (owner := frame.f_locals.get("self")) is not None:
             waits = f" waits in {type(owner).__name__}.{frame.f_code.co_name} of {owner!r}"
         frame = frame.f_back
+    if not waits and id(greenlet) in native:
+        what, where = native[id(greenlet)]
+        waits = f" waits to {what} {_socket_of(where) if isinstance(where, int) else repr(where)}"
     return waits or " waits"
+
+
+def _socket_of(fd: int) -> str:
+    """A socket as text, with its addresses."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as twin:
+            return repr(twin).replace(f"fd={twin.fileno()}", f"fd={fd}")
+    except OSError:
+        return f"<socket fd={fd}>"

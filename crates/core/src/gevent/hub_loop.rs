@@ -111,13 +111,14 @@ impl GeventLoop {
     }
 
     /// The poll of one side of an fd, made when it is first asked for.
-    pub fn poll_of(&self, py: Python<'_>, fd: RawFd, side: Side) -> PyResult<Py<Poll>> {
-        if let Some(known) = self.known_poll(py, fd, side) {
+    pub fn poll_of(slf: &Bound<'_, Self>, fd: RawFd, side: Side) -> PyResult<Py<Poll>> {
+        let (py, this) = (slf.py(), slf.get());
+        if let Some(known) = this.known_poll(py, fd, side) {
             return Ok(known);
         }
-        let made = Poll::create(py, fd, side, Arc::clone(&self.polls_in_flight))?;
+        let made = Poll::create(slf, fd, side, Arc::clone(&this.polls_in_flight))?;
         // Another thread may have made one meanwhile.
-        let mut held = self.held.lock();
+        let mut held = this.held.lock();
         let known = held
             .polls
             .entry((fd, side))
@@ -292,6 +293,16 @@ impl GeventLoop {
             Poll::let_go(poll.bind(py), scheduler.get());
         }
         told
+    }
+
+    /// The fd is about to be closed, or to be somebody else's: makes the kernel let go of its file, unless watchers are active.
+    fn _let_go(&self, py: Python<'_>, fd: RawFd) {
+        let Ok(scheduler) = self.scheduler(py) else { return };
+        for side in [Side::Read, Side::Write] {
+            if let Some(poll) = self.known_poll(py, fd, side) {
+                Poll::let_go(poll.bind(py), scheduler.get());
+            }
+        }
     }
 
     /// How many watchers make the loop go on.

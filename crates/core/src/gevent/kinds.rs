@@ -60,6 +60,7 @@ impl GeventIo {
             events,
             fresh,
             polls,
+            ..
         } = &mut held.kind
         {
             change(fd, events);
@@ -101,6 +102,21 @@ impl GeventIo {
             for poll in polls.iter().flatten() {
                 Poll::let_go(poll.bind(py), scheduler.get());
             }
+        }
+    }
+
+    /// The program uses the fd, too, from now on.
+    fn _lend(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        let base = slf.as_super().get();
+        let mut known = Vec::new();
+        if let Kind::Io { polls, lent, .. } = &mut base.held.lock().kind
+            && !std::mem::replace(lent, true)
+        {
+            known.extend(polls.iter().flatten().map(|poll| poll.clone_ref(py)));
+        }
+        for poll in known {
+            Poll::abandon(poll.bind(py));
         }
     }
 
@@ -295,6 +311,8 @@ impl GeventLoop {
             events: check_events(events)?,
             fresh: READ | WRITE,
             polls: [None, None],
+            limit: None,
+            lent: false,
         };
         let base = GeventWatcher::new(slf, kind, r#ref, priority)?;
         Py::new(slf.py(), PyClassInitializer::from(base).add_subclass(GeventIo))

@@ -3,6 +3,9 @@
 //! gevent starts a watcher before each wait and stops it after, so starting and stopping only changes the list of the poll's
 //! watchers. Before the loop waits, `settle` tells the engine what has changed over the whole turn: for a connection that is
 //! read message by message that is nothing, and no system call is made.
+//!
+//! A poll of *edges* tells of what has come only once. It is enough for a greenlet that makes its call before it waits, and it
+//! stays when the greenlet has stopped waiting, until it has told in vain too often.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -21,6 +24,9 @@ use crate::reactor::io::Sent;
 use crate::reactor::scheduler::Scheduler;
 use crate::reactor::target::{Completes, Target};
 
+/// A poll of edges ends when it has told more often than this while nobody waited.
+const UNHEARD: u32 = 64;
+
 #[derive(Default)]
 struct Held {
     /// The poll in flight.
@@ -31,6 +37,18 @@ struct Held {
     changed: bool,
     /// The number may name another file than when the poll was submitted.
     renew: bool,
+    /// Whether the poll in flight, or the next one, is of edges.
+    edges: bool,
+    /// A poll of edges for which nobody waits: how often it has told since, and whether it is to end.
+    unheard: u32,
+    unwanted: bool,
+}
+
+impl Held {
+    /// Whether the poll in flight stays.
+    fn is_wanted(&self) -> bool {
+        !self.watchers.is_empty() || (self.edges && !self.unwanted)
+    }
 }
 
 /// One side of an fd.
@@ -40,6 +58,7 @@ pub struct Poll {
     side: Side,
     /// How many polls of the loop are in flight.
     in_flight: Arc<AtomicUsize>,
+    owner: Py<GeventLoop>,
     held: SharedCell<Held>,
 }
 
@@ -54,20 +73,24 @@ static POLLS: Completes<Poll> = Completes::<Poll>::new(|poll, arrived| {
         held.token = None;
         this.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+    if completion.result >= 0 && held.watchers.is_empty() {
+        drop(held);
+        Poll::told_in_vain(poll);
+        return Ok(());
+    }
     drop(held);
     if completion.result < 0 {
         this.fail(poll.py());
         return Ok(());
     }
-    for watcher in this.watchers(poll.py()) {
-        GeventWatcher::feed(watcher.bind(poll.py()), this.event());
-    }
+    this.feed(poll.py());
     Ok(())
 });
 
 #[pymethods]
 impl Poll {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.owner)?;
         match self.held.look() {
             Some(held) => held.watchers.iter().try_for_each(|watcher| visit.call(watcher)),
             None => Ok(()),
@@ -81,15 +104,21 @@ impl Poll {
 }
 
 impl Poll {
-    pub fn create(py: Python<'_>, fd: RawFd, side: Side, in_flight: Arc<AtomicUsize>) -> PyResult<Py<Poll>> {
+    pub fn create(
+        owner: &Bound<'_, GeventLoop>,
+        fd: RawFd,
+        side: Side,
+        in_flight: Arc<AtomicUsize>,
+    ) -> PyResult<Py<Poll>> {
         let held = SharedCell::new(Held::default());
         let poll = Poll {
             fd,
             side,
             in_flight,
+            owner: owner.clone().unbind(),
             held,
         };
-        Py::new(py, poll)
+        Py::new(owner.py(), poll)
     }
 
     fn event(&self) -> u32 {
@@ -99,9 +128,24 @@ impl Poll {
         }
     }
 
-    /// Adds an active watcher. `fresh`: it was never started before.
-    pub fn add(slf: &Bound<'_, Self>, owner: &GeventLoop, watcher: Py<GeventWatcher>, fresh: bool) {
+    /// Adds an active watcher. `fresh`: it was never started before. `edges`: whoever waits has made the call already, so that
+    /// nothing is there.
+    pub fn add(
+        slf: &Bound<'_, Self>,
+        owner: &GeventLoop,
+        watcher: Py<GeventWatcher>,
+        fresh: bool,
+        edges: bool,
+    ) {
         let mut held = slf.get().held.lock();
+        if !edges {
+            // What has come already may not be told of again.
+            held.renew |= std::mem::replace(&mut held.edges, false);
+        } else if held.watchers.is_empty() && (held.token.is_none() || fresh) {
+            held.edges = true;
+        }
+        held.unwanted = false;
+        held.unheard = 0;
         held.watchers.push(watcher);
         held.renew |= fresh;
         let is_new = (held.token.is_none() || held.renew) && !std::mem::replace(&mut held.changed, true);
@@ -118,7 +162,7 @@ impl Poll {
             return;
         };
         let removed = held.watchers.remove(index);
-        let is_new = held.watchers.is_empty() && !std::mem::replace(&mut held.changed, true);
+        let is_new = !held.is_wanted() && !std::mem::replace(&mut held.changed, true);
         drop(held);
         drop(removed);
         if is_new {
@@ -133,6 +177,61 @@ impl Poll {
             .iter()
             .map(|watcher| watcher.clone_ref(py))
             .collect()
+    }
+
+    /// Tells the watchers that the fd is ready.
+    fn feed(&self, py: Python<'_>) {
+        let only = match self.held.lock().watchers.as_slice() {
+            [only] => Some(only.clone_ref(py)),
+            _ => None,
+        };
+        match only {
+            Some(only) => GeventWatcher::feed(only.bind(py), self.event()),
+            None => {
+                for watcher in self.watchers(py) {
+                    GeventWatcher::feed(watcher.bind(py), self.event());
+                }
+            }
+        }
+    }
+
+    /// The poll has told, and nobody waits for it.
+    #[cold]
+    fn told_in_vain(slf: &Bound<'_, Self>) {
+        let this = slf.get();
+        let owner = this.owner.get();
+        let limit = match owner.scheduler(slf.py()) {
+            Ok(scheduler) => match scheduler.get().io.get() {
+                Ok(io) if io.driver.tells_edges() => UNHEARD,
+                _ => 0,
+            },
+            Err(_) => return,
+        };
+        {
+            let mut held = this.held.lock();
+            held.unheard += 1;
+            if held.unheard <= limit {
+                return;
+            }
+        }
+        Poll::abandon(slf);
+    }
+
+    /// Has the engine end a poll for which nobody waits, before the loop waits next.
+    pub fn abandon(slf: &Bound<'_, Self>) {
+        let mut held = slf.get().held.lock();
+        held.unwanted = true;
+        let is_new = held.token.is_some() && !held.is_wanted() && !std::mem::replace(&mut held.changed, true);
+        drop(held);
+        if is_new {
+            slf.get()
+                .owner
+                .get()
+                .held
+                .lock()
+                .changed
+                .push(slf.clone().unbind());
+        }
     }
 
     /// Ends all watchers of an fd that can't be polled, and tells them that it is ready: the call that they make next finds the
@@ -186,7 +285,7 @@ impl Poll {
             for poll in &changed {
                 let mut held = poll.get().held.lock();
                 held.changed = false;
-                let wanted = !held.watchers.is_empty();
+                let wanted = held.is_wanted();
                 let renew = std::mem::replace(&mut held.renew, false);
                 if let Some(token) = held.token
                     && (renew || !wanted)
@@ -195,10 +294,11 @@ impl Poll {
                     held.token = None;
                     poll.get().in_flight.fetch_sub(1, Ordering::Relaxed);
                 }
-                if wanted && held.token.is_none() {
+                if !held.watchers.is_empty() && held.token.is_none() {
+                    let edges = if held.edges { ops::EDGES } else { 0 };
                     let op = ops::PollMulti {
                         fd: poll.get().fd,
-                        events: poll.get().side.events(),
+                        events: poll.get().side.events() | edges,
                     };
                     // SAFETY: a poll points at no memory.
                     match unsafe { io.submit(Op::PollMulti(op), Target::new(poll.clone_ref(py), &POLLS)) } {

@@ -20,6 +20,7 @@ use pyo3::types::PyTuple;
 
 use super::hub_loop::GeventLoop;
 use super::polls::Poll;
+use super::waiting::Waiting;
 use crate::py::call::call_tuple;
 use crate::py::cell::SharedCell;
 use crate::py::make::{Int, py_error, tuple};
@@ -46,6 +47,10 @@ pub enum Kind {
         /// The events that were not waited for yet. The number may have named another file before, which a poll still watches.
         fresh: u32,
         polls: [Option<Py<Poll>>; 2],
+        /// Ends a greenlet's wait, if that is limited (`hub_wait.rs`).
+        limit: Option<Py<GeventWatcher>>,
+        /// Whether the program uses the fd, too: no poll stays in flight for it that nobody waits for.
+        lent: bool,
     },
     /// Times in nanoseconds of the engine's clock. `order`: the number of its entry in the heap.
     Timer {
@@ -62,6 +67,10 @@ pub enum Kind {
 pub struct Held {
     pub callback: Option<Py<PyAny>>,
     pub args: Option<Py<PyTuple>>,
+    /// In place of a callback: a greenlet that waits, which the loop switches to.
+    pub waiting: Option<Waiting>,
+    /// Whether the loop has switched to the greenlet.
+    pub woken: bool,
     pub passes_events: bool,
     pub active: bool,
     /// The events that the callback was not called for yet; 0: none.
@@ -70,6 +79,27 @@ pub struct Held {
     pub counts: bool,
     pub priority: i8,
     pub kind: Kind,
+}
+
+impl Held {
+    /// Whether something is to be called, or waits.
+    pub fn is_used(&self) -> bool {
+        self.active || self.callback.is_some() || self.waiting.is_some()
+    }
+}
+
+impl Drop for GeventWatcher {
+    /// A program may drop a socket without closing it. What is in flight for nobody would keep the file open.
+    fn drop(&mut self) {
+        // SAFETY: nobody else can reach the object any more.
+        let held = unsafe { self.held.alone() };
+        if let Kind::Io { polls, .. } = &mut held.kind {
+            for poll in std::mem::take(polls).into_iter().flatten() {
+                // SAFETY: Python drops its objects, with the thread attached.
+                Poll::abandon(poll.bind(unsafe { Python::assume_attached() }));
+            }
+        }
+    }
 }
 
 /// The base of all watchers, as `gevent._interfaces.IWatcher`.
@@ -103,6 +133,8 @@ impl GeventWatcher {
             held: SharedCell::new(Held {
                 callback: None,
                 args: None,
+                waiting: None,
+                woken: false,
                 passes_events: false,
                 active: false,
                 pending: 0,
@@ -132,6 +164,7 @@ impl GeventWatcher {
         let old = (
             held.callback.replace(callback.unbind()),
             held.args.replace(args.unbind()),
+            held.waiting.take(),
         );
         held.passes_events = passes_events;
         let was_active = std::mem::replace(&mut held.active, true);
@@ -147,13 +180,40 @@ impl GeventWatcher {
         Ok(())
     }
 
+    /// Has a greenlet wait, in place of a callback. False: something uses the watcher already. `edges`: as [`Poll::add`].
+    pub fn begin_wait(slf: &Bound<'_, Self>, waiting: Waiting, edges: bool) -> PyResult<bool> {
+        let this = slf.get();
+        this.owner.get().check_open()?;
+        let mut held = this.held.lock();
+        if held.is_used() {
+            drop(held);
+            return Ok(false);
+        }
+        held.waiting = Some(waiting);
+        held.woken = false;
+        held.active = true;
+        let counts = held.counts;
+        let (fd, events, edges) = match held.kind {
+            Kind::Io { fd, events, lent, .. } => (fd, events, edges && !lent),
+            _ => (-1, 0, false),
+        };
+        drop(held);
+        if counts {
+            this.owner.get().held.lock().references += 1;
+        }
+        if fd >= 0 {
+            GeventWatcher::activate_io(slf, fd, events, edges)?;
+        }
+        Ok(true)
+    }
+
     fn activate(slf: &Bound<'_, Self>) -> PyResult<()> {
         let owner = slf.get().owner.get();
         let held = slf.get().held.lock();
         match held.kind {
             Kind::Io { fd, events, .. } => {
                 drop(held);
-                return GeventWatcher::activate_io(slf, fd, events);
+                return GeventWatcher::activate_io(slf, fd, events, false);
             }
             Kind::Timer { at, .. } => {
                 drop(held);
@@ -171,7 +231,7 @@ impl GeventWatcher {
         Ok(())
     }
 
-    fn enter_heap(slf: &Bound<'_, Self>, at: u64) {
+    pub fn enter_heap(slf: &Bound<'_, Self>, at: u64) {
         let mut owner = slf.get().owner.get().held.lock();
         let entry = owner.timers.push(at, slf.clone().unbind());
         drop(owner);
@@ -180,7 +240,7 @@ impl GeventWatcher {
         }
     }
 
-    fn activate_io(slf: &Bound<'_, Self>, fd: RawFd, wanted: u32) -> PyResult<()> {
+    fn activate_io(slf: &Bound<'_, Self>, fd: RawFd, wanted: u32, edges: bool) -> PyResult<()> {
         let py = slf.py();
         let owner = slf.get().owner.get();
         for (side, event) in [(Side::Read, READ), (Side::Write, WRITE)] {
@@ -196,10 +256,10 @@ impl GeventWatcher {
             };
             if poll.is_none() {
                 // No cell is held: a new object may start the collector.
-                poll = Some(owner.poll_of(py, fd, side)?);
+                poll = Some(GeventLoop::poll_of(slf.get().owner.bind(py), fd, side)?);
             }
             if let Some(poll) = poll {
-                Poll::add(poll.bind(py), owner, slf.clone().unbind(), is_fresh);
+                Poll::add(poll.bind(py), owner, slf.clone().unbind(), is_fresh, edges);
                 if let Kind::Io { polls, fresh, .. } = &mut slf.get().held.lock().kind {
                     *fresh &= !event;
                     polls[side as usize].get_or_insert(poll);
@@ -256,7 +316,7 @@ impl GeventWatcher {
         GeventWatcher::deactivate(slf);
         let mut held = slf.get().held.lock();
         held.pending = 0;
-        let old = (held.callback.take(), held.args.take());
+        let old = (held.callback.take(), held.args.take(), held.waiting.take());
         drop(held);
         drop(old);
     }
@@ -310,6 +370,14 @@ impl GeventWatcher {
         let (py, this) = (slf.py(), slf.get());
         let mut held = this.held.lock();
         let events = std::mem::replace(&mut held.pending, 0);
+        if events != 0
+            && let Some(waiting) = held.waiting.take()
+        {
+            held.woken = true;
+            drop(held);
+            GeventWatcher::deactivate(slf);
+            return waiting.end(py);
+        }
         let Some(callback) = held.callback.as_ref().map(|callback| callback.clone_ref(py)) else {
             return Ok(());
         };

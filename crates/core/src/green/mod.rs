@@ -3,6 +3,7 @@
 pub mod calls;
 mod limit;
 pub mod sockets;
+pub mod waits;
 pub mod wire;
 
 use std::sync::atomic::Ordering;

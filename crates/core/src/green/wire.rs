@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token, ops, syscalls};
+use proact_driver::{Completion, Op, Token, ops};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
@@ -35,9 +35,8 @@ use crate::reactor::io::Sent;
 use crate::reactor::operation::Operation;
 use crate::reactor::parking::Parking;
 use crate::reactor::ready::Queue;
-use crate::reactor::scheduler::Scheduler;
 use crate::reactor::target::{Completes, Target};
-use crate::reactor::work::{Work, socket_fd};
+use crate::reactor::work::{Work, send_now, socket_fd};
 
 /// So often a socket that always has more is received from before other greenlets run.
 const IN_A_ROW: u32 = 64;
@@ -341,6 +340,15 @@ impl Wire {
         }
     }
 
+    /// The greenlets that wait to receive, and the socket's number.
+    pub fn waiting(&self, py: Python<'_>) -> (Vec<Py<PyAny>>, RawFd) {
+        let held = self.held.lock();
+        let fd = held.bound.as_ref().map_or(-1, |(_, fd)| *fd);
+        let greenlets = held.waiting.iter();
+        let greenlets = greenlets.filter_map(|parking| parking.get().greenlet(py));
+        (greenlets.collect(), fd)
+    }
+
     fn limit<'py>(slf: &Bound<'py, Self>) -> Limit<'py> {
         let seconds = slf.get().held.lock().seconds;
         Limit::of(seconds)
@@ -354,28 +362,10 @@ impl Wire {
         let bytes = bytes.as_bytes();
         match Wire::known(slf)? {
             Some((hub, fd)) if !bytes.is_empty() => {
-                let sent = Wire::send_now(hub.get().scheduler(slf.py()), fd, bytes.as_ptr(), bytes.len())?;
+                let sent = send_now(hub.get().scheduler(slf.py()), fd, bytes)?;
                 Ok((sent > 0).then_some(sent))
             }
             _ => Ok(None),
-        }
-    }
-
-    /// Sends what the socket takes at once. 0: nothing, or another send comes first.
-    fn send_now(scheduler: &Bound<'_, Scheduler>, fd: RawFd, buf: *const u8, len: usize) -> PyResult<usize> {
-        let sent = {
-            let mut io = scheduler.get().io.get()?;
-            if !io.fds.is_free(fd, Side::Write) {
-                return Ok(0);
-            }
-            let flags = 0;
-            // SAFETY: the caller keeps the memory, and the call does not block.
-            unsafe { io.driver.attempt(&Op::Send(ops::Send { fd, buf, len, flags })) }
-        };
-        match usize::try_from(sent) {
-            Ok(sent) => Ok(sent),
-            Err(_) if sent == syscalls::AGAIN => Ok(0),
-            Err(_) => Err(os_error(sent)),
         }
     }
 }
@@ -439,7 +429,7 @@ impl Wire {
         if let (Some((hub, fd)), Ok(bytes)) = (&bound, data.cast_exact::<PyBytes>()) {
             // `bytes` need not be exported.
             let bytes = bytes.as_bytes();
-            sent = Wire::send_now(hub.get().scheduler(py), *fd, bytes.as_ptr(), bytes.len())?;
+            sent = send_now(hub.get().scheduler(py), *fd, bytes)?;
             if sent == bytes.len() {
                 return Ok(());
             }

@@ -87,6 +87,33 @@ pub fn method0<'py>(object: &Bound<'py, PyAny>, name: &'static Name) -> PyResult
     }
 }
 
+unsafe extern "C" {
+    /// CPython's `PyObject_GetOptionalAttr` has this name before 3.13.
+    #[cfg_attr(not(Py_3_13), link_name = "_PyObject_LookupAttr")]
+    fn PyObject_GetOptionalAttr(
+        object: *mut ffi::PyObject,
+        name: *mut ffi::PyObject,
+        value: *mut *mut ffi::PyObject,
+    ) -> std::ffi::c_int;
+}
+
+/// `getattr(object, name, None)`. Where PyO3 makes an `AttributeError` and drops it, this makes none.
+#[inline]
+pub fn attribute<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &'static Name,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = object.py();
+    let mut value = std::ptr::null_mut();
+    // SAFETY: two live objects and a place for the value: a new reference, or null, and then -1 if an exception is set.
+    unsafe {
+        if PyObject_GetOptionalAttr(object.as_ptr(), name.get(py)?.as_ptr(), &raw mut value) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Bound::from_owned_ptr_or_opt(py, value))
+    }
+}
+
 /// The outcome of two steps of which the second was done even if the first failed. As with Python's `finally`, an exception of
 /// the second step is raised, with the first one as its context. But an exception that stops the loop is raised before one
 /// that does not.

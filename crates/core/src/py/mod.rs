@@ -17,5 +17,6 @@ pub mod method;
 pub mod native_method;
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 pub mod shared_class;
+pub mod slot;
 pub mod status;
 pub mod unique;

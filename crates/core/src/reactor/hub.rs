@@ -193,18 +193,44 @@ impl Hub {
         };
         api.adopt(greenlet, &home)?;
         Scheduler::hide(scheduler)?;
-        this.switches.fetch_add(1, Ordering::Relaxed);
+        this.count_switch();
         let outer = this.running.lock().replace(greenlet.clone().unbind());
         let outcome = match exception {
             Some(exception) => api.throw(greenlet, exception),
             None => api.switch(greenlet, None),
         };
+        // The one that comes back may be another one (`go_on`).
         let left = std::mem::replace(&mut *this.running.lock(), outer);
-        drop(left);
         match outcome {
             Ok(_) => Ok(()),
-            Err(error) => Hub::failed(scheduler, greenlet, error),
+            Err(error) => {
+                let failed = left.as_ref().map_or(greenlet, |left| left.bind(py));
+                Hub::failed(scheduler, failed, error)
+            }
         }
+    }
+
+    /// Switches from one spawned greenlet to another, as the loop would do next.
+    #[inline]
+    pub(super) fn go_on<'py>(
+        slf: &Bound<'py, Self>,
+        home: &Bound<'py, PyAny>,
+        greenlet: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let api = &green(py)?.api;
+        api.adopt(&greenlet, home)?;
+        Scheduler::hide(this.scheduler.bind(py))?;
+        this.count_switch();
+        let before = this.running.lock().replace(greenlet.clone().unbind());
+        drop(before);
+        api.switch(&greenlet, None)
+    }
+
+    /// For the watchdog: the greenlet that runs has let others run.
+    #[inline]
+    pub(super) fn count_switch(&self) {
+        self.switches.fetch_add(1, Ordering::Relaxed);
     }
 }
 

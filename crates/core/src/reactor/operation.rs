@@ -143,6 +143,27 @@ impl Operation {
         }
     }
 
+    /// The greenlet that waits for it, the side of the socket, and the socket.
+    pub fn waited_for(&self, py: Python<'_>) -> Option<(Py<PyAny>, Side, Py<PyAny>)> {
+        match &*self.state.lock() {
+            State::InFlight {
+                work,
+                waiter: Waiter::Greenlet(parking),
+                ..
+            }
+            | State::Queued {
+                work,
+                waiter: Waiter::Greenlet(parking),
+                ..
+            } => Some((
+                parking.get().greenlet(py)?,
+                work.side(),
+                self.object.clone_ref(py),
+            )),
+            _ => None,
+        }
+    }
+
     fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
         if self.green {
             Waiter::greenlet(py)

@@ -33,8 +33,11 @@ enum Who {
     Greenlet(Py<PyAny>),
     /// A job that has no greenlet yet.
     Job(Py<PyAny>),
-    /// The future that the task of a bridge waits for.
-    Task(Py<PyAny>),
+    /// A bridge, whose task waits for a future.
+    Task {
+        future: Py<PyAny>,
+        bridge: Py<PyAny>,
+    },
 }
 
 enum State {
@@ -82,7 +85,9 @@ impl Parking {
         let who = if is_spawned {
             Who::Greenlet(current.unbind())
         } else {
-            Who::Task((scheduler.get().hooks()?.future)(scheduler)?.unbind())
+            let future = (scheduler.get().hooks()?.future)(scheduler)?.unbind();
+            let bridge = current.unbind();
+            Who::Task { future, bridge }
         };
         Ok((who, hub))
     }
@@ -93,6 +98,11 @@ impl Parking {
     /// As [`Parking::here`].
     pub fn lend(py: Python<'_>) -> PyResult<Bound<'_, Parking>> {
         let (who, hub) = Parking::who(py)?;
+        Parking::lend_to(who, hub)
+    }
+
+    fn lend_to<'py>(who: Who, hub: Bound<'py, Hub>) -> PyResult<Bound<'py, Parking>> {
+        let py = hub.py();
         let spare = hub.get().spare.lock().take();
         match spare.map(|spare| spare.into_bound(py)) {
             // SAFETY: a live object, and the reference is ours.
@@ -137,6 +147,17 @@ impl Parking {
         }
     }
 
+    /// The greenlet that waits in it.
+    pub fn greenlet(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match &*self.state.lock() {
+            State::Armed(who) | State::Woken(who) => match who {
+                Who::Greenlet(greenlet) | Who::Task { bridge: greenlet, .. } => Some(greenlet.clone_ref(py)),
+                Who::Job(_) => None,
+            },
+            State::Over => None,
+        }
+    }
+
     fn turn_to(&self, state: State) -> State {
         std::mem::replace(&mut *self.state.lock(), state)
     }
@@ -149,7 +170,9 @@ impl Parking {
     /// The future, for a bridge.
     fn future(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         match &*self.state.lock() {
-            State::Armed(Who::Task(future)) | State::Woken(Who::Task(future)) => Some(future.clone_ref(py)),
+            State::Armed(Who::Task { future, .. }) | State::Woken(Who::Task { future, .. }) => {
+                Some(future.clone_ref(py))
+            }
             _ => None,
         }
     }
@@ -174,14 +197,16 @@ impl Parking {
                 Some(_) => None,
                 None => this.hub.get().home(py),
             };
-            let parent = match home {
-                Some(home) => Some(home),
-                None => api.parent(&api.current(py)?),
+            let outcome = match &home {
+                Some(home) => Parking::leave_to_next(this.hub.bind(py), home),
+                None => {
+                    let Some(parent) = api.parent(&api.current(py)?) else {
+                        return Err(py_error::<PyRuntimeError>("the loop's own greenlet cannot wait"));
+                    };
+                    api.switch(&parent, yields.as_ref())
+                }
             };
-            let Some(parent) = parent else {
-                return Err(py_error::<PyRuntimeError>("the loop's own greenlet cannot wait"));
-            };
-            if let Err(error) = api.switch(&parent, yields.as_ref()) {
+            if let Err(error) = outcome {
                 drop(this.turn_to(State::Over));
                 return Err(error);
             }
@@ -196,6 +221,32 @@ impl Parking {
         }
     }
 
+    /// Leaves the thread to the greenlet that the loop would switch to next, if the turn goes on with one, or else to the loop.
+    #[inline]
+    fn leave_to_next<'py>(hub: &Bound<'py, Hub>, home: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = hub.py();
+        let scheduler = hub.get().scheduler.get();
+        let may_be = |once: &Once| {
+            let parking = once.object().bind(py).cast::<Parking>();
+            parking
+                .is_ok_and(|parking| matches!(&*parking.get().state.lock(), State::Woken(Who::Greenlet(_))))
+        };
+        let next = if scheduler.is_debug() {
+            None
+        } else {
+            scheduler.next_greenlet(may_be)
+        };
+        if let Some(next) = next
+            && let Ok(parking) = next.object().bind(py).cast::<Parking>()
+            && let State::Woken(Who::Greenlet(greenlet)) = parking.get().turn_to(State::Over)
+        {
+            // The wait that is over may be the next one's, too: nothing else refers to it then.
+            drop(next);
+            return Hub::go_on(hub, home, greenlet.into_bound(py));
+        }
+        green(py)?.api.switch(home, None)
+    }
+
     /// Ends the wait, by an entry of the ready queue. Any thread may call it; a second call has no effect.
     pub fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
@@ -205,7 +256,7 @@ impl Parking {
             match std::mem::replace(&mut *state, State::Over) {
                 State::Armed(who) => {
                     let future = match &who {
-                        Who::Task(future) => Some(future.clone_ref(py)),
+                        Who::Task { future, .. } => Some(future.clone_ref(py)),
                         Who::Greenlet(_) | Who::Job(_) => None,
                     };
                     *state = State::Woken(who);
@@ -251,9 +302,12 @@ impl Parking {
                 Hub::enter(&hub, greenlet.bind(py), None)
             }
             State::Armed(Who::Job(job)) | State::Woken(Who::Job(job)) => Hub::begin(&hub, job.bind(py)),
-            State::Armed(Who::Task(future)) | State::Woken(Who::Task(future)) => {
-                let done = set(future.bind(py));
-                drop(slf.get().turn_to(State::Woken(Who::Task(future))));
+            State::Armed(task @ Who::Task { .. }) | State::Woken(task @ Who::Task { .. }) => {
+                let done = match &task {
+                    Who::Task { future, .. } => set(future.bind(py)),
+                    _ => Ok(()),
+                };
+                drop(slf.get().turn_to(State::Woken(task)));
                 done
             }
             State::Over => Ok(()),
@@ -314,7 +368,11 @@ impl Parking {
         visit.call(&self.hub)?;
         match self.state.look().as_deref() {
             Some(State::Armed(who) | State::Woken(who)) => match who {
-                Who::Greenlet(object) | Who::Job(object) | Who::Task(object) => visit.call(object),
+                Who::Greenlet(object) | Who::Job(object) => visit.call(object),
+                Who::Task { future, bridge } => {
+                    visit.call(future)?;
+                    visit.call(bridge)
+                }
             },
             _ => Ok(()),
         }
@@ -339,7 +397,12 @@ impl Parking {
 #[pyo3(signature = (seconds = 0.0))]
 pub fn green_sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
     if seconds <= 0.0 {
-        let parking = Parking::lend(py)?;
+        let (who, hub) = Parking::who(py)?;
+        if matches!(who, Who::Greenlet(_)) && hub.get().scheduler.get().has_nothing_to_do(py)? {
+            hub.get().count_switch();
+            return Ok(());
+        }
+        let parking = Parking::lend_to(who, hub)?;
         Parking::wake(&parking)?;
         let outcome = Parking::wait(&parking);
         Parking::give_back(parking);

@@ -170,6 +170,19 @@ impl Locked<'_> {
         Some((next, self.held.running.is_empty()))
     }
 
+    /// What the turn runs next, if that is a greenlet's wait that `may` end now.
+    #[inline]
+    pub fn next_greenlet(&mut self, may: impl FnOnce(&Once) -> bool) -> Option<Once> {
+        match self.held.running.front() {
+            Some(Ready::Once(once)) if may(once) => {}
+            _ => return None,
+        }
+        match self.held.running.pop_front() {
+            Some(Ready::Once(once)) => Some(once),
+            _ => None,
+        }
+    }
+
     /// Everything that is due, for a loop that closes.
     pub fn take(&mut self) -> VecDeque<Ready> {
         self.held.spare.clear();

@@ -102,6 +102,24 @@ pub fn socket_fd(
     Ok(fd)
 }
 
+/// Sends what the socket takes at once. 0: nothing, or another send comes first.
+pub fn send_now(scheduler: &Bound<'_, Scheduler>, fd: RawFd, bytes: &[u8]) -> PyResult<usize> {
+    let sent = {
+        let mut io = scheduler.get().io.get()?;
+        if !io.fds.is_free(fd, Side::Write) {
+            return Ok(0);
+        }
+        let (buf, len, flags) = (bytes.as_ptr(), bytes.len(), 0);
+        // SAFETY: the memory is valid while the call lasts, which does not block.
+        unsafe { io.driver.attempt(&Op::Send(ops::Send { fd, buf, len, flags })) }
+    };
+    match usize::try_from(sent) {
+        Ok(sent) => Ok(sent),
+        Err(_) if sent == syscalls::AGAIN => Ok(0),
+        Err(_) => Err(os_error(sent)),
+    }
+}
+
 /// One attempt at a receive into memory that is valid while it lasts.
 fn recv(driver: &mut dyn Driver, fd: RawFd, buf: *mut u8, len: usize) -> i32 {
     let flags = 0;

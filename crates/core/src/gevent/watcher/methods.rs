@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::{GeventWatcher, HAPPENED, Kind, within};
 use crate::gevent::hub_loop::GeventLoop;
+use crate::gevent::waiting::Waiting;
 use crate::py::make::{Text, name, py_error};
 
 #[pymethods]
@@ -48,6 +49,7 @@ impl GeventWatcher {
         let old = (
             held.callback.replace(callback.unbind()),
             held.args.replace(args.unbind()),
+            held.waiting.take(),
         );
         drop(held);
         drop(old);
@@ -78,9 +80,18 @@ impl GeventWatcher {
     }
 
     #[getter]
-    fn callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let held = self.held.lock();
-        held.callback.as_ref().map(|callback| callback.clone_ref(py))
+    fn callback(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        let (py, held) = (slf.py(), slf.get().held.lock());
+        let callback = held.callback.as_ref().map(|callback| callback.clone_ref(py));
+        let greenlet = held
+            .waiting
+            .as_ref()
+            .map(|waiting| waiting.greenlet().clone_ref(py));
+        drop(held);
+        match greenlet {
+            Some(greenlet) => Waiting::shown(py, greenlet).map(Some),
+            None => Ok(callback),
+        }
     }
 
     #[setter]
@@ -175,7 +186,7 @@ impl GeventWatcher {
         for (set, word) in [(this.active(), " active"), (this.pending(), " pending")] {
             text.push_str(if set { word } else { "" });
         }
-        if let Some(callback) = this.callback(py) {
+        if let Some(callback) = GeventWatcher::callback(slf)? {
             text += &format!(" callback={}", callback.bind(py).repr()?);
         }
         if let Some(args) = this.args(py) {
@@ -200,15 +211,21 @@ impl GeventWatcher {
         };
         visit.call(&held.callback)?;
         visit.call(&held.args)?;
+        if let Some(waiting) = &held.waiting {
+            waiting.traverse(&visit)?;
+        }
         match &held.kind {
-            Kind::Io { polls, .. } => polls.iter().flatten().try_for_each(|poll| visit.call(poll)),
+            Kind::Io { polls, limit, .. } => {
+                visit.call(limit)?;
+                polls.iter().flatten().try_for_each(|poll| visit.call(poll))
+            }
             _ => Ok(()),
         }
     }
 
     fn __clear__(&self) {
         let mut held = self.held.lock();
-        let old = (held.callback.take(), held.args.take());
+        let old = (held.callback.take(), held.args.take(), held.waiting.take());
         drop(held);
         drop(old);
     }

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use super::{Scheduler, engine_error, forked};
 use crate::py::call::{exception, one_after_other, stops_the_loop};
 use crate::py::make::Float;
+use crate::py::method::Once;
 use crate::reactor::handle::{Callback, Failure, Handle};
 use crate::reactor::ready::Ready;
 use crate::reactor::target::Arrived;
@@ -91,6 +92,33 @@ impl Scheduler {
         };
         drop(dead);
         Ok(next.map(|when| Duration::from_nanos(when.saturating_sub(self.now()))))
+    }
+
+    /// Whether a turn would do nothing: nothing is ready or due, and the engine has not told of anything.
+    pub fn has_nothing_to_do(&self, py: Python<'_>) -> PyResult<bool> {
+        if !self.ready.lock().is_empty()
+            || self.stopping.load(Ordering::Relaxed)
+            || self.orphaned.load(Ordering::Relaxed)
+            || self.is_debug()
+        {
+            return Ok(false);
+        }
+        if self.timed.load(Ordering::Relaxed) {
+            let mut dead = Vec::new();
+            let next = self.timers.lock().next(py, &mut dead);
+            drop(dead);
+            if next.is_some_and(|when| when <= self.now()) {
+                return Ok(false);
+            }
+        }
+        let io = self.io.get()?;
+        if io.has_batch() {
+            return Ok(false);
+        }
+        Ok(match io.driver.has_work() {
+            Some(has_work) => !has_work,
+            None => self.now() < self.last_poll.load(Ordering::Relaxed) + POLL_INTERVAL,
+        })
     }
 
     /// Tells the loop above if nothing is in flight but its own watch for signals. Whether it was told.
@@ -259,6 +287,12 @@ impl Scheduler {
             next = self.ready.lock().next(spare.take());
         }
         Ok(())
+    }
+
+    /// What this turn runs next, if that is a greenlet's wait that `may` end now.
+    #[inline]
+    pub fn next_greenlet(&self, may: impl FnOnce(&Once) -> bool) -> Option<Once> {
+        self.ready.lock().next_greenlet(may)
     }
 
     #[inline]
