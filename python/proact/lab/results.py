@@ -325,6 +325,17 @@ def _integer(text: str) -> int:
 
 def _nonsense(document: Document) -> str | None:
     """Where a number is of the right type and can't be: tables divide by it, or look it up."""
+    for at, timeline in enumerate(document["timelines"]):
+        if timeline["answered"] <= 0:
+            return f"timelines[{at}].answered is {timeline['answered']}"
+        if not timeline["events"]:
+            return f"timelines[{at}] has no calls"
+        if any(event["end"] < event["start"] for event in timeline["events"]):
+            return f"timelines[{at}] has a call that ends before it starts"
+    return _nonsense_of_cells(document)
+
+
+def _nonsense_of_cells(document: Document) -> str | None:
     for at, cell in enumerate(document["cells"]):
         where, measured = f"cells[{at}]", cell["measured"]
         for name in ("connections", "active", "size"):
