@@ -13,6 +13,7 @@ BENCH_ARGS ?=
 MILLION_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
+CLAIMS ?= all
 RACE_ARGS ?=
 
 export PYTHON VENV
@@ -78,7 +79,7 @@ lab-reference: check  ## measure what `proact lab choose` answers from, on a qui
 	@$(use) $(setup) cli lab peers
 	@$(VENV)/bin/python -m proact.lab.choose python/proact/lab/choose/reference.json
 
-claims-noise: check  ## every claim quiet, then beside busy loops, on one core, under nice, with a stolen core: no verdict may turn round
+claims-noise: check  ## each claim quiet, then beside busy loops, on one core, under nice, with a stolen core: no verdict may turn round; CLAIMS=a,b
 	@$(use) $(setup) cli lab peers
 	@PYTHONPATH=tests $(VENV)/bin/python -m support.claims_noise $(CLAIMS)
 

@@ -584,6 +584,8 @@ def echo_load(
     rate: float | None = None,
     exchange: tuple[bytes, bytes] | None = None,
     slow: tuple[int, bytes, bytes] | None = None,
+    lazy: tuple[int, float] | None = None,
+    tls: bool = False,
 ) -> dict[str, Any]: ...
 
 # Greenlets: `proact.green`.

@@ -1,6 +1,7 @@
-"""Finds the lab's child processes of a parent that still run, by the parent's pid in their arguments.
+"""What the laboratory's tests share: servers of all models, the processes that still run, one browser.
 
-It also has one browser for all tests that need it.
+A module that takes the fixture ``server`` names the workloads in ``SERVED``; it gets every model that serves
+one of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import chromium
+
+from proact.lab.registry import MODELS
+from proact.lab.server_process import ServerProcess
+from proact.lab.workloads import base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,10 +30,40 @@ def children_of(parent: int) -> dict[str, int]:
         except OSError:
             continue  # the process has just ended
         if str(parent).encode() in words or f"--parent={parent}".encode() in words:
-            for name in ("serve", "load", "files"):
+            for name in ("serve", "load", "files", "backends"):
                 if f"proact.lab.{name}".encode() in words:
                     found[name] = int(path.parent.name)
     return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every model with each workload in the module's ``SERVED``."""
+    if "server" in metafunc.fixturenames:
+        served = [
+            (model, workload)
+            for model in MODELS
+            for workload in metafunc.module.SERVED
+            if base(workload) in MODELS[model].workloads
+        ]
+        metafunc.parametrize("server", served, ids=map("-".join, served), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """A running server of a model and a workload; models that this machine cannot run are skipped."""
+    model, workload = request.param
+    if reason := MODELS[model].missing(1, workload):
+        pytest.skip(reason)
+    with ServerProcess(model, workload) as running:
+        yield running
+
+
+@pytest.fixture
+def several(server: ServerProcess) -> ServerProcess:
+    """A running server of each model that takes more than one connection at once."""
+    if MODELS[server.model].connection_limit == 1:
+        pytest.skip("serves one connection after the other")
+    return server
 
 
 @pytest.fixture

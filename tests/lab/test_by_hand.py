@@ -16,6 +16,7 @@ from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.cli.lab_model import instructions
 from proact.lab.registry import MODELS
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +77,15 @@ def test_it_is_told_how_to_be_tried() -> None:
     ]
 
 
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_what_is_told_fits_the_workload(workload: str) -> None:
+    said = "\n".join(instructions(MODELS["epoll"], workload, "[::1]:80"))
+    assert "[::1]:80" in said
+    assert ("wrk" in said) == (workload in ("web", "mixed"))
+    assert ("echoes" in said) == (workload in ("echo", "churn", "slow-readers", "tls"))
+    assert ("nc ::1 80" in said) == (workload in ("cpu", "wait", "file", "fanout"))
+
+
 def refused(*arguments: str) -> tuple[int, str]:
     with pytest.raises(CommandError) as caught:
         dispatch(["lab", "model", *arguments])
@@ -88,7 +98,7 @@ def refused(*arguments: str) -> tuple[int, str]:
         (["kqueue"], "unknown model 'kqueue': choose from blocking, threads, "),
         (["epoll,poll"], "one model serves one workload at a time"),
         (["epoll", "--workload", "files"], "unknown workload 'files': choose from echo, churn, web, mixed"),
-        (["bare-epoll", "--workload", "mixed"], "bare-epoll: serves echo, churn, web only"),
+        (["bare-epoll", "--workload", "mixed"], "bare-epoll: serves echo, churn, web, slow-readers only"),
         (["epoll", "--port", "70000"], "Invalid value for '--port'"),
         ([], "Missing argument 'MODEL'"),
     ],

@@ -155,7 +155,7 @@ def test_the_three_questions(given: tuple[str, str, str, str], expected: Questio
         (("", "", "nothing", ""), "--connections has ''"),
         (("10,20", "", "nothing", ""), "it takes one number"),
         (("10", "11", "nothing", ""), "--active is 11, but --connections is 10"),
-        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME or file"),
+        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME, file, tls or"),
         (("10", "", "cpu", ""), "--does is 'cpu'"),
         (("10", "", "file:2ms", ""), "--does is 'file:2ms'"),
         (("10", "", "wait:1h", ""), "--does is 'wait:1h'"),

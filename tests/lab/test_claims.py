@@ -35,6 +35,7 @@ from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
 from proact.lab.claims.files import AT_ONCE, KERNEL, WORKLOADS
 from proact.lab.claims.files import load as load_of_files
 from proact.lab.claims.intervals import change, difference, ratio
+from proact.lab.claims.practice import BESIDE_SLOW_READERS, OVER_TLS, PLAIN, SOME
 from proact.lab.claims.trial import FEW, MANY, ONE, circumstances, decided, echo, judged, within
 from proact.lab.claims.view import render_claims
 from proact.lab.job import needed
@@ -69,6 +70,8 @@ def cells(
     threads: int = 1,
     kernel_threads: int = 0,
     memory: float = 4096.0,
+    p99: float = 3e5,
+    shares: tuple[int, ...] = (),
 ) -> list[CellResult]:
     """The repeats of a cell: ``spread`` says how its rate and its costs vary."""
     return [
@@ -86,13 +89,15 @@ def cells(
             "measured": {  # type: ignore[typeddict-item]
                 "messages": int(rate * factor),
                 "seconds": 1.0,
-                "latency": {"percentiles": {"p50": 1e9 / rate}, "histogram": []},
+                "latency": {"percentiles": {"p50": 1e9 / rate, "p99": p99 * factor}, "histogram": []},
                 "server_user_seconds": (rate * cpu_us / 1e6 if cores is None else cores) * factor**2,
                 "server_system_seconds": 0.0,
                 "switches_voluntary": switches * rate * factor**2,
                 "switches_involuntary": 0.0,
                 "others_cpu": 0.0,
                 "disturbance": QUIETLY,
+                "shares": list(shares),
+                "lazy": {"sent": 1 << 25, "read": 1 << 16},
                 "unsplit": None,
                 "occupied": {
                     "threads": threads,
@@ -231,6 +236,41 @@ def crowd(memory: float, switches: float) -> list[CellResult]:
     return pairs(echo(MANY), threads=many, multiplexing={"switches": 0.1})
 
 
+def over_tls(cpu_us: float, of_asyncio: float | None = None) -> list[CellResult]:
+    """The CPU time of a message over TLS; without, it takes 50 µs."""
+    dearer = {"asyncio": of_asyncio or cpu_us}
+    return [
+        cell
+        for model in ("threads", "epoll", "asyncio", "proact-epoll")
+        for load, micros in ((PLAIN, 50.0), (OVER_TLS, dearer.get(model, cpu_us)))
+        for cell in cells(model, load, cpu_us=micros)
+    ]
+
+
+def on_one_port(shared: tuple[int, ...], separate: tuple[int, ...]) -> list[CellResult]:
+    return [
+        *cells("prefork", echo(MANY), shares=shared),
+        *cells("reuseport", echo(MANY), shares=separate),
+    ]
+
+
+def beside_slow_readers(greedy: float, careful: float, later: float) -> list[CellResult]:
+    """So many MiB more without flow control and with it; the p99 of the others so many times as long."""
+    mebi = (1 << 20) / SOME
+    return [
+        *cells("asyncio-greedy", BESIDE_SLOW_READERS, memory=greedy * mebi),
+        *(
+            cell
+            for model in ("threads", "epoll", "asyncio", "proact-epoll")
+            for made in (
+                cells(model, PLAIN),
+                cells(model, BESIDE_SLOW_READERS, memory=careful * mebi, p99=3e5 * later),
+            )
+            for cell in made
+        ),
+    ]
+
+
 def files(reads: float, kernel_threads: int) -> list[CellResult]:
     """Random reads by one thread, so many times as fast as by threads; appends with threads of the kernel."""
     read, append = (load_of_files(workload) for workload in WORKLOADS)
@@ -316,6 +356,23 @@ RESULTS: dict[str, dict[str, Made]] = {
         "depends": (files(1.5, 4), []),
         "not measured": (files(0.8, 0), []),
     },
+    "tls-is-cheap": {
+        "supported": (over_tls(54.0), []),
+        "contradicted": (over_tls(90.0), []),
+        "depends": (over_tls(54.0, of_asyncio=90.0), []),
+        "not measured": (over_tls(62.5), []),
+    },
+    "even-spread": {
+        "supported": (on_one_port((90, 10), (52, 48)), []),
+        "contradicted": (on_one_port((52, 48), (60, 40)), []),
+        "not measured": (on_one_port((53, 47), (50, 50)), []),
+    },
+    "slow-readers": {
+        "supported": (beside_slow_readers(40, 1, 1.1), []),
+        "contradicted": (beside_slow_readers(1, 40, 3.0), []),
+        "depends": (beside_slow_readers(40, 1, 3.0), []),
+        "not measured": (beside_slow_readers(6, 1, 1.1), []),
+    },
 }
 
 
@@ -347,7 +404,16 @@ def test_what_was_not_measured_is_no_verdict(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["not-faster", "gain-is-connections", "polling", "thread-costs", "watching", "nicer-face"]
+    "name",
+    [
+        "not-faster",
+        "gain-is-connections",
+        "polling",
+        "thread-costs",
+        "watching",
+        "nicer-face",
+        "tls-is-cheap",
+    ],
 )
 def test_noise_is_not_taken_for_an_answer(name: str) -> None:
     """Medians decide nothing if their intervals overlap, or if there is a single repeat."""

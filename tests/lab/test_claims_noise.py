@@ -8,6 +8,7 @@ quiet runs, and makes noise of more kinds.
 from __future__ import annotations
 
 import pytest
+from support.claims_noise import disagree
 from support.noise import verdicts
 
 CLAIM = "blocked-in-select"
@@ -21,3 +22,14 @@ def test_no_noise_turns_a_verdict_round(kind: str) -> None:
         assert verdict == "not measured"
     if verdict == "not measured":
         assert "busy" in because
+
+
+def test_a_claim_that_is_stopped_has_no_verdict() -> None:
+    assert verdicts(CLAIM, None, limit=0.05) == {}
+
+
+def test_only_verdicts_can_disagree() -> None:
+    assert not disagree({"quiet": ("supported", ""), "nice": ("not measured", ""), "one": ("supported", "")})
+    assert not disagree({"quiet": ("not measured", ""), "nice": ("supported", "")})
+    assert disagree({"quiet": ("not measured", ""), "nice": ("supported", ""), "one": ("contradicted", "")})
+    assert disagree({"quiet": ("depends", ""), "nice": ("supported", "")})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.watching import Watcher
 
 import proact
 from proact.lab.files import FILES, SIZE
@@ -31,7 +32,6 @@ from proact.lab.summary import blocks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from proact.lab.results import CellResult
 
 FEW = Amounts(small=12, large=64 * SIZE, reads=21, appends=7)
 WORKERS = [name for name, model in MODELS.items() if model.files]
@@ -224,28 +224,6 @@ def test_no_room_for_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
         ServerError, match=r"^the files to work on can't be made: .*No such file or directory"
     ):
         measured(few())
-
-
-class Watcher:
-    """An observer that sends a signal to one model's process."""
-
-    def __init__(self, strike: Callable[[Cell], None]) -> None:
-        self.strike = strike
-        self.results: list[CellResult] = []
-
-    def planned(self, settings: Settings, cells: int, seconds: float) -> None: ...
-
-    def started(self, cell: Cell, done: int) -> None:
-        self.cell = cell
-
-    def heard(self, rate: float, p50: int, p99: int) -> None:
-        pass
-
-    def tick(self) -> None:
-        self.strike(self.cell)
-
-    def finished(self, result: CellResult) -> None:
-        self.results.append(result)
 
 
 @pytest.mark.parametrize(

@@ -1,57 +1,31 @@
-"""The workloads of a handler that computes, waits or reads a file, through every model that serves them."""
+"""Handlers that compute, wait, read a file or ask other servers, through every model that serves them."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
 from proact.lab.load import apply
 from proact.lab.models import pool
-from proact.lab.registry import MODELS
 from proact.lab.server_process import ServerProcess, exchange
 from proact.lab.workloads import WORKLOADS, Exchange, base, timed
 from proact.lab.workloads.cpu import compute, rounds_for
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 #: Long enough that eight pauses one after the other can be told from eight at once on a busy machine.
 PAUSE = "wait-300ms"
 
-SERVERS = [
-    (model, workload)
-    for model in MODELS
-    for workload in ("cpu-50us", PAUSE, "file")
-    if base(workload) in MODELS[model].workloads
-]
+SERVED = ("cpu-50us", PAUSE, "file", "fanout")
 
 
-@pytest.fixture(scope="module", params=SERVERS, ids="-".join)
-def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """A running server of each model and workload; models that this machine cannot run are skipped."""
-    model, workload = request.param
-    if reason := MODELS[model].missing(1, workload):
-        pytest.skip(reason)
-    with ServerProcess(model, workload) as running:
-        yield running
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        model for model, workload in SERVERS if workload == PAUSE and MODELS[model].connection_limit != 1
-    ],
-)
-def pausing(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+@pytest.fixture
+def pausing(several: ServerProcess) -> ServerProcess:
     """A running server of each model that takes several connections, whose handler pauses."""
-    if reason := MODELS[request.param].missing(8, PAUSE):
-        pytest.skip(reason)
-    with ServerProcess(request.param, PAUSE) as running:
-        yield running
+    if several.workload != PAUSE:
+        pytest.skip("its handler does not pause")
+    return several
 
 
 def asked(server: ServerProcess, *sizes: int) -> list[bool]:

@@ -167,7 +167,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
         ({"workloads": "tea"}, "unknown workload 'tea': choose from echo, churn, web, mixed"),
         ({"connections": "0"}, "connections has '0': it takes whole numbers from 1 to "),
         ({"connections": "1" * 5000}, "connections has '111"),
-        ({"connections": "900000"}, "900000 connections need "),
+        ({"connections": "900000"}, "900,000 connections need "),
         ({"size": "17M"}, "size has '17M'"),
         ({"duration": "x"}, "duration is 'x': it takes a number of seconds"),
         ({"duration": "nan"}, "duration is nan: it must be from 0.01 to 3600 seconds"),

@@ -14,8 +14,10 @@ from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.registry import MODELS
 from proact.lab.report import drawing, figures, tables, timelines
+from proact.lab.report.bars import bars_to_scale
 from proact.lab.report.looks import looks
 from proact.lab.report.page import to_html
+from proact.lab.spread import Spread
 from proact.lab.summary import blocks, latencies
 
 if TYPE_CHECKING:
@@ -160,10 +162,28 @@ def test_one_bar_fifty_times_the_others_does_not_flatten_them() -> None:
     (bars,) = cpu.data
     others = [row.cpu_us.median for row in block.rows if row.model != "aio"]
     aio = next(row.cpu_us.median for row in block.rows if row.model == "aio")
-    assert max(bars["x"]) == max(others)
-    assert cpu.layout["xaxis"]["range"][1] < 1.1 * max(others)
+    highest = max(row.cpu_us.high for row in block.rows if row.model != "aio")
+    assert max(bars["x"]) == highest < 1.2 * max(others)
+    assert highest < cpu.layout["xaxis"]["range"][1] < 1.1 * highest
     assert [(name, float(text)) for name, text in cpu.cut] == [("aio", pytest.approx(aio, rel=0.01))]
     assert "cut off" in cpu.how
+
+
+def test_an_interval_is_drawn_whole_or_runs_off_the_edge() -> None:
+    bars = [("a", Spread(10, 9, 14)), ("b", Spread(9, 8, 40)), ("c", Spread(8, 8, 8))]
+    figure = bars_to_scale("", "", "", bars, ["red"] * 3)
+    (drawn,) = figure.data
+    assert drawn["error_x"]["array"] == [4, 31, 0]
+    assert 15 < figure.layout["xaxis"]["range"][1] < 16  # the longest bar, half as long again
+
+
+def test_many_loads_are_folded_in_the_contents() -> None:
+    few = to_html(made_up.run(connections=(1, 2), repeats=1))
+    many = to_html(made_up.run(connections=tuple(range(1, 9)), repeats=1))
+    contents = [page[page.index("<nav") : page.index("</nav>")] for page in (few, many)]
+    assert ["<details>" in each for each in contents] == [False, True]
+    assert "8 loads" in contents[1]
+    assert contents[1].count("#load-") == 8
 
 
 def test_of_many_curves_the_best_of_each_kind_stand_out(document: Document) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.watching import Watcher
 
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proact.lab.measure import Cell
-    from proact.lab.results import CellResult
 
 Children = Callable[[int], dict[str, int]]
 Wait = Callable[[int, int], dict[str, int]]
@@ -39,30 +39,6 @@ def echo(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
 
 # Long enough for a server that has to share its core with other programs.
 QUICK = ("--duration", "0.5", "--warmup", "0.02", "--repeat", "1")
-
-
-class Watcher:
-    """An observer that records its calls, and does something at each tick."""
-
-    def __init__(self, at_tick: Callable[[Cell], None] = lambda cell: None) -> None:
-        self.at_tick = at_tick
-        self.cells: list[Cell] = []
-        self.results: list[CellResult] = []
-
-    def planned(self, settings: Settings, cells: int, seconds: float) -> None:
-        self.plan = cells, seconds
-
-    def started(self, cell: Cell, done: int) -> None:
-        self.cells.append(cell)
-
-    def heard(self, rate: float, p50: int, p99: int) -> None:
-        pass
-
-    def tick(self) -> None:
-        self.at_tick(self.cells[-1])
-
-    def finished(self, result: CellResult) -> None:
-        self.results.append(result)
 
 
 def test_a_run_from_the_shell(tmp_path: Path) -> None:
@@ -273,7 +249,7 @@ def test_bad_input_of_the_others_is_one_line(arguments: list[str], message: str)
         (["--connections", "1,x"], "--connections has 'x'"),
         (["--connections", "-5"], "--connections has '-5'"),
         (["--connections", "1,"], "--connections has ''"),
-        (["--connections", "900000"], "900000 connections need "),
+        (["--connections", "900000"], "900,000 connections need "),
         (["--size", "0"], "--size has '0'"),
         (["--size", "17M"], "--size has '17M': it takes whole numbers from 1 to 16,777,216"),
         (["--size", "²"], "--size has '²'"),
@@ -397,7 +373,7 @@ def test_cells_that_the_machine_refuses_fail_and_the_others_go_on() -> None:
     settings = Settings(("epoll",), connections=(2, 900_000), duration=0.5, warmup=0.0, seed=1)
     cells = {cell["connections"]: cell for cell in run(settings, Watcher())["cells"]}
     assert {number: cell["status"] for number, cell in cells.items()} == {2: "ok", 900_000: "failed"}
-    assert (cells[900_000]["reason"] or "").startswith("900000 connections need ")
+    assert (cells[900_000]["reason"] or "").startswith("900,000 connections need ")
 
 
 def test_a_load_that_dies_fails_its_cell_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import http.client
 import socket
-from typing import TYPE_CHECKING
 
 import pytest
 
-from proact.lab.registry import MODELS
 from proact.lab.server_process import ServerProcess, exchange
 from proact.lab.workloads import WORKLOADS, Exchange
 from proact.lab.workloads import disk as disk_workload
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SERVERS = [
-    (model, workload)
-    for model in MODELS
-    for workload in ("web", "mixed")
-    if workload in MODELS[model].workloads
-]
-
-
-@pytest.fixture(scope="module", params=SERVERS, ids="-".join)
-def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """A running server of each model and workload; models that this machine cannot run are skipped."""
-    model, workload = request.param
-    if reason := MODELS[model].missing(1, workload):
-        pytest.skip(reason)
-    with ServerProcess(model, workload) as running:
-        yield running
+SERVED = ("web", "mixed")
 
 
 def connect(server: ServerProcess) -> socket.socket:

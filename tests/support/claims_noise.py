@@ -1,32 +1,51 @@
-"""``make claims-noise``: every claim quiet, then beside each kind of noise; no verdict may turn round.
+"""``make claims-noise``: each claim quiet, then beside each kind of noise; no verdict may turn round.
 
-It takes a quarter of an hour, and a machine that does nothing else: what the quiet run leaves open, the noise
-can't be compared with. Exit code 1 if a verdict under noise is another one than the quiet one.
+It needs a machine that does nothing else. A measurement ends after ``LIMIT`` seconds at the latest, so the
+whole takes so many times the number of claims and conditions at most, and mostly a quarter of that. Exit code
+1 if two conditions give a claim different verdicts; "not measured" is none.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 
+from proact.lab.claims import TRIALS
 from support.noise import KINDS, verdicts
 
 OPEN = "not measured"
 
+#: Seconds for one claim under one condition.
+LIMIT = 100.0
+
+_LATE = (OPEN, f"it took longer than {LIMIT:.0f} s")
+
+
+def disagree(found: dict[str, tuple[str, str]]) -> bool:
+    """Whether a claim has different verdicts; ``found``: verdict and sentence by condition."""
+    return len({verdict for verdict, _ in found.values()} - {OPEN}) > 1
+
 
 def main(claims: str = "all", duration: float = 0.2) -> int:
-    """Measure, and show a table: claim by kind."""
-    quiet = verdicts(claims, None, duration)
-    print(f"{'claim':22} {'quiet':14} " + " ".join(f"{kind:16}" for kind in KINDS), flush=True)
-    noisy = {kind: verdicts(claims, kind, duration) for kind in KINDS}
+    """Measure claim after claim, and show a row of each as soon as it is known."""
+    names = list(TRIALS) if claims == "all" else claims.split(",")
+    conditions = {"quiet": None, **{kind: kind for kind in KINDS}}
+    most = len(names) * len(conditions) * LIMIT / 60
+    print(f"{len(names)} claims under {len(conditions)} conditions, at most {most:.0f} minutes")
+    print(f"{'claim':20} " + " ".join(f"{name:14}" for name in conditions) + "  seconds", flush=True)
     turned = []
-    for name, (verdict, _) in quiet.items():
-        cells = []
-        for kind in KINDS:
-            found, because = noisy[kind][name]
-            wrong = found not in (OPEN, verdict) and verdict != OPEN
-            turned += [f"{name} beside {kind}: {verdict} became {found}: {because}"] if wrong else []
-            cells.append(f"{found}{' !' if wrong else ''}")
-        print(f"{name:22} {verdict:14} " + " ".join(f"{cell:16}" for cell in cells))
+    for name in names:
+        begun = time.monotonic()
+        found = {
+            shown: verdicts(name, kind, duration, LIMIT).get(name, _LATE)
+            for shown, kind in conditions.items()
+        }
+        row = " ".join(f"{verdict:14}" for verdict, _ in found.values())
+        print(f"{name:20} {row}  {time.monotonic() - begun:.0f}", flush=True)
+        if disagree(found):
+            turned += [
+                f"{name}, {shown}: {verdict}. {because}" for shown, (verdict, because) in found.items()
+            ]
     print(*turned, sep="\n")
     return 1 if turned else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -46,8 +47,13 @@ def busy_loops(number: int, *, stolen: int | None = None) -> Iterator[None]:
             each.wait()
 
 
-def verdicts(claims: str, kind: str | None, duration: float = 0.1) -> dict[str, tuple[str, str]]:
-    """Verdict and sentence of each claim, measured in a process of its own under one kind of noise."""
+def verdicts(
+    claims: str, kind: str | None, duration: float = 0.1, limit: float | None = None
+) -> dict[str, tuple[str, str]]:
+    """Verdict and sentence of each claim, measured in a process of its own under one kind of noise.
+
+    A measurement that takes longer than ``limit`` seconds is stopped, and has no claims.
+    """
     cores = sorted(os.sched_getaffinity(0))
 
     def suit() -> None:
@@ -60,6 +66,17 @@ def verdicts(claims: str, kind: str | None, duration: float = 0.1) -> dict[str, 
     command += ["--duration", str(duration)]
     loops = {"two busy loops": 2, "nice": 1, "a stolen core": 1}.get(kind or "", 0)
     with busy_loops(loops, stolen=cores[0] if kind == "a stolen core" else None):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=suit)
-    document = json.loads(done.stdout)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=suit
+        )
+        try:
+            out, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it ends its servers, and writes what it has
+            out, _ = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    document = json.loads(out or b'{"claims": []}')
     return {claim["name"]: (claim["verdict"], claim["because"]) for claim in document["claims"]}

@@ -59,6 +59,9 @@ fn report_dict<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py,
     dict.set_item("unsent", report.unsent)?;
     dict.set_item("latency_ns", latency_dict(py, &report.latency)?)?;
     dict.set_item("histogram", &report.histogram)?;
+    if let Some(lazy) = report.lazy {
+        dict.set_item("lazy", lazy)?;
+    }
     if let Some(slow) = &report.slow {
         let apart = PyDict::new(py);
         apart.set_item("messages", slow.messages)?;
@@ -138,12 +141,14 @@ fn run_load(py: Python<'_>, spec: &LoadSpec, progress: Option<&Bound<'_, PyAny>>
 /// `exchange`: a request and its only right response, in place of an echo of `size` bytes. `rate`: messages per second
 /// over all connections, at fixed times (open loop): latencies count from when a message was intended, and `unsent` of
 /// the result are those that no connection was free to send. `slow`: (connections, request, response), so many more
-/// connections with an exchange of their own, told apart as `slow` in the result.
+/// connections with an exchange of their own, told apart as `slow` in the result. `lazy`: (connections, bytes per second),
+/// so many more that send echoes far faster than they read, at so many bytes per second each; `lazy` of the result has the
+/// bytes that they sent and read. `tls`: TLS on all connections, by the machine's OpenSSL; certificates are not verified.
 ///
 /// Raises ValueError (settings), ConnectionError (refused, reset, closed), TimeoutError (nothing moves for
 /// `stall_timeout`), OSError (files, ports), RuntimeError (an answer that is not the right one).
 #[pyfunction]
-#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None, transport = "tcp", churn = false, rate = None, exchange = None, slow = None))]
+#[pyo3(signature = (host, port, *, connections, size, warmup, duration, idle = 0, stall_timeout = 5.0, progress = None, transport = "tcp", churn = false, rate = None, exchange = None, slow = None, lazy = None, tls = false))]
 #[expect(clippy::too_many_arguments, reason = "keywords of a Python function")]
 pub fn echo_load<'py>(
     py: Python<'py>,
@@ -161,6 +166,8 @@ pub fn echo_load<'py>(
     rate: Option<f64>,
     exchange: Option<(Vec<u8>, Vec<u8>)>,
     slow: Option<(usize, Vec<u8>, Vec<u8>)>,
+    lazy: Option<(usize, f64)>,
+    tls: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let target = target(transport, host, port)?;
     let pair = |request: Vec<u8>, response: Vec<u8>| Exchange {
@@ -178,6 +185,8 @@ pub fn echo_load<'py>(
         duration: seconds("duration", duration)?,
         stall_timeout: seconds("stall_timeout", stall_timeout)?,
         churn,
+        lazy,
+        tls,
         so_far: progress.as_ref().map(|_| Arc::default()),
         ..LoadSpec::new(target)
     };

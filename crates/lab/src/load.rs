@@ -9,7 +9,7 @@
 //! With `churn` each message has its own connection, and a round trip includes connecting.
 //!
 //! The files: `spec` has the settings, the report and the errors; `connect` opens connections; `payload` has the
-//! messages; `connection` has the steps of one connection. This file has the turn and the clock: the warm-up, the
+//! messages; `connection` has the steps of one connection, `tls` its TLS; `lazy` has the clients that read slowly. This file has the turn and the clock: the warm-up, the
 //! window, and the drain, in which the last answers arrive, so that the server sees its connections end in an orderly
 //! way.
 //!
@@ -18,10 +18,13 @@
 
 mod connect;
 mod connection;
+mod lazy;
 mod payload;
 mod spec;
+mod tls;
 
 use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,7 @@ use crate::cpu;
 use crate::sockets::Epoll;
 use connect::Opener;
 use connection::{Connection, Step};
+use lazy::Lazy;
 use payload::{Payload, Script};
 
 pub use spec::{
@@ -40,6 +44,9 @@ pub use spec::{
 
 /// How often a waiting load checks the clock and `stop`.
 const TICK_MS: libc::c_int = 10;
+
+/// How often the slow readers have their turn.
+const LAZY_TURN: Duration = Duration::from_millis(5);
 
 /// The maximum size of one `recv`. All connections share one buffer, so that it stays in the cache.
 const BUFFER: usize = 256 * 1024;
@@ -56,18 +63,10 @@ const LONGEST_NS: u64 = 600_000_000_000;
 pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<LoadReport, LoadError> {
     spec.check()?;
     let began = Instant::now();
-    let sockets = connect::connect_all(spec, stop)?;
-    let connect_seconds = began.elapsed().as_secs_f64();
     let epoll = Epoll::new(1024).map_err(LoadError::io("epoll_create1"))?;
+    let (connections, lazy) = connected(spec, &epoll, stop)?;
+    let connect_seconds = began.elapsed().as_secs_f64();
     let now = Instant::now();
-    let mut connections = Vec::with_capacity(sockets.len());
-    for (id, socket) in sockets.into_iter().enumerate() {
-        let connection = Connection::new(socket, id, now);
-        epoll
-            .add(connection.fd(), libc::EPOLLIN, id as u64)
-            .map_err(LoadError::io("epoll_ctl"))?;
-        connections.push(connection);
-    }
     let mut load = Load {
         spec,
         opener: Opener::new(&spec.target).map_err(LoadError::io("the server's address"))?,
@@ -82,6 +81,7 @@ pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<L
             .as_ref()
             .map(|(_, exchange)| Script::Fixed(exchange.clone())),
         connections,
+        lazy,
         buffer: vec![0; BUFFER].into_boxed_slice(),
         busy: 0,
         schedule: spec.rate.map(|rate| Schedule::new(rate, spec.connections, now)),
@@ -90,10 +90,42 @@ pub fn run(spec: &LoadSpec, progress: &AtomicU64, stop: &AtomicBool) -> Result<L
         histogram: histogram()?,
         slow_histogram: histogram()?,
         swept: now,
+        turned: now,
     };
     let mut report = load.drive(stop)?;
     report.connect_seconds = connect_seconds;
     Ok(report)
+}
+
+/// Opens all connections. Those that send and the idle ones are watched; a token is the place in the list.
+fn connected(
+    spec: &LoadSpec,
+    epoll: &Epoll,
+    stop: &AtomicBool,
+) -> Result<(Vec<Connection>, Vec<Lazy>), LoadError> {
+    let deadline = Instant::now() + spec.connect_timeout;
+    let library = spec.tls.then(tls::Library::load).transpose();
+    let library = library.map_err(LoadError::io("TLS"))?;
+    let sockets = connect::connect_all(spec, stop)?;
+    let now = Instant::now();
+    let (mut connections, mut lazy) = (Vec::with_capacity(sockets.len()), Vec::new());
+    for (id, socket) in sockets.into_iter().enumerate() {
+        if let Some((count, reads)) = spec.lazy
+            && (spec.talking()..spec.talking() + count).contains(&id)
+        {
+            lazy.push(Lazy::new(socket, id, reads, now)?);
+            continue;
+        }
+        let session = match &library {
+            Some(library) => Some(tls::Session::open(library, socket.as_raw_fd(), deadline, stop)?),
+            None => None,
+        };
+        epoll
+            .add(socket.as_raw_fd(), libc::EPOLLIN, connections.len() as u64)
+            .map_err(LoadError::io("epoll_ctl"))?;
+        connections.push(Connection::new(socket, session, id, now));
+    }
+    Ok((connections, lazy))
 }
 
 fn histogram() -> Result<Histogram<u64>, LoadError> {
@@ -139,7 +171,7 @@ enum Phase {
     /// The start of the window, and the thread's CPU time at the start.
     Window(Instant, Duration),
     /// The load sends no new messages. It still waits for the answers to the others and verifies them.
-    Drain(LoadReport),
+    Drain(Box<LoadReport>),
 }
 
 struct Load<'a> {
@@ -150,6 +182,7 @@ struct Load<'a> {
     script: Script,
     slow_script: Option<Script>,
     connections: Vec<Connection>,
+    lazy: Vec<Lazy>,
     buffer: Box<[u8]>,
     /// How many connections have an unanswered message.
     busy: usize,
@@ -161,6 +194,8 @@ struct Load<'a> {
     slow_histogram: Histogram<u64>,
     /// When stalled connections were last looked for.
     swept: Instant,
+    /// When the slow readers last had their turn.
+    turned: Instant,
 }
 
 impl Load<'_> {
@@ -189,12 +224,13 @@ impl Load<'_> {
                 Phase::Window(since, cpu_then) if stopped || now >= closes => {
                     let (since, cpu_then) = (*since, *cpu_then);
                     closes = now;
-                    self.phase = Phase::Drain(self.report(now, now - since, cpu::thread_time() - cpu_then));
+                    let report = self.report(now, now - since, cpu::thread_time() - cpu_then);
+                    self.phase = Phase::Drain(Box::new(report));
                 }
                 Phase::Drain(report) => {
                     let late = now >= closes + self.spec.stall_timeout;
                     if self.busy == 0 || stopped || late {
-                        let report = std::mem::take(report);
+                        let report = std::mem::take(&mut **report);
                         if late && !stopped {
                             self.find_stalled(now)?;
                         }
@@ -208,6 +244,10 @@ impl Load<'_> {
                 self.step(token as usize, events, now)?;
             }
             self.send_due()?;
+            if !self.lazy.is_empty() && now - self.turned >= LAZY_TURN {
+                self.turned = now;
+                self.lazy_turn(now)?;
+            }
             self.progress.store(self.total, Ordering::Relaxed);
             if now - self.swept >= (self.spec.stall_timeout / 8).min(Duration::from_millis(250)) {
                 self.swept = now;
@@ -215,6 +255,17 @@ impl Load<'_> {
                 self.find_stalled(now)?;
             }
         }
+    }
+
+    /// Lets the slow readers send and read what is due.
+    fn lazy_turn(&mut self, now: Instant) -> Result<(), LoadError> {
+        let Script::Echo(payload) = &self.script else {
+            return Ok(()); // `LoadSpec::check` refuses it
+        };
+        for each in &mut self.lazy {
+            each.turn(payload, now, &mut self.buffer)?;
+        }
+        Ok(())
     }
 
     /// Waits for events, for the next message that falls due, or for a tick.
@@ -391,6 +442,10 @@ impl Load<'_> {
                 messages: self.slow_histogram.len(),
                 latency: latency(&self.slow_histogram),
                 histogram: steps(&self.slow_histogram),
+            }),
+            lazy: self.spec.lazy.map(|_| {
+                let sum = |bytes: fn(&Lazy) -> u64| -> u64 { self.lazy.iter().map(bytes).sum() };
+                (sum(|each| each.sent), sum(|each| each.received))
             }),
         }
     }

@@ -122,7 +122,9 @@ def run(
 
     The same work through every I/O model: a fresh server process for each cell (model x workload x
     connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
-    echo; web (HTTP with keep-alive); mixed (web, while one connection has the server read a slow disk); idle
+    echo; churn (echo, a connection for each message); web (HTTP with keep-alive); mixed (web, while one
+    connection has the server read a slow disk); cpu, wait and file (handlers: cpu-20us, wait-2ms); tls;
+    fanout (a proxy that asks three servers); slow-readers (echo, beside clients that read slowly); idle
     (echo over many connections of which few send); files (many small files, and reads and appends of large
     ones: files-small, files-random, files-direct and files-append, with so many operations at once as
     --connections says; default: 1,16). With --rate latencies count from when a message was
@@ -282,6 +284,9 @@ def check_files(json_file: str | None, csv_file: str | None, html_file: str | No
     """Raise CommandError if a requested file cannot be written or the report cannot be drawn."""
     if [json_file, csv_file, html_file].count("-") > 1:
         raise CommandError("only one of --json, --csv and --html can go to stdout")
+    named = [os.path.realpath(path) for path in (json_file, csv_file, html_file) if path not in (None, "-")]
+    if len(set(named)) < len(named):
+        raise CommandError("--json, --csv and --html would write over each other: name different files")
     for path in (json_file, csv_file, html_file):
         check_writable(path)
     if html_file is not None:

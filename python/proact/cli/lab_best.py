@@ -17,6 +17,7 @@ from proact.cli.stopping import stoppable
 from proact.lab.asked import chosen, numbers, seconds
 from proact.lab.best import Asked, Found, best
 from proact.lab.choose.question import period
+from proact.lab.job import MAX_REPEAT
 from proact.lab.limits import MAX_SIZE
 from proact.lab.progress import duration as shown
 from proact.lab.registry import MODELS, USUAL
@@ -58,8 +59,10 @@ def find_best(
         raise CommandError("a search is for one workload, one number of connections and one size")
     if WORKLOADS[name].churn or WORKLOADS[name].slow():
         raise CommandError(f"{name} has no fixed rate to search for")
-    if repeat < ENOUGH:
-        raise CommandError(f"--repeat is {repeat}: an interval needs {ENOUGH} or more")
+    if not ENOUGH <= repeat <= MAX_REPEAT:
+        raise CommandError(
+            f"--repeat is {repeat}: an interval needs {ENOUGH} or more, {MAX_REPEAT:,} at most"
+        )
     limit = seconds("--p99", period("--p99", p99), 1e-5, 10.0)
     known = chosen("model", models, MODELS, USUAL)
     asked = Asked(limit, name, count, each, known, seconds("--duration", duration, 0.05), repeat)

@@ -56,8 +56,19 @@ def model(
 
 def instructions(model: Model, workload: str, address: str) -> list[str]:
     """The server's address, and how to try it."""
-    if workload == "echo":
+    host, _, port = address.rpartition(":")
+    if workload in ("echo", "churn", "slow-readers"):
         return [f"{model.name} echoes on {address} (Ctrl-C stops)"]
+    if workload == "tls":
+        return [
+            f"{model.name} echoes over TLS on {address} (Ctrl-C stops)",
+            f"openssl s_client -quiet -connect {address}",
+        ]
+    if workload not in ("web", "mixed"):
+        return [
+            f"{model.name}, {workload}, on {address}: a line with a number gets as many bytes (Ctrl-C stops)",
+            f"echo 100 | nc {host.strip('[]')} {port}",
+        ]
     url, connections = f"http://{address}", min(10, model.connection_limit or 10)
     targets = [f"{url}/bytes/1024", *([f"{url}/disk"] if workload == "mixed" else [])]
     return [

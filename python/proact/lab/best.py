@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.disturbance import Watch, is_disturbed
-from proact.lab.lifetime import pinned, separate_cores
+from proact.lab.lifetime import all_but_the_loads, pinned, separate_cores
 from proact.lab.limits import refusal
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.measure import Bench, Cell
@@ -112,8 +112,17 @@ def best(asked: Asked, tell: Callable[[str], None], tick: Callable[[], None] = l
     found = {name: Found(name, reason=_missing(name, asked)) for name in asked.models}
     usable = [name for name, each in found.items() if each.reason is None]
     server_cpu, load_cpu = separate_cores() or (None, None)
+    several = all_but_the_loads()
     with pinned(load_cpu), LoadProcess(cpu=load_cpu) as load:
-        bench = Bench(load, server_cpu, asked.duration / 5, asked.duration, tick)
+        bench = Bench(
+            load,
+            server_cpu,
+            asked.duration / 5,
+            asked.duration,
+            tick,
+            load_cpu=load_cpu,
+            several=several,
+        )
         for repeat in range(asked.repeat):
             for name in random.sample(usable, len(usable)):
                 each = found[name]

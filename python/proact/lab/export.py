@@ -7,6 +7,7 @@ import io
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from proact.lab.results import PERCENTILES
 from proact.lab.summary import Load, Row, blocks
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _TIMED: Final = (
     "switches_involuntary",
     "others_cpu",
 )
-_PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "p99.99", "max", "mean")
 
 
 def to_csv(document: Document) -> str:
@@ -59,18 +59,22 @@ def _flat(cell: CellResult) -> dict[str, Any]:
     if measured is None:
         return line
     line |= {name: measured[name] for name in _TIMED}
-    line |= {f"latency_{name}_ns": measured["latency"]["percentiles"][name] for name in _PERCENTILES}
+    line |= {f"latency_{name}_ns": measured["latency"]["percentiles"][name] for name in PERCENTILES}
     if "how" in measured:
         line["how"] = measured["how"]
     if (slow := measured["slow"]) is not None:
         line["slow_messages"] = slow["messages"]
-        line |= {f"slow_{name}_ns": slow["latency"]["percentiles"][name] for name in _PERCENTILES}
+        line |= {f"slow_{name}_ns": slow["latency"]["percentiles"][name] for name in PERCENTILES}
     if (split := measured["split"]) is not None:
         line |= {f"split_{name}": value for name, value in split.items() if name != "calls"}
     if (counted := measured["counted"]) is not None:
         line |= {f"counted_{name}": value for name, value in counted.items()}
     if (occupied := measured["occupied"]) is not None:
         line |= occupied
+    if (lazy := measured.get("lazy")) is not None:
+        line |= {f"lazy_{name}": value for name, value in lazy.items()}
+    if "shares" in measured:
+        line["shares"] = " ".join(map(str, measured["shares"]))
     return line
 
 

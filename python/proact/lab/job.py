@@ -15,7 +15,7 @@ from proact.lab.asked import AskedError, chosen, numbers, seconds
 from proact.lab.claims.trial import ENOUGH, judged
 from proact.lab.files import FILES
 from proact.lab.limits import MAX_SIZE, refusal
-from proact.lab.run import Observer, Settings, blank, run
+from proact.lab.run import Observer, Settings, blank, opened, run
 from proact.lab.summary import failed
 from proact.lab.timeline import DELAY, REQUESTS, Plan
 from proact.lab.workloads import WORKLOADS
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from proact.lab.claims.trial import Trial
     from proact.lab.measure import Cell
     from proact.lab.results import Document
+
+#: The most repeats of a cell.
+MAX_REPEAT: Final = 1000
 
 #: The rates that the load generator accepts, in messages per second.
 MAX_RATE: Final = 10_000_000
@@ -163,7 +166,8 @@ def asked_loads(
     ``dashes`` stand before the names of options in messages.
     """
     timed = (name for name in map(str.strip, workload.split(",")) if name in WORKLOADS and name not in LOADS)
-    names = chosen("workload", workload, (*LOADS, *timed))
+    everything = tuple(name for name in LOADS if name != "idle")  # which has connections of its own
+    names = everything if workload.strip() == "all" else chosen("workload", workload, (*LOADS, *timed))
     names = tuple(dict.fromkeys(each for name in names for each in (FILES if name == "files" else (name,))))
     if "idle" in names and len(names) > 1:
         raise AskedError("idle has connections of its own: run it by itself")
@@ -173,14 +177,14 @@ def asked_loads(
         raise AskedError(f"files have {options}: an operation moves 4 KiB")
     usual = IDLE_CONNECTIONS if idle else FILES_AT_ONCE if files else CONNECTIONS
     active = active or (IDLE_ACTIVE if idle else "")
-    opened = numbers(f"{dashes}connections", connections or usual)
+    many = numbers(f"{dashes}connections", connections or usual)
     sending = numbers(f"{dashes}active", active) if active else ()
-    if max(sending, default=0) > min(opened):
-        raise AskedError(f"{dashes}active is {max(sending):,}, but {dashes}connections is {min(opened):,}")
+    if max(sending, default=0) > min(many):
+        raise AskedError(f"{dashes}active is {max(sending):,}, but {dashes}connections is {min(many):,}")
     rates = numbers(f"{dashes}rate", rate, most=MAX_RATE) if rate else ()
     return {
         "workloads": ("echo",) if idle else names,
-        "connections": opened,
+        "connections": many,
         "active": sending or (None,),
         "sizes": numbers(f"{dashes}size", size or SIZE, most=MAX_SIZE),
         "rates": tuple(map(float, rates)) or (None,),
@@ -190,8 +194,12 @@ def asked_loads(
 def _check(settings: Settings, dashes: str) -> None:
     seconds(f"{dashes}duration", settings.duration, least=0.01)
     seconds(f"{dashes}warmup", settings.warmup, least=0.0)
-    if settings.repeat < 1:
-        raise AskedError(f"{dashes}repeat is {settings.repeat}: it must be 1 or more")
-    reasons = [refusal(connections) for connections in settings.connections]
+    if not 1 <= settings.repeat <= MAX_REPEAT:
+        raise AskedError(f"{dashes}repeat is {settings.repeat}: it must be from 1 to {MAX_REPEAT:,}")
+    reasons = [
+        refusal(opened(workload, connections))
+        for workload in settings.workloads
+        for connections in settings.connections
+    ]
     if reasons and all(reasons):  # otherwise measure the other cells
         raise AskedError(str(reasons[0]))

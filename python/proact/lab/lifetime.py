@@ -27,15 +27,21 @@ def die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
-def pin_to(core: int) -> None:
-    """Run this process, and the threads that it will start, on one core only."""
-    os.sched_setaffinity(0, {core})
+def pin_to(*cores: int) -> None:
+    """Run this process, and the threads that it will start, on these cores only."""
+    os.sched_setaffinity(0, cores)
 
 
 def separate_cores() -> tuple[int, int] | None:
     """A core for the server and another for the load; None if there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[0], cores[1]) if len(cores) > 1 else None
+
+
+def all_but_the_loads() -> tuple[int, ...]:
+    """The cores for a server with several workers, if it and the load have separate ones."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], *cores[2:])
 
 
 @contextmanager

@@ -22,13 +22,14 @@ def refusal(wanted: int) -> str | None:
     needed = wanted + _SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
+        plural = "s need" if wanted != 1 else " needs"
         return (
-            f"{wanted} connections need {needed} open files in one process, "
+            f"{wanted:,} connection{plural} {needed:,} open files in one process, "
             f"and the hard limit is {hard} (ulimit -Hn)"
         )
     ports = local_ports()
     if wanted > ports:
-        return f"{wanted} connections need as many local ports, and there are {ports}"
+        return f"{wanted:,} connections need as many local ports, and there are {ports:,}"
     if soft != resource.RLIM_INFINITY and needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     return None

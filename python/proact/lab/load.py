@@ -51,6 +51,10 @@ def apply(spec: dict[str, Any]) -> dict[str, Any]:
         spec["slow"] = (slow_connections, slow.request, slow.response)
     if workload.churn:
         spec["churn"] = True
+    if workload.lazy is not None:
+        spec["lazy"] = workload.lazy
+    if workload.tls:
+        spec["tls"] = True
     if spec.pop("tell", False):
         spec["progress"] = Telling()
     begun = time.monotonic()

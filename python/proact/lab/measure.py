@@ -16,7 +16,10 @@ from proact.lab import memory
 from proact.lab.environment import busy_seconds
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.probe import Readings
+from proact.lab.registry import MODELS
 from proact.lab.server_process import ModelProcess, ServerError, ServerProcess
+from proact.lab.timeline import SEVERAL
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +36,10 @@ SPLIT_DURATION: Final = 0.4
 
 #: The connections that ask for the slow thing, if the workload has one.
 SLOW: Final = 1
+
+#: Where the TLS of a model is.
+OWN_TLS: Final = "TLS by the model's own library"
+TLS_IN_MEMORY: Final = "TLS between two buffers in memory (ssl.MemoryBIO), by the session"
 
 #: The share of the time that reading the context switches of all threads may take.
 SWITCHES_PERIOD: Final = 0.1
@@ -135,13 +142,16 @@ class Switches:
 class Others:
     """The CPU time of the rest of the machine: a comparison is only fair if it is little."""
 
-    def __init__(self, server: ModelProcess, load: LoadProcess | None = None) -> None:
-        self._server, self._load = server, load
+    def __init__(
+        self, server: ModelProcess, load: LoadProcess | None = None, backends: Callable[[], float] = float
+    ) -> None:
+        self._server, self._load, self._backends = server, load, backends
         self._begun, self._before = time.monotonic(), self._seconds()
 
     def _seconds(self) -> float:
         load = self._load.cpu_seconds() if self._load is not None else 0.0
-        return busy_seconds() - (self._server.cpu_seconds() + load + time.process_time())
+        ours = self._server.cpu_seconds() + load + self._backends() + time.process_time()
+        return busy_seconds() - ours
 
     def cores(self) -> float:
         """How many cores were busy since the beginning with anything but server, load and this process."""
@@ -151,8 +161,10 @@ class Others:
 class Occupancy:
     """The most threads and memory seen, read at most every ``MEMORY_PERIOD`` seconds."""
 
-    def __init__(self, server: ModelProcess, resident_before: int) -> None:
+    def __init__(self, server: ModelProcess, resident_before: int, *, workers: bool = False) -> None:
         self._server = server
+        self._workers = workers
+        self.shares: list[int] = []  # connections of each worker, when there were most
         # Not at once: threads that served the timed pass may still be ending.
         self._next = time.monotonic() + MEMORY_PERIOD
         self.seen: Occupied = {
@@ -171,6 +183,33 @@ class Occupancy:
         self.seen["threads"] = max(self.seen["threads"], threads)
         self.seen["kernel_threads"] = max(self.seen["kernel_threads"], kernel_threads)
         self.seen["resident"] = max(self.seen["resident"], self._server.resident_bytes())
+        if self._workers and sum(shares := self._server.shares()) > sum(self.shares):
+            self.shares = shares
+
+
+class Counter:
+    """Counts the system calls of some processes. Raises OSError."""
+
+    def __init__(self, pids: list[int]) -> None:
+        from proact._core import SyscallCounter  # here, so that the rest is testable without the core
+
+        self._counters: list[Any] = []
+        try:
+            for pid in pids:
+                self._counters.append(SyscallCounter(pid))
+        except OSError:
+            self.close()
+            raise
+        self.method: str = self._counters[0].method
+
+    def read(self) -> float:
+        """Calls so far."""
+        return float(sum(each.read() for each in self._counters))
+
+    def close(self) -> None:
+        """Count no more."""
+        for each in self._counters:
+            each.close()
 
 
 @dataclass(slots=True)
@@ -184,10 +223,12 @@ class Bench:
     tick: Callable[[], None]
     split: frozenset[Cell] = frozenset()  #: the cells with a probing pass
     counted: frozenset[Cell] = frozenset()  #: the cells with a counting pass
+    load_cpu: int | None = None
+    several: tuple[int, ...] = ()  #: the cores of a server with several workers
 
     def measure(self, cell: Cell) -> Measured:
         """Measure one cell. Raises ServerError or LoadError, with a reason that people can read."""
-        with ServerProcess(cell.model, cell.workload, cpu=self.server_cpu) as server:
+        with self._server(cell) as server:
             server.check(cell.size)
             resident_before = server.resident_bytes()
             try:
@@ -203,12 +244,18 @@ class Bench:
             self._split(cell, measured)
         return measured
 
+    def _server(self, cell: Cell, probe: int | None = None) -> ServerProcess:
+        """A fresh server for a cell, on its cores."""
+        alone = self.server_cpu is None or not MODELS[cell.model].workers
+        cpu = self.server_cpu if alone else self.several
+        return ServerProcess(cell.model, cell.workload, cpu=cpu, beside=self.load_cpu, probe=probe)
+
     def _hold(self, cell: Cell, measured: Measured) -> None:
         """Memory at several numbers of connections, of a separate server: fills in ``held``, or why not."""
-        if cell.connections < memory.LEAST:
+        if cell.connections < memory.LEAST or WORKLOADS[cell.workload].lazy is not None:
             return
         try:
-            with ServerProcess(cell.model, cell.workload, cpu=self.server_cpu) as server:
+            with self._server(cell) as server:
                 measured["held"] = memory.held(server, cell.size, cell.connections)
         except (OSError, ServerError) as error:
             measured["unheld"] = str(error)
@@ -218,10 +265,12 @@ class Bench:
         """The probing pass, on a separate server: fills in ``split``, or the reason why there is none."""
         from proact._core import Probe
 
+        if MODELS[cell.model].workers:
+            measured["unsplit"] = SEVERAL
+            return
         try:
             probe = Probe()
-            probed = ServerProcess(cell.model, cell.workload, cpu=self.server_cpu, probe=probe.fileno())
-            with probed as server:
+            with self._server(cell, probe.fileno()) as server:
                 server.check(cell.size)
                 readings = Readings(probe, server.cpu_seconds)
                 result, window = self._pass(server, cell, SPLIT_WARMUP, SPLIT_DURATION, readings.take)
@@ -265,10 +314,11 @@ class Bench:
         return result, (start, start + result["seconds"])
 
     def _timed(self, server: ServerProcess, cell: Cell) -> Measured:
-        others = Others(server, self.load)
+        others = Others(server, self.load, server.backend_seconds)
+        backends = Sampled(server.backend_seconds)
         clock, switches = Sampled(server.cpu_seconds), Switches(server)
         user, system = Sampled(lambda: server.ticks()[0]), Sampled(lambda: server.ticks()[1])
-        watching = clock.take, user.take, system.take, Seldom(switches.take)
+        watching = clock.take, backends.take, user.take, system.take, Seldom(switches.take)
         result, window = self._pass(server, cell, self.warmup, self.duration, *watching)
         switches.take()  # what it read last may lie before the end of a short window
         if not result["messages"]:
@@ -277,7 +327,12 @@ class Bench:
         cpu, in_user, in_system = (each.growth(*window) for each in (clock, user, system))
         share = in_system / (in_user + in_system) if in_user + in_system else 0.0
         voluntary, involuntary = switches.growth(*window)
-        return {
+        more: dict[str, Any] = {}
+        if "lazy" in result:
+            more["lazy"] = dict(zip(("sent", "read"), result["lazy"], strict=True))
+        if WORKLOADS[cell.workload].tls:
+            more["how"] = OWN_TLS if MODELS[cell.model].tls else TLS_IN_MEMORY
+        return more | {  # type: ignore[return-value]
             "messages": result["messages"],
             "bytes": result["bytes"],
             "unsent": result["unsent"],
@@ -285,7 +340,8 @@ class Bench:
             "connect_seconds": result["connect_seconds"],
             "latency": _latency(result),
             "slow": None if slow is None else {"messages": slow["messages"], "latency": _latency(slow)},
-            "load_cpu_seconds": result["cpu_seconds"],
+            # The back ends are on the other side, and on the same core.
+            "load_cpu_seconds": result["cpu_seconds"] + backends.growth(*window),
             # The clock is exact; its division into user and system is known only in ticks of 10 ms.
             "server_user_seconds": cpu * (1 - share),
             "server_system_seconds": cpu * share,
@@ -301,11 +357,9 @@ class Bench:
 
     def _count(self, server: ServerProcess, cell: Cell, measured: Measured, resident_before: int) -> None:
         """The counting pass: fills in ``counted`` (or the reason why not) and ``occupied``."""
-        from proact._core import SyscallCounter  # here, so that the rest is testable without the core
-
-        occupancy = Occupancy(server, resident_before)
+        occupancy = Occupancy(server, resident_before, workers=MODELS[cell.model].workers)
         try:
-            counter = SyscallCounter(server.pid)
+            counter = Counter(server.pids())
         except OSError as error:
             measured["uncounted"] = str(error)
             self._pass(server, cell, COUNT_WARMUP, COUNT_DURATION, occupancy.look)
@@ -328,6 +382,8 @@ class Bench:
             counted: Counted = {"method": method, "calls": sampled.growth(*window), "messages": messages}
             measured["counted"] = counted
         measured["occupied"] = occupancy.seen
+        if occupancy.shares:
+            measured["shares"] = occupancy.shares
 
 
 def _latency(result: dict[str, Any]) -> Latency:

@@ -6,7 +6,6 @@ stay open; each has had one exchange. What the line has at no connection is the 
 
 from __future__ import annotations
 
-import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from proact.lab.server_process import ServerError, ServerProcess, sample
 from proact.lab.spread import Spread
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
 
     from proact.lab.results import Held
@@ -62,7 +62,7 @@ def held(server: ServerProcess, size: int, connections: int) -> list[Held]:
         for step in range(STEPS + 1):
             new = []
             for _ in range(connections * step // STEPS - count):
-                new.append(socket.create_connection(("127.0.0.1", server.port), TIMEOUT))
+                new.append(server.connect(TIMEOUT))
                 opened.enter_context(new[-1])
             _exchange(server, new, size)
             count += len(new)

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import platform
 import sys
+import sysconfig
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -21,6 +22,7 @@ from proact.lab.workloads import WORKLOADS, base
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from proact.lab.files.work import Work
 
@@ -48,6 +50,12 @@ class Family(StrEnum):
     CEILING = "ceiling"
 
 
+#: The workloads that any model serves: asking other servers takes code of its own.
+USUAL_WORKLOADS: Final = tuple(name for name, work in WORKLOADS.items() if not work.backends)
+
+#: With those.
+EVERY_WORKLOAD: Final = tuple(WORKLOADS)
+
 #: select(2) cannot watch an fd of 1024 or more, and a process has some open before its first connection.
 SELECT_LIMIT: Final = 1000
 
@@ -66,7 +74,11 @@ class Model:
     layout: str | None = None  #: a C structure whose layout is known here only for 64-bit glibc
     engine: str | None = None  #: a proact engine that must be available here
     connection_limit: int | None = None  #: the most connections that the model can serve
-    workloads: tuple[str, ...] = tuple(WORKLOADS)  #: the workloads that it serves
+    workloads: tuple[str, ...] = USUAL_WORKLOADS  #: the workloads that it serves
+    tls: bool = False  #: it has a TLS of its own: ``serve(..., tls=context)``
+    workers: bool = False  #: several processes or threads serve one port, on all cores but the load's
+    free: bool = False  #: it needs an interpreter without the GIL
+    environment: tuple[tuple[str, str], ...] = ()  #: variables for its process
     files: tuple[str, ...] = ()  #: how it works on files: a module with ``run(work, *arguments)``, and these
     cannot: tuple[tuple[str, str], ...] = ()  #: workloads that it can't do, with the reason
 
@@ -79,13 +91,19 @@ class Model:
             return reason
         if not (self.files if on_files else base(workload) in self.workloads):
             return f"serves {', '.join(self.workloads) or 'no connections: it has files'} only"
-        if not on_files and self.connection_limit is not None and connections > self.connection_limit:
+        limit = self.connection_limit
+        if not on_files and limit is not None and WORKLOADS[workload].opened(connections) > limit:
             return (
                 "serves one connection after the other, so one at a time"
-                if self.connection_limit == 1
-                else f"select(2) watches no fd past 1023, so at most {self.connection_limit} connections"
+                if limit == 1
+                else f"select(2) watches no fd past 1023, so at most {limit} connections"
             )
-        for package in (self.package, None if on_files else WORKLOADS[workload].package):
+        if self.free and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+            return "not here: this Python has the GIL (a free-threaded one is called python3.14t, say)"
+        work = None if on_files else WORKLOADS[workload]
+        if work is not None and work.library is not None and (reason := missing_library(*work.library)):
+            return reason
+        for package in (self.package, work.package if work else None):
             if package is not None and importlib.util.find_spec(package) is None:
                 return f"not installed: pip install {package}"
         if self.library is not None and (reason := missing_library(*self.library)):
@@ -96,10 +114,15 @@ class Model:
             return missing_engine(self.engine)
         return None
 
-    def serve(self, listener: socket.socket, workload: str) -> NoReturn:
-        """Serve ``workload`` on ``listener`` in this process for ever."""
+    def serve(self, listener: socket.socket, workload: str, ports: Sequence[int] = ()) -> NoReturn:
+        """Serve ``workload`` on ``listener`` in this process for ever; ``ports`` are the back ends'."""
         module: Any = importlib.import_module(f"proact.lab.models.{self.module}")
-        module.serve(listener, WORKLOADS[workload].sessions(), *self.arguments)
+        if WORKLOADS[workload].tls and self.tls:
+            from proact.lab.workloads.tls import server_context
+
+            module.serve(listener, WORKLOADS["echo"].sessions(), *self.arguments, tls=server_context())
+        else:
+            module.serve(listener, WORKLOADS[workload].sessions(ports), *self.arguments)
         raise RuntimeError(f"{self.name} stopped by itself")
 
     def work(self, work: Work) -> None:
@@ -136,9 +159,16 @@ def _plain(name: str, kind: Kind, module: str, limit: int | None = None, **more:
 
 
 def _loop(package: str, installed: bool = False) -> Model:
-    needs, files = None if installed else package, ("files_loop", package)
     return Model(
-        package, Kind.MULTIPLEXING, Family.LIBRARY, "asyncio_protocol", (package,), package=needs, files=files
+        package,
+        Kind.MULTIPLEXING,
+        Family.LIBRARY,
+        "asyncio_protocol",
+        (package,),
+        package=None if installed else package,
+        files=("files_loop", package),
+        workloads=EVERY_WORKLOAD,
+        tls=package != "rloop",  # it has none
     )
 
 
@@ -152,6 +182,8 @@ def _proact(engine: str, kind: Kind, limit: int | None = None) -> Model:
         engine=engine,
         connection_limit=limit,
         files=("files_proact", engine),
+        workloads=EVERY_WORKLOAD,
+        tls=True,
     )
 
 
@@ -163,7 +195,22 @@ def _bare(model: str, kind: Kind, engine: str | None = None) -> Model:
         "bare",
         (model,),
         engine=engine,
-        workloads=("echo", "churn", "web"),
+        workloads=("echo", "churn", "web", "slow-readers"),
+    )
+
+
+def _workers(name: str, how: str, **more: Any) -> Model:
+    """The entry for several workers on one port."""
+    serves = ("echo", "churn", "web", "cpu", "wait", "file", "tls", "slow-readers")
+    return Model(
+        name,
+        Kind.MULTIPLEXING,
+        Family.PLAIN,
+        "shared_port",
+        (how,),
+        workloads=serves,
+        workers=True,
+        **more,
     )
 
 
@@ -177,17 +224,29 @@ _UNALIGNED: Final = "it reads into memory that is not aligned as O_DIRECT needs 
 _CAIO: Final = (("files-direct", _UNALIGNED), ("mixed", _UNALIGNED))
 
 _ALL: Final = (
-    _plain("blocking", Kind.BLOCKING, "blocking", 1),
-    _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",)),
-    _plain("pool", Kind.MULTIPLEXING, "pool", files=()),
+    _plain("blocking", Kind.BLOCKING, "blocking", 1, workloads=EVERY_WORKLOAD, tls=True),
+    _plain("threads", Kind.BLOCKING, "threads", files=("files_threads",), workloads=EVERY_WORKLOAD, tls=True),
+    _plain("pool", Kind.MULTIPLEXING, "pool", files=(), workloads=EVERY_WORKLOAD),
     _plain("nonblocking", Kind.NONBLOCKING, "nonblocking"),
     _plain("select", Kind.MULTIPLEXING, "multiplex_select", SELECT_LIMIT),
     _plain("poll", Kind.MULTIPLEXING, "multiplex_poll"),
-    _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll"),
+    _plain("epoll", Kind.MULTIPLEXING, "multiplex_epoll", workloads=EVERY_WORKLOAD),
+    _workers("reuseport", "reuseport"),
+    _workers("prefork", "prefork"),
+    _workers("epoll-threads", "threads", environment=(("PYTHON_GIL", "1"),)),
+    _workers("free-threads", "threads", free=True, environment=(("PYTHON_GIL", "0"),)),
     _plain("sigio", Kind.SIGNAL_DRIVEN, "sigio", layout="siginfo_t"),
     _plain("aio", Kind.ASYNCHRONOUS, "aio", layout="struct aiocb", files=("files_aio",)),
     _plain("io_uring", Kind.ASYNCHRONOUS, "completion_io_uring", engine="io_uring", files=("files_ring",)),
     _loop("asyncio", installed=True),
+    Model(
+        "asyncio-greedy",
+        Kind.MULTIPLEXING,
+        Family.LIBRARY,
+        "asyncio_protocol",
+        ("asyncio", None, "", "greedy"),
+        workloads=("echo", "slow-readers"),
+    ),
     _loop("uvloop"),
     _loop("rloop"),
     Model(
@@ -197,6 +256,8 @@ _ALL: Final = (
         "gevent_server",
         package="gevent",
         files=("files_gevent",),
+        workloads=EVERY_WORKLOAD,
+        tls=True,
     ),
     _plain("libevent", Kind.MULTIPLEXING, "libevent", family=Family.LIBRARY, library=libevent.LIBRARY),
     _library("aiofiles", Kind.MULTIPLEXING, "files_aiofiles", workloads=("mixed", "file")),
@@ -214,7 +275,15 @@ _ALL: Final = (
     _proact("poll", Kind.MULTIPLEXING),
     _proact("epoll", Kind.MULTIPLEXING),
     _proact("io_uring", Kind.ASYNCHRONOUS),
-    Model("proact.green", Kind.MULTIPLEXING, Family.PROACT, "green_server", package="greenlet"),
+    Model(
+        "proact.green",
+        Kind.MULTIPLEXING,
+        Family.PROACT,
+        "green_server",
+        package="greenlet",
+        workloads=EVERY_WORKLOAD,
+        tls=True,
+    ),
     Model(
         "gevent-proact",
         Kind.MULTIPLEXING,
@@ -222,6 +291,8 @@ _ALL: Final = (
         "gevent_server",
         ("proact",),
         package="gevent",
+        workloads=EVERY_WORKLOAD,
+        tls=True,
     ),
     _bare("threads", Kind.BLOCKING),
     _bare("epoll", Kind.MULTIPLEXING),

@@ -7,6 +7,7 @@ would misunderstand raises ``SCHEMA``.
 from __future__ import annotations
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
@@ -100,6 +101,13 @@ class Slow(TypedDict):
     latency: Latency
 
 
+class Lazy(TypedDict):
+    """The clients that read slowly, all of them, from their first byte until the window closed. Bytes."""
+
+    sent: int
+    read: int
+
+
 class Measured(TypedDict):
     """The timed pass of one cell. Times in seconds unless the name says otherwise."""
 
@@ -124,7 +132,11 @@ class Measured(TypedDict):
     disturbance: NotRequired[Disturbance]  # during all passes of the cell; absent from older results
     held: NotRequired[list[Held]]  # where calls were counted; absent with few connections, or if ``unheld``
     unheld: NotRequired[str]  # why not
-    how: NotRequired[str]  # on files: how the model works, and the result of trying its own way
+    how: NotRequired[
+        str
+    ]  # on files: how the model works, and the result of trying its own way; over TLS: whose
+    lazy: NotRequired[Lazy]  # if the workload has clients that read slowly
+    shares: NotRequired[list[int]]  # of several workers: the connections of each, the most first
 
 
 class CellResult(TypedDict):
@@ -221,10 +233,43 @@ class _Always(TypedDict):
     seed: int
     settings: dict[str, Any]
     environment: dict[str, Any]
-    models: dict[str, dict[str, str]]  # name -> kind, family
+    models: dict[str, dict[str, str]]  # name -> kind, family (`_Model`)
     cells: list[CellResult]
     timelines: list[Timeline]
     claims: list[Claim]
+
+
+class _Settings(TypedDict):
+    """What tables need of the settings."""
+
+    repeat: int
+    pinned: bool
+    duration: float
+    warmup: float
+
+
+class _Model(TypedDict):
+    """What tables need of a model."""
+
+    kind: str
+    family: str
+
+
+class _Environment(TypedDict):
+    """What tables need of the environment."""
+
+    cpu: str
+    cores: int
+    kernel: str
+    python: str
+    packages: dict[str, Any]
+
+
+#: What each latency has, with the mean.
+PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "p99.99", "max", "mean")
+
+#: No number of a measurement has so many digits.
+_DIGITS: Final = 19
 
 
 class Document(_Always, total=False):
@@ -240,13 +285,77 @@ class ResultsError(ValueError):
 def load(path: str | Path) -> Document:
     """Read the results in a file. Raises ResultsError, or OSError if it cannot be read."""
     try:
-        found = json.loads(Path(path).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        found = json.loads(
+            Path(path).read_text(encoding="utf-8"),
+            parse_float=_finite,
+            parse_int=_integer,
+            parse_constant=_finite,
+        )
+    except RecursionError:
+        raise ResultsError(f"{path} is no JSON that can be read: it is nested too deeply") from None
+    except ValueError as error:  # of JSON, of its encoding, of its numbers
         raise ResultsError(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("schema"), int):
         raise ResultsError(f"{path} holds no results of `proact lab`")
     if found["schema"] != SCHEMA:
         raise ResultsError(f"{path} is of version {found['schema']}; this proact reads version {SCHEMA}")
-    if damage := mismatch(found, Document):
+    damage = (
+        mismatch(found, Document)
+        or mismatch(found["settings"], _Settings, "settings")
+        or mismatch(found["environment"], _Environment, "environment")
+        or mismatch(found["models"], dict[str, _Model], "models")
+        or _nonsense(cast("Document", found))
+    )
+    if damage:
         raise ResultsError(f"{path} is damaged: {damage}")
     return cast("Document", found)
+
+
+def _finite(text: str) -> float:
+    if not isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
+
+
+def _nonsense(document: Document) -> str | None:
+    """Where a number is of the right type and can't be: tables divide by it, or look it up."""
+    for at, timeline in enumerate(document["timelines"]):
+        if timeline["answered"] <= 0:
+            return f"timelines[{at}].answered is {timeline['answered']}"
+        if not timeline["events"]:
+            return f"timelines[{at}] has no calls"
+        if any(event["end"] < event["start"] for event in timeline["events"]):
+            return f"timelines[{at}] has a call that ends before it starts"
+    return _nonsense_of_cells(document)
+
+
+def _nonsense_of_cells(document: Document) -> str | None:
+    for at, cell in enumerate(document["cells"]):
+        where, measured = f"cells[{at}]", cell["measured"]
+        for name in ("connections", "active", "size"):
+            if cell[name] < 1:
+                return f"{where}.{name} is {cell[name]}"
+        if cell["rate"] is not None and cell["rate"] <= 0:
+            return f"{where}.rate is {cell['rate']}"
+        if cell["model"] not in document["models"]:
+            return f"{where}.model is {cell['model']!r}, which is not in models"
+        if measured is None:
+            continue
+        where += ".measured"
+        for name in ("messages", "seconds"):
+            if measured[name] <= 0:  # type: ignore[literal-required]
+                return f"{where}.{name} is {measured[name]}"  # type: ignore[literal-required]
+        for latency in (measured["latency"], *([measured["slow"]["latency"]] if measured["slow"] else [])):
+            if lacking := [name for name in PERCENTILES if name not in latency["percentiles"]]:
+                return f"{where}.latency lacks {lacking[0]!r}"
+            if any(len(step) != 2 or min(step) < 0 for step in latency["histogram"]):
+                return f"{where}.latency.histogram has a step that is no pair of numbers"
+        if "held" in measured and not measured["held"]:
+            return f"{where}.held is empty"
+    return None

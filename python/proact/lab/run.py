@@ -16,7 +16,7 @@ from proact.lab import environment
 from proact.lab.disturbance import Watch, is_disturbed
 from proact.lab.files import FILES, SIZE
 from proact.lab.files.bench import FileBench, UnmeasurableError
-from proact.lab.lifetime import pinned, separate_cores
+from proact.lab.lifetime import all_but_the_loads, pinned, separate_cores
 from proact.lab.limits import refusal
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.measure import (
@@ -30,6 +30,7 @@ from proact.lab.measure import (
 from proact.lab.registry import MODELS
 from proact.lab.results import SCHEMA, CellResult, Document, Measured, Status
 from proact.lab.server_process import ServerError
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -96,8 +97,9 @@ class Settings:
         return _OVERHEAD + self.warmup + self.duration + counting + splitting
 
     def counts(self, cell: Cell) -> bool:
-        """Whether a cell has a counting pass: the first repeat, or every one for a claim."""
-        return self.again or not cell.repeat
+        """Whether a cell has a counting pass: the first repeat; each if it is a claim's, or about memory."""
+        asks = cell.workload in WORKLOADS and WORKLOADS[cell.workload].lazy is not None
+        return self.again or not cell.repeat or asks
 
 
 class Observer(Protocol):
@@ -139,11 +141,13 @@ def run(
         (model, workload, connections): MODELS[model].missing(connections, workload)
         for model, workload, connections in {(each.model, each.workload, each.connections) for each in cells}
     }
-    refused = {connections: refusal(connections) for connections in {each.connections for each in cells}}
+    refused = {
+        (each.workload, each.connections): refusal(opened(each.workload, each.connections)) for each in cells
+    }
     results = document["cells"]
     measurable: list[Cell] = []
     for cell in cells:
-        if reason := refused[cell.connections]:
+        if reason := refused[cell.workload, cell.connections]:
             results.append(_result(cell, "failed", reason))
         elif reason := missing[cell.model, cell.workload, cell.connections]:
             results.append(_result(cell, "not measured", reason))
@@ -155,6 +159,7 @@ def run(
     )
     observer.planned(settings, len(measurable), seconds)
     server_cpu, load_cpu = separate_cores() or (None, None)
+    several = all_but_the_loads()
     # This process reads clocks while the load works, so it shares the load's core, not the server's.
     on_files = FileBench(
         seed=settings.seed,
@@ -170,11 +175,26 @@ def run(
         on_files,
     ):
         counted = frozenset(filter(settings.counts, cells))
-        bench = Bench(load, server_cpu, settings.warmup, settings.duration, observer.tick, probed, counted)
+        bench = Bench(
+            load,
+            server_cpu,
+            settings.warmup,
+            settings.duration,
+            observer.tick,
+            probed,
+            counted,
+            load_cpu,
+            several,
+        )
         for result in _measure_all(bench, on_files, measurable, settings.again, observer.started):
             results.append(result)  # first, so that a reported result is kept, whatever ends the run now
             observer.finished(result)
     return document
+
+
+def opened(workload: str, connections: int) -> int:
+    """The connections that one process has open for a load."""
+    return WORKLOADS[workload].opened(connections) if workload in WORKLOADS else connections
 
 
 def blank(settings: Settings) -> Document:

@@ -21,6 +21,11 @@ from proact.lab.registry import MODELS
 from proact.lab.workloads import WORKLOADS
 
 
+def integers(text: str) -> tuple[int, ...]:
+    """Whole numbers, with commas between."""
+    return tuple(map(int, text.split(",")))
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line of a server process."""
     parser = argparse.ArgumentParser(prog="python -m proact.lab.serve", description=__doc__)
@@ -29,7 +34,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--fd", type=int, help="an inherited listening TCP socket")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     parser.add_argument("--probe", type=int, help="an inherited fd for the record of its I/O calls")
-    parser.add_argument("--cpu", type=int, help="run on this core only")
+    parser.add_argument("--cpu", type=integers, help="run on these cores only")
+    parser.add_argument("--backends", type=integers, default=(), help="the ports of the back ends")
     return parser.parse_args(arguments)
 
 
@@ -46,13 +52,13 @@ def main(arguments: list[str]) -> NoReturn:
     if options.parent is not None:
         die_with_parent(options.parent)
     if options.cpu is not None:
-        pin_to(options.cpu)  # before any thread starts, so that all of them inherit it
+        pin_to(*options.cpu)  # before any thread starts, so that all of them inherit it
     listener = listen(options.fd)
     if options.probe is not None:
         # Before the model is imported, so that the probe also covers the libraries that it loads.
         install_probe(options.probe)
     print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
-    MODELS[options.model].serve(listener, options.workload)
+    MODELS[options.model].serve(listener, options.workload, options.backends)
 
 
 if __name__ == "__main__":

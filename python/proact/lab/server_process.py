@@ -12,14 +12,17 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
-from proact.lab.environment import process_cpu_seconds
+from proact.lab.backends import Backends
+from proact.lab.environment import process_cpu_seconds, read
 from proact.lab.models import BACKLOG
+from proact.lab.registry import MODELS
 from proact.lab.workloads import WORKLOADS, Exchange
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ START_TIMEOUT: Final = 20.0
 
 #: The name that the kernel gives to its threads that work for a process's ring.
 _WORKERS: Final = ("iou-wrk-", "iou-sqp-")
+
+#: What a call on a non-blocking socket raises, with TLS and without, if it would have to wait.
+NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 #: Ticks of /proc/PID/stat per second.
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -44,8 +50,9 @@ class ModelProcess:
     """A process of one model, as a context manager.
 
     Entering raises ServerError if it does not start; on leaving, the process has ended, whatever happened.
-    ``cpu`` is the core that it may run on (None: all). ``probe``: an fd for the record of its calls
-    (``proact._core.Probe``), which the process fills from its first call on.
+    ``cpu`` is the core (or cores) that it may run on (None: all). ``probe``: an fd for the record of its
+    calls (``proact._core.Probe``), which the process fills from its first call on. If its model has several
+    workers, all figures are of all their processes.
     """
 
     def __init__(
@@ -54,14 +61,15 @@ class ModelProcess:
         workload: str,
         *,
         command: tuple[str, ...],
-        cpu: int | None = None,
+        cpu: int | tuple[int, ...] | None = None,
         probe: int | None = None,
     ) -> None:
         self.model = model
         self.workload = workload
         self._probe = probe
-        self._cpu = cpu
+        self._cpu = (cpu,) if isinstance(cpu, int) else cpu
         self._command = command
+        self._known = MODELS.get(model)
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -97,7 +105,7 @@ class ModelProcess:
         command = [*self._command, self.model, f"--workload={self.workload}", *arguments]
         command.append(f"--parent={os.getpid()}")
         if self._cpu is not None:
-            command.append(f"--cpu={self._cpu}")
+            command.append(f"--cpu={','.join(map(str, self._cpu))}")
         if self._probe is not None:
             command.append(f"--probe={self._probe}")
             inherited += (self._probe,)
@@ -109,7 +117,7 @@ class ModelProcess:
             pass_fds=inherited,
             text=True,
             start_new_session=True,  # Ctrl-C reaches this process only, which ends the server
-            env=child_environment(),
+            env=child_environment() | dict(self._known.environment if self._known else ()),
         )
 
     def stop(self) -> None:
@@ -162,17 +170,27 @@ class ModelProcess:
         lines = self._errors.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
+    def pids(self) -> list[int]:
+        """The process, and its children if its model has several processes."""
+        if self._known is None or not self._known.workers:
+            return [self.pid]
+        return [self.pid, *map(int, read(f"/proc/{self.pid}/task/{self.pid}/children").split())]
+
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far, user and system, in seconds."""
         try:
-            return process_cpu_seconds(self.pid)
+            return sum(map(process_cpu_seconds, self.pids()))
         except OSError:
             raise ServerError(self.ended(grace=1.0) or "its CPU clock cannot be read") from None
 
     def ticks(self) -> tuple[float, float]:
         """User and system time of all its threads so far, in seconds; in steps of about 10 ms."""
-        fields = self._proc("stat").rpartition(")")[2].split()  # the name before it may hold anything
-        user, system = int(fields[11]), int(fields[12])
+        user = system = 0
+        for pid in self.pids():
+            fields = (
+                self._proc("stat", pid).rpartition(")")[2].split()
+            )  # the name before it may hold anything
+            user, system = user + int(fields[11]), system + int(fields[12])
         return user / _TICKS, system / _TICKS
 
     def switches(self) -> dict[str, tuple[int, int]]:
@@ -180,9 +198,9 @@ class ModelProcess:
         found = {}
         for thread in self._threads():
             with contextlib.suppress(OSError):  # the thread has just ended
-                status = Path(f"/proc/{self.pid}/task/{thread}/status").read_text()
+                status = (thread / "status").read_text()
                 lines = dict(line.split(":", 1) for line in status.splitlines() if "ctxt_switches" in line)
-                found[thread] = (
+                found[thread.name] = (
                     int(lines["voluntary_ctxt_switches"]),
                     int(lines["nonvoluntary_ctxt_switches"]),
                 )
@@ -193,26 +211,50 @@ class ModelProcess:
         threads, workers = self._threads(), 0
         for thread in threads:
             with contextlib.suppress(OSError):
-                workers += Path(f"/proc/{self.pid}/task/{thread}/comm").read_text().startswith(_WORKERS)
+                workers += (thread / "comm").read_text().startswith(_WORKERS)
         return len(threads), workers
 
-    def _threads(self) -> list[str]:
+    def _threads(self) -> list[Path]:
         try:
-            return [path.name for path in Path(f"/proc/{self.pid}/task").iterdir()]
+            return [path for pid in self.pids() for path in Path(f"/proc/{pid}/task").iterdir()]
         except OSError as error:
             raise ServerError(self.ended(grace=1.0) or str(error)) from None
 
     def resident_bytes(self) -> int:
-        """Resident memory of the process, without the kernel's memory for it, such as socket buffers."""
-        # smaps_rollup walks the page tables; the counters in statm are per-CPU and may be off by megabytes.
-        for line in self._proc("smaps_rollup").splitlines():
-            if line.startswith("Rss:"):
-                return int(line.split()[1]) * 1024
-        raise ServerError("the kernel does not say how much memory it holds")
+        """Resident memory of the process, without the kernel's memory for it, such as socket buffers.
 
-    def _proc(self, name: str) -> str:
+        Of several processes, what they share counts once.
+        """
+        # smaps_rollup walks the page tables; the counters in statm are per-CPU and may be off by megabytes.
+        pids = self.pids()
+        figure = "Rss:" if len(pids) == 1 else "Pss:"
+        found = [
+            int(line.split()[1]) * 1024
+            for pid in pids
+            for line in self._proc("smaps_rollup", pid).splitlines()
+            if line.startswith(figure)
+        ]
+        if len(found) < len(pids):
+            raise ServerError("the kernel does not say how much memory it holds")
+        return sum(found)
+
+    def shares(self) -> list[int]:
+        """How many connections each worker has, the most first.
+
+        These are the fds that its epoll watches, without the listener.
+        """
+        found = []
+        for pid in self.pids():
+            for fd in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):  # it has just been closed
+                    if str(fd.readlink()) == "anon_inode:[eventpoll]":
+                        watched = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text().count("\ntfd:")
+                        found.append(max(0, watched - 1))
+        return sorted(found, reverse=True)
+
+    def _proc(self, name: str, pid: int) -> str:
         try:
-            return Path(f"/proc/{self.pid}/{name}").read_text()
+            return Path(f"/proc/{pid}/{name}").read_text()
         except OSError as error:
             raise ServerError(self.ended(grace=1.0) or str(error)) from None
 
@@ -221,6 +263,7 @@ class ServerProcess(ModelProcess):
     """A server of one model: ``with ServerProcess("epoll") as server:``.
 
     ``address`` is where it listens, by default a free port of 127.0.0.1; entering raises OSError if it can't.
+    ``beside`` is the core of the back ends that its workload asks, if it asks any.
     """
 
     def __init__(
@@ -229,21 +272,58 @@ class ServerProcess(ModelProcess):
         workload: str = "echo",
         *,
         address: tuple[str, int] = ("127.0.0.1", 0),
-        cpu: int | None = None,
+        cpu: int | tuple[int, ...] | None = None,
+        beside: int | None = None,
         probe: int | None = None,
         command: tuple[str, ...] | None = None,
     ) -> None:
         command = command or (sys.executable, "-m", "proact.lab.serve")
         super().__init__(model, workload, command=command, cpu=cpu, probe=probe)
         self._address = address
+        self._beside = beside
+        self._backends: Backends | None = None
         self.port = 0
 
     def _start(self) -> None:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        with socket.create_server(self._address, family=family, backlog=BACKLOG) as listener:
+        shared = self._known is not None and self._known.workers
+        given = []
+        if count := WORKLOADS[self.workload].backends:
+            self._backends = Backends(count, parent=os.getpid(), cpu=self._beside).__enter__()
+            given.append(f"--backends={','.join(map(str, self._backends.ports))}")
+        with socket.create_server(
+            self._address, family=family, backlog=BACKLOG, reuse_port=shared
+        ) as listener:
             self.port = listener.getsockname()[1]
-            self._spawn(f"--fd={listener.fileno()}", inherited=(listener.fileno(),))
+            self._spawn(f"--fd={listener.fileno()}", *given, inherited=(listener.fileno(),))
         self._wait_until_ready()
+
+    def stop(self) -> None:
+        """End the server, then its back ends."""
+        try:
+            super().stop()
+        finally:
+            if self._backends is not None:
+                self._backends.__exit__(None, None, None)
+                self._backends = None
+
+    def backend_seconds(self) -> float:
+        """CPU time of its back ends so far, in seconds."""
+        return self._backends.cpu_seconds() if self._backends is not None else 0.0
+
+    def connect(self, timeout: float) -> socket.socket:
+        """A client's connection, over TLS if the workload is. Raises OSError."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not WORKLOADS[self.workload].tls:
+                return connection
+            from proact.lab.workloads.tls import client_context
+
+            return client_context().wrap_socket(connection, server_hostname="localhost")
+        except BaseException:
+            connection.close()
+            raise
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -265,8 +345,7 @@ class ServerProcess(ModelProcess):
         """
         exchanged = sample(self.workload, size)
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self.connect(timeout) as connection:
                 returned = exchange(connection, exchanged, timeout)
         except TimeoutError:
             raise ServerError(
@@ -299,16 +378,19 @@ def exchange(connection: socket.socket, exchanged: Exchange, timeout: float) -> 
     connection.setblocking(False)
     unsent, returned = memoryview(exchanged.request), bytearray()
     while len(returned) < len(exchanged.response):
-        readable, writable, _ = select.select([connection], [connection] if unsent else [], [], timeout)
-        if not readable and not writable:
-            raise TimeoutError(f"nothing moved for {timeout:g} s")
-        if writable:
-            unsent = unsent[connection.send(unsent[: 64 * 1024]) :]
-        if readable:
+        moved = False
+        with contextlib.suppress(*NOT_NOW):
+            if unsent:
+                unsent = unsent[connection.send(unsent[: 64 * 1024]) :]
+                moved = True
+        with contextlib.suppress(*NOT_NOW):
             data = connection.recv(64 * 1024)
             if not data:
                 break
             returned += data
+            moved = True
+        if not moved and not any(select.select([connection], [connection] if unsent else [], [], timeout)):
+            raise TimeoutError(f"nothing moved for {timeout:g} s")
     return bytes(returned)
 
 

@@ -64,6 +64,9 @@ class Row:
     kernel: Spread | None  # bytes of the kernel per connection, both ends
     load_bound: bool  # the load used up its core, so the server may be capable of more
     failures: tuple[str, ...]  # the reasons of the repeats that failed
+    shares: tuple[int, ...]  # of several workers: the connections of each, the most first
+    fullest: Spread | None  # of these, the first as a multiple of an even share
+    grown: Spread | None  # bytes that the server holds more than before, beside slow readers
     blocks: bool  # on files: the model has no way of its own, so it reads with calls that block
 
     @property
@@ -196,7 +199,7 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
     blocks_for_files = on_files and name in MODELS and MODELS[name].files[:1] == (READINESS,)
     own, kernel = lines(measured)
     grown = None
-    if occupied and not on_files and not any("held" in each for each in measured):
+    if occupied and not on_files and not any("held" in each or "lazy" in each for each in measured):
         # Older results: what the load had left behind is in it.
         growths = (max(each["resident"] - each["resident_before"], 0) for each in occupied)
         grown = Spread.of([growth / connections for growth in growths])
@@ -232,7 +235,25 @@ def _row(name: str, facts: dict[str, str], measured: list[Measured], cells: Iter
         load_bound=median(each["load_cpu_seconds"] / each["seconds"] for each in measured) > LOAD_BOUND,
         failures=tuple(cell["reason"] or "" for cell in cells if cell["status"] == "failed"),
         blocks=blocks_for_files and name != Kind.BLOCKING,
+        shares=next((tuple(each["shares"]) for each in measured if "shares" in each), ()),
+        fullest=_over_all([fullest(each["shares"]) for each in measured if sum(each.get("shares", ()))]),
+        grown=_over_all([growth(each) for each in measured if "lazy" in each and each["occupied"]]),
     )
+
+
+def _over_all(values: list[float]) -> Spread | None:
+    return Spread.of(values) if values else None
+
+
+def fullest(shares: Sequence[int]) -> float:
+    """How many times an even share of the connections the fullest worker has."""
+    return max(shares) * len(shares) / sum(shares)
+
+
+def growth(measured: Measured) -> float:
+    """The bytes by which a server has grown since it had served one connection."""
+    occupied = measured["occupied"]
+    return max(0, occupied["resident"] - occupied["resident_before"]) if occupied else 0.0
 
 
 def lines(measured: Sequence[Measured]) -> tuple[Fit | None, Fit | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from rich.console import Console, Group, RenderableType
@@ -14,7 +15,7 @@ from proact.lab.files import FILES
 from proact.lab.summary import QUIET, Absent, Block, Load, Row, Winner, blocks, verdict, winners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from proact.lab.export import Difference
     from proact.lab.results import Document
@@ -45,9 +46,9 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         parts += ["", title, _table(block, width, document["settings"]["repeat"])]
         if any(row.split for row in block.rows):
             heading = _SPLIT_TITLE.replace("message", block.load.unit)
-            parts += ["", Text(heading, style="dim"), _splits(block.rows)]
+            parts += ["", Text(heading, style="dim"), _splits(block.rows, width)]
         if any(row.fixed for row in block.rows):
-            parts += ["", Text(_MEMORY_TITLE, style="dim"), _memory(block.rows)]
+            parts += ["", Text(_MEMORY_TITLE, style="dim"), _memory(block.rows, width)]
         if block.absent:
             parts.append(_absent(block.absent))
         parts += [
@@ -57,7 +58,7 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
         ]
         if (cache := CACHES.get(block.load.workload)) is not None:
             parts.append(Text(cache, style="dim"))
-        parts += [Text(line, style="dim") for line in _ways(block.rows)]
+        parts += [Text(line, style="dim") for line in (*_ways(block.rows), *notes(block))]
         if block.uncounted:
             parts.append(Text(f"System calls were not counted: {block.uncounted}", style="dim"))
         if block.traced:
@@ -104,6 +105,11 @@ CLOSED_LOOP_NOTE: Final = (
     "Closed loop: who waits for an answer sends nothing meanwhile, so a stall of the server delays few "
     "messages, and shows in the slowest answer only (max). --rate sends at fixed "
     "times and counts from these."
+)
+
+SLOW_READERS_NOTE: Final = (
+    "+MiB: what the server holds more than after one connection, while four clients send up to 32 MiB/s each "
+    "and read 64 KiB/s. The other figures are of the clients beside them."
 )
 
 TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down: they may come out low."
@@ -154,37 +160,96 @@ def _ways(rows: tuple[Row, ...]) -> list[str]:
     return [f"{', '.join(names)}: {how}." for how, names in models.items()]
 
 
-def _splits(rows: tuple[Row, ...]) -> Table:
+def notes(block: Block) -> list[str]:
+    """What a load asks besides speed: how connections spread over workers, what slow readers cost."""
+    listed = []
+    for row in block.rows:
+        if row.fullest is not None:
+            each = ", ".join(map(str, row.shares))
+            interval = f" ({row.fullest.low:.2f} to {row.fullest.high:.2f})" * (row.repeats > 1)
+            listed.append(
+                f"{row.model}: {sum(row.shares):,} connections on {len(row.shares)} workers: {each}; "
+                f"the fullest has {row.fullest.median:.2f}{interval} times its even share."
+            )
+    if any(row.grown is not None for row in block.rows):
+        listed.append(SLOW_READERS_NOTE)
+    return listed
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of numbers: its heading, its width, and the text of a row."""
+
+    heading: str
+    size: int
+    text: Callable[[Row], str | Text]
+
+
+def _fitting(columns: list[_Column], width: int, spare: tuple[str, ...]) -> list[_Column]:
+    """The columns that fit beside the name, without as many of the ``spare`` ones as need be."""
+    for heading in spare:
+        if _NAME + sum(1 + column.size for column in columns) <= width:
+            break
+        columns = [column for column in columns if column.heading != heading]
+    return columns
+
+
+def _numbers(rows: Iterable[Row], columns: list[_Column]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
-    parts = ("waiting", "copying", "asking", "run_queue", "user", "stalled", "probe", "wall", "others")
-    for part in parts:
-        heading = {"run_queue": "queue", "wall": "sum"}.get(part, part)
-        table.add_column(heading, width=8, justify="right", no_wrap=True)
-    table.add_column("ring ops", width=8, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, width=column.size, justify="right", no_wrap=True)
     for row in rows:
-        if (split := row.split) is None or not split["messages"]:
-            continue
-        each = 1e6 / split["messages"]
-        spent = [number(cast("float", split.get(part, 0.0)) * each) for part in parts]
-        ring = number(split["ring_ops"] / split["messages"]) if split["ring_ops"] else "-"
-        table.add_row(row.model, *spent, ring, style=_STYLES.get(row.family, ""))
+        table.add_row(row.model, *(column.text(row) for column in columns), style=_STYLES.get(row.family, ""))
     return table
 
 
-def _memory(rows: tuple[Row, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("model", width=_NAME, no_wrap=True)
-    for heading in ("fixed MiB", "slope KiB", "from", "to", "kernel KiB", "from", "to"):
-        table.add_column(heading, width=10, justify="right", no_wrap=True)
-    for row in rows:
-        if row.fixed is None or row.memory is None:
-            continue
-        figures = [row.fixed.median / (1 << 20)]
-        for spread in (row.memory, row.kernel):
-            figures += [each / 1024 for each in (spread.median, spread.low, spread.high)] if spread else []
-        table.add_row(row.model, *map(_signed, figures), style=_STYLES.get(row.family, ""))
-    return table
+def _splits(rows: tuple[Row, ...], width: int) -> Table:
+    def each(part: str) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            assert row.split is not None
+            total = cast("float", row.split.get(part, 0.0))
+            per = total / row.split["messages"] * (1 if part == "ring_ops" else 1e6)
+            return "-" if part == "ring_ops" and not total else number(per)
+
+        return text
+
+    parts = (
+        "waiting",
+        "copying",
+        "asking",
+        "run_queue",
+        "user",
+        "stalled",
+        "probe",
+        "wall",
+        "others",
+        "ring_ops",
+    )
+    names = {"run_queue": "queue", "wall": "sum", "ring_ops": "ring ops"}
+    columns = [_Column(names.get(part, part), 8, each(part)) for part in parts]
+    spare = ("probe", "sum", "ring ops", "others", "stalled", "queue", "user", "asking")
+    measured = (row for row in rows if row.split is not None and row.split["messages"])
+    return _numbers(measured, _fitting(columns, width, spare))
+
+
+def _memory(rows: tuple[Row, ...], width: int) -> Table:
+    def each(what: str, end: str, unit: int) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            spread = getattr(row, what)
+            return "-" if spread is None else _signed(getattr(spread, end) / unit)
+
+        return text
+
+    mebi, kibi = 1 << 20, 1 << 10
+    columns = [_Column("fixed MiB", 10, each("fixed", "median", mebi))]
+    for what, heading in (("memory", "slope KiB"), ("kernel", "kernel KiB")):
+        columns += [
+            _Column(shown, 10, each(what, end, kibi))
+            for shown, end in ((heading, "median"), ("from", "low"), ("to", "high"))
+        ]
+    measured = (row for row in rows if row.fixed is not None and row.memory is not None)
+    return _numbers(measured, _fitting(columns, width, ("from", "to", "kernel KiB")))
 
 
 def _signed(value: float) -> str:
@@ -218,36 +283,48 @@ def _winners(listed: list[Winner]) -> Table:
     return table
 
 
+#: The columns that a narrow terminal can do without, the first ones first.
+_SPARE: Final = ("KiB/c", "thr.", "calls", "p99.9", "±", "p50 µs", "unsent", "slow ms", "max")
+
+
 def _table(block: Block, width: int, repeats: int) -> Table:
-    columns: list[tuple[str, int, Callable[[Row], str | Text]]] = [
-        (
+    columns = [
+        _Column(
             "ops/s" if block.load.workload in FILES else "msgs/s",
             10,
             lambda row: f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}",
         ),
-        ("p50 µs", 7, lambda row: number(row.p50)),
-        ("p99", 7, lambda row: number(row.p99)),
-        ("p99.9", 7, lambda row: number(row.p999)),
-        ("CPU µs", 6, lambda row: number(row.cpu_us.median, 6)),
-        ("calls", 6, lambda row: "-" if row.calls is None else number(row.calls.median, 6)),
-        ("thr.", 4, lambda row: "-" if row.threads is None else f"{row.threads}"),
-        ("KiB/c", 5, lambda row: "-" if row.memory is None else number(row.memory.median / 1024, 5)),
+        _Column("p50 µs", 7, lambda row: number(row.p50)),
+        _Column("p99", 7, lambda row: number(row.p99)),
+        _Column("p99.9", 7, lambda row: number(row.p999)),
+        _Column("CPU µs", 6, lambda row: number(row.cpu_us.median, 6)),
+        _Column("calls", 6, lambda row: "-" if row.calls is None else number(row.calls.median, 6)),
+        _Column("thr.", 4, lambda row: "-" if row.threads is None else f"{row.threads}"),
     ]
+    if any(row.grown is not None for row in block.rows):
+        columns.append(_Column("+MiB", 5, lambda row: "-" if row.grown is None else mebi(row.grown.median)))
+    else:
+        columns.append(
+            _Column(
+                "KiB/c", 5, lambda row: "-" if row.memory is None else number(row.memory.median / 1024, 5)
+            )
+        )
     if repeats > 1:
-        columns.insert(1, ("±", 4, lambda row: f"{row.rate.half_range:.0%}"))
+        columns.insert(1, _Column("±", 4, lambda row: f"{row.rate.half_range:.0%}"))
     if any(row.slow is not None for row in block.rows):
-        columns.append(("slow ms", 7, lambda row: "-" if row.slow is None else number(row.slow / 1e3)))
+        columns.append(_Column("slow ms", 7, lambda row: "-" if row.slow is None else number(row.slow / 1e3)))
     if any(row.unsent > 0 for row in block.rows):
-        columns.append(("unsent", 6, lambda row: f"{row.unsent:.1%}"))
-    slowest: tuple[str, int, Callable[[Row], str | Text]] = ("max", 7, lambda row: number(row.slowest))
+        columns.append(_Column("unsent", 6, lambda row: f"{row.unsent:.1%}"))
+    slowest = _Column("max", 7, lambda row: number(row.slowest))
     name = max([_NAME, *(len(row.shown) for row in block.rows)])
-    length = WIDTH - name - 1 - 14 - sum(size + 1 for _, size, _ in columns) - 1
-    third = columns.index(next(each for each in columns if each[0] == "p99.9"))
-    if width >= _NARROW and length > slowest[1]:
+    length = WIDTH - name - 1 - 14 - sum(column.size + 1 for column in columns) - 1
+    third = next(at for at, column in enumerate(columns) if column.heading == "p99.9")
+    if width >= _NARROW and length > slowest.size:
         columns.insert(third + 1, slowest)
-        length -= slowest[1] + 1
+        length -= slowest.size + 1
     else:  # in a closed loop, the slowest answer alone shows a stall
         columns[third] = slowest
+    columns = _fitting(columns, width - (name - _NAME), _SPARE)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=name, no_wrap=True)
     roomy = width >= _NARROW and length >= 0
@@ -255,8 +332,8 @@ def _table(block: Block, width: int, repeats: int) -> Table:
         table.add_column("I/O model", width=13, no_wrap=True)
         if length > 0:
             table.add_column("", width=length, no_wrap=True)
-    for heading, size, _ in columns:
-        table.add_column(heading, width=size, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, width=column.size, justify="right", no_wrap=True)
     best = max((row.rate.median for row in block.rows), default=1.0)
     for row in block.rows:
         cells: list[str | Text] = [row.shown]
@@ -264,7 +341,7 @@ def _table(block: Block, width: int, repeats: int) -> Table:
             cells.append(row.kind)
             if length > 0:
                 cells.append(Text(bar(row.rate.median / best, length), style="cyan"))
-        cells += [cell(row) for _, _, cell in columns]
+        cells += [column.text(row) for column in columns]
         table.add_row(*cells, style=_STYLES.get(row.family, ""))
     return table
 
@@ -321,6 +398,11 @@ def number(value: float, columns: int = 7) -> str:
         return f"{value:.1f}"
     shown = (f"{value / scale:,.0f}{unit}" for scale, unit in ((1, ""), (1e3, "k"), (1e6, "M")))
     return next((text for text in shown if len(text) <= columns), f"{value:.0e}")
+
+
+def mebi(count: float) -> str:
+    """A number of bytes in MiB."""
+    return number(count / (1 << 20), 5)
 
 
 def amount(size: int) -> str:

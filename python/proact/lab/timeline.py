@@ -7,7 +7,6 @@ probe. The request with the median answer time is kept, and the phases of every 
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +21,7 @@ from proact.lab.registry import MODELS
 from proact.lab.server_process import ServerError, ServerProcess, sample
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Iterator
 
     from proact.lab.results import Document, Event, Timeline
@@ -38,6 +38,9 @@ MAX_SIZE: Final = 64 * 1024
 
 #: The seconds after which an answer counts as missing.
 TIMEOUT: Final = 5.0
+
+#: Why several workers have no timeline and no split.
+SEVERAL: Final = "several workers: the probe accounts for one process with one loop"
 
 #: How often a timeline is taken again that something disturbed.
 RETAKES: Final = 3
@@ -123,29 +126,34 @@ def take_all(plans: Iterable[Plan], observer: Observer) -> Iterator[Taken]:
             if reason := MODELS[plan.model].missing(1, plan.workload):
                 yield Taken(plan, None, reason)
                 continue
+            if MODELS[plan.model].workers:
+                yield Taken(plan, None, SEVERAL)
+                continue
             observer.note(f"timeline of {plan.model}, {plan.workload} x {plan.size} bytes")
             try:
-                yield Taken(plan, _undisturbed(plan, server_cpu))
+                yield Taken(plan, _undisturbed(plan, server_cpu, client_cpu))
             except (ServerError, OSError) as error:
                 yield Taken(plan, None, str(error), failed=True)
 
 
-def _undisturbed(plan: Plan, server_cpu: int | None) -> Timeline:
+def _undisturbed(plan: Plan, server_cpu: int | None, beside: int | None) -> Timeline:
     """A timeline, the last one of several if something disturbed each of them."""
     for _ in range(RETAKES):
-        if not is_disturbed((timeline := take(plan, server_cpu))["disturbance"]):
+        if not is_disturbed((timeline := take(plan, server_cpu, beside))["disturbance"]):
             return timeline
-    return take(plan, server_cpu)
+    return take(plan, server_cpu, beside)
 
 
-def take(plan: Plan, server_cpu: int | None = None) -> Timeline:
+def take(plan: Plan, server_cpu: int | None = None, beside: int | None = None) -> Timeline:
     """Take one timeline. Raises ServerError, or OSError if the probe can't be made."""
     from proact._core import Probe  # here, so that the rest is testable without the core
 
     probe: Any = Probe()
     watch = Watch()
     asked = sample(plan.workload, plan.size)
-    with ServerProcess(plan.model, plan.workload, cpu=server_cpu, probe=probe.fileno()) as server:
+    with ServerProcess(
+        plan.model, plan.workload, cpu=server_cpu, beside=beside, probe=probe.fileno()
+    ) as server:
         server.check(plan.size)
         with _connected(server) as connection:
             _ask(server, connection, asked)
@@ -180,11 +188,9 @@ def _beside(before: dict[int, int], after: dict[int, int], callers: set[int]) ->
 
 def _connected(server: ServerProcess) -> socket.socket:
     try:
-        connection = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+        return server.connect(TIMEOUT)
     except OSError as error:
         raise ServerError(server.ended(grace=1.0) or f"no connection: {error}") from None
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
 
 
 def _requests(

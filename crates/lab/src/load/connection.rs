@@ -1,6 +1,6 @@
 //! One connection of the load: sends a message and verifies its answer byte by byte.
 //!
-//! This file knows sockets and scripts, but no time windows, histograms or other connections. Each step makes one
+//! This file knows sockets, TLS and scripts, but no time windows, histograms or other connections. Each step makes one
 //! system call, so that no connection keeps the thread to itself; epoll is level-triggered and reports the connection
 //! again.
 
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::LoadError;
 use super::payload::Script;
+use super::tls::Session;
 use crate::sockets;
 
 /// The outcome of a step of a connection.
@@ -24,6 +25,8 @@ pub(crate) enum Step {
 }
 
 pub(crate) struct Connection {
+    /// Over the socket, which it must not outlive.
+    tls: Option<Session>,
     pub(crate) socket: OwnedFd,
     pub(crate) id: usize,
     /// The number of the current message.
@@ -41,8 +44,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd, id: usize, now: Instant) -> Self {
+    pub(crate) fn new(socket: OwnedFd, tls: Option<Session>, id: usize, now: Instant) -> Self {
         Self {
+            tls,
             socket,
             id,
             message: 0,
@@ -69,7 +73,11 @@ impl Connection {
     /// Makes one `send` of the rest of the message.
     pub(crate) fn send(&mut self, script: &Script) -> Result<Step, LoadError> {
         let rest = &script.request(self.id, self.message)[self.sent..];
-        match sockets::send(self.fd(), rest) {
+        let sent = match &self.tls {
+            None => sockets::send(self.fd(), rest),
+            Some(session) => session.send(rest),
+        };
+        match sent {
             Ok(count) => {
                 self.sent += count;
                 Ok(if count == rest.len() {
@@ -85,7 +93,11 @@ impl Connection {
     /// Makes one `recv` and verifies the bytes. It asks for more bytes than are due, so that bytes too many are found
     /// as well.
     pub(crate) fn receive(&mut self, script: &Script, buffer: &mut [u8]) -> Result<Step, LoadError> {
-        let count = match sockets::recv(self.fd(), buffer) {
+        let received = match &self.tls {
+            None => sockets::recv(self.fd(), buffer),
+            Some(session) => session.recv(buffer),
+        };
+        let count = match received {
             Ok(0) => {
                 let (connection, message, offset) = (self.id, self.message, self.received);
                 return Err(LoadError::Closed {

@@ -73,6 +73,16 @@ impl Payload {
         }
     }
 
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The rest of the message that byte `at` of a connection's messages, one after the other, lies in.
+    pub(crate) fn stream(&self, connection: usize, at: u64) -> &[u8] {
+        let size = self.size as u64;
+        &self.message(connection, at / size)[(at % size) as usize..]
+    }
+
     /// Message `number` of connection `connection`.
     pub(crate) fn message(&self, connection: usize, number: u64) -> &[u8] {
         let place = (connection as u64 * 40_503 + number * 7_919) % PLACES;

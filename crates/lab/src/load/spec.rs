@@ -77,6 +77,11 @@ pub struct LoadSpec {
     pub slow: Option<(usize, Exchange)>,
     /// How many connections are opened and send nothing.
     pub idle: usize,
+    /// A number of additional connections that send much more than they read, and the bytes that each reads per
+    /// second. They send echoes of `size`, and are not counted as messages.
+    pub lazy: Option<(usize, f64)>,
+    /// TLS on all connections, by the machine's OpenSSL.
+    pub tls: bool,
     /// The size of one message in bytes: 1 to [`MAX_SIZE`], over UDP to [`MAX_DATAGRAM`].
     pub size: usize,
     /// Each message has its own connection, which is closed when the echo has come back.
@@ -112,6 +117,8 @@ impl LoadSpec {
             exchange: None,
             slow: None,
             idle: 0,
+            lazy: None,
+            tls: false,
             size: 1024,
             churn: false,
             warmup: Duration::from_millis(200),
@@ -124,7 +131,14 @@ impl LoadSpec {
 
     /// How many connections are opened, of all kinds together.
     pub(crate) fn opened(&self) -> usize {
-        self.talking().saturating_add(self.idle)
+        self.talking()
+            .saturating_add(self.lazy())
+            .saturating_add(self.idle)
+    }
+
+    /// How many connections read slowly. They are opened after those that send.
+    pub(crate) fn lazy(&self) -> usize {
+        self.lazy.map_or(0, |(connections, _)| connections)
     }
 
     /// How many connections send, including the slow ones. They are opened first.
@@ -156,6 +170,16 @@ impl LoadSpec {
         }
         if let Some((_, exchange)) = &self.slow {
             exchange.check()?;
+        }
+        if let Some((_, reads)) = self.lazy
+            && (!reads.is_finite() || reads < 0.0 || self.exchange.is_some() || self.tls)
+        {
+            return Err(LoadError::Invalid(
+                "slow readers echo without TLS, at 0 or more bytes per second",
+            ));
+        }
+        if self.tls && (self.churn || !matches!(self.target, Target::Tcp(_))) {
+            return Err(LoadError::Invalid("TLS is over TCP connections that stand"));
         }
         if self.duration.is_zero() {
             return Err(LoadError::Invalid("duration must be longer than zero"));
@@ -200,6 +224,8 @@ pub struct LoadReport {
     pub histogram: Vec<(u64, u64)>,
     /// The results of the slow connections, if there are any.
     pub slow: Option<SlowReport>,
+    /// The bytes that the slow readers have sent and read when the window closed, if there are any.
+    pub lazy: Option<(u64, u64)>,
 }
 
 /// The results of the slow connections, in the same window.

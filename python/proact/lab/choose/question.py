@@ -13,10 +13,17 @@ from proact.lab.workloads import LONGEST, base, timed
 from proact.lab.workloads.web import LARGEST
 
 #: The workload that does what a request of somebody does.
-WORKS: Final = {"nothing": "echo", "cpu": "cpu", "wait": "wait", "file": "file"}
+WORKS: Final = {
+    "nothing": "echo",
+    "cpu": "cpu",
+    "wait": "wait",
+    "file": "file",
+    "tls": "tls",
+    "fanout": "fanout",
+}
 
 #: How the question about the request can be answered.
-DOES: Final = "nothing, cpu:TIME, wait:TIME or file; a time such as 50us or 10ms"
+DOES: Final = "nothing, cpu:TIME, wait:TIME, file, tls or fanout; a time such as 50us or 10ms"
 
 _SECONDS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -54,6 +61,8 @@ class Question:
             "cpu": f"computes for {duration(self.seconds)}",
             "wait": f"waits {duration(self.seconds)} for another server",
             "file": "reads it from a file",
+            "tls": "goes over TLS and does nothing else",
+            "fanout": "asks three other servers for it",
         }[self.work]
 
     @property
@@ -73,7 +82,7 @@ def question(connections: str, active: str, does: str, size: str, *, dashes: str
     if sending > many:
         raise AskedError(f"{dashes}active is {sending:,}, but {dashes}connections is {many:,}")
     work, seconds = _work(f"{dashes}does", does)
-    most = MAX_SIZE if work == "nothing" else LARGEST
+    most = MAX_SIZE if work in ("nothing", "tls") else LARGEST
     return Question(many, sending, work, seconds, _one(f"{dashes}size", size or "1K", most))
 
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 _DRAWN: Final = 2
 
 _NAME: Final = 15
-_FIGURES: Final = 36  # columns beside name and bar
+_BAR: Final = 8  # columns, at least
+
+#: The figures with their columns, and those that a narrow terminal can do without.
+_FIGURES: Final = {"msgs/s": 10, "±": 4, "CPU µs": 7, "p99 µs": 8}
+_SPARE: Final = ("±", "p99 µs", "CPU µs")
 
 
 def render_answer(answer: Answer, source: str, width: int = WIDTH) -> RenderableType:
@@ -51,24 +55,32 @@ def not_compared(answer: Answer) -> str:
 
 
 def _chart(answer: Answer, point: Point, width: int) -> Table:
-    """Messages per second as bars, the recommended models first."""
+    """Messages per second as bars, the recommended models first. A narrow terminal has fewer figures."""
     best = winners(point.rows) if len(point.rows) > 1 else ()
+    shown = dict(_FIGURES)
+    for heading in _SPARE:
+        if (length := width - _NAME - 2 - sum(size + 1 for size in shown.values())) >= _BAR:
+            break
+        del shown[heading]
+    length = max(_BAR, length)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
-    table.add_column("", width=max(8, width - _NAME - _FIGURES - 2), no_wrap=True)
-    for heading, size in (("msgs/s", 10), ("±", 4), ("CPU µs", 7), ("p99 µs", 8)):
+    table.add_column("", width=length, no_wrap=True)
+    for heading, size in shown.items():
         table.add_column(heading, width=size, justify="right", no_wrap=True)
     most = max(row.rate.median for row in point.rows)
-    length = max(8, width - _NAME - _FIGURES - 2)
     for row in sorted(point.rows, key=lambda each: (each.model not in best, -each.rate.median)):
         chosen = row.model in answer.models
+        figures = {
+            "msgs/s": f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}",
+            "±": f"{row.rate.half_range:.0%}",
+            "CPU µs": number(row.cpu_us.median),
+            "p99 µs": number(row.p99, 8),
+        }
         table.add_row(
             row.model,
             Text(bar(row.rate.median / most, length), style="green" if chosen else "dim"),
-            f"{row.rate.median:,.0f}{'*' if row.load_bound else ''}",
-            f"{row.rate.half_range:.0%}",
-            number(row.cpu_us.median),
-            number(row.p99, 8),
+            *(figures[heading] for heading in shown),
             style="bold" if chosen else "",
         )
     return table

@@ -13,6 +13,7 @@ from proact.lab.claims.calls import NICER_FACE, TWO_CALLS
 from proact.lab.claims.connections import GAIN, NOT_FASTER, THREAD_COSTS
 from proact.lab.claims.costs import POLLING, WATCHING
 from proact.lab.claims.files import FILES_NEED_THREADS
+from proact.lab.claims.practice import EVEN_SPREAD, SLOW_READERS, TLS_IS_CHEAP
 
 if TYPE_CHECKING:
     from proact.lab.claims.trial import Trial
@@ -30,6 +31,9 @@ _ALL: Final = (
     WATCHING,
     NICER_FACE,
     FILES_NEED_THREADS,
+    TLS_IS_CHEAP,
+    EVEN_SPREAD,
+    SLOW_READERS,
 )
 
 #: Every claim by its name, in the order in which they are shown.

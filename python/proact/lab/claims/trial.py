@@ -194,6 +194,11 @@ def p50(measured: Measured) -> float:
     return measured["latency"]["percentiles"]["p50"] / 1e3
 
 
+def p99(measured: Measured) -> float:
+    """The 99th percentile of latency, in µs."""
+    return measured["latency"]["percentiles"]["p99"] / 1e3
+
+
 def cpu_us(measured: Measured) -> float:
     """CPU time of the server per message, in µs."""
     return cpu_seconds(measured) * 1e6 / measured["messages"]

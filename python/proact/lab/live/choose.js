@@ -42,7 +42,7 @@ const choosing = (() => {
 
   // The form of a run that measures the question; ``usual`` has the default value of each field.
   function asRun(usual, models) {
-    const kind = { nothing: "echo", cpu: "cpu", wait: "wait", file: "file" }[value("does")];
+    const kind = value("does") === "nothing" ? "echo" : value("does");
     const time = value("time").replaceAll(" ", "").replace("µ", "u");
     const seconds = takesTime() ? parseInt(time, 10) * { us: 1e-6, ms: 1e-3, s: 1 }[time.replace(/[0-9]+/, "")] : 0;
     return { ...usual, what: "load", models, workloads: takesTime() ? `${kind}-${time}` : kind, claims: "",

@@ -7,8 +7,10 @@ from html import escape
 
 from proact.lab.choose.sources import CHOICES
 from proact.lab.claims import TRIALS
+from proact.lab.files import FILES
 from proact.lab.live.form import DEFAULTS, TAKES, USUAL
 from proact.lab.registry import MODELS
+from proact.lab.registry import USUAL as USUAL_MODELS
 from proact.lab.workloads import WORKLOADS
 
 _NUMBERS = "[0-9]+[KkMm]?( *, *[0-9]+[KkMm]?)*"
@@ -56,7 +58,8 @@ def live_page(token: str) -> str:
 <label>Active<input name="active" placeholder="all of them" inputmode="numeric"></label>
 <label>A request<select name="does"><option value="nothing">does nothing else</option>
 <option value="cpu">computes for</option><option value="wait">waits for another server</option>
-<option value="file">reads a file</option></select></label>
+<option value="file">reads a file</option><option value="tls">goes over TLS</option>
+<option value="fanout">asks three servers</option></select></label>
 <label id="howlong" hidden>How long<input name="time" value="10ms" pattern="[0-9]+ *(us|µs|ms|s)"></label>
 <label>How large<input name="size" value="1K" pattern="[0-9]+[KkMm]?"></label>
 <p class="buttons"><button type="submit">Answer</button>
@@ -115,8 +118,10 @@ def _models() -> str:
     """A box for each model; a model that this machine does not have says why."""
     boxes = []
     for name, model in MODELS.items():
-        reason = model.missing()
-        boxes.append(_box("models", name, model.kind if reason is None else reason, usable=reason is None))
+        one = "echo" if "echo" in model.workloads else next(iter((*model.workloads, *FILES)))
+        reason = model.missing(workload=one)
+        about = model.kind if reason is None else reason
+        boxes.append(_box("models", name, about, usable=reason is None, checked=name in USUAL_MODELS))
     return "".join(boxes)
 
 

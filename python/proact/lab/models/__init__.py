@@ -4,6 +4,7 @@ Every model keeps these rules, so that their numbers can be compared:
 
 - ``serve(listener, sessions, ...)`` takes a bound, listening TCP socket and the factory of sessions, one per
   connection (``proact.lab.workloads``), and never returns;
+- ``tls``, if a model takes it, is the context for a TLS of its own: else a session may be TLS itself;
 - a session gets the bytes that arrive, in order and in any pieces, and its answers are sent in order;
 - at most one answer per connection waits to be sent: a model that cannot write stops reading, so memory stays
   bounded, and no peer can hold up another (except where that *is* the model: one blocked thread each);

@@ -19,7 +19,7 @@ from proact.lab.models.aiocb import COMPLETED, Block, library
 from proact.lab.models.attempt import accept_waiting
 from proact.lab.models.pauses import Pauses
 from proact.lab.models.sigio import CHANGED, OVERFLOW, arm, number, wait
-from proact.lab.workloads.session import Pause
+from proact.lab.workloads.session import Extent, Pause
 
 if TYPE_CHECKING:
     import socket
@@ -51,7 +51,7 @@ class Peer:
             self.block.write(self.fd, self.rest, self.sent)
         elif isinstance(wanted := self.session.wanted, Pause):
             self.pauses.begin(self, wanted.seconds)
-        elif wanted is not None:
+        elif isinstance(wanted, Extent):
             self.block.read(wanted.fd, wanted.buffer, wanted.offset)
         elif self.session.over:
             return False

@@ -12,14 +12,15 @@ import socket
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from proact.lab.models import BACKLOG
-from proact.lab.workloads.session import Pause
+from proact.lab.workloads.session import Ask, Pause
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from proact import EventLoop
     from proact.lab.workloads import Sessions
-    from proact.lab.workloads.session import Extent, Session
+    from proact.lab.workloads.session import Extent, Session, Wanted
 
     #: Begins to read a piece of a file; its result is the number of bytes read.
     Read = Callable[[Extent], asyncio.Future[int]]
@@ -51,11 +52,21 @@ class Peer(asyncio.Protocol):
         if (wanted := self.session.wanted) is not None:
             if self.reading_file is None:
                 self.transport.pause_reading()
-            self.reading_file = paused(wanted) if isinstance(wanted, Pause) else self.read(wanted)
+            self.reading_file = self.begin(wanted)
             self.reading_file.add_done_callback(self.file_read)
             return
         if self.session.over:
             self.transport.close()
+
+    def begin(self, wanted: Wanted) -> asyncio.Future[int]:
+        """Begin what the session wants."""
+        if isinstance(wanted, Pause):
+            return paused(wanted)
+        return asked(wanted) if isinstance(wanted, Ask) else self.read(wanted)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for link in self.session.links:
+            link.transport.close()
 
     def file_read(self, done: asyncio.Future[int]) -> None:
         """What was wanted is done."""
@@ -75,6 +86,51 @@ class Peer(asyncio.Protocol):
         self.writing = True
         if self.reading_file is None:
             self.transport.resume_reading()
+
+
+class Greedy(Peer):
+    """Writes whether the peer reads or not, as a program does that has not heard of flow control."""
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+
+class Link(asyncio.Protocol):
+    """A connection to another server: passes its bytes on to who has asked."""
+
+    transport: asyncio.Transport
+    ask: Ask
+    at: int
+    done: asyncio.Future[int]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.ask.take(self.at, data) and not self.done.done():
+            self.done.set_result(0)
+
+
+def asked(wanted: Ask) -> asyncio.Future[int]:
+    """Ask all servers at once; connect to them before the first time."""
+    loop = asyncio.get_running_loop()
+    if not wanted.links:
+        return loop.create_task(_connected(wanted))
+    done: asyncio.Future[int] = loop.create_future()
+    for at, (link, request) in enumerate(zip(wanted.links, wanted.requests, strict=True)):
+        link.ask, link.at, link.done = wanted, at, done
+        link.transport.write(request)
+    return done
+
+
+async def _connected(wanted: Ask) -> int:
+    loop = asyncio.get_running_loop()
+    made = [loop.create_connection(Link, "127.0.0.1", port) for port in wanted.ports]
+    wanted.links.extend(link for _, link in await asyncio.gather(*made))
+    return await asked(wanted)
 
 
 def paused(wanted: Pause) -> asyncio.Future[int]:
@@ -114,15 +170,26 @@ def new_loop(package: str, engine: str | None) -> Any:
 
 
 def serve(
-    listener: socket.socket, sessions: Sessions, package: str, engine: str | None = None, files: str = ""
+    listener: socket.socket,
+    sessions: Sessions,
+    package: str,
+    engine: str | None = None,
+    files: str = "",
+    greedy: str = "",
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> NoReturn:
-    """Serve on a loop of ``package`` until the process is killed; ``files`` is the module that reads them."""
+    """Serve on a loop of ``package`` until the process is killed; ``files`` is the module that reads them.
+
+    ``greedy``: without flow control.
+    """
     listener.setblocking(False)
     loop = new_loop(package, engine)
     asyncio.set_event_loop(loop)
     read = read_with(files) if files else read_in_thread if engine is None else read_on_loop
+    peer = Greedy if greedy else Peer
     server = loop.run_until_complete(
-        loop.create_server(lambda: Peer(sessions(), read), sock=listener, backlog=BACKLOG)
+        loop.create_server(lambda: peer(sessions(), read), sock=listener, backlog=BACKLOG, ssl=tls)
     )
     loop.run_forever()
     raise RuntimeError(f"the loop stopped by itself, with {server!r}")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from proact.lab.models import CHUNK
 from proact.lab.models.pauses import Pauses
-from proact.lab.workloads.session import Pause
+from proact.lab.workloads.session import Ask, Pause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from proact.lab.workloads import Sessions
     from proact.lab.workloads.session import Session
@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 class Peer:
     """One connection: its socket, its session, and the bytes that it could not send yet."""
 
-    __slots__ = ("blocked", "connection", "pauses", "pausing", "rest", "session", "writing")
+    __slots__ = ("ask", "blocked", "connection", "pauses", "pausing", "rest", "session", "writing")
 
-    def __init__(self, connection: socket.socket, session: Session, pauses: Pauses[Peer]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        session: Session,
+        pauses: Pauses[Peer],
+        ask: Callable[[Peer, Ask], None] | None = None,
+    ) -> None:
         self.connection = connection
         self.session = session
         self.pauses = pauses
+        self.ask = ask
         self.pausing = False
         self.rest = memoryview(b"")
         self.writing = False  # the model watches it for room to write, not for data
@@ -60,16 +67,21 @@ class Peer:
         return bool(self.rest) or self.pausing or not self.session.over
 
     def resume(self) -> None:
-        """The pause is over: the next attempt sends what follows from it."""
+        """The pause is over, or all have answered: the next attempt sends what follows from it."""
         self.pausing = False
         self._take(self.session.supply(0))
 
     def _take(self, reply: bytes) -> None:
-        """Do what the session wants: block for a file, which is always "ready"; begin a pause."""
+        """Do what the session wants: block for a file, which is always "ready"; begin a pause; ask others."""
         while (wanted := self.session.wanted) is not None:
             if isinstance(wanted, Pause):
                 self.pausing = True
                 self.pauses.begin(self, wanted.seconds)
+                break
+            if isinstance(wanted, Ask):
+                assert self.ask is not None  # the registry names the models that can
+                self.pausing = True
+                self.ask(self, wanted)
                 break
             reply += self.session.supply(wanted.read())
         self.rest = memoryview(bytes(self.rest) + reply) if self.rest else memoryview(reply)
@@ -84,7 +96,10 @@ class Peer:
 
 
 def accept_waiting(
-    listener: socket.socket, sessions: Sessions, pauses: Pauses[Peer] | None = None
+    listener: socket.socket,
+    sessions: Sessions,
+    pauses: Pauses[Peer] | None = None,
+    ask: Callable[[Peer, Ask], None] | None = None,
 ) -> Iterator[Peer]:
     """Each connection that waits in the backlog now, made non-blocking."""
     pauses = Pauses() if pauses is None else pauses
@@ -97,7 +112,7 @@ def accept_waiting(
             continue
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield Peer(connection, sessions(), pauses)
+        yield Peer(connection, sessions(), pauses, ask)
 
 
 def resumed(pauses: Pauses[Peer]) -> Iterator[Peer]:

@@ -8,6 +8,8 @@ all.
 from __future__ import annotations
 
 import socket
+import ssl
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models import CHUNK
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
     from proact.lab.workloads.session import Session, Wanted
 
 
-def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
+def serve(listener: socket.socket, sessions: Sessions, *, tls: ssl.SSLContext | None = None) -> NoReturn:
     """Serve one connection to its end, then the next, for ever."""
     listener.setblocking(True)
     while True:
         if (connection := accept(listener)) is not None:
-            converse(connection, sessions())
+            converse(connection, sessions(), secure=secured(tls))
 
 
 def accept(listener: socket.socket) -> socket.socket | None:
@@ -38,11 +40,29 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return connection
 
 
-def converse(connection: socket.socket, session: Session, do: Callable[[Wanted], int] = on_the_spot) -> None:
-    """Answer one peer until it closes or resets, or until the session is over; ``do`` does what it wants."""
+def secured(tls: ssl.SSLContext | None) -> Callable[[socket.socket], socket.socket] | None:
+    """What puts TLS over a connection that blocks."""
+    return partial(tls.wrap_socket, server_side=True) if tls is not None else None
+
+
+def converse(
+    connection: socket.socket,
+    session: Session,
+    do: Callable[[Wanted], int] = on_the_spot,
+    *,
+    secure: Callable[[socket.socket], socket.socket] | None = None,
+) -> None:
+    """Answer one peer until it closes or resets, or until the session is over.
+
+    ``do`` does what the session wants; ``secure`` puts TLS over the connection.
+    """
     with connection:
         try:
+            if secure is not None:
+                connection = secure(connection)
             while not session.over and (data := connection.recv(CHUNK)):
                 connection.sendall(session.answer(data, do))
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass
+        finally:
+            connection.close()  # with TLS, another object has the fd

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import proact
 from proact.lab.models import CHUNK
 from proact.lab.models.pauses import Pauses
-from proact.lab.workloads.session import Pause
+from proact.lab.workloads.session import Extent, Pause
 
 if TYPE_CHECKING:
     from proact.lab.workloads import Sessions
@@ -47,7 +47,7 @@ class Peer:
         """Everything is sent: do what the session wants, end with the session, or receive."""
         if isinstance(wanted := self.session.wanted, Pause):
             self.pauses.begin(self, wanted.seconds)
-        elif wanted is not None:
+        elif isinstance(wanted, Extent):
             self.ring.read(wanted.fd, wanted.buffer, wanted.offset, data=self.file_read)
         elif self.session.over:
             self.connection.close()

@@ -10,6 +10,7 @@ import select
 from typing import TYPE_CHECKING, NoReturn
 
 from proact.lab.models.attempt import Peer, accept_waiting, resumed
+from proact.lab.models.links import Links
 from proact.lab.models.pauses import Pauses
 
 if TYPE_CHECKING:
@@ -25,20 +26,27 @@ def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
     epoll.register(listener, select.EPOLLIN)
     peers: dict[int, Peer] = {}
     pauses: Pauses[Peer] = Pauses()
+    links = Links(epoll)
     while True:
         events = epoll.poll(pauses.left() if pauses else None)
         if pauses:
             events += [(peer.connection.fileno(), 0) for peer in resumed(pauses)]
         for fd, _ in events:
             if fd == listener.fileno():
-                for new in accept_waiting(listener, sessions, pauses):
+                for new in accept_waiting(listener, sessions, pauses, links.ask):
                     peers[new.connection.fileno()] = new
                     epoll.register(new.connection, select.EPOLLIN)
                 continue
+            if fd in links:
+                if (answered := links.answered(fd)) is None:
+                    continue
+                answered.resume()
+                fd = answered.connection.fileno()
             if (peer := peers.get(fd)) is None:  # it was ready and resumed, and has ended
                 continue
             if not peer.attempt():
                 epoll.unregister(fd)
+                links.close(peer)
                 peers.pop(fd).connection.close()
             elif bool(peer.rest) != peer.writing:  # change the watched events only if they differ
                 peer.writing = not peer.writing

@@ -7,19 +7,22 @@ to read and one to write per message; the price is a thread, its stack and the s
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from proact.lab.models.blocking import accept, converse
+from proact.lab.models.blocking import accept, converse, secured
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from proact.lab.workloads import Sessions
 
 
-def serve(listener: socket.socket, sessions: Sessions) -> NoReturn:
+def serve(listener: socket.socket, sessions: Sessions, *, tls: ssl.SSLContext | None = None) -> NoReturn:
     """Accept for ever; each connection gets a thread that lives as long as it does."""
     listener.setblocking(True)
     while True:
         if (connection := accept(listener)) is not None:
-            threading.Thread(target=converse, args=(connection, sessions()), daemon=True).start()
+            serving = partial(converse, connection, sessions(), secure=secured(tls))
+            threading.Thread(target=serving, daemon=True).start()

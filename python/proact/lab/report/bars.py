@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 ROW: Final = 24  # px, one model in a chart of bars
 AXES: Final = 64  # px, the axis below the bars and its title
 
+#: The axis is so many times as long as the longest bar at most, if intervals are longer.
+WIDEST: Final = 1.5
+
 #: A bar of more than so many times the median is cut off.
 FLATTENS: Final = 4.0
 
@@ -51,17 +54,15 @@ def bars_to_scale(
     names = [name for name, _ in bars]
     end = scale_end([spread.median for spread in spreads])
     long = [spread.median > end for spread in spreads]
-    within = [min(spread.high, 1.1 * end) for spread in spreads]
+    highest = max((spread.high for spread, cut in zip(spreads, long, strict=True) if not cut), default=end)
+    edge = max(end, min(highest, WIDEST * end))  # an interval that is wider runs off the edge
     drawn = {
         "type": "bar",
         "orientation": "h",
         "y": names,
-        "x": [end if cut else spread.median for spread, cut in zip(spreads, long, strict=True)],
+        "x": [edge if cut else spread.median for spread, cut in zip(spreads, long, strict=True)],
         "error_x": error(
-            [
-                Spread(end, end, end) if cut else Spread(spread.median, spread.low, high)
-                for spread, cut, high in zip(spreads, long, within, strict=True)
-            ]
+            [Spread(edge, edge, edge) if cut else spread for spread, cut in zip(spreads, long, strict=True)]
         )
         | {"thickness": 1.5, "width": 3},
         "marker": {
@@ -76,13 +77,12 @@ def bars_to_scale(
         "%{customdata[2]:,.4~g}<extra></extra>",
     }
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": axis}, "rangemode": "tozero", "tickformat": "~s"},
+        "xaxis": {"title": {"text": axis}, "range": [0, 1.03 * edge], "tickformat": "~s"},
         "yaxis": models_axis(names),
         "showlegend": False,
     }
     if any(long):
         how += " A bar with a gap is cut off, and its value stands on it: the axis is that of the others."
-        layout["xaxis"]["range"] = [0, 1.03 * end]
     off = tuple((name, short(spread.median)) for (name, spread), cut in zip(bars, long, strict=True) if cut)
     return Figure(title, how, [drawn], layout, ROW * len(bars) + AXES, off)
 

@@ -56,7 +56,8 @@ const charts = (() => {
     const width = element.clientWidth;
     const { rows, name } = legend(figure, width - margin.l - margin.r);
     const under = rows * LEGEND_ROW + (rows ? 12 : 0);
-    const height = figure.height + under;
+    const plot = Math.max(figure.height - margin.t - margin.b, rows * LEGEND_ROW + 8); // never less than its legend
+    const height = plot + margin.t + margin.b + under;
     margin.b += under;
     element.style.height = `${height}px`;
     const given = figure.layout;

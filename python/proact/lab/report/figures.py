@@ -120,7 +120,10 @@ def split_bars(rows: Sequence[Row]) -> Figure:
     ]
     wholes = [work + waiting for work, waiting in zip(busy, micros["waiting"], strict=True)]
     whole = max(*wholes, *micros["others"])
-    shown = max(scale_end(busy) * _WAITING_SHOWN, scale_end(micros["others"]))
+    shown = max(
+        min(scale_end(busy) * _WAITING_SHOWN, max(scale_end(busy), scale_end(wholes))),
+        scale_end(micros["others"]),
+    )
     how = (
         "Each bar is the time that the server's threads lived per message, and what they did meanwhile; one "
         "pass, so without an interval."
@@ -201,11 +204,15 @@ def highlighted(curves: list[dict[str, Any]], names: Sequence[str]) -> list[dict
     return [*grey, *named]
 
 
+#: Up to this ratio of the highest to the lowest, there is room for each digit on an axis of 340 px.
+_EACH_DIGIT: Final = 5
+
+
 def _log(title: str, values: Iterable[float], *, narrow: bool = False) -> dict[str, Any]:
     """A logarithmic axis with as many ticks as there is room for: each digit; 1, 2 and 5; or 1."""
     positive = [value for value in values if value > 0] or [1.0]
     span = max(positive) / min(positive)
-    ticks: str | int = "D1" if span < 10 and not narrow else "D2" if span < 300 else 1
+    ticks: str | int = "D1" if span < _EACH_DIGIT and not narrow else "D2" if span < 300 else 1
     return {"type": "log", "title": {"text": title}, "dtick": ticks, "tickformat": "~s"}
 
 
@@ -258,6 +265,7 @@ def _scaling_curves(
     attribute: str,
 ) -> Figure:
     data: list[dict[str, Any]] = []
+    ends: list[float] = []  # of all intervals, which are on the axis as well
     for model, look in looks.items():
         points: list[tuple[float, Spread]] = [
             (getattr(block.load, quantity), getattr(row, attribute))
@@ -265,6 +273,7 @@ def _scaling_curves(
             for row in block.rows
             if row.model == model
         ]
+        ends += [end for _, spread in points for end in (spread.low, spread.high)]
         if points:
             data.append(
                 {
@@ -289,7 +298,7 @@ def _scaling_curves(
             "tickvals": ticks,
             "ticktext": [amount(tick) if quantity == "size" else f"{tick:,.6g}" for tick in ticks],
         },
-        "yaxis": _log(unit, [value for trace in data for value in trace["y"]]),
+        "yaxis": _log(unit, ends),
     }
     how = f"{better}; the bars through the points are the intervals of the repeats."
     how += _GREY * (len(data) > _LEGIBLE)

@@ -17,7 +17,7 @@ from proact.lab.summary import blocks
 from proact.lab.table import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from proact.lab.report.bars import Figure
     from proact.lab.results import Document
@@ -32,6 +32,9 @@ _POLICY: Final = (
 #: A chart of so many px or more takes the whole width.
 _TALL: Final = 700
 TALL: Final = " class=tall"
+
+#: More loads than this are folded in the contents.
+_LISTED: Final = 6
 
 #: The part that stands above everything else.
 FIRST: Final = "Which model to use"
@@ -89,7 +92,11 @@ def to_html(document: Document) -> str:
         "Environment",
         f"<details><summary>Machine and settings</summary>{tables.environment(document)}</details>",
     )
-    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in parts.headings)
+    loads = set(anchors.values()) if len(anchors) > _LISTED else set()
+    links = _links(heading for heading in parts.headings if heading[0] not in loads)
+    if loads:
+        every = _links(heading for heading in parts.headings if heading[0] in loads)
+        links += f"<li><details><summary>{len(loads)} loads</summary><ul>{every}</ul></details></li>"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -121,6 +128,10 @@ def to_html(document: Document) -> str:
 </body>
 </html>
 """
+
+
+def _links(headings: Iterable[tuple[str, str]]) -> str:
+    return "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in headings)
 
 
 def asset(name: str, package: str = "proact.lab.report") -> str:

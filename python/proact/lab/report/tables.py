@@ -18,6 +18,8 @@ from proact.lab.table import (
     TRACED_NOTE,
     conditions,
     describe,
+    mebi,
+    notes,
     number,
 )
 
@@ -109,6 +111,7 @@ def block_text(block: Block) -> str:
         warnings.append(SATURATED_NOTE)
     if (cache := CACHES.get(block.load.workload)) is not None:
         lines.append(escape(cache))
+    lines += map(escape, notes(block))
     if block.load.rate is None and block.load.workload not in FILES:
         lines.append(escape(CLOSED_LOOP_NOTE))
     lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings]
@@ -144,6 +147,11 @@ def block_numbers(block: Block) -> str:
         ]
     if any(row.slow is not None for row in block.rows):
         columns.append(("slow ms", lambda row: "–" if row.slow is None else number(row.slow / 1e3)))
+    if any(row.grown is not None for row in block.rows):
+        columns.append(("+MiB", lambda row: "–" if row.grown is None else mebi(row.grown.median)))
+        columns.append(("±", lambda row: _interval(row.grown)))
+    if any(row.fullest is not None for row in block.rows):
+        columns.append(("fullest", lambda row: "–" if row.fullest is None else number(row.fullest.median)))
     if any(row.unsent > 0 for row in block.rows):
         columns.append(("unsent", lambda row: f"{row.unsent:.1%}"))
     rows = [(row.shown, row.kind, *(cell(row) for _, cell in columns)) for row in block.rows]

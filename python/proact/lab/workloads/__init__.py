@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -44,10 +44,25 @@ class Workload:
     package: str | None = None  #: a package that must be importable, by its name on PyPI (and in import)
     churn: bool = False  #: each message has a connection of its own
     seconds: float | None = None  #: how long its work takes, if that can be chosen
+    library: tuple[str, str] | None = None  #: a shared library that the load needs, and its Debian package
+    backends: int = 0  #: other servers that it asks; ``sessions(ports)``
+    lazy: tuple[int, float] | None = None  #: clients beside the others that read slowly: bytes per second
 
-    def sessions(self) -> Sessions:
-        """Return the factory of sessions. The server process calls this once; it may open files."""
-        given = () if self.seconds is None else (self.seconds,)
+    @property
+    def tls(self) -> bool:
+        """Whether its bytes are encrypted."""
+        return self.name == "tls"
+
+    def opened(self, connections: int) -> int:
+        """The most connections that one process has open, if so many clients are measured."""
+        return connections * (1 + self.backends) + (self.lazy[0] if self.lazy else 0)
+
+    def sessions(self, ports: Sequence[int] = ()) -> Sessions:
+        """Return the factory of sessions. The server process calls this once; it may open files.
+
+        ``ports`` are those of the back ends.
+        """
+        given = (ports,) if self.backends else () if self.seconds is None else (self.seconds,)
         made: Sessions = self._module().sessions(*given)
         return made
 
@@ -65,6 +80,9 @@ class Workload:
         return importlib.import_module(f"proact.lab.workloads.{self.module}")
 
 
+#: The slow readers, and the bytes per second that each reads.
+LAZY: Final = (4, 64 * 1024.0)
+
 _ALL: Final = (
     Workload("echo", "bytes come back as they were sent", "echo"),
     Workload("churn", "echo, each message over a connection of its own", "echo", churn=True),
@@ -75,6 +93,11 @@ _ALL: Final = (
         "wait", "a handler that waits for another server: 10 ms, or as wait-2ms says", "wait", seconds=1e-2
     ),
     Workload("file", "a handler that reads its answer from a file in the page cache", "file"),
+    Workload("tls", "echo over TLS 1.3", "tls", library=("libssl.so.3", "libssl3")),
+    Workload("fanout", "a proxy that asks three back ends and joins their answers", "fanout", backends=3),
+    Workload(
+        "slow-readers", "echo, beside four clients that send far more than they read", "echo", lazy=LAZY
+    ),
 )
 
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}

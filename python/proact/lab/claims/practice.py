@@ -1,0 +1,147 @@
+"""Claims of guides for people who run servers: TLS, many processes on one port, clients that read slowly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from proact.lab.claims.intervals import difference, ratio
+from proact.lab.claims.trial import (
+    MANY,
+    Evidence,
+    Finding,
+    MissingError,
+    Need,
+    Trial,
+    conclude,
+    cpu_us,
+    decided,
+    echo,
+    p99,
+    raw,
+    shown,
+    turned,
+)
+from proact.lab.spread import Spread
+from proact.lab.summary import Load, fullest, growth
+
+if TYPE_CHECKING:
+    from proact.lab.results import Measured, Verdict
+
+#: Fewer connections than the claims about numbers of them have: the slow readers and TLS take their part.
+SOME: Final = 20
+
+PLAIN: Final = echo(SOME)
+OVER_TLS: Final = Load("tls", SOME, SOME, 1024, None)
+BESIDE_SLOW_READERS: Final = Load("slow-readers", SOME, SOME, 1024, None)
+
+#: "Little" is at most so many times the CPU time of a message without TLS.
+CHEAP: Final = 1.25
+
+_WITH_TLS: Final = ("threads", "epoll", "asyncio", "proact-epoll")
+
+#: How much fuller the fullest process must be to be less even, as a share of an even share.
+UNEVEN: Final = 0.1
+
+#: Bytes that are much and little, for four clients that have each been sent 8 MiB or more.
+MUCH: Final = 8 << 20
+LITTLE: Final = 4 << 20
+
+#: Others are served as before if their p99 is at most so many times as long.
+AS_BEFORE: Final = 2.0
+
+_GREEDY: Final = "asyncio-greedy"
+_CAREFUL: Final = ("threads", "epoll", "asyncio", "proact-epoll")
+
+
+def tls_is_cheap(evidence: Evidence) -> Finding:
+    """CPU time per message over TLS, against the same message without."""
+    cases: dict[str, Verdict] = {}
+    found: dict[str, Any] = {}
+    parts = []
+    for model in _WITH_TLS:
+        dearer = ratio(evidence.values(model, OVER_TLS, cpu_us), evidence.values(model, PLAIN, cpu_us))
+        cases[model] = turned(decided(dearer, CHEAP, CHEAP))
+        found[model] = raw(dearer)
+        parts.append(f"{model} {shown(dearer)}")
+    said = f"Over TLS a message of 1 KiB takes so many times the CPU time: {'; '.join(parts)}."
+    return conclude(cases, said, found | {"cheap": CHEAP})
+
+
+def even_spread(evidence: Evidence) -> Finding:
+    """The connections of the fullest of several processes, as a multiple of an even share."""
+    shares = {name: evidence.values(name, echo(MANY), _fullest) for name in ("prefork", "reuseport")}
+    more = difference(shares["prefork"], shares["reuseport"])
+    spreads = {name: Spread.of(each) for name, each in shares.items()}
+    return conclude(
+        {"reuseport": decided(more, UNEVEN, 0.0)},
+        f"Of {MANY} connections, the fullest process has {shown(spreads['prefork'])} times its even share "
+        f"with one listening socket for all, and {shown(spreads['reuseport'])} times with one for each.",
+        {name: raw(each) for name, each in spreads.items()} | {"more": raw(more), "uneven": UNEVEN},
+    )
+
+
+def _fullest(measured: Measured) -> float:
+    shares = measured.get("shares", [])
+    if not sum(shares):
+        raise MissingError("the connections of the processes were not counted")
+    return fullest(shares)
+
+
+def slow_readers(evidence: Evidence) -> Finding:
+    """Memory that a server takes for clients that read slowly, and the latency of the others meanwhile."""
+    cases: dict[str, Verdict] = {}
+    found: dict[str, Any] = {}
+    parts = []
+    for model in (_GREEDY, *_CAREFUL):
+        grown = Spread.of(evidence.values(model, BESIDE_SLOW_READERS, _grown))
+        held = decided(grown, MUCH, LITTLE)
+        careful = model != _GREEDY
+        cases[f"memory of {model}"] = turned(held) if careful else held
+        found[model] = {"grown_bytes": raw(grown)}
+        parts.append(f"{model} grew by {grown.median / (1 << 20):.1f} MiB")
+        if careful:
+            loads = (BESIDE_SLOW_READERS, PLAIN)
+            later = ratio(*(evidence.values(model, load, p99) for load in loads))
+            cases[f"others at {model}"] = turned(decided(later, AS_BEFORE, AS_BEFORE))
+            found[model]["p99"] = raw(later)
+            parts[-1] += f", the others' p99 is {shown(later)} times as long"
+    return conclude(
+        cases,
+        f"Beside four clients that read slowly {'; '.join(parts)}.",
+        found | {"much": MUCH, "little": LITTLE, "as_before": AS_BEFORE},
+    )
+
+
+def _grown(measured: Measured) -> float:
+    if measured["occupied"] is None or "lazy" not in measured:
+        raise MissingError("the memory of a server was not read")
+    return growth(measured)
+
+
+TLS_IS_CHEAP: Final = Trial(
+    "tls-is-cheap",
+    "On a connection that stands, TLS costs little CPU time.",
+    "Grigorik, High Performance Browser Networking, ch. 4, after Langley, Overclocking SSL",
+    tls_is_cheap,
+    tuple(Need(model, load) for model in _WITH_TLS for load in (PLAIN, OVER_TLS)),
+)
+
+EVEN_SPREAD: Final = Trial(
+    "even-spread",
+    "With a listening socket for each process (SO_REUSEPORT) connections spread more evenly than with one.",
+    "Kerrisk, The SO_REUSEPORT socket option, LWN 2013",
+    even_spread,
+    (Need("reuseport", echo(MANY)), Need("prefork", echo(MANY))),
+)
+
+SLOW_READERS: Final = Trial(
+    "slow-readers",
+    "Without flow control a client that reads slowly fills the server's memory; with it, it takes neither "
+    "memory nor the others' time.",
+    "Python's documentation of asyncio, on pause_writing; Ronacher, I'm not feeling the async pressure",
+    slow_readers,
+    (
+        Need(_GREEDY, BESIDE_SLOW_READERS),
+        *(Need(model, load) for model in _CAREFUL for load in (PLAIN, BESIDE_SLOW_READERS)),
+    ),
+)
