@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 __all__ = ["adopt"]
 
 # A program, or a tool that observes it, may have put methods of its own in their place.
 _FED = asyncio.StreamReaderProtocol.data_received
+_DRAIN: Any = asyncio.StreamReaderProtocol._drain_helper  # type: ignore[attr-defined]  # of a private base
 _METHODS = ("feed_data", "read", "readexactly", "readuntil", "readline", "_wait_for_data", "_wakeup_waiter")
 _ORIGINAL = tuple(vars(asyncio.StreamReader)[name] for name in _METHODS)
 
@@ -30,6 +34,21 @@ class StreamReader(asyncio.StreamReader):
     _native: _core.StreamState
 
 
+class StreamReaderProtocol(asyncio.StreamReaderProtocol):
+    """`asyncio.StreamReaderProtocol`, whose `data_received` a native transport does not call."""
+
+    _paused: bool
+    _connection_lost: bool
+
+    def _drain_helper(self) -> Awaitable[None]:
+        if self._paused or self._connection_lost:
+            return super()._drain_helper()  # type: ignore[misc,no-any-return]  # typeshed leaves it out
+        return _NOTHING
+
+
+_NOTHING = _core.Nothing()
+
+
 def _attribute(name: str) -> property:
     def set_it(self: StreamReader, value: Any) -> None:
         setattr(self._native, name, value)
@@ -40,7 +59,8 @@ def _attribute(name: str) -> property:
 for _name in _ATTRIBUTES:
     setattr(StreamReader, _name, _attribute(_name[1:]))
 StreamReader.__module__ = asyncio.StreamReader.__module__
-_core.install_streams(StreamReader, asyncio.StreamReader, asyncio.StreamReaderProtocol)
+StreamReaderProtocol.__module__ = asyncio.StreamReaderProtocol.__module__
+_core.install_streams(StreamReader, asyncio.StreamReader, StreamReaderProtocol)
 
 
 def adopt(protocol: Any) -> None:
@@ -52,10 +72,12 @@ def adopt(protocol: Any) -> None:
         and type(reader._limit) is int
         and isinstance(reader._loop, _core.Scheduler)
         and asyncio.StreamReaderProtocol.data_received is _FED
+        and asyncio.StreamReaderProtocol._drain_helper is _DRAIN  # type: ignore[attr-defined]  # as above
         and all(vars(asyncio.StreamReader)[name] is it for name, it in zip(_METHODS, _ORIGINAL, strict=True))
     ):
         known = {name: getattr(reader, name) for name in _ATTRIBUTES}
         reader._native = _core.StreamState(reader._loop, reader._buffer, reader._limit)
         reader.__class__ = StreamReader
+        protocol.__class__ = StreamReaderProtocol
         for name, value in known.items():
             setattr(reader, name, value)

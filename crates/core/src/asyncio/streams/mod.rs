@@ -18,6 +18,7 @@ use pyo3::types::{PyBytes, PyType};
 
 use crate::asyncio::transport::protocol;
 use crate::py::call::{method0, method1};
+use crate::py::coroutine::{Step, coroutine_methods};
 use crate::py::make::{Name, name, py_error};
 use crate::py::native_method::{self, Convention};
 use crate::reactor::waiter::wake_future;
@@ -136,6 +137,13 @@ impl<'py> Arguments<'py> {
         unsafe { native_method::only_argument(self.py, method, name, self.args, self.count, self.names) }
     }
 
+    fn none(&self, method: &str) -> PyResult<()> {
+        if self.count == 0 && self.names.is_null() {
+            return Ok(());
+        }
+        Err(py_error::<PyTypeError>(format!("{method}() takes no arguments")))
+    }
+
     fn optional(&self, method: &str, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
         if self.count == 0 && self.names.is_null() {
             return Ok(None);
@@ -155,6 +163,14 @@ method!(read, |reader, arguments| {
         Some(Ok(n)) if n > 0 => Reading::new(reader, Want::Some(n as usize)),
         _ => Ok(original(reader, name!("read"), count.as_ref())?.unbind()),
     }
+});
+
+method!(exception, |reader, arguments| {
+    arguments.none("exception")?;
+    Ok(state::of(reader)?
+        .get()
+        .exception(reader.py())
+        .unwrap_or_else(|| reader.py().None()))
 });
 
 method!(readexactly, |reader, arguments| {
@@ -179,11 +195,29 @@ method!(readuntil, |reader, arguments| {
 });
 
 method!(readline, |reader, arguments| {
-    if arguments.count > 0 || !arguments.names.is_null() {
-        return Err(py_error::<PyTypeError>("readline() takes no arguments"));
-    }
+    arguments.none("readline")?;
     Reading::new(reader, Want::Line)
 });
+
+/// What a coroutine awaits that has nothing to wait for.
+#[pyclass(frozen, module = "proact._core")]
+pub struct Nothing;
+
+impl Nothing {
+    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+        Ok(Step::Finished(slf.py().None()))
+    }
+}
+
+coroutine_methods!(Nothing);
+
+#[pymethods]
+impl Nothing {
+    #[new]
+    fn new() -> Nothing {
+        Nothing
+    }
+}
 
 /// Gives `reader`, a subclass of asyncio's reader `base`, its methods, and has native transports feed the readers of `protocol`
 /// without Python in between.
@@ -199,6 +233,11 @@ pub fn install_streams(
             c"feed_data",
             feed_data as ffi::PyCFunctionFastWithKeywords,
             c"feed_data($self, data)\n--\n\n",
+        ),
+        (
+            c"exception",
+            exception,
+            c"exception($self)\n--\n\nWhy the connection failed, or None.",
         ),
         (
             c"read",
