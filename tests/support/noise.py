@@ -58,7 +58,9 @@ def verdicts(
     cores = sorted(os.sched_getaffinity(0))
 
     def suit() -> None:
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it ends in good order, whatever ends us
+        ctypes.CDLL(None).prctl(
+            1, signal.SIGTERM
+        )  # PR_SET_PDEATHSIG: it ends in good order, whatever ends us
         if kind == "one core":
             os.sched_setaffinity(0, {cores[-1]})
         elif kind == "nice":
