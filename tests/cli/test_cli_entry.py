@@ -63,6 +63,14 @@ def test_an_unknown_command_is_one_line(command: Command, arguments: list[str]) 
     assert "--help'" in done.stderr
 
 
+@pytest.mark.parametrize("words", ["--version", "doctor", "doctor --json"])
+def test_a_disk_that_is_full_is_one_line(words: str) -> None:
+    shell = f"{sys.executable} -m proact {words} > /dev/full"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "proact: can't write the output: No space left on device\n"
+
+
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     shell = f"{sys.executable} -m proact doctor --json | head -c 1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=20)

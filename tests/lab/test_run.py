@@ -41,6 +41,38 @@ def echo(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
 QUICK = ("--duration", "0.5", "--warmup", "0.02", "--repeat", "1")
 
 
+def test_a_file_that_can_not_be_written_is_one_line() -> None:
+    done = echo("--models", "epoll", "--connections", "1", "--json", "/dev/full", *QUICK)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "proact: can't write '/dev/full': No space left on device"
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("1 cell, about ")
+
+
+def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
+    file = str(tmp_path / "x")
+    with pytest.raises(CommandError, match="write over each other"):
+        dispatch(["lab", "run", "--json", file, "--csv", file])
+
+
+def test_only_the_timed_pass_tells_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The passes that count and probe are slower, and no figures of the cell."""
+
+    class Listening(Watcher):
+        heard_of: list[float]
+
+        def heard(self, rate: float, p50: int, p99: int) -> None:
+            self.heard_of.append(rate)
+
+    monkeypatch.setattr("proact.lab.measure.SPLIT_DURATION", 1.2)
+    watcher = Listening()
+    watcher.heard_of = []
+    run(Settings(("epoll",), connections=(1,), duration=0.05, warmup=0.0, split=True), watcher)
+    assert (
+        watcher.heard_of == []
+    )  # a timed pass of 0.05 s has none, and the others of half a second are silent
+
+
 def test_a_run_from_the_shell(tmp_path: Path) -> None:
     out = tmp_path / "echo.json"
     arguments = ("--models", "threads,epoll", "--connections", "2", "--size", "100,2K")
@@ -300,7 +332,10 @@ def test_every_kind_of_load_from_run_to_compare(tmp_path: Path, capsys: pytest.C
     due = []
     for cell in cells:
         if (cell["model"], cell["workload"]) == ("bare-epoll", "mixed"):
-            assert (cell["status"], cell["reason"]) == ("not measured", "serves echo, churn, web only")
+            assert (cell["status"], cell["reason"]) == (
+                "not measured",
+                "serves echo, churn, web, slow-readers only",
+            )
             continue
         got = cell["measured"]
         due.append((got["messages"] + got["unsent"]) / got["seconds"])

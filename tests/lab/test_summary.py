@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
+from support import made_up
 
 from proact.lab import summary
 from proact.lab.registry import MODELS
@@ -242,6 +243,17 @@ def draw(run: Document, width: int) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False)
     console.print(render(run, width))
     return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_a_narrow_terminal_gets_fewer_columns_and_none_is_cut(width: int) -> None:
+    text = draw(made_up.run(connections=(1, 10)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    headings = [line for line in text.splitlines() if line.startswith("model ")]
+    assert all("msgs/s" in line and "CPU µs" in line for line in headings if "waiting" not in line)
+    assert [line.count("probe") for line in headings if "waiting" in line] == [int(width == 100)] * 2
+    assert "least CPU" in text[text.index("When each wins") :]
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

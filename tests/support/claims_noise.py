@@ -42,6 +42,8 @@ def main(claims: str = "all", duration: float = 0.2) -> int:
         }
         row = " ".join(f"{verdict:14}" for verdict, _ in found.values())
         print(f"{name:20} {row}  {time.monotonic() - begun:.0f}", flush=True)
+        if found["quiet"][0] == OPEN:
+            print(f"{'':20} quiet: {found['quiet'][1]}", flush=True)
         if disagree(found):
             turned += [
                 f"{name}, {shown}: {verdict}. {because}" for shown, (verdict, because) in found.items()

@@ -7,6 +7,7 @@ options, exceptions, Ctrl-C and broken pipes: it is prepared and run from here, 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import sys
@@ -35,11 +36,22 @@ def main(*, by_module: bool = False) -> None:
         print("proact: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent
+        _silence()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"proact: can't write the output: {error.strerror}", file=sys.stderr)
+        _silence()
         sys.exit(1)
     if program is not None:
         program.run()
     sys.exit(outcome)
+
+
+def _silence() -> None:
+    """What is left to be written goes nowhere, so that the flush at exit does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def carry_out(arguments: list[str]) -> int:

@@ -266,7 +266,10 @@ def show(
                 sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself
             sys.stdout.write(written(document))
         elif file is not None:
-            Path(file).write_text(written(document), encoding="utf-8")
+            try:
+                Path(file).write_text(written(document), encoding="utf-8")
+            except OSError as error:
+                raise CommandError(f"can't write {file!r}: {error.strerror}", exit_code=1) from None
             print(f"proact: {what} in {file}", file=sys.stderr)
 
 

@@ -20,6 +20,7 @@ from proact.lab.choose.question import period
 from proact.lab.job import MAX_REPEAT
 from proact.lab.limits import MAX_SIZE
 from proact.lab.progress import duration as shown
+from proact.lab.progress import plural
 from proact.lab.registry import MODELS, USUAL
 from proact.lab.summary import ENOUGH
 from proact.lab.table import bar, console
@@ -67,7 +68,7 @@ def find_best(
     known = chosen("model", models, MODELS, USUAL)
     asked = Asked(limit, name, count, each, known, seconds("--duration", duration, 0.05), repeat)
     os.environ.pop("PROACT_ENGINE", None)  # each model names its own engine
-    print(f"proact: {len(known)} models, about {shown(asked.seconds)}", file=sys.stderr)
+    print(f"proact: {len(known)} model{plural(len(known))}, about {shown(asked.seconds)}", file=sys.stderr)
     with stoppable():
         found = best(asked, lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:

@@ -11,6 +11,7 @@ far come before the answer.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -76,8 +77,11 @@ def main(arguments: list[str]) -> None:
         pin_to(options["cpu"])
     given = [argument for argument in arguments if argument[:2] != "--"]
     specifications: Iterable[str] = given or sys.stdin
-    for line in specifications:
-        print(json.dumps(apply(json.loads(line))), flush=True)
+    try:
+        for line in specifications:
+            print(json.dumps(apply(json.loads(line))), flush=True)
+    except BrokenPipeError:  # who asked has been killed, and this process ends in a moment
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -288,8 +288,12 @@ class Bench:
         warmup: float,
         duration: float,
         *watching: Callable[[], None],
+        tell: bool = False,
     ) -> tuple[dict[str, Any], tuple[float, float]]:
-        """One pass of load; the result, and the beginning and the end of the load's window."""
+        """One pass of load; the result, and the beginning and the end of the load's window.
+
+        ``tell``: its figures so far are for who watches the run.
+        """
 
         def tick() -> None:
             for each in watching:
@@ -308,6 +312,8 @@ class Bench:
             "warmup": warmup,
             "duration": duration,
         }
+        if not tell:
+            spec["tell"] = False
         answer = self.load.apply(spec, tick)
         result = answer["result"]
         start = answer["begun"] + result["connect_seconds"] + warmup
@@ -319,7 +325,7 @@ class Bench:
         clock, switches = Sampled(server.cpu_seconds), Switches(server)
         user, system = Sampled(lambda: server.ticks()[0]), Sampled(lambda: server.ticks()[1])
         watching = clock.take, backends.take, user.take, system.take, Seldom(switches.take)
-        result, window = self._pass(server, cell, self.warmup, self.duration, *watching)
+        result, window = self._pass(server, cell, self.warmup, self.duration, *watching, tell=True)
         switches.take()  # what it read last may lie before the end of a short window
         if not result["messages"]:
             raise LoadError(f"no message of {cell.size} bytes came back within {self.duration:g} s")

@@ -45,7 +45,7 @@ class PlainProgress:
 
     def planned(self, settings: Settings, cells: int, seconds: float) -> None:
         self.cells = cells
-        self.say(f"{cells} cells, about {duration(seconds)} (seed {settings.seed})")
+        self.say(f"{cells} cell{plural(cells)}, about {duration(seconds)} (seed {settings.seed})")
 
     def started(self, cell: Cell, done: int) -> None:
         self.done = done
@@ -139,6 +139,11 @@ class LiveProgress(PlainProgress):
             left = max(0.0, passed / self.done * (self.cells - self.done))
         self.progress.update(self.task, left=duration(left))
         self.progress.refresh()
+
+
+def plural(count: int) -> str:
+    """The ending of a noun."""
+    return "" if count == 1 else "s"
 
 
 def duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 100
 _NARROW: Final = 96  # below this many columns, the bar and the kind give way to the numbers
+_LINES: Final = 70  # below this many columns, "when each wins" is lines in place of a table
 _NAME: Final = 15
 
 _STYLES: Final = {"proact": "bold", "ceiling": "dim italic"}
@@ -74,7 +75,7 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             parts.append(Text(CLOSED_LOOP_NOTE, style="dim"))
         parts += [Text(line) for line in verdict(block)]
     if len(found) > 1 and (best := winners(found)):
-        parts += ["", Text("When each wins", style="bold"), _winners(best)]
+        parts += ["", Text("When each wins", style="bold"), _winners(best, width)]
     if found:
         parts += ["", Text(LEGEND + _INTERVALS * (document["settings"]["repeat"] > 1), style="dim")]
     return Group(*parts)
@@ -227,7 +228,9 @@ def _splits(rows: tuple[Row, ...], width: int) -> Table:
         "ring_ops",
     )
     names = {"run_queue": "queue", "wall": "sum", "ring_ops": "ring ops"}
-    columns = [_Column(names.get(part, part), 8, each(part)) for part in parts]
+    columns = [
+        _Column(names.get(part, part), max(7, len(names.get(part, part))), each(part)) for part in parts
+    ]
     spare = ("probe", "sum", "ring ops", "others", "stalled", "queue", "user", "asking")
     measured = (row for row in rows if row.split is not None and row.split["messages"])
     return _numbers(measured, _fitting(columns, width, spare))
@@ -267,7 +270,15 @@ def describe(load: Load) -> str:
     return f"{load.workload}: {load.connections:,} connection{plural}{active} x {amount(load.size)}{rate}"
 
 
-def _winners(listed: list[Winner]) -> Table:
+def _winners(listed: list[Winner], width: int) -> RenderableType:
+    if width < _LINES:
+        return Text(
+            "\n".join(
+                f"{describe(winner.load)}\n  fastest: {', '.join(winner.fastest) or '-'}"
+                f"\n  least CPU: {', '.join(winner.thriftiest)}"
+                for winner in listed
+            )
+        )
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("load", overflow="fold", ratio=4)
     table.add_column("fastest", overflow="fold", ratio=3)
@@ -284,7 +295,7 @@ def _winners(listed: list[Winner]) -> Table:
 
 
 #: The columns that a narrow terminal can do without, the first ones first.
-_SPARE: Final = ("KiB/c", "thr.", "calls", "p99.9", "±", "p50 µs", "unsent", "slow ms", "max")
+_SPARE: Final = ("KiB/c", "thr.", "calls", "p99.9", "±", "p50 µs", "unsent", "slow ms", "max", "p99")
 
 
 def _table(block: Block, width: int, repeats: int) -> Table:
