@@ -15,8 +15,8 @@ BASELINE = "uvloop"
 """Every rate is also given as a ratio to the rate of this contender in the same round."""
 
 ENGINES = ("io_uring", "epoll", "poll", "select")
-LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloop")
-CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop")
+LOOPS = (*(f"proact-{engine}" for engine in ENGINES), "asyncio", "uvloop", "rloop", "zuvloop", "rsloop")
+CORE = ("proact-io_uring", "proact-epoll", "asyncio", "uvloop", "rloop", "zuvloop", "rsloop")
 """The contenders of every case in every mode. poll and select add little if a case is not about the engine.
 """
 SPINNING = ("proact-io_uring+spin", "proact-epoll+spin")
@@ -27,7 +27,7 @@ CHOSEN = "proact"
 BARE = ("bare-epoll", "bare-io_uring")
 STACKED = ("aiofastnet+proact-io_uring", "aiofastnet+proact-epoll", "aiofastnet+uvloop")
 ALL = (*LOOPS, *BARE, *STACKED, *SPINNING, CHOSEN)
-PEERS = ("uvloop", "rloop", "asyncio", "aiofastnet+uvloop")
+PEERS = ("uvloop", "rloop", "zuvloop", "rsloop", "asyncio", "aiofastnet+uvloop")
 """The loops that a user would run instead of proact."""
 
 

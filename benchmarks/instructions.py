@@ -95,9 +95,11 @@ def object_name(path: str) -> str:
 
 
 def short(function: str) -> str:
-    """A function's name without hashes, cycles and most of its generic arguments."""
+    """A function's name without hashes, cycles and modules: of Rust's the type and the name are left."""
     function = re.sub(r"'\d+$|::h[0-9a-f]{16}$", "", function)
-    return function if len(function) <= 100 else function[:97] + "..."
+    function = re.sub(r"<impl (?:\w+::)*(\w+)(?:<.*?>)?>", r"\1", function)
+    function = re.sub(r"<(?:\w+::)*(\w+)(?:<[^<>]*>)? as [^>]+>", r"\1", function)
+    return "::".join(function.split("::")[-2:]) if " " not in function else function[:60]
 
 
 def load(port: int, rounds: int) -> None:

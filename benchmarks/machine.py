@@ -65,7 +65,10 @@ def describe() -> dict[str, Any]:
         "rustc": _output("rustc", "--version"),
         "versions": {
             name: version(name)
-            for name in ("proact", "uvloop", "rloop", "uvicorn", "httptools", "aiohttp", "aiofastnet")
+            for name in (
+                *("proact", "uvloop", "rloop", "zuvloop", "rsloop", "aiofastnet"),
+                *("uvicorn", "httptools", "aiohttp"),
+            )
         },
         "commit": _output("git", "rev-parse", "HEAD") or None,
         "dirty": bool(

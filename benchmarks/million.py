@@ -1,7 +1,8 @@
 """Owns: as many connections as fit into this machine's memory, up to a million: `make million`, or `python
 -m benchmarks.million --connections 100000 --contenders proact-epoll,uvloop`.
 
-One server process holds one end of all of them, and a few client processes the other, as bare file
+One server process holds one end of all of them (several do, if a process may not have as many file
+descriptors), and a few client processes the other, as bare file
 descriptors. A client connects from addresses 127.0.0.2 and up, because one address has only so many ports
 towards a server. Every connection is served once when it is opened. The first thousand of them echo for a
 few seconds when they are alone, and again when all the others are there: that shows whether idle
@@ -23,6 +24,7 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,6 @@ BUSY = 1000
 """The connections that echo."""
 ECHO_SECONDS = 3.0
 ECHO_SIZE = 64
-PER_CLIENT = 250_000
 SPARE_FDS = 500
 RESERVE = 1536 << 20
 """The memory that stays free, in bytes: what is missing after that is taken from others."""
@@ -61,24 +62,27 @@ def number(path: str) -> int:
     return int(match[0]) if match else 1 << 40
 
 
-def allowed(wanted: int) -> tuple[int, str]:
-    """How many connections the limits of this machine permit, and which limit decides."""
-    ceiling = number("/proc/sys/fs/nr_open")
+def per_process(wanted: int) -> int:
+    """How many connections one process can have: each is a file descriptor. Raises the limit if it may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    raised = min(ceiling, wanted + SPARE_FDS)
+    raised = min(number("/proc/sys/fs/nr_open"), wanted + SPARE_FDS)
     if raised > hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, raised))
         except (OSError, ValueError):
             raised = hard
+    return max(min(wanted, raised - SPARE_FDS) // idle.BATCH * idle.BATCH, idle.BATCH)
+
+
+def allowed(wanted: int) -> tuple[int, str]:
+    """How many connections this machine permits to all processes together, and what decides."""
     # Both ends are open files. A connection may be tracked, and needs a port of its own for each address.
     limits = {
-        "wanted": wanted,
-        "RLIMIT_NOFILE, fs.nr_open": raised - SPARE_FDS,
+        "what was asked for": wanted,
         "fs.file-max": number("/proc/sys/fs/file-max") // 2 - 10_000,
-        "source addresses": 250 * idle.PER_SOURCE,
+        "the source addresses": 250 * idle.PER_SOURCE,
     }
-    if Path("/proc/net/nf_conntrack").exists() and number("/proc/sys/net/netfilter/nf_conntrack_count") > 0:
+    if number("/proc/sys/net/netfilter/nf_conntrack_count") in range(1, 1 << 40):
         limits["net.netfilter.nf_conntrack_max"] = number("/proc/sys/net/netfilter/nf_conntrack_max") - 1000
     name = min(limits, key=lambda name: limits[name])
     return max(limits[name], 0), name
@@ -148,85 +152,104 @@ def client(settings: dict[str, Any]) -> None:
 
 
 class Clients:
-    """The client processes of one server."""
+    """A server, and the client processes that hold the other ends of its connections."""
 
-    def __init__(self, stack: ExitStack, port: int, deadline: float) -> None:
-        self.stack, self.port, self.deadline = stack, port, deadline
-        self.held = 0
-        self.first: subprocess.Popen[bytes] | None = None
-        self.pids: list[int] = []
+    def __init__(self, stack: ExitStack, contender: str, offset: int, deadline: float) -> None:
+        served = {"contender": contender, "style": STYLE, "cold_malloc": False}
+        self.server = stack.enter_context(children.child("benchmarks.servers", served))
+        where = children.hear(self.server, 60.0)
+        self.stack, self.port, self.deadline = stack, where["port"], deadline
+        self.protocol_bytes: int = where["protocol_bytes"]
+        self.offset, self.held = offset, 0
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def open(self, wanted: int) -> bool:
         """One more client process opens this many. Whether it could."""
         settings = {
             "port": self.port,
-            "first": self.held,
+            "first": self.offset + self.held,
             "wanted": wanted,
             "seconds": max(0.0, self.deadline - time.monotonic()),
             "role": "client",
         }
         process = self.stack.enter_context(children.child("benchmarks.million", settings, talks=True))
-        self.first = self.first or process
-        self.pids.append(process.pid)
+        self.processes.append(process)
         while True:
             report = children.hear(process, 60.0)
             if report["complete"]:
                 self.held += report["held"]
                 return bool(report["held"] >= wanted)
-            print(f"  {self.held + report['held']:,} open, {available() >> 20:,} MiB left", file=sys.stderr)
+            count = self.offset + self.held + report["held"]
+            print(f"  {count:,} open, {available() >> 20:,} MiB left", file=sys.stderr)
 
     def echo(self) -> dict[str, float]:
         """Have the first thousand echo."""
-        assert self.first is not None
-        assert self.first.stdin is not None
-        self.first.stdin.write(b"echo\n")
-        self.first.stdin.flush()
-        report: dict[str, float] = children.hear(self.first, ECHO_SECONDS + 60.0)
+        first = self.processes[0]
+        assert first.stdin is not None
+        first.stdin.write(b"echo\n")
+        first.stdin.flush()
+        report: dict[str, float] = children.hear(first, ECHO_SECONDS + 60.0)
         return report
 
 
-def run(contender: str, wanted: int) -> dict[str, Any]:
-    """One server: open, echo, measure. Raises ChildError if a process fails."""
+@dataclass(frozen=True)
+class Plan:
+    """How many connections, and how many of them one process can have open: a server, or a client."""
+
+    wanted: int
+    per_process: int
+
+
+def steps(wanted: int) -> list[int]:
+    """The first server opens its share in four steps, whose sizes show whether the slope stays the same."""
+    first = min(BUSY, wanted)
+    quarter = (wanted - first) // 4 // idle.BATCH * idle.BATCH
+    return [first, quarter, quarter, quarter, wanted - first - 3 * quarter]
+
+
+def run(contender: str, plan: Plan) -> dict[str, Any]:
+    """Open, echo, measure. Raises ChildError if a process fails."""
     deadline = time.monotonic() + LIMIT
     with ExitStack() as stack:
-        served = {"contender": contender, "style": STYLE, "cold_malloc": False}
-        server = stack.enter_context(children.child("benchmarks.servers", served))
-        where = children.hear(server, 20.0)
-        clients = Clients(stack, where["port"], deadline)
-        busy = min(BUSY, wanted)
-        clients.open(busy)
-        few = clients.echo()
-        memory = {clients.held: idle.resident(server.pid)}
-        slab, began, cpu = (
-            idle.field("/proc/meminfo", "Slab"),
-            time.monotonic(),
-            children.cpu_seconds(server.pid),
-        )
+        memory: dict[int, int] = {}
+        servers: list[Clients] = []
+        few: dict[str, float] = {}
+        slab, began, held = idle.field("/proc/meminfo", "Slab"), time.monotonic(), 0
         complete = True
-        while complete and clients.held < wanted:
-            # In four steps, whose sizes show whether the slope stays the same.
-            share = min(wanted - clients.held, PER_CLIENT, max(wanted // 4, busy))
-            complete = clients.open(share)
-            memory[clients.held] = idle.resident(server.pid)
-        seconds, cpu = time.monotonic() - began, children.cpu_seconds(server.pid) - cpu
+        while complete and held < plan.wanted:
+            share = min(plan.per_process, plan.wanted - held)
+            clients = Clients(stack, contender, held, deadline)
+            servers.append(clients)
+            for number, step in enumerate(steps(share) if held == 0 else [share]):
+                complete = complete and clients.open(step)
+                if held == 0:
+                    memory[clients.held] = idle.resident(clients.server.pid)
+                    if number == 0:
+                        few = clients.echo()
+                        began = time.monotonic()
+            held += clients.held
+        seconds = time.monotonic() - began
         kernel = idle.field("/proc/meminfo", "Slab") - slab
-        many = clients.echo()
-        opened = clients.held - busy
-        idle_cpu, idle_began = children.cpu_seconds(server.pid), time.monotonic()
+        many = servers[0].echo()
+        pids = [clients.server.pid for clients in servers]
+        idle_cpu, idle_began = sum(map(children.cpu_seconds, pids)), time.monotonic()
         time.sleep(2.0)
-        idle_cpu = (children.cpu_seconds(server.pid) - idle_cpu) / (time.monotonic() - idle_began)
+        idle_cpu = (sum(map(children.cpu_seconds, pids)) - idle_cpu) / (time.monotonic() - idle_began)
         return {
             "contender": contender,
-            "connections": clients.held,
+            "connections": held,
+            "servers": len(servers),
             "complete": complete,
             "few": few,
             "many": many,
             "resident": memory,
-            "bytes_each": slope(memory) - where["protocol_bytes"],
-            "kernel_bytes_each": kernel / opened if opened else 0.0,
-            "clients_resident": sum(idle.resident(pid) for pid in clients.pids),
-            "opening_rate": opened / seconds,
-            "opening_cpu_us": cpu / opened * 1e6 if opened else 0.0,
+            "bytes_each": slope(memory) - servers[0].protocol_bytes,
+            "kernel_bytes_each": kernel / held,
+            "servers_resident": sum(map(idle.resident, pids)),
+            "clients_resident": sum(
+                idle.resident(process.pid) for each in servers for process in each.processes
+            ),
+            "opening_rate": held / seconds,
             "idle_cpu": idle_cpu,
             "available_after": available(),
         }
@@ -250,12 +273,11 @@ def as_text(result: dict[str, Any]) -> str:
     each = result["bytes_each"] + result["kernel_bytes_each"]
     needed = each * 1_000_000 / 2**30
     return (
-        f"{result['contender']}: {result['connections']:,} connections"
+        f"{result['contender']}: {result['connections']:,} connections, {result['servers']} servers"
         f"{'' if result['complete'] else ' (memory or time was short)'}\n"
         f"  memory each: {result['bytes_each']:,.0f} B in the server, {result['kernel_bytes_each']:,.0f} B in"
         f" the kernel for both ends; a million need {needed:.1f} GiB\n"
-        f"  opened at {result['opening_rate']:,.0f}/s, {result['opening_cpu_us']:.1f} µs of the server's CPU"
-        f" each; idle: {result['idle_cpu']:.1%} of a core\n"
+        f"  opened at {result['opening_rate']:,.0f}/s; idle: {result['idle_cpu']:.1%} of a core\n"
         f"  echo on {BUSY:,}, alone: {latency(few)}\n"
         f"  beside all: {latency(many)} ({many['p99_us'] / few['p99_us']:.2f} x)"
     )
@@ -274,6 +296,13 @@ def control() -> None:
     wanted, reason = allowed(arguments.connections)
     if wanted < arguments.connections:
         print(f"note: {wanted:,} connections at most, because of {reason}", file=sys.stderr)
+    plan = Plan(wanted, per_process(wanted))
+    if plan.per_process < wanted:
+        print(
+            f"note: a process may have {plan.per_process:,} connections (RLIMIT_NOFILE, fs.nr_open), so there"
+            " are several servers",
+            file=sys.stderr,
+        )
     now = datetime.datetime.now(datetime.UTC)
     results: dict[str, Any] = {
         "created": now.isoformat(timespec="seconds"),
@@ -290,7 +319,7 @@ def control() -> None:
             continue
         print(f"{name}: {available() >> 20:,} MiB available", file=sys.stderr)
         try:
-            results["runs"].append(run(name, wanted))
+            results["runs"].append(run(name, plan))
         except (children.ChildError, OSError) as error:
             print(f"{name}: failed: {error}", file=sys.stderr)
             continue

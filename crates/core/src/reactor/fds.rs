@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-use proact_driver::{Call, Driver};
+use proact_driver::{Call, Driver, Pages};
 use pyo3::prelude::*;
 
 use crate::py::method::Method;
@@ -35,7 +35,7 @@ impl Side {
 pub type Waiting = Method<bool>;
 
 #[derive(Default)]
-pub struct Fds(Vec<Record>);
+pub struct Fds(Pages<Record>);
 
 #[derive(Default)]
 struct Record {
@@ -63,7 +63,7 @@ impl Fds {
             if driver.call(Call::IsOpen { fd }) < 0 {
                 return None;
             }
-            self.0.resize_with(index + 1, Record::default);
+            self.0.reach(index);
         }
         self.0.get_mut(index)
     }

@@ -3,7 +3,7 @@
 //! A token is an index and a generation, so that a late completion can't reach a slot's next tenant. A slot is freed
 //! by the terminal completion and by nothing else.
 
-use proact_driver::{OpKind, Token};
+use proact_driver::{OpKind, Pages, Token};
 
 struct Slot<T> {
     generation: u32,
@@ -15,14 +15,28 @@ struct Slot<T> {
 
 /// `T`: the target of an op, which keeps alive what the op uses.
 pub struct Slots<T> {
-    slots: Vec<Slot<T>>,
+    slots: Pages<Slot<T>>,
+    /// How many slots were used so far.
+    used: usize,
     free: Vec<u32>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Slot<T> {
+        Slot {
+            generation: 1,
+            kind: OpKind::Close,
+            pieces: 0,
+            target: None,
+        }
+    }
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Slots<T> {
         Slots {
-            slots: Vec::new(),
+            slots: Pages::default(),
+            used: 0,
             free: Vec::new(),
         }
     }
@@ -34,13 +48,9 @@ const GENERATION_MASK: u32 = 0x00FF_FFFF;
 impl<T> Slots<T> {
     pub fn insert(&mut self, kind: OpKind, target: T) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 1,
-                kind,
-                pieces: 0,
-                target: None,
-            });
-            self.slots.len() as u32 - 1
+            self.slots.reach(self.used);
+            self.used += 1;
+            self.used as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
         slot.kind = kind;
@@ -86,7 +96,7 @@ impl<T> Slots<T> {
 
     /// Everything still in flight, for a loop that closes.
     pub fn drain(&mut self) -> Vec<T> {
-        let tokens: Vec<Token> = (0..self.slots.len() as u32)
+        let tokens: Vec<Token> = (0..self.used as u32)
             .map(|index| u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
             .collect();
         tokens.into_iter().filter_map(|token| self.take(token)).collect()
@@ -114,6 +124,6 @@ impl<T> Slots<T> {
 
     /// How many ops are in flight.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.used - self.free.len()
     }
 }

@@ -9,6 +9,7 @@
 //! name another file than when the other waiting ops began.
 
 mod arena;
+mod line;
 mod serve;
 mod submit;
 
@@ -21,6 +22,7 @@ use crate::completion::{Completion, Token};
 use crate::driver::{Driver, Submitted};
 use crate::fork::Generation;
 use crate::ops::{Course, Direction, Op, splice_waits_on};
+use crate::pages::Pages;
 use crate::pool::{Pool, PoolCounts};
 use crate::selector::{Event, Interest, Selector};
 use crate::stats::Stats;
@@ -28,6 +30,7 @@ use crate::syscalls::AGAIN;
 use crate::tokens::TokenMap;
 use crate::waker::Waker;
 use arena::Arena;
+use line::Line;
 
 #[derive(Clone, Copy)]
 struct Waiter {
@@ -35,10 +38,12 @@ struct Waiter {
     op: Op,
 }
 
+/// What the engine keeps of an fd. Each idle connection costs this much.
 #[derive(Default)]
 struct FdState {
-    read: VecDeque<Waiter>,
-    write: VecDeque<Waiter>,
+    read: Line,
+    /// `None` until an op waits to write, which a connection seldom needs.
+    write: Option<Box<Line>>,
     /// `Some` while the pool has ops of this fd. Sockets never have any, so the field is as small as a pointer.
     pooled: Option<Box<Pooled>>,
 }
@@ -51,20 +56,24 @@ struct Pooled {
 }
 
 impl FdState {
-    fn queue(&mut self, direction: Direction) -> &mut VecDeque<Waiter> {
+    fn line(&self, direction: Direction) -> Option<&Line> {
         match direction {
-            Direction::Read => &mut self.read,
-            Direction::Write => &mut self.write,
+            Direction::Read => Some(&self.read),
+            Direction::Write => self.write.as_deref(),
         }
     }
 
-    fn push(&mut self, direction: Direction, waiter: Waiter) {
-        let queue = self.queue(direction);
-        if queue.capacity() == 0 {
-            // Most fds never have a second op that waits in the same direction.
-            queue.reserve_exact(1);
+    /// The line to change; made if there is none.
+    fn line_mut(&mut self, direction: Direction) -> &mut Line {
+        match direction {
+            Direction::Read => &mut self.read,
+            Direction::Write => self.write.get_or_insert_default(),
         }
-        queue.push_back(waiter);
+    }
+
+    fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        let write = self.write.iter().flat_map(|line| line.iter());
+        self.read.iter().chain(write)
     }
 
     fn is_closing(&self) -> bool {
@@ -76,16 +85,17 @@ impl FdState {
     fn wanted(&self, tells_edges: bool) -> Interest {
         let wanted = Interest {
             read: !self.read.is_empty(),
-            write: !self.write.is_empty(),
+            write: self.write.as_ref().is_some_and(|line| !line.is_empty()),
             edges: false,
         };
-        let mut waiters = self.read.iter().chain(&self.write);
         Interest {
-            edges: tells_edges && !wanted.is_empty() && waiters.all(Waiter::takes_edges),
+            edges: tells_edges && !wanted.is_empty() && self.waiters().all(Waiter::takes_edges),
             ..wanted
         }
     }
 }
+
+const _: () = assert!(size_of::<FdState>() <= 80);
 
 /// An op that a pool thread carries out.
 struct InPool {
@@ -102,7 +112,7 @@ enum Place {
 
 pub struct ReadinessDriver<S: Selector> {
     selector: S,
-    fds: Vec<FdState>,
+    fds: Pages<FdState>,
     places: TokenMap<Place>,
     /// Completions that happened outside `wait`.
     queued: VecDeque<Completion>,
@@ -138,7 +148,7 @@ impl<S: Selector> ReadinessDriver<S> {
         selector.watch(waker.fd(), read, &mut stats)?;
         Ok(ReadinessDriver {
             selector,
-            fds: Vec::new(),
+            fds: Pages::default(),
             places: TokenMap::default(),
             queued: VecDeque::new(),
             events: Vec::new(),
@@ -164,7 +174,7 @@ impl<S: Selector> ReadinessDriver<S> {
             if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                 return None;
             }
-            self.fds.resize_with(index + 1, FdState::default);
+            self.fds.reach(index);
         }
         Some(&mut self.fds[index])
     }
@@ -191,7 +201,8 @@ impl<S: Selector> ReadinessDriver<S> {
     /// Ends all ops that wait for an fd, and stops watching it.
     fn end_waiters(&mut self, fd: RawFd, result: i32) {
         let state = &mut self.fds[fd as usize];
-        let waiters: Vec<Waiter> = state.read.drain(..).chain(state.write.drain(..)).collect();
+        let waiters: Vec<Waiter> = state.waiters().copied().collect();
+        (state.read, state.write) = (Line::default(), None);
         self.update_watch(fd);
         for waiter in waiters {
             self.end(waiter.token, waiter.op.kind(), result);
@@ -199,10 +210,9 @@ impl<S: Selector> ReadinessDriver<S> {
     }
 
     fn cancel_waiter(&mut self, token: Token, fd: RawFd, direction: Direction) {
-        let queue = self.fds[fd as usize].queue(direction);
-        if let Some(index) = queue.iter().position(|waiter| waiter.token == token)
-            && let Some(waiter) = queue.remove(index)
-        {
+        let line = self.fds[fd as usize].line_mut(direction);
+        let index = line.iter().position(|waiter| waiter.token == token);
+        if let Some(waiter) = index.and_then(|index| line.remove(index)) {
             self.end(token, waiter.op.kind(), -libc::ECANCELED);
         }
     }
@@ -219,7 +229,7 @@ impl<S: Selector> ReadinessDriver<S> {
             self.undelegate(token, &op);
             return true;
         }
-        if let Some(Place::Pool(in_pool)) = self.places.get_mut(&token) {
+        if let Some(Place::Pool(in_pool)) = self.places.get_mut(token) {
             in_pool.cancelled = true;
         }
         false
@@ -279,7 +289,7 @@ impl<S: Selector> ReadinessDriver<S> {
             let mut finished = std::mem::take(&mut self.finished);
             pool.finished(&mut finished);
             for (token, result) in finished.drain(..) {
-                let Some(Place::Pool(in_pool)) = self.places.get(&token) else {
+                let Some(Place::Pool(in_pool)) = self.places.get(token) else {
                     continue;
                 };
                 let InPool { op, cancelled } = **in_pool;
@@ -321,7 +331,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
         if !self.generation.is_current() {
             return false;
         }
-        match self.places.get(&token) {
+        match self.places.get(token) {
             Some(&Place::Waiting(fd, direction)) => {
                 self.cancel_waiter(token, fd, direction);
                 self.update_watch(fd);
@@ -426,7 +436,7 @@ impl<S: Selector> Driver for ReadinessDriver<S> {
             return 0;
         }
         self.discards = true;
-        let tokens: Vec<Token> = self.places.keys().copied().collect();
+        let tokens: Vec<Token> = self.places.iter().map(|(token, _)| token).collect();
         for token in tokens {
             self.cancel(token);
         }

@@ -52,9 +52,8 @@ impl<S: Selector> ReadinessDriver<S> {
     /// The case of a stream transport, told in a third of the instructions: one multishot poll waits to read, and nothing else.
     #[inline]
     fn tell_watcher(&mut self, fd: RawFd, batch: &mut Vec<Completion>) -> bool {
-        let queue = self.fds[fd as usize].queue(Direction::Read);
         let is_watcher = |waiter: &&Waiter| matches!(waiter.op.course(), Course::WatchMulti(..));
-        let Some(&waiter) = queue.front().filter(is_watcher).filter(|_| queue.len() == 1) else {
+        let Some(&waiter) = self.fds[fd as usize].read.only().filter(is_watcher) else {
             return false;
         };
         self.more(
@@ -71,7 +70,10 @@ impl<S: Selector> ReadinessDriver<S> {
     fn serve_one_way(&mut self, fd: RawFd, direction: Direction, invalid: bool, batch: &mut Vec<Completion>) {
         let mut index = 0;
         let mut blocked = false;
-        while let Some(&waiter) = self.fds[fd as usize].queue(direction).get(index) {
+        while let Some(&waiter) = self.fds[fd as usize]
+            .line(direction)
+            .and_then(|line| line.get(index))
+        {
             let step = if invalid {
                 Step::Done(-libc::EBADF)
             } else if blocked && !waiter.polls() {
@@ -84,10 +86,10 @@ impl<S: Selector> ReadinessDriver<S> {
                 index += 1;
                 continue;
             }
-            self.fds[fd as usize].queue(direction).remove(index);
+            self.fds[fd as usize].line_mut(direction).remove(index);
             match step {
                 Step::Done(result) => {
-                    self.places.remove(&waiter.token);
+                    self.places.remove(waiter.token);
                     self.stats.complete(waiter.op.kind(), true);
                     batch.push(Completion::terminal(waiter.token, result));
                 }

@@ -72,8 +72,8 @@ impl<S: Selector> ReadinessDriver<S> {
     fn is_behind_others(&mut self, fd: RawFd, direction: Direction) -> bool {
         usize::try_from(fd)
             .ok()
-            .and_then(|index| self.fds.get_mut(index))
-            .is_some_and(|state| state.queue(direction).iter().any(|waiter| !waiter.polls()))
+            .and_then(|index| self.fds.get(index)?.line(direction))
+            .is_some_and(|line| line.iter().any(|waiter| !waiter.polls()))
     }
 
     /// Handles the result of an accept's first attempt. The accept goes on after a connection or an error of one
@@ -148,7 +148,7 @@ impl<S: Selector> ReadinessDriver<S> {
 
     /// Ends an op in flight, outside `wait`.
     pub(super) fn end(&mut self, token: Token, kind: OpKind, result: i32) {
-        self.places.remove(&token);
+        self.places.remove(token);
         self.stats.complete(kind, true);
         self.queued.push_back(Completion::terminal(token, result));
     }
@@ -170,7 +170,7 @@ impl<S: Selector> ReadinessDriver<S> {
         if state.is_closing() {
             return Err(libc::EBADF);
         }
-        state.push(direction, Waiter { token, op });
+        state.line_mut(direction).push_back(Waiter { token, op });
         let wanted = state.wanted(S::TELLS_EDGES);
         match self.selector.watch(fd, wanted, &mut self.stats) {
             Ok(()) => {
@@ -178,7 +178,7 @@ impl<S: Selector> ReadinessDriver<S> {
                 Ok(())
             }
             Err(error) => {
-                self.fds[fd as usize].queue(direction).pop_back();
+                self.fds[fd as usize].line_mut(direction).pop_back();
                 Err(error.raw_os_error().unwrap_or(libc::EIO))
             }
         }

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::{Event, Interest, Selector, interrupted_is_empty, milliseconds, timespec};
+use crate::pages::Pages;
 use crate::stats::Stats;
 
 const EVENTS: usize = 256;
@@ -28,7 +29,7 @@ struct Entry {
 pub struct Epoll {
     fd: OwnedFd,
     /// Indexed by the number of the fd.
-    entries: Vec<Entry>,
+    entries: Pages<Entry>,
     stamp: u32,
     events: Vec<libc::epoll_event>,
     has_pwait2: bool,
@@ -55,7 +56,7 @@ impl Epoll {
     pub fn new() -> io::Result<Epoll> {
         Ok(Epoll {
             fd: create()?,
-            entries: Vec::new(),
+            entries: Pages::default(),
             stamp: 0,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS],
             has_pwait2: true,
@@ -178,9 +179,7 @@ impl Selector for Epoll {
             }
             result => result?,
         }
-        if self.entries.len() <= index {
-            self.entries.resize(index + 1, Entry::default());
-        }
+        self.entries.reach(index);
         self.entries[index] = entry;
         Ok(())
     }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::completion::Token;
 use crate::ops::{Course, Op};
+use crate::pages::Pages;
 use crate::tokens::TokenMap;
 
 /// How an op is carried out.
@@ -48,7 +49,7 @@ pub(super) type Uses = SmallVec<[Token; 2]>;
 pub(super) struct Table {
     ops: TokenMap<InFlight>,
     /// The ops that use an fd, indexed by its number.
-    fds: Vec<Uses>,
+    fds: Pages<Uses>,
     /// Closes that wait until no op uses their fd.
     closing: HashMap<RawFd, Token>,
     /// Closes whose fds are no longer in use.
@@ -69,7 +70,7 @@ impl Table {
                 if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                     continue;
                 }
-                self.fds.resize_with(index + 1, Uses::default);
+                self.fds.reach(index);
             }
             self.fds[index].push(token);
         }
@@ -87,15 +88,15 @@ impl Table {
     }
 
     pub(super) fn get(&self, token: Token) -> Option<&InFlight> {
-        self.ops.get(&token)
+        self.ops.get(token)
     }
 
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut InFlight> {
-        self.ops.get_mut(&token)
+        self.ops.get_mut(token)
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<InFlight> {
-        let removed = self.ops.remove(&token)?;
+        let removed = self.ops.remove(token)?;
         for fd in removed.op.uses() {
             let Some(uses) = self.fd(fd) else { continue };
             if let Some(index) = uses.iter().position(|used| *used == token) {
@@ -128,13 +129,13 @@ impl Table {
 
     /// Whether the op is a close that waits.
     pub(super) fn is_deferred(&self, token: Token) -> bool {
-        self.ops.get(&token).is_some_and(|entry| {
+        self.ops.get(token).is_some_and(|entry| {
             matches!(entry.op.course(), Course::Close(fd) if self.closing.get(&fd) == Some(&token))
                 || self.closable.contains(&token)
         })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Token, &InFlight)> {
-        self.ops.iter().map(|(token, op)| (*token, op))
+        self.ops.iter()
     }
 }
