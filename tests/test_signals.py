@@ -36,7 +36,7 @@ def interrupt(name, engine, *args, wait_for="ready"):
         assert children.line(child) == wait_for
         time.sleep(0.05)  # so that it sleeps, or is in the middle of its work
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=children.PATIENCE)
         return child.returncode, out.split(), err
 
 
@@ -60,7 +60,7 @@ def test_a_second_ctrl_c_interrupts_a_main_that_ignores_the_first(engine):
         child.send_signal(signal.SIGINT)
         assert children.line(child) == "ignored"
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=20)
+        _, err = child.communicate(timeout=children.PATIENCE)
         assert child.returncode == -signal.SIGINT
         assert err.rstrip().endswith("KeyboardInterrupt")
 

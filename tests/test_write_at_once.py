@@ -209,7 +209,7 @@ def test_before_the_loop_is_closed(new_loop):
 @pytest.mark.not_on("uvloop", reason="writes at the end of the turn")
 def test_before_the_process_ends(engine, kind, end):
     with socket.create_server((peers.LOOPBACK, 0)) as listener:
-        listener.settimeout(peers.PATIENCE)
+        listener.settimeout(children.PATIENCE)
         port = str(listener.getsockname()[1])
         with children.program("write_and_end.py", kind, end, port, engine=engine) as child:
             sock, _ = listener.accept()
@@ -219,7 +219,7 @@ def test_before_the_process_ends(engine, kind, end):
                     peer = Secured(sock)
                     peer.engine.shake_hands(sock)
                 assert peers.receive_all(peer) == b"one,two,three"
-            child.wait(peers.PATIENCE)
+            child.wait(children.PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

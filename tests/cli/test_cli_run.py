@@ -83,12 +83,10 @@ def test_a_program_sees_what_python_would_show_it(
     (inner / "__init__.py").touch()
     (inner / "facts.py").write_text(FACTS)
     (inner / "__main__.py").write_text(FACTS)
-    python = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=20
-    )
     ours = command("run", *arguments)
-    assert (ours.stdout, ours.stderr) == (python.stdout, "")
-    assert ours.returncode == python.returncode == 0
+    theirs = python(arguments, tmp_path)
+    assert (ours.stdout, ours.stderr) == (theirs.stdout, "")
+    assert ours.returncode == theirs.returncode == 0
 
 
 def test_a_folder_is_a_program(command: Command, tmp_path: Path) -> None:
@@ -326,11 +324,9 @@ def test_python_m_proact_runs_a_program(command: Command, tmp_path: Path, argume
     (tmp_path / "facts.py").write_text(FACTS)
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "doctor").write_text(FACTS)
-    python = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=20
-    )
     ours = command(*arguments)
-    assert (ours.stdout, ours.stderr, ours.returncode) == (python.stdout, "", 0)
+    theirs = python(arguments, tmp_path)
+    assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, "", 0)
 
 
 @pytest.mark.parametrize("words", [["x.py"], ["run", "x.py"], ["--engine", "poll", "-m", "x"]], ids=" ".join)
@@ -346,7 +342,7 @@ def test_a_program_runs_without_the_extra(tmp_path: Path, words: list[str]) -> N
         "main(by_module=True)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=50
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "not proact" not in done.stdout

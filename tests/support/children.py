@@ -13,6 +13,8 @@ from . import loops
 
 TESTS = Path(__file__).resolve().parent.parent
 PROGRAMS = TESTS / "programs"
+PATIENCE = 60
+"""Seconds in which an interpreter has started and imported its modules, on a machine that does much else."""
 
 
 def environment(engine: str | None = None, **extra: str) -> dict[str, str]:
@@ -59,7 +61,7 @@ def output(name: str, *args: str, engine: str | None = None, **extra: str) -> st
         env=environment(engine, **extra),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
