@@ -61,12 +61,20 @@ def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
 
 
 def slim(document: Document) -> dict[str, Any]:
-    """A run without histograms, splits and timelines: what an answer needs, small enough to ship."""
+    """A run without histograms, splits, timelines and digits that say nothing: an answer's needs, small enough to ship."""
     cells = []
     for cell in document["cells"]:
         measured: Any = cell["measured"]
         if measured is not None:
             latency = {**measured["latency"], "histogram": []}
             measured = {**measured, "latency": latency, "split": None, "unsplit": None}
-        cells.append({**cell, "measured": measured})
+        cells.append(_rounded({**cell, "measured": measured}))
     return {**document, "cells": cells, "timelines": [], "claims": []}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return value
