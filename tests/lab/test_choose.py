@@ -230,7 +230,6 @@ def test_the_slim_results_give_the_same_answers(document: Document) -> None:
 
 def test_the_reference_that_is_shipped_answers() -> None:
     reference = shipped()
-    if reference is None:
-        pytest.skip("no reference yet: `make lab-reference` measures it, on a quiet machine")
+    assert reference is not None
     for asked in (ask(100), ask(1000, 10)):
         assert answer(asked, reference).models
