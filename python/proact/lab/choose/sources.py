@@ -61,7 +61,7 @@ def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
 
 
 def slim(document: Document) -> dict[str, Any]:
-    """A run without histograms, splits, timelines and needless digits: what an answer needs, to be shipped."""
+    """A run without histograms, splits, timelines and needless digits: what an answer needs."""
     cells = []
     for cell in document["cells"]:
         measured: Any = cell["measured"]
