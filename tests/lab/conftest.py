@@ -37,13 +37,17 @@ def children_of(parent: int) -> dict[str, int]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every model with each workload in the module's ``SERVED``."""
+    """Every model with each workload in ``SERVED``; with ``several``, those that take more than one
+    connection at once; with ``pausing``, with the workload ``PAUSE`` alone.
+    """
     if "server" in metafunc.fixturenames:
+        pausing = "pausing" in metafunc.fixturenames
         served = [
             (model, workload)
             for model in MODELS
-            for workload in metafunc.module.SERVED
+            for workload in ((metafunc.module.PAUSE,) if pausing else metafunc.module.SERVED)
             if base(workload) in MODELS[model].workloads
+            if "several" not in metafunc.fixturenames or MODELS[model].connection_limit != 1
         ]
         metafunc.parametrize("server", served, ids=map("-".join, served), indirect=True, scope="module")
 
@@ -61,8 +65,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
 @pytest.fixture
 def several(server: ServerProcess) -> ServerProcess:
     """A running server of each model that takes more than one connection at once."""
-    if MODELS[server.model].connection_limit == 1:
-        pytest.skip("serves one connection after the other")
     return server
 
 
