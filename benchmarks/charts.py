@@ -14,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import stats, table
-from benchmarks.contenders import BASELINE
+from benchmarks.contenders import BASELINE, SPINNING
 from benchmarks.report import KINDS
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ FIGURES = (
     Figure("cpu_us", f"CPU time per operation, × {BASELINE}: less is better", -1),
     Figure("memory", f"memory per connection, × {BASELINE}: less is better", -1),
 )
+
+
+LATENCY = Figure("p50_us", f"median latency, × {BASELINE}: less is better", -1)
+"""Charted for one connection only: with many, each message waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,13 @@ def labels(scale: Axis) -> str:
     return f'<span></span><svg class="axis" width="100%" height="14">{texts}</svg><span></span>'
 
 
-def chart(cases: list[dict[str, Any]], title: str, figure: Figure) -> Iterator[str]:
+def chart(
+    cases: list[dict[str, Any]], title: str, figure: Figure, names: tuple[str, ...] = SHOWN
+) -> Iterator[str]:
     """One figure of several cases; nothing if no case has it."""
     found: list[tuple[str, list[tuple[str, stats.Spread]]]] = []
     for case in cases:
-        ratios = [(name, stats.ratio(case["runs"], name, BASELINE, figure.key)) for name in SHOWN]
+        ratios = [(name, stats.ratio(case["runs"], name, BASELINE, figure.key)) for name in names]
         present = [(name, ratio) for name, ratio in ratios if ratio]
         if present:
             found.append((case["title"], present))
@@ -145,4 +151,7 @@ def section(results: dict[str, Any]) -> str:
             drawn = list(chart(cases, title, figure))
             if drawn:
                 lines += [*drawn, ""]
+        if kind == "echo":
+            alone = [case for case in cases if case["connections"] == 1]
+            lines += [*chart(alone, "One connection", LATENCY, (*SPINNING, *SHOWN)), ""]
     return "\n".join(lines)

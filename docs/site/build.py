@@ -44,7 +44,7 @@ CONSTANTS = {
 NAVIGATION = {
     "Guide": ["guide/programs.md", "guide/uvloop.md", "guide/containers.md", "guide/*.md", "examples.md"],
     "Reference": ["api.rst", "compatibility.md", "changelog.md"],
-    "Measurements": ["performance.md", "lab.md"],
+    "Measurements": ["performance.md", "performance/*.md", "lab.md"],
     "Inside": ["architecture.md", "decisions/index.md", "fuzzing.md", "contributing.md", "*.md"],
 }
 
