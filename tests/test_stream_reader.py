@@ -13,6 +13,7 @@ import weakref
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import peers
 from support.loops import turns
 
 LIMIT = 8
@@ -144,9 +145,11 @@ async def connected(limit=2**16):
     ours, theirs = socket.socketpair()
     with theirs:
         reader, writer = await asyncio.open_connection(sock=ours, limit=limit)
-        yield reader, writer, theirs
-        writer.close()
-        await writer.wait_closed()
+        try:
+            yield reader, writer, theirs
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_it_is_a_stream_reader(loop):
@@ -287,3 +290,81 @@ async def test_a_circle_of_a_reader_and_its_read_is_collected(loop):
         del read, reader.circle
         gc.collect()
         assert gone() is None
+
+
+@contextlib.asynccontextmanager
+async def served():
+    """The writer of a server's connection, and the socket at the other end."""
+    came = asyncio.get_running_loop().create_future()
+
+    async def handle(reader, writer):
+        came.set_result((reader, writer))
+
+    server = await asyncio.start_server(handle, peers.LOOPBACK, 0)
+    theirs = await asyncio.to_thread(socket.create_connection, server.sockets[0].getsockname())
+    with theirs:
+        reader, writer = await came
+        try:
+            yield reader, writer, theirs
+        finally:
+            writer.transport.abort()
+            server.close()
+            await server.wait_closed()
+
+
+async def test_a_drain_waits_for_room(loop):
+    async with served() as (_reader, writer, theirs):
+        assert isinstance(writer, asyncio.StreamWriter)
+        await writer.drain()
+        writer.write(bytes(32 << 20))
+        task = asyncio.ensure_future(writer.drain())
+        await turns()
+        assert not task.done()
+        left = 32 << 20
+        while left:
+            left -= len(await asyncio.to_thread(theirs.recv, 1 << 20))
+        await task
+        await writer.drain()
+
+
+async def test_a_drain_that_waits_can_be_cancelled(loop):
+    async with served() as (_reader, writer, _theirs):
+        writer.write(bytes(32 << 20))
+        task = asyncio.ensure_future(writer.drain())
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_drain_tells_that_the_connection_is_lost(loop):
+    async with served() as (reader, writer, _theirs):
+        reader.set_exception(ConnectionResetError("gone"))
+        with pytest.raises(ConnectionResetError, match="gone"):
+            await writer.drain()
+    async with served() as (_reader, writer, _theirs):
+        writer.transport.abort()
+        await turns()
+        with pytest.raises(ConnectionResetError, match="Connection lost"):
+            await writer.drain()
+
+
+async def test_a_drain_after_close_gives_the_loop_a_turn(loop):
+    async with served() as (_reader, writer, _theirs):
+        ran = []
+        writer.close()
+        loop.call_soon(ran.append, 1)
+        with pytest.raises(ConnectionResetError):
+            await writer.drain()
+        assert ran
+
+
+async def test_a_drain_that_is_never_awaited_warns(loop):
+    async with served() as (_reader, writer, _theirs):
+        with pytest.warns(RuntimeWarning, match=r"coroutine 'StreamWriter\.drain' was never awaited"):
+            writer.drain()
+        with pytest.raises(TypeError):
+            writer.drain(1)
+        task = loop.create_task(writer.drain())
+        assert "StreamWriter.drain" in repr(task)
+        await task

@@ -1,6 +1,6 @@
 """The native half of proact."""
 
-from asyncio import BaseProtocol, Future, StreamReader, StreamReaderProtocol
+from asyncio import BaseProtocol, Future, StreamReader, StreamReaderProtocol, StreamWriter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from os import stat_result
@@ -16,6 +16,7 @@ __all__ = [
     "ENGINES",
     "Completion",
     "DatagramTransport",
+    "Draining",
     "FileSending",
     "GeventAsync",
     "GeventCallback",
@@ -46,6 +47,7 @@ __all__ = [
     "TimerHandle",
     "Wire",
     "WritePipeTransport",
+    "WriterState",
     "bare_server",
     "configure_gevent",
     "configure_green",
@@ -228,8 +230,25 @@ class StreamState:
     transport: Any
     def __new__(cls, scheduler: Scheduler, buffer: bytearray, limit: int) -> Self: ...
 
+@final
+class WriterState:
+    def __new__(cls, reader: StreamState, transport: StreamTransport) -> Self: ...
+
+@final
+class Draining:
+    @property
+    def __qualname__(self) -> str: ...
+    def __await__(self) -> Generator[Any]: ...
+    def __iter__(self) -> Generator[Any]: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any) -> Any: ...
+    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Any: ...
+    def close(self) -> None: ...
+
 def install_streams(
-    reader: type[StreamReader], base: type[StreamReader], protocol: type[StreamReaderProtocol]
+    reader: tuple[type[StreamReader], type[StreamReader]],
+    writer: tuple[type[StreamWriter], type[StreamWriter]],
+    protocol: type[StreamReaderProtocol],
 ) -> None: ...
 
 @final

@@ -7,19 +7,21 @@ state stays behind asyncio's attributes, so that asyncio's own methods and those
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from . import _core
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["adopt"]
 
 # A program, or a tool that observes it, may have put methods of its own in their place.
 _FED = asyncio.StreamReaderProtocol.data_received
-_DRAIN: Any = asyncio.StreamReaderProtocol._drain_helper  # type: ignore[attr-defined]  # of a private base
+_DRAIN = asyncio.StreamWriter.drain
+_DRAIN_HELPER: Any = asyncio.StreamReaderProtocol._drain_helper  # type: ignore[attr-defined]  # of a private base
 _METHODS = ("feed_data", "read", "readexactly", "readuntil", "readline", "_wait_for_data", "_wakeup_waiter")
 _ORIGINAL = tuple(vars(asyncio.StreamReader)[name] for name in _METHODS)
 
@@ -32,6 +34,17 @@ class StreamReader(asyncio.StreamReader):
     """`asyncio.StreamReader`; `_core.install_streams` gives it its methods."""
 
     _native: _core.StreamState
+
+
+class StreamWriter(asyncio.StreamWriter):
+    """`asyncio.StreamWriter` of a server's connection, with a native `drain`."""
+
+    _native: _core.WriterState
+
+    async def start_tls(self, *arguments: Any, **keywords: Any) -> None:
+        """Go on over TLS, as asyncio's own writer: the native state knows the transport of before."""
+        self.__class__ = asyncio.StreamWriter  # type: ignore[assignment]  # its base
+        await self.start_tls(*arguments, **keywords)
 
 
 class StreamReaderProtocol(asyncio.StreamReaderProtocol):
@@ -59,8 +72,11 @@ def _attribute(name: str) -> property:
 for _name in _ATTRIBUTES:
     setattr(StreamReader, _name, _attribute(_name[1:]))
 StreamReader.__module__ = asyncio.StreamReader.__module__
+StreamWriter.__module__ = asyncio.StreamWriter.__module__
 StreamReaderProtocol.__module__ = asyncio.StreamReaderProtocol.__module__
-_core.install_streams(StreamReader, asyncio.StreamReader, StreamReaderProtocol)
+_core.install_streams(
+    (StreamReader, asyncio.StreamReader), (StreamWriter, asyncio.StreamWriter), StreamReaderProtocol
+)
 
 
 def adopt(protocol: Any) -> None:
@@ -72,12 +88,27 @@ def adopt(protocol: Any) -> None:
         and type(reader._limit) is int
         and isinstance(reader._loop, _core.Scheduler)
         and asyncio.StreamReaderProtocol.data_received is _FED
-        and asyncio.StreamReaderProtocol._drain_helper is _DRAIN  # type: ignore[attr-defined]  # as above
+        and asyncio.StreamReaderProtocol._drain_helper is _DRAIN_HELPER  # type: ignore[attr-defined]  # as above
         and all(vars(asyncio.StreamReader)[name] is it for name, it in zip(_METHODS, _ORIGINAL, strict=True))
     ):
         known = {name: getattr(reader, name) for name in _ATTRIBUTES}
         reader._native = _core.StreamState(reader._loop, reader._buffer, reader._limit)
         reader.__class__ = StreamReader
-        protocol.__class__ = StreamReaderProtocol
         for name, value in known.items():
             setattr(reader, name, value)
+        protocol.__class__ = StreamReaderProtocol
+        if protocol._client_connected_cb is not None:
+            protocol._client_connected_cb = partial(_connected, protocol._client_connected_cb)
+
+
+def _connected(callback: Callable[[Any, Any], Any], reader: Any, writer: Any) -> Any:
+    """Call a server's callback with a writer that has its native method."""
+    kind, transport = type(writer), writer.transport
+    if (
+        kind is asyncio.StreamWriter
+        and asyncio.StreamWriter.drain is _DRAIN
+        and isinstance(transport, _core.StreamTransport)
+    ):
+        writer._native = _core.WriterState(reader._native, transport)
+        writer.__class__ = StreamWriter
+    return callback(reader, writer)

@@ -21,7 +21,7 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::files::lines::Lines;
     #[pymodule_export]
-    use crate::asyncio::streams::{Nothing, Reading, StreamState, install_streams};
+    use crate::asyncio::streams::{Draining, Nothing, Reading, StreamState, WriterState, install_streams};
     #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]

@@ -4,13 +4,15 @@
 //! When a native transport opens whose protocol is asyncio's own `StreamReaderProtocol`, its reader becomes an instance of the
 //! class that has the methods of this file (`python/proact/streams.py`).
 
+mod draining;
 mod reading;
 mod state;
 
+pub use draining::{Draining, WriterState};
 pub use reading::Reading;
 pub use state::StreamState;
 
-use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -24,8 +26,11 @@ use crate::py::native_method::{self, Convention};
 use crate::reactor::waiter::wake_future;
 use reading::Want;
 
-/// The class of readers that have these methods, and asyncio's own, its base.
-static READER: PyOnceLock<(Py<PyType>, Py<PyType>)> = PyOnceLock::new();
+/// A class that has methods of this file, and asyncio's own, its base.
+type Native = PyOnceLock<(Py<PyType>, Py<PyType>)>;
+
+static READER: Native = PyOnceLock::new();
+static WRITER: Native = PyOnceLock::new();
 
 /// Whether an object is such a reader.
 #[inline]
@@ -36,18 +41,19 @@ fn is_native(reader: &Bound<'_, PyAny>) -> bool {
 
 /// What asyncio's own method returns.
 fn original<'py>(
-    reader: &Bound<'py, PyAny>,
+    class: &'static Native,
+    object: &Bound<'py, PyAny>,
     name: &'static Name,
     argument: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = reader.py();
-    let (_, base) = READER
+    let py = object.py();
+    let (_, base) = class
         .get(py)
         .ok_or_else(|| py_error::<PyTypeError>("proact's streams are not installed"))?;
     let method = base.bind(py).getattr(name)?;
     match argument {
-        Some(argument) => method.call1((reader, argument)),
-        None => method.call1((reader,)),
+        Some(argument) => method.call1((object, argument)),
+        None => method.call1((object,)),
     }
 }
 
@@ -58,7 +64,7 @@ fn feed(reader: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
     let stream = state.get();
     let bytes = match data.cast_exact::<PyBytes>() {
         Ok(bytes) if !bytes.as_bytes().is_empty() && !stream.has_ended() => bytes,
-        _ => return original(reader, name!("feed_data"), Some(data)).map(drop),
+        _ => return original(&READER, reader, name!("feed_data"), Some(data)).map(drop),
     };
     let py = reader.py();
     let count = stream.push(bytes)?;
@@ -161,7 +167,7 @@ method!(read, |reader, arguments| {
     let count = arguments.optional("read", "n")?;
     match count.as_ref().map(|count| count.extract::<isize>()) {
         Some(Ok(n)) if n > 0 => Reading::new(reader, Want::Some(n as usize)),
-        _ => Ok(original(reader, name!("read"), count.as_ref())?.unbind()),
+        _ => Ok(original(&READER, reader, name!("read"), count.as_ref())?.unbind()),
     }
 });
 
@@ -177,7 +183,7 @@ method!(readexactly, |reader, arguments| {
     let count = arguments.only("readexactly", "n")?;
     match count.extract::<isize>() {
         Ok(n) if n > 0 => Reading::new(reader, Want::Exactly(n as usize)),
-        _ => Ok(original(reader, name!("readexactly"), Some(&count))?.unbind()),
+        _ => Ok(original(&READER, reader, name!("readexactly"), Some(&count))?.unbind()),
     }
 });
 
@@ -189,7 +195,7 @@ method!(readuntil, |reader, arguments| {
             Ok(bytes) if !bytes.as_bytes().is_empty() => {
                 Reading::new(reader, Want::Until(Some(bytes.clone().unbind())))
             }
-            _ => Ok(original(reader, name!("readuntil"), Some(separator))?.unbind()),
+            _ => Ok(original(&READER, reader, name!("readuntil"), Some(separator))?.unbind()),
         },
     }
 });
@@ -198,6 +204,15 @@ method!(readline, |reader, arguments| {
     arguments.none("readline")?;
     Reading::new(reader, Want::Line)
 });
+
+method!(drain, |writer, arguments| {
+    arguments.none("drain")?;
+    Draining::new(writer)
+});
+
+fn awaited_already() -> PyErr {
+    py_error::<PyRuntimeError>("cannot reuse already awaited coroutine")
+}
 
 /// What a coroutine awaits that has nothing to wait for.
 #[pyclass(frozen, module = "proact._core")]
@@ -219,15 +234,15 @@ impl Nothing {
     }
 }
 
-/// Gives `reader`, a subclass of asyncio's reader `base`, its methods, and has native transports feed the readers of `protocol`
+/// Gives `reader` and `writer`, each a subclass and asyncio's class, which is its base, their methods, and has native transports feed the readers of `protocol`
 /// without Python in between.
 #[pyfunction]
 pub fn install_streams(
-    reader: Bound<'_, PyType>,
-    base: Bound<'_, PyType>,
+    reader: (Bound<'_, PyType>, Bound<'_, PyType>),
+    writer: (Bound<'_, PyType>, Bound<'_, PyType>),
     protocol: Bound<'_, PyType>,
 ) -> PyResult<()> {
-    let py = reader.py();
+    let py = protocol.py();
     let methods = [
         (
             c"feed_data",
@@ -261,9 +276,17 @@ pub fn install_streams(
         ),
     ];
     for (name, method, doc) in methods {
-        native_method::add(&reader, name, Convention::FastWithKeywords(method), doc)?;
+        native_method::add(&reader.0, name, Convention::FastWithKeywords(method), doc)?;
     }
-    let _ = READER.set(py, (reader.unbind(), base.unbind()));
+    let drain_doc = c"drain($self)\n--\n\nWaits until the transport takes more.";
+    native_method::add(
+        &writer.0,
+        c"drain",
+        Convention::FastWithKeywords(drain),
+        drain_doc,
+    )?;
+    let _ = READER.set(py, (reader.0.unbind(), reader.1.unbind()));
+    let _ = WRITER.set(py, (writer.0.unbind(), writer.1.unbind()));
     protocol::install(&protocol, data_received);
     Ok(())
 }

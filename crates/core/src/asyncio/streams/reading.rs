@@ -11,17 +11,16 @@
 //! ```
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::original;
 use super::state::{self, StreamState};
+use super::{READER, awaited_already, original};
 use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::coroutine::{Step, coroutine_methods, never_awaited, thrown};
-use crate::py::make::{Int, Text, name, py_error};
+use crate::py::make::{Int, Text, name};
 use crate::reactor::waiter::Waiter;
 
 /// What is to be read.
@@ -76,19 +75,23 @@ impl Want {
         let py = reader.py();
         match self {
             Want::Some(n) => original(
+                &READER,
                 reader,
                 name!("read"),
                 Some(Int::new(*n).into_pyobject(py)?.as_any()),
             ),
             Want::Exactly(n) => {
                 let count = Int::new(*n).into_pyobject(py)?;
-                original(reader, name!("readexactly"), Some(count.as_any()))
+                original(&READER, reader, name!("readexactly"), Some(count.as_any()))
             }
-            Want::Until(None) => original(reader, name!("readuntil"), None),
-            Want::Until(Some(separator)) => {
-                original(reader, name!("readuntil"), Some(separator.bind(py).as_any()))
-            }
-            Want::Line => original(reader, name!("readline"), None),
+            Want::Until(None) => original(&READER, reader, name!("readuntil"), None),
+            Want::Until(Some(separator)) => original(
+                &READER,
+                reader,
+                name!("readuntil"),
+                Some(separator.bind(py).as_any()),
+            ),
+            Want::Line => original(&READER, reader, name!("readline"), None),
         }
     }
 }
@@ -210,9 +213,7 @@ impl Reading {
                 this.turn_to(State::Instead(coroutine.clone_ref(py)));
                 Reading::forward(method1(coroutine.bind(py), name!("send"), py.None().bind(py)))
             }
-            State::Spent => Err(py_error::<PyRuntimeError>(
-                "cannot reuse already awaited coroutine",
-            )),
+            State::Spent => Err(awaited_already()),
         }
     }
 

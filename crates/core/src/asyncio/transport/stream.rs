@@ -81,6 +81,13 @@ pub struct StreamTransport {
 }
 
 impl StreamTransport {
+    /// Whether it is open, and has not told its protocol to pause writing.
+    pub fn takes_more(&self) -> PyResult<bool> {
+        let state = self.state.get()?;
+        let life = state.life();
+        Ok(life.phase == Phase::Open && !life.flow.paused)
+    }
+
     /// A transport over a connected socket, which it takes over.
     ///
     /// # Errors
