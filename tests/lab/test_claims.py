@@ -371,7 +371,7 @@ RESULTS: dict[str, dict[str, Made]] = {
         "supported": (beside_slow_readers(40, 1, 1.1), []),
         "contradicted": (beside_slow_readers(1, 40, 3.0), []),
         "depends": (beside_slow_readers(40, 1, 3.0), []),
-        "not measured": (beside_slow_readers(6, 1, 1.1), []),
+        "not measured": (beside_slow_readers(10, 1, 1.1), []),
     },
 }
 

@@ -33,7 +33,7 @@ _WHAT = {
     "load": "every model under the same load: speed, latency, CPU, calls, memory",
     "load and timelines": "the same, then one request through each model",
     "timelines": "one request through each model, call by call",
-    "claims": "what textbooks say, each sentence tested; about two minutes for all",
+    "claims": "what textbooks say, each sentence tested; some minutes for all",
 }
 
 
