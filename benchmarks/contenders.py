@@ -57,9 +57,9 @@ def new_loop(contender: str) -> asyncio.AbstractEventLoop:
     if contender == "asyncio":
         return asyncio.new_event_loop()
     if not contender.startswith("proact"):
-        loop = importlib.import_module(contender).new_event_loop()
-        assert isinstance(loop, asyncio.AbstractEventLoop)
-        return loop
+        # Not each of them is an AbstractEventLoop to `isinstance` (rsloop's is not).
+        made: asyncio.AbstractEventLoop = importlib.import_module(contender).new_event_loop()
+        return made
     import proact
 
     if contender == CHOSEN:

@@ -106,11 +106,12 @@ def suffix(name: str) -> str:
 
 
 MILLION = """\
-`make million` holds as many connections as fit, both ends on this machine: one server process, and a few
-client processes that hold bare file descriptors. Each connection is served once. Then the first 1,000
-echo 64 bytes again, as they did when they were alone. The load is written in Python and takes most of the
-time: compare the two latencies, not the rates. The memory in the server is the slope through its sizes,
-less the protocol's object; that of the kernel is for both ends.
+`make million` holds as many connections as fit, both ends on this machine: one server process (several,
+where a process may not have as many file descriptors: `RLIMIT_NOFILE`), and client processes that hold
+bare file descriptors. Each connection is served once. Then the first 1,000 echo 64 bytes again, as they
+did when they were alone. The load is written in Python and takes most of the time: compare the two
+latencies, not the rates. The memory in the server is the slope through its sizes, less the protocol's
+object; that of the kernel is for both ends.
 """
 
 
@@ -122,12 +123,12 @@ def of_million() -> Iterator[str]:
     memory = results["machine"]["memory_gib"]
     yield f"`{results['source']}`, {results['created'][:10]}, {memory} GiB of memory."
     yield ""
-    yield "| | connections | B each | kernel B each | p99 µs alone | beside all | idle CPU |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield "| | connections | servers | B each | kernel B each | p99 µs alone | beside all | idle CPU |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for run in results["runs"]:
         few, many = run["few"], run["many"]
         yield (
-            f"| {run['contender']} | {run['connections']:,} | {run['bytes_each']:,.0f} "
+            f"| {run['contender']} | {run['connections']:,} | {run['servers']} | {run['bytes_each']:,.0f} "
             f"| {run['kernel_bytes_each']:,.0f} | {few['p99_us']:,.0f} "
             f"| {many['p99_us']:,.0f} ({many['p99_us'] / few['p99_us']:.2f} ×) | {run['idle_cpu']:.1%} |"
         )
