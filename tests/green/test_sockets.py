@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from support import loops
+from support.greenlets import crashes_on_313t
 
 green = pytest.importorskip("proact.green")
 
@@ -94,6 +95,7 @@ def test_datagrams(inside):
     inside(main)
 
 
+@crashes_on_313t
 def test_makefile(inside, pair):
     first, second = pair
 
