@@ -98,6 +98,9 @@ def switches_of_gevent() -> dict[str, float]:
         for _ in range(count):
             gevent.sleep(0)
 
+    def in_turn(count: int) -> None:
+        gevent.joinall([gevent.spawn(sleeps, count // 10) for _ in range(10)])
+
     def spawns(count: int) -> None:
         for _ in range(count):
             gevent.spawn(lambda: None).join()
@@ -107,6 +110,7 @@ def switches_of_gevent() -> dict[str, float]:
 
     return {
         "sleep(0)": gevent.spawn(timed, 200_000, sleeps).get(),
+        "sleep(0), ten": gevent.spawn(timed, 200_000, in_turn).get(),
         "spawn + join": gevent.spawn(timed, 20_000, spawns).get(),
         "spawn 100,000": gevent.spawn(timed, 100_000, many).get(),
     }
@@ -119,6 +123,10 @@ def switches_of_green() -> dict[str, float]:
     def sleeps(count: int) -> None:
         for _ in range(count):
             green.sleep(0)
+
+    def in_turn(count: int) -> None:
+        for greenlet in [green.spawn(sleeps, count // 10) for _ in range(10)]:
+            greenlet.join()
 
     def spawns(count: int) -> None:
         for _ in range(count):
@@ -147,6 +155,7 @@ def switches_of_green() -> dict[str, float]:
 
         return {
             "sleep(0)": timed(200_000, sleeps),
+            "sleep(0), ten": timed(200_000, in_turn),
             "spawn + join": timed(20_000, spawns),
             "spawn 100,000": timed(100_000, many),
             "await_, finished": timed(100_000, finished),

@@ -39,6 +39,8 @@ mod _core {
     #[pymodule_export]
     use crate::gevent::hub_loop::GeventLoop;
     #[pymodule_export]
+    use crate::gevent::hub_wait::install_gevent_wait;
+    #[pymodule_export]
     use crate::gevent::kinds::{GeventAsync, GeventIo, GeventTimer};
     #[pymodule_export]
     use crate::gevent::signals::GeventSignal;

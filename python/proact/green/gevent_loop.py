@@ -133,6 +133,7 @@ class Loop(_core.GeventLoop):
         self._engine = _engine(flags)
         self._signals = Signals(self)
         self._children = Children()
+        gevent_sockets.install_waits()
         if self.sockets:
             gevent_sockets.install()
         self._attach_new()

@@ -1,9 +1,11 @@
-"""Owns: which methods of gevent's class of sockets are native.
+"""Owns: which methods of gevent's classes are native: of sockets, and the hub's `wait`.
 
 `recv`, `recv_into`, `send` and `sendall` of `gevent.socket.socket` make their calls at once, and a greenlet
 waits without Python in between; gevent's other methods (`accept`, `connect`, `recvfrom`, TLS) wait in this
 way, too, through `_wait`. The class stays gevent's: servers, pools and monkey-patching use it as before. What
 is unusual is left to gevent's own methods, which the native ones call.
+
+`hub.wait(watcher)`, by which everything else of gevent's waits for an fd or a time, is native in any case.
 
 A poll of the fd stays in flight between receives, and the kernel keeps the file open for it. So the loop is
 told when the inner socket is closed, and once a program has asked for the fd, no poll stays.
@@ -24,23 +26,28 @@ from proact import _core
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["install"]
+__all__ = ["install", "install_waits"]
 
 
 _fileno = _socket.socket.fileno
 
 
-def install() -> None:
-    """Give gevent's class of sockets its native methods; a second call has no effect."""
+def install_waits() -> None:
+    """Give gevent's class of hubs its native `wait`; a second call has no effect."""
     # Modules, not names: gevent's stubs don't have these.
-    module: Any = importlib.import_module("gevent._socket3")
     hub: Any = importlib.import_module("gevent.hub")
     exceptions: Any = importlib.import_module("gevent.exceptions")
     greenlets: Any = importlib.import_module("gevent.greenlet")
+    _core.configure_gevent(hub.Hub, greenlets.Greenlet, greenlet, exceptions.InvalidSwitchError)
+    _core.install_gevent_wait(hub.Hub)
+
+
+def install() -> None:
+    """Give gevent's class of sockets its native methods; a second call has no effect."""
+    module: Any = importlib.import_module("gevent._socket3")
     inner = module.socket._gevent_sock_class
     if "close" in vars(inner):
         return
-    _core.configure_gevent(hub.Hub, greenlets.Greenlet, greenlet, exceptions.InvalidSwitchError)
     sample = inner(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
         _core.install_gevent_calls(module.socket, sample)

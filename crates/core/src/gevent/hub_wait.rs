@@ -1,15 +1,20 @@
-//! Waiting for an fd without Python in between: what `hub.wait(watcher)` does, by greenlet's C API.
+//! Waiting for an fd or a time without Python in between: `hub.wait(watcher)`, by greenlet's C API.
 //!
 //! A watcher that is started in the ordinary way calls a function of gevent's, which switches to the greenlet. Here the watcher
 //! has the greenlet itself (`waiting.rs`), and the loop switches to it.
 
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 
-use super::kinds::GeventIo;
+use super::kinds::{GeventIo, GeventTimer};
 use super::waiting::{Gevent, Waiting, gevent};
 use super::watcher::{GeventWatcher, Kind};
 use crate::py::call::{attribute, method0};
-use crate::py::make::{Text, name};
+use crate::py::make::{Text, name, py_error};
+use crate::py::native_method::{self, Call, Convention};
 use crate::reactor::clock::nanoseconds;
 
 /// The time that a wait may take, and what is raised when it is over (`None`: TimeoutError).
@@ -49,14 +54,12 @@ impl GeventWatcher {
                 made
             }
         };
-        let at = owner
-            .get()
-            .read_clock(py)
-            .saturating_add(nanoseconds(limit.seconds));
+        if let Kind::Timer { after, .. } = &mut timer.get().held.lock().kind {
+            *after = nanoseconds(limit.seconds);
+        }
         let error = limit.error.map(Bound::unbind);
         let waiting = Waiting::Throw(greenlet.clone().unbind(), error);
         GeventWatcher::begin_wait(&timer, waiting, false)?;
-        GeventWatcher::enter_heap(&timer, at);
         Ok(timer)
     }
 
@@ -78,17 +81,17 @@ impl GeventWatcher {
     }
 }
 
-/// Leaves the thread to the hub until the fd is ready. False: that is not to be done in this way, and nothing was done.
+/// Leaves the thread to the hub until the event has come. False: that is not to be done in this way, and nothing was done.
 ///
 /// # Errors
 /// What is raised in the greenlet while it waits. Nothing waits any more then.
 pub fn wait<'py>(
     hub: &Bound<'py, PyAny>,
-    io: &Bound<'py, GeventIo>,
+    watcher: &Bound<'py, GeventWatcher>,
     limit: Option<Limit<'py>>,
     edges: bool,
 ) -> PyResult<bool> {
-    let (py, watcher) = (hub.py(), io.as_super());
+    let py = hub.py();
     let gevent = gevent(py)?;
     let greenlet = gevent.api.current(py)?;
     if greenlet.is(hub) || watcher.get().held.lock().is_used() || !gevent.is_plain(&greenlet)? {
@@ -135,4 +138,57 @@ fn invalid_switch(
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
     }
+}
+
+/// gevent's own `Hub.wait`.
+static ORIGINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// `hub.wait(watcher)`.
+unsafe extern "C" fn native_wait(
+    this: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let call = Call {
+        this,
+        args,
+        count,
+        names,
+    };
+    // SAFETY: CPython's calling convention.
+    unsafe {
+        native_method::run(|py| {
+            if let Some(watcher) = call.only(py)
+                && (watcher.is_exact_instance_of::<GeventIo>()
+                    || watcher.is_exact_instance_of::<GeventTimer>())
+                && let Ok(watcher) = watcher.cast_into::<GeventWatcher>()
+                && wait(&Bound::from_borrowed_ptr(py, this), &watcher, None, false)?
+            {
+                return Ok(py.None());
+            }
+            let original = ORIGINAL
+                .get(py)
+                .ok_or_else(|| py_error::<PyRuntimeError>("no hub is known"))?;
+            call.pass_on(py, original)
+        })
+    }
+}
+
+/// Gives gevent's class of hubs a native `wait`. A second call has no effect.
+#[pyfunction]
+#[pyo3(signature = (hub, /))]
+pub fn install_gevent_wait(hub: &Bound<'_, PyType>) -> PyResult<()> {
+    if ORIGINAL
+        .set(hub.py(), hub.getattr(name!("wait"))?.unbind())
+        .is_err()
+    {
+        return Ok(());
+    }
+    native_method::add(
+        hub,
+        c"wait",
+        Convention::FastWithKeywords(native_wait),
+        c"wait($self, watcher)\n--\n\nWait until the watcher's event has come.",
+    )
 }

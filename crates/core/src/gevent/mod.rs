@@ -11,7 +11,7 @@
 pub mod callback;
 pub mod heap;
 pub mod hub_loop;
-mod hub_wait;
+pub mod hub_wait;
 pub mod kinds;
 pub mod polls;
 pub mod signals;

@@ -18,7 +18,7 @@ use super::kinds::GeventIo;
 use crate::py::buffer::Buffer;
 use crate::py::descriptor::number;
 use crate::py::make::{Int, Name, name, py_error};
-use crate::py::native_method::{self, Convention};
+use crate::py::native_method::{self, Call, Convention};
 use crate::py::slot::Slot;
 use crate::reactor::fds::Side;
 use crate::reactor::scheduler::Scheduler;
@@ -176,7 +176,7 @@ impl Sockets {
             Err(_) if timeout.is_none() => None,
             _ => return Ok(false),
         };
-        hub_wait::wait(&self.field(socket, Field::Hub)?, io, limit, edges)
+        hub_wait::wait(&self.field(socket, Field::Hub)?, io.as_super(), limit, edges)
     }
 }
 
@@ -242,82 +242,43 @@ fn sendall<'py>(
     }
 }
 
-/// The call of a method, by CPython's convention: `count` positional arguments, and one more for each of `names`, or null.
-struct Call {
-    socket: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-}
-
-impl Call {
-    /// How many arguments are named.
-    ///
-    /// # Safety
-    /// The call lasts, and the thread is attached.
-    unsafe fn named(&self) -> ffi::Py_ssize_t {
-        if self.names.is_null() {
-            return 0;
-        }
-        // SAFETY: a tuple.
-        unsafe { ffi::PyTuple_GET_SIZE(self.names) }
-    }
-
-    /// Calls gevent's own method.
-    ///
-    /// # Safety
-    /// As [`Call::named`].
-    #[cold]
-    unsafe fn pass_on(&self, py: Python<'_>, method: &Py<PyAny>) -> PyResult<Py<PyAny>> {
-        // SAFETY: as many live objects as the convention says; a new reference or null with an exception set.
-        unsafe {
-            let mut whole = vec![self.socket];
-            whole.extend((0..self.count + self.named()).map(|index| *self.args.offset(index)));
-            let count = 1 + self.count as usize;
-            let value = ffi::PyObject_Vectorcall(method.as_ptr(), whole.as_ptr(), count, self.names);
-            Bound::from_owned_ptr_or_err(py, value).map(Bound::unbind)
-        }
-    }
-
-    /// Calls `body` if there is one argument, or else gevent's own method.
-    ///
-    /// # Safety
-    /// As [`Call::named`].
-    #[inline]
-    unsafe fn run(self, body: Body, otherwise: fn(&Sockets) -> &Py<PyAny>) -> *mut ffi::PyObject {
-        // SAFETY: as the caller promises.
-        unsafe {
-            native_method::run(|py| {
-                let sockets = sockets(py)?;
-                if self.count == 1 && self.names.is_null() {
-                    let socket = Bound::from_borrowed_ptr(py, self.socket);
-                    let argument = Bound::from_borrowed_ptr(py, *self.args);
-                    if let Some(value) = body(sockets, &socket, &argument)? {
-                        return Ok(value.unbind());
-                    }
+/// Calls `body` if there is one argument, or else gevent's own method.
+///
+/// # Safety
+/// The call lasts, and the thread is attached.
+#[inline]
+unsafe fn run(call: Call, body: Body, otherwise: fn(&Sockets) -> &Py<PyAny>) -> *mut ffi::PyObject {
+    // SAFETY: as the caller promises.
+    unsafe {
+        native_method::run(|py| {
+            let sockets = sockets(py)?;
+            if let Some(argument) = call.only(py) {
+                let socket = Bound::from_borrowed_ptr(py, call.this);
+                if let Some(value) = body(sockets, &socket, &argument)? {
+                    return Ok(value.unbind());
                 }
-                self.pass_on(py, otherwise(sockets))
-            })
-        }
+            }
+            call.pass_on(py, otherwise(sockets))
+        })
     }
 }
 
 macro_rules! native {
     ($native:ident, $body:ident) => {
         unsafe extern "C" fn $native(
-            socket: *mut ffi::PyObject,
+            this: *mut ffi::PyObject,
             args: *const *mut ffi::PyObject,
             count: ffi::Py_ssize_t,
             names: *mut ffi::PyObject,
         ) -> *mut ffi::PyObject {
             let call = Call {
-                socket,
+                this,
                 args,
                 count,
                 names,
             };
             // SAFETY: CPython's calling convention.
-            unsafe { call.run($body, |sockets| &sockets.$body) }
+            unsafe { run(call, $body, |sockets| &sockets.$body) }
         }
     };
 }
@@ -329,13 +290,13 @@ native!(native_sendall, sendall);
 
 /// `_wait(watcher, timeout_exc=None)`: by this, gevent's other methods wait.
 unsafe extern "C" fn native_wait(
-    socket: *mut ffi::PyObject,
+    this: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let call = Call {
-        socket,
+        this,
         args,
         count,
         names,
@@ -353,7 +314,7 @@ unsafe extern "C" fn native_wait(
                 error = (!given.is_none()).then_some(given);
             }
             if is_known && let Ok(io) = Bound::from_borrowed_ptr(py, *args).cast_into_exact::<GeventIo>() {
-                let socket = Bound::from_borrowed_ptr(py, socket);
+                let socket = Bound::from_borrowed_ptr(py, this);
                 if sockets(py)?.wait(&socket, &io, error, false)? {
                     return Ok(py.None());
                 }

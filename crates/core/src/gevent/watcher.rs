@@ -180,7 +180,8 @@ impl GeventWatcher {
         Ok(())
     }
 
-    /// Has a greenlet wait, in place of a callback. False: something uses the watcher already. `edges`: as [`Poll::add`].
+    /// Has a greenlet wait in a watcher of an fd or a timer, in place of a callback. False: something uses the watcher already.
+    /// `edges`: as [`Poll::add`].
     pub fn begin_wait(slf: &Bound<'_, Self>, waiting: Waiting, edges: bool) -> PyResult<bool> {
         let this = slf.get();
         this.owner.get().check_open()?;
@@ -193,16 +194,26 @@ impl GeventWatcher {
         held.woken = false;
         held.active = true;
         let counts = held.counts;
-        let (fd, events, edges) = match held.kind {
-            Kind::Io { fd, events, lent, .. } => (fd, events, edges && !lent),
-            _ => (-1, 0, false),
+        let io = match held.kind {
+            Kind::Io { fd, events, lent, .. } => Some((fd, events, edges && !lent)),
+            _ => None,
+        };
+        let after = match held.kind {
+            Kind::Timer { after, .. } => after,
+            _ => 0,
         };
         drop(held);
         if counts {
             this.owner.get().held.lock().references += 1;
         }
-        if fd >= 0 {
+        if let Some((fd, events, edges)) = io {
             GeventWatcher::activate_io(slf, fd, events, edges)?;
+        } else {
+            let due = this.owner.get().read_clock(slf.py()).saturating_add(after);
+            if let Kind::Timer { at, .. } = &mut this.held.lock().kind {
+                *at = due;
+            }
+            GeventWatcher::enter_heap(slf, due);
         }
         Ok(true)
     }
@@ -231,7 +242,7 @@ impl GeventWatcher {
         Ok(())
     }
 
-    pub fn enter_heap(slf: &Bound<'_, Self>, at: u64) {
+    fn enter_heap(slf: &Bound<'_, Self>, at: u64) {
         let mut owner = slf.get().owner.get().held.lock();
         let entry = owner.timers.push(at, slf.clone().unbind());
         drop(owner);

@@ -80,6 +80,55 @@ pub unsafe fn run<'py>(body: impl FnOnce(Python<'py>) -> PyResult<Py<PyAny>>) ->
     }
 }
 
+/// The call of a method, by CPython's convention: `count` positional arguments, and one more for each of `names`, or null.
+pub struct Call {
+    pub this: *mut ffi::PyObject,
+    pub args: *const *mut ffi::PyObject,
+    pub count: ffi::Py_ssize_t,
+    pub names: *mut ffi::PyObject,
+}
+
+impl Call {
+    /// How many arguments are named.
+    ///
+    /// # Safety
+    /// The call lasts, and the thread is attached.
+    pub unsafe fn named(&self) -> ffi::Py_ssize_t {
+        if self.names.is_null() {
+            return 0;
+        }
+        // SAFETY: a tuple.
+        unsafe { ffi::PyTuple_GET_SIZE(self.names) }
+    }
+
+    /// The argument, if there is one, and that by its place.
+    ///
+    /// # Safety
+    /// As [`Call::named`].
+    #[inline]
+    pub unsafe fn only<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let is_only = self.count == 1 && self.names.is_null();
+        // SAFETY: one live object.
+        is_only.then(|| unsafe { Bound::from_borrowed_ptr(py, *self.args) })
+    }
+
+    /// Calls another method with the same arguments.
+    ///
+    /// # Safety
+    /// As [`Call::named`].
+    #[cold]
+    pub unsafe fn pass_on(&self, py: Python<'_>, method: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+        // SAFETY: as many live objects as the convention says; a new reference or null with an exception set.
+        unsafe {
+            let mut whole = vec![self.this];
+            whole.extend((0..self.count + self.named()).map(|index| *self.args.offset(index)));
+            let count = 1 + self.count as usize;
+            let value = ffi::PyObject_Vectorcall(method.as_ptr(), whole.as_ptr(), count, self.names);
+            Bound::from_owned_ptr_or_err(py, value).map(Bound::unbind)
+        }
+    }
+}
+
 /// The argument of a method that has one, by its place or by its `name`.
 ///
 /// # Errors
