@@ -370,6 +370,45 @@ def subclasses_and_switch_out():
     assert told == [KeyError], told
 
 
+def the_hub_waits_for_anything():
+    import time
+
+    import gevent
+    from gevent import select
+
+    hub = gevent.get_hub()
+    assert isinstance(vars(type(hub))["wait"], types.MethodDescriptorType)
+    begun = time.monotonic()
+    gevent.sleep(0.01)
+    assert time.monotonic() - begun >= 0.009
+    # The same timer again, and one that is interrupted.
+    timer = hub.loop.timer(0.001)
+    for _ in range(3):
+        hub.wait(timer)
+    timer.close()
+    sleeper = gevent.spawn(gevent.sleep, 60)
+    gevent.sleep(0.001)
+    sleeper.kill()
+    with gevent.Timeout(0.01, False):
+        gevent.sleep(60)
+    # What is no fd and no timer waits in gevent's way.
+    sent = hub.loop.async_()
+    hub.loop.run_callback(sent.send)
+    hub.wait(sent)
+    sent.close()
+    assert type(error_of(hub.wait)) is TypeError
+    assert type(error_of(hub.wait, None)) is AttributeError
+    here, there = plain_socket.socketpair()
+    watching = gevent.spawn(select.select, [here], [], [], 60)
+    gevent.sleep(0)
+    there.send(b"x")
+    assert watching.get(timeout=5)[0] == [here]
+    here.close()
+    there.close()
+    gevent.sleep(0.001)
+    assert hub.loop.activecnt == 0
+
+
 def threads_have_their_hubs():
     import gevent
     from gevent import socket
