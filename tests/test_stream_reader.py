@@ -368,3 +368,51 @@ async def test_a_drain_that_is_never_awaited_warns(loop):
         task = loop.create_task(writer.drain())
         assert "StreamWriter.drain" in repr(task)
         await task
+
+
+async def test_a_buffer_that_the_program_holds_is_the_stream(loop):
+    async with connected() as (reader, _writer, _theirs):
+        held = reader._buffer
+        reader.feed_data(b"first")
+        assert held == b"first"
+        held += b"second"
+        assert await reader.read(100) == b"firstsecond"
+        reader.feed_data(b"head\nbody")
+        assert await reader.readline() == b"head\n"
+        assert held == b"body"
+        held.clear()
+        reader.feed_data(b"next")
+        assert await reader.read(100) == b"next"
+
+
+@pytest.mark.parametrize("limit", [2**64, 2**80, 1e18, float("inf")])
+async def test_a_limit_is_any_number(loop, limit):
+    async with connected(limit) as (reader, _writer, theirs):
+        assert reader._limit == limit
+        theirs.send(b"line\n")
+        assert await reader.readline() == b"line\n"
+        reader._limit = 2
+        theirs.send(b"line\n")
+        with pytest.raises(ValueError, match="limit"):
+            await reader.readline()
+        reader._limit = limit
+        assert reader._limit == limit
+
+
+async def test_a_read_that_is_dropped_while_it_waits_locks_nothing(loop):
+    async with connected() as (reader, _writer, theirs):
+        read = reader.read(1)
+        read.send(None)
+        del read
+        gc.collect()
+        theirs.send(b"hi")
+        assert await reader.read(2) == b"hi"
+
+
+async def test_a_step_that_nobody_asked_for_reads_nothing(loop):
+    async with connected() as (reader, _writer, _theirs):
+        read = reader.read(5)
+        waiter = read.send(None)
+        waiter._asyncio_future_blocking = False
+        assert read.send(None) is waiter
+        read.close()

@@ -224,11 +224,11 @@ class StreamState:
     buffer: bytearray
     eof: bool
     paused: bool
-    limit: int
+    limit: float
     waiter: Future[None] | None
     exception: Any
     transport: Any
-    def __new__(cls, scheduler: Scheduler, buffer: bytearray, limit: int) -> Self: ...
+    def __new__(cls, scheduler: Scheduler, buffer: bytearray, limit: float) -> Self: ...
 
 @final
 class WriterState:

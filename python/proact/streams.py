@@ -85,7 +85,7 @@ def adopt(protocol: Any) -> None:
     kind = type(reader)
     if (
         kind is asyncio.StreamReader
-        and type(reader._limit) is int
+        and type(reader._limit) in (int, float)
         and isinstance(reader._loop, _core.Scheduler)
         and asyncio.StreamReaderProtocol.data_received is _FED
         and asyncio.StreamReaderProtocol._drain_helper is _DRAIN_HELPER  # type: ignore[attr-defined]  # as above

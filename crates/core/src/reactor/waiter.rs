@@ -57,7 +57,7 @@ impl Waiter {
     }
 }
 
-fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     method0(future, name!("done"))?.is_truthy()
 }
 

@@ -21,7 +21,7 @@ use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
 use crate::py::coroutine::{Step, coroutine_methods, never_awaited, thrown};
 use crate::py::make::{Int, Text, name};
-use crate::reactor::waiter::Waiter;
+use crate::reactor::waiter::{Waiter, is_done};
 
 /// What is to be read.
 pub enum Want {
@@ -206,7 +206,15 @@ impl Reading {
         match this.turn_to(State::Spent) {
             State::New => Reading::go_on(slf, 0, false),
             State::Waits(scanned) => {
-                this.stream.get().set_waiter(None);
+                let stream = this.stream.get();
+                if let Some(waiter) = stream.waiter(py)
+                    && !is_done(waiter.bind(py))?
+                {
+                    // A step that nobody has asked for.
+                    this.turn_to(State::Waits(scanned));
+                    return Ok(Step::Waits(waiter));
+                }
+                stream.set_waiter(None);
                 Reading::go_on(slf, scanned, true)
             }
             State::Instead(coroutine) => {
@@ -276,8 +284,10 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         // SAFETY: the object is being freed: nobody else can reach it.
-        if matches!(unsafe { self.state.alone() }, State::New) {
-            never_awaited(&self.want.qualname());
+        match unsafe { self.state.alone() } {
+            State::New => never_awaited(&self.want.qualname()),
+            State::Waits(_) => self.stream.get().set_waiter(None),
+            _ => {}
         }
     }
 }

@@ -20,9 +20,13 @@ struct Held {
     piece: Option<Py<PyBytes>>,
     /// How much of the piece was read.
     read: usize,
+    /// Python code has asked for the buffer and may hold it: there are no pieces from then on.
+    shared: bool,
     eof: bool,
     paused: bool,
     limit: usize,
+    /// The limit as the program gave it.
+    given: Py<PyAny>,
     // `None` in Python where there is none here.
     waiter: Option<Py<PyAny>>,
     exception: Option<Py<PyAny>>,
@@ -86,7 +90,10 @@ impl StreamState {
     /// Appends a piece; returns how much there is now.
     pub fn push(&self, bytes: &Bound<'_, PyBytes>) -> PyResult<usize> {
         let (py, len) = (bytes.py(), bytes.as_bytes().len());
-        let joined = self.joined_if_any(py)?;
+        let joined = match self.joined_if_any(py)? {
+            None if self.held.lock().shared => Some(self.held.lock().joined.bind(py).clone()),
+            joined => joined,
+        };
         match joined {
             Some(joined) => {
                 extend(&joined, bytes, 0)?;
@@ -161,6 +168,15 @@ impl StreamState {
     }
 }
 
+/// A limit as a number of bytes: any number in Python, infinity included.
+fn number(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
+    match limit.extract::<usize>() {
+        Ok(number) => Ok(number),
+        // Saturates, and is 0 for what is below.
+        Err(_) => Ok(limit.extract::<f64>()? as usize),
+    }
+}
+
 fn find(bytes: &[u8], separator: &[u8], from: usize) -> Option<usize> {
     let rest = bytes.get(from..)?;
     // SAFETY: both are valid for their lengths.
@@ -182,6 +198,10 @@ impl StreamState {
 
     pub fn has_failed(&self) -> bool {
         self.held.lock().exception.is_some()
+    }
+
+    pub fn set_paused(&self, paused: bool) {
+        self.held.lock().paused = paused;
     }
 
     pub fn limit(&self) -> usize {
@@ -246,26 +266,33 @@ object_attribute!(transport, set_transport);
 #[pymethods]
 impl StreamState {
     #[new]
-    fn new(scheduler: Py<Scheduler>, buffer: Bound<'_, PyByteArray>, limit: usize) -> StreamState {
-        StreamState {
+    fn new(
+        scheduler: Py<Scheduler>,
+        buffer: Bound<'_, PyByteArray>,
+        limit: Bound<'_, PyAny>,
+    ) -> PyResult<StreamState> {
+        Ok(StreamState {
             scheduler,
             held: SharedCell::new(Held {
                 joined: buffer.unbind(),
                 piece: None,
                 read: 0,
+                shared: false,
                 eof: false,
                 paused: false,
-                limit,
+                limit: number(&limit)?,
+                given: limit.unbind(),
                 waiter: None,
                 exception: None,
                 transport: None,
             }),
-        }
+        })
     }
 
     /// All bytes, in asyncio's buffer, from which they may be removed.
     #[getter]
     fn buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
+        self.held.lock().shared = true;
         match self.joined_if_any(py)? {
             Some(joined) => Ok(joined),
             None => Ok(self.held.lock().joined.bind(py).clone()),
@@ -291,8 +318,9 @@ impl StreamState {
     }
 
     #[setter]
-    fn set_eof(&self, eof: bool) {
-        self.held.lock().eof = eof;
+    fn set_eof(&self, eof: Bound<'_, PyAny>) -> PyResult<()> {
+        self.held.lock().eof = eof.is_truthy()?;
+        Ok(())
     }
 
     #[getter]
@@ -300,19 +328,25 @@ impl StreamState {
         self.held.lock().paused
     }
 
-    #[setter]
-    pub fn set_paused(&self, paused: bool) {
-        self.held.lock().paused = paused;
+    #[setter(paused)]
+    fn set_paused_to(&self, paused: Bound<'_, PyAny>) -> PyResult<()> {
+        self.set_paused(paused.is_truthy()?);
+        Ok(())
     }
 
     #[getter(limit)]
-    fn limit_of(&self) -> usize {
-        self.limit()
+    fn limit_given(&self, py: Python<'_>) -> Py<PyAny> {
+        self.held.lock().given.clone_ref(py)
     }
 
     #[setter]
-    fn set_limit(&self, limit: usize) {
-        self.held.lock().limit = limit;
+    fn set_limit(&self, limit: Bound<'_, PyAny>) -> PyResult<()> {
+        let number = number(&limit)?;
+        let held = &mut *self.held.lock();
+        held.limit = number;
+        let old = std::mem::replace(&mut held.given, limit.unbind());
+        drop(old);
+        Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -321,6 +355,7 @@ impl StreamState {
             return Ok(());
         };
         visit.call(&held.joined)?;
+        visit.call(&held.given)?;
         visit.call(&held.waiter)?;
         visit.call(&held.exception)?;
         visit.call(&held.transport)
