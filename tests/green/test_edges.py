@@ -19,7 +19,6 @@ import weakref
 
 import pytest
 from support import loops
-from support.greenlets import crashes_on_313t
 
 green = pytest.importorskip("proact.green")
 
@@ -84,7 +83,6 @@ def test_a_kill_waits_until_a_call_in_c_has_returned(spawned):
     assert seen in ([b"x", "went on"], [])
 
 
-@crashes_on_313t
 def test_killed_within_calls_of_c_that_call_back(spawned):
     """sort, map and __del__ stand on the stack of C while the greenlet waits."""
     ended = []
@@ -206,7 +204,6 @@ def test_each_greenlet_has_its_own_handled_exception(inside):
     inside(main)
 
 
-@crashes_on_313t
 def test_generators_that_wait(inside):
     def numbers(many):
         for number in range(many):

@@ -7,7 +7,6 @@ import socket
 
 import pytest
 from support import loops
-from support.greenlets import crashes_on_313t
 
 green = pytest.importorskip("proact.green")
 
@@ -95,7 +94,6 @@ def test_datagrams(inside):
     inside(main)
 
 
-@crashes_on_313t
 def test_makefile(inside, pair):
     first, second = pair
 
