@@ -49,7 +49,7 @@ pub struct Draining {
 }
 
 impl Draining {
-    pub fn new(writer: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    pub fn begin(writer: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let looks_at = writer
             .getattr(name!("_native"))?
             .cast_into::<WriterState>()?

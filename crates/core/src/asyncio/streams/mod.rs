@@ -166,7 +166,7 @@ method!(feed_data, |reader, arguments| {
 method!(read, |reader, arguments| {
     let count = arguments.optional("read", "n")?;
     match count.as_ref().map(|count| count.extract::<isize>()) {
-        Some(Ok(n)) if n > 0 => Reading::new(reader, Want::Some(n as usize)),
+        Some(Ok(n)) if n > 0 => Reading::begin(reader, Want::Some(n as usize)),
         _ => Ok(original(&READER, reader, name!("read"), count.as_ref())?.unbind()),
     }
 });
@@ -182,7 +182,7 @@ method!(exception, |reader, arguments| {
 method!(readexactly, |reader, arguments| {
     let count = arguments.only("readexactly", "n")?;
     match count.extract::<isize>() {
-        Ok(n) if n > 0 => Reading::new(reader, Want::Exactly(n as usize)),
+        Ok(n) if n > 0 => Reading::begin(reader, Want::Exactly(n as usize)),
         _ => Ok(original(&READER, reader, name!("readexactly"), Some(&count))?.unbind()),
     }
 });
@@ -190,10 +190,10 @@ method!(readexactly, |reader, arguments| {
 method!(readuntil, |reader, arguments| {
     let separator = arguments.optional("readuntil", "separator")?;
     match &separator {
-        None => Reading::new(reader, Want::Until(None)),
+        None => Reading::begin(reader, Want::Until(None)),
         Some(separator) => match separator.cast_exact::<PyBytes>() {
             Ok(bytes) if !bytes.as_bytes().is_empty() => {
-                Reading::new(reader, Want::Until(Some(bytes.clone().unbind())))
+                Reading::begin(reader, Want::Until(Some(bytes.clone().unbind())))
             }
             _ => Ok(original(&READER, reader, name!("readuntil"), Some(separator))?.unbind()),
         },
@@ -202,12 +202,12 @@ method!(readuntil, |reader, arguments| {
 
 method!(readline, |reader, arguments| {
     arguments.none("readline")?;
-    Reading::new(reader, Want::Line)
+    Reading::begin(reader, Want::Line)
 });
 
 method!(drain, |writer, arguments| {
     arguments.none("drain")?;
-    Draining::new(writer)
+    Draining::begin(writer)
 });
 
 fn awaited_already() -> PyErr {

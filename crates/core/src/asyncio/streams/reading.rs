@@ -105,7 +105,7 @@ fn resume(py: Python<'_>, stream: &StreamState, most: usize) -> PyResult<()> {
 }
 
 impl Reading {
-    pub fn new(reader: &Bound<'_, PyAny>, want: Want) -> PyResult<Py<PyAny>> {
+    pub fn begin(reader: &Bound<'_, PyAny>, want: Want) -> PyResult<Py<PyAny>> {
         let reading = Reading {
             stream: state::of(reader)?.unbind(),
             reader: reader.clone().unbind(),
