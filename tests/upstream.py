@@ -51,6 +51,7 @@ REPLACED = {
     "base_events.BaseEventLoop.create_datagram_endpoint": "loop.py",
     "base_events.BaseEventLoop.create_future": "factories.rs",
     "base_events.BaseEventLoop.create_task": "factories.rs",
+    "base_events.BaseEventLoop.get_debug": "event_loop.rs",
     "base_events.BaseEventLoop.is_closed": "event_loop.rs",
     "base_events.BaseEventLoop.run_forever": "loop.py",
     "base_events.BaseEventLoop.set_debug": "event_loop.rs",
@@ -75,10 +76,19 @@ REPLACED = {
     "unix_events.ThreadedChildWatcher": "subprocesses.py",
     "unix_events._ThreadedChildWatcher": "subprocesses.py",
     # Not replaced, but start_tls reaches into them.
-    "streams.StreamReaderProtocol": "tls.py",
-    "streams.StreamReader.feed_data": "tls.py",
-    "streams.StreamReader._maybe_resume_transport": "tls.py",
-    "streams.StreamWriter.start_tls": "tls.py",
+    "streams.FlowControlMixin._drain_helper": "streams.py",
+    "streams.StreamReaderProtocol": "tls.py, streams.py, streams/mod.rs",
+    "streams.StreamReader.feed_data": "tls.py, streams/mod.rs",
+    "streams.StreamReader._maybe_resume_transport": "tls.py, streams/reading.rs",
+    "streams.StreamReader._wait_for_data": "streams/reading.rs",
+    "streams.StreamReader._wakeup_waiter": "streams/mod.rs",
+    "streams.StreamReader.exception": "streams/mod.rs",
+    "streams.StreamReader.read": "streams/reading.rs",
+    "streams.StreamReader.readexactly": "streams/reading.rs",
+    "streams.StreamReader.readline": "streams/reading.rs",
+    "streams.StreamReader.readuntil": "streams/reading.rs",
+    "streams.StreamWriter.drain": "streams/draining.rs",
+    "streams.StreamWriter.start_tls": "tls.py, streams.py",
 }
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -78,8 +78,8 @@ class _Transport(_FlowControlMixin):
     """The class that `isinstance(transport, asyncio.Transport)` sees for a native stream transport."""
 
 
-class _TLSTransport(_FlowControlMixin):
-    """The class that `isinstance` sees for a native TLS transport."""
+class _SSLTransport(_FlowControlMixin):
+    """The class that `isinstance` sees for a native TLS transport. CPython's tests look for "ssl" in its name."""
 
 
 class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
@@ -133,7 +133,7 @@ class EventLoop(sockets.Sockets, reports.Reports):
 
     _transport_class = _Transport
     _datagram_class = _DatagramTransport
-    _tls_transport_class = _TLSTransport
+    _tls_transport_class = _SSLTransport
     _read_pipe_class = _ReadPipe
     _write_pipe_class = _WritePipe
     _stream_protocol = asyncio.StreamReaderProtocol

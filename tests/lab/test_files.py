@@ -257,7 +257,7 @@ def test_a_model_that_breaks_fails_alone(
     status = {name: cell["status"] for name, cell in cells.items()}
     assert status == {"epoll": "ok", "poll": "failed", "bare-epoll": "not measured"}
     assert cells["poll"]["reason"] == reason
-    assert cells["bare-epoll"]["reason"] == "serves echo, churn, web only"
+    assert cells["bare-epoll"]["reason"] == "serves echo, churn, web, slow-readers only"
     assert lab_children(os.getpid()) == {}
     (block,) = blocks(document)
     assert block.load.unit == "operation"

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
 use crate::asyncio::factories::awaited_future;
-use crate::py::make::{dict, name, py_error};
+use crate::py::make::{name, py_error};
 use crate::py::native_method::{self, Convention};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::scheduler::Scheduler;
@@ -30,9 +30,7 @@ impl Scheduler {
     /// Takes the hooks from the loop's class.
     #[pyo3(name = "_configure")]
     fn configure(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let keywords = dict(slf.py())?;
-        keywords.set_item(name!("loop"), slf)?;
-        let hooks = Hooks::of(slf.get_type().as_any(), awaited_future, keywords.unbind())?;
+        let hooks = Hooks::of(slf.get_type().as_any(), awaited_future)?;
         slf.get().set_hooks(hooks);
         Ok(())
     }

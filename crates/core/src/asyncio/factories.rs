@@ -70,7 +70,8 @@ fn of_loop<'py>(
     args: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = scheduler.py();
-    let keywords = scheduler.get().hooks()?.keywords.bind(py);
+    let keywords = dict(py)?;
+    keywords.set_item(name!("loop"), scheduler)?;
     // SAFETY: three live objects, of the types that are required; returns a new reference or null with an exception set.
     unsafe {
         let made = ffi::PyObject_Call(kind.as_ptr(), args.as_ptr(), keywords.as_ptr());

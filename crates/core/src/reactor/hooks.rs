@@ -5,7 +5,6 @@
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::py::make::name;
 use crate::reactor::scheduler::Scheduler;
@@ -16,28 +15,21 @@ macro_rules! hooks {
             $($(#[$doc])* pub $field: Py<PyAny>,)*
             /// Makes a future of the loop, ready to be yielded by a task.
             pub future: Future,
-            /// `{"loop": loop}`: the keywords by which futures and tasks are made.
-            pub keywords: Py<PyDict>,
         }
 
         impl Hooks {
             /// # Errors
             /// `AttributeError` for a class that lacks one.
-            pub fn of(
-                class: &Bound<'_, PyAny>,
-                future: Future,
-                keywords: Py<PyDict>,
-            ) -> PyResult<Hooks> {
+            pub fn of(class: &Bound<'_, PyAny>, future: Future) -> PyResult<Hooks> {
                 Ok(Hooks {
                     $($field: class.getattr(name!($name))?.unbind(),)*
                     future,
-                    keywords,
                 })
             }
 
             pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
                 $(visit.call(&self.$field)?;)*
-                visit.call(&self.keywords)
+                Ok(())
             }
         }
     };

@@ -22,7 +22,7 @@ use crate::asyncio::transport::protocol;
 use crate::py::call::{method0, method1};
 use crate::py::coroutine::{Step, coroutine_methods};
 use crate::py::make::{Name, name, py_error};
-use crate::py::native_method::{self, Convention};
+use crate::py::native_method::{self, Call, Convention};
 use crate::reactor::waiter::wake_future;
 use reading::Want;
 
@@ -100,28 +100,26 @@ fn data_received(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyRe
     method1(protocol, name!("data_received"), data.as_any()).map(drop)
 }
 
-/// A method of the reader's class.
+/// A method of one of the classes.
 macro_rules! method {
     ($name:ident, $body:expr) => {
         unsafe extern "C" fn $name(
-            reader: *mut ffi::PyObject,
+            this: *mut ffi::PyObject,
             args: *const *mut ffi::PyObject,
             count: ffi::Py_ssize_t,
             names: *mut ffi::PyObject,
         ) -> *mut ffi::PyObject {
+            let call = Call {
+                this,
+                args,
+                count,
+                names,
+            };
             let body = |py| {
                 // SAFETY: the descriptor lets only instances through.
-                let reader = unsafe { Bound::from_borrowed_ptr(py, reader) };
-                let body: fn(&Bound<'_, PyAny>, Arguments<'_>) -> PyResult<Py<PyAny>> = $body;
-                body(
-                    &reader,
-                    Arguments {
-                        args,
-                        count,
-                        names,
-                        py,
-                    },
-                )
+                let object = unsafe { Bound::from_borrowed_ptr(py, this) };
+                let body: fn(&Bound<'_, PyAny>, &Call) -> PyResult<Py<PyAny>> = $body;
+                body(&object, &call)
             };
             // SAFETY: CPython has called this.
             unsafe { native_method::run(body) }
@@ -129,66 +127,68 @@ macro_rules! method {
     };
 }
 
-/// What CPython passes to a method.
-struct Arguments<'py> {
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-    py: Python<'py>,
+/// The argument of a method that takes one.
+fn only<'py>(
+    object: &Bound<'py, PyAny>,
+    call: &Call,
+    method: &str,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: CPython's calling convention.
+    unsafe { native_method::only_argument(object.py(), method, name, call.args, call.count, call.names) }
 }
 
-impl<'py> Arguments<'py> {
-    fn only(&self, method: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: CPython's calling convention.
-        unsafe { native_method::only_argument(self.py, method, name, self.args, self.count, self.names) }
+/// The argument of a method that has a default for it.
+fn optional<'py>(
+    object: &Bound<'py, PyAny>,
+    call: &Call,
+    method: &str,
+    name: &str,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if call.count == 0 && call.names.is_null() {
+        return Ok(None);
     }
-
-    fn none(&self, method: &str) -> PyResult<()> {
-        if self.count == 0 && self.names.is_null() {
-            return Ok(());
-        }
-        Err(py_error::<PyTypeError>(format!("{method}() takes no arguments")))
-    }
-
-    fn optional(&self, method: &str, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if self.count == 0 && self.names.is_null() {
-            return Ok(None);
-        }
-        self.only(method, name).map(Some)
-    }
+    only(object, call, method, name).map(Some)
 }
 
-method!(feed_data, |reader, arguments| {
-    feed(reader, &arguments.only("feed_data", "data")?)?;
+fn no_arguments(call: &Call, method: &str) -> PyResult<()> {
+    if call.count == 0 && call.names.is_null() {
+        return Ok(());
+    }
+    Err(py_error::<PyTypeError>(format!("{method}() takes no arguments")))
+}
+
+method!(feed_data, |reader, call| {
+    feed(reader, &only(reader, call, "feed_data", "data")?)?;
     Ok(reader.py().None())
 });
 
-method!(read, |reader, arguments| {
-    let count = arguments.optional("read", "n")?;
+method!(read, |reader, call| {
+    let count = optional(reader, call, "read", "n")?;
     match count.as_ref().map(|count| count.extract::<isize>()) {
         Some(Ok(n)) if n > 0 => Reading::begin(reader, Want::Some(n as usize)),
         _ => Ok(original(&READER, reader, name!("read"), count.as_ref())?.unbind()),
     }
 });
 
-method!(exception, |reader, arguments| {
-    arguments.none("exception")?;
+method!(exception, |reader, call| {
+    no_arguments(call, "exception")?;
     Ok(state::of(reader)?
         .get()
         .exception(reader.py())
         .unwrap_or_else(|| reader.py().None()))
 });
 
-method!(readexactly, |reader, arguments| {
-    let count = arguments.only("readexactly", "n")?;
+method!(readexactly, |reader, call| {
+    let count = only(reader, call, "readexactly", "n")?;
     match count.extract::<isize>() {
         Ok(n) if n > 0 => Reading::begin(reader, Want::Exactly(n as usize)),
         _ => Ok(original(&READER, reader, name!("readexactly"), Some(&count))?.unbind()),
     }
 });
 
-method!(readuntil, |reader, arguments| {
-    let separator = arguments.optional("readuntil", "separator")?;
+method!(readuntil, |reader, call| {
+    let separator = optional(reader, call, "readuntil", "separator")?;
     match &separator {
         None => Reading::begin(reader, Want::Until(None)),
         Some(separator) => match separator.cast_exact::<PyBytes>() {
@@ -200,13 +200,13 @@ method!(readuntil, |reader, arguments| {
     }
 });
 
-method!(readline, |reader, arguments| {
-    arguments.none("readline")?;
+method!(readline, |reader, call| {
+    no_arguments(call, "readline")?;
     Reading::begin(reader, Want::Line)
 });
 
-method!(drain, |writer, arguments| {
-    arguments.none("drain")?;
+method!(drain, |writer, call| {
+    no_arguments(call, "drain")?;
     Draining::begin(writer)
 });
 
