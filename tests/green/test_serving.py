@@ -188,6 +188,29 @@ def test_tls_between_greenlets(inside):
     inside(main)
 
 
+def test_tls_to_a_peer_that_does_not_read_waits(inside):
+    """And lets other greenlets run meanwhile."""
+
+    def main():
+        ours, theirs = green.socketpair()
+        with ours, theirs:
+            server = green.spawn(green.wrap_socket, theirs, tls.server_context(), server_side=True)
+            with (
+                green.wrap_socket(ours, tls.client_context(), server_hostname="localhost") as client,
+                server.get() as deaf,
+            ):
+                sender = green.spawn(client.sendall, bytes(8 << 20))
+                for _ in range(5):
+                    green.sleep(0.005)
+                assert not sender.dead
+                left = 8 << 20
+                while left:
+                    left -= len(deaf.recv(1 << 16))
+                sender.get()
+
+    inside(main)
+
+
 def test_tls_timeout_and_refusal(inside):
     def main():
         first, second = green.socketpair()

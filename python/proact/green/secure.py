@@ -26,6 +26,17 @@ def _nothing() -> None:
     pass
 
 
+def _refuses_once() -> Callable[[], None]:
+    """A call for `green_when` to wait by: what may be written is tried before the wait, and OpenSSL has tried already."""
+    calls = iter((True,))
+
+    def attempt() -> None:
+        if next(calls, False):
+            raise BlockingIOError
+
+    return attempt
+
+
 class SSLSocket(Waits, ssl.SSLSocket):
     """`ssl.SSLSocket` on which a greenlet waits instead of its thread; `wrap_socket` makes it."""
 
@@ -49,10 +60,9 @@ class SSLSocket(Waits, ssl.SSLSocket):
             try:
                 return method(self, *args)
             except ssl.SSLWantReadError:
-                write = False
+                _core.green_when(self, False, _nothing)
             except ssl.SSLWantWriteError:
-                write = True
-            _core.green_when(self, write, _nothing)
+                _core.green_when(self, True, _refuses_once())
 
     def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> Any:
         """Read up to `len` bytes, or into a buffer."""
