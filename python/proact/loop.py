@@ -79,7 +79,7 @@ class _Transport(_FlowControlMixin):
 
 
 class _SSLTransport(_FlowControlMixin):
-    """The class that `isinstance` sees for a native TLS transport. CPython's tests look for "ssl" in its name."""
+    """The class that `isinstance` sees for a native TLS transport. CPython's tests want "ssl" in its name."""
 
 
 class _DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):

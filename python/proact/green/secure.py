@@ -27,7 +27,7 @@ def _nothing() -> None:
 
 
 def _refuses_once() -> Callable[[], None]:
-    """A call for `green_when` to wait by: what may be written is tried before the wait, and OpenSSL has tried already."""
+    """A call for `green_when` to wait by. It tries a write before it waits, and OpenSSL has tried already."""
     calls = iter((True,))
 
     def attempt() -> None:
