@@ -303,3 +303,17 @@ def test_without_plotly_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(CommandError, match=r"drawn by plotly: pip install 'proact\[lab\]'"):
         dispatch(["lab", "run", "--html", str(out)])
     assert not out.exists()
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_logarithmic_axis_has_a_tick(narrow: bool) -> None:
+    """A chart between 2.3 and 4.5 ms had none at 1, 2 and 5, and so no figures at all."""
+    digits = {"D1": range(1, 10), "D2": (1, 2, 5), 1: (1,)}
+    for low in (1.1, 2.1, 2.3, 5.1, 7.0, 9.5):
+        for ratio in (1.0, 1.05, 1.4, 1.9, 2.4, 2.6, 4.9, 5.1, 60.0, 299.0, 1000.0):
+            axis = figures._log("ms", [low, low * ratio], narrow=narrow)
+            if "dtick" in axis:
+                ticks = [digit * 10**power for power in range(5) for digit in digits[axis["dtick"]]]
+                assert any(low <= tick <= low * ratio for tick in ticks), (low, ratio)
+            else:
+                assert axis["nticks"] > 1

@@ -207,13 +207,20 @@ def highlighted(curves: list[dict[str, Any]], names: Sequence[str]) -> list[dict
 #: Up to this ratio of the highest to the lowest, there is room for each digit on an axis of 340 px.
 _EACH_DIGIT: Final = 5
 
+#: From this ratio on, 1, 2 or 5 times a power of ten lies between the lowest and the highest.
+_NEAR: Final = 2.5
+
 
 def _log(title: str, values: Iterable[float], *, narrow: bool = False) -> dict[str, Any]:
-    """A logarithmic axis with as many ticks as there is room for: each digit; 1, 2 and 5; or 1."""
+    """A logarithmic axis with as many ticks as there is room for: each digit; 1, 2 and 5; or 1.
+
+    Between near values there may be none of these; the drawing finds others then.
+    """
     positive = [value for value in values if value > 0] or [1.0]
     span = max(positive) / min(positive)
     ticks: str | int = "D1" if span < _EACH_DIGIT and not narrow else "D2" if span < 300 else 1
-    return {"type": "log", "title": {"text": title}, "dtick": ticks, "tickformat": "~s"}
+    dense = {"nticks": 4} if span < _NEAR else {"dtick": ticks}
+    return {"type": "log", "title": {"text": title}, "tickformat": "~s"} | dense
 
 
 def scaling(blocks: Sequence[Block], looks: dict[str, Look]) -> list[Figure]:
