@@ -169,9 +169,9 @@ def run_module(name: str, *, named: bool = True) -> None:
     """Run a module as ``__main__``, as ``python -m`` does. ``named``: ``sys.argv[0]`` becomes its file."""
     try:
         # CPython itself calls this by its name.
-        runpy._run_module_as_main(name, named)  # type: ignore[attr-defined]
+        runpy._run_module_as_main(name, named)  # type: ignore[attr-defined]  # typeshed leaves it out
     except SystemExit as error:
-        if isinstance(error.__context__, runpy._Error):  # type: ignore[attr-defined]
+        if isinstance(error.__context__, runpy._Error):  # type: ignore[attr-defined]  # likewise
             # It was not found. The text begins with the interpreter.
             raise SystemExit(f"proact: {str(error.code).removeprefix(f'{sys.executable}: ')}") from None
         raise

@@ -338,7 +338,7 @@ class Bench:
             more["lazy"] = dict(zip(("sent", "read"), result["lazy"], strict=True))
         if WORKLOADS[cell.workload].tls:
             more["how"] = OWN_TLS if MODELS[cell.model].tls else TLS_IN_MEMORY
-        return more | {  # type: ignore[return-value]
+        return more | {  # type: ignore[return-value]  # `|` makes a plain dictionary of it
             "messages": result["messages"],
             "bytes": result["bytes"],
             "unsent": result["unsent"],

@@ -349,8 +349,8 @@ def _nonsense_of_cells(document: Document) -> str | None:
             continue
         where += ".measured"
         for name in ("messages", "seconds"):
-            if measured[name] <= 0:  # type: ignore[literal-required]
-                return f"{where}.{name} is {measured[name]}"  # type: ignore[literal-required]
+            if measured[name] <= 0:  # type: ignore[literal-required]  # mypy sees a str
+                return f"{where}.{name} is {measured[name]}"  # type: ignore[literal-required]  # likewise
         for latency in (measured["latency"], *([measured["slow"]["latency"]] if measured["slow"] else [])):
             if lacking := [name for name in PERCENTILES if name not in latency["percentiles"]]:
                 return f"{where}.latency lacks {lacking[0]!r}"

@@ -40,7 +40,7 @@ class Links:
         wanted = peer.session.wanted
         if wanted is None:  # nothing is asked, so this is the other server's end
             raise ConnectionError("a back end has gone")
-        return peer if wanted.take(at, peer.session.links[at].recv(CHUNK)) else None  # type: ignore[union-attr]
+        return peer if wanted.take(at, peer.session.links[at].recv(CHUNK)) else None  # type: ignore[union-attr]  # a session that asks has links
 
     def close(self, peer: Peer) -> None:
         """The client has gone."""
