@@ -4,7 +4,6 @@
 //! has the greenlet itself (`waiting.rs`), and the loop switches to it.
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -14,7 +13,7 @@ use super::waiting::{Gevent, Waiting, gevent};
 use super::watcher::{GeventWatcher, Kind};
 use crate::py::call::{attribute, method0};
 use crate::py::make::{Text, name, py_error};
-use crate::py::native_method::{self, Call, Convention};
+use crate::py::native_method::{self, Convention, native_method};
 use crate::reactor::clock::nanoseconds;
 
 /// The time that a wait may take, and what is raised when it is over (`None`: TimeoutError).
@@ -143,37 +142,23 @@ fn invalid_switch(
 /// gevent's own `Hub.wait`.
 static ORIGINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// `hub.wait(watcher)`.
-unsafe extern "C" fn native_wait(
-    this: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    let call = Call {
-        this,
-        args,
-        count,
-        names,
-    };
+// `hub.wait(watcher)`.
+native_method!(native_wait, |call, py| {
     // SAFETY: CPython's calling convention.
     unsafe {
-        native_method::run(|py| {
-            if let Some(watcher) = call.only(py)
-                && (watcher.is_exact_instance_of::<GeventIo>()
-                    || watcher.is_exact_instance_of::<GeventTimer>())
-                && let Ok(watcher) = watcher.cast_into::<GeventWatcher>()
-                && wait(&Bound::from_borrowed_ptr(py, this), &watcher, None, false)?
-            {
-                return Ok(py.None());
-            }
-            let original = ORIGINAL
-                .get(py)
-                .ok_or_else(|| py_error::<PyRuntimeError>("no hub is known"))?;
-            call.pass_on(py, original)
-        })
+        if let Some(watcher) = call.only(py)
+            && (watcher.is_exact_instance_of::<GeventIo>() || watcher.is_exact_instance_of::<GeventTimer>())
+            && let Ok(watcher) = watcher.cast_into::<GeventWatcher>()
+            && wait(&call.object(py), &watcher, None, false)?
+        {
+            return Ok(py.None());
+        }
+        let original = ORIGINAL
+            .get(py)
+            .ok_or_else(|| py_error::<PyRuntimeError>("no hub is known"))?;
+        call.pass_on(py, original)
     }
-}
+});
 
 /// Gives gevent's class of hubs a native `wait`. A second call has no effect.
 #[pyfunction]

@@ -18,7 +18,7 @@ use super::kinds::GeventIo;
 use crate::py::buffer::Buffer;
 use crate::py::descriptor::number;
 use crate::py::make::{Int, Name, name, py_error};
-use crate::py::native_method::{self, Call, Convention};
+use crate::py::native_method::{self, Call, Convention, native_method};
 use crate::py::slot::Slot;
 use crate::reactor::fds::Side;
 use crate::reactor::scheduler::Scheduler;
@@ -243,86 +243,54 @@ fn sendall<'py>(
 }
 
 /// Calls `body` if there is one argument, or else gevent's own method.
-///
-/// # Safety
-/// The call lasts, and the thread is attached.
 #[inline]
-unsafe fn run(call: Call, body: Body, otherwise: fn(&Sockets) -> &Py<PyAny>) -> *mut ffi::PyObject {
-    // SAFETY: as the caller promises.
-    unsafe {
-        native_method::run(|py| {
-            let sockets = sockets(py)?;
-            if let Some(argument) = call.only(py) {
-                let socket = Bound::from_borrowed_ptr(py, call.this);
-                if let Some(value) = body(sockets, &socket, &argument)? {
-                    return Ok(value.unbind());
-                }
-            }
-            call.pass_on(py, otherwise(sockets))
-        })
-    }
-}
-
-macro_rules! native {
-    ($native:ident, $body:ident) => {
-        unsafe extern "C" fn $native(
-            this: *mut ffi::PyObject,
-            args: *const *mut ffi::PyObject,
-            count: ffi::Py_ssize_t,
-            names: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject {
-            let call = Call {
-                this,
-                args,
-                count,
-                names,
-            };
-            // SAFETY: CPython's calling convention.
-            unsafe { run(call, $body, |sockets| &sockets.$body) }
-        }
-    };
-}
-
-native!(native_recv, recv);
-native!(native_recv_into, recv_into);
-native!(native_send, send);
-native!(native_sendall, sendall);
-
-/// `_wait(watcher, timeout_exc=None)`: by this, gevent's other methods wait.
-unsafe extern "C" fn native_wait(
-    this: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    let call = Call {
-        this,
-        args,
-        count,
-        names,
-    };
+fn run(
+    call: &Call,
+    py: Python<'_>,
+    body: Body,
+    otherwise: fn(&Sockets) -> &Py<PyAny>,
+) -> PyResult<Py<PyAny>> {
+    let sockets = sockets(py)?;
     // SAFETY: CPython's calling convention.
     unsafe {
-        native_method::run(|py| {
-            // gevent passes the exception by its name, and nothing else has one.
-            let all = count + call.named();
-            let mut is_known = count >= 1 && all <= 2;
-            let mut error = None;
-            if all == 2 && is_known {
-                let given = Bound::from_borrowed_ptr(py, *args.add(1));
-                is_known = given.is_none() || ffi::PyExceptionInstance_Check(given.as_ptr()) != 0;
-                error = (!given.is_none()).then_some(given);
-            }
-            if is_known && let Ok(io) = Bound::from_borrowed_ptr(py, *args).cast_into_exact::<GeventIo>() {
-                let socket = Bound::from_borrowed_ptr(py, this);
-                if sockets(py)?.wait(&socket, &io, error, false)? {
-                    return Ok(py.None());
-                }
-            }
-            call.pass_on(py, &sockets(py)?.wait)
-        })
+        if let Some(argument) = call.only(py)
+            && let Some(value) = body(sockets, &call.object(py), &argument)?
+        {
+            return Ok(value.unbind());
+        }
+        call.pass_on(py, otherwise(sockets))
     }
 }
+
+native_method!(native_recv, |call, py| run(call, py, recv, |own| &own.recv));
+native_method!(native_recv_into, |call, py| run(call, py, recv_into, |own| &own
+    .recv_into));
+native_method!(native_send, |call, py| run(call, py, send, |own| &own.send));
+native_method!(native_sendall, |call, py| run(call, py, sendall, |own| &own
+    .sendall));
+
+// `_wait(watcher, timeout_exc=None)`: by this, gevent's other methods wait.
+native_method!(native_wait, |call, py| {
+    // SAFETY: CPython's calling convention.
+    unsafe {
+        // gevent passes the exception by its name, and nothing else has one.
+        let all = call.count + call.named();
+        let mut is_known = call.count >= 1 && all <= 2;
+        let mut error = None;
+        if all == 2 && is_known {
+            let given = Bound::from_borrowed_ptr(py, *call.args.add(1));
+            is_known = given.is_none() || ffi::PyExceptionInstance_Check(given.as_ptr()) != 0;
+            error = (!given.is_none()).then_some(given);
+        }
+        if is_known
+            && let Ok(io) = Bound::from_borrowed_ptr(py, *call.args).cast_into_exact::<GeventIo>()
+            && sockets(py)?.wait(&call.object(py), &io, error, false)?
+        {
+            return Ok(py.None());
+        }
+        call.pass_on(py, &sockets(py)?.wait)
+    }
+});
 
 /// Where CPython's sockets keep their fd: behind the head of the object, as `sample` shows.
 fn fd_of_sockets(sample: &Bound<'_, PyAny>) -> PyResult<usize> {

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use pyo3::exceptions::{PyBaseException, PyRuntimeWarning};
 use pyo3::prelude::*;
 
+use crate::py::call::method1;
 use crate::py::ending::finalise;
 use crate::py::make::name;
 
@@ -15,7 +16,8 @@ pub enum Step {
     Waits(Py<PyAny>),
 }
 
-/// The methods of a class by which a task goes on: `await` and `send`. The class has a function `step`.
+/// The methods of a coroutine for a class that has two functions: `step`, and `end`, which ends it without a result and returns
+/// the coroutine, if any, that runs in its place and is to end.
 macro_rules! coroutine_methods {
     ($class:ident) => {
         #[pyo3::pymethods]
@@ -52,17 +54,38 @@ macro_rules! coroutine_methods {
                     }
                 }
             }
+
+            #[pyo3(signature = (kind, value = None, traceback = None))]
+            fn throw<'py>(
+                slf: &Bound<'py, Self>,
+                kind: Bound<'py, PyAny>,
+                value: Option<Bound<'py, PyAny>>,
+                traceback: Option<Bound<'py, PyAny>>,
+            ) -> PyResult<Bound<'py, PyAny>> {
+                let instead = $class::end(slf);
+                $crate::py::coroutine::throw(instead, kind, value, traceback)
+            }
+
+            fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+                match $class::end(slf) {
+                    Some(instead) => {
+                        $crate::py::call::method0(&instead, $crate::py::make::name!("close")).map(drop)
+                    }
+                    None => Ok(()),
+                }
+            }
         }
     };
 }
 pub(crate) use coroutine_methods;
 
-/// The exception that the arguments of `throw` name.
-pub fn thrown(
-    kind: Bound<'_, PyAny>,
-    value: Option<Bound<'_, PyAny>>,
-    traceback: Option<Bound<'_, PyAny>>,
-) -> PyResult<PyErr> {
+/// Raises the exception that the arguments of `throw` name: in the coroutine, or here.
+pub fn throw<'py>(
+    instead: Option<Bound<'py, PyAny>>,
+    kind: Bound<'py, PyAny>,
+    value: Option<Bound<'py, PyAny>>,
+    traceback: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
     let py = kind.py();
     let error = match value {
         Some(value) if value.is_instance_of::<PyBaseException>() => value,
@@ -73,7 +96,20 @@ pub fn thrown(
     if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
         error.value(py).setattr(name!("__traceback__"), traceback)?;
     }
-    Ok(error)
+    match instead {
+        Some(coroutine) => method1(&coroutine, name!("throw"), error.value(py)),
+        None => Err(error),
+    }
+}
+
+/// A step of a coroutine that runs in the place of an awaitable.
+pub fn step_instead(coroutine: &Bound<'_, PyAny>) -> PyResult<Step> {
+    let yielded = method1(
+        coroutine,
+        name!("send"),
+        coroutine.py().None().bind(coroutine.py()),
+    )?;
+    Ok(Step::Waits(yielded.unbind()))
 }
 
 /// Warns, as Python does, of a coroutine that is freed before its first step.

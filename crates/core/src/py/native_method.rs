@@ -88,7 +88,40 @@ pub struct Call {
     pub names: *mut ffi::PyObject,
 }
 
+/// A method by CPython's convention with names: a function of that name, which has the call in hand.
+macro_rules! native_method {
+    ($name:ident, $body:expr) => {
+        unsafe extern "C" fn $name(
+            this: *mut pyo3::ffi::PyObject,
+            args: *const *mut pyo3::ffi::PyObject,
+            count: pyo3::ffi::Py_ssize_t,
+            names: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let call = $crate::py::native_method::Call {
+                this,
+                args,
+                count,
+                names,
+            };
+            let body: fn(&$crate::py::native_method::Call, Python<'_>) -> PyResult<Py<PyAny>> = $body;
+            // SAFETY: CPython has called this.
+            unsafe { $crate::py::native_method::run(|py| body(&call, py)) }
+        }
+    };
+}
+pub(crate) use native_method;
+
 impl Call {
+    /// The object whose method is called.
+    ///
+    /// # Safety
+    /// As [`Call::named`].
+    #[inline]
+    pub unsafe fn object<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        // SAFETY: a live object.
+        unsafe { Bound::from_borrowed_ptr(py, self.this) }
+    }
+
     /// How many arguments are named.
     ///
     /// # Safety

@@ -9,9 +9,8 @@ use pyo3::prelude::*;
 use super::state::StreamState;
 use super::{WRITER, original};
 use crate::asyncio::transport::stream::StreamTransport;
-use crate::py::call::{method0, method1};
 use crate::py::cell::SharedCell;
-use crate::py::coroutine::{Step, coroutine_methods, never_awaited, thrown};
+use crate::py::coroutine::{Step, coroutine_methods, never_awaited, step_instead};
 use crate::py::make::{Text, name};
 
 /// What a writer's `drain` looks at.
@@ -77,13 +76,13 @@ impl Draining {
             State::Spent => return Err(super::awaited_already()),
         };
         *this.state.lock() = State::Instead(coroutine.clone().unbind());
-        let yielded = method1(&coroutine, name!("send"), py.None().bind(py))?;
-        Ok(Step::Waits(yielded.unbind()))
+        step_instead(&coroutine)
     }
 
     /// Ends without a result. Returns the coroutine that runs in its place.
-    fn end<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let state = &mut *self.state.lock();
+    fn end<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let state = &mut *this.state.lock();
         match state {
             State::Instead(coroutine) => Some(coroutine.bind(py).clone()),
             _ => {
@@ -110,27 +109,6 @@ impl Draining {
     #[getter]
     fn __qualname__(&self) -> Text<&'static str> {
         Text("StreamWriter.drain")
-    }
-
-    #[pyo3(signature = (kind, value = None, traceback = None))]
-    fn throw<'py>(
-        slf: &Bound<'py, Self>,
-        kind: Bound<'py, PyAny>,
-        value: Option<Bound<'py, PyAny>>,
-        traceback: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let error = thrown(kind, value, traceback)?;
-        match slf.get().end(slf.py()) {
-            Some(coroutine) => method1(&coroutine, name!("throw"), error.value(slf.py())),
-            None => Err(error),
-        }
-    }
-
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        match slf.get().end(slf.py()) {
-            Some(coroutine) => method0(&coroutine, name!("close")).map(drop),
-            None => Ok(()),
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::asyncio::transport::protocol;
 use crate::py::call::{method0, method1};
 use crate::py::coroutine::{Step, coroutine_methods};
 use crate::py::make::{Name, name, py_error};
-use crate::py::native_method::{self, Call, Convention};
+use crate::py::native_method::{self, Call, Convention, native_method};
 use crate::reactor::waiter::wake_future;
 use reading::Want;
 
@@ -100,30 +100,15 @@ fn data_received(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyRe
     method1(protocol, name!("data_received"), data.as_any()).map(drop)
 }
 
-/// A method of one of the classes.
+/// A method of one of the classes: what it does with the object and the call.
 macro_rules! method {
     ($name:ident, $body:expr) => {
-        unsafe extern "C" fn $name(
-            this: *mut ffi::PyObject,
-            args: *const *mut ffi::PyObject,
-            count: ffi::Py_ssize_t,
-            names: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject {
-            let call = Call {
-                this,
-                args,
-                count,
-                names,
-            };
-            let body = |py| {
-                // SAFETY: the descriptor lets only instances through.
-                let object = unsafe { Bound::from_borrowed_ptr(py, this) };
-                let body: fn(&Bound<'_, PyAny>, &Call) -> PyResult<Py<PyAny>> = $body;
-                body(&object, &call)
-            };
-            // SAFETY: CPython has called this.
-            unsafe { native_method::run(body) }
-        }
+        native_method!($name, |call, py| {
+            // SAFETY: CPython's calling convention.
+            let object = unsafe { call.object(py) };
+            let body: fn(&Bound<'_, PyAny>, &Call) -> PyResult<Py<PyAny>> = $body;
+            body(&object, call)
+        });
     };
 }
 
@@ -221,6 +206,10 @@ pub struct Nothing;
 impl Nothing {
     fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
         Ok(Step::Finished(slf.py().None()))
+    }
+
+    fn end<'py>(_: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        None
     }
 }
 

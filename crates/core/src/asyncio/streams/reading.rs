@@ -17,9 +17,9 @@ use pyo3::types::PyBytes;
 
 use super::state::{self, StreamState};
 use super::{READER, awaited_already, original};
-use crate::py::call::{method0, method1};
+use crate::py::call::method0;
 use crate::py::cell::SharedCell;
-use crate::py::coroutine::{Step, coroutine_methods, never_awaited, thrown};
+use crate::py::coroutine::{Step, coroutine_methods, never_awaited, step_instead};
 use crate::py::make::{Int, Text, name};
 use crate::reactor::waiter::{Waiter, is_done};
 
@@ -182,22 +182,16 @@ impl Reading {
         let reader = this.reader.bind(py);
         let coroutine = this.want.original(reader)?;
         this.turn_to(State::Instead(coroutine.clone().unbind()));
-        let begin = || Reading::forward(method1(&coroutine, name!("send"), py.None().bind(py)));
         let stream = this.stream.get();
         let error = stream.exception(py).filter(|_| woken);
         if error.is_none() {
-            return begin();
+            return step_instead(&coroutine);
         }
         // The connection has failed since this was woken. asyncio looks for that when a read begins, and not after its wait.
         stream.set_exception(None);
-        let begun = begin();
+        let begun = step_instead(&coroutine);
         stream.set_exception(error);
         begun
-    }
-
-    /// What the coroutine did that runs in its place.
-    fn forward(outcome: PyResult<Bound<'_, PyAny>>) -> PyResult<Step> {
-        outcome.map(|yielded| Step::Waits(yielded.unbind()))
     }
 
     fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
@@ -219,21 +213,22 @@ impl Reading {
             }
             State::Instead(coroutine) => {
                 this.turn_to(State::Instead(coroutine.clone_ref(py)));
-                Reading::forward(method1(coroutine.bind(py), name!("send"), py.None().bind(py)))
+                step_instead(coroutine.bind(py))
             }
             State::Spent => Err(awaited_already()),
         }
     }
 
     /// Ends without a result. Returns the coroutine that runs in its place.
-    fn end<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        match self.turn_to(State::Spent) {
+    fn end<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        match this.turn_to(State::Spent) {
             State::Waits(_) => {
-                self.stream.get().set_waiter(None);
+                this.stream.get().set_waiter(None);
                 None
             }
             State::Instead(coroutine) => {
-                self.turn_to(State::Instead(coroutine.clone_ref(py)));
+                this.turn_to(State::Instead(coroutine.clone_ref(py)));
                 Some(coroutine.into_bound(py))
             }
             State::New | State::Spent => None,
@@ -257,27 +252,6 @@ impl Reading {
     #[getter]
     fn __qualname__(&self) -> Text<String> {
         Text(self.want.qualname())
-    }
-
-    #[pyo3(signature = (kind, value = None, traceback = None))]
-    fn throw<'py>(
-        slf: &Bound<'py, Self>,
-        kind: Bound<'py, PyAny>,
-        value: Option<Bound<'py, PyAny>>,
-        traceback: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let error = thrown(kind, value, traceback)?;
-        match slf.get().end(slf.py()) {
-            Some(coroutine) => method1(&coroutine, name!("throw"), error.value(slf.py())),
-            None => Err(error),
-        }
-    }
-
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        match slf.get().end(slf.py()) {
-            Some(coroutine) => method0(&coroutine, name!("close")).map(drop),
-            None => Ok(()),
-        }
     }
 }
 

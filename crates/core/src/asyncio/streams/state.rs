@@ -7,6 +7,7 @@ use pyo3::PyTraverseError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::py::bytes::copy_bytes;
@@ -129,8 +130,8 @@ impl StreamState {
         match self.place(py) {
             Place::Piece(piece, read) => find(&piece.as_bytes()[read..], separator, from),
             Place::Joined(joined) => {
-                // SAFETY: nobody changes it meanwhile: only the thread of the loop uses a stream, and this calls no code of Python's.
-                find(unsafe { joined.as_bytes() }, separator, from)
+                // SAFETY: nobody changes it meanwhile: this calls no code of Python's, and other threads wait.
+                with_critical_section(&joined, || find(unsafe { joined.as_bytes() }, separator, from))
             }
         }
     }
@@ -156,8 +157,11 @@ impl StreamState {
                 Ok(taken)
             }
             Place::Joined(joined) => {
-                // SAFETY: as above.
-                let taken = copy_bytes(py, unsafe { &joined.as_bytes()[..count] })?;
+                let taken = with_critical_section(&joined, || {
+                    // SAFETY: as above. Another thread may have taken some before.
+                    let bytes = unsafe { joined.as_bytes() };
+                    copy_bytes(py, &bytes[..count.min(bytes.len())])
+                })?;
                 // SAFETY: a live sequence, of which so many bytes are there.
                 match unsafe { ffi::PySequence_DelSlice(joined.as_ptr(), 0, count as ffi::Py_ssize_t) } {
                     0 => Ok(taken),

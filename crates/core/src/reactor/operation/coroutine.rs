@@ -5,9 +5,16 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::{Operation, State};
-use crate::py::coroutine::{coroutine_methods, thrown};
+use crate::py::coroutine::coroutine_methods;
 
 coroutine_methods!(Operation);
+
+impl Operation {
+    fn end<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        Operation::abandon(slf);
+        None
+    }
+}
 
 #[pymethods]
 impl Operation {
@@ -23,20 +30,5 @@ impl Operation {
             Some(State::Done(Ok(value))) => visit.call(value),
             _ => Ok(()),
         }
-    }
-
-    #[pyo3(signature = (kind, value = None, traceback = None))]
-    fn throw(
-        slf: &Bound<'_, Self>,
-        kind: Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        Operation::abandon(slf);
-        Err(thrown(kind, value, traceback)?)
-    }
-
-    fn close(slf: &Bound<'_, Self>) {
-        Operation::abandon(slf);
     }
 }
