@@ -11,9 +11,9 @@ import socket
 import weakref
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import peers
+from support import children, peers
 from support.loops import turns
 
 LIMIT = 8
@@ -131,6 +131,8 @@ async def same(loop, actions):
 
 
 def test_any_program_reads_the_same(loop):
+    # A reader that was woken, and another that begins to wait before the first one goes on.
+    @example([("readline",), ("turn",), ("readexactly", 2), ("feed", b"a")])
     @settings(deadline=None)
     @given(ACTIONS)
     def check(actions):
@@ -416,3 +418,7 @@ async def test_a_step_that_nobody_asked_for_reads_nothing(loop):
         waiter._asyncio_future_blocking = False
         assert read.send(None) is waiter
         read.close()
+
+
+def test_methods_that_were_replaced_before_the_first_connection_are_called(engine):
+    assert children.output("replaced_reader.py", engine=engine) == "seen"

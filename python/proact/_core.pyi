@@ -1,19 +1,21 @@
 """The native half of proact."""
 
 from asyncio import BaseProtocol, Future, StreamReader, StreamReaderProtocol, StreamWriter
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
 from os import stat_result
 from socket import socket
 from ssl import MemoryBIO, SSLObject
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar, TypeVarTuple, final
+from weakref import WeakSet
 
 from _typeshed import FileDescriptorLike, HasFileno, StrOrBytesPath
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ENGINES",
+    "Clients",
     "Completion",
     "DatagramTransport",
     "Draining",
@@ -386,6 +388,16 @@ class FileSending:
     def future(self) -> Future[None]: ...
     @property
     def sent(self) -> int: ...
+
+@final
+class Clients:
+    def __new__(cls, others: WeakSet[Any]) -> Clients: ...
+    def add(self, client: Any) -> None: ...
+    def discard(self, client: Any) -> None: ...
+    def copy(self) -> list[Any]: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, client: object, /) -> bool: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 @final
 class StreamTransport:

@@ -18,12 +18,45 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt"]
 
-# A program, or a tool that observes it, may have put methods of its own in their place.
-_FED = asyncio.StreamReaderProtocol.data_received
-_DRAIN = asyncio.StreamWriter.drain
-_DRAIN_HELPER: Any = asyncio.StreamReaderProtocol._drain_helper  # type: ignore[attr-defined]  # of a private base
-_METHODS = ("feed_data", "read", "readexactly", "readuntil", "readline", "_wait_for_data", "_wakeup_waiter")
-_ORIGINAL = tuple(vars(asyncio.StreamReader)[name] for name in _METHODS)
+# A program, or a tool that observes it, may put methods of its own in their place, before this module is
+# imported or later.
+_METHODS = (
+    *(
+        (asyncio.StreamReader, name)
+        for name in (
+            "feed_data",
+            "read",
+            "readexactly",
+            "readuntil",
+            "readline",
+            "_wait_for_data",
+            "_wakeup_waiter",
+        )
+    ),
+    (asyncio.StreamReaderProtocol, "data_received"),
+    (asyncio.StreamReaderProtocol, "_drain_helper"),
+    (asyncio.StreamWriter, "drain"),
+)
+
+
+class _Methods:
+    """Those of asyncio's classes as they were last seen."""
+
+    seen: tuple[Any, ...] = ()
+    are_asyncios = False
+
+
+def _are_asyncios() -> bool:
+    """Whether all of the methods are asyncio's own."""
+    methods = tuple([getattr(kind, name) for kind, name in _METHODS])
+    if methods != _Methods.seen:
+        _Methods.seen = methods
+        _Methods.are_asyncios = all(
+            getattr(method, "__globals__", None) is vars(asyncio.streams)
+            and method.__code__.co_qualname.rpartition(".")[2] == name
+            for method, (_, name) in zip(methods, _METHODS, strict=True)
+        )
+    return _Methods.are_asyncios
 
 
 # asyncio's attributes of a reader, which the native state has without the underscore.
@@ -87,9 +120,7 @@ def adopt(protocol: Any) -> None:
         kind is asyncio.StreamReader
         and type(reader._limit) in (int, float)
         and isinstance(reader._loop, _core.Scheduler)
-        and asyncio.StreamReaderProtocol.data_received is _FED
-        and asyncio.StreamReaderProtocol._drain_helper is _DRAIN_HELPER  # type: ignore[attr-defined]  # as above
-        and all(vars(asyncio.StreamReader)[name] is it for name, it in zip(_METHODS, _ORIGINAL, strict=True))
+        and _are_asyncios()
     ):
         known = {name: getattr(reader, name) for name in _ATTRIBUTES}
         reader._native = _core.StreamState(reader._loop, reader._buffer, reader._limit)
@@ -104,11 +135,7 @@ def adopt(protocol: Any) -> None:
 def _connected(callback: Callable[[Any, Any], Any], reader: Any, writer: Any) -> Any:
     """Call a server's callback with a writer that has its native method."""
     kind, transport = type(writer), writer.transport
-    if (
-        kind is asyncio.StreamWriter
-        and asyncio.StreamWriter.drain is _DRAIN
-        and isinstance(transport, _core.StreamTransport)
-    ):
+    if kind is asyncio.StreamWriter and _are_asyncios() and isinstance(transport, _core.StreamTransport):
         writer._native = _core.WriterState(reader._native, transport)
         writer.__class__ = StreamWriter
     return callback(reader, writer)

@@ -23,6 +23,8 @@ mod _core {
     #[pymodule_export]
     use crate::asyncio::streams::{Draining, Nothing, Reading, StreamState, WriterState, install_streams};
     #[pymodule_export]
+    use crate::asyncio::transport::clients::Clients;
+    #[pymodule_export]
     use crate::asyncio::transport::datagram::DatagramTransport;
     #[pymodule_export]
     use crate::asyncio::transport::file::sending::FileSending;

@@ -4,14 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proact_driver::Spin;
-use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::ffi;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
 use crate::asyncio::factories::awaited_future;
 use crate::py::make::{name, py_error};
-use crate::py::native_method::{self, Convention};
+use crate::py::native_method::{self, native_method};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::scheduler::Scheduler;
 
@@ -114,33 +113,18 @@ impl Scheduler {
     }
 }
 
-unsafe extern "C" fn get_debug(
-    scheduler: *mut ffi::PyObject,
-    _args: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    let body = |py| {
-        if count != 0 {
-            return Err(py_error::<PyTypeError>("get_debug() takes no arguments"));
-        }
-        // SAFETY: the descriptor let only instances through.
-        let scheduler = unsafe { Bound::from_borrowed_ptr(py, scheduler).cast_into_unchecked::<Scheduler>() };
-        Ok(PyBool::new(py, scheduler.get().is_debug())
-            .to_owned()
-            .into_any()
-            .unbind())
-    };
-    // SAFETY: CPython has called this.
-    unsafe { native_method::run(body) }
-}
+native_method!(get_debug, |call| {
+    call.no_arguments("get_debug")?;
+    // SAFETY: a method of this class.
+    let scheduler = unsafe { call.object_of::<Scheduler>() };
+    Ok(PyBool::new(call.py(), scheduler.get().is_debug())
+        .to_owned()
+        .into_any()
+        .unbind())
+});
 
 /// Gives the class the method that each new future and task calls.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     let doc = c"get_debug($self)\n--\n\nWhether the loop is in debug mode.";
-    native_method::add(
-        &py.get_type::<Scheduler>(),
-        c"get_debug",
-        Convention::Fast(get_debug),
-        doc,
-    )
+    native_method::add(&py.get_type::<Scheduler>(), c"get_debug", get_debug, doc)
 }

@@ -13,7 +13,7 @@ use super::waiting::{Gevent, Waiting, gevent};
 use super::watcher::{GeventWatcher, Kind};
 use crate::py::call::{attribute, method0};
 use crate::py::make::{Text, name, py_error};
-use crate::py::native_method::{self, Convention, native_method};
+use crate::py::native_method::{self, native_method};
 use crate::reactor::clock::nanoseconds;
 
 /// The time that a wait may take, and what is raised when it is over (`None`: TimeoutError).
@@ -143,21 +143,18 @@ fn invalid_switch(
 static ORIGINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 // `hub.wait(watcher)`.
-native_method!(native_wait, |call, py| {
-    // SAFETY: CPython's calling convention.
-    unsafe {
-        if let Some(watcher) = call.only(py)
-            && (watcher.is_exact_instance_of::<GeventIo>() || watcher.is_exact_instance_of::<GeventTimer>())
-            && let Ok(watcher) = watcher.cast_into::<GeventWatcher>()
-            && wait(&call.object(py), &watcher, None, false)?
-        {
-            return Ok(py.None());
-        }
-        let original = ORIGINAL
-            .get(py)
-            .ok_or_else(|| py_error::<PyRuntimeError>("no hub is known"))?;
-        call.pass_on(py, original)
+native_method!(native_wait, |call| {
+    if let Some(watcher) = call.only()
+        && (watcher.is_exact_instance_of::<GeventIo>() || watcher.is_exact_instance_of::<GeventTimer>())
+        && let Ok(watcher) = watcher.cast::<GeventWatcher>()
+        && wait(call.object(), watcher, None, false)?
+    {
+        return Ok(call.py().None());
     }
+    let original = ORIGINAL
+        .get(call.py())
+        .ok_or_else(|| py_error::<PyRuntimeError>("no hub is known"))?;
+    call.pass_on(original.bind(call.py()))
 });
 
 /// Gives gevent's class of hubs a native `wait`. A second call has no effect.
@@ -173,7 +170,7 @@ pub fn install_gevent_wait(hub: &Bound<'_, PyType>) -> PyResult<()> {
     native_method::add(
         hub,
         c"wait",
-        Convention::FastWithKeywords(native_wait),
+        native_wait,
         c"wait($self, watcher)\n--\n\nWait until the watcher's event has come.",
     )
 }

@@ -18,7 +18,7 @@ use super::kinds::GeventIo;
 use crate::py::buffer::Buffer;
 use crate::py::descriptor::number;
 use crate::py::make::{Int, Name, name, py_error};
-use crate::py::native_method::{self, Call, Convention, native_method};
+use crate::py::native_method::{self, Call, native_method};
 use crate::py::slot::Slot;
 use crate::reactor::fds::Side;
 use crate::reactor::scheduler::Scheduler;
@@ -244,52 +244,40 @@ fn sendall<'py>(
 
 /// Calls `body` if there is one argument, or else gevent's own method.
 #[inline]
-fn run(
-    call: &Call,
-    py: Python<'_>,
-    body: Body,
-    otherwise: fn(&Sockets) -> &Py<PyAny>,
-) -> PyResult<Py<PyAny>> {
-    let sockets = sockets(py)?;
-    // SAFETY: CPython's calling convention.
-    unsafe {
-        if let Some(argument) = call.only(py)
-            && let Some(value) = body(sockets, &call.object(py), &argument)?
-        {
-            return Ok(value.unbind());
-        }
-        call.pass_on(py, otherwise(sockets))
+fn run(call: &Call<'_>, body: Body, otherwise: fn(&Sockets) -> &Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let sockets = sockets(call.py())?;
+    if let Some(argument) = call.only()
+        && let Some(value) = body(sockets, call.object(), argument)?
+    {
+        return Ok(value.unbind());
     }
+    call.pass_on(otherwise(sockets).bind(call.py()))
 }
 
-native_method!(native_recv, |call, py| run(call, py, recv, |own| &own.recv));
-native_method!(native_recv_into, |call, py| run(call, py, recv_into, |own| &own
+native_method!(native_recv, |call| run(call, recv, |own| &own.recv));
+native_method!(native_recv_into, |call| run(call, recv_into, |own| &own
     .recv_into));
-native_method!(native_send, |call, py| run(call, py, send, |own| &own.send));
-native_method!(native_sendall, |call, py| run(call, py, sendall, |own| &own
-    .sendall));
+native_method!(native_send, |call| run(call, send, |own| &own.send));
+native_method!(native_sendall, |call| run(call, sendall, |own| &own.sendall));
 
 // `_wait(watcher, timeout_exc=None)`: by this, gevent's other methods wait.
-native_method!(native_wait, |call, py| {
-    // SAFETY: CPython's calling convention.
-    unsafe {
-        // gevent passes the exception by its name, and nothing else has one.
-        let all = call.count + call.named();
-        let mut is_known = call.count >= 1 && all <= 2;
-        let mut error = None;
-        if all == 2 && is_known {
-            let given = Bound::from_borrowed_ptr(py, *call.args.add(1));
-            is_known = given.is_none() || ffi::PyExceptionInstance_Check(given.as_ptr()) != 0;
-            error = (!given.is_none()).then_some(given);
-        }
-        if is_known
-            && let Ok(io) = Bound::from_borrowed_ptr(py, *call.args).cast_into_exact::<GeventIo>()
-            && sockets(py)?.wait(&call.object(py), &io, error, false)?
-        {
-            return Ok(py.None());
-        }
-        call.pass_on(py, &sockets(py)?.wait)
+native_method!(native_wait, |call| {
+    let sockets = sockets(call.py())?;
+    // gevent passes the exception by its name, and nothing else has one.
+    let mut is_known = call.count() >= 1 && call.len() <= 2;
+    let mut error = None;
+    if let Some(given) = call.get(1) {
+        // SAFETY: a live object.
+        is_known &= given.is_none() || unsafe { ffi::PyExceptionInstance_Check(given.as_ptr()) != 0 };
+        error = (!given.is_none()).then(|| given.clone());
     }
+    if is_known
+        && let Some(Ok(io)) = call.get(0).map(|io| io.cast_exact::<GeventIo>())
+        && sockets.wait(call.object(), io, error, false)?
+    {
+        return Ok(call.py().None());
+    }
+    call.pass_on(sockets.wait.bind(call.py()))
 });
 
 /// Where CPython's sockets keep their fd: behind the head of the object, as `sample` shows.
@@ -335,7 +323,7 @@ pub fn install_gevent_calls(class: &Bound<'_, PyType>, sample: &Bound<'_, PyAny>
         // Another thread was faster.
         return Ok(());
     }
-    let add = |name, method, doc| native_method::add(class, name, Convention::FastWithKeywords(method), doc);
+    let add = |name, method, doc| native_method::add(class, name, method, doc);
     add(
         c"recv",
         native_recv,

@@ -1,13 +1,12 @@
 //! `recv`, `send` and `sendall` of green sockets, by CPython's own calling convention (`py/native_method.rs`): a program calls nothing else as often, and
 //! a frame of Python around each cost a tenth of a small message.
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyType};
 
 use super::wire::Wire;
-use crate::py::make::{Int, Name, name, tuple_of};
-use crate::py::native_method::{self, Convention};
+use crate::py::make::{Int, Name, name};
+use crate::py::native_method::{self, Call, native_method};
 
 /// What a call does with a socket that has a wire, and with its only argument. `None`: that is no case of its.
 type Body = for<'py> fn(
@@ -50,59 +49,21 @@ fn send<'py>(
 }
 
 /// Calls `body` if the call is of the usual kind, or else the method `otherwise`.
-///
-/// # Safety
-/// `socket` and as many `args` as `count` says are live objects; the thread is attached.
 #[inline]
-unsafe fn call(
-    socket: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    body: Body,
-    otherwise: &'static Name,
-) -> *mut ffi::PyObject {
-    // SAFETY: as the caller promises.
-    unsafe {
-        native_method::run(|py| {
-            let socket = Bound::from_borrowed_ptr(py, socket);
-            if count == 1
-                && let Ok(wire) = socket.getattr(name!("_calls"))?.cast_into_exact::<Wire>()
-                && let Some(value) = body(&wire, &socket, &Bound::from_borrowed_ptr(py, *args))?
-            {
-                return Ok(value.unbind());
-            }
-            let args = tuple_of(py, args, count as usize)?;
-            socket.call_method1(otherwise, args).map(Bound::unbind)
-        })
+fn run(call: &Call<'_>, body: Body, otherwise: &'static Name) -> PyResult<Py<PyAny>> {
+    let socket = call.object();
+    if let Some(argument) = call.only()
+        && let Ok(wire) = socket.getattr(name!("_calls"))?.cast_into_exact::<Wire>()
+        && let Some(value) = body(&wire, socket, argument)?
+    {
+        return Ok(value.unbind());
     }
+    call.pass_on(socket.get_type().getattr(otherwise)?.as_any())
 }
 
-unsafe extern "C" fn native_recv(
-    socket: *mut ffi::PyObject,
-    args: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython's calling convention.
-    unsafe { call(socket, args, count, recv, name!("_recv")) }
-}
-
-unsafe extern "C" fn native_send(
-    socket: *mut ffi::PyObject,
-    args: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython's calling convention.
-    unsafe { call(socket, args, count, send, name!("_send")) }
-}
-
-unsafe extern "C" fn native_sendall(
-    socket: *mut ffi::PyObject,
-    args: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython's calling convention.
-    unsafe { call(socket, args, count, sendall, name!("_sendall")) }
-}
+native_method!(native_recv, |call| run(call, recv, name!("_recv")));
+native_method!(native_send, |call| run(call, send, name!("_send")));
+native_method!(native_sendall, |call| run(call, sendall, name!("_sendall")));
 
 /// Gives the class of green sockets its methods. What they leave over is done by `_recv`, `_send` and `_sendall`.
 #[pyfunction]
@@ -111,19 +72,19 @@ pub fn install_green_calls(class: &Bound<'_, PyType>) -> PyResult<()> {
     native_method::add(
         class,
         c"recv",
-        Convention::Fast(native_recv),
+        native_recv,
         c"recv($self, bufsize, flags=0, /)\n--\n\nReceive up to `bufsize` bytes; empty at the end of the stream.",
     )?;
     native_method::add(
         class,
         c"send",
-        Convention::Fast(native_send),
+        native_send,
         c"send($self, data, flags=0, /)\n--\n\nSend as much of `data` as the socket takes; return the number of bytes.",
     )?;
     native_method::add(
         class,
         c"sendall",
-        Convention::Fast(native_sendall),
+        native_sendall,
         c"sendall($self, data, flags=0, /)\n--\n\nSend all of `data`.",
     )
 }

@@ -114,6 +114,26 @@ pub fn attribute<'py>(
     }
 }
 
+/// `getattr(object, name)` where the object itself most likely has the attribute: its dictionary is asked first, for a third of
+/// the instructions.
+#[inline]
+pub fn own_attribute<'py>(object: &Bound<'py, PyAny>, name: &'static Name) -> PyResult<Bound<'py, PyAny>> {
+    let py = object.py();
+    let mut value = std::ptr::null_mut();
+    // SAFETY: live objects, and a place for the value. The dictionary is a new reference, or null with an exception; the value is
+    // one, or null, and then -1 if an exception is set.
+    unsafe {
+        let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut());
+        let dict = Bound::from_owned_ptr_or_err(py, dict)?;
+        let found = ffi::compat::PyDict_GetItemRef(dict.as_ptr(), name.get(py)?.as_ptr(), &raw mut value);
+        match found {
+            1 => Ok(Bound::from_owned_ptr(py, value)),
+            0 => object.getattr(name),
+            _ => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
 /// The outcome of two steps of which the second was done even if the first failed. As with Python's `finally`, an exception of
 /// the second step is raised, with the first one as its context. But an exception that stops the loop is raised before one
 /// that does not.

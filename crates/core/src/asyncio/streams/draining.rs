@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use super::state::StreamState;
 use super::{WRITER, original};
 use crate::asyncio::transport::stream::StreamTransport;
+use crate::py::call::own_attribute;
 use crate::py::cell::SharedCell;
 use crate::py::coroutine::{Step, coroutine_methods, never_awaited, step_instead};
 use crate::py::make::{Text, name};
@@ -40,7 +41,7 @@ enum State {
 }
 
 /// An awaitable drain of a stream.
-#[pyclass(frozen, weakref, module = "proact._core")]
+#[pyclass(frozen, weakref, freelist = 16, module = "proact._core")]
 pub struct Draining {
     writer: Py<PyAny>,
     looks_at: Py<WriterState>,
@@ -49,8 +50,7 @@ pub struct Draining {
 
 impl Draining {
     pub fn begin(writer: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let looks_at = writer
-            .getattr(name!("_native"))?
+        let looks_at = own_attribute(writer, name!("_native"))?
             .cast_into::<WriterState>()?
             .unbind();
         let draining = Draining {

@@ -22,7 +22,7 @@ use crate::asyncio::transport::protocol;
 use crate::py::call::{method0, method1};
 use crate::py::coroutine::{Step, coroutine_methods};
 use crate::py::make::{Name, name, py_error};
-use crate::py::native_method::{self, Call, Convention, native_method};
+use crate::py::native_method::{self, Call, native_method};
 use crate::reactor::waiter::wake_future;
 use reading::Want;
 
@@ -100,99 +100,68 @@ fn data_received(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyRe
     method1(protocol, name!("data_received"), data.as_any()).map(drop)
 }
 
-/// A method of one of the classes: what it does with the object and the call.
-macro_rules! method {
-    ($name:ident, $body:expr) => {
-        native_method!($name, |call, py| {
-            // SAFETY: CPython's calling convention.
-            let object = unsafe { call.object(py) };
-            let body: fn(&Bound<'_, PyAny>, &Call) -> PyResult<Py<PyAny>> = $body;
-            body(&object, call)
-        });
-    };
-}
-
-/// The argument of a method that takes one.
-fn only<'py>(
-    object: &Bound<'py, PyAny>,
-    call: &Call,
-    method: &str,
-    name: &str,
-) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: CPython's calling convention.
-    unsafe { native_method::only_argument(object.py(), method, name, call.args, call.count, call.names) }
-}
+native_method!(feed_data, |call| {
+    feed(call.object(), call.argument("feed_data", "data")?)?;
+    Ok(call.py().None())
+});
 
 /// The argument of a method that has a default for it.
-fn optional<'py>(
-    object: &Bound<'py, PyAny>,
-    call: &Call,
+fn optional<'a, 'py>(
+    call: &'a Call<'py>,
     method: &str,
     name: &str,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if call.count == 0 && call.names.is_null() {
-        return Ok(None);
+) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+    match call.len() {
+        0 => Ok(None),
+        _ => call.argument(method, name).map(Some),
     }
-    only(object, call, method, name).map(Some)
 }
 
-fn no_arguments(call: &Call, method: &str) -> PyResult<()> {
-    if call.count == 0 && call.names.is_null() {
-        return Ok(());
-    }
-    Err(py_error::<PyTypeError>(format!("{method}() takes no arguments")))
-}
-
-method!(feed_data, |reader, call| {
-    feed(reader, &only(reader, call, "feed_data", "data")?)?;
-    Ok(reader.py().None())
-});
-
-method!(read, |reader, call| {
-    let count = optional(reader, call, "read", "n")?;
-    match count.as_ref().map(|count| count.extract::<isize>()) {
-        Some(Ok(n)) if n > 0 => Reading::begin(reader, Want::Some(n as usize)),
-        _ => Ok(original(&READER, reader, name!("read"), count.as_ref())?.unbind()),
+native_method!(read, |call| {
+    let count = optional(call, "read", "n")?;
+    match count.map(|count| count.extract::<isize>()) {
+        Some(Ok(n)) if n > 0 => Reading::begin(call.object(), Want::Some(n as usize)),
+        _ => Ok(original(&READER, call.object(), name!("read"), count)?.unbind()),
     }
 });
 
-method!(exception, |reader, call| {
-    no_arguments(call, "exception")?;
-    Ok(state::of(reader)?
+native_method!(exception, |call| {
+    call.no_arguments("exception")?;
+    Ok(state::of(call.object())?
         .get()
-        .exception(reader.py())
-        .unwrap_or_else(|| reader.py().None()))
+        .exception(call.py())
+        .unwrap_or_else(|| call.py().None()))
 });
 
-method!(readexactly, |reader, call| {
-    let count = only(reader, call, "readexactly", "n")?;
+native_method!(readexactly, |call| {
+    let count = call.argument("readexactly", "n")?;
     match count.extract::<isize>() {
-        Ok(n) if n > 0 => Reading::begin(reader, Want::Exactly(n as usize)),
-        _ => Ok(original(&READER, reader, name!("readexactly"), Some(&count))?.unbind()),
+        Ok(n) if n > 0 => Reading::begin(call.object(), Want::Exactly(n as usize)),
+        _ => Ok(original(&READER, call.object(), name!("readexactly"), Some(count))?.unbind()),
     }
 });
 
-method!(readuntil, |reader, call| {
-    let separator = optional(reader, call, "readuntil", "separator")?;
-    match &separator {
-        None => Reading::begin(reader, Want::Until(None)),
-        Some(separator) => match separator.cast_exact::<PyBytes>() {
+native_method!(readuntil, |call| {
+    let separator = optional(call, "readuntil", "separator")?;
+    match separator {
+        None => Reading::begin(call.object(), Want::Until(None)),
+        Some(given) => match given.cast_exact::<PyBytes>() {
             Ok(bytes) if !bytes.as_bytes().is_empty() => {
-                Reading::begin(reader, Want::Until(Some(bytes.clone().unbind())))
+                Reading::begin(call.object(), Want::Until(Some(bytes.clone().unbind())))
             }
-            _ => Ok(original(&READER, reader, name!("readuntil"), Some(separator))?.unbind()),
+            _ => Ok(original(&READER, call.object(), name!("readuntil"), separator)?.unbind()),
         },
     }
 });
 
-method!(readline, |reader, call| {
-    no_arguments(call, "readline")?;
-    Reading::begin(reader, Want::Line)
+native_method!(readline, |call| {
+    call.no_arguments("readline")?;
+    Reading::begin(call.object(), Want::Line)
 });
 
-method!(drain, |writer, call| {
-    no_arguments(call, "drain")?;
-    Draining::begin(writer)
+native_method!(drain, |call| {
+    call.no_arguments("drain")?;
+    Draining::begin(call.object())
 });
 
 fn awaited_already() -> PyErr {
@@ -265,15 +234,10 @@ pub fn install_streams(
         ),
     ];
     for (name, method, doc) in methods {
-        native_method::add(&reader.0, name, Convention::FastWithKeywords(method), doc)?;
+        native_method::add(&reader.0, name, method, doc)?;
     }
     let drain_doc = c"drain($self)\n--\n\nWaits until the transport takes more.";
-    native_method::add(
-        &writer.0,
-        c"drain",
-        Convention::FastWithKeywords(drain),
-        drain_doc,
-    )?;
+    native_method::add(&writer.0, c"drain", drain, drain_doc)?;
     let _ = READER.set(py, (reader.0.unbind(), reader.1.unbind()));
     let _ = WRITER.set(py, (writer.0.unbind(), writer.1.unbind()));
     protocol::install(&protocol, data_received);

@@ -34,8 +34,9 @@ pub enum Want {
 
 enum State {
     New,
-    /// So many bytes at the beginning have no separator.
-    Waits(usize),
+    /// So many bytes at the beginning have no separator. The future that this read waits for: the stream may have another one since
+    /// this was woken.
+    Waits(usize, Py<PyAny>),
     Instead(Py<PyAny>),
     Spent,
 }
@@ -51,7 +52,7 @@ enum Found {
 }
 
 /// An awaitable read of a stream.
-#[pyclass(frozen, weakref, module = "proact._core")]
+#[pyclass(frozen, weakref, freelist = 64, module = "proact._core")]
 pub struct Reading {
     reader: Py<PyAny>,
     stream: Py<StreamState>,
@@ -168,7 +169,7 @@ impl Reading {
                 let waiter = Waiter::task(stream.scheduler(py))?;
                 let yields = waiter.yields(py);
                 stream.set_waiter(Some(yields.clone_ref(py)));
-                this.turn_to(State::Waits(scanned));
+                this.turn_to(State::Waits(scanned, yields.clone_ref(py)));
                 Ok(Step::Waits(yields))
             }
             Found::Missing(_) | Found::Unusual => Reading::instead(slf, woken),
@@ -199,16 +200,14 @@ impl Reading {
         let _claim = this.stream.get().scheduler(py).get().claim()?;
         match this.turn_to(State::Spent) {
             State::New => Reading::go_on(slf, 0, false),
-            State::Waits(scanned) => {
-                let stream = this.stream.get();
-                if let Some(waiter) = stream.waiter(py)
-                    && !is_done(waiter.bind(py))?
-                {
+            State::Waits(scanned, waiter) => {
+                if !is_done(waiter.bind(py))? {
                     // A step that nobody has asked for.
-                    this.turn_to(State::Waits(scanned));
+                    this.turn_to(State::Waits(scanned, waiter.clone_ref(py)));
                     return Ok(Step::Waits(waiter));
                 }
-                stream.set_waiter(None);
+                // Also if another reader has begun to wait since, as in asyncio.
+                this.stream.get().set_waiter(None);
                 Reading::go_on(slf, scanned, true)
             }
             State::Instead(coroutine) => {
@@ -223,7 +222,7 @@ impl Reading {
     fn end<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         match this.turn_to(State::Spent) {
-            State::Waits(_) => {
+            State::Waits(..) => {
                 this.stream.get().set_waiter(None);
                 None
             }
@@ -244,7 +243,7 @@ impl Reading {
         visit.call(&self.reader)?;
         visit.call(&self.stream)?;
         match self.state.look().as_deref() {
-            Some(State::Instead(coroutine)) => visit.call(coroutine),
+            Some(State::Instead(waits_for) | State::Waits(_, waits_for)) => visit.call(waits_for),
             _ => Ok(()),
         }
     }
@@ -260,7 +259,7 @@ impl Drop for Reading {
         // SAFETY: the object is being freed: nobody else can reach it.
         match unsafe { self.state.alone() } {
             State::New => never_awaited(&self.want.qualname()),
-            State::Waits(_) => self.stream.get().set_waiter(None),
+            State::Waits(..) => self.stream.get().set_waiter(None),
             _ => {}
         }
     }

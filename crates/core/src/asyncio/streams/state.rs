@@ -11,6 +11,7 @@ use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyByteArray, PyBytes};
 
 use crate::py::bytes::copy_bytes;
+use crate::py::call::own_attribute;
 use crate::py::cell::SharedCell;
 use crate::py::make::name;
 use crate::reactor::scheduler::Scheduler;
@@ -367,6 +368,7 @@ impl StreamState {
 }
 
 /// The state of a reader that was made native.
+#[inline]
 pub fn of<'py>(reader: &Bound<'py, PyAny>) -> PyResult<Bound<'py, StreamState>> {
-    Ok(reader.getattr(name!("_native"))?.cast_into::<StreamState>()?)
+    Ok(own_attribute(reader, name!("_native"))?.cast_into::<StreamState>()?)
 }

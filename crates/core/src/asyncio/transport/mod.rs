@@ -5,6 +5,7 @@
 //! `pipe.rs` is for what is no socket, and `tls/` stands between a transport and the application's protocol.
 
 mod base;
+pub mod clients;
 mod closing;
 pub mod datagram;
 pub mod file;

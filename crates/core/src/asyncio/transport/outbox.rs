@@ -3,11 +3,11 @@
 //! While a send is in flight the kernel reads the chunks at the front through `message`: they are neither dropped nor
 //! moved until its completion (`sent`). The vector lives on the heap, not on a stack that greenlets may swap.
 
+use std::collections::VecDeque;
+
 use proact_driver::{Driver, Op, ops, syscalls};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-
-use super::rare::Rare;
 
 /// Chunks that one send carries.
 const VECTORS: usize = 64;
@@ -19,15 +19,21 @@ struct Message {
     header: libc::msghdr,
 }
 
+/// What few connections ever need, and only while something waits.
 #[derive(Default)]
-pub struct Outbox {
-    /// The first chunk, and those behind it: most connections never have a second, and need no queue.
-    first: Option<Py<PyBytes>>,
-    others: Rare<Py<PyBytes>>,
+struct More {
+    /// The chunks behind the first.
+    chunks: VecDeque<Py<PyBytes>>,
     /// Bytes of the first chunk that are sent already.
     offset: usize,
-    len: usize,
     message: Option<Box<Message>>,
+}
+
+#[derive(Default)]
+pub struct Outbox {
+    first: Option<Py<PyBytes>>,
+    more: Option<Box<More>>,
+    len: usize,
 }
 
 // SAFETY: the pointers in `message` name memory of the chunks, which moves along.
@@ -46,37 +52,41 @@ impl Outbox {
         self.len += chunk.as_bytes().len();
         match self.first {
             None => self.first = Some(chunk.unbind()),
-            Some(_) => self.others.push_back(chunk.unbind()),
+            Some(_) => self.more.get_or_insert_default().chunks.push_back(chunk.unbind()),
         }
     }
 
     /// The op that sends what is at the front.
     pub fn op(&mut self, py: Python<'_>, fd: i32) -> Option<Op> {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        if self.others.is_empty() {
-            let chunk = self.first.as_ref()?.bind(py).as_bytes();
-            let rest = &chunk[self.offset..];
+        let first = self.first.as_ref()?;
+        let more = self.more.as_mut().filter(|more| !more.chunks.is_empty());
+        let Some(More {
+            chunks,
+            offset,
+            message,
+        }) = more.map(|more| &mut **more)
+        else {
+            let rest = &first.bind(py).as_bytes()[self.offset()..];
             return Some(Op::Send(ops::Send {
                 fd,
                 buf: rest.as_ptr(),
                 len: rest.len().min(ONE_SEND),
                 flags,
             }));
-        }
+        };
         let mut total = 0;
         let mut count = 0;
-        let message = self.message.get_or_insert_with(|| {
+        let message = message.get_or_insert_with(|| {
             // SAFETY: zeros are a value of iovec and msghdr.
             Box::new(unsafe { std::mem::zeroed() })
         });
-        for (index, chunk) in self
-            .first
-            .iter()
-            .chain(self.others.iter())
+        for (index, chunk) in std::iter::once(first)
+            .chain(chunks.iter())
             .take(VECTORS)
             .enumerate()
         {
-            let skip = if index == 0 { self.offset } else { 0 };
+            let skip = if index == 0 { *offset } else { 0 };
             let rest = &chunk.bind(py).as_bytes()[skip..];
             let len = rest.len().min(ONE_SEND - total);
             message.vectors[index] = libc::iovec {
@@ -108,7 +118,7 @@ impl Outbox {
                 offset: -1,
             }),
             _ => {
-                let header = &self.message.as_ref()?.header;
+                let header = &self.more.as_ref()?.message.as_ref()?.header;
                 Op::Writev(ops::Writev {
                     fd,
                     iov: header.msg_iov,
@@ -122,16 +132,24 @@ impl Outbox {
     /// A send of `count` bytes has completed.
     pub fn sent(&mut self, py: Python<'_>, count: usize) {
         self.len = self.len.saturating_sub(count);
-        let mut left = self.offset + count;
+        let mut left = self.offset() + count;
         while let Some(chunk) = &self.first {
             let size = chunk.bind(py).as_bytes().len();
             if left < size {
                 break;
             }
             left -= size;
-            self.first = self.others.pop_front();
+            self.first = self.more.as_mut().and_then(|more| more.chunks.pop_front());
         }
-        self.offset = left;
+        match &mut self.more {
+            more if self.first.is_none() => *more = None,
+            None if left == 0 => {}
+            more => more.get_or_insert_default().offset = left,
+        }
+    }
+
+    fn offset(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.offset)
     }
 
     /// Sends what is queued as far as the fd takes it: 0, or the error of the fd. `next` makes the ops, each of which carries a
@@ -156,9 +174,6 @@ impl Outbox {
 
     /// Forgets everything; no send may be in flight.
     pub fn clear(&mut self) {
-        self.first = None;
-        self.others.clear();
-        self.offset = 0;
-        self.len = 0;
+        *self = Outbox::default();
     }
 }

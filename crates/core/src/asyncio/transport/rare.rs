@@ -31,8 +31,4 @@ impl<T> Rare<T> {
     pub fn clear(&mut self) {
         self.0 = None;
     }
-
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flat_map(|queue| queue.iter())
-    }
 }

@@ -7,7 +7,6 @@
 //! left; `sending.rs` has the states.
 
 use proact_driver::{Completion, Op, ops, syscalls};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -17,7 +16,7 @@ use crate::asyncio::transport::phase::Phase;
 use crate::py::bytes::{copied, snapshot};
 use crate::py::call::one_after_other;
 use crate::py::errno::os_error;
-use crate::py::native_method::{self, Convention};
+use crate::py::native_method::{self, native_method};
 use crate::reactor::target::Completes;
 
 /// For a send, and for the poll by which a file waits for room.
@@ -203,32 +202,21 @@ impl StreamTransport {
     }
 }
 
-unsafe extern "C" fn write(
-    transport: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    positional: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython has called this with a live transport, which the descriptor has checked, and with as many live arguments as
-    // it says.
-    unsafe {
-        native_method::run(|py| {
-            let transport = Bound::from_borrowed_ptr(py, transport).cast_into_unchecked::<StreamTransport>();
-            let data = native_method::only_argument(py, "write", "data", args, positional, names)?;
-            let data = snapshot(&data)?;
-            let _claim = transport.get().scheduler.get().claim()?;
-            StreamTransport::write_bytes(&transport, data)?;
-            Ok(py.None())
-        })
-    }
-}
+native_method!(write, |call| {
+    // SAFETY: a method of this class.
+    let transport = unsafe { call.object_of::<StreamTransport>() };
+    let data = snapshot(call.argument("write", "data")?)?;
+    let _claim = transport.get().scheduler.get().claim()?;
+    StreamTransport::write_bytes(transport, data)?;
+    Ok(call.py().None())
+});
 
 /// Gives the class its method `write`.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     native_method::add(
         &py.get_type::<StreamTransport>(),
         c"write",
-        Convention::FastWithKeywords(write),
+        write,
         c"write($self, /, data)\n--\n\nSends bytes: now what the socket takes, the rest once it takes more. Never blocks.",
     )
 }

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::base::{Life, Living, Transport, wake};
+use super::clients::Clients;
 use super::over_socket::OverSocket;
 use super::protocol::Callee;
 use super::receiving::Receiving;
@@ -39,6 +40,8 @@ pub(super) struct Stream {
     pub receiving: Receiving,
     pub sending: Sending,
     pub server: Option<Py<PyAny>>,
+    /// Where the server counts it.
+    clients: Option<Py<Clients>>,
     /// The connection is to go on in another loop.
     pub leaving: Option<Box<Leaving>>,
 }
@@ -109,6 +112,7 @@ impl StreamTransport {
             receiving: Receiving::new(bulk),
             sending: Sending::default(),
             server: server.map(Bound::unbind),
+            clients: None,
             leaving: None,
         };
         let ends = Ends::of(&mut *scheduler.get().io.get()?.driver, fd);
@@ -164,6 +168,11 @@ impl StreamTransport {
             server.call_method0(py, method)?;
         }
         Ok(())
+    }
+
+    /// Notes where it is counted, and returns where it was.
+    pub(super) fn counted_by(&self, clients: Option<Py<Clients>>) -> PyResult<Option<Py<Clients>>> {
+        Ok(std::mem::replace(&mut self.state.get()?.clients, clients))
     }
 
     /// As `callee`, and whether it is a BufferedProtocol.
@@ -327,6 +336,7 @@ impl StreamTransport {
         if let Some(state) = self.state.look() {
             state.life.traverse(&visit)?;
             visit.call(&state.server)?;
+            visit.call(&state.clients)?;
             if let Some(leaving) = &state.leaving {
                 visit.call(&leaving.told)?;
             }
@@ -357,6 +367,10 @@ impl StreamTransport {
 
 impl Drop for StreamTransport {
     fn drop(&mut self) {
+        // Nobody else can reach the state, so it is free.
+        if let Ok(Some(clients)) = self.counted_by(None) {
+            clients.get().forget(self);
+        }
         self.dropped();
     }
 }
