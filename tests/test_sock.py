@@ -443,3 +443,16 @@ async def test_the_socket_of_a_transport_is_the_transport_s(loop):
                     await calls(loop, sock, None)[method]()
         finally:
             sock.detach()
+
+
+async def test_a_future_that_somebody_holds_is_not_used_again(loop):
+    with peers.pair() as (near, far):
+        held = []
+        for number in range(5):
+            task = loop.create_task(loop.sock_recv(near, 10))
+            await asyncio.sleep(0)
+            held.append(task._fut_waiter)
+            far.send(b"x")
+            assert await task == b"x"
+            assert len({id(future) for future in held}) == number + 1
+        assert all(future.done() and future.result() is None for future in held)

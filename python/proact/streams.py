@@ -36,6 +36,7 @@ _METHODS = (
     (asyncio.StreamReaderProtocol, "data_received"),
     (asyncio.StreamReaderProtocol, "_drain_helper"),
     (asyncio.StreamWriter, "drain"),
+    (asyncio.StreamWriter, "write"),
 )
 
 
@@ -70,7 +71,7 @@ class StreamReader(asyncio.StreamReader):
 
 
 class StreamWriter(asyncio.StreamWriter):
-    """`asyncio.StreamWriter` of a server's connection, with a native `drain`."""
+    """`asyncio.StreamWriter` of a server's connection, with native `write` and `drain`."""
 
     _native: _core.WriterState
 

@@ -63,6 +63,20 @@ impl<'py> FromPyObject<'_, 'py> for Keyword<'py> {
     }
 }
 
+/// `{"loop": scheduler}`. While the loop runs, all have one: nobody changes or keeps it.
+fn keywords<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyDict>> {
+    let py = scheduler.py();
+    if let Some(keywords) = &scheduler.get().futures.lock().keywords {
+        return Ok(keywords.bind(py).clone());
+    }
+    let keywords = dict(py)?;
+    keywords.set_item(name!("loop"), scheduler)?;
+    if scheduler.get().io.runs_here() {
+        scheduler.get().futures.lock().keywords = Some(keywords.clone().unbind());
+    }
+    Ok(keywords)
+}
+
 /// `kind(*args, loop=scheduler)`
 fn of_loop<'py>(
     scheduler: &Bound<'py, Scheduler>,
@@ -70,8 +84,7 @@ fn of_loop<'py>(
     args: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = scheduler.py();
-    let keywords = dict(py)?;
-    keywords.set_item(name!("loop"), scheduler)?;
+    let keywords = keywords(scheduler)?;
     // SAFETY: three live objects, of the types that are required; returns a new reference or null with an exception set.
     unsafe {
         let made = ffi::PyObject_Call(kind.as_ptr(), args.as_ptr(), keywords.as_ptr());
@@ -88,9 +101,32 @@ fn future<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyAny>>
     )
 }
 
+/// A future that was waited for before, and begins anew as if it was just made.
+fn used<'py>(scheduler: &Bound<'py, Scheduler>) -> Option<PyResult<Bound<'py, PyAny>>> {
+    let py = scheduler.py();
+    let future = scheduler.get().futures.lock().take(py)?;
+    let is_asyncios = FUTURE.get(py).is_some_and(|kind| future.get_type().is(kind));
+    if !is_asyncios {
+        return None;
+    }
+    Some(keywords(scheduler).and_then(|keywords| {
+        // SAFETY: an instance of a class that has `__init__`, and what that takes; -1 if an exception is set.
+        unsafe {
+            let init = (*ffi::Py_TYPE(future.as_ptr())).tp_init;
+            match init.map(|init| init(future.as_ptr(), PyTuple::empty(py).as_ptr(), keywords.as_ptr())) {
+                Some(0) => Ok(future),
+                _ => Err(PyErr::fetch(py)),
+            }
+        }
+    }))
+}
+
 /// A future that a task may yield, as `await` does.
 pub fn awaited_future<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyAny>> {
-    let future = future(scheduler)?;
+    let future = match used(scheduler) {
+        Some(used) => used?,
+        None => future(scheduler)?,
+    };
     future.setattr(name!("_asyncio_future_blocking"), true)?;
     Ok(future)
 }

@@ -16,7 +16,7 @@ use pyo3::types::{PyBytes, PyFloat, PyInt, PyMemoryView, PySlice, PyType};
 use super::hub_wait::{self, Limit};
 use super::kinds::GeventIo;
 use crate::py::buffer::Buffer;
-use crate::py::descriptor::number;
+use crate::py::descriptor::{fd_behind_head, fd_is_behind_head};
 use crate::py::make::{Int, Name, name, py_error};
 use crate::py::native_method::{self, Call, native_method};
 use crate::py::slot::Slot;
@@ -27,9 +27,8 @@ use crate::reactor::work::{Work, send_now};
 /// gevent's classes, and its own methods.
 struct Sockets {
     class: Py<PyType>,
-    /// The class of the socket within one that is not TLS, and where the socket keeps its fd.
+    /// The class of the socket within one that is not TLS.
     inner: Py<PyType>,
-    fd: usize,
     /// Where sockets keep what `Field` names.
     slots: [Option<Slot>; 5],
     recv: Py<PyAny>,
@@ -123,8 +122,8 @@ impl Sockets {
         if scheduler.get().io.runs_elsewhere() {
             return Ok(None);
         }
-        // SAFETY: a socket of the class, which has its fd there (`fd_of_sockets`).
-        let fd = unsafe { *inner.as_ptr().cast::<u8>().add(self.fd).cast::<RawFd>() };
+        // SAFETY: a socket of the class, of which a sample was looked at.
+        let fd = unsafe { fd_behind_head(&inner) };
         let scheduler = scheduler.into_bound(py);
         Ok(Some(Parts { io, scheduler, fd }))
     }
@@ -280,19 +279,6 @@ native_method!(native_wait, |call| {
     call.pass_on(sockets.wait.bind(call.py()))
 });
 
-/// Where CPython's sockets keep their fd: behind the head of the object, as `sample` shows.
-fn fd_of_sockets(sample: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let place = size_of::<ffi::PyObject>();
-    // SAFETY: a socket is larger than the head of an object by more than a number.
-    let fd = unsafe { *sample.as_ptr().cast::<u8>().add(place).cast::<RawFd>() };
-    if number(sample)? == fd {
-        return Ok(place);
-    }
-    Err(py_error::<PyRuntimeError>(
-        "CPython's sockets are not as expected",
-    ))
-}
-
 /// Gives gevent's class of sockets its methods. `sample` is a socket of the class within. A second call has no effect.
 ///
 /// # Errors
@@ -304,6 +290,10 @@ pub fn install_gevent_calls(class: &Bound<'_, PyType>, sample: &Bound<'_, PyAny>
     if SOCKETS.get(py).is_some() {
         return Ok(());
     }
+    if !fd_is_behind_head(sample)? {
+        let message = "CPython's sockets are not as expected";
+        return Err(py_error::<PyRuntimeError>(message));
+    }
     let mut slots = [None; Field::ALL.len()];
     for (slot, field) in slots.iter_mut().zip(Field::ALL) {
         *slot = Slot::of(class, field.name())?;
@@ -311,7 +301,6 @@ pub fn install_gevent_calls(class: &Bound<'_, PyType>, sample: &Bound<'_, PyAny>
     let made = Sockets {
         class: class.clone().unbind(),
         inner: sample.get_type().unbind(),
-        fd: fd_of_sockets(sample)?,
         slots,
         recv: class.getattr(name!("recv"))?.unbind(),
         recv_into: class.getattr(name!("recv_into"))?.unbind(),

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod fds;
 pub mod file_work;
+pub mod futures;
 pub mod handle;
 pub mod hooks;
 pub mod hub;

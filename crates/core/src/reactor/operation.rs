@@ -205,7 +205,7 @@ impl Operation {
             Side::Read if is_free && is_bulk && is_ready(scheduler.get(), fd)? => {
                 let waiter = this.waiter(py)?;
                 this.turn_to(State::Woken { fd, work });
-                waiter.wake(py)?;
+                waiter.wake(py, scheduler.get())?;
                 return Ok(Step::Waits(waiter.yields(py)));
             }
             _ => {}
@@ -287,7 +287,7 @@ impl Operation {
                 ..
             } => {
                 self.turn_to(State::Ended(Ended::new(work, result)));
-                return waiter.wake(py);
+                return waiter.wake(py, self.scheduler.get());
             }
             State::InFlight { fd, work, waiter, .. } => {
                 let side = work.side();
@@ -297,7 +297,7 @@ impl Operation {
                     let closed = self.green && result == -libc::ECANCELED;
                     let result = if closed { -libc::EBADF } else { result };
                     self.turn_to(State::Done(Err(os_error(result))));
-                    waiter.wake(py)?;
+                    waiter.wake(py, self.scheduler.get())?;
                 } else if self.ready(py, this, fd, work, waiter)? {
                     return Ok(());
                 }
@@ -332,7 +332,7 @@ impl Operation {
             matches!(work, Work::Send { .. }) && !waiter.is_done(py)? && number(self.object.bind(py))? == fd;
         if !goes_on {
             self.turn_to(State::Woken { fd, work });
-            waiter.wake(py)?;
+            waiter.wake(py, self.scheduler.get())?;
             return Ok(false);
         }
         let (outcome, waiter) = match work.attempt(self.scheduler.bind(py), fd) {
@@ -344,7 +344,7 @@ impl Operation {
             Err(error) => (Err(error), waiter),
         };
         self.turn_to(State::Done(outcome));
-        waiter.wake(py)?;
+        waiter.wake(py, self.scheduler.get())?;
         Ok(false)
     }
 
@@ -379,7 +379,7 @@ impl Operation {
             (-libc::EBADF, waiter)
         };
         this.turn_to(State::Done(Err(os_error(result))));
-        waiter.wake(py)?;
+        waiter.wake(py, this.scheduler.get())?;
         Ok(false)
     }
 

@@ -66,6 +66,12 @@ impl<T> Owned<T> {
         self.owner.load(Ordering::Relaxed) & !RUNS == this_thread()
     }
 
+    /// Whether the loop runs in this thread.
+    #[inline]
+    pub fn runs_here(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) == this_thread() | RUNS
+    }
+
     /// Claims the loop for a call.
     ///
     /// # Errors

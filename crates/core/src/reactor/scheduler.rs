@@ -20,6 +20,7 @@ use crate::py::call::{exception, stops_the_loop};
 use crate::py::cell::SharedCell;
 use crate::py::errno::io_error;
 use crate::py::make::{Float, Name, Text, py_error};
+use crate::reactor::futures::Futures;
 use crate::reactor::handle::{Callback, Cancelled};
 use crate::reactor::hooks::Hooks;
 use crate::reactor::io::{Closed, Io, SHUTDOWN_LIMIT, open_engine};
@@ -38,6 +39,7 @@ pub struct Scheduler {
     orphaned: AtomicBool,
     pub(crate) readers: SharedCell<Readers>,
     ready: Queue,
+    pub(crate) futures: SharedCell<Futures>,
     timers: SharedCell<Timers>,
     pub(crate) cancelled: Arc<Cancelled>,
     /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
@@ -95,6 +97,7 @@ impl Scheduler {
             orphaned: AtomicBool::new(false),
             readers: SharedCell::new(Readers::default()),
             ready: Queue::default(),
+            futures: SharedCell::new(Futures::default()),
             timers: SharedCell::new(Timers::new(Arc::clone(&cancelled))),
             cancelled,
             timed: AtomicBool::new(false),
@@ -360,6 +363,7 @@ impl Scheduler {
         drop(queued);
         let readers = std::mem::take(&mut *self.readers.lock());
         drop(readers);
+        self.forget_futures();
         let ready = self.ready.lock().take();
         ready.iter().for_each(Ready::discard);
         let timers = self.timers.lock().drain();
@@ -402,6 +406,9 @@ impl Scheduler {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.ready.traverse(visit)?;
+        if let Some(futures) = self.futures.look() {
+            futures.traverse(visit)?;
+        }
         if let Some(timers) = self.timers.look() {
             timers.callbacks().try_for_each(|timer| timer.traverse(visit))?;
         }

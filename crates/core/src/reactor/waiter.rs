@@ -42,9 +42,9 @@ impl Waiter {
         }
     }
 
-    pub fn wake(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn wake(&self, py: Python<'_>, scheduler: &Scheduler) -> PyResult<()> {
         match self {
-            Waiter::Future(future) => wake_future(future.bind(py)),
+            Waiter::Future(future) => wake_future(scheduler, future.bind(py)),
             Waiter::Greenlet(parking) => Parking::wake(parking.bind(py)),
         }
     }
@@ -62,10 +62,16 @@ pub fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// Wakes the task that waits for a future.
-pub fn wake_future(future: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn wake_future(scheduler: &Scheduler, future: &Bound<'_, PyAny>) -> PyResult<()> {
     match method1(future, name!("set_result"), future.py().None().bind(future.py())) {
         // It was cancelled in this turn. Its task will call `throw`.
         Err(_) if is_done(future)? => Ok(()),
-        outcome => outcome.map(drop),
+        Ok(_) => {
+            if scheduler.io.runs_here() {
+                scheduler.futures.lock().keep(future.clone().unbind());
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }

@@ -34,6 +34,18 @@ impl WriterState {
     }
 }
 
+impl WriterState {
+    pub fn transport<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, StreamTransport> {
+        self.transport.bind(py)
+    }
+}
+
+/// The state of a writer that was made native.
+#[inline]
+pub fn of<'py>(writer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, WriterState>> {
+    Ok(own_attribute(writer, name!("_native"))?.cast_into::<WriterState>()?)
+}
+
 enum State {
     New,
     Instead(Py<PyAny>),
@@ -41,7 +53,7 @@ enum State {
 }
 
 /// An awaitable drain of a stream.
-#[pyclass(frozen, weakref, freelist = 16, module = "proact._core")]
+#[pyclass(frozen, weakref, module = "proact._core")]
 pub struct Draining {
     writer: Py<PyAny>,
     looks_at: Py<WriterState>,
@@ -50,9 +62,7 @@ pub struct Draining {
 
 impl Draining {
     pub fn begin(writer: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let looks_at = own_attribute(writer, name!("_native"))?
-            .cast_into::<WriterState>()?
-            .unbind();
+        let looks_at = of(writer)?.unbind();
         let draining = Draining {
             writer: writer.clone().unbind(),
             looks_at,

@@ -16,10 +16,11 @@ use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyType};
+use pyo3::types::{PyBytes, PyType, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::asyncio::transport::protocol;
-use crate::py::call::{method0, method1};
+use crate::asyncio::transport::stream::StreamTransport;
+use crate::py::call::{method0, method1, own_attribute};
 use crate::py::coroutine::{Step, coroutine_methods};
 use crate::py::make::{Name, name, py_error};
 use crate::py::native_method::{self, Call, native_method};
@@ -69,7 +70,7 @@ fn feed(reader: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = reader.py();
     let count = stream.push(bytes)?;
     if let Some(waiter) = stream.take_waiter() {
-        wake_future(waiter.bind(py))?;
+        wake_future(stream.scheduler(py).get(), waiter.bind(py))?;
     }
     if count <= stream.limit().saturating_mul(2) {
         return Ok(());
@@ -90,12 +91,12 @@ fn feed(reader: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// `StreamReaderProtocol.data_received`, called by a native transport.
 fn data_received(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-    let reference = protocol.getattr(name!("_stream_reader_wr"))?;
-    if !reference.is_none() {
-        let reader = reference.call0()?;
-        if is_native(&reader) {
-            return feed(&reader, data);
-        }
+    let reference = own_attribute(protocol, name!("_stream_reader_wr"))?;
+    if let Ok(reference) = reference.cast::<PyWeakrefReference>()
+        && let Some(reader) = reference.upgrade()
+        && is_native(&reader)
+    {
+        return feed(&reader, data);
     }
     method1(protocol, name!("data_received"), data.as_any()).map(drop)
 }
@@ -162,6 +163,13 @@ native_method!(readline, |call| {
 native_method!(drain, |call| {
     call.no_arguments("drain")?;
     Draining::begin(call.object())
+});
+
+native_method!(write, |call| {
+    let data = call.argument("write", "data")?;
+    let state = draining::of(call.object())?;
+    StreamTransport::write_copied(state.get().transport(call.py()), data)?;
+    Ok(call.py().None())
 });
 
 fn awaited_already() -> PyErr {
@@ -236,6 +244,12 @@ pub fn install_streams(
     for (name, method, doc) in methods {
         native_method::add(&reader.0, name, method, doc)?;
     }
+    native_method::add(
+        &writer.0,
+        c"write",
+        write,
+        c"write($self, data)\n--\n\nWrites to the transport.",
+    )?;
     let drain_doc = c"drain($self)\n--\n\nWaits until the transport takes more.";
     native_method::add(&writer.0, c"drain", drain, drain_doc)?;
     let _ = READER.set(py, (reader.0.unbind(), reader.1.unbind()));

@@ -52,7 +52,7 @@ enum Found {
 }
 
 /// An awaitable read of a stream.
-#[pyclass(frozen, weakref, freelist = 64, module = "proact._core")]
+#[pyclass(frozen, weakref, module = "proact._core")]
 pub struct Reading {
     reader: Py<PyAny>,
     stream: Py<StreamState>,

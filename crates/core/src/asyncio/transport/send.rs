@@ -27,6 +27,14 @@ pub(super) static SENDS: Completes<StreamTransport> =
     .that_owns(StreamTransport::owned);
 
 impl StreamTransport {
+    /// `write`: what is no `bytes` is copied.
+    #[inline]
+    pub fn write_copied(this: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = snapshot(data)?;
+        let _claim = this.get().scheduler.get().claim()?;
+        StreamTransport::write_bytes(this, data)
+    }
+
     /// `write` for a transport above this one.
     #[inline]
     pub fn write_bytes(this: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
@@ -205,9 +213,7 @@ impl StreamTransport {
 native_method!(write, |call| {
     // SAFETY: a method of this class.
     let transport = unsafe { call.object_of::<StreamTransport>() };
-    let data = snapshot(call.argument("write", "data")?)?;
-    let _claim = transport.get().scheduler.get().claim()?;
-    StreamTransport::write_bytes(transport, data)?;
+    StreamTransport::write_copied(transport, call.argument("write", "data")?)?;
     Ok(call.py().None())
 });
 

@@ -365,8 +365,15 @@ impl Scheduler {
         }
     }
 
+    /// Drops the futures that are kept for waits, and with them their references to the loop.
+    pub(super) fn forget_futures(&self) {
+        let futures = std::mem::take(&mut *self.futures.lock());
+        drop(futures);
+    }
+
     /// Called when the loop stands still.
     pub fn rest(&self) -> PyResult<()> {
+        self.forget_futures();
         let mut io = self.io.get()?;
         // Submit what was queued last (a cancellation, a close) before the loop stands still.
         let handed_over = io.driver.flush().map_err(engine_error);
