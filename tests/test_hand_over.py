@@ -550,3 +550,23 @@ async def test_other_threads_ask_for_the_socket(loop, beside, switching):
             over = True
         current[0].close()
         await until(lambda: protocol.events[-1] == ("lost", None))
+
+
+async def test_memory_runs_out_when_it_leaves(loop, beside, monkeypatch):
+    """The caller is told, and the connection is closed."""
+
+    class Full:
+        @staticmethod
+        def socket(fileno):
+            raise MemoryError("no socket")
+
+    other = beside()
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        monkeypatch.setattr("proact.handover.socket", Full)
+        async with asyncio.timeout(20):
+            with pytest.raises(MemoryError, match="no socket"):
+                await loop.hand_over(transport, other.loop)
+        assert await loop.sock_recv(peer, 100) == b""
+    assert protocol.events[0] == "made"
+    assert isinstance(protocol.events[-1][1], MemoryError)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 
 from . import _core
@@ -76,7 +77,12 @@ class _Move:
             self._failed(ConnectionAbortedError("the connection ended before it was handed over"))
             return
         fd, protocol, extra, kept, ended, eof_written, paused = what
-        sock = socket.socket(fileno=fd)
+        try:
+            sock = socket.socket(fileno=fd)
+        except BaseException as error:
+            os.close(fd)
+            self._failed(error, protocol)
+            return
         extra = {name: value for name, value in (extra or {}).items() if name != "socket"}
         if self._factory is not None:
             # If the old protocol has heard of the end, the new one hears of it by a receive of its own.
