@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(
 
 async def connected(loop, server, count):
     """So many clients, and the server's transports."""
-    clients = []
-    for _ in range(count):
-        clients.append((await loop.create_connection(lambda: Recorder(loop), *server.address))[1])
+    clients = [
+        (await loop.create_connection(lambda: Recorder(loop), *server.address))[1] for _ in range(count)
+    ]
     served = [(await server.accepted(index)).transport for index in range(count)]
     return clients, served
 
