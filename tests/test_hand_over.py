@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import threading
 
 import pytest
-from support import tls
+from support import peers, tls
 
 BIG = bytes(range(256)) * 8192  # 2 MiB: more than a socket's buffers
 
@@ -483,3 +484,89 @@ async def test_start_tls_is_refused_while_it_leaves(loop, beside):
         await asyncio.wait([handing])
         transport.abort()
         await until(lambda: protocol.events[-1] == ("lost", None))
+
+
+async def test_only_its_own_loop_hands_a_connection_over(loop, new_loop):
+    """Awaited in another loop it is refused, and changes nothing."""
+    source = new_loop()
+    transport, protocol, peer = await loop.run_in_executor(None, source.run_until_complete, connected(source))
+    with peer:
+        with pytest.raises(RuntimeError, match="its own loop"):
+            await source.hand_over(transport, loop)
+        assert transport.is_reading()
+        peer.send(b"here")
+
+        async def heard():
+            await until(lambda: protocol.data == b"here")
+            transport.abort()
+            await until(lambda: protocol.events[-1] == ("lost", None))
+
+        await loop.run_in_executor(None, source.run_until_complete, heard())
+
+
+@pytest.mark.parametrize("ours", ["detach", "close"])
+async def test_a_socket_that_the_program_has_taken(loop, beside, ours):
+    """There is nothing to hand over, and the number of the fd may be another file's by now."""
+    other = beside()
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        sock = transport.get_extra_info("socket")._sock
+        taken = sock.detach() if ours == "detach" else sock.fileno()
+        if ours == "close":
+            sock._io_refs = 0
+            sock.close()
+            taken = os.open(os.devnull, os.O_RDONLY)
+        with pytest.raises(ConnectionAbortedError):
+            await loop.hand_over(transport, other.loop)
+        await until(lambda: protocol.events[-1] == ("lost", None))
+        os.fstat(taken)
+        os.close(taken)
+
+
+async def test_other_threads_ask_for_the_socket(loop, beside, switching):
+    """The Python socket that shares the fd is made when it is asked for. It must not close the fd later."""
+    other = beside()
+    transport, protocol, peer = await connected(loop)
+    over = False
+    current = [transport]
+
+    def ask():
+        while not over:
+            sock = current[0].get_extra_info("socket")
+            assert sock is None or sock.fileno() != 0
+            del sock
+
+    with peer, contextlib.ExitStack() as threads:
+        for _ in range(3):
+            threads.enter_context(peers.thread(ask))
+        try:
+            for number in range(100):
+                current[0], _ = await loop.hand_over(current[0], other.loop)
+                back = other.loop.hand_over(current[0], loop)
+                current[0], _ = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(back, other.loop))
+                await loop.sock_sendall(peer, b"x")
+                await until(lambda count=number + 1: len(protocol.data) == count)
+        finally:
+            over = True
+        current[0].close()
+        await until(lambda: protocol.events[-1] == ("lost", None))
+
+
+async def test_memory_runs_out_when_it_leaves(loop, beside, monkeypatch):
+    """The caller is told, and the connection is closed."""
+
+    class Full:
+        @staticmethod
+        def socket(fileno):
+            raise MemoryError("no socket")
+
+    other = beside()
+    transport, protocol, peer = await connected(loop)
+    with peer:
+        monkeypatch.setattr("proact.handover.socket", Full)
+        async with asyncio.timeout(20):
+            with pytest.raises(MemoryError, match="no socket"):
+                await loop.hand_over(transport, other.loop)
+        assert await loop.sock_recv(peer, 100) == b""
+    assert protocol.events[0] == "made"
+    assert isinstance(protocol.events[-1][1], MemoryError)

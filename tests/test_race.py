@@ -12,3 +12,4 @@ def test_a_short_race(engine):
     # Otherwise it has done nothing.
     assert race.calls.total() > 100
     assert race.calls["look_at_a_handle"] > 0
+    assert race.moves > 0

@@ -293,3 +293,143 @@ def test_a_thread_that_cannot_be_started(proact, engine, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == sockets
     assert raised.tb
     assert not any(thread.is_alive() for thread in started)
+
+
+class Moving:
+    """A factory of servers that hand every connection to another worker, whose `echo` answers.
+
+    With `on_request` a connection stays until its first line comes.
+    """
+
+    def __init__(self, on_request=False):
+        self.on_request = on_request
+        self.loops = []
+        self.has = threading.Event()
+
+    def __call__(self, sock):
+        self.loops.append(asyncio.get_running_loop())
+        return asyncio.start_server(self.client, sock=sock)
+
+    async def client(self, reader, writer):
+        here = asyncio.get_running_loop()
+        other = next(loop for loop in self.loops if loop is not here)
+        self.has.set()
+        if self.on_request and not await reader.readline():
+            writer.close()
+            return
+
+        def factory():
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=other), echo, loop=other)
+
+        with contextlib.suppress(ConnectionAbortedError):
+            await here.hand_over(writer.transport, other, factory)
+
+
+def closed_to_new_ones(serving):
+    """Stop it, and wait until no worker accepts any more."""
+    serving.stop.set()
+    with contextlib.suppress(OSError):
+        while True:
+            socket.create_connection(serving.address, timeout=20).close()
+
+
+def test_a_stop_waits_for_connections_that_were_handed_over(proact, engine):
+    with (
+        Serving(proact, engine, Moving(), workers=2, grace=25) as serving,
+        socket.create_connection(serving.address, timeout=20) as client,
+    ):
+        client.sendall(b"1")
+        assert client.recv(100).endswith(b":1")
+        closed_to_new_ones(serving)
+        client.sendall(b"2")
+        assert client.recv(100).endswith(b":2")
+        assert serving.thread.is_alive()
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""
+        # It does not use up the time that connections have.
+        serving.thread.join(20)
+        assert not serving.thread.is_alive()
+    assert serving.error is None
+
+
+def test_a_connection_is_handed_over_during_a_stop(proact, engine):
+    """To a worker that has none itself."""
+    moving = Moving(on_request=True)
+    with (
+        Serving(proact, engine, moving, workers=2, grace=25) as serving,
+        socket.create_connection(serving.address, timeout=20) as client,
+    ):
+        assert moving.has.wait(20)
+        closed_to_new_ones(serving)
+        client.sendall(b"go\n")
+        client.sendall(b"2")
+        assert client.recv(100).endswith(b":2")
+    assert serving.error is None
+
+
+def test_grace_ends_for_connections_that_were_handed_over(proact, engine):
+    with (
+        Serving(proact, engine, Moving(), workers=2, grace=0.05) as serving,
+        socket.create_connection(serving.address, timeout=20) as client,
+    ):
+        client.sendall(b"1")
+        assert client.recv(100).endswith(b":1")
+        serving.stop.set()
+        assert client.recv(100) == b""
+    assert serving.error is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="there asyncio's server does not know its connections")
+def test_grace_ends_for_protocols(proact, engine):
+    """They have no tasks that could be cancelled, and hear that the connection is lost."""
+    events = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"hello")
+
+        def connection_lost(self, exc):
+            events.append(exc)
+
+    async def factory(sock):
+        return await asyncio.get_running_loop().create_server(Protocol, sock=sock)
+
+    with (
+        Serving(proact, engine, factory, workers=2, grace=0.05) as serving,
+        socket.create_connection(serving.address, timeout=20) as client,
+    ):
+        assert client.recv(100) == b"hello"
+        serving.stop.set()
+        assert client.recv(100) == b""
+    assert serving.error is None
+    assert events == [None]
+
+
+def test_a_third_signal_does_what_it_did_before(proact, engine):
+    """A worker that blocks its loop can't be ended otherwise."""
+    program = textwrap.dedent("""
+        import asyncio, sys, time, proact
+
+        async def client(reader, writer):
+            writer.write(b"hello")
+            await writer.drain()
+            time.sleep(1000)
+
+        proact.serve_threads(
+            lambda sock: asyncio.start_server(client, sock=sock), workers=2, engine=sys.argv[1],
+            started=lambda address: print(address[1], flush=True))
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, engine], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as child:
+        try:
+            port = int(child.stdout.readline())
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+                assert sock.recv(100) == b"hello"
+                deadline = time.monotonic() + 30
+                while child.poll() is None and time.monotonic() < deadline:
+                    child.send_signal(signal.SIGTERM)
+                    time.sleep(0.02)
+                assert child.returncode == -signal.SIGTERM
+        finally:
+            child.kill()

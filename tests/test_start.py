@@ -18,9 +18,6 @@ NEEDED = {
     "proact.runner",
     "proact.signals",
     "proact.sockets",
-    # asyncio imports them itself before Python 3.14.
-    "_typing",
-    "typing",
 }
 """What may be imported beside what `asyncio.run` imports itself. Each module more makes every start slower:
 import it where it is used.

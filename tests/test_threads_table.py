@@ -7,8 +7,12 @@ loop goes on: no callback is lost or run twice, no byte is lost, and nothing is 
 import asyncio
 import concurrent.futures
 import contextlib
+import fnmatch
 import functools
+import inspect
 import os
+import pathlib
+import re
 import socket
 import threading
 import weakref
@@ -17,11 +21,20 @@ import pytest
 from support import links, peers
 from support.protocols import Echo, Recorder
 
+from proact import _core
+
 pytestmark = [
     pytest.mark.not_on("asyncio", "uvloop", reason="not thread-safe, and does not tell"),
     pytest.mark.usefixtures("switching"),
 ]
 
+TRANSPORTS = (
+    "StreamTransport",
+    "TLSTransport",
+    "DatagramTransport",
+    "ReadPipeTransport",
+    "WritePipeTransport",
+)
 THREADS = 8
 CALLS = 25  # by each thread
 
@@ -228,6 +241,12 @@ LOOP_WORKS = {
     "engine": lambda loop: loop.engine,
     "repr": repr,
     "create_future": lambda loop: loop.create_future(),
+    "set_debug": lambda loop: loop.set_debug(False),
+    "slow_callback_duration": lambda loop: setattr(loop, "slow_callback_duration", 9.0),
+    "get_task_factory": lambda loop: loop.get_task_factory(),
+    "set_task_factory": lambda loop: loop.set_task_factory(None),
+    "get_exception_handler": lambda loop: loop.get_exception_handler(),
+    "set_exception_handler": lambda loop: loop.set_exception_handler(loop.get_exception_handler()),
 }
 
 
@@ -246,6 +265,22 @@ async def test_a_task_can_be_made(loop):
     await works(loop, lambda number: tasks.append(loop.create_task(work(number))))
     await asyncio.gather(*tasks)
     assert sorted(ran) == list(range(THREADS * CALLS))
+
+
+async def test_executors(loop):
+    made = []
+    await works(loop, lambda number: made.append(loop.run_in_executor(None, int, number)))
+    async with asyncio.timeout(peers.PATIENCE):
+        assert sorted(await asyncio.gather(*made)) == list(range(THREADS * CALLS))
+    await works(loop, lambda number: loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1)))
+
+
+async def test_errors_are_reported_once(loop, unhandled):
+    await works(loop, lambda number: loop.call_exception_handler({"message": str(number)}))
+    told = sorted(int(problem.message) for problem in unhandled.take())
+    assert told == list(range(THREADS * CALLS))
+    await works(loop, lambda number: loop.default_exception_handler({"message": str(number)}))
+    assert len(unhandled.take("log")) == THREADS * CALLS
 
 
 LOOP_REFUSES = {
@@ -273,9 +308,10 @@ async def test_what_the_loop_refuses(loop, name):
             far.recv(1)
 
 
-@pytest.mark.parametrize("name", ["run_forever", "close"])
+@pytest.mark.parametrize("name", ["run_forever", "run_until_complete", "close"])
 async def test_running_and_closing_it(loop, name):
-    outcomes = await from_threads(loop, lambda _: getattr(loop, name)())
+    arguments = (loop.create_future(),) if name == "run_until_complete" else ()
+    outcomes = await from_threads(loop, lambda _: getattr(loop, name)(*arguments))
     assert {type(outcome) for outcome in outcomes} == {RuntimeError}
 
 
@@ -334,6 +370,10 @@ async def test_looking_at_a_transport(loop, kind):
             looks.append(transport.is_reading)
         if kind != "read pipe":
             looks += [transport.get_write_buffer_size, transport.get_write_buffer_limits]
+        if kind in WRITING:
+            looks.append(transport.can_write_eof)
+        if kind == "tls":
+            looks += [transport.get_read_buffer_size, transport.get_read_buffer_limits]
         await works(loop, lambda _: [look() for look in looks])
         assert transport.get_protocol() is protocol
         sock = transport.get_extra_info("socket")
@@ -355,6 +395,8 @@ def changes(kind):
         yield "writelines", lambda transport: transport.writelines([b"x", b"y"])
     if kind in ("tcp", "unix", "write pipe"):
         yield "write_eof", lambda transport: transport.write_eof()
+    if kind == "tls":
+        yield "set_read_buffer_limits", lambda transport: transport.set_read_buffer_limits(9, 3)
     if kind == "datagram":
         yield "sendto", lambda transport: transport.sendto(b"x")
 
@@ -410,6 +452,73 @@ async def test_a_server_is_closed_once(loop):
         await asyncio.sleep(0)
         with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
             sock.connect(address)
+
+
+# Stopping.
+
+
+def test_a_stop_from_each_thread(loop):
+    """A loop that has something to do stops; no stop is lost."""
+    turns = [0]
+
+    def again():
+        turns[0] += 1
+        loop.call_soon(again)
+
+    loop.call_soon(again)
+    for _ in range(20):
+        together = threading.Barrier(THREADS + 1)
+
+        def stop(together=together):
+            together.wait(peers.PATIENCE)
+            loop.stop()
+
+        with contextlib.ExitStack() as threads:
+            for _ in range(THREADS):
+                threads.enter_context(peers.thread(stop))
+            loop.call_soon(together.wait, peers.PATIENCE)
+            loop.run_forever()
+    before = turns[0]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert turns[0] >= before > 0
+
+
+async def test_debug_mode_refuses_what_does_not_wake_the_loop(loop):
+    loop.set_debug(True)
+    try:
+        for way in ("call_soon", "call_later", "call_at"):
+            outcomes = await from_threads(loop, lambda number, way=way: WAYS[way](loop, int, number))
+            assert {str(outcome) for outcome in outcomes} == {
+                "Non-thread-safe operation invoked on an event loop other than the current one"
+            }
+        await works(loop, lambda number: loop.call_soon_threadsafe(int, number))
+    finally:
+        loop.set_debug(False)
+
+
+# The table itself.
+
+# Of a TLS transport as the protocol of the transport below it.
+AS_A_PROTOCOL = {name for name in dir(asyncio.BufferedProtocol) + dir(asyncio.Protocol) if name[0] != "_"}
+
+
+def test_every_method_has_its_row(loop):
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "guide" / "threads.md").read_text()
+    rows = re.findall(r"(?m)^\| ([^|]*) \|", page)
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    patterns = {name.removeprefix("loop.").partition("(")[0] for name in names}
+    kinds = [type(loop), _core.Handle, _core.TimerHandle, *(getattr(_core, kind) for kind in TRANSPORTS)]
+    missing = [
+        f"{kind.__name__}.{name}"
+        for kind in kinds
+        for name in dir(kind)
+        if not name.startswith("_")
+        and name not in AS_A_PROTOCOL
+        and not inspect.iscoroutinefunction(getattr(kind, name))
+        and not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    ]
+    assert not missing, missing
 
 
 # A loop that does not run.

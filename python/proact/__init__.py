@@ -1,13 +1,17 @@
 """proact: every Unix I/O model behind one interface; by default true asynchronous I/O on io_uring."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from ._core import ENGINES, Completion, Ring
 from .loop import EventLoop
 from .runner import engine_report, new_event_loop, run
 
+# Not from `typing`, whose import would make each start slower. Type checkers take the name for true.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy
+    from typing import Any
 
     from . import fs
     from .fs import Path, open

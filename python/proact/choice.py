@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 __all__ = ["choose"]
-
-_T = TypeVar("_T")
 
 
 def _check_name(engine: str, source: str) -> str:

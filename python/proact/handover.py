@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from typing import TYPE_CHECKING, Any
 
 from . import _core
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from .loop import EventLoop
 
@@ -37,6 +40,29 @@ else:
 __all__ = ["hand_over"]
 
 
+class Guest:
+    """A connection on its way to a loop that counts them, or there (`serve_threads` waits for its end).
+
+    It stands in the place of a server, which the transport tells of its end.
+    """
+
+    def __init__(self, guests: set[Guest]) -> None:
+        self._guests = guests
+        self.transport: _core.StreamTransport | None = None
+        guests.add(self)
+
+    def _attach(self, transport: object = None) -> None:
+        """The transport begins."""
+
+    def _detach(self, transport: object = None) -> None:
+        self._guests.discard(self)
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
 class _Move:
     """A connection on its way. The loop that it leaves calls `left`, the loop that it goes to `made`."""
 
@@ -51,16 +77,23 @@ class _Move:
             self._failed(ConnectionAbortedError("the connection ended before it was handed over"))
             return
         fd, protocol, extra, kept, ended, eof_written, paused = what
-        sock = socket.socket(fileno=fd)
+        try:
+            sock = socket.socket(fileno=fd)
+        except BaseException as error:
+            os.close(fd)
+            self._failed(error, protocol)
+            return
         extra = {name: value for name, value in (extra or {}).items() if name != "socket"}
         if self._factory is not None:
-            # The new protocol hears of the end itself.
-            ended = False
+            # If the old protocol has heard of the end, the new one hears of it by a receive of its own.
+            ended = None in kept
             if reader := _reader(protocol):
                 kept[:0] = _unread(reader)
                 # Where it is the reader that has paused, nobody else would resume.
                 paused = paused and not reader._paused
-        arrival = _Arrival(self, sock, protocol, extra, (kept, ended, eof_written, paused))
+        guests = self._target._guests
+        guest = None if guests is None else Guest(guests)
+        arrival = _Arrival(self, guest, sock, protocol, extra, (kept, ended, eof_written, paused))
         try:
             self._target.call_soon_threadsafe(arrival.arrive)
         except RuntimeError as error:
@@ -74,8 +107,11 @@ class _Move:
         """Goes on in the other loop's thread."""
         if self._factory is not None:
             protocol = self._factory()
-        transport = self._target._make_socket_transport(sock, protocol, extra=extra)
+        guest = arrival.guest
+        transport = self._target._make_socket_transport(sock, protocol, extra=extra, server=guest)
         transport._begin_with(*kept)
+        if guest is not None:
+            guest.transport = transport
         # After connection_made, which comes in the next turn.
         self._target.call_soon(arrival.settle, (transport, protocol))
 
@@ -115,12 +151,14 @@ class _Arrival:
     def __init__(
         self,
         move: _Move,
+        guest: Guest | None,
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
         extra: dict[str, Any] | None,
         kept: _Kept,
     ) -> None:
         self._move: _Move | None = move
+        self.guest = guest
         self._rest = sock, protocol, extra, kept
 
     def arrive(self) -> None:
@@ -143,6 +181,8 @@ class _Arrival:
         if move is not None:
             sock, protocol, _, _ = self._rest
             sock.close()
+            if self.guest is not None:
+                self.guest._detach()
             move.fail(protocol, error)
 
     def __del__(self) -> None:
@@ -169,6 +209,8 @@ def _check(source: EventLoop, transport: Any, target: EventLoop, factory: _Facto
         )
     if transport._loop is not source:
         raise ValueError("the transport belongs to another loop")
+    if asyncio._get_running_loop() is not source:
+        raise RuntimeError("a connection is handed over by its own loop: await hand_over() there")
     if not isinstance(target, _core.Scheduler):
         raise TypeError(f"a connection can be handed to a loop of proact, not to {target!r}")
     if target is source:

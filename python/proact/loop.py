@@ -19,21 +19,22 @@ import threading
 from asyncio import events
 from asyncio.log import logger
 from functools import partial
-from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from . import _core, choice, reports, signals, sockets
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import ssl
     from asyncio.base_events import Server
     from collections.abc import Callable
     from contextvars import Context
-    from typing import Self, TypeVar, TypeVarTuple
+    from typing import Any, Self, TypeVar, TypeVarTuple
 
     from _typeshed import FileDescriptorLike
 
-    from . import subprocesses
+    from . import handover, subprocesses
 
     _Ts = TypeVarTuple("_Ts")
 
@@ -154,6 +155,7 @@ class EventLoop(sockets.Sockets, reports.Reports):
     _check_socket = staticmethod(_check_ssl_socket)
     _server_takes_transport = _SERVER_TAKES_TRANSPORT
     _hub: Any = None  # what `proact.green` keeps of the loop, once it has greenlets
+    _guests: set[handover.Guest] | None = None  # connections handed to it, where `serve_threads` counts them
     _thread_id: int | None = None  # `__del__` and `__repr__` need it even if `__init__` fails halfway
 
     def __new__(cls, engine: str = "auto", *args: object, **kwargs: object) -> Self:
@@ -593,12 +595,13 @@ class EventLoop(sockets.Sockets, reports.Reports):
     ) -> tuple[_core.StreamTransport, asyncio.BaseProtocol]:
         """Move a connection to another loop, in another thread; return its new transport and protocol.
 
-        `transport` is a stream transport of this loop, open and without TLS. What was written to it is sent
-        first; what has arrived and was not delivered is delivered in the other loop, in its order. There the
-        protocol gets `connection_made` with the new transport; it is not told that the old one ended. With a
-        `protocol_factory`, called in the other thread, a new protocol takes its place, and the old one gets
-        `connection_lost(None)`; bytes that a StreamReader still has go to the new protocol. Limits of the
-        write buffer do not go along, and no server counts the connection any more.
+        To be awaited in this loop. `transport` is its stream transport, open and without TLS. What was
+        written to it is sent first; what has arrived and was not delivered is delivered in the other loop, in
+        its order. There the protocol gets `connection_made` with the new transport; it is not told that the
+        old one ended. With a `protocol_factory`, called in the other thread, a new protocol takes its place,
+        and the old one gets `connection_lost(None)`; bytes that a StreamReader still has go to the new
+        protocol. Limits of the write buffer do not go along, and no server counts the connection any more
+        (`serve_threads` does).
 
         The returned objects belong to the other thread. If this call is cancelled before the connection has
         left, it stays; after that it arrives all the same. Raises TypeError, ValueError and RuntimeError for

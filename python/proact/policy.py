@@ -14,12 +14,14 @@ import asyncio.events
 import asyncio.unix_events
 import functools
 import warnings
-from typing import TYPE_CHECKING, Any
 
 from .runner import new_event_loop
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["install", "policy_class", "use"]
 

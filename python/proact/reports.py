@@ -6,7 +6,8 @@ The handles of debug mode, slow callbacks, and the errors that the native side h
 from __future__ import annotations
 
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
     from traceback import StackSummary
+    from typing import Any
 
     from . import _core
 

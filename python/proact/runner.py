@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from .loop import EventLoop
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 __all__ = ["engine_report", "new_event_loop", "run"]
-
-_T = TypeVar("_T")
 
 
 def new_event_loop(engine: str = "auto", *, spin: float = 0.0) -> EventLoop:

@@ -12,9 +12,10 @@ import errno
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING
 
 from . import _core
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from asyncio import events

@@ -8,12 +8,14 @@ from 3.14 on each is a coroutine around that object, as asyncio's own are. This 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from . import _core
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
 __all__ = ["Sockets"]
 

@@ -16,12 +16,14 @@ from asyncio import base_subprocess
 from asyncio.log import logger
 from contextlib import suppress
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
 
 from . import _core
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import IO, Any
 
     from .loop import EventLoop
 

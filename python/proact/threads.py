@@ -14,13 +14,17 @@ import signal
 import socket
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from .runner import new_event_loop
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
+    from typing import Any
+
+    from .handover import Guest
 
 __all__ = ["serve_threads"]
 
@@ -41,6 +45,7 @@ class _Worker:
         backlog: int,
         news: threading.Condition,
         number: int,
+        team: list[_Worker],
     ) -> None:
         self._factory = factory
         self._sock = sock
@@ -49,10 +54,13 @@ class _Worker:
         self._grace = grace
         self._news = news
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._team = team
+        self._guests: set[Guest] = set()
         self._asked = asyncio.Event()
         self._making: asyncio.Timeout | None = None
         self._is_cut = False
         self.serves = False
+        self._is_done = False
         self.over = False
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name=f"proact-worker-{number}")
@@ -72,8 +80,10 @@ class _Worker:
                 self._news.notify_all()
 
     async def _serve(self) -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop._guests = self._guests
         with self._news:
-            self._loop = asyncio.get_running_loop()
+            self._loop = loop
         try:
             await self._serve_until_stopped()
         finally:
@@ -108,10 +118,23 @@ class _Worker:
         try:
             async with asyncio.timeout(self._grace):
                 await _ended(server)
+                self._is_done = True
+                # Another worker may hand a connection over as long as it has one.
+                while not all(worker.is_empty() for worker in self._team):
+                    await asyncio.sleep(_LOOK)
         except TimeoutError:
             # Python 3.13 and later.
             if abort := getattr(server, "abort_clients", None):
                 abort()
+            for guest in list(self._guests):
+                guest.abort()
+
+    def is_empty(self) -> bool:
+        """Whether its last connection has ended, once it was asked to stop. Any thread may call this.
+
+        A connection that goes from one worker to another is never counted in neither.
+        """
+        return self.over or (self._is_done and not self._guests)
 
     def stop(self) -> None:
         """Have it end its server. Any thread may call this, with `news` locked."""
@@ -133,6 +156,7 @@ class _Worker:
     def leave(self) -> None:
         """Its thread could not be started."""
         self._sock.close()
+        self.over = True
 
     def cut(self) -> None:
         """Have it wait no longer for its connections, as `stop`."""
@@ -216,10 +240,11 @@ def serve_threads(
     `new_event_loop`. `started` is called with the bound
     address once all of them serve.
 
-    A stop closes the servers and waits up to `grace` seconds for their connections, or for a factory that is
-    still at it; then, or at a second signal, what is left is cancelled. It returns when every thread has
-    ended. If a worker fails, all stop, and its exception is raised (an ExceptionGroup of several). Raises
-    OSError if the address can't be bound.
+    A stop closes the servers and waits up to `grace` seconds for their connections, for those that other
+    workers have handed over, and for a factory that is still at it; then, or at a second signal, tasks are
+    cancelled, and connections closed (only from Python 3.13 on does a protocol hear of it). A third signal
+    does what it did before this call. It returns when every thread has ended. If a worker fails, all stop,
+    and its exception is raised (an ExceptionGroup of several). Raises OSError if the address can't be bound.
 
     The threads run Python code in parallel only on a free-threaded Python; with the GIL, use processes.
     """
@@ -229,8 +254,9 @@ def serve_threads(
     socks = _listeners(host, port, count, backlog)
     address = socks[0].getsockname()
     news = threading.Condition()
-    team = [
-        _Worker(factory, sock, engine, spin, grace, backlog, news, number)
+    team: list[_Worker] = []
+    team += [
+        _Worker(factory, sock, engine, spin, grace, backlog, news, number, team)
         for number, sock in enumerate(socks)
     ]
     signals: list[int] = []
@@ -244,28 +270,31 @@ def serve_threads(
             while not until():
                 news.wait(0.05)
 
-    with _handled(lambda number, _: signals.append(number)):
-        try:
-            for worker in team:
-                worker.thread.start()
-            wait(lambda: wanted() or all(worker.serves for worker in team))
-            if started and not wanted():
-                started(address)
-            wait(wanted)
-        finally:
-            with news:
+    try:
+        with _handled(lambda number, _: signals.append(number)):
+            try:
                 for worker in team:
-                    worker.stop()
-            seen = len(signals)
-            wait(lambda: len(signals) > seen or all(not worker.thread.is_alive() for worker in team))
-            with news:
-                for worker in team:
-                    worker.cut()
-            for worker in team:
-                if worker.thread.ident is None:
-                    worker.leave()
-                else:
-                    worker.thread.join()
+                    worker.thread.start()
+                wait(lambda: wanted() or all(worker.serves for worker in team))
+                if started and not wanted():
+                    started(address)
+                wait(wanted)
+            finally:
+                with news:
+                    for worker in team:
+                        if worker.thread.ident is None:
+                            worker.leave()
+                        worker.stop()
+                seen = len(signals)
+                wait(lambda: len(signals) > seen or all(not worker.thread.is_alive() for worker in team))
+                with news:
+                    for worker in team:
+                        worker.cut()
+    finally:
+        # A third signal does what it did before: a worker that blocks its loop hears of none.
+        for worker in team:
+            if worker.thread.ident is not None:
+                worker.thread.join()
     errors = [worker.error for worker in team if worker.error]
     if len(errors) == 1:
         raise errors[0]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import constants
-from typing import TYPE_CHECKING, Any
 
 from . import _core
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     import ssl
+    from typing import Any
 
     from .loop import EventLoop
 

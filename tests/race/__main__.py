@@ -26,7 +26,10 @@ def alone(arguments: argparse.Namespace) -> int:
     warnings.simplefilter("error")
     race = Race(arguments.engine, arguments.seconds, arguments.seed, arguments.threads).run()
     refused = sum(count for name, count in race.calls.items() if name.endswith("(refused)"))
-    print(f"{race.engine}: {race.rounds} rounds, {race.calls.total()} calls, {refused} of them refused")
+    print(
+        f"{race.engine}: {race.rounds} rounds, {race.calls.total()} calls, {refused} of them refused, "
+        f"{race.moves} connections handed over"
+    )
     for problem in race.problems:
         print(f"  {problem}")
     return 1 if race.problems else 0

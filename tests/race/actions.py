@@ -103,7 +103,11 @@ def look_at_a_handle(actor: Actor) -> None:
 
 def _transport(actor: Actor) -> Any:
     chatters = actor.field.chatters
-    return actor.rng.choice(chatters).transport if chatters else None
+    if not chatters:
+        return None
+    chatter = actor.rng.choice(chatters)
+    # The peer's may be on its way to another loop.
+    return actor.rng.choice((chatter, chatter.peer)).transport
 
 
 def look_at_a_transport(actor: Actor) -> None:

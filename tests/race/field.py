@@ -25,6 +25,7 @@ class Chatter(asyncio.Protocol):
     def __init__(self, field: Field, echoes: bool) -> None:
         self.field, self.echoes = field, echoes
         self.transport: Any = None
+        self.peer: Chatter | None = None
         self.sent = self.heard = b""
         self.lost = 0
 
@@ -59,8 +60,11 @@ class Field:
     CONNECTIONS = 4
     HANDLES = 64
 
-    def __init__(self, loop: Any, closes_early: bool) -> None:
+    def __init__(self, loop: Any, beside: Any, closes_early: bool) -> None:
         self.loop = loop
+        # Runs in a thread of its own; connections go there and come back.
+        self.beside = beside
+        self.moves = 0
         # The loop is closed while threads are still calling, and may drop what they have scheduled.
         self.closes_early = closes_early
         self.ending = False
@@ -96,6 +100,7 @@ class Field:
     async def connect(self) -> Chatter:
         near, far = socket.socketpair()
         speaker, echo = Chatter(self, False), Chatter(self, True)
+        speaker.peer = echo
         self.all_chatters += (echo, speaker)
         await self.loop.create_connection(lambda: echo, sock=far)
         await self.loop.create_connection(lambda: speaker, sock=near)
@@ -125,9 +130,22 @@ class Field:
                 operation.send(None)
             self.operations.append(operation)
         del self.operations[:-8]
+        moving = [asyncio.ensure_future(self.move(chatter.peer)) for chatter in self.chatters[:2]]
         for _ in range(20):
             await asyncio.sleep(0)
         await asyncio.sleep(0.001)
+        await asyncio.gather(*moving)
+
+    async def move(self, echo: Any) -> None:
+        """Has the echo of a connection answer in the other loop for a moment."""
+        # Another thread may end the connection at any moment.
+        with contextlib.suppress(ConnectionAbortedError):
+            transport, _ = await self.loop.hand_over(echo.transport, self.beside)
+            self.moves += 1
+            await asyncio.sleep(0)
+            back = self.beside.hand_over(transport, self.loop)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(back, self.beside))
+            self.moves += 1
 
     async def end(self) -> None:
         """Everything is quiet now: ends what is left, and lets it run."""

@@ -32,6 +32,7 @@ class Race:
     progress: bool = False
 
     rounds: int = 0
+    moves: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
@@ -62,7 +63,11 @@ class Race:
         loop = loops.new_event_loop(self.engine)
         seen.watch(loop)
         closes_early = rng.random() < 0.3
-        shared = Field(loop, closes_early)
+        beside = loops.new_event_loop(self.engine)
+        seen.watch(beside)
+        running = threading.Thread(target=beside.run_forever)
+        running.start()
+        shared = Field(loop, beside, closes_early)
         loop.run_until_complete(shared.begin())
         over = threading.Event()
         rested = threading.Event()
@@ -98,7 +103,13 @@ class Race:
         if not closes_early:
             self.finish(loop, shared)
             loop.close()
+        # What was ended there still has to be told.
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), beside).result()
+        beside.call_soon_threadsafe(beside.stop)
+        running.join()
+        beside.close()
         shared.check()
+        self.moves += shared.moves
         self.problems += [
             f"{self.engine} seed {seed}: {problem}" for problem in dict.fromkeys(shared.problems)
         ]

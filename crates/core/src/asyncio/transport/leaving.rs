@@ -101,16 +101,22 @@ impl StreamTransport {
         if !this.state.get()?.may_leave_now() {
             return Ok(());
         }
-        if !this.release_socket(py)? {
+        // The fd first: then another thread's `get_extra_info` makes no more Python socket that shares it.
+        let fd = this.state.get()?.life.take_fd();
+        let released = this.release_socket(py);
+        this.scheduler
+            .get()
+            .io
+            .get()?
+            .give_up(fd, false)
+            .map_err(io_error)?;
+        if !matches!(released, Ok(true)) {
             // The program has closed the socket, and the fd with it.
-            return Self::lose(slf, None);
+            return one_after_other(py, released.map(drop), Self::lose(slf, None));
         }
         let (leaving, left) = {
-            let mut io = this.scheduler.get().io.get()?;
             let state = &mut *this.state.get()?;
             state.life.phase = Phase::Closed;
-            let fd = state.life.take_fd();
-            io.give_up(fd, false).map_err(io_error)?;
             let left = (
                 fd,
                 state.life.protocol.take(),
@@ -128,9 +134,6 @@ impl StreamTransport {
                 Piece::End => None,
             })?;
         }
-        let detached = this.attach(slf, name!("_detach"));
-        let server = this.state.get()?.server.take();
-        drop(server);
         let told = match leaving {
             Some(leaving) => {
                 let left = (fd, protocol, extra, pieces, ended, eof_written, leaving.paused);
@@ -138,6 +141,10 @@ impl StreamTransport {
             }
             None => Ok(()),
         };
+        // After the other loop counts the connection, so that one of the two always does.
+        let detached = this.attach(slf, name!("_detach"));
+        let server = this.state.get()?.server.take();
+        drop(server);
         one_after_other(py, told, detached)
     }
 

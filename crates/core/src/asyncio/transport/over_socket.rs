@@ -103,6 +103,10 @@ pub(super) trait OverSocket: Transport {
 
     /// The end of `finish`: closes the fd, unless the program has closed the socket.
     fn give_up(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        if fd < 0 {
+            // It found out before that the program has closed the socket.
+            return Ok(());
+        }
         release::give_up(py, self.scheduler().get(), fd, self.release_socket(py))
     }
 
