@@ -13,12 +13,14 @@ from support.trials import once_of_five
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.asked import AskedError
+from proact.lab.choose import __main__ as reference
 from proact.lab.choose.answer import Answer, answer, winners
 from proact.lab.choose.points import points
 from proact.lab.choose.question import Question, question
 from proact.lab.choose.sources import CHOICES, job_for, shipped, slim
 from proact.lab.registry import MODELS, Family
 from proact.lab.report.page import to_html
+from proact.lab.results import load as load_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +96,7 @@ def test_between_different_winners_nothing_is_recommended(document: Document) ->
         (ask(5000), "nothing above 1,000 connections was measured"),
         (ask(10, size=64), "nothing below 1 KiB was measured"),
         (ask(1000, active=20), "were not measured together on both sides"),
-        (ask(10, work="file"), "there are results only of requests with nothing"),
+        (ask(10, work="file"), "there are results only of requests of the kinds nothing"),
     ],
 )
 def test_beyond_what_was_measured_it_does_not_guess(document: Document, asked: Question, reason: str) -> None:
@@ -142,6 +144,8 @@ def test_a_fixed_rate_and_other_workloads_are_no_evidence(document: Document) ->
         (("1000", "10", "wait:10ms", "4K"), Question(1000, 10, "wait", 0.01, 4096)),
         (("100", "", "cpu:50us", ""), Question(100, 100, "cpu", 5e-5, 1024)),
         (("1", "", "file", "64K"), Question(1, 1, "file", 0.0, 65536)),
+        (("1", "", "wait:2.5ms", "1"), Question(1, 1, "wait", 0.0025, 1)),
+        (("9", "", "churn", "16M"), Question(9, 9, "churn", 0.0, 16 << 20)),
     ],
 )
 def test_the_three_questions(given: tuple[str, str, str, str], expected: Question) -> None:
@@ -156,11 +160,11 @@ def test_the_three_questions(given: tuple[str, str, str, str], expected: Questio
         (("", "", "nothing", ""), "--connections has ''"),
         (("10,20", "", "nothing", ""), "it takes one number"),
         (("10", "11", "nothing", ""), "--active is 11, but --connections is 10"),
-        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME, file, tls or"),
+        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME, file, tls, fan"),
         (("10", "", "cpu", ""), "--does is 'cpu'"),
         (("10", "", "file:2ms", ""), "--does is 'file:2ms'"),
-        (("10", "", "wait:1h", ""), "--does is 'wait:1h'"),
-        (("10", "", "wait:9s", ""), "from 1us to 2s can be measured"),
+        (("10", "", "wait:1h", ""), "--does's time is '1h': it takes a time with its unit, such as 10ms"),
+        (("10", "", "wait:9s", ""), "--does's time is '9s': it must be from 1 µs to 2 s"),
     ],
 )
 def test_a_wrong_answer_to_a_question(given: tuple[str, str, str, str], message: str) -> None:
@@ -176,6 +180,22 @@ def test_what_would_be_measured() -> None:
     assert {cell.model for cell in job.cells} == set(CHOICES)
     assert len(job.cells) == 5 * len(CHOICES)
     assert job.settings.duration >= 5 * 0.1
+
+
+@pytest.mark.parametrize(
+    ("does", "workload", "times"),
+    [
+        ("wait:2.5ms", "wait-2500us", ""),
+        ("wait:500ms", "wait-500ms", " --duration 2.5 --warmup 0.75"),
+        ("wait:1.9999994s", "wait-2000ms", " --duration 10 --warmup 3"),
+        ("churn", "churn", ""),
+    ],
+)
+def test_the_command_that_measures_it(does: str, workload: str, times: str) -> None:
+    asked = question("10", "", does, "")
+    said = f"proact lab run --workload {workload} --connections 10 --size 1024{times} --json mine.json"
+    assert asked.command == said
+    assert job_for(asked).settings.workloads == (workload,)
 
 
 def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,6 +214,77 @@ def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.Capture
     assert "No recommendation" in capsys.readouterr().out
     with pytest.raises(CommandError, match="how many connections"):
         dispatch(["lab", "choose"])
+
+
+def test_what_contradicts_itself_is_one_line(document: Document, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    asked = ["lab", "choose", "--connections", "10", "--from", str(file)]
+    for more, message in (
+        (["--measure"], "--measure measures now, and --from reads a file"),
+        (["--json", "--html", "-"], "only one of --json, --csv and --html can go to stdout"),
+        (["--html", str(file)], "holds the results, and would be written over"),
+    ):
+        with pytest.raises(CommandError, match=message):
+            dispatch([*asked, *more])
+    with pytest.raises(CommandError, match="holds the results, and would be written over"):
+        dispatch(["lab", "report", str(file), "--csv", str(file)])
+    assert json.loads(file.read_text()) == document
+
+
+def test_a_report_on_stdout_is_nothing_but_the_report(
+    document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    dispatch(["lab", "choose", "--connections", "10", "--from", str(file), "--html", "-"])
+    said = capsys.readouterr().out
+    assert said.startswith("<!DOCTYPE html>")
+    assert said.endswith("</html>\n")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 3}', '{"schema": 2}'])
+def test_a_damaged_reference_is_none(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "reference.json").write_text(text)
+    monkeypatch.setattr("proact.lab.choose.sources.files", lambda _: tmp_path)
+    assert shipped() is None
+    assert dispatch(["lab", "choose", "--connections", "10"]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "this copy of proact ships no reference results" in said
+    with pytest.raises(CommandError, match="there are no results to draw a report of"):
+        dispatch(["lab", "choose", "--connections", "10", "--html", str(tmp_path / "x.html")])
+
+
+def test_the_reference_is_whole_whatever_ends_its_measurement(
+    document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on with what the file has; what was under way when it was stopped is left out."""
+    file = tmp_path / "reference.json"
+    asked = [ask(connections) for connections in (1, 2, 3)]
+
+    class Made:
+        def __init__(self, question: Question) -> None:
+            self.connections = question.connections
+
+        def begin(self) -> Document:
+            return made_up.run(connections=(self.connections,))
+
+        def measure(self, document: Document, progress: object) -> None:
+            if self.connections == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(reference, "questions", lambda: asked)
+    monkeypatch.setattr(reference, "job_for", lambda question, _: Made(question))
+    for _ in range(2):
+        assert reference.main(str(file)) == 130
+        assert {cell["connections"] for cell in load_results(file)["cells"]} == {1, 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.json"]
+    file.write_text("half of it")
+    assert reference.main(str(file)) == 1
+    assert "is no JSON" in capsys.readouterr().err
+    assert file.read_text() == "half of it"
 
 
 def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +322,7 @@ def test_the_slim_results_give_the_same_answers(document: Document) -> None:
 
 
 def test_the_reference_that_is_shipped_answers() -> None:
-    reference = shipped()
-    assert reference is not None
+    found = shipped()
+    assert found is not None
     for asked in (ask(100), ask(1000, 10)):
-        assert answer(asked, reference).models
+        assert answer(asked, found).models

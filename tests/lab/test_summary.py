@@ -159,7 +159,7 @@ def test_a_verdict_names_the_best_of_each() -> None:
 def test_few_repeats_rank_nothing() -> None:
     for repeats, said in ((1, "1 repeat"), (4, "4 repeats")):
         found = block(epoll=[measured(2000)] * repeats, poll=[measured(1000)] * 5)
-        assert summary.verdict(found) == [f"No ranking: {said} of a model give no interval; 5 do."]
+        assert summary.verdict(found) == [f"No ranking: a model has only {said}, and an interval needs 5."]
         assert summary.winners([found]) == []
 
 

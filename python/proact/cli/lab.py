@@ -190,7 +190,7 @@ def report(file: Results, csv_file: Csv = None, html_file: Html = None) -> int:
     Exit code 1 if a model had failed in that run.
     """
     document = read_results(file)
-    check_files(None, csv_file, html_file)
+    check_files(None, csv_file, html_file, source=file)
     show(document, None, csv_file, html_file)
     return 1 if failed(document) else 0
 
@@ -207,7 +207,8 @@ def compare(
       proact lab compare laptop.json server.json --json
 
     Ratios of the second to the first, for each model and load that both have. "level" means that the
-    intervals of the messages per second overlap; "unknown" that one of the runs had a single repeat.
+    intervals of the messages per second overlap; "unknown" that one of the runs had fewer than five
+    repeats.
     """
     documents = read_results(first), read_results(second)
     found = differences(*documents)
@@ -261,16 +262,23 @@ def show(
         (html_file, "the report", to_html),
     )
     for file, what, written in wanted:
-        if file == "-":
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself
-            sys.stdout.write(written(document))
-        elif file is not None:
-            try:
-                Path(file).write_text(written(document), encoding="utf-8")
-            except OSError as error:
-                raise CommandError(f"can't write {file!r}: {error.strerror}", exit_code=1) from None
-            print(f"proact: {what} in {file}", file=sys.stderr)
+        if file is not None:
+            write(file, what, written(document))
+
+
+def write(file: str, what: str, text: str) -> None:
+    """Write a result to a file, or to stdout if it is ``-``. Raises CommandError."""
+    # A name from somebody's results may be no Unicode (half of a surrogate pair), which no file can hold.
+    if file == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # as the page says of itself
+        sys.stdout.write(text)
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CommandError(f"can't write {file!r}: {error.strerror}", exit_code=1) from None
+    print(f"proact: {what} in {file}", file=sys.stderr)
 
 
 def read_results(path: str) -> Document:
@@ -283,14 +291,22 @@ def read_results(path: str) -> Document:
         raise CommandError(f"can't read {path!r}: {error.strerror}") from None
 
 
-def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
-    """Raise CommandError if a requested file cannot be written or the report cannot be drawn."""
-    if [json_file, csv_file, html_file].count("-") > 1:
+def check_files(
+    json_file: str | None, csv_file: str | None, html_file: str | None, *, source: str | None = None
+) -> None:
+    """Raise CommandError if a requested file cannot be written or the report cannot be drawn.
+
+    ``source`` is the file with the results, which none of them may replace.
+    """
+    files = (json_file, csv_file, html_file)
+    if files.count("-") > 1:
         raise CommandError("only one of --json, --csv and --html can go to stdout")
-    named = [os.path.realpath(path) for path in (json_file, csv_file, html_file) if path not in (None, "-")]
+    named = [os.path.realpath(path) for path in files if path not in (None, "-", os.devnull)]
     if len(set(named)) < len(named):
         raise CommandError("--json, --csv and --html would write over each other: name different files")
-    for path in (json_file, csv_file, html_file):
+    if source is not None and os.path.realpath(source) in named:
+        raise CommandError(f"{source!r} holds the results, and would be written over: name another file")
+    for path in files:
         check_writable(path)
     if html_file is not None:
         try:

@@ -282,7 +282,7 @@ def verdict(block: Block) -> list[str]:
         return []
     if (fewest := min(row.repeats for row in block.rows)) < ENOUGH:
         times = f"{fewest} repeat{'s' if fewest > 1 else ''}"
-        return [f"No ranking: {times} of a model give no interval; {ENOUGH} do."]
+        return [f"No ranking: a model has only {times}, and an interval needs {ENOUGH}."]
     quickest, level = fastest(rows)
     lines, unit = [], block.load.unit
     if block.load.rate is None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from proact.lab.choose.question import WORKS, duration, work_of
+from proact.lab.asked import duration
+from proact.lab.choose.question import WORKS, work_of
 from proact.lab.disturbance import DISTURBED, named
 from proact.lab.summary import ENOUGH, Load, Row, blocks
 from proact.lab.table import amount
@@ -106,7 +107,9 @@ def around(question: Question, listed: Sequence[Point]) -> Around:
     if not same:
         known = sorted({work_of(point.load.workload) or "" for point in listed}, key=list(WORKS).index)
         other = (
-            f"only of requests with {', '.join(known)}" if known else "of no load that a question is about"
+            f"only of requests of the kinds {', '.join(known)}"
+            if known
+            else "of no load that a question is about"
         )
         return Around((), (), f"there are results {other}")
     wanted = (question.seconds, question.size, question.connections, question.active)

@@ -67,6 +67,7 @@ def job_of(form: Any) -> Job:
         models=chosen("model", text["models"], MODELS),
         duration=duration,
         repeat=repeat,
+        again=True,  # the browser is a program beside it, too
         split=True,
         **asked_loads(*loads, dashes=""),
     )
