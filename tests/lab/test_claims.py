@@ -397,6 +397,28 @@ def test_every_claim_is_judged_both_ways() -> None:
 
 
 @pytest.mark.parametrize("name", TRIALS)
+def test_every_case_can_come_out_both_ways(name: str) -> None:
+    """A case that is decided alike by whatever is measured says nothing."""
+    found: dict[str, set[str]] = {}
+    for made in RESULTS[name].values():
+        for case, verdict in judge(name, made)["evidence"].get("cases", {}).items():
+            found.setdefault(case, set()).add(verdict)
+    assert found
+    for case, verdicts in found.items():
+        assert {"supported", "contradicted"} <= verdicts, case
+
+
+def test_a_model_that_is_missing_is_left_out_and_named() -> None:
+    made = [cell for cell in RESULTS["nicer-face"]["supported"][0] if cell["model"] != "gevent"]
+    found = judge("nicer-face", (made, []))
+    assert found["verdict"] == "supported"
+    assert found["evidence"]["not_measured"] == ["gevent: not in these results"]
+    assert not any("gevent" in case for case in found["evidence"]["cases"])
+    careful = [cell for cell in RESULTS["slow-readers"]["supported"][0] if cell["model"] != "asyncio-greedy"]
+    assert judge("slow-readers", (careful, []))["verdict"] == "not measured"  # its other half is not tested
+
+
+@pytest.mark.parametrize("name", TRIALS)
 def test_what_was_not_measured_is_no_verdict(name: str) -> None:
     found = judge(name, ([], []))
     assert (found["verdict"], found["evidence"]) == ("not measured", {})
@@ -526,16 +548,17 @@ def test_what_several_claims_need_is_measured_once() -> None:
     assert max(cell.repeat for cell in every) == 4
 
 
-@pytest.mark.parametrize("width", [100, 80])
+@pytest.mark.parametrize("width", [100, 80, 40])
 def test_a_table_of_claims_fits(width: int) -> None:
     claims = [judge(name, made) for name, expected in RESULTS.items() for made in expected.values()]
     out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(render_claims(claims))
+    Console(file=out, width=width, color_system=None).print(render_claims(claims, width))
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= width
     for claim in claims:
         assert claim["name"] in text
-    verdicts = {line[:20].strip() for line in text.splitlines()}
+    assert f"{len(claims)} claims: 15 supported, 15 contradicted, " in " ".join(text.split())
+    verdicts = {line[:20].strip() if width > 40 else line.partition(", ")[2] for line in text.splitlines()}
     assert {"supported", "contradicted", "depends", "not measured"} <= verdicts
 
 
