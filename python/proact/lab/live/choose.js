@@ -46,7 +46,7 @@ const choosing = (() => {
     const time = value("time").replaceAll(" ", "").replace("µ", "u");
     const micros = takesTime() ? Math.round(parseFloat(time) * { us: 1, ms: 1e3, s: 1e6 }[time.replace(/[0-9.]+/, "")]) : 0;
     const seconds = micros / 1e6, name = micros % 1000 ? `${micros}us` : `${micros / 1000}ms`;
-    return { ...usual, what: "load", models, workloads: takesTime() ? `${kind}-${name}` : kind, claims: "",
+    return { ...usual, what: "choice", models, workloads: takesTime() ? `${kind}-${name}` : kind, claims: "",
              connections: value("connections"), active: value("active"), size: value("size"), rate: "",
              duration: String(Math.max(Number(usual.duration), 5 * seconds)) };
   }
