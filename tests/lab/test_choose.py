@@ -205,7 +205,9 @@ def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.Capture
     asked = ["lab", "choose", "--connections", "10", "--from", str(file)]
     assert dispatch(asked) == 0
     said = capsys.readouterr().out
-    assert said.startswith("For 10 connections and a request of 1 KiB that does nothing else: epoll")
+    assert said.startswith(
+        "For 10 connections and a request of 1 KiB that does nothing else, use epoll: epoll"
+    )
     assert "Evidence: " in said
     assert "proact lab run --workload echo --connections 10" in said.replace("\n", " ")
     assert dispatch([*asked, "--json"]) == 0
@@ -305,13 +307,25 @@ def test_it_measures_now(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_report_begins_with_an_answer_for_each_load(document: Document) -> None:
-    page = to_html(document)
+    page = to_html({**document, "claims": []})
     body = page[page.index("<body>") :]
     assert body.index('id="choose"') < body.index("When each wins")
     assert body.count('<article class="answer') == 3
     for load in range(3):
         assert f'href="#load-{load}"' in body
         assert f'id="load-{load}"' in body
+
+
+def test_the_report_of_a_run_for_claims_begins_with_the_claims(document: Document) -> None:
+    page = to_html(document)
+    parts = (
+        "What the textbooks say</h2>",
+        'aria-label="Contents"',
+        "Which model to use</h2>",
+        "When each wins</h2>",
+    )
+    assert [page.count(part) for part in parts] == [1] * 4
+    assert sorted(parts, key=page.index) == list(parts)
 
 
 def test_the_slim_results_give_the_same_answers(document: Document) -> None:

@@ -34,7 +34,7 @@ from proact.lab.claims.blocking import LARGE, SMALL
 from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
 from proact.lab.claims.files import AT_ONCE, KERNEL, WORKLOADS
 from proact.lab.claims.files import load as load_of_files
-from proact.lab.claims.intervals import change, difference, ratio
+from proact.lab.claims.intervals import difference, ratio
 from proact.lab.claims.practice import BESIDE_SLOW_READERS, OVER_TLS, PLAIN, SOME
 from proact.lab.claims.trial import FEW, MANY, ONE, circumstances, decided, echo, judged, within
 from proact.lab.claims.view import render_claims
@@ -43,7 +43,7 @@ from proact.lab.registry import MODELS
 from proact.lab.results import CellResult, Claim, Disturbance, Document, Timeline
 from proact.lab.run import Settings, blank
 from proact.lab.spread import Spread
-from proact.lab.summary import Load
+from proact.lab.summary import Load, share
 
 #: Calls per message of a plain multiplexing server, of a blocking one, and of one that waits once for many
 #: messages.
@@ -536,7 +536,7 @@ def test_two_sets_are_compared_as_mann_and_whitney_have_it(first: int, second: i
     assert (found.low, found.high) == (every[left_out], every[-1 - left_out])
     assert found.low <= found.median <= found.high
     assert ratio([2.0, 4.0, 6.0], [1.0, 2.0, 1.0]) == Spread(3.0, 1.0, 6.0)
-    assert change(Spread(1, 0.5, 2), Spread(3, 2, 4)) == Spread(3, 1, 8)
+    assert share(Spread(3, 2, 4), Spread(1, 0.5, 2)) == Spread(3, 1, 8)
 
 
 def test_what_several_claims_need_is_measured_once() -> None:
@@ -557,7 +557,7 @@ def test_a_table_of_claims_fits(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     for claim in claims:
         assert claim["name"] in text
-    assert f"{len(claims)} claims: 15 supported, 15 contradicted, " in " ".join(text.split())
+    assert f"{len(claims)} claims: 15 supported, 15 contradicted, 10 depend, " in " ".join(text.split())
     verdicts = {line[:20].strip() if width > 40 else line.partition(", ")[2] for line in text.splitlines()}
     assert {"supported", "contradicted", "depends", "not measured"} <= verdicts
 

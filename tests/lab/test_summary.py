@@ -206,10 +206,10 @@ def test_who_wins_when_is_read_from_the_data() -> None:
     assert [(each.load.size, each.load.rate) for each in found] == [(1024, None), (1024, 100.0), (4096, None)]
     assert [each.fastest for each in found] == [("epoll",), (), ("epoll", "asyncio")]
     assert [each.thriftiest for each in found] == [("asyncio",), ("asyncio",), ("epoll",)]
-    assert [each.gain for each in found] == [2.0, None, None]
+    assert [each.gain for each in found] == [Spread(2.0, 2.0, 2.0), None, None]
     text = draw(run, 100)
     assert text.count("echo: 10 connections x 4 KiB, closed loop") == 2
-    assert "2.00x" in text
+    assert "2.00 (2.00 to 2.00)" in text
 
 
 def test_slow_requests_and_what_was_not_sent_have_columns() -> None:

@@ -69,7 +69,7 @@ def lab(context: typer.Context) -> None:
     Examples:
       proact lab choose                 which I/O model to use, and why
       proact lab best --p99 10ms        how many messages a second within a limit of latency
-      proact lab run                    every I/O model under the same load
+      proact lab run                    the usual I/O models under the same load
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run
       proact lab compare a.json b.json  two machines, or two versions
@@ -83,7 +83,7 @@ def lab(context: typer.Context) -> None:
     help_without_command(context)
 
 
-@app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")
+@app.command(short_help="I/O models under the same loads: speed, latency, CPU, system calls, memory.")
 def run(
     workload: Annotated[
         str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(WORKLOADS)}, files, idle.")
@@ -120,7 +120,7 @@ def run(
       proact lab run --models asyncio,uvloop,proact-io_uring --size 64,1K,64K --csv -
       proact lab run --repeat 5 --html report.html
 
-    The same work through every I/O model: a fresh server process for each cell (model x workload x
+    The same work through each I/O model: a fresh server process for each cell (model x workload x
     connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
     echo; churn (echo, a connection for each message); web (HTTP with keep-alive); mixed (web, while one
     connection has the server read a slow disk); cpu, wait and file (handlers: cpu-20us, wait-2ms); tls;
@@ -143,7 +143,7 @@ def run(
     return carry_out(of_load(settings, timelines=timelines), json_file, csv_file, html_file)
 
 
-@app.command(short_help="Echo through every I/O model: `run` with its usual workload.")
+@app.command(short_help="Echo through I/O models: `run` with its usual workload.")
 def echo(
     connections: Connections = "1,100",
     size: Size = None,
@@ -161,7 +161,7 @@ def echo(
       proact lab echo --models asyncio,uvloop,proact-io_uring --connections 100 --repeat 5
       proact lab echo --size 64,1K,64K --json echo.json
 
-    Echo over loopback through every I/O model, closed loop; a fresh server process for each cell (model x
+    Echo over loopback through each I/O model, closed loop; a fresh server process for each cell (model x
     connections x size x repeat). `proact lab run` has the other workloads and loads. Exit code 1 if a model
     failed.
     """

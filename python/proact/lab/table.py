@@ -301,7 +301,7 @@ def _winners(listed: list[Winner], width: int) -> RenderableType:
         table.add_row(
             describe(winner.load),
             ", ".join(winner.fastest) or "-",
-            "-" if winner.gain is None else f"{winner.gain:.2f}x",
+            "-" if winner.gain is None else str(winner.gain),
             ", ".join(winner.thriftiest),
         )
     return table

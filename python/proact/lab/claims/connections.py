@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from proact.lab.claims.intervals import change, difference, ratio
+from proact.lab.claims.intervals import difference, ratio
 from proact.lab.claims.trial import (
     FEW,
     MANY,
@@ -25,7 +25,7 @@ from proact.lab.claims.trial import (
     turned,
 )
 from proact.lab.spread import Spread
-from proact.lab.summary import growth, lines
+from proact.lab.summary import growth, lines, share
 
 if TYPE_CHECKING:
     from proact.lab.results import Measured, Verdict
@@ -80,7 +80,7 @@ def gain_is_connections(evidence: Evidence) -> Finding:
             f"{many} at {MANY}, with {threads[pair[1]]} of {threads[pair[0]]} threads"
         )
         numbers = {"one": one, "many": many, "threads": threads}
-        return {pair[1]: decided(change(one, many), 1.0)}, said, {" and ".join(pair): numbers}
+        return {pair[1]: decided(share(many, one), 1.0)}, said, {" and ".join(pair): numbers}
 
     return of_each(PAIRS, judge, "{}.")
 

@@ -48,7 +48,11 @@ def render_claims(claims: Sequence[Claim], width: int = WIDTH) -> RenderableType
 def tally(claims: Sequence[Claim]) -> str:
     """How many there are of each verdict: ``15 claims: 9 supported, 2 contradicted, 4 not measured``."""
     found = Counter(claim["verdict"] for claim in claims)
-    each = ", ".join(f"{found[verdict]} {verdict}" for verdict in _STYLES if found[verdict])
+    words = {
+        **{verdict: verdict for verdict in _STYLES},
+        "depends": "depend" if found["depends"] > 1 else "depends",
+    }
+    each = ", ".join(f"{found[verdict]} {word}" for verdict, word in words.items() if found[verdict])
     return f"{counted(len(claims), 'claim')}: {each}"
 
 

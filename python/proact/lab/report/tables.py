@@ -78,7 +78,7 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
         (
             describe(winner.load),
             ", ".join(winner.fastest) or "–",
-            "–" if winner.gain is None else f"{winner.gain:.2f}×",
+            "–" if winner.gain is None else str(winner.gain),
             ", ".join(winner.thriftiest),
         )
         for winner in winners(blocks)
@@ -86,8 +86,8 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
     if not rows:
         return ""
     note = (
-        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the fastest "
-        "against the best that is not level with it. Rust's ceilings do not take part."
+        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the rate of "
+        "the fastest as a multiple of the best that is not level with it. Rust's ceilings do not take part."
     )
     return table(("load", "fastest", "ahead", "least CPU"), rows, numbers=(2,)) + f'<p class="how">{note}</p>'
 
