@@ -75,3 +75,15 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     shell = f"{sys.executable} -m proact doctor --json | head -c 1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "command", ["doctor --json", "lab --help", "lab choose --connections 100", "nonsense"]
+)
+def test_a_closed_standard_file_is_no_failure(command: str, closed: str) -> None:
+    shell = f"{sys.executable} -m proact {command} {closed}"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=30)
+    assert done.returncode == (2 if command == "nonsense" else 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (">&-" not in closed.split() and command != "nonsense")

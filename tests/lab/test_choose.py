@@ -82,6 +82,20 @@ def test_what_lies_between_two_loads_with_one_winner_is_said_to_be_interpolated(
     assert {point.load.connections for point in found.points} == {10, 1000}
 
 
+def test_a_load_of_which_few_send_is_not_in_the_way_of_one_in_which_all_do(document: Document) -> None:
+    """The reference has 1,000 connections of which ten send, and none with ten that all send."""
+    for cell in document["cells"]:
+        if cell["connections"] == 10:
+            cell["connections"] = 1000  # and ten of them send
+    for connections in (1, 1000):
+        set_rate(document, "epoll", connections, 10)
+    found = answer(ask(10), document)
+    assert found.models == ("epoll",)
+    assert {(point.load.connections, point.load.active) for point in found.points} == {(1, 1), (1000, 1000)}
+    apart = answer(ask(500, 10), document)
+    assert "were not measured together" in apart.sentence
+
+
 def test_between_different_winners_nothing_is_recommended(document: Document) -> None:
     set_rate(document, "epoll", 10, 10)
     set_rate(document, "asyncio", 1000, 10)
@@ -340,3 +354,6 @@ def test_the_reference_that_is_shipped_answers() -> None:
     assert found is not None
     for asked in (ask(100), ask(1000, 10)):
         assert answer(asked, found).models
+    # The rest is between loads: there need not be one winner, but both sides are there.
+    for connections in (2, 10, 50, 500, 999):
+        assert len(answer(ask(connections), found).points) == 2

@@ -377,7 +377,9 @@ RESULTS: dict[str, dict[str, Made]] = {
 
 
 def document(made: Made) -> Document:
-    return blank(Settings(("epoll",), seed=1)) | {"cells": made[0], "timelines": made[1]}  # type: ignore[return-value]
+    found = blank(Settings(("epoll",), seed=1))
+    found["settings"]["pinned"] = True
+    return found | {"cells": made[0], "timelines": made[1]}  # type: ignore[return-value]
 
 
 def judge(name: str, made: Made) -> Claim:
@@ -490,6 +492,18 @@ def test_a_verdict_is_never_given_from_what_was_disturbed(name: str) -> None:
             assert found["because"].startswith("The machine was busy: ")
             assert "by 1.50 cores by make (1.20), rustc (0.30)" in found["because"]
             assert found["evidence"]
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_on_one_core_no_verdict_is_given_from_rates_and_latencies(name: str) -> None:
+    """They are those of the load as well; CPU time, calls and memory are the server's."""
+    for verdict, made in RESULTS[name].items():
+        found = document(made)
+        found["settings"]["pinned"] = False
+        shared = name in ("not-faster", "gain-is-connections", "slow-readers")
+        claim = judged(TRIALS[name], found)
+        assert claim["verdict"] == ("not measured" if shared else verdict)
+        assert claim["because"].startswith("Server and load share a core") == shared
 
 
 def disturb(made: list[CellResult], repeats: set[int]) -> None:

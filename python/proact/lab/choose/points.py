@@ -112,6 +112,10 @@ def around(question: Question, listed: Sequence[Point]) -> Around:
             else "of no load that a question is about"
         )
         return Around((), (), f"there are results {other}")
+    # Where all of them send, the number that sends is no quantity of its own.
+    if question.active == question.connections:
+        all_send = [point for point in same if point.load.active == point.load.connections]
+        same = all_send or same
     wanted = (question.seconds, question.size, question.connections, question.active)
     sides: list[set[float]] = []
     for at, value in enumerate(wanted):
@@ -125,6 +129,8 @@ def around(question: Question, listed: Sequence[Point]) -> Around:
         sides.append({lower, upper})
     corners = set(product(*sides))
     near = tuple(point for point in same if point.where in corners)
+    if not near:
+        return Around((), (), "so many connections and so many that send were not measured together")
     for at, both in enumerate(sides):
         if not both <= {point.where[at] for point in near}:
             return Around((), (), f"{AXES[at]} and the rest were not measured together on both sides")

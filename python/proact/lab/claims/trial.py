@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proact.lab.disturbance import is_disturbed, named
+from proact.lab.files import FILES
 from proact.lab.measure import Cell
 from proact.lab.registry import MODELS
 from proact.lab.results import Verdict
@@ -115,7 +116,7 @@ class Evidence:
         # By the identity of what was measured, because a judge may ask for it twice.
         self._given: set[int] = set()
         self._disturbances: dict[int, Disturbance] = {}
-        self.busy: str | None = None  #: why there can be no verdict: something else kept the machine busy
+        self.busy: str | None = None  #: why there can be no verdict: the server had not what it needs
 
     def measured(self, model: str, load: Load) -> list[Measured]:
         """The undisturbed repeats of a cell, or every one if too few are. Raises MissingError."""
@@ -135,7 +136,12 @@ class Evidence:
         return quiet
 
     def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
-        """A number of each repeat of a cell. Raises MissingError."""
+        """A number of each repeat of a cell. Raises MissingError.
+
+        If server and load share a core, rates and latencies are those of both.
+        """
+        if value in _OF_BOTH_ENDS and not self._document["settings"]["pinned"] and load.workload not in FILES:
+            self.busy = self.busy or "Server and load share a core, so rates and latencies are those of both"
         return [value(each) for each in self.measured(model, load)]
 
     def over_splits(self, model: str, load: Load, value: Callable[[Split], _T]) -> list[_T]:
@@ -210,6 +216,10 @@ def p50(measured: Measured) -> float:
 def p99(measured: Measured) -> float:
     """The 99th percentile of latency, in µs."""
     return measured["latency"]["percentiles"]["p99"] / 1e3
+
+
+#: What the load's end has a share in.
+_OF_BOTH_ENDS: Final = (rate, p50, p99)
 
 
 def cpu_us(measured: Measured) -> float:
