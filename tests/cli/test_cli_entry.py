@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+
+from proact.cli.stopping import StoppedError, stoppable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +90,21 @@ def test_a_closed_standard_file_is_no_failure(command: str, closed: str) -> None
     assert done.returncode == (2 if command == "nonsense" else 0), done.stderr
     assert "Traceback" not in done.stderr
     assert bool(done.stdout) == (">&-" not in closed.split() and command != "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["interrupted", "terminated"]
+)
+def test_a_second_blow_does_not_interrupt_the_cleaning_up(first: signal.Signals, code: int) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    cleaned = False
+    with pytest.raises(StoppedError) as stopped, stoppable():
+        try:
+            signal.raise_signal(first)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            cleaned = True
+    assert cleaned
+    assert stopped.value.exit_code == code
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -355,5 +355,6 @@ def test_the_reference_that_is_shipped_answers() -> None:
     for asked in (ask(100), ask(1000, 10)):
         assert answer(asked, found).models
     # The rest is between loads: there need not be one winner, but both sides are there.
+    assert "(1 connection and 100 connections: interpolated" in answer(ask(9), found).sentence
     for connections in (2, 10, 50, 500, 999):
         assert len(answer(ask(connections), found).points) == 2

@@ -78,8 +78,8 @@ class Watch:
         if beside - visible > UNSEEN * seconds:
             taken[NOT_SEEN] = beside - visible
         # A process whose parent has ended is waited for by another one, whose account then has all of it.
-        if visible > (most := beside + UNSEEN * seconds):
-            taken = defaultdict(float, {name: used * most / visible for name, used in taken.items()})
+        if visible > (limit := beside + UNSEEN * seconds):
+            taken = defaultdict(float, {name: used * limit / visible for name, used in taken.items()})
         taken[HYPERVISOR] = last.stolen - first.stolen
         taken[LIMIT] = last.throttled - first.throttled
         most = sorted(taken.items(), key=lambda each: -each[1])

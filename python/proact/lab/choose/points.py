@@ -15,7 +15,7 @@ from proact.lab.asked import duration
 from proact.lab.choose.question import WORKS, work_of
 from proact.lab.disturbance import DISTURBED, named
 from proact.lab.summary import ENOUGH, Load, Row, blocks
-from proact.lab.table import amount
+from proact.lab.table import amount, counted
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -152,4 +152,4 @@ def shown(axis: int, value: float) -> str:
         return duration(value)
     if axis == 1:
         return amount(int(value))
-    return f"{value:,.0f} {AXES[axis]}"
+    return counted(int(value), "connection") + AXES[axis].removeprefix("connections")
