@@ -22,7 +22,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab-reference claims-noise conformance ecosystem suites dev format lint bench million soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
+.PHONY: help demo test lab-reference lab-docs claims-noise conformance ecosystem suites dev format lint bench million soak fuzz race test-freethreaded docs wheels check-wheels release clean check check-lint
 
 # The Python is searched for only when a recipe needs it, after `check` has made sure that there is one.
 use = python=$$(scripts/pythons default) && PYTHON=$$python &&
@@ -79,9 +79,13 @@ lab-reference: check  ## measure what `proact lab choose` answers from, on a qui
 	@$(use) $(setup) cli lab peers
 	@$(VENV)/bin/python -m proact.lab.choose python/proact/lab/choose/reference.json
 
+lab-docs: check  ## measure what docs/lab shows, on a quiet machine (about 12 minutes); PARTS=results, claims or pictures
+	@$(use) $(setup) cli lab peers
+	@scripts/lab-docs $(VENV)/bin/python $(PARTS)
+
 claims-noise: check  ## each claim quiet, then beside busy loops, on one core, under nice, with a stolen core: no verdict may turn round; CLAIMS=a,b
 	@$(use) $(setup) cli lab peers
-	@PYTHONPATH=tests $(VENV)/bin/python -m support.claims_noise $(CLAIMS)
+	@PYTHONPATH=tests $(VENV)/bin/python -m support.claims_noise $(or $(CLAIMS),all) $(KNOWN)
 
 soak: check  ## five minutes of everything at once on every engine; SOAK_ARGS='--minutes 1 --engine epoll --seed 7'
 	@$(use) $(setup) test

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+
+from proact.cli.stopping import StoppedError, stoppable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +78,33 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     shell = f"{sys.executable} -m proact doctor --json | head -c 1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "command", ["doctor --json", "lab --help", "lab choose --connections 100", "nonsense"]
+)
+def test_a_closed_standard_file_is_no_failure(command: str, closed: str) -> None:
+    shell = f"{sys.executable} -m proact {command} {closed}"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=30)
+    assert done.returncode == (2 if command == "nonsense" else 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (">&-" not in closed.split() and command != "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["interrupted", "terminated"]
+)
+def test_a_second_blow_does_not_interrupt_the_cleaning_up(first: signal.Signals, code: int) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    cleaned = False
+    with pytest.raises(StoppedError) as stopped, stoppable():
+        try:
+            signal.raise_signal(first)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            cleaned = True
+    assert cleaned
+    assert stopped.value.exit_code == code
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -13,12 +13,14 @@ from support.trials import once_of_five
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.asked import AskedError
+from proact.lab.choose import __main__ as reference
 from proact.lab.choose.answer import Answer, answer, winners
 from proact.lab.choose.points import points
 from proact.lab.choose.question import Question, question
 from proact.lab.choose.sources import CHOICES, job_for, shipped, slim
 from proact.lab.registry import MODELS, Family
 from proact.lab.report.page import to_html
+from proact.lab.results import load as load_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +82,20 @@ def test_what_lies_between_two_loads_with_one_winner_is_said_to_be_interpolated(
     assert {point.load.connections for point in found.points} == {10, 1000}
 
 
+def test_a_load_of_which_few_send_is_not_in_the_way_of_one_in_which_all_do(document: Document) -> None:
+    """The reference has 1,000 connections of which ten send, and none with ten that all send."""
+    for cell in document["cells"]:
+        if cell["connections"] == 10:
+            cell["connections"] = 1000  # and ten of them send
+    for connections in (1, 1000):
+        set_rate(document, "epoll", connections, 10)
+    found = answer(ask(10), document)
+    assert found.models == ("epoll",)
+    assert {(point.load.connections, point.load.active) for point in found.points} == {(1, 1), (1000, 1000)}
+    apart = answer(ask(500, 10), document)
+    assert "were not measured together" in apart.sentence
+
+
 def test_between_different_winners_nothing_is_recommended(document: Document) -> None:
     set_rate(document, "epoll", 10, 10)
     set_rate(document, "asyncio", 1000, 10)
@@ -94,7 +110,7 @@ def test_between_different_winners_nothing_is_recommended(document: Document) ->
         (ask(5000), "nothing above 1,000 connections was measured"),
         (ask(10, size=64), "nothing below 1 KiB was measured"),
         (ask(1000, active=20), "were not measured together on both sides"),
-        (ask(10, work="file"), "there are results only of requests with nothing"),
+        (ask(10, work="file"), "there are results only of requests of the kinds nothing"),
     ],
 )
 def test_beyond_what_was_measured_it_does_not_guess(document: Document, asked: Question, reason: str) -> None:
@@ -142,6 +158,8 @@ def test_a_fixed_rate_and_other_workloads_are_no_evidence(document: Document) ->
         (("1000", "10", "wait:10ms", "4K"), Question(1000, 10, "wait", 0.01, 4096)),
         (("100", "", "cpu:50us", ""), Question(100, 100, "cpu", 5e-5, 1024)),
         (("1", "", "file", "64K"), Question(1, 1, "file", 0.0, 65536)),
+        (("1", "", "wait:2.5ms", "1"), Question(1, 1, "wait", 0.0025, 1)),
+        (("9", "", "churn", "16M"), Question(9, 9, "churn", 0.0, 16 << 20)),
     ],
 )
 def test_the_three_questions(given: tuple[str, str, str, str], expected: Question) -> None:
@@ -156,11 +174,11 @@ def test_the_three_questions(given: tuple[str, str, str, str], expected: Questio
         (("", "", "nothing", ""), "--connections has ''"),
         (("10,20", "", "nothing", ""), "it takes one number"),
         (("10", "11", "nothing", ""), "--active is 11, but --connections is 10"),
-        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME, file, tls or"),
+        (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME, file, tls, fan"),
         (("10", "", "cpu", ""), "--does is 'cpu'"),
         (("10", "", "file:2ms", ""), "--does is 'file:2ms'"),
-        (("10", "", "wait:1h", ""), "--does is 'wait:1h'"),
-        (("10", "", "wait:9s", ""), "from 1us to 2s can be measured"),
+        (("10", "", "wait:1h", ""), "--does's time is '1h': it takes a time with its unit, such as 10ms"),
+        (("10", "", "wait:9s", ""), "--does's time is '9s': it must be from 1 µs to 2 s"),
     ],
 )
 def test_a_wrong_answer_to_a_question(given: tuple[str, str, str, str], message: str) -> None:
@@ -178,6 +196,22 @@ def test_what_would_be_measured() -> None:
     assert job.settings.duration >= 5 * 0.1
 
 
+@pytest.mark.parametrize(
+    ("does", "workload", "times"),
+    [
+        ("wait:2.5ms", "wait-2500us", ""),
+        ("wait:500ms", "wait-500ms", " --duration 2.5 --warmup 0.75"),
+        ("wait:1.9999994s", "wait-2000ms", " --duration 10 --warmup 3"),
+        ("churn", "churn", ""),
+    ],
+)
+def test_the_command_that_measures_it(does: str, workload: str, times: str) -> None:
+    asked = question("10", "", does, "")
+    said = f"proact lab run --workload {workload} --connections 10 --size 1024{times} --json mine.json"
+    assert asked.command == said
+    assert job_for(asked).settings.workloads == (workload,)
+
+
 def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     set_rate(document, "epoll", 10, 10)
     file = tmp_path / "run.json"
@@ -185,7 +219,9 @@ def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.Capture
     asked = ["lab", "choose", "--connections", "10", "--from", str(file)]
     assert dispatch(asked) == 0
     said = capsys.readouterr().out
-    assert said.startswith("For 10 connections and a request of 1 KiB that does nothing else: epoll")
+    assert said.startswith(
+        "For 10 connections and a request of 1 KiB that does nothing else, use epoll: epoll"
+    )
     assert "Evidence: " in said
     assert "proact lab run --workload echo --connections 10" in said.replace("\n", " ")
     assert dispatch([*asked, "--json"]) == 0
@@ -194,6 +230,77 @@ def test_in_the_shell(document: Document, tmp_path: Path, capsys: pytest.Capture
     assert "No recommendation" in capsys.readouterr().out
     with pytest.raises(CommandError, match="how many connections"):
         dispatch(["lab", "choose"])
+
+
+def test_what_contradicts_itself_is_one_line(document: Document, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    asked = ["lab", "choose", "--connections", "10", "--from", str(file)]
+    for more, message in (
+        (["--measure"], "--measure measures now, and --from reads a file"),
+        (["--json", "--html", "-"], "only one of --json, --csv and --html can go to stdout"),
+        (["--html", str(file)], "holds the results, and would be written over"),
+    ):
+        with pytest.raises(CommandError, match=message):
+            dispatch([*asked, *more])
+    with pytest.raises(CommandError, match="holds the results, and would be written over"):
+        dispatch(["lab", "report", str(file), "--csv", str(file)])
+    assert json.loads(file.read_text()) == document
+
+
+def test_a_report_on_stdout_is_nothing_but_the_report(
+    document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    dispatch(["lab", "choose", "--connections", "10", "--from", str(file), "--html", "-"])
+    said = capsys.readouterr().out
+    assert said.startswith("<!DOCTYPE html>")
+    assert said.endswith("</html>\n")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 3}', '{"schema": 2}'])
+def test_a_damaged_reference_is_none(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "reference.json").write_text(text)
+    monkeypatch.setattr("proact.lab.choose.sources.files", lambda _: tmp_path)
+    assert shipped() is None
+    assert dispatch(["lab", "choose", "--connections", "10"]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "this copy of proact ships no reference results" in said
+    with pytest.raises(CommandError, match="there are no results to draw a report of"):
+        dispatch(["lab", "choose", "--connections", "10", "--html", str(tmp_path / "x.html")])
+
+
+def test_the_reference_is_whole_whatever_ends_its_measurement(
+    document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on with what the file has; what was under way when it was stopped is left out."""
+    file = tmp_path / "reference.json"
+    asked = [ask(connections) for connections in (1, 2, 3)]
+
+    class Made:
+        def __init__(self, question: Question) -> None:
+            self.connections = question.connections
+
+        def begin(self) -> Document:
+            return made_up.run(connections=(self.connections,))
+
+        def measure(self, document: Document, progress: object) -> None:
+            if self.connections == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(reference, "questions", lambda: asked)
+    monkeypatch.setattr(reference, "job_for", lambda question, _: Made(question))
+    for _ in range(2):
+        assert reference.main(str(file)) == 130
+        assert {cell["connections"] for cell in load_results(file)["cells"]} == {1, 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.json"]
+    file.write_text("half of it")
+    assert reference.main(str(file)) == 1
+    assert "is no JSON" in capsys.readouterr().err
+    assert file.read_text() == "half of it"
 
 
 def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,13 +321,25 @@ def test_it_measures_now(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_report_begins_with_an_answer_for_each_load(document: Document) -> None:
-    page = to_html(document)
+    page = to_html({**document, "claims": []})
     body = page[page.index("<body>") :]
     assert body.index('id="choose"') < body.index("When each wins")
     assert body.count('<article class="answer') == 3
     for load in range(3):
         assert f'href="#load-{load}"' in body
         assert f'id="load-{load}"' in body
+
+
+def test_the_report_of_a_run_for_claims_begins_with_the_claims(document: Document) -> None:
+    page = to_html(document)
+    parts = (
+        "What the textbooks say</h2>",
+        'aria-label="Contents"',
+        "Which model to use</h2>",
+        "When each wins</h2>",
+    )
+    assert [page.count(part) for part in parts] == [1] * 4
+    assert sorted(parts, key=page.index) == list(parts)
 
 
 def test_the_slim_results_give_the_same_answers(document: Document) -> None:
@@ -231,7 +350,11 @@ def test_the_slim_results_give_the_same_answers(document: Document) -> None:
 
 
 def test_the_reference_that_is_shipped_answers() -> None:
-    reference = shipped()
-    assert reference is not None
+    found = shipped()
+    assert found is not None
     for asked in (ask(100), ask(1000, 10)):
-        assert answer(asked, reference).models
+        assert answer(asked, found).models
+    # The rest is between loads: there need not be one winner, but both sides are there.
+    assert "(1 connection and 100 connections: interpolated" in answer(ask(9), found).sentence
+    for connections in (2, 10, 50, 500, 999):
+        assert len(answer(ask(connections), found).points) == 2

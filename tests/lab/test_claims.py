@@ -34,7 +34,7 @@ from proact.lab.claims.blocking import LARGE, SMALL
 from proact.lab.claims.costs import BUSY, NARROW, QUIET, WIDE
 from proact.lab.claims.files import AT_ONCE, KERNEL, WORKLOADS
 from proact.lab.claims.files import load as load_of_files
-from proact.lab.claims.intervals import change, difference, ratio
+from proact.lab.claims.intervals import difference, ratio
 from proact.lab.claims.practice import BESIDE_SLOW_READERS, OVER_TLS, PLAIN, SOME
 from proact.lab.claims.trial import FEW, MANY, ONE, circumstances, decided, echo, judged, within
 from proact.lab.claims.view import render_claims
@@ -43,7 +43,7 @@ from proact.lab.registry import MODELS
 from proact.lab.results import CellResult, Claim, Disturbance, Document, Timeline
 from proact.lab.run import Settings, blank
 from proact.lab.spread import Spread
-from proact.lab.summary import Load
+from proact.lab.summary import Load, share
 
 #: Calls per message of a plain multiplexing server, of a blocking one, and of one that waits once for many
 #: messages.
@@ -377,7 +377,9 @@ RESULTS: dict[str, dict[str, Made]] = {
 
 
 def document(made: Made) -> Document:
-    return blank(Settings(("epoll",), seed=1)) | {"cells": made[0], "timelines": made[1]}  # type: ignore[return-value]
+    found = blank(Settings(("epoll",), seed=1))
+    found["settings"]["pinned"] = True
+    return found | {"cells": made[0], "timelines": made[1]}  # type: ignore[return-value]
 
 
 def judge(name: str, made: Made) -> Claim:
@@ -394,6 +396,28 @@ def test_every_claim_is_judged_both_ways() -> None:
             assert found["text"] == TRIALS[name].text
             assert found["because"]
             json.dumps(found)
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_every_case_can_come_out_both_ways(name: str) -> None:
+    """A case that is decided alike by whatever is measured says nothing."""
+    found: dict[str, set[str]] = {}
+    for made in RESULTS[name].values():
+        for case, verdict in judge(name, made)["evidence"].get("cases", {}).items():
+            found.setdefault(case, set()).add(verdict)
+    assert found
+    for case, verdicts in found.items():
+        assert {"supported", "contradicted"} <= verdicts, case
+
+
+def test_a_model_that_is_missing_is_left_out_and_named() -> None:
+    made = [cell for cell in RESULTS["nicer-face"]["supported"][0] if cell["model"] != "gevent"]
+    found = judge("nicer-face", (made, []))
+    assert found["verdict"] == "supported"
+    assert found["evidence"]["not_measured"] == ["gevent: not in these results"]
+    assert not any("gevent" in case for case in found["evidence"]["cases"])
+    careful = [cell for cell in RESULTS["slow-readers"]["supported"][0] if cell["model"] != "asyncio-greedy"]
+    assert judge("slow-readers", (careful, []))["verdict"] == "not measured"  # its other half is not tested
 
 
 @pytest.mark.parametrize("name", TRIALS)
@@ -470,6 +494,18 @@ def test_a_verdict_is_never_given_from_what_was_disturbed(name: str) -> None:
             assert found["evidence"]
 
 
+@pytest.mark.parametrize("name", TRIALS)
+def test_on_one_core_no_verdict_is_given_from_rates_and_latencies(name: str) -> None:
+    """They are those of the load as well; CPU time, calls and memory are the server's."""
+    for verdict, made in RESULTS[name].items():
+        found = document(made)
+        found["settings"]["pinned"] = False
+        shared = name in ("not-faster", "gain-is-connections", "slow-readers")
+        claim = judged(TRIALS[name], found)
+        assert claim["verdict"] == ("not measured" if shared else verdict)
+        assert claim["because"].startswith("Server and load share a core") == shared
+
+
 def disturb(made: list[CellResult], repeats: set[int]) -> None:
     for cell in made:
         if cell["repeat"] in repeats:
@@ -514,7 +550,7 @@ def test_two_sets_are_compared_as_mann_and_whitney_have_it(first: int, second: i
     assert (found.low, found.high) == (every[left_out], every[-1 - left_out])
     assert found.low <= found.median <= found.high
     assert ratio([2.0, 4.0, 6.0], [1.0, 2.0, 1.0]) == Spread(3.0, 1.0, 6.0)
-    assert change(Spread(1, 0.5, 2), Spread(3, 2, 4)) == Spread(3, 1, 8)
+    assert share(Spread(3, 2, 4), Spread(1, 0.5, 2)) == Spread(3, 1, 8)
 
 
 def test_what_several_claims_need_is_measured_once() -> None:
@@ -526,16 +562,17 @@ def test_what_several_claims_need_is_measured_once() -> None:
     assert max(cell.repeat for cell in every) == 4
 
 
-@pytest.mark.parametrize("width", [100, 80])
+@pytest.mark.parametrize("width", [100, 80, 40])
 def test_a_table_of_claims_fits(width: int) -> None:
     claims = [judge(name, made) for name, expected in RESULTS.items() for made in expected.values()]
     out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(render_claims(claims))
+    Console(file=out, width=width, color_system=None).print(render_claims(claims, width))
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= width
     for claim in claims:
         assert claim["name"] in text
-    verdicts = {line[:20].strip() for line in text.splitlines()}
+    assert f"{len(claims)} claims: 15 supported, 15 contradicted, 10 depend, " in " ".join(text.split())
+    verdicts = {line[:20].strip() if width > 40 else line.partition(", ")[2] for line in text.splitlines()}
     assert {"supported", "contradicted", "depends", "not measured"} <= verdicts
 
 

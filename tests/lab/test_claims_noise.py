@@ -8,7 +8,7 @@ quiet runs, and makes noise of more kinds.
 from __future__ import annotations
 
 import pytest
-from support.claims_noise import disagree
+from support.claims_noise import Found, Progress, disagree, table, turned
 from support.noise import verdicts
 
 CLAIM = "blocked-in-select"
@@ -33,3 +33,27 @@ def test_only_verdicts_can_disagree() -> None:
     assert not disagree({"quiet": ("not measured", ""), "nice": ("supported", "")})
     assert disagree({"quiet": ("not measured", ""), "nice": ("supported", ""), "one": ("contradicted", "")})
     assert disagree({"quiet": ("depends", ""), "nice": ("supported", "")})
+
+
+def test_a_verdict_that_has_turned_is_shown_with_every_condition() -> None:
+    found: Found = {
+        "quiet": {"one": ("supported", "a"), "two": ("supported", "b")},
+        "nice": {"one": ("contradicted", "c"), "two": ("not measured", "d")},
+    }
+    assert turned(found) == ["one, quiet: supported. a", "one, nice: contradicted. c"]
+    rows = [line.split() for line in table(["one", "two"], found).splitlines()]
+    assert rows == [
+        ["claim", "quiet", "nice"],
+        ["one", "supported", "contradicted"],
+        ["two", "supported", "not", "measured"],
+    ]
+
+
+def test_progress_is_shown_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("nice")
+    progress("[1/7] epoll, echo: 1 connection x 1 KiB: 9 messages/s")
+    progress._next = 0.0
+    progress("timeline of epoll")
+    progress("[2/7] epoll, echo: 1 connection x 1 KiB: 9 messages/s")
+    progress("[3/7] epoll, echo: 1 connection x 1 KiB: 9 messages/s")
+    assert capsys.readouterr().out.startswith("nice: 2 of 7 cells, ")

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from support import made_up
 
+from proact.cli.app import dispatch
 from proact.lab.choose.answer import answer
 from proact.lab.choose.question import question
 from proact.lab.export import differences, to_csv
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 #: What a value becomes; ``DROPPED`` takes it out.
 DROPPED = object()
-ODD = (DROPPED, None, 0, -1, 0.5, 1e308, 2**70, "", "x", [], {}, True, [0], {"x": 1})
+ODD = ("\x1b[2J", "\ud800", DROPPED, None, 0, -1, 0.5, 1e308, 2**70, "", "x", [], {}, True, [0], {"x": 1})
 
 
 def whole() -> Any:
@@ -41,6 +42,7 @@ def whole() -> Any:
     measured["shares"] = [3, 2]
     measured["lazy"] = {"sent": 10, "read": 5}
     measured["disturbance"] = {"cores": 0.5, "by": {"make": 0.5}}
+    document["settings"]["no_timeline"] = {"poll": "not measured: no probe"}
     document["claims"][0]["conditions"] = {
         "cores": 2,
         "pinned": True,
@@ -136,3 +138,28 @@ def test_what_is_no_results_file(text: bytes, tmp_path: Path) -> None:
     with pytest.raises(ResultsError) as caught:
         load(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", ["\x1b]0;mine\x07", "\ud83d", "a\x00b"])
+@pytest.mark.parametrize("place", ["model", "reason", "claim"])
+def test_no_text_commands_a_terminal_or_can_not_be_written(odd: str, place: str, tmp_path: Path) -> None:
+    document: Any = whole()
+    if place == "model":
+        document["models"][odd] = document["models"]["epoll"]
+    elif place == "reason":
+        document["cells"][0]["reason"] = odd
+    else:
+        document["claims"][0]["because"] = odd
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(ResultsError, match="is damaged: "):
+        load(file)
+
+
+def test_names_that_only_the_report_shows_can_be_written(tmp_path: Path) -> None:
+    document: Any = whole()
+    document["environment"]["sysctl"] = {"\ud800": "\ud800"}
+    file, page = tmp_path / "results.json", tmp_path / "page.html"
+    file.write_text(json.dumps(document))
+    dispatch(["lab", "report", str(file), "--html", str(page)])
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")

@@ -128,3 +128,20 @@ def test_a_machine_that_stays_busy_is_not_waited_for(monkeypatch: pytest.MonkeyP
     found = measured_with([1.0], monkeypatch)
     assert all(disturbed for _, disturbed in found)
     assert len(found) <= 10
+
+
+def test_an_account_that_holds_what_was_before_is_no_more_than_the_machine_was_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An old process was adopted and has ended: all that it ever took is in the account of its new parent."""
+    init, old = disturbance._Process("init", 0, 5.0), disturbance._Process("old", 7, 900.0)
+    parent = disturbance._Process("shell", 1, 1.0)  # it ended first
+    begun = disturbance._Reading(0.0, {1: init, 9: parent, 7: parent, 8: old}, 0.0, 1000.0, 0.0, 0.0)
+    adopted = disturbance._Process("init", 0, 905.0)
+    ended = disturbance._Reading(1.0, {1: adopted, 9: parent}, 0.0, 1000.2, 0.0, 0.0)
+    readings = iter([begun, ended])
+    monkeypatch.setattr(disturbance, "_reading", lambda: next(readings))
+    monkeypatch.setattr(disturbance, "_processes", dict)
+    # The shell with the pid 7 was waited for by the other shell, so what `old` took is nowhere subtracted.
+    begun.others[7] = disturbance._Process("shell", 9, 1.0)
+    assert Watch().disturbance()["cores"] == pytest.approx(0.3)

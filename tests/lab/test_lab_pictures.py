@@ -19,14 +19,26 @@ if TYPE_CHECKING:
 #: The lower edge of the answer, as a share of the first screen.
 SAID = "document.querySelector('.answer:not([hidden]) .said').getBoundingClientRect().bottom / innerHeight"
 
+#: The upper edge of the first claim, likewise.
+CLAIM = "document.querySelector('.claim').getBoundingClientRect().top / innerHeight"
+
 
 def test_the_report(browser: chromium.Browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(to_html(made_up.run(connections=(1, 10, 100))), encoding="utf-8")
+    document = made_up.run(connections=(1, 10, 100))
+    file.write_text(to_html({**document, "claims": []}), encoding="utf-8")
     for name, page in pictures.take(browser, file.as_uri(), "report"):
         assert page.run(pictures.WRONG) == [], name
         assert 0 < page.run(SAID) < 0.7, name
         assert page.errors() == []
+
+
+def test_the_report_of_claims(browser: chromium.Browser, tmp_path: Path) -> None:
+    file = tmp_path / "claims.html"
+    file.write_text(to_html(made_up.run(connections=(1,))), encoding="utf-8")
+    for name, page in pictures.take(browser, file.as_uri(), "claims"):
+        assert page.run(pictures.WRONG) == [], name
+        assert 0 < page.run(CLAIM) < 0.5, name
 
 
 def test_the_page_of_a_server(browser: chromium.Browser) -> None:

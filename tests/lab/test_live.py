@@ -245,7 +245,7 @@ def test_a_run_from_its_start_to_its_report(served: Served, lab_children: Childr
     assert list(served.events("ended", after="1.x")) == events
     document = json.loads(served.ask("GET", "/results.json")[1])
     assert len(document["cells"]) == 2
-    assert "No ranking: 1 repeat" in served.ask("GET", "/report")[1]
+    assert "No ranking: a model has only 1 repeat" in served.ask("GET", "/report")[1]
     assert served.post("/stop")[0] == 409
     assert served.children() == []
 
@@ -538,3 +538,9 @@ def test_in_a_browser_the_figures_tick_within_a_cell(served: Served, browser: ch
     page.until("document.getElementById('stop').disabled")
     assert page.errors() == []
     page.close()
+
+
+def test_a_run_for_an_answer_measures_again_what_was_disturbed() -> None:
+    settings = job_of({**FORM, "what": "choice"}).settings
+    assert (settings.again, settings.split) == (True, False)
+    assert job_of(FORM).settings.again is False

@@ -82,7 +82,7 @@ def test_a_run_from_the_shell(tmp_path: Path) -> None:
     assert "[4/4] " in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stdout.count("x 100 B") == done.stdout.count("x 2 KiB") == 1
-    assert done.stdout.count("No ranking: 1 repeat of a model") == 2
+    assert done.stdout.count("No ranking: a model has only 1 repeat,") == 2
     assert "When each wins" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
 

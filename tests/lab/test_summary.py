@@ -159,7 +159,7 @@ def test_a_verdict_names_the_best_of_each() -> None:
 def test_few_repeats_rank_nothing() -> None:
     for repeats, said in ((1, "1 repeat"), (4, "4 repeats")):
         found = block(epoll=[measured(2000)] * repeats, poll=[measured(1000)] * 5)
-        assert summary.verdict(found) == [f"No ranking: {said} of a model give no interval; 5 do."]
+        assert summary.verdict(found) == [f"No ranking: a model has only {said}, and an interval needs 5."]
         assert summary.winners([found]) == []
 
 
@@ -206,10 +206,10 @@ def test_who_wins_when_is_read_from_the_data() -> None:
     assert [(each.load.size, each.load.rate) for each in found] == [(1024, None), (1024, 100.0), (4096, None)]
     assert [each.fastest for each in found] == [("epoll",), (), ("epoll", "asyncio")]
     assert [each.thriftiest for each in found] == [("asyncio",), ("asyncio",), ("epoll",)]
-    assert [each.gain for each in found] == [2.0, None, None]
+    assert [each.gain for each in found] == [Spread(2.0, 2.0, 2.0), None, None]
     text = draw(run, 100)
     assert text.count("echo: 10 connections x 4 KiB, closed loop") == 2
-    assert "2.00x" in text
+    assert "2.00 (2.00 to 2.00)" in text
 
 
 def test_slow_requests_and_what_was_not_sent_have_columns() -> None:

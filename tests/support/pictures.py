@@ -1,7 +1,7 @@
 """Pictures of the laboratory's pages: on a desktop and on a phone, light and dark, and what is wrong in them.
 
 ``python -m support.pictures RESULTS FOLDER`` takes those of the report of some results, and of the page of
-`proact lab serve` with the answer to its questions.
+`proact lab serve`: as it opens, with the answer to its questions, and with a run under way.
 """
 
 from __future__ import annotations
@@ -64,6 +64,24 @@ def answered(page: chromium.Page) -> None:
     page.until("document.getElementById('said').textContent")
 
 
+#: The cells after which a run is pictured.
+_CELLS = 3
+
+
+def running(page: chromium.Page) -> None:
+    """Start a run of a few models, and wait until the page shows some cells and the figures of the next."""
+    page.run(
+        "for (const box of document.querySelectorAll('input[name=models]'))"
+        " box.checked = ['threads', 'epoll', 'asyncio', 'proact-epoll'].includes(box.value);"
+        "const { elements } = document.getElementById('form');"
+        "elements.connections.value = '10,100'; elements.repeat.value = '2'; elements.duration.value = '2';"
+        "document.getElementById('start').click()"
+    )
+    page.until(f"document.querySelectorAll('#cells tr').length >= {_CELLS}")
+    page.until("document.querySelector('#chart .main-svg .xtick')")
+    page.until("document.getElementById('rate').textContent !== '–'")
+
+
 def main(results: str, folder: str) -> None:
     """Take the pictures, and print what is wrong in them."""
     browser = chromium.Browser()
@@ -81,9 +99,13 @@ def main(results: str, folder: str) -> None:
                 (report.as_uri(), "report", lambda page: None),
                 (found[0], "serve", lambda page: None),
                 (found[0], "choose", answered),
+                (found[0], "run", running),
             ):
                 for shown, page in take(browser, url, name, prepare, Path(folder)):
                     print(shown, *page.run(WRONG), *page.errors(), sep="\n  ")
+                    if name == "run":
+                        page.run("document.getElementById('stop').click()")
+                        page.until("document.getElementById('stop').disabled")
     finally:
         serving.terminate()
         serving.wait()

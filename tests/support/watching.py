@@ -23,7 +23,7 @@ class Watcher:
     def planned(self, settings: Settings, cells: int, seconds: float) -> None:
         self.plan = cells, seconds
 
-    def started(self, cell: Cell, done: int) -> None:
+    def started(self, cell: Cell, done: int, cells: int) -> None:
         self.cells.append(cell)
 
     def heard(self, rate: float, p50: int, p99: int) -> None:

@@ -35,6 +35,11 @@ lab.app.command("timeline", short_help="One request through each I/O model: wher
 lab.app.command("claims", short_help="What textbooks say about I/O models, tested here.")(lab_claims.claims)
 lab.app.command("model", short_help="One model's server on a port, for wrk or a browser.")(lab_model.model)
 lab.app.command("serve", short_help="Choose, start and watch a run in a browser.")(lab_serve.serve)
+# What people ask first stands first.
+_ORDER = ("choose", "best", "run", "echo", "timeline", "claims", "report", "compare", "serve", "model")
+lab.app.registered_commands.sort(
+    key=lambda each: _ORDER.index(each.name or getattr(each.callback, "__name__", ""))
+)
 app.add_typer(lab.app, name="lab", short_help="Measure what each I/O model costs on this machine.")
 
 

@@ -54,8 +54,16 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_standard_files() -> None:
+    """Of standard input, output and error, those that were closed (``>&-``) are /dev/null here."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def carry_out(arguments: list[str]) -> int:
     """Run any command but ``run PROGRAM``; return its exit code. Raises CommandError as ``dispatch`` does."""
+    _open_standard_files()
     if missing := [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]:
         raise CommandError(f"the command line needs {' and '.join(missing)}: pip install 'proact[cli]'")
     from proact.cli.app import dispatch

@@ -69,7 +69,7 @@ def lab(context: typer.Context) -> None:
     Examples:
       proact lab choose                 which I/O model to use, and why
       proact lab best --p99 10ms        how many messages a second within a limit of latency
-      proact lab run                    every I/O model under the same load
+      proact lab run                    the usual I/O models under the same load
       proact lab run --workload idle    many connections of which one is active
       proact lab report old.json        the tables of an earlier run
       proact lab compare a.json b.json  two machines, or two versions
@@ -83,7 +83,7 @@ def lab(context: typer.Context) -> None:
     help_without_command(context)
 
 
-@app.command(short_help="Every I/O model under the same loads: speed, latency, CPU, system calls, memory.")
+@app.command(short_help="I/O models under the same loads: speed, latency, CPU, system calls, memory.")
 def run(
     workload: Annotated[
         str, typer.Option(metavar="NAME,...", help=f"Some of: {', '.join(WORKLOADS)}, files, idle.")
@@ -120,7 +120,7 @@ def run(
       proact lab run --models asyncio,uvloop,proact-io_uring --size 64,1K,64K --csv -
       proact lab run --repeat 5 --html report.html
 
-    The same work through every I/O model: a fresh server process for each cell (model x workload x
+    The same work through each I/O model: a fresh server process for each cell (model x workload x
     connections x size x rate x repeat), in random order, with a load that verifies every byte. Workloads:
     echo; churn (echo, a connection for each message); web (HTTP with keep-alive); mixed (web, while one
     connection has the server read a slow disk); cpu, wait and file (handlers: cpu-20us, wait-2ms); tls;
@@ -143,7 +143,7 @@ def run(
     return carry_out(of_load(settings, timelines=timelines), json_file, csv_file, html_file)
 
 
-@app.command(short_help="Echo through every I/O model: `run` with its usual workload.")
+@app.command(short_help="Echo through I/O models: `run` with its usual workload.")
 def echo(
     connections: Connections = "1,100",
     size: Size = None,
@@ -161,7 +161,7 @@ def echo(
       proact lab echo --models asyncio,uvloop,proact-io_uring --connections 100 --repeat 5
       proact lab echo --size 64,1K,64K --json echo.json
 
-    Echo over loopback through every I/O model, closed loop; a fresh server process for each cell (model x
+    Echo over loopback through each I/O model, closed loop; a fresh server process for each cell (model x
     connections x size x repeat). `proact lab run` has the other workloads and loads. Exit code 1 if a model
     failed.
     """
@@ -190,7 +190,7 @@ def report(file: Results, csv_file: Csv = None, html_file: Html = None) -> int:
     Exit code 1 if a model had failed in that run.
     """
     document = read_results(file)
-    check_files(None, csv_file, html_file)
+    check_files(None, csv_file, html_file, source=file)
     show(document, None, csv_file, html_file)
     return 1 if failed(document) else 0
 
@@ -207,7 +207,8 @@ def compare(
       proact lab compare laptop.json server.json --json
 
     Ratios of the second to the first, for each model and load that both have. "level" means that the
-    intervals of the messages per second overlap; "unknown" that one of the runs had a single repeat.
+    intervals of the messages per second overlap; "unknown" that one of the runs had fewer than five
+    repeats.
     """
     documents = read_results(first), read_results(second)
     found = differences(*documents)
@@ -261,16 +262,23 @@ def show(
         (html_file, "the report", to_html),
     )
     for file, what, written in wanted:
-        if file == "-":
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself
-            sys.stdout.write(written(document))
-        elif file is not None:
-            try:
-                Path(file).write_text(written(document), encoding="utf-8")
-            except OSError as error:
-                raise CommandError(f"can't write {file!r}: {error.strerror}", exit_code=1) from None
-            print(f"proact: {what} in {file}", file=sys.stderr)
+        if file is not None:
+            write(file, what, written(document))
+
+
+def write(file: str, what: str, text: str) -> None:
+    """Write a result to a file, or to stdout if it is ``-``. Raises CommandError."""
+    # A name from somebody's results may be no Unicode (half of a surrogate pair), which no file can hold.
+    if file == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # as the page says of itself
+        sys.stdout.write(text)
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CommandError(f"can't write {file!r}: {error.strerror}", exit_code=1) from None
+    print(f"proact: {what} in {file}", file=sys.stderr)
 
 
 def read_results(path: str) -> Document:
@@ -283,14 +291,22 @@ def read_results(path: str) -> Document:
         raise CommandError(f"can't read {path!r}: {error.strerror}") from None
 
 
-def check_files(json_file: str | None, csv_file: str | None, html_file: str | None) -> None:
-    """Raise CommandError if a requested file cannot be written or the report cannot be drawn."""
-    if [json_file, csv_file, html_file].count("-") > 1:
+def check_files(
+    json_file: str | None, csv_file: str | None, html_file: str | None, *, source: str | None = None
+) -> None:
+    """Raise CommandError if a requested file cannot be written or the report cannot be drawn.
+
+    ``source`` is the file with the results, which none of them may replace.
+    """
+    files = (json_file, csv_file, html_file)
+    if files.count("-") > 1:
         raise CommandError("only one of --json, --csv and --html can go to stdout")
-    named = [os.path.realpath(path) for path in (json_file, csv_file, html_file) if path not in (None, "-")]
+    named = [os.path.realpath(path) for path in files if path not in (None, "-", os.devnull)]
     if len(set(named)) < len(named):
         raise CommandError("--json, --csv and --html would write over each other: name different files")
-    for path in (json_file, csv_file, html_file):
+    if source is not None and os.path.realpath(source) in named:
+        raise CommandError(f"{source!r} holds the results, and would be written over: name another file")
+    for path in files:
         check_writable(path)
     if html_file is not None:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proact.cli.error import CommandError
-from proact.cli.lab import Html, Models, check_files, read_results, show
+from proact.cli.lab import Html, Models, check_files, read_results, write
 from proact.cli.stopping import stoppable
 from proact.lab.asked import chosen
 from proact.lab.choose.answer import Answer, answer
@@ -19,6 +19,7 @@ from proact.lab.choose.sources import CHOICES, job_for, machine, shipped
 from proact.lab.choose.view import render_answer
 from proact.lab.progress import watch
 from proact.lab.registry import MODELS
+from proact.lab.report.page import to_html
 from proact.lab.table import console
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ def choose(
     options it asks, in a terminal. Exit code 0 with a recommendation, 3 if what was measured decides nothing,
     1 if a measurement failed.
     """
+    if measure and results is not None:
+        raise CommandError("--measure measures now, and --from reads a file: choose one of them")
     asked = _ask(connections, active, does, size)
-    check_files(None, None, html_file)
+    check_files("-" if as_json else None, None, html_file, source=results)
     code, document, source = 0, None, ""
     if measure:
         code, document = _measure(asked, chosen("model", models, MODELS))
@@ -80,15 +83,19 @@ def choose(
     if not found.models and not measure and _is_asking():
         show_answer(found, source or "none", as_json=False)
         job = job_for(asked, CHOICES)
-        seconds = sum(job.settings.seconds(split=False, counted=True) for _ in job.cells)
+        of_cell = job.settings
+        seconds = sum(of_cell.seconds(split=False, counted=of_cell.counts(cell)) for cell in job.cells)
         if typer.confirm(f"Measure it now, about {seconds:.0f} s?", default=True, err=True):
             code, document = _measure(asked, chosen("model", models, MODELS))
             found, source = _answer(asked, document), f"measured now on {machine(document)}"
         else:
             return UNDECIDED
-    show_answer(found, source or "none", as_json=as_json)
-    if html_file is not None and document is not None:
-        show(document, None, None, html_file, lambda *_: "")
+    if html_file != "-":
+        show_answer(found, source or "none", as_json=as_json)
+    if html_file is not None:
+        if document is None:
+            raise CommandError("there are no results to draw a report of: --measure makes some", exit_code=1)
+        write(html_file, "the report", to_html(document))
     return code or (0 if found.models else UNDECIDED)
 
 

@@ -34,4 +34,6 @@ def claims(
     """
     trials = [TRIALS[name] for name in chosen("claim", names, TRIALS)]
     job = of_claims(trials, duration=duration, repeat=repeat)
-    return carry_out(job, json_file, None, html_file, lambda document, _: render_claims(document["claims"]))
+    return carry_out(
+        job, json_file, None, html_file, lambda document, width: render_claims(document["claims"], width)
+    )

@@ -29,7 +29,7 @@ def serve(
     if missing := [name for name in ("httptools", "plotly") if importlib.util.find_spec(name) is None]:
         raise CommandError(f"the page needs {' and '.join(missing)}: pip install 'proact[lab]'")
     try:
-        with stoppable():
+        with stoppable(loop=True):
             serve_page(
                 host, port, lambda url: print(f"proact: {url} (Ctrl-C stops)", file=sys.stderr, flush=True)
             )

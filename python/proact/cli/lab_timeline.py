@@ -6,9 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from proact.cli.error import CommandError
 from proact.cli.lab import Html, Json, Models, carry_out
-from proact.lab.asked import chosen, seconds
+from proact.lab.asked import chosen, period
 from proact.lab.job import of_timelines
 from proact.lab.registry import MODELS
 from proact.lab.timeline import DELAY, REQUESTS
@@ -16,8 +15,6 @@ from proact.lab.workloads import WORKLOADS
 
 #: The least and the longest delay, in seconds: a model that polls during the delay fills the trace.
 _DELAYS: Final = (0.0001, 1.0)
-
-_UNITS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def timeline(
@@ -42,16 +39,10 @@ def timeline(
     machine, and the sixth, which compares them. Exit code 1 if a model failed.
     """
     job = of_timelines(
-        chosen("model", models, MODELS), workload, size, delay=period("--delay", delay), requests=requests
+        chosen("model", models, MODELS),
+        workload,
+        size,
+        delay=period("--delay", delay, *_DELAYS),
+        requests=requests,
     )
     return carry_out(job, json_file, None, html_file)
-
-
-def period(option: str, text: str) -> float:
-    """A time such as 500us, 5ms or 0.01s, in seconds. Raises CommandError."""
-    digits = text.rstrip("usµm")
-    try:
-        value = float(digits) * _UNITS[text[len(digits) :]]
-    except (ValueError, KeyError):
-        raise CommandError(f"{option} is {text!r}: it takes a time with its unit, such as 5ms") from None
-    return seconds(option, value, *_DELAYS)

@@ -18,19 +18,31 @@ class StoppedError(CommandError):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Inside this context, SIGTERM does what Ctrl-C does; raise StoppedError after either has ended it."""
+def stoppable(*, loop: bool = False) -> Iterator[None]:
+    """Inside this context, SIGTERM does what Ctrl-C does; raise StoppedError after either has ended it.
+
+    A second Ctrl-C is ignored: it would interrupt the cleaning up, which kills what does not end in a second.
+    ``loop``: an event loop runs inside, which handles interrupts itself.
+    """
     ended_by = signal.SIGINT
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.default_int_handler(number, frame)
 
     def terminate(number: int, frame: FrameType | None) -> None:
         nonlocal ended_by
         ended_by = signal.SIGTERM
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
-        interrupt = signal.getsignal(signal.SIGINT)
+        handler = signal.getsignal(signal.SIGINT)
         # A loop handles interrupts itself; a shell may have set SIGINT to be ignored.
-        (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
+        (handler if callable(handler) else interrupt)(number, frame)
 
     before = signal.signal(signal.SIGTERM, terminate)
+    interrupted = signal.getsignal(signal.SIGINT)
+    if not loop and interrupted is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     except KeyboardInterrupt:
@@ -38,3 +50,4 @@ def stoppable() -> Iterator[None]:
         raise StoppedError(how, exit_code=128 + ended_by) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)

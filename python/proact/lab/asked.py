@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+
+#: The units of a time; the micro sign and the Greek letter look alike.
+_SECONDS: Final = {"us": 1e-6, "µs": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class AskedError(ValueError):
@@ -43,6 +48,24 @@ def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
             )
         found.append(int(digits) * unit)
     return tuple(dict.fromkeys(found))
+
+
+def period(option: str, text: str, least: float, most: float) -> float:
+    """A time such as 500us, 2.5ms or 1s, from ``least`` to ``most`` seconds."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([uµ\u03bcm]?s)", text.strip())
+    if found is None:
+        raise AskedError(f"{option} is {text!r}: it takes a time with its unit, such as 10ms")
+    if not least <= (value := float(found[1]) * _SECONDS[found[2]]) <= most:
+        raise AskedError(f"{option} is {text!r}: it must be from {duration(least)} to {duration(most)}")
+    return value
+
+
+def duration(seconds: float) -> str:
+    """A time as people write it: 50 µs, 10 ms, 1 s."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= unit:
+            return f"{seconds / unit:.6g} {name}"
+    return f"{seconds * 1e6:.6g} µs"
 
 
 def seconds(option: str, value: float, least: float, most: float = 3600) -> float:

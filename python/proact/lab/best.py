@@ -3,7 +3,7 @@
 For each model and repeat a search by halves: messages go out at fixed times (open loop), and a rate is good
 if p99 keeps the limit and no more than one message in a hundred found no free connection. The search begins
 at the rate of the closed loop. The answer is the median of the repeats with its interval; a repeat beside
-which something else took the machine does not count.
+which something else took the machine does not count, and is taken once more later.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from proact.lab.disturbance import Watch, is_disturbed
+from proact.lab.asked import duration
+from proact.lab.disturbance import Watch, is_disturbed, named
 from proact.lab.lifetime import all_but_the_loads, pinned, separate_cores
 from proact.lab.limits import refusal
 from proact.lab.load_process import LoadError, LoadProcess
 from proact.lab.measure import Bench, Cell
-from proact.lab.registry import MODELS
+from proact.lab.registry import MODELS, Family
 from proact.lab.server_process import ServerError
 from proact.lab.spread import Spread
-from proact.lab.summary import ENOUGH
+from proact.lab.summary import ENOUGH, LOAD_BOUND, Load
+from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proact.lab.results import Measured
 
@@ -33,7 +35,7 @@ STEPS: Final = 6
 #: The share of messages that may find no free connection.
 UNSENT: Final = 0.01
 
-#: How often a disturbed measurement is taken again.
+#: How often a disturbed measurement is taken again, and then the whole repeat.
 AGAIN: Final = 1
 
 #: Starting and ending a server, in seconds; only for estimating the time.
@@ -53,9 +55,23 @@ class Asked:
     repeat: int
 
     @property
+    def load(self) -> Load:
+        """The load without its rate."""
+        return Load(self.workload, self.connections, self.connections, self.size, None)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The models that can't be measured here, with the reason."""
+        refused = refusal(WORKLOADS[self.workload].opened(self.connections))
+        reasons = {
+            name: refused or MODELS[name].missing(self.connections, self.workload) for name in self.models
+        }
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    @property
     def seconds(self) -> float:
-        """Roughly how long it takes."""
-        tries = len(self.models) * self.repeat * (STEPS + 1)
+        """Roughly how long it takes, if nothing disturbs it."""
+        tries = (len(self.models) - len(self.missing)) * self.repeat * (STEPS + 1)
         return tries * (_OVERHEAD + self.duration * 1.2)
 
 
@@ -66,6 +82,7 @@ class Found:
     model: str
     rates: list[float] = field(default_factory=list)
     disturbed: int = 0  # repeats that do not count
+    load_bound: bool = False  # the load had used up its core at the highest rate, which was good
     reason: str | None = None  # why the model could not be measured
 
     @property
@@ -81,6 +98,7 @@ class Found:
             "model": self.model,
             "rates": self.rates,
             "disturbed": self.disturbed,
+            "load_bound": self.load_bound,
             "reason": self.reason,
             "messages_per_second": interval,
         }
@@ -107,10 +125,16 @@ def search(good: Callable[[float], bool], top: float) -> float:
     return low
 
 
-def best(asked: Asked, tell: Callable[[str], None], tick: Callable[[], None] = lambda: None) -> list[Found]:
-    """Search for each model, repeat after repeat in random order."""
-    found = {name: Found(name, reason=_missing(name, asked)) for name in asked.models}
-    usable = [name for name, each in found.items() if each.reason is None]
+def best(
+    asked: Asked,
+    found: dict[str, Found],
+    tell: Callable[[str], None],
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Search for each model in ``found``, repeat after repeat in random order; it holds what is known so far.
+
+    A model is searched for until it has its repeats, at most twice as often.
+    """
     server_cpu, load_cpu = separate_cores() or (None, None)
     several = all_but_the_loads()
     with pinned(load_cpu), LoadProcess(cpu=load_cpu) as load:
@@ -123,37 +147,62 @@ def best(asked: Asked, tell: Callable[[str], None], tick: Callable[[], None] = l
             load_cpu=load_cpu,
             several=several,
         )
-        for repeat in range(asked.repeat):
-            for name in random.sample(usable, len(usable)):
-                each = found[name]
-                if each.reason is not None:
-                    continue
-                try:
-                    each.rates.append(_one(bench, asked, name))
-                    tell(f"{name}, repeat {repeat + 1}: {each.rates[-1]:,.0f} messages/s")
-                except DisturbedError:
-                    each.disturbed += 1
-                    tell(f"{name}, repeat {repeat + 1}: disturbed")
-                except (ServerError, LoadError) as error:
-                    each.reason = str(error)
-    return sorted(found.values(), key=lambda each: -(each.spread.median if each.spread else -1.0))
+        for _ in range((1 + AGAIN) * asked.repeat):
+            wanting = [each for each in found.values() if not each.reason and len(each.rates) < asked.repeat]
+            for each in random.sample(wanting, len(wanting)):
+                tell(f"{each.model}, {_once(bench, asked, each)}")
 
 
-def _one(bench: Bench, asked: Asked, model: str) -> float:
-    """One search. Raises DisturbedError, ServerError, LoadError."""
+def _once(bench: Bench, asked: Asked, found: Found) -> str:
+    """One search for one model; what came out, in words."""
+    repeat = len(found.rates) + 1
+    try:
+        rate, bound = _search(bench, asked, found.model)
+    except DisturbedError as error:
+        found.disturbed += 1
+        return f"repeat {repeat} of {asked.repeat}: {error}"
+    except (ServerError, LoadError) as error:
+        found.reason = str(error)
+        return f"FAILED: {error}"
+    found.rates.append(rate)
+    found.load_bound |= bound
+    return f"repeat {repeat} of {asked.repeat}: {rate:,.0f} messages/s"
+
+
+def _search(bench: Bench, asked: Asked, model: str) -> tuple[float, bool]:
+    """The rate of one search, and whether the load set it. Raises DisturbedError, ServerError, LoadError."""
 
     def measure(rate: float | None) -> Measured:
         cell = Cell(model, asked.workload, asked.connections, asked.connections, asked.size, rate, 0)
         for _ in range(AGAIN + 1):
             watch = Watch()
             measured = bench.measure(cell)
-            if not is_disturbed(watch.disturbance()):
+            if not is_disturbed(disturbance := watch.disturbance()):
                 return measured
-        raise DisturbedError
+        raise DisturbedError(f"disturbed, by {named(disturbance)}")
 
     closed = measure(None)
-    return search(lambda rate: keeps(measure(rate), asked.limit), closed["messages"] / closed["seconds"])
+    top = closed["messages"] / closed["seconds"]
+    rate = search(lambda rate: keeps(measure(rate), asked.limit), top)
+    return rate, rate == top and closed["load_cpu_seconds"] / closed["seconds"] > LOAD_BOUND
 
 
-def _missing(model: str, asked: Asked) -> str | None:
-    return refusal(asked.connections) or MODELS[model].missing(asked.connections, asked.workload)
+def sentence(asked: Asked, found: Sequence[Found]) -> str:
+    """The answer: the model with the highest rate, and those that can't be told from it; no ceilings."""
+    within = f"with p99 under {duration(asked.limit)}"
+    known = [
+        (each, spread)
+        for each in found
+        if MODELS[each.model].family != Family.CEILING and (spread := each.spread) is not None
+    ]
+    if not known:
+        return f"No answer: of no model there are {ENOUGH} repeats that nothing disturbed."
+    first, most = max(known, key=lambda each: each[1].median)
+    if not most.median:
+        return f"No model answers any messages {within}."
+    level = [each.model for each, spread in known if each is not first and spread.high >= most.low]
+    also = f", level with {', '.join(level)}" if level else ""
+    return (
+        f"Most messages {within}: {first.model}, {most.median:,.0f} a second "
+        f"({most.low:,.0f} to {most.high:,.0f}){also}."
+    )

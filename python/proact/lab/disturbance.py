@@ -74,9 +74,12 @@ class Watch:
                 taken[last.others[waited].name] -= first.others[pid].seconds
         taken = defaultdict(float, {name: used for name, used in taken.items() if used > 0})
         visible = sum(taken.values())
-        unseen = last.machine - first.machine - (last.own - first.own) - visible
-        if unseen > UNSEEN * seconds:
-            taken[NOT_SEEN] = unseen
+        beside = max(0.0, last.machine - first.machine - (last.own - first.own))
+        if beside - visible > UNSEEN * seconds:
+            taken[NOT_SEEN] = beside - visible
+        # A process whose parent has ended is waited for by another one, whose account then has all of it.
+        if visible > (limit := beside + UNSEEN * seconds):
+            taken = defaultdict(float, {name: used * limit / visible for name, used in taken.items()})
         taken[HYPERVISOR] = last.stolen - first.stolen
         taken[LIMIT] = last.throttled - first.throttled
         most = sorted(taken.items(), key=lambda each: -each[1])

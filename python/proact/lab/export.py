@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.results import PERCENTILES
-from proact.lab.summary import Load, Row, blocks
+from proact.lab.summary import ENOUGH, Load, Row, blocks
 
 if TYPE_CHECKING:
     from proact.lab.results import CellResult, Document
@@ -105,7 +105,7 @@ def differences(first: Document, second: Document) -> list[Difference]:
 
 def _difference(load: Load, one: Row, other: Row) -> Difference:
     verdict = "level"
-    if min(one.repeats, other.repeats) == 1:
+    if min(one.repeats, other.repeats) < ENOUGH:
         verdict = "unknown"  # no interval to judge by
     elif other.rate.low > one.rate.high:
         verdict = "faster"

@@ -138,6 +138,7 @@ def of_claims(trials: Sequence[Trial], *, duration: float, repeat: int, dashes: 
         warmup=CLAIM_WARMUP,
         repeat=repeat,
         again=True,
+        counted=True,
         split=True,
     )
     _check(settings, dashes)

@@ -47,8 +47,8 @@ class PlainProgress:
         self.cells = cells
         self.say(f"{cells} cell{plural(cells)}, about {duration(seconds)} (seed {settings.seed})")
 
-    def started(self, cell: Cell, done: int) -> None:
-        self.done = done
+    def started(self, cell: Cell, done: int, cells: int) -> None:
+        self.done, self.cells = done, cells
 
     def tick(self) -> None:
         pass
@@ -105,11 +105,11 @@ class LiveProgress(PlainProgress):
         self.begun = time.monotonic()
         self.progress.update(self.task, total=cells, left=duration(seconds))
 
-    def started(self, cell: Cell, done: int) -> None:
-        super().started(cell, done)
+    def started(self, cell: Cell, done: int, cells: int) -> None:
+        super().started(cell, done, cells)
         load = Load(cell.workload, cell.connections, cell.active, cell.size, cell.rate)
         self.what = f"{cell.model}, {describe(load)}"
-        self.progress.update(self.task, description=self.what, completed=done)
+        self.progress.update(self.task, description=self.what, completed=done, total=cells)
         self.draw()
 
     def tick(self) -> None:

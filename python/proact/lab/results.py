@@ -246,6 +246,7 @@ class _Settings(TypedDict):
     pinned: bool
     duration: float
     warmup: float
+    no_timeline: NotRequired[dict[str, str]]
 
 
 class _Model(TypedDict):

@@ -59,6 +59,7 @@ class Settings:
     warmup: float = 0.2
     repeat: int = 1
     again: bool = False  #: measure a cell that something disturbed once more
+    counted: bool = False  #: count calls, threads and memory in each repeat, not only in the first
     split: bool = False  #: measure where the time goes, in a separate pass
     seed: int = field(default_factory=lambda: random.SystemRandom().randrange(1_000_000))
 
@@ -97,9 +98,9 @@ class Settings:
         return _OVERHEAD + self.warmup + self.duration + counting + splitting
 
     def counts(self, cell: Cell) -> bool:
-        """Whether a cell has a counting pass: the first repeat; each if it is a claim's, or about memory."""
+        """Whether a cell has a counting pass: the first repeat; each if that is wanted, or about memory."""
         asks = cell.workload in WORKLOADS and WORKLOADS[cell.workload].lazy is not None
-        return self.again or not cell.repeat or asks
+        return self.counted or not cell.repeat or asks
 
 
 class Observer(Protocol):
@@ -108,8 +109,8 @@ class Observer(Protocol):
     def planned(self, settings: Settings, cells: int, seconds: float) -> None:
         """The run begins: ``cells`` will be measured, in about ``seconds``."""
 
-    def started(self, cell: Cell, done: int) -> None:
-        """``cell`` is measured now; ``done`` cells are finished."""
+    def started(self, cell: Cell, done: int, cells: int) -> None:
+        """``cell`` is measured now; ``done`` of ``cells`` are finished (more, if some are measured again)."""
 
     def tick(self) -> None:
         """Some milliseconds have passed."""
@@ -215,7 +216,11 @@ def blank(settings: Settings) -> Document:
 
 
 def _measure_all(
-    bench: Bench, on_files: FileBench, cells: list[Cell], again: bool, started: Callable[[Cell, int], None]
+    bench: Bench,
+    on_files: FileBench,
+    cells: list[Cell],
+    again: bool,
+    started: Callable[[Cell, int, int], None],
 ) -> Iterator[CellResult]:
     """The result of each cell, in their order; then, if wanted, one more of those that something disturbed.
 
@@ -224,7 +229,7 @@ def _measure_all(
     waiting, excess, order = deque(cells), 0, 0
     while waiting:
         cell = waiting.popleft()
-        started(cell, min(order, len(cells) - 1))
+        started(cell, order, order + len(waiting) + 1)
         watch = Watch()
         try:
             measured = (on_files if cell.workload in FILES else bench).measure(cell)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -34,6 +35,9 @@ START_TIMEOUT: Final = 20.0
 
 #: The name that the kernel gives to its threads that work for a process's ring.
 _WORKERS: Final = ("iou-wrk-", "iou-sqp-")
+
+#: What is in the output of a program for a terminal only: colours, and other control characters.
+_COMMANDS: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 #: What a call on a non-blocking socket raises, with TLS and without, if it would have to wait.
 NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -167,7 +171,7 @@ class ModelProcess:
         if self._errors is None:
             return ""
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").split("\n")
+        lines = _COMMANDS.sub("", self._errors.read().decode(errors="replace")).split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def pids(self) -> list[int]:

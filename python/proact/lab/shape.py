@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from functools import cache
 from typing import (
@@ -25,6 +26,9 @@ _TYPES: Final[dict[Any, set[type]]] = {
     types.NoneType: {types.NoneType},
 }
 
+#: Control characters but tab and newline, and halves of surrogate pairs.
+_ODD: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 def mismatch(value: Any, kind: Any, where: str = "") -> str | None:
     """Where ``value`` is not of a type and how, as ``cells[3].measured lacks 'messages'``; None if it is."""
@@ -38,7 +42,9 @@ def mismatch(value: Any, kind: Any, where: str = "") -> str | None:
     if origin in (Union, types.UnionType):
         found = [mismatch(value, each, where) for each in get_args(kind)]
         return None if None in found else found[0]
-    return None if kind is Any or type(value) in _TYPES[kind] else f"{where} is {_shown(value)}"
+    if kind is Any or (type(value) in _TYPES[kind] and (kind is not str or _is_text(value))):
+        return None
+    return f"{where} is {_shown(value)}"
 
 
 def _container(value: Any, kind: type, inner: Any, where: str) -> str | None:
@@ -46,6 +52,8 @@ def _container(value: Any, kind: type, inner: Any, where: str) -> str | None:
         return f"{where} is {_shown(value)}"
     named: list[tuple[str, Any]] = []
     if isinstance(value, dict):
+        if (odd := next((name for name in value if not _is_text(name)), None)) is not None:
+            return f"{where} has the name {_shown(odd)}"
         named = [(f".{name}", each) for name, each in value.items()]
     elif isinstance(value, list):
         named = [(f"[{at}]", each) for at, each in enumerate(value)]
@@ -56,7 +64,7 @@ def _container(value: Any, kind: type, inner: Any, where: str) -> str | None:
 
 def _are(values: list[Any], kind: Any) -> bool:
     """Whether all are of a simple type, or lists of one; quickly: a histogram has thousands of pairs."""
-    if kind in _TYPES:
+    if kind in _TYPES and kind is not str:
         return set(map(type, values)) <= _TYPES[kind]
     return get_origin(kind) is list and all(
         type(each) is list and _are(each, get_args(kind)[0]) for each in values
@@ -85,6 +93,11 @@ def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
         required = marked is not NotRequired and name in kind.__required_keys__
         fields[name] = (get_args(field)[0] if marked is NotRequired else field, required)
     return fields
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can stand in a table: nothing in it commands a terminal, and a file can hold it."""
+    return _ODD.search(value) is None
 
 
 def _shown(value: Any) -> str:

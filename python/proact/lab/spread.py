@@ -39,6 +39,10 @@ class Spread:
             left_out += 1
         return cls(median(values), ordered[left_out], ordered[-1 - left_out])
 
+    def __str__(self) -> str:
+        """``1.23 (1.10 to 1.40)``."""
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
     @property
     def half_range(self) -> float:
         """Half the interval relative to the median: 0.03 reads "± 3 %"."""

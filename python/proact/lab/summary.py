@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
@@ -282,7 +283,7 @@ def verdict(block: Block) -> list[str]:
         return []
     if (fewest := min(row.repeats for row in block.rows)) < ENOUGH:
         times = f"{fewest} repeat{'s' if fewest > 1 else ''}"
-        return [f"No ranking: {times} of a model give no interval; {ENOUGH} do."]
+        return [f"No ranking: a model has only {times}, and an interval needs {ENOUGH}."]
     quickest, level = fastest(rows)
     lines, unit = [], block.load.unit
     if block.load.rate is None:
@@ -292,17 +293,18 @@ def verdict(block: Block) -> list[str]:
     ceilings = [row for row in block.rows if row.family == "ceiling"]
     if ceilings and block.load.rate is None:
         top = max(ceilings, key=lambda row: row.rate.median)
-        reached, least, most = (
-            mine / theirs
-            for mine, theirs in (
-                (quickest.rate.median, top.rate.median),
-                (quickest.rate.low, top.rate.high),
-                (quickest.rate.high, top.rate.low),
-            )
-        )
-        share = f"{reached:.2f} ({least:.2f} to {most:.2f})"
-        lines.append(f"{quickest.model} reaches {share} of {top.model}, which has no Python in it.")
+        reached = share(quickest.rate, top.rate)
+        lines.append(f"{quickest.model} reaches {reached} of {top.model}, which has no Python in it.")
     return lines
+
+
+def share(one: Spread, other: Spread) -> Spread:
+    """How many times as large ``one`` is as ``other``, with an interval as wide as both allow."""
+
+    def times(mine: float, theirs: float) -> float:
+        return mine / theirs if theirs else inf  # CPU time may be too little for the clock
+
+    return Spread(times(one.median, other.median), times(one.low, other.high), times(one.high, other.low))
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ class Winner:
     load: Load
     fastest: tuple[str, ...]  # most messages per second; empty if the rate is fixed
     thriftiest: tuple[str, ...]  # least CPU time per message
-    gain: float | None  # ratio of the fastest to the best model that is not level with it
+    gain: Spread | None  # ratio of the fastest to the best model that is not level with it
 
 
 def winners(found: Sequence[Block]) -> list[Winner]:
@@ -324,14 +326,16 @@ def winners(found: Sequence[Block]) -> list[Winner]:
             continue
         best, level = fastest(rows)
         thrifty, level_thrifty = thriftiest(rows)
-        behind = [row.rate.median for row in rows if row is not best and row.model not in level]
+        behind = [row.rate for row in rows if row is not best and row.model not in level]
         fixed = block.load.rate is not None
         listed.append(
             Winner(
                 load=block.load,
                 fastest=() if fixed else (best.model, *level),
                 thriftiest=(thrifty.model, *level_thrifty),
-                gain=None if fixed or not behind else best.rate.median / max(behind),
+                gain=None
+                if fixed or not behind
+                else share(best.rate, max(behind, key=lambda rate: rate.median)),
             )
         )
     return listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -52,25 +52,10 @@ def render(document: Document, width: int = WIDTH) -> RenderableType:
             parts += ["", Text(_MEMORY_TITLE, style="dim"), _memory(block.rows, width)]
         if block.absent:
             parts.append(_absent(block.absent))
-        parts += [
-            Text(f"{row.model}: {len(row.failures)} repeats failed: {row.failures[0]}", style="red")
-            for row in block.rows
-            if row.failures
-        ]
         if (cache := CACHES.get(block.load.workload)) is not None:
             parts.append(Text(cache, style="dim"))
         parts += [Text(line, style="dim") for line in (*_ways(block.rows), *notes(block))]
-        if block.uncounted:
-            parts.append(Text(f"System calls were not counted: {block.uncounted}", style="dim"))
-        if block.traced:
-            parts.append(Text(TRACED_NOTE, style="dim"))
-        if any(row.load_bound for row in block.rows):
-            parts.append(Text(SATURATED_NOTE, style="dim"))
-        if block.others_cpu > QUIET:
-            busy = f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile."
-            parts.append(Text(busy, style="yellow"))
-        if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
-            parts.append(Text(f"The probe had no room for {lost:,} threads of a server.", style="yellow"))
+        parts += [Text(line, style="yellow") for line in warnings(block)]
         if block.load.rate is None and block.load.workload not in FILES:
             parts.append(Text(CLOSED_LOOP_NOTE, style="dim"))
         parts += [Text(line) for line in verdict(block)]
@@ -119,7 +104,7 @@ TRACED_NOTE: Final = "Calls were counted with ptrace, which slows a server down:
 def _heading(document: Document) -> Text:
     facts, settings = document["environment"], document["settings"]
     lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
+        f"{machine(facts)}, {facts['python']}",
         f"{conditions(document).capitalize()}; seed {document['seed']}",
     ]
     if document["cells"]:
@@ -129,6 +114,11 @@ def _heading(document: Document) -> Text:
     if "stopped" in document:
         heading.append(f"\nStopped early: {document['stopped']}.", style="not dim yellow")
     return heading
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """The machine of a run's environment, in a few words."""
+    return f"{facts['cpu']}, {counted(facts['cores'], 'core')}, Linux {facts['kernel']}"
 
 
 def conditions(document: Document) -> str:
@@ -177,6 +167,26 @@ def notes(block: Block) -> list[str]:
     return listed
 
 
+def warnings(block: Block) -> list[str]:
+    """What makes the figures of a load less than they seem."""
+    listed = [
+        f"{row.model}: {counted(len(row.failures), 'repeat')} failed: {row.failures[0]}"
+        for row in block.rows
+        if row.failures
+    ]
+    if block.others_cpu > QUIET:
+        listed.append(f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile.")
+    if block.uncounted:
+        listed.append(f"System calls were not counted: {block.uncounted}")
+    if block.traced:
+        listed.append(TRACED_NOTE)
+    if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
+        listed.append(f"The probe had no room for {counted(lost, 'thread')} of a server.")
+    if any(row.load_bound for row in block.rows):
+        listed.append(SATURATED_NOTE)
+    return listed
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     """A column of numbers: its heading, its width, and the text of a row."""
@@ -197,11 +207,11 @@ def _fitting(columns: list[_Column], width: int, spare: tuple[str, ...]) -> list
 
 def _numbers(rows: Iterable[Row], columns: list[_Column]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("model", width=_NAME, no_wrap=True)
+    table.add_column("model", min_width=_NAME, no_wrap=True)
     for column in columns:
         table.add_column(column.heading, width=column.size, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row.model, *(column.text(row) for column in columns), style=_STYLES.get(row.family, ""))
+        table.add_row(row.shown, *(column.text(row) for column in columns), style=_STYLES.get(row.family, ""))
     return table
 
 
@@ -260,14 +270,17 @@ def _signed(value: float) -> str:
     return f"-{number(-value)}" if value < 0 else number(value)
 
 
-def describe(load: Load) -> str:
-    """A load in a few words: ``echo: 1,000 connections, 10 active x 1 KiB, 500 messages/s``."""
+def describe(load: Load, *, open_loop: bool = False) -> str:
+    """A load in a few words: ``echo: 1,000 connections, 10 active x 1 KiB, 500 messages/s``.
+
+    ``open_loop``: its rate is being searched for.
+    """
     if load.workload in FILES:
         return f"{load.workload}: {load.connections:,} at once x {amount(load.size)}"
-    plural = "s" if load.connections > 1 else ""
     active = f", {load.active:,} active" if load.active != load.connections else ""
-    rate = f", {load.rate:,.6g} messages/s" if load.rate is not None else ", closed loop"
-    return f"{load.workload}: {load.connections:,} connection{plural}{active} x {amount(load.size)}{rate}"
+    rate = f", {load.rate:,.6g} messages/s" if load.rate is not None else ", closed loop" * (not open_loop)
+    many = counted(load.connections, "connection")
+    return f"{load.workload}: {many}{active} x {amount(load.size)}{rate}"
 
 
 def _winners(listed: list[Winner], width: int) -> RenderableType:
@@ -288,7 +301,7 @@ def _winners(listed: list[Winner], width: int) -> RenderableType:
         table.add_row(
             describe(winner.load),
             ", ".join(winner.fastest) or "-",
-            "-" if winner.gain is None else f"{winner.gain:.2f}x",
+            "-" if winner.gain is None else str(winner.gain),
             ", ".join(winner.thriftiest),
         )
     return table
@@ -361,8 +374,8 @@ def render_differences(documents: tuple[Document, Document], found: list[Differe
     """Two runs side by side."""
     machines = [
         Text(
-            f"{name}: {document['started']}, {facts['cpu']}, {facts['cores']} cores, "
-            f"Linux {facts['kernel']}, {facts['python']}, proact {facts['packages']['proact']}",
+            f"{name}: {document['started']}, {machine(facts)}, {facts['python']}, "
+            f"proact {facts['packages'].get('proact', 'unknown')}",
             style="dim",
         )
         for name, document in zip(("first ", "second"), documents, strict=True)
@@ -414,6 +427,11 @@ def number(value: float, columns: int = 7) -> str:
 def mebi(count: float) -> str:
     """A number of bytes in MiB."""
     return number(count / (1 << 20), 5)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: ``1 core``, ``1,000 connections``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def amount(size: int) -> str:

@@ -23,5 +23,5 @@ def render_all(document: Document, width: int = WIDTH) -> RenderableType:
     for model, reason in document["settings"].get("no_timeline", {}).items():
         parts.append(Text(f"{model}: no timeline, {reason}", style="yellow"))
     if document["claims"]:
-        parts += ["", render_claims(document["claims"])]
+        parts += ["", render_claims(document["claims"], width)]
     return Group(*parts)

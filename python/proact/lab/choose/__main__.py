@@ -1,7 +1,8 @@
 """``python -m proact.lab.choose FILE``: measure the reference that proact ships.
 
 It takes some 50 minutes on a quiet machine, the questions that people ask most first, and may be stopped: a
-file that exists is gone on with. ``proact lab choose`` answers the questions between its loads.
+file that exists is gone on with, from the question that was under way. ``proact lab choose`` answers the
+questions between its loads.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from proact.cli.stopping import StoppedError, stoppable
 from proact.lab.choose.points import around, points
 from proact.lab.choose.question import Question
 from proact.lab.choose.sources import CHOICES, job_for, slim
 from proact.lab.progress import watch
+from proact.lab.results import ResultsError, load
 
 if TYPE_CHECKING:
     from proact.lab.results import Document
@@ -36,6 +39,7 @@ _WORKS: Final = (
     ("wait", 1e-3, 1 << 10),
     ("file", 0.0, 1 << 16),
     ("wait", 1e-1, 1 << 10),
+    ("churn", 0.0, 1 << 10),
 )
 
 
@@ -54,9 +58,9 @@ def _is_measured(asked: Question, document: Document) -> bool:
 
 
 def measure(path: str) -> int:
-    """Measure question after question into one file; return the exit code."""
+    """Measure question after question into one file; return the exit code. Raises ResultsError."""
     file = Path(path)
-    whole: Document | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    whole: Document | None = load(file) if file.exists() else None
     for asked in questions():
         if whole is not None and _is_measured(asked, whole):
             continue
@@ -68,9 +72,22 @@ def measure(path: str) -> int:
             whole = document
         else:
             whole["cells"] += document["cells"]
-        file.write_text(json.dumps(slim(whole), separators=(",", ":")), encoding="utf-8")
+        # Whatever ends this meanwhile, the file is whole: half an hour's work is in it.
+        beside = file.with_suffix(".new")
+        beside.write_text(json.dumps(slim(whole), separators=(",", ":")), encoding="utf-8")
+        beside.replace(file)
     return 0
 
 
+def main(path: str) -> int:
+    """The exit code; errors are one line."""
+    try:
+        with stoppable():
+            return measure(path)
+    except (StoppedError, ResultsError, OSError) as error:
+        print(f"proact: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, StoppedError) else 1
+
+
 if __name__ == "__main__":
-    sys.exit(measure(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

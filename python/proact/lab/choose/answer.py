@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.choose.points import around, points
 from proact.lab.registry import MODELS
-from proact.lab.summary import fastest, thriftiest
+from proact.lab.summary import fastest, share, thriftiest
 from proact.lab.table import describe, number
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def answer(question: Question, document: Document) -> Answer:
             for best, point in zip(each, found.points, strict=True)
         )
         return without(f"it lies between loads with different winners ({sides})")
-    sentence = f"For {question.words}: {_names(common)}"
+    level = all(len(point.rows) == len(common) for point in found.points)
+    named = f"any of the {len(common)} models, none of which stands out" if level else _names(common)
+    sentence = f"For {question.words.rstrip(',')}, use {named}"
     if found.between:
         sentence += f", best on both sides of it ({', '.join(found.between)}: interpolated, not measured)"
     sentence += f": {_figures(common[0], found.points)}{_reason(common, found.points)}."
@@ -155,13 +157,11 @@ def _reason(chosen: Sequence[str], at: Sequence[Point]) -> str:
     if best is not None and rest:
         after = max(rest, key=lambda row: row.rate.median)
         if after.rate.high < best.rate.low:
-            clauses.append(
-                f"the next, {after.model}, reaches {after.rate.median / best.rate.median:.2f} of that"
-            )
+            clauses.append(f"the next, {after.model}, reaches {share(after.rate, best.rate)} of that")
         else:
             after = min(rest, key=lambda row: row.cpu_us.median)
-            ratio = after.cpu_us.median / best.cpu_us.median
-            clauses.append(f"the next, {after.model}, is as fast for {ratio:.2f} times the CPU")
+            dearer = share(after.cpu_us, best.cpu_us)
+            clauses.append(f"the next, {after.model}, is as fast for {dearer} times the CPU")
     threads = _row(point, _THREADS)
     if threads is not None and _THREADS not in chosen and point.load.connections > 1:
         costs = [f"{threads.memory.median / 1024:,.0f} KiB a connection"] if threads.memory else []

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from proact.lab.choose.question import WORKS, duration, work_of
+from proact.lab.asked import duration
+from proact.lab.choose.question import WORKS, work_of
 from proact.lab.disturbance import DISTURBED, named
 from proact.lab.summary import ENOUGH, Load, Row, blocks
-from proact.lab.table import amount
+from proact.lab.table import amount, counted
 from proact.lab.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -106,9 +107,15 @@ def around(question: Question, listed: Sequence[Point]) -> Around:
     if not same:
         known = sorted({work_of(point.load.workload) or "" for point in listed}, key=list(WORKS).index)
         other = (
-            f"only of requests with {', '.join(known)}" if known else "of no load that a question is about"
+            f"only of requests of the kinds {', '.join(known)}"
+            if known
+            else "of no load that a question is about"
         )
         return Around((), (), f"there are results {other}")
+    # Where all of them send, the number that sends is no quantity of its own.
+    if question.active == question.connections:
+        all_send = [point for point in same if point.load.active == point.load.connections]
+        same = all_send or same
     wanted = (question.seconds, question.size, question.connections, question.active)
     sides: list[set[float]] = []
     for at, value in enumerate(wanted):
@@ -122,6 +129,8 @@ def around(question: Question, listed: Sequence[Point]) -> Around:
         sides.append({lower, upper})
     corners = set(product(*sides))
     near = tuple(point for point in same if point.where in corners)
+    if not near:
+        return Around((), (), "so many connections and so many that send were not measured together")
     for at, both in enumerate(sides):
         if not both <= {point.where[at] for point in near}:
             return Around((), (), f"{AXES[at]} and the rest were not measured together on both sides")
@@ -143,4 +152,4 @@ def shown(axis: int, value: float) -> str:
         return duration(value)
     if axis == 1:
         return amount(int(value))
-    return f"{value:,.0f} {AXES[axis]}"
+    return counted(int(value), "connection") + AXES[axis].removeprefix("connections")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
-from proact.lab.asked import AskedError, numbers
+from proact.lab.asked import AskedError, duration, numbers, period
 from proact.lab.limits import MAX_SIZE
 from proact.lab.table import amount
 from proact.lab.workloads import LONGEST, base, timed
@@ -20,12 +19,15 @@ WORKS: Final = {
     "file": "file",
     "tls": "tls",
     "fanout": "fanout",
+    "churn": "churn",
 }
 
 #: How the question about the request can be answered.
-DOES: Final = "nothing, cpu:TIME, wait:TIME, file, tls or fanout; a time such as 50us or 10ms"
+DOES: Final = "nothing, cpu:TIME, wait:TIME, file, tls, fanout or churn; a time such as 50us or 10ms"
 
-_SECONDS: Final = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+#: The seconds that a cell is measured and warmed up; more if a request takes long.
+DURATION: Final = 0.3
+WARMUP: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,23 @@ class Question:
             "file": "reads it from a file",
             "tls": "goes over TLS and does nothing else",
             "fanout": "asks three other servers for it",
+            "churn": "has a connection of its own",
         }[self.work]
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """The seconds for which a cell is measured, and warmed up: several requests long."""
+        return max(DURATION, 5 * self.seconds), max(WARMUP, 1.5 * self.seconds)
 
     @property
     def command(self) -> str:
         """The command that measures it."""
         active = f" --active {self.active}" if self.active < self.connections else ""
+        measured, warmup = self.times
+        times = f" --duration {measured:g} --warmup {warmup:g}" if measured > DURATION else ""
         return (
             f"proact lab run --workload {self.workload} --connections {self.connections}{active} "
-            f"--size {self.size} --json mine.json"
+            f"--size {self.size}{times} --json mine.json"
         )
 
 
@@ -82,7 +92,7 @@ def question(connections: str, active: str, does: str, size: str, *, dashes: str
     if sending > many:
         raise AskedError(f"{dashes}active is {sending:,}, but {dashes}connections is {many:,}")
     work, seconds = _work(f"{dashes}does", does)
-    most = MAX_SIZE if work in ("nothing", "tls") else LARGEST
+    most = MAX_SIZE if work in ("nothing", "tls", "churn") else LARGEST
     return Question(many, sending, work, seconds, _one(f"{dashes}size", size or "1K", most))
 
 
@@ -100,31 +110,9 @@ def _work(option: str, text: str) -> tuple[str, float]:
         raise wrong
     if not time:
         return kind, 0.0
-    try:
-        seconds = period(option, time)
-    except AskedError:
-        raise wrong from None
-    if not 1e-6 <= seconds <= LONGEST:
-        raise AskedError(f"{option} is {text!r}: from 1us to {LONGEST:g}s can be measured")
-    return kind, seconds
-
-
-def period(option: str, text: str) -> float:
-    """A time such as 500us or 10ms, in seconds. Raises AskedError."""
-    found = re.fullmatch(r"([0-9]{1,7})\s*(us|µs|ms|s)", text.strip())
-    if found is None:
-        raise AskedError(f"{option} is {text!r}: it takes a time with its unit, such as 10ms")
-    return int(found[1]) * _SECONDS[found[2]]
+    return kind, period(f"{option}'s time", time, 1e-6, LONGEST)
 
 
 def work_of(workload: str) -> str | None:
     """The kind of work that a workload asks about; None if it is about none of them."""
     return next((work for work, name in WORKS.items() if name == base(workload)), None)
-
-
-def duration(seconds: float) -> str:
-    """A time as people write it: 50 µs, 10 ms, 1 s."""
-    for unit, name in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= unit:
-            return f"{seconds / unit:g} {name}"
-    return f"{seconds * 1e6:g} µs"

@@ -4,15 +4,15 @@ measurement now.
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, cast
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.job import Job, of_load
 from proact.lab.registry import MODELS, USUAL, Family
-from proact.lab.results import SCHEMA, Document
+from proact.lab.results import Document, ResultsError, load
 from proact.lab.run import Settings
 from proact.lab.summary import ENOUGH
+from proact.lab.table import machine as at_a_glance
 
 if TYPE_CHECKING:
     from proact.lab.choose.question import Question
@@ -23,28 +23,27 @@ REFERENCE: Final = "reference.json"
 #: The models that people choose from: what is measured if nobody says which.
 CHOICES: Final = tuple(name for name in USUAL if MODELS[name].family != Family.CEILING)
 
-#: The seconds of timing and of warm-up per cell, unless a request takes long.
-_DURATION: Final = 0.3
-_WARMUP: Final = 0.1
-
 
 def shipped() -> Document | None:
     """The reference of this version of proact; None if it has none that can be read."""
     file = files("proact.lab.choose").joinpath(REFERENCE)
     if not file.is_file():
         return None
-    found = cast("Document", json.loads(file.read_text(encoding="utf-8")))
-    return found if found["schema"] == SCHEMA else None
+    try:
+        with as_file(file) as path:
+            return load(path)
+    except ResultsError:
+        return None
 
 
 def machine(document: Document) -> str:
     """Whose results these are."""
-    facts = document["environment"]
-    return f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {document['started'][:10]}"
+    return f"{at_a_glance(document['environment'])}, {document['started'][:10]}"
 
 
 def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
     """The measurement that answers a question: five repeats of each model, disturbed ones once more."""
+    measured, warmup = question.times
     return of_load(
         Settings(
             models=models,
@@ -52,8 +51,8 @@ def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
             connections=(question.connections,),
             active=(question.active,),
             sizes=(question.size,),
-            duration=max(_DURATION, 5 * question.seconds),
-            warmup=max(_WARMUP, 1.5 * question.seconds),
+            duration=measured,
+            warmup=warmup,
             repeat=ENOUGH,
             again=True,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from proact.lab.claims.intervals import difference
 from proact.lab.claims.trial import (
@@ -13,14 +13,13 @@ from proact.lab.claims.trial import (
     Finding,
     MissingError,
     Need,
+    Part,
     Trial,
-    conclude,
     decided,
     echo,
+    of_each,
     of_kind,
     over_requests,
-    raw,
-    shown,
 )
 from proact.lab.registry import Kind
 from proact.lab.spread import Spread
@@ -47,19 +46,19 @@ _PLAIN: Final = ("select", "poll", "epoll")
 
 def blocked_in_select(evidence: Evidence) -> Finding:
     """Find the calls in which multiplexing sleeps."""
-    found: dict[str, Any] = {}
-    cases: dict[str, Verdict] = {}
-    parts = []
-    for model in _PLAIN:
+
+    def judge(model: str) -> Part:
         (timeline, *_) = evidence.timelines(SMALL, model=model)
-        asking = Spread.of(over_requests(timeline, lambda one: _share_slept(one, "waits")))
-        moving = Spread.of(over_requests(timeline, lambda one: _share_slept(one, "moves")))
-        cases[model] = decided(asking, MOSTLY, MOSTLY)
-        found[model] = {"waiting": raw(asking), "receiving": raw(moving)}
-        parts.append(
-            f"{model} {shown(asking)} of it in the call that waits, {shown(moving)} in those that move data"
-        )
-    return conclude(cases, f"Of its sleep, {'; '.join(parts)}.", found | {"mostly": MOSTLY})
+        asking, moving = _slept(timeline, "waits"), _slept(timeline, "moves")
+        said = f"{model} {asking} of it in the call that waits, {moving} in those that move data"
+        return {model: decided(asking, MOSTLY)}, said, {model: {"waiting": asking, "receiving": moving}}
+
+    return of_each(_PLAIN, judge, "Where it sleeps, as a share of all sleep: {}.", mostly=MOSTLY)
+
+
+def _slept(timeline: Timeline, role: str) -> Spread:
+    """The share of its sleep that was in calls of a role, over all requests. Raises MissingError."""
+    return Spread.of(over_requests(timeline, lambda one: _share_slept(one, role)))
 
 
 def _share_slept(one: Phases, role: str) -> float:
@@ -75,15 +74,14 @@ def _share_slept(one: Phases, role: str) -> float:
 
 def copying_blocks(evidence: Evidence, kind: str) -> Finding:
     """Whether the calls of a kind take longer if there is more to copy."""
-    found: dict[str, Any] = {}
-    cases: dict[str, Verdict] = {}
-    parts = []
-    for model, small, large in _both_sizes(evidence, kind):
+
+    def judge(both: tuple[str, Timeline, Timeline]) -> Part:
+        model, small, large = both
         longer = _longer(small, large, "copying")
-        cases[model] = decided(longer, FASTEST_COPY, FASTEST_COPY)
-        parts.append(f"{model}'s calls take {shown(longer)} µs longer for 64 KiB than for {SMALL} B")
-        found[model] = {"longer_us": raw(longer)}
-    return conclude(cases, f"{'; '.join(parts)}.", found | {"fastest_copy_us": FASTEST_COPY})
+        said = f"{model}'s calls take {longer} µs longer for 64 KiB than for {SMALL} B"
+        return {model: decided(longer, FASTEST_COPY)}, said, {model: {"longer_us": longer}}
+
+    return of_each(_both_sizes(evidence, kind), judge, "{}.", fastest_copy_us=FASTEST_COPY)
 
 
 def asynchronous_never_blocks(evidence: Evidence) -> Finding:
@@ -93,39 +91,29 @@ def asynchronous_never_blocks(evidence: Evidence) -> Finding:
     must. What tells is whether fewer threads than connections wait for all of them, and whether the calls
     for one connection sleep. Nor is it an answer that the calls are short, if the copy was seen nowhere.
     """
-    found: dict[str, Any] = {}
-    cases: dict[str, Verdict] = {}
-    parts = []
-    for model, small, large in _both_sizes(evidence, Kind.ASYNCHRONOUS):
-        alone = Spread.of(over_requests(small, lambda one: _share_slept(one, "moves")))
+
+    def judge(both: tuple[str, Timeline, Timeline]) -> Part:
+        model, small, large = both
+        alone = _slept(small, "moves")
         longer, beside = _longer(small, large, "copying"), _longer(small, large, "others")
-        try:
-            measured = evidence.measured(model, echo(FEW))
-        except MissingError as missing:
-            found[model] = str(missing)
-            continue
-        occupied = [each["occupied"] for each in measured if each["occupied"] and each["occupied"]["threads"]]
-        if not occupied:
-            raise MissingError(f"{model}: its threads were not counted")
+        occupied = evidence.occupied(model, echo(FEW))
         threads = Spread.of([float(each["threads"] - each["kernel_threads"]) for each in occupied])
-        cases[f"waiting of {model}"] = _neither_blocks(
-            decided(alone, 1 - MOSTLY, 1 - MOSTLY), decided(threads, FEW + 1, FEW)
-        )
-        cases[f"copying of {model}"] = _copies_elsewhere(longer, beside)
-        parts.append(
-            f"{model} waits {shown(alone)} of its time for one connection alone, serving {FEW} with "
-            f"{threads.median:.0f} thread{'s' if threads.median != 1 else ''}; for 64 KiB its calls take "
-            f"{shown(longer)} µs longer than for {SMALL} B, and threads beside it {shown(beside)} µs"
-        )
-        found[model] = {
-            "waiting_for_one": raw(alone),
-            "threads": raw(threads),
-            "longer_us": raw(longer),
-            "beside_us": raw(beside),
+        cases = {
+            f"waiting of {model}": _neither_blocks(
+                decided(alone, 1 - MOSTLY), decided(threads, FEW + 1, FEW)
+            ),
+            f"copying of {model}": _copies_elsewhere(longer, beside),
         }
-    return conclude(
-        cases, f"{'; '.join(parts)}.", found | {"mostly": MOSTLY, "fastest_copy_us": FASTEST_COPY}
-    )
+        said = (
+            f"{model} waits {alone} of its time for one connection alone, serving {FEW} with "
+            f"{threads.median:.0f} thread{'s' if threads.median != 1 else ''}; for 64 KiB its calls take "
+            f"{longer} µs longer than for {SMALL} B, and threads beside it {beside} µs"
+        )
+        numbers = {"waiting_for_one": alone, "threads": threads, "longer_us": longer, "beside_us": beside}
+        return cases, said, {model: numbers}
+
+    both = _both_sizes(evidence, Kind.ASYNCHRONOUS)
+    return of_each(both, judge, "{}.", mostly=MOSTLY, fastest_copy_us=FASTEST_COPY)
 
 
 def _neither_blocks(*blocks: Verdict) -> Verdict:
@@ -137,7 +125,7 @@ def _neither_blocks(*blocks: Verdict) -> Verdict:
 
 def _copies_elsewhere(calls: Spread, beside: Spread) -> Verdict:
     """Whether threads beside the program's copy, and not its calls. The copy has to be seen somewhere."""
-    in_calls, elsewhere = (decided(each, FASTEST_COPY, FASTEST_COPY) for each in (calls, beside))
+    in_calls, elsewhere = (decided(each, FASTEST_COPY) for each in (calls, beside))
     if in_calls == "supported":
         return "contradicted"
     return "supported" if (in_calls, elsewhere) == ("contradicted", "supported") else OPEN

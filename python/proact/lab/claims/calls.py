@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from proact.lab.claims.intervals import difference, ratio
 from proact.lab.claims.trial import (
@@ -14,13 +14,13 @@ from proact.lab.claims.trial import (
     Finding,
     MissingError,
     Need,
+    Part,
     Trial,
     conclude,
     cpu_us,
     decided,
     echo,
-    raw,
-    shown,
+    of_each,
     within,
 )
 from proact.lab.spread import Spread
@@ -77,18 +77,13 @@ def two_calls(evidence: Evidence) -> Finding:
         f"{model} at {ONE}": within(difference(one[model], one["blocking"]), 1, TOLERANCE) for model in _PLAIN
     }
     cases[f"epoll at {MANY}"] = within(difference(many["epoll"], many["threads"]), 1, TOLERANCE)
-    spreads = [{model: Spread.of(each) for model, each in found.items()} for found in (one, many)]
-    alone, crowd = ({model: shown(each) for model, each in found.items()} for found in spreads)
+    alone, crowd = ({model: Spread.of(each) for model, each in found.items()} for found in (one, many))
     return conclude(
         cases,
         f"At one connection blocking makes {alone['blocking']} calls to receive a message, "
         + ", ".join(f"{model} {alone[model]}" for model in _PLAIN)
         + f"; at {MANY} connections threads make {crowd['threads']} and epoll {crowd['epoll']}.",
-        {
-            name: {model: raw(each) for model, each in found.items()}
-            for name, found in zip(("one_connection", f"{MANY}_connections"), spreads, strict=True)
-        }
-        | {"tolerance": TOLERANCE},
+        {"one_connection": alone, f"{MANY}_connections": crowd, "tolerance": TOLERANCE},
     )
 
 
@@ -96,28 +91,23 @@ def nicer_face(evidence: Evidence) -> Finding:
     """A loop's calls per message against plain epoll's, and its CPU time."""
     plain = _counts(evidence, "epoll")
     price = evidence.values("epoll", echo(ONE), cpu_us)
-    medians = {name: Spread.of(each) for name, each in plain.items()}
-    found: dict[str, Any] = {"epoll": _raw(medians) | {"cpu_us": raw(Spread.of(price))}}
-    cases: dict[str, Verdict] = {}
-    parts = []
-    for model in _NICER:
-        try:
-            calls = _counts(evidence, model)
-            dearer = ratio(evidence.values(model, echo(ONE), cpu_us), price)
-        except MissingError as missing:
-            found[model] = str(missing)
-            continue
+
+    def judge(model: str) -> Part:
+        calls = _counts(evidence, model)
+        dearer = ratio(evidence.values(model, echo(ONE), cpu_us), price)
         more = {name: difference(calls[name], plain[name]) for name in ("waits", "receives", "sends")}
-        cases[f"calls of {model}"] = _all_of(within(each, 0, SAME) for each in more.values())
-        cases[f"CPU of {model}"] = decided(dearer, 1.0, 1.0)
-        spreads = {name: Spread.of(each) for name, each in calls.items()}
-        found[model] = _raw(spreads) | {"cpu_of_epoll": raw(dearer)}
-        parts.append(f"{model} {_said(spreads)}, for {shown(dearer)} times the CPU")
-    return conclude(
-        cases,
-        f"Per message epoll {_said(medians)}; {'; '.join(parts)}.",
-        found | {"same_within": SAME},
-    )
+        cases = {
+            f"calls of {model}": _all_of(within(each, 0, SAME) for each in more.values()),
+            f"CPU of {model}": decided(dearer, 1.0),
+        }
+        spreads = _spreads(calls)
+        said = f"{model} {_said(spreads)}, for {dearer} times the CPU"
+        return cases, said, {model: spreads | {"cpu_of_epoll": dearer}}
+
+    medians = _spreads(plain)
+    of_epoll = medians | {"cpu_us": Spread.of(price)}
+    sentence = f"Per message epoll {_said(medians)}; {{}}."
+    return of_each(_NICER, judge, sentence, epoll=of_epoll, same_within=SAME)
 
 
 def _counts(evidence: Evidence, model: str) -> dict[str, list[float]]:
@@ -126,13 +116,13 @@ def _counts(evidence: Evidence, model: str) -> dict[str, list[float]]:
     return {name: [each[name] for each in every] for name in every[0]}
 
 
-def _raw(spreads: dict[str, Spread]) -> dict[str, Any]:
-    return {name: raw(each) for name, each in spreads.items()}
+def _spreads(calls: dict[str, list[float]]) -> dict[str, Spread]:
+    return {name: Spread.of(each) for name, each in calls.items()}
 
 
 def _said(calls: dict[str, Spread]) -> str:
-    parts = ", ".join(f"{name} {shown(calls[name])}" for name in ("waits", "receives", "sends"))
-    return f"{parts} of {shown(calls['all'])} calls"
+    parts = ", ".join(f"{name} {calls[name]}" for name in ("waits", "receives", "sends"))
+    return f"{parts} of {calls['all']} calls"
 
 
 def _all_of(verdicts: Iterable[Verdict]) -> Verdict:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from proact.lab.claims.intervals import change, difference, ratio
+from proact.lab.claims.intervals import difference, ratio
 from proact.lab.claims.trial import (
     FEW,
     MANY,
@@ -15,26 +15,20 @@ from proact.lab.claims.trial import (
     Finding,
     MissingError,
     Need,
+    Part,
     Trial,
-    conclude,
     decided,
     echo,
+    of_each,
     p50,
     rate,
-    raw,
-    shown,
     turned,
 )
 from proact.lab.spread import Spread
-from proact.lab.summary import lines
+from proact.lab.summary import growth, lines, share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proact.lab.results import Measured, Verdict
-
-    #: What the judge of one pair returns: its cases, a sentence, the numbers.
-    Judged = tuple[dict[str, Verdict], str, Any]
 
 #: "Not faster" still allows this much.
 MARGIN: Final = 0.05
@@ -43,39 +37,20 @@ MARGIN: Final = 0.05
 DEARER: Final = 2.0
 
 #: A thread for each connection, and multiplexing: in Python, and in Rust, without an interpreter's lock.
-PAIRS: Final = (("threads", "epoll"), ("bare-threads", "bare-epoll"))
+Pair = tuple[str, str]
+PAIRS: Final[tuple[Pair, ...]] = (("threads", "epoll"), ("bare-threads", "bare-epoll"))
 
 
-def _of_threads(evidence: Evidence, pair: tuple[str, str], connections: int) -> Spread:
+def _of_threads(evidence: Evidence, pair: Pair, connections: int) -> Spread:
     """The messages per second of multiplexing, as a multiple of the threads'."""
     threads, multiplexing = (evidence.values(model, echo(connections), rate) for model in pair)
     return ratio(multiplexing, threads)
 
 
-def _in_pairs(judge: Callable[[tuple[str, str]], Judged], thresholds: dict[str, float]) -> Finding:
-    """Make one verdict from all pairs that were measured."""
-    cases: dict[str, Verdict] = {}
-    parts: list[str] = []
-    evidence: dict[str, Any] = {}
-    missing: list[str] = []
-    for pair in PAIRS:
-        try:
-            found, said, numbers = judge(pair)
-        except MissingError as reason:
-            missing.append(str(reason))
-            continue
-        cases |= found
-        parts.append(said)
-        evidence[" and ".join(pair)] = numbers
-    if not cases:
-        raise MissingError("; ".join(missing))
-    return conclude(cases, "; ".join(parts) + ".", evidence | thresholds)
-
-
 def not_faster(evidence: Evidence) -> Finding:
     """Messages per second and median latency with few connections."""
 
-    def judge(pair: tuple[str, str]) -> Judged:
+    def judge(pair: Pair) -> Part:
         cases: dict[str, Verdict] = {}
         said, numbers = [], {}
         for connections in (ONE, FEW):
@@ -83,41 +58,37 @@ def not_faster(evidence: Evidence) -> Finding:
             threads, multiplexing = (evidence.values(model, echo(connections), p50) for model in pair)
             latency = ratio(multiplexing, threads)
             # Faster where all of the interval is beyond the margin; not faster where none of it is.
-            cases[f"{pair[1]} at {connections}"] = turned(decided(speed, 1 + MARGIN, 1 + MARGIN))
-            said.append(f"{shown(speed)} at {connections} with {latency.median:.2f} times the latency")
-            numbers[f"{connections}_connections"] = {"rate": raw(speed), "p50": raw(latency)}
-        return cases, f"{pair[1]} answers as many messages as {pair[0]} times " + ", ".join(said), numbers
+            cases[f"{pair[1]} at {connections}"] = turned(decided(speed, 1 + MARGIN))
+            said.append(f"{speed} at {connections} with {latency.median:.2f} times the latency")
+            numbers[f"{connections}_connections"] = {"rate": speed, "p50": latency}
+        sentence = f"{pair[1]} answers as many messages as {pair[0]} times {', '.join(said)}"
+        return cases, sentence, {" and ".join(pair): numbers}
 
-    return _in_pairs(judge, {"margin": MARGIN})
+    return of_each(PAIRS, judge, "{}.", margin=MARGIN)
 
 
 def gain_is_connections(evidence: Evidence) -> Finding:
     """Whether multiplexing gains on threads as connections grow, and how many threads the model needs."""
 
-    def judge(pair: tuple[str, str]) -> Judged:
+    def judge(pair: Pair) -> Part:
         one, many = (_of_threads(evidence, pair, connections) for connections in (ONE, MANY))
-        threads = {model: _threads(evidence, model) for model in pair}
+        threads = {
+            model: max(each["threads"] for each in evidence.occupied(model, echo(MANY))) for model in pair
+        }
         said = (
-            f"{pair[1]} against {pair[0]}: {shown(one)} times the messages at {ONE} connection, "
-            f"{shown(many)} at {MANY}, with {threads[pair[1]]} of {threads[pair[0]]} threads"
+            f"{pair[1]} against {pair[0]}: {one} times the messages at {ONE} connection, "
+            f"{many} at {MANY}, with {threads[pair[1]]} of {threads[pair[0]]} threads"
         )
-        cases = {pair[1]: decided(change(one, many), 1.0, 1.0)}
-        return cases, said, {"one": raw(one), "many": raw(many), "threads": threads}
+        numbers = {"one": one, "many": many, "threads": threads}
+        return {pair[1]: decided(share(many, one), 1.0)}, said, {" and ".join(pair): numbers}
 
-    return _in_pairs(judge, {})
-
-
-def _threads(evidence: Evidence, model: str) -> int:
-    found = [each["occupied"] for each in evidence.measured(model, echo(MANY)) if each["occupied"]]
-    if not found:
-        raise MissingError(f"{model}: its threads were not counted")
-    return max(each["threads"] for each in found)
+    return of_each(PAIRS, judge, "{}.")
 
 
 def thread_costs(evidence: Evidence) -> Finding:
     """Memory per connection and context switches per message, under many connections."""
 
-    def judge(pair: tuple[str, str]) -> Judged:
+    def judge(pair: Pair) -> Part:
         memory = {model: evidence.values(model, echo(MANY), _memory) for model in pair}
         switches = {model: evidence.values(model, echo(MANY), _switches) for model in pair}
         threads, multiplexing = pair
@@ -126,31 +97,27 @@ def thread_costs(evidence: Evidence) -> Finding:
             difference(cost[threads], [DEARER * each for each in cost[multiplexing]])
             for cost in (memory, switches)
         )
-        cases: dict[str, Verdict] = {
-            f"memory of {threads}": decided(more, 0.0, 0.0),
-            f"switches of {threads}": decided(oftener, 0.0, 0.0),
-        }
+        cases = {f"memory of {threads}": decided(more, 0.0), f"switches of {threads}": decided(oftener, 0.0)}
         said = (
             f"at {MANY} connections {threads} holds {median(memory[threads]) / 1024:.1f} KiB a connection "
             f"and switches {median(switches[threads]):.2f} times a message, {multiplexing} "
             f"{median(memory[multiplexing]) / 1024:.1f} KiB and {median(switches[multiplexing]):.2f}"
         )
         numbers = {
-            what: {name: raw(Spread.of(each)) for name, each in cost.items()}
+            what: {name: Spread.of(each) for name, each in cost.items()}
             for what, cost in (("bytes", memory), ("switches", switches))
         }
-        return cases, said, numbers
+        return cases, said, {" and ".join(pair): numbers}
 
-    return _in_pairs(judge, {"times": DEARER})
+    return of_each(PAIRS, judge, "{}.", times=DEARER)
 
 
 def _memory(measured: Measured) -> float:
-    occupied = measured["occupied"]
-    if occupied is None or not occupied["threads"]:
-        raise MissingError("the memory of a server was not read")
     if (fitted := lines([measured])[0]) is not None:
         return fitted.slope.median
-    return max(0.0, (occupied["resident"] - occupied["resident_before"]) / MANY)
+    if measured["occupied"] is None:
+        raise MissingError("the memory of a server was not read")
+    return growth(measured) / MANY
 
 
 def _switches(measured: Measured) -> float:

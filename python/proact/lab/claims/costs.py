@@ -16,8 +16,6 @@ from proact.lab.claims.trial import (
     cpu_us,
     decided,
     echo,
-    raw,
-    shown,
     turned,
 )
 from proact.lab.spread import Spread
@@ -52,8 +50,8 @@ def polling_burns(evidence: Evidence) -> Finding:
     cases = {"nonblocking": decided(polling, WHOLE, IDLE), "epoll": turned(decided(waiting, WHOLE, IDLE))}
     return conclude(
         cases,
-        f"At {QUIET.rate:,.0f} messages/s polling takes {shown(polling)} cores and epoll {shown(waiting)}.",
-        {"cores": {model: raw(each) for model, each in cores.items()}, "whole": WHOLE, "idle": IDLE},
+        f"At {QUIET.rate:,.0f} messages/s polling takes {polling} cores and epoll {waiting}.",
+        {"cores": cores, "whole": WHOLE, "idle": IDLE},
     )
 
 
@@ -76,15 +74,9 @@ def watching_costs(evidence: Evidence) -> Finding:
     return conclude(
         cases,
         f"With {WIDE.connections} connections watched for {NARROW.connections}, one of them active, a "
-        f"message costs select {shown(watched['select'])} times the CPU and epoll "
-        f"{shown(watched['epoll'])}; with {BUSY.active} active an epoll_wait costs "
-        f"{shown(active)} times what it costs with one.",
-        {
-            "watched": {model: raw(each) for model, each in watched.items()},
-            "active": raw(active),
-            "grows": GROWS,
-            "level": LEVEL,
-        },
+        f"message costs select {watched['select']} times the CPU and epoll {watched['epoll']}; "
+        f"with {BUSY.active} active an epoll_wait costs {active} times what it costs with one.",
+        {"watched": watched, "active": active, "grows": GROWS, "level": LEVEL},
     )
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from itertools import product
+from typing import TYPE_CHECKING, Final
 
 from proact.lab.claims.intervals import ratio
 from proact.lab.claims.trial import (
     Evidence,
     Finding,
-    MissingError,
     Need,
+    Part,
     Trial,
-    conclude,
     decided,
+    of_each,
     rate,
-    raw,
-    shown,
     turned,
 )
 from proact.lab.files import SIZE
@@ -45,34 +44,24 @@ def load(workload: str) -> Load:
 
 def needs_threads(evidence: Evidence) -> Finding:
     """Find the threads of the models without a pool, the kernel's among them, and how much they do."""
-    cases: dict[str, Verdict] = {}
-    found: dict[str, Any] = {}
-    parts = []
-    missing = []
-    for workload in WORKLOADS:
-        for model in KERNEL:
-            try:
-                done = ratio(*(evidence.values(each, load(workload), rate) for each in (model, THREADS)))
-                occupied = [
-                    each["occupied"] for each in evidence.measured(model, load(workload)) if each["occupied"]
-                ]
-            except MissingError as reason:
-                missing.append(str(reason))
-                continue
-            own = max((each["threads"] - each["kernel_threads"] for each in occupied), default=0)
-            kernel = max((each["kernel_threads"] for each in occupied), default=0)
-            # The kernel's threads are threads: whoever starts them, they wait for the device one by one.
-            alone = own == 1 and kernel == 0
-            does = decided(done, ENOUGH, ENOUGH)
-            cases[f"{model}, {workload}"] = turned(does) if alone else "supported"
-            parts.append(
-                f"{workload}: {model} does {shown(done)} times as much as {AT_ONCE} threads, with {own} "
-                f"of its own and {kernel} of the kernel"
-            )
-            found[f"{model}, {workload}"] = {"rate": raw(done), "threads": own, "kernel_threads": kernel}
-    if not cases:
-        raise MissingError("; ".join(missing))
-    return conclude(cases, f"{'; '.join(parts)}.", found | {"enough": ENOUGH})
+
+    def judge(what: tuple[str, str]) -> Part:
+        workload, model = what
+        done = ratio(*(evidence.values(each, load(workload), rate) for each in (model, THREADS)))
+        occupied = evidence.occupied(model, load(workload))
+        own = max(each["threads"] - each["kernel_threads"] for each in occupied)
+        kernel = max(each["kernel_threads"] for each in occupied)
+        # The kernel's threads are threads: whoever starts them, they wait for the device one by one.
+        alone = own == 1 and kernel == 0
+        verdict: Verdict = turned(decided(done, ENOUGH)) if alone else "supported"
+        said = (
+            f"{workload}: {model} does {done} times as much as {AT_ONCE} threads, with {own} "
+            f"of its own and {kernel} of the kernel"
+        )
+        name = f"{model}, {workload}"
+        return {name: verdict}, said, {name: {"rate": done, "threads": own, "kernel_threads": kernel}}
+
+    return of_each(product(WORKLOADS, KERNEL), judge, "{}.", enough=ENOUGH)
 
 
 FILES_NEED_THREADS: Final = Trial(

@@ -29,11 +29,6 @@ def difference(upper: Sequence[float], lower: Sequence[float]) -> Spread:
     return _middle([over - under for over in upper for under in lower], len(upper), len(lower))
 
 
-def change(before: Spread, after: Spread) -> Spread:
-    """How many times as large ``after`` is; the interval is as wide as the two intervals allow."""
-    return Spread(after.median / before.median, after.low / before.high, after.high / before.low)
-
-
 def _middle(pairs: list[float], first: int, second: int) -> Spread:
     pairs.sort()
     left_out = 0

@@ -1,9 +1,10 @@
 """The parts of a claim: its text, the measurements that it needs, and its judge.
 
 A judge sees only ``Evidence``, the numbers of one document. It decides single cases (a model, a
-number of connections), and ``conclude`` makes one verdict of them. If a number is missing, it raises
-MissingError, which makes the claim "not measured". An interval that leaves a case open does that, too, and so
-does a machine that was busy with something else: a verdict is never given from what that disturbed.
+number of connections), and ``conclude`` makes one verdict of them; ``of_each`` does both for a judge that
+asks the same of several models. If a number is missing, MissingError is raised, which makes the claim "not
+measured". An interval that leaves a case open does that, too, and so does a machine that was busy with
+something else: a verdict is never given from what that disturbed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proact.lab.disturbance import is_disturbed, named
+from proact.lab.files import FILES
 from proact.lab.measure import Cell
 from proact.lab.registry import MODELS
+from proact.lab.results import Verdict
+from proact.lab.spread import Spread
 from proact.lab.summary import Load, cpu_seconds
+from proact.lab.table import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from proact.lab.results import (
         Claim,
@@ -25,13 +30,15 @@ if TYPE_CHECKING:
         Disturbance,
         Document,
         Measured,
+        Occupied,
         Phases,
         Split,
         Timeline,
-        Verdict,
     )
-    from proact.lab.spread import Spread
     from proact.lab.timeline import Plan
+
+#: What is found of one model, or of one pair: its cases, a part of the sentence, the numbers.
+Part = tuple[dict[str, Verdict], str, dict[str, Any]]
 
 _T = TypeVar("_T")
 
@@ -109,7 +116,7 @@ class Evidence:
         # By the identity of what was measured, because a judge may ask for it twice.
         self._given: set[int] = set()
         self._disturbances: dict[int, Disturbance] = {}
-        self.busy: str | None = None  #: why there can be no verdict: something else kept the machine busy
+        self.busy: str | None = None  #: why there can be no verdict: the server had not what it needs
 
     def measured(self, model: str, load: Load) -> list[Measured]:
         """The undisturbed repeats of a cell, or every one if too few are. Raises MissingError."""
@@ -129,7 +136,12 @@ class Evidence:
         return quiet
 
     def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
-        """A number of each repeat of a cell. Raises MissingError."""
+        """A number of each repeat of a cell. Raises MissingError.
+
+        If server and load share a core, rates and latencies are those of both.
+        """
+        if value in _OF_BOTH_ENDS and not self._document["settings"]["pinned"] and load.workload not in FILES:
+            self.busy = self.busy or "Server and load share a core, so rates and latencies are those of both"
         return [value(each) for each in self.measured(model, load)]
 
     def over_splits(self, model: str, load: Load, value: Callable[[Split], _T]) -> list[_T]:
@@ -140,6 +152,13 @@ class Evidence:
             reasons = (each["unsplit"] for each in found if each["unsplit"])
             raise MissingError(f"{model}: {next(reasons, 'not split')}")
         return [value(each) for each in splits]
+
+    def occupied(self, model: str, load: Load) -> list[Occupied]:
+        """The threads and the memory of each repeat in which they were read. Raises MissingError."""
+        every = [each["occupied"] for each in self.measured(model, load)]
+        if not (found := [each for each in every if each and each["threads"]]):
+            raise MissingError(f"{model}: its threads and its memory were not read")
+        return found
 
     def timelines(self, size: int, *, model: str | None = None, kind: str | None = None) -> list[Timeline]:
         """The timelines of a model or a kind at one size. Raises MissingError if there is none."""
@@ -199,6 +218,10 @@ def p99(measured: Measured) -> float:
     return measured["latency"]["percentiles"]["p99"] / 1e3
 
 
+#: What the load's end has a share in.
+_OF_BOTH_ENDS: Final = (rate, p50, p99)
+
+
 def cpu_us(measured: Measured) -> float:
     """CPU time of the server per message, in µs."""
     return cpu_seconds(measured) * 1e6 / measured["messages"]
@@ -212,16 +235,6 @@ def over_requests(timeline: Timeline, value: Callable[[Phases], float]) -> list[
     return [value(each) for each in every]
 
 
-def shown(spread: Spread) -> str:
-    """``1.23 (1.10 to 1.40)``."""
-    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
-
-
-def raw(spread: Spread) -> dict[str, float]:
-    """A spread as evidence."""
-    return asdict(spread)
-
-
 def within(interval: Spread, middle: float, tolerance: float) -> Verdict:
     """Supported if the whole interval is as close to ``middle``, contradicted if none of it is."""
     low, high = middle - tolerance, middle + tolerance
@@ -230,11 +243,14 @@ def within(interval: Spread, middle: float, tolerance: float) -> Verdict:
     return "contradicted" if interval.high < low or interval.low > high else OPEN
 
 
-def decided(interval: Spread, least: float, most: float) -> Verdict:
-    """Supported if the whole interval is ``least`` or more, contradicted if all of it is ``most`` or less."""
+def decided(interval: Spread, least: float, most: float | None = None) -> Verdict:
+    """Supported if the whole interval is ``least`` or more, contradicted if all of it is ``most`` or less.
+
+    ``most`` is ``least`` unless it is given.
+    """
     if interval.low >= least:
         return "supported"
-    return "contradicted" if interval.high <= most else OPEN
+    return "contradicted" if interval.high <= (least if most is None else most) else OPEN
 
 
 def turned(verdict: Verdict) -> Verdict:
@@ -246,8 +262,7 @@ def turned(verdict: Verdict) -> Verdict:
 def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) -> Finding:
     """One verdict on several cases: the common one if they agree, "depends" if they contradict each other.
 
-    If no case contradicts the others and an interval leaves one open, the measurements do not decide the
-    measured.
+    If an interval leaves a case open and no two others contradict each other, there is no verdict.
     """
     if not cases:
         raise MissingError("nothing was measured for it")
@@ -264,7 +279,39 @@ def conclude(cases: dict[str, Verdict], because: str, evidence: dict[str, Any]) 
     if len(cases) > 1 or verdict == OPEN:
         named = {"supported": "Supported by", "contradicted": "Contradicted by", OPEN: "Left open by"}
         because += "".join(f" {named[each]}: {names}." for each, names in grouped.items() if names)
-    return Finding(verdict, because, evidence | {"cases": cases})
+    return Finding(verdict, because, _plain(evidence | {"cases": cases}))
+
+
+def _plain(value: Any) -> Any:
+    """The numbers as JSON has them."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return asdict(value) if isinstance(value, Spread) else value
+
+
+def of_each(what: Iterable[_T], judge: Callable[[_T], Part], sentence: str, **numbers: Any) -> Finding:
+    """Ask the same of each, and make one verdict of all parts. What was not measured is left out, and named.
+
+    ``sentence`` has a place for the parts of the sentence; ``numbers`` are thresholds, for the evidence.
+    """
+    cases: dict[str, Verdict] = {}
+    evidence: dict[str, Any] = {}
+    said: list[str] = []
+    missing: list[str] = []
+    for each in what:
+        try:
+            found, part, measured = judge(each)
+        except MissingError as reason:
+            missing.append(str(reason))
+            continue
+        cases |= found
+        evidence |= measured
+        said.append(part)
+    if not cases:
+        raise MissingError("; ".join(dict.fromkeys(missing)) or "nothing was measured for it")
+    if missing:
+        evidence["not_measured"] = missing
+    return conclude(cases, sentence.format("; ".join(said)), evidence | numbers)
 
 
 def judged(trial: Trial, document: Document) -> Claim:
@@ -290,9 +337,9 @@ def judged(trial: Trial, document: Document) -> Claim:
 
 def circumstances(conditions: Conditions) -> str:
     """The conditions of a claim in one line."""
-    cores = f"{conditions['cores']} core{'s' if conditions['cores'] != 1 else ''}"
+    cores = counted(conditions["cores"], "core")
     apart = "server and load on one each" if conditions["pinned"] else "server and load on the same"
     worst = conditions["worst"]
     by = f", at worst by {named(worst)}" if worst is not None else ""
     disturbed = f"{conditions['disturbed']} disturbed{by}" if conditions["disturbed"] else "none disturbed"
-    return f"{cores}, {apart}; {conditions['measured']} measurements used, {disturbed}"
+    return f"{cores}, {apart}; {counted(conditions['measured'], 'measurement')} used, {disturbed}"

@@ -41,9 +41,10 @@ class Teller:
         self._begun = time.monotonic()
         tell("planned", steps=self._steps, seconds=self._seconds)
 
-    def started(self, cell: Cell, done: int) -> None:
+    def started(self, cell: Cell, done: int, cells: int) -> None:
+        self._steps = cells + self._timelines
         load = Load(cell.workload, cell.connections, cell.active, cell.size, cell.rate)
-        tell("started", model=cell.model, load=describe(load), done=done, left=self._left(done))
+        tell("started", model=cell.model, load=describe(load), steps=self._steps, left=self._left(done))
 
     def tick(self) -> None:
         pass

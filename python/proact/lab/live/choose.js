@@ -44,8 +44,9 @@ const choosing = (() => {
   function asRun(usual, models) {
     const kind = value("does") === "nothing" ? "echo" : value("does");
     const time = value("time").replaceAll(" ", "").replace("µ", "u");
-    const seconds = takesTime() ? parseInt(time, 10) * { us: 1e-6, ms: 1e-3, s: 1 }[time.replace(/[0-9]+/, "")] : 0;
-    return { ...usual, what: "load", models, workloads: takesTime() ? `${kind}-${time}` : kind, claims: "",
+    const micros = takesTime() ? Math.round(parseFloat(time) * { us: 1, ms: 1e3, s: 1e6 }[time.replace(/[0-9.]+/, "")]) : 0;
+    const seconds = micros / 1e6, name = micros % 1000 ? `${micros}us` : `${micros / 1000}ms`;
+    return { ...usual, what: "choice", models, workloads: takesTime() ? `${kind}-${name}` : kind, claims: "",
              connections: value("connections"), active: value("active"), size: value("size"), rate: "",
              duration: String(Math.max(Number(usual.duration), 5 * seconds)) };
   }

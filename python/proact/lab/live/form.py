@@ -12,8 +12,10 @@ from proact.lab.run import Settings
 
 #: The kinds of measurement, each with the fields that it takes; the other fields stay empty.
 _LOAD: Final = ("models", "workloads", "connections", "active", "size", "rate", "duration", "repeat")
+CHOICE: Final = "choice"  #: a load that is to answer the three questions
 TAKES: Final[dict[str, tuple[str, ...]]] = {
     "load": _LOAD,
+    CHOICE: _LOAD,
     "load and timelines": _LOAD,
     "timelines": ("models", "workloads", "size"),
     "claims": ("claims", "duration", "repeat"),
@@ -67,7 +69,8 @@ def job_of(form: Any) -> Job:
         models=chosen("model", text["models"], MODELS),
         duration=duration,
         repeat=repeat,
-        split=True,
+        again=what == CHOICE,  # disturbed repeats are no answer, and the browser is a program beside it, too
+        split=what != CHOICE,
         **asked_loads(*loads, dashes=""),
     )
     return of_load(settings, timelines=what == "load and timelines", dashes="")

@@ -59,7 +59,7 @@
     if (!chosen("models")) return "Choose a model.";
     if (!works[0]) return "Choose a workload.";
     if (what === "timelines" && (works.length > 1 || files || works[0] === "idle" || value("size").includes(","))) {
-      return "A timeline is of one workload (echo, web or mixed) and of one size.";
+      return "A timeline is of one workload with requests (not idle, not files) and of one size.";
     }
     if (works.includes("idle") && works.length > 1) return "idle has connections of its own: run it by itself.";
     if (files && (value("active") || value("rate") || value("size"))) {
@@ -96,6 +96,10 @@
 
   function number(value) {
     return value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
+  }
+
+  function duration(seconds) {
+    return seconds < 100 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   }
 
   // The line of one step: its numbers, or a sentence in their place.
@@ -180,7 +184,7 @@
   }
 
   setInterval(() => {
-    if (ends !== null) byId("left").textContent = `${Math.max(0, Math.ceil((ends - Date.now()) / 1000))} s`;
+    if (ends !== null) byId("left").textContent = duration(Math.max(0, Math.ceil((ends - Date.now()) / 1000)));
   }, 500);
 
   const shown = {
@@ -202,11 +206,12 @@
     planned({ steps, seconds }) {
       planned = steps;
       byId("progress").max = Math.max(1, steps);
-      byId("state").textContent = `${steps} steps, about ${Math.ceil(seconds)} s.`;
+      byId("state").textContent = `${steps} steps, about ${duration(Math.ceil(seconds))}.`;
       ends = Date.now() + 1000 * seconds;
     },
     heard: now,
-    started({ model, load, left }) {
+    started({ model, load, steps, left }) {
+      planned = byId("progress").max = steps; // what is measured again is a step more
       ends = Date.now() + 1000 * left;
       now({});
       byId("state").textContent = `${done + 1} of ${planned}: ${model}, ${load}`;

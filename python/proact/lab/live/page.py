@@ -59,8 +59,10 @@ def live_page(token: str) -> str:
 <label>A request<select name="does"><option value="nothing">does nothing else</option>
 <option value="cpu">computes for</option><option value="wait">waits for another server</option>
 <option value="file">reads a file</option><option value="tls">goes over TLS</option>
-<option value="fanout">asks three servers</option></select></label>
-<label id="howlong" hidden>How long<input name="time" value="10ms" pattern="[0-9]+ *(us|µs|ms|s)"></label>
+<option value="fanout">asks three servers</option>
+<option value="churn">has a connection of its own</option></select></label>
+<label id="howlong" hidden>How long<input name="time" value="10ms"
+ pattern="[0-9]+([.][0-9]+)? *(us|µs|ms|s)"></label>
 <label>How large<input name="size" value="1K" pattern="[0-9]+[KkMm]?"></label>
 <p class="buttons"><button type="submit">Answer</button>
 <button type="button" id="measure" title="about a minute">Measure it</button></p>

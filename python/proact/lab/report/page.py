@@ -36,7 +36,7 @@ TALL: Final = " class=tall"
 #: More loads than this are folded in the contents.
 _LISTED: Final = 6
 
-#: The part that stands above everything else.
+#: The part that stands above everything else, unless there are claims.
 FIRST: Final = "Which model to use"
 
 
@@ -76,10 +76,14 @@ def to_html(document: Document) -> str:
     plotly = plotly_js()
     parts, found, looked = _Parts(), blocks(document), looks(document["models"])
     anchors = {block.load: f"load-{at}" for at, block in enumerate(found)}
-    parts.add(FIRST, choice.form_and_answers(choice.answers(document), anchors, parts.draw))
+    answers = choice.form_and_answers(choice.answers(document), anchors, parts.draw)
+    answering = (FIRST, answers), ("What the textbooks say", tables.claims(document["claims"]))
+    # What was asked for comes first: of a run for claims, the claims.
+    leading, following = reversed(answering) if document["claims"] else answering
+    parts.add(*leading)
     first = parts.sections.pop() if parts.sections else ""
+    parts.add(*following)
     parts.add("When each wins", tables.when_each_wins(found))
-    parts.add("What the textbooks say", tables.claims(document["claims"]))
     if requests := parts.draw(of_requests(document["timelines"])):
         parts.add("One request through each model", requests, tables.requests(document["timelines"]))
     parts.add("How they scale", parts.draw(scaling(found, looked)))

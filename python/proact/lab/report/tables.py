@@ -7,21 +7,22 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from proact.lab.claims.trial import circumstances
+from proact.lab.claims.view import tally
 from proact.lab.files import FILES
 from proact.lab.report.timelines import in_words
-from proact.lab.summary import QUIET, verdict, winners
+from proact.lab.summary import verdict, winners
 from proact.lab.table import (
     CACHES,
     CLOSED_LOOP_NOTE,
     LEGEND,
-    SATURATED_NOTE,
-    TRACED_NOTE,
     conditions,
     describe,
     mebi,
     notes,
     number,
+    warnings,
 )
+from proact.lab.table import machine as at_a_glance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -53,7 +54,7 @@ def machine(document: Document) -> str:
     """What was measured and where, in a few lines under the title."""
     facts, settings = document["environment"], document["settings"]
     lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {facts['python']}",
+        f"{at_a_glance(facts)}, {facts['python']}",
         document["started"].replace("T", " "),
     ]
     if document["cells"]:
@@ -77,7 +78,7 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
         (
             describe(winner.load),
             ", ".join(winner.fastest) or "–",
-            "–" if winner.gain is None else f"{winner.gain:.2f}×",
+            "–" if winner.gain is None else str(winner.gain),
             ", ".join(winner.thriftiest),
         )
         for winner in winners(blocks)
@@ -85,8 +86,8 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
     if not rows:
         return ""
     note = (
-        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the fastest "
-        "against the best that is not level with it. Rust's ceilings do not take part."
+        "Models that stand together cannot be told apart: their intervals overlap. Ahead: the rate of "
+        "the fastest as a multiple of the best that is not level with it. Rust's ceilings do not take part."
     )
     return table(("load", "fastest", "ahead", "least CPU"), rows, numbers=(2,)) + f'<p class="how">{note}</p>'
 
@@ -94,27 +95,12 @@ def when_each_wins(blocks: Sequence[Block]) -> str:
 def block_text(block: Block) -> str:
     """The conclusions from one load's data, and the warnings about it."""
     lines = [escape(line) for line in verdict(block)]
-    warnings = [
-        f"{row.model}: {len(row.failures)} repeats failed: {row.failures[0]}"
-        for row in block.rows
-        if row.failures
-    ]
-    if block.others_cpu > QUIET:
-        warnings.append(f"Unreliable: other programs kept {block.others_cpu:.1f} cores busy meanwhile.")
-    if block.uncounted:
-        warnings.append(f"System calls were not counted: {block.uncounted}")
-    if block.traced:
-        warnings.append(TRACED_NOTE)
-    if lost := max((row.split.get("lost", 0) for row in block.rows if row.split), default=0):
-        warnings.append(f"The probe had no room for {lost:,} threads of a server.")
-    if any(row.load_bound for row in block.rows):
-        warnings.append(SATURATED_NOTE)
     if (cache := CACHES.get(block.load.workload)) is not None:
         lines.append(escape(cache))
     lines += map(escape, notes(block))
     if block.load.rate is None and block.load.workload not in FILES:
         lines.append(escape(CLOSED_LOOP_NOTE))
-    lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings]
+    lines += [f'<span class="warning">{escape(line)}</span>' for line in warnings(block)]
     return f"<p>{'<br>'.join(lines)}</p>" if lines else ""
 
 
@@ -187,7 +173,7 @@ def claims(found: Sequence[Claim]) -> str:
         "</details></article>"
         for claim in found
     )
-    return f'<div class="claims">{cards}</div>' if cards else ""
+    return f'<p>{escape(tally(found))}</p><div class="claims">{cards}</div>' if cards else ""
 
 
 def _circumstances(claim: Claim) -> str:

@@ -114,9 +114,10 @@ def base(name: str) -> str:
 
 
 def timed(kind: str, seconds: float) -> str:
-    """The name of a workload whose work takes so long: ``wait-2ms``."""
+    """The name of a workload whose work takes so long: ``wait-2ms``; a second and more in whole ms."""
     micros = round(seconds * 1e6)
-    return f"{kind}-{micros // 1000}ms" if micros % 1000 == 0 else f"{kind}-{micros}us"
+    whole = micros % 1000 == 0 or micros >= 1_000_000
+    return f"{kind}-{round(micros / 1000)}ms" if whole else f"{kind}-{micros}us"
 
 
 class _Workloads(dict[str, Workload]):
