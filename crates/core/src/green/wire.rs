@@ -2,8 +2,9 @@
 //!
 //! A receive makes its call itself, at once if the socket may have something. Only when it found nothing does the greenlet wait,
 //! and only then is the fd watched. The watch stays for the receives after it, so a connection that is read message by message
-//! costs the engine no op and no system call beside the receive. No byte leaves the socket but into the receive that returns it:
-//! a greenlet that is killed has received nothing, and the fd may be used by other code at any time.
+//! costs the engine no op and no system call beside the receive: of TCP, a receive that gets less than it has room for has got
+//! all, and once trying has been in vain a few times, the next receive waits without a call. No byte leaves the socket but into
+//! the receive that returns it: a greenlet that is killed has received nothing, and the fd may be used by other code at any time.
 //!
 //! ```text
 //!             a greenlet waits              closed, or the number belongs to another object
