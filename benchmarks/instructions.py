@@ -2,6 +2,7 @@
 
     python -m benchmarks.instructions                        the echo of `protocol`, on proact and its peers
     python -m benchmarks.instructions --style streams --contenders proact-epoll,uvloop --functions 30
+    python -m benchmarks.instructions --style green --contenders proact-epoll
     python -m benchmarks.instructions --markdown             as docs/performance/one-message.md has it
 
 A server runs in callgrind twice, with few and with many messages. The difference is the cost of the messages

@@ -180,6 +180,24 @@ async def serve_sock(listener: socket.socket) -> None:
     tasks.add(loop.create_task(accept()))
 
 
+async def serve_green(listener: socket.socket) -> None:
+    """Only for proact's loops: plain code in greenlets, on the loop that this coroutine runs on."""
+    from proact import green
+
+    def echo(connection: green.socket) -> None:
+        with connection:
+            while data := connection.recv(CHUNK):
+                connection.sendall(data)
+
+    def accept() -> None:
+        with green.socket(fileno=listener.detach()) as accepting:
+            while True:
+                connection, _ = accepting.accept()
+                green.spawn(echo, connection)
+
+    green.spawn(accept)
+
+
 def tcp_listener() -> socket.socket:
     """A socket whose protocol is named, not 0: only then asyncio sets TCP_NODELAY on accepted sockets."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -224,6 +242,7 @@ STYLES: dict[str, Callable[[socket.socket], Coroutine[Any, Any, None]]] = {
     "buffered": serve_buffered,
     "streams": serve_streams,
     "sock": serve_sock,
+    "green": serve_green,
 }
 
 

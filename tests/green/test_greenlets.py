@@ -11,6 +11,7 @@ import pytest
 from support import loops
 
 green = pytest.importorskip("proact.green")
+greenlet = pytest.importorskip("greenlet")
 
 VAR = contextvars.ContextVar("VAR", default=0)
 
@@ -403,6 +404,20 @@ def test_blocking_without_a_loop_says_what_to_do():
 async def test_blocking_in_a_coroutine_says_what_to_do(loop, call):
     with pytest.raises(RuntimeError, match=r"green\.run.*@green_task"):
         call()
+
+
+def test_blocking_in_a_greenlet_of_others_says_what_to_do(inside):
+    """For instance in one of SQLAlchemy's, on top of a greenlet that could wait."""
+
+    def main():
+        first, second = green.socketpair()
+        calls = [lambda: green.sleep(1), lambda: first.recv(1), lambda: green.await_(asyncio.sleep(0))]
+        with first, second:
+            for call in calls:
+                with pytest.raises(RuntimeError, match=r"<greenlet.greenlet object.*green\.spawn"):
+                    greenlet.greenlet(call).switch()
+
+    inside(main)
 
 
 @pytest.mark.parametrize("way", ["get", "await", "run"])

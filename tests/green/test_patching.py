@@ -105,6 +105,31 @@ def test_threads_of_a_patched_package(inside, library):
     inside(main)
 
 
+def test_a_barrier_of_a_patched_package(inside, library):
+    threads = green.patch("waiting_library").threading
+
+    def main():
+        seen = []
+
+        def body(n):
+            green.sleep(0.001 * n)
+            seen.append("before")
+            barrier.wait(20)
+            seen.append("behind")
+
+        barrier = threads.Barrier(3)
+        made = [threads.Thread(target=body, args=(n,)) for n in range(3)]
+        for thread in made:
+            thread.start()
+        for thread in made:
+            thread.join(20)
+        assert seen == ["before"] * 3 + ["behind"] * 3
+        with pytest.raises(threads.BrokenBarrierError):
+            barrier.wait(0.001)
+
+    inside(main)
+
+
 def test_select_of_a_patched_package(inside, library):
     patched = green.patch("waiting_library")
 

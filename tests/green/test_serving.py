@@ -32,7 +32,7 @@ def talk(address, count=3, wrap=None):
                 assert connection.recv(1000) == message.upper()
 
 
-def serving(address, body, **options):
+def serving(address, body, handler=shout, **options):
     """Serve in this thread while `body` runs in another one."""
     failed = []
 
@@ -49,7 +49,7 @@ def serving(address, body, **options):
         thread[0].start()
 
     thread = []
-    green.serve(shout, address, started=started, **options)
+    green.serve(handler, address, started=started, **options)
     thread[0].join()
     if failed:
         raise failed[0]
@@ -142,6 +142,76 @@ def test_a_handler_that_blocks_keeps_one_thread_only(proact):
     green.serve(block, ("127.0.0.1", 0), model="threads", workers=2, started=started)
     threads[0].join()
     assert passed
+
+
+def test_switching_the_model(proact):
+    """New connections are served on the new model; those that are served go on where they are."""
+    where = []
+
+    def handler(connection):
+        where.append(threading.current_thread().name)
+        while data := connection.recv(100):
+            connection.sendall(data + threading.current_thread().name.encode())
+
+    def said(client):
+        client.sendall(b"x")
+        return client.recv(100)[1:].decode().partition(".")[0]
+
+    def body(server):
+        clients = []
+        names = []
+        for model in ("green", "threads", "green", "threads", "threads"):
+            if model != server.model or len(clients) > 3:
+                server.switch(model, workers=4)
+                assert server.model == model
+            # Some of these may still be accepted on the model before.
+            for _ in range(200):
+                client = socket.create_connection(server.address, timeout=20)
+                name = said(client)
+                if not names or name != names[-1]:
+                    break
+                client.close()
+            clients.append(client)
+            names.append(name)
+        for client, name in zip(clients, names, strict=True):
+            assert said(client) == name
+        assert len(set(names)) == 5
+        # Two are left alone when the server stops.
+        for client in clients[:3]:
+            client.close()
+        with pytest.raises(ValueError, match="processes"):
+            server.switch("processes")
+        passed.append(clients)
+
+    passed = []
+    serving(("127.0.0.1", 0), body, handler=handler)
+    assert passed
+    for client in passed[0][3:]:
+        assert client.recv(1) == b""
+        client.close()
+
+
+def test_switching_within_a_loop_and_before_it_serves(inside, tmp_path):
+    def main():
+        def started(server):
+            server.switch("threads", 2)
+            servers.append(server)
+
+        servers = []
+        serving_ = green.spawn(green.serve, shout, str(tmp_path / "socket"), started=started)
+        while not servers:
+            green.sleep(0.001)
+        for model in ("threads", "green", "green"):
+            servers[0].switch(model)
+            with green.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "socket"))
+                client.sendall(b"abc")
+                assert client.recv(100) == b"ABC"
+        servers[0].stop()
+        assert serving_.join(20)
+        servers[0].switch("threads")  # too late, and no harm
+
+    inside(main)
 
 
 def test_bad_models(proact):

@@ -1,5 +1,6 @@
 """Locks, queues and pools of greenlets: order, timeouts, and that nothing is lost with a killed greenlet."""
 
+import asyncio
 import queue
 import threading
 
@@ -281,6 +282,63 @@ def test_other_queues(inside):
         assert [least.get() for _ in range(3)] == [1, 2, 3]
 
     inside(main)
+
+
+def test_a_queue_of_the_programs(inside):
+    """The methods that a subclass of `queue.Queue` replaces."""
+
+    class Newest(green.Queue):
+        def _init(self, maxsize):
+            self.items = []
+
+        def _qsize(self):
+            return len(self.items)
+
+        def _put(self, item):
+            self.items[:] = [item]
+
+        def _get(self):
+            return self.items.pop()
+
+    def main():
+        q = Newest(1)
+        q.put(1)
+        assert q.full()
+        putting = green.spawn(q.put, 2)
+        turns()
+        assert not putting.dead
+        assert q.get() == 1
+        assert q.get() == 2
+        assert q.empty()
+
+    inside(main)
+
+
+async def test_an_rlock_belongs_to_the_task(loop):
+    """What a task runs within what it waits for may take the lock again; another task waits."""
+    lock = green.RLock()
+    seen = []
+
+    def inner():
+        with lock:
+            green.sleep(0)
+            seen.append("inner")
+
+    async def between():
+        await green.run(inner)
+
+    def outer():
+        with lock:
+            green.await_(between())
+            green.sleep(0)
+            seen.append("outer")
+
+    async def another():
+        await green.run(inner)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(green.run(outer), another())
+    assert seen == ["inner", "outer", "inner"]
 
 
 def test_a_killed_getter_loses_no_item(spawned):

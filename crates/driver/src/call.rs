@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::cached;
-use crate::syscalls::{check, file_type, poll_now, retry, socket_error};
+use crate::syscalls::{check, file_type, poll_now, retry, socket_error, socket_protocol};
 
 /// One system call. Its result is `-errno` or what the variant says.
 pub enum Call<'a> {
@@ -19,6 +19,8 @@ pub enum Call<'a> {
     NoDelay { fd: RawFd },
     /// The pending error of a socket (`SO_ERROR`), as `-errno`.
     SocketError { fd: RawFd },
+    /// The protocol of a socket (`SO_PROTOCOL`).
+    SocketProtocol { fd: RawFd },
     /// The events out of `events` (`poll(2)`) that the fd has now, and `POLLERR` and `POLLHUP`; `-EAGAIN`: none.
     Poll { fd: RawFd, events: u32 },
     /// Sends a piece of a file on a non-blocking socket without copying it through user memory (`sendfile(2)`). The
@@ -62,6 +64,7 @@ impl Call<'_> {
             Call::SetNonBlocking { fd } => set_non_blocking(calls, fd),
             Call::NoDelay { fd } => no_delay(fd),
             Call::SocketError { fd } => socket_error(fd),
+            Call::SocketProtocol { fd } => socket_protocol(fd),
             Call::Poll { fd, events } => poll_now(fd, events),
             Call::SendFile {
                 socket,

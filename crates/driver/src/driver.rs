@@ -215,7 +215,7 @@ impl Default for Config {
 impl Config {
     /// Reads `PROACT_URING_DENY`, for tests of fallbacks: comma-separated opcodes (`recv`, `accept`, ...) that the
     /// ring is forbidden to use, and features (`defer_taskrun`, `single_issuer`, `coop_taskrun`, `plain`, `buf_ring`,
-    /// `multishot_recv`, `multishot_accept`, `ext_arg`, `no_iowait`, `ring_fds`) that it does without.
+    /// `multishot_recv`, `multishot_accept`, `multishot_poll`, `ext_arg`, `no_iowait`, `ring_fds`) that it does without.
     pub fn deny_from_env() -> Vec<String> {
         let value = std::env::var("PROACT_URING_DENY").unwrap_or_default();
         value

@@ -38,6 +38,11 @@ impl Features {
         self.refusals[kind as usize].is_none()
     }
 
+    /// Whether the ring has this feature.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.flags.contains(&(name, true))
+    }
+
     pub(crate) fn deny(&mut self, kind: OpKind, what: &'static str, reason: &str) {
         self.refusals[kind as usize] = Some(format!("{what}: {reason}"));
         self.flags

@@ -25,21 +25,26 @@ pub(crate) fn retry(calls: &mut u64, mut call: impl FnMut() -> i32) -> i32 {
     }
 }
 
-/// The pending error of a socket (`SO_ERROR`), as `-errno`.
-pub fn socket_error(fd: RawFd) -> i32 {
-    let mut error: i32 = 0;
+/// A number among the options of a socket, at the level of sockets; or the negative errno.
+fn socket_option(fd: RawFd, option: i32) -> i32 {
+    let mut value: i32 = 0;
     let mut len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: an int and its size, both local.
     let result = check(i64::from(unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
-            &raw mut len,
-        )
+        let value = (&raw mut value).cast();
+        libc::getsockopt(fd, libc::SOL_SOCKET, option, value, &raw mut len)
     }));
-    if result < 0 { result } else { -error }
+    if result < 0 { result } else { value }
+}
+
+/// The pending error of a socket (`SO_ERROR`), as `-errno`.
+pub fn socket_error(fd: RawFd) -> i32 {
+    -socket_option(fd, libc::SO_ERROR).abs()
+}
+
+/// The protocol of a socket (`SO_PROTOCOL`); or the negative errno.
+pub fn socket_protocol(fd: RawFd) -> i32 {
+    socket_option(fd, libc::SO_PROTOCOL)
 }
 
 /// The events out of `events` that an fd has now, and `POLLERR` and `POLLHUP`: `poll(2)` with a timeout of zero.

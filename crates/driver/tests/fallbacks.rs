@@ -135,6 +135,20 @@ fn polls(rig: &mut Rig) {
     assert!(rig.run(Op::Poll(ops::Poll { fd, events: POLLOUT })) > 0);
     rig.cancel(multi);
     assert_eq!(rig.result(multi), CANCELED);
+    let mut byte = [0];
+    let mut receiver = &b;
+    assert_eq!(receiver.read(&mut byte).unwrap(), 1);
+    let events = POLLIN | ops::EDGES;
+    let edges = rig.submit(Op::PollMulti(ops::PollMulti { fd, events }));
+    rig.assert_pending(edges);
+    for _ in 0..3 {
+        a.write_all(b"x").unwrap();
+        assert!(rig.next(edges).more);
+        assert_eq!(receiver.read(&mut byte).unwrap(), 1);
+        while rig.poll(edges).is_some() {}
+    }
+    rig.cancel(edges);
+    while rig.next(edges).more {}
 }
 
 fn files(rig: &mut Rig) {
@@ -352,8 +366,10 @@ without! {
     ext_arg_and_everything: "ext_arg", "defer_taskrun", "single_issuer", "coop_taskrun", "plain" => "ext_arg", "plain";
     fsync: "fsync" => "fsync";
     multishot_accept: "multishot_accept" => "accept_multi (multishot_accept";
+    multishot_poll: "multishot_poll" => "poll_multi (multishot_poll";
     multishot_recv: "multishot_recv" => "recv_multi (multishot_recv";
-    old_kernel: "defer_taskrun", "single_issuer", "coop_taskrun", "plain", "ext_arg", "multishot_recv", "multishot_accept", "no_iowait" => "plain";
+    old_kernel: "defer_taskrun", "single_issuer", "coop_taskrun", "plain", "ext_arg", "multishot_recv", "multishot_accept",
+        "multishot_poll", "no_iowait" => "plain";
     operations_on_files: "openat", "statx", "fsync", "read", "write" => "openat", "statx", "fsync", "read", "write";
     recv_op: "recv" => "recv_multi", "recv (";
     send_op: "send" => "send (";

@@ -379,6 +379,44 @@ on_every_engine! {
         while rig.next(token).more {}
     }
 
+    fn a_poll_for_edges_says_if_there_are_only_bytes(rig) {
+        let events = POLLIN | ops::EDGES;
+        let only = POLLIN as i32;
+        let (mut a, b) = pair();
+        // The ring tells of each, and the last one has it all.
+        let token = rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events }));
+        rig.assert_pending(token);
+        a.write_all(b"xyz").unwrap();
+        assert_eq!(rig.next(token).result, only);
+        let memory = buffer(100);
+        assert_eq!(rig.run(recv(&b, memory)), 3);
+        while rig.poll(token).is_some() {}
+        a.write_all(b"last").unwrap();
+        a.shutdown(std::net::Shutdown::Write).unwrap();
+        while rig.next(token).result == only && rig.driver.tells_edges() {}
+        assert_eq!(rig.run(recv(&b, memory)), 4);
+        assert_eq!(rig.run(recv(&b, memory)), 0);
+        rig.cancel(token);
+        while rig.next(token).more {}
+        // The end may come without bytes, and urgent bytes with others.
+        for urgent in [true, false] {
+            let (mut a, b) = pair();
+            let token = rig.submit(Op::PollMulti(ops::PollMulti { fd: b.as_raw_fd(), events }));
+            rig.assert_pending(token);
+            if urgent {
+                a.write_all(b"before").unwrap();
+                // SAFETY: one byte of a static string.
+                assert_eq!(unsafe { libc::send(a.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+                a.write_all(b"behind").unwrap();
+            } else {
+                drop(a);
+            }
+            while rig.next(token).result == only && rig.driver.tells_edges() {}
+            rig.cancel(token);
+            while rig.next(token).more {}
+        }
+    }
+
     fn poll_multi_is_level_triggered(rig) {
         let (mut a, b) = pair();
         let fd = b.as_raw_fd();

@@ -47,6 +47,15 @@ def with_globals(function: Any, module: types.ModuleType) -> Any:
     return functools.update_wrapper(made, function)
 
 
+def class_with_globals(kind: type, module: types.ModuleType) -> type:
+    """The same class, with methods as if they were defined in another module."""
+    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    for name, value in own.items():
+        if isinstance(value, types.FunctionType):
+            own[name] = with_globals(value, module)
+    return type(kind)(kind.__name__, kind.__bases__, own)
+
+
 def in_a_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that blocks, called in a thread while the greenlet waits."""
 
@@ -188,7 +197,7 @@ def _select_module() -> types.ModuleType:
 
 
 def _threading() -> types.ModuleType:
-    return copy_of(
+    made = copy_of(
         threading,
         **{name: getattr(locks, name) for name in locks.__all__},
         Thread=Thread,
@@ -197,6 +206,8 @@ def _threading() -> types.ModuleType:
         current_thread=current_thread,
         get_ident=get_ident,
     )
+    vars(made).update(Barrier=class_with_globals(threading.Barrier, made))
+    return made
 
 
 def _queue() -> types.ModuleType:

@@ -138,7 +138,10 @@ class Greenlet(Generic[_T]):
     def _run(self) -> None:
         try:
             assert self._fn is not None
-            self._value = self._fn(*self._args, **self._kwargs)
+            if len(self._args) == 1 and not self._kwargs:
+                self._value = self._fn(self._args[0])
+            else:
+                self._value = self._fn(*self._args, **self._kwargs)
         except GreenletExit as ended:
             self._value = ended.with_traceback(None)
         except BaseException as error:

@@ -32,6 +32,10 @@ IN_A_COROUTINE = (
 NO_LOOP = (
     "no loop of proact's runs here: begin with proact.green.run_main(function) or proact.run(coroutine())"
 )
+FOREIGN = (
+    "this call would block, and {!r} can't wait: only greenlets of proact.green's can, "
+    "which green.spawn, green.run and @green_task make."
+)
 
 
 class Hub(_core.Hub):
@@ -170,4 +174,7 @@ def hub_here() -> Hub:
 
 def refuse() -> None:
     """Raise the error for a call that would block where nothing may block."""
+    here = getcurrent()
+    if here.parent is not None:
+        raise RuntimeError(FOREIGN.format(here))
     raise RuntimeError(NO_LOOP if asyncio._get_running_loop() is None else IN_A_COROUTINE)

@@ -5,11 +5,12 @@ None of them crosses threads, except that `Event.set` may be called from any thr
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
-from .greenlets import Spawned
+from .greenlets import Bridge, Spawned
 from .hub import hub_here
 from .waiting import Line
 
@@ -160,9 +161,14 @@ class Lock:
 
 
 def _me() -> Any:
-    """Who holds a lock, for messages and for reentrant locks."""
+    """Who holds a lock, for messages and for reentrant locks.
+
+    In `green.run` that is the task: what it runs within what it waits for belongs to it, too.
+    """
     here = getcurrent()
-    return here.job if isinstance(here, Spawned) else here
+    if isinstance(here, Spawned):
+        return here.job
+    return (isinstance(here, Bridge) and asyncio.current_task()) or here
 
 
 class RLock(Lock):

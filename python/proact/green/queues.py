@@ -27,41 +27,46 @@ class Queue(Generic[_T]):
         self._putters = Line()
         self._joiners = Line()
         self._unfinished = 0
-        self._items: Any = self._make()
+        self._init(maxsize)
 
-    def _make(self) -> Any:
-        return deque()
+    # What a subclass may replace, as that of a `queue.Queue`.
 
-    def _push(self, item: _T) -> None:
-        self._items.append(item)
+    def _init(self, maxsize: int) -> None:
+        self.queue: Any = deque()
 
-    def _pop(self) -> _T:
-        item: _T = self._items.popleft()
+    def _qsize(self) -> int:
+        return len(self.queue)
+
+    def _put(self, item: _T) -> None:
+        self.queue.append(item)
+
+    def _get(self) -> _T:
+        item: _T = self.queue.popleft()
         return item
 
     def qsize(self) -> int:
         """The number of items."""
-        return len(self._items)
+        return self._qsize()
 
     def empty(self) -> bool:
         """Whether there is no item."""
-        return not self._items
+        return not self._qsize()
 
     def full(self) -> bool:
         """Whether `put` would wait."""
-        return 0 < self.maxsize <= len(self._items)
+        return 0 < self.maxsize <= self._qsize()
 
     def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:
         """Add an item, waiting until there is room; queue.Full if there was none in time."""
         self._wait(self.full, self._putters, self._more_room, block, timeout, queue.Full)
-        self._push(item)
+        self._put(item)
         self._unfinished += 1
         self._getters.wake()
 
     def get(self, block: bool = True, timeout: float | None = None) -> _T:
         """Remove an item, waiting until there is one; queue.Empty if there was none in time."""
         self._wait(self.empty, self._getters, self._more_items, block, timeout, queue.Empty)
-        item = self._pop()
+        item = self._get()
         self._putters.wake()
         return item
 
@@ -87,7 +92,7 @@ class Queue(Generic[_T]):
             self._joiners.wait(None, bool)
 
     def _more_items(self) -> None:
-        if self._items:
+        if not self.empty():
             self._getters.wake()
 
     def _more_room(self) -> None:
@@ -121,26 +126,26 @@ class Queue(Generic[_T]):
 
     def __repr__(self) -> str:
         waiting = f"{len(self._getters)} getting, {len(self._putters)} putting"
-        return f"<{type(self).__name__} {len(self._items)} items, {waiting}, at {id(self):#x}>"
+        return f"<{type(self).__name__} {self.qsize()} items, {waiting}, at {id(self):#x}>"
 
 
 class LifoQueue(Queue[_T]):
     """A queue whose last item is got first."""
 
-    def _pop(self) -> _T:
-        item: _T = self._items.pop()
+    def _get(self) -> _T:
+        item: _T = self.queue.pop()
         return item
 
 
 class PriorityQueue(Queue[_T]):
     """A queue whose least item is got first."""
 
-    def _make(self) -> Any:
-        return []
+    def _init(self, maxsize: int) -> None:
+        self.queue = []
 
-    def _push(self, item: _T) -> None:
-        heapq.heappush(self._items, item)
+    def _put(self, item: _T) -> None:
+        heapq.heappush(self.queue, item)
 
-    def _pop(self) -> _T:
-        item: _T = heapq.heappop(self._items)
+    def _get(self) -> _T:
+        item: _T = heapq.heappop(self.queue)
         return item

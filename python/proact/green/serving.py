@@ -7,6 +7,7 @@ C, it keeps only its worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from .bridge import await_
 from .greenlets import Bridge, Greenlet, Spawned, spawn
@@ -54,6 +55,34 @@ def listen(address: Any, *, backlog: int = 1024, reuse_port: bool = False) -> so
     return socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
 
 
+class _Acceptor:
+    """Accepts in a greenlet of its own. `leave` lets it end what it has begun."""
+
+    def __init__(self, listener: socket, take: Callable[[socket], object]) -> None:
+        self._listener = listener
+        self._take = take
+        self._busy = False
+        self._leaves = False
+        self.greenlet = spawn(self._run)
+
+    def _run(self) -> None:
+        while not self._leaves:
+            try:
+                connection, _ = self._listener.accept()
+            except ConnectionError:
+                continue
+            self._busy = True
+            self._take(connection)
+            self._busy = False
+
+    def leave(self) -> None:
+        """Accept no more. Only the loop calls this."""
+        self._leaves = True
+        if not self._busy and self.greenlet._greenlet is not None:
+            # Now, not by `kill`: before a kill has its turn a connection may be accepted.
+            self.greenlet._interrupt(GreenletExit())
+
+
 class Server:
     """What `serve` runs."""
 
@@ -61,62 +90,124 @@ class Server:
         self,
         handler: Callable[[Any], object],
         listener: _socket.socket,
-        model: str,
-        workers: int,
         context: ssl.SSLContext | None,
+        watchdog: float | None,
     ) -> None:
         self._handler = handler
         self._listener = listener
-        self._workers = workers
         self._context = context
-        self._run = {
-            "green": self._on_greenlets,
-            "threads": self._on_threads,
-            "processes": self._on_processes,
-        }[model]
+        self._watchdog = watchdog
         self._lock = threading.Lock()
-        self._accepting: set[Greenlet[Any]] = set()
+        self._acceptors: set[_Acceptor] = set()
+        # Greenlets that wait for the last connections of a model that is left.
+        self._draining: set[Greenlet[Any]] = set()
         self._children: list[int] = []
         self._stopping = False
-        self.model = model
+        # Each change of the model begins a phase. All but the first have a thread of their own.
+        self._phase = 0
+        self._threads: list[threading.Thread] = []
+        self.model = ""
+        """The model on which new connections are served."""
         self.address = listener.getsockname()
 
     def stop(self) -> None:
         """Make `serve` return: accept no more, and kill what still runs. Any thread may call it."""
         with self._lock:
             self._stopping = True
-            accepting = list(self._accepting)
+            greenlets = [*self._draining, *(acceptor.greenlet for acceptor in self._acceptors)]
             children = list(self._children)
-        for greenlet in accepting:
-            try:
-                greenlet.hub.loop.call_soon_threadsafe(partial(greenlet.kill, block=False))
-            except RuntimeError:
-                pass  # its loop is closed already
+        for greenlet in greenlets:
+            _in_its_loop(greenlet, partial(greenlet.kill, block=False))
         for pid in children:
             os.kill(pid, signal.SIGTERM)
 
-    def _accept(self, listener: socket, take: Callable[[socket], object]) -> None:
-        """Accept in a greenlet, until `stop`."""
+    def switch(self, model: Literal["green", "threads"], workers: int | None = None) -> None:
+        """Serve new connections on another model from now on, or with another number of workers.
 
-        def loop() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except ConnectionError:
-                    continue
-                take(connection)
-
-        accepting = spawn(loop)
+        Connections that are served already go on to their end where they are. Any thread may call it, for
+        instance when a library turns out to block. To or from processes nothing can be switched: ValueError.
+        """
+        if model not in MODELS or "processes" in (model, self.model):
+            raise ValueError(f"a server can't be switched from {self.model!r} to {model!r}")
         with self._lock:
             if self._stopping:
-                accepting.kill(block=False)
-            self._accepting.add(accepting)
+                return
+            self._phase += 1
+            self.model = model
+            acceptors = list(self._acceptors)
+            name = f"green server, phase {self._phase}"
+            thread = threading.Thread(
+                target=self._run_phase, args=(model, workers, self._phase), name=name, daemon=True
+            )
+            self._threads.append(thread)
+        thread.start()
+        for acceptor in acceptors:
+            _in_its_loop(acceptor.greenlet, acceptor.leave)
+
+    def _run_phase(self, model: str, workers: int | None, phase: int) -> None:
+        """Serve until the model is changed, in a thread that has no loop."""
         try:
-            accepting.get()
+            if model == "green":
+                run_main(self._on_greenlets, _workers(model, workers), phase, watchdog=self._watchdog)
+            else:
+                self._on_threads(_workers(model, workers), phase)
+        except BaseException:
+            logger.exception("Serving on the model %s has failed", model)
+            self.stop()
+
+    def _run(self, model: str, workers: int | None, inside: bool) -> None:
+        """Serve until `stop`; begin with this model."""
+        number = _workers(model, workers)
+        try:
+            if model == "processes":
+                self._on_processes(number)
+            elif model == "threads":
+                self._on_threads(number, 0)
+            elif inside:
+                self._on_greenlets(number, 0)
+            else:
+                run_main(self._on_greenlets, number, 0, watchdog=self._watchdog)
+            self._join()
         finally:
-            accepting.kill()
+            self.stop()
+            self._join()
+
+    def _join(self) -> None:
+        """Wait for the other phases, also for those that begin meanwhile."""
+        index = 0
+        while index < len(self._threads):
+            _join(self._threads[index])
+            index += 1
+
+    def _accept(self, listener: socket, take: Callable[[socket], object], phase: int) -> None:
+        """Accept in a greenlet, until `stop` or `switch`."""
+        acceptor = _Acceptor(listener, take)
+        with self._lock:
+            if self._stopping:
+                acceptor.greenlet.kill(block=False)
+            elif phase != self._phase:
+                _in_its_loop(acceptor.greenlet, acceptor.leave)
+            self._acceptors.add(acceptor)
+        try:
+            acceptor.greenlet.get()
+        finally:
+            acceptor.greenlet.kill()
             with self._lock:
-                self._accepting.discard(accepting)
+                self._acceptors.discard(acceptor)
+
+    def _drain(self, pool: Pool) -> None:
+        """Wait until the connections of a model that is left have ended, or until `stop`."""
+        with self._lock:
+            if self._stopping:
+                return
+            draining = spawn(pool.join)
+            self._draining.add(draining)
+        try:
+            draining.get()
+        finally:
+            draining.kill()
+            with self._lock:
+                self._draining.discard(draining)
 
     def _handle(self, connection: socket) -> None:
         with connection:
@@ -136,38 +227,44 @@ class Server:
             self._listener.family, self._listener.type, self._listener.proto, os.dup(self._listener.fileno())
         )
 
-    def _on_greenlets(self) -> None:
+    def _on_greenlets(self, workers: int, phase: int) -> None:
         with self._green_listener() as listener:
-            pool = Pool(self._workers)
+            pool = Pool(workers)
             try:
-                self._accept(listener, lambda connection: pool.spawn(self._handle, connection))
+                self._accept(listener, lambda connection: pool.spawn(self._handle, connection), phase)
+                self._drain(pool)
             finally:
                 pool.kill()
 
-    def _one_by_one(self) -> None:
+    def _one_by_one(self, phase: int) -> None:
         with self._green_listener() as listener:
-            self._accept(listener, self._handle)
+            self._accept(listener, self._handle, phase)
 
-    def _on_threads(self) -> None:
+    def _on_threads(self, workers: int, phase: int) -> None:
         threads = [
             threading.Thread(
-                target=run_main, args=(self._one_by_one,), kwargs={"watchdog": None}, name=f"green {n}"
+                target=run_main,
+                args=(self._one_by_one, phase),
+                kwargs={"watchdog": None},
+                name=f"green {phase}.{n}",
             )
-            for n in range(self._workers)
+            for n in range(workers)
         ]
         for thread in threads:
             thread.start()
         try:
             for thread in threads:
                 _join(thread)
-        finally:
+        except BaseException:
             self.stop()
+            raise
+        finally:
             for thread in threads:
                 thread.join()
 
-    def _on_processes(self) -> None:
+    def _on_processes(self, workers: int) -> None:
         with self._lock:
-            for _ in range(0 if self._stopping else self._workers):
+            for _ in range(0 if self._stopping else workers):
                 pid = os.fork()
                 if not pid:
                     self._child()
@@ -189,12 +286,23 @@ class Server:
         self._children.clear()
         code = 1
         try:
-            run_main(self._one_by_one, watchdog=None)
+            run_main(self._one_by_one, 0, watchdog=None)
             code = 0
         except BaseException:
             logger.exception("A serving process has failed")
         finally:
             os._exit(code)
+
+
+def _workers(model: str, workers: int | None) -> int:
+    """How many serve, if a program does not say."""
+    return workers or {"green": 10_000, "threads": 32, "processes": os.cpu_count() or 1}[model]
+
+
+def _in_its_loop(greenlet: Greenlet[Any], call: Callable[[], object]) -> None:
+    """Make a call in the thread of a greenlet, unless its loop is closed already."""
+    with contextlib.suppress(RuntimeError):
+        greenlet.hub.loop.call_soon_threadsafe(call)
 
 
 def _join(thread: threading.Thread) -> None:
@@ -220,7 +328,7 @@ def serve(
     handlers run on, and the handler is the same in all: "green": up to `workers` (10,000) greenlets of one
     thread; "threads": `workers` threads (32), in parallel if Python is free-threaded; "processes": `workers`
     processes (one for each core), forked, so not in a running loop. With the last two, a handler that blocks
-    keeps one worker only.
+    keeps one worker only. `Server.switch` changes the model while it serves.
 
     `started` is called with the Server once it listens. A handler that does not yield for `watchdog` seconds
     is logged with its stack (model "green"). Exceptions of handlers are logged. May be called with or without
@@ -233,21 +341,16 @@ def serve(
         raise RuntimeError(
             "processes are forked before a loop runs: call serve(model='processes') without one"
         )
-    number = workers or {"green": 10_000, "threads": 32, "processes": os.cpu_count() or 1}[model]
     own = not isinstance(address, _socket.socket)
     listener = listen(address) if own else address
     try:
-        server = Server(handler, listener, model, number, ssl)
+        server = Server(handler, listener, ssl, watchdog)
+        server.model = model
         if started is not None:
             started(server)
-        if model != "green":
-            server._run()
-        elif inside:
-            if watchdog is not None and hub_here().watchdog is None:
-                watch(watchdog)
-            server._run()
-        else:
-            run_main(server._run, watchdog=watchdog)
+        if inside and model == "green" and watchdog is not None and hub_here().watchdog is None:
+            watch(watchdog)
+        server._run(model, workers, inside)
     finally:
         if own:
             listener.close()

@@ -25,7 +25,7 @@ impl Scheduler {
         sock: &Bound<'_, PyAny>,
         buf: Py<PyAny>,
     ) -> PyResult<Py<Operation>> {
-        Operation::new(slf, sock, Work::ReceiveInto { buffer: buf })
+        Operation::new(slf, sock, Work::receive_into(buf))
     }
 
     /// Sends all of `data`.

@@ -203,7 +203,7 @@ fn recv_into<'py>(
         return Ok(None);
     }
     let buffer = buffer.clone().unbind();
-    sockets.receive(socket, Work::ReceiveInto { buffer })
+    sockets.receive(socket, Work::receive_into(buffer))
 }
 
 fn send<'py>(

@@ -2,11 +2,13 @@
 //! a frame of Python around each cost a tenth of a small message.
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyInt, PyType};
 
 use super::wire::Wire;
 use crate::py::make::{Int, Name, name};
 use crate::py::native_method::{self, Call, native_method};
+use crate::py::slot::Slot;
 
 /// What a call does with a socket that has a wire, and with its only argument. `None`: that is no case of its.
 type Body = for<'py> fn(
@@ -48,12 +50,32 @@ fn send<'py>(
     }
 }
 
+/// Where sockets have their `_calls`.
+static CALLS: PyOnceLock<Option<Slot>> = PyOnceLock::new();
+
+/// A socket's `_calls`.
+///
+/// # Safety
+/// An instance of the class of green sockets.
+#[inline]
+unsafe fn calls_of<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(Some(slot)) = CALLS.get(socket.py())
+        // SAFETY: as the caller promises.
+        && let Some(calls) = unsafe { slot.get(socket) }
+    {
+        return Ok(calls);
+    }
+    socket.getattr(name!("_calls"))
+}
+
 /// Calls `body` if the call is of the usual kind, or else the method `otherwise`.
 #[inline]
 fn run(call: &Call<'_>, body: Body, otherwise: &'static Name) -> PyResult<Py<PyAny>> {
     let socket = call.object();
+    // SAFETY: only the class of green sockets has these methods.
+    let calls = unsafe { calls_of(socket)? };
     if let Some(argument) = call.only()
-        && let Ok(wire) = socket.getattr(name!("_calls"))?.cast_into_exact::<Wire>()
+        && let Ok(wire) = calls.cast_into_exact::<Wire>()
         && let Some(value) = body(&wire, socket, argument)?
     {
         return Ok(value.unbind());
@@ -69,6 +91,7 @@ native_method!(native_sendall, |call| run(call, sendall, name!("_sendall")));
 #[pyfunction]
 #[pyo3(signature = (class, /))]
 pub fn install_green_calls(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let _ = CALLS.set(class.py(), Slot::of(class, name!("_calls"))?);
     native_method::add(
         class,
         c"recv",

@@ -2,8 +2,9 @@
 //!
 //! A receive makes its call itself, at once if the socket may have something. Only when it found nothing does the greenlet wait,
 //! and only then is the fd watched. The watch stays for the receives after it, so a connection that is read message by message
-//! costs the engine no op and no system call beside the receive. No byte leaves the socket but into the receive that returns it:
-//! a greenlet that is killed has received nothing, and the fd may be used by other code at any time.
+//! costs the engine no op and no system call beside the receive: of TCP, a receive that gets less than it has room for has got
+//! all, and once trying has been in vain a few times, the next receive waits without a call. No byte leaves the socket but into
+//! the receive that returns it: a greenlet that is killed has received nothing, and the fd may be used by other code at any time.
 //!
 //! ```text
 //!             a greenlet waits              closed, or the number belongs to another object
@@ -16,7 +17,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-use proact_driver::{Completion, Op, Token, ops};
+use proact_driver::{Call, Completion, Op, Token, ops};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
@@ -34,7 +35,6 @@ use crate::reactor::hub::Hub;
 use crate::reactor::io::Sent;
 use crate::reactor::operation::Operation;
 use crate::reactor::parking::Parking;
-use crate::reactor::ready::Queue;
 use crate::reactor::target::{Completes, Target};
 use crate::reactor::work::{Work, send_now, socket_fd};
 
@@ -42,6 +42,20 @@ use crate::reactor::work::{Work, send_now, socket_fd};
 const IN_A_ROW: u32 = 64;
 /// A watch ends when it has told more often than this of bytes that nobody asks for.
 const UNHEARD: u32 = 64;
+/// After so many tries in a row that found nothing, a receive waits for the watch.
+const TRIES: u32 = 4;
+/// Once in so many receives that had to wait, the next one tries again.
+const WAITS: u32 = 32;
+
+/// What the watch has told of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// Once, and of nothing but bytes.
+    Bytes,
+    /// Perhaps of an end, an error or a mark behind the bytes, which a receive that gets bytes does not show.
+    More,
+}
 
 struct Held {
     /// The hub whose greenlets receive, and the socket's number. `None` before the first call and after the end.
@@ -52,15 +66,45 @@ struct Held {
     watch: Option<Token>,
     /// How often the watch has told of something that nobody has asked for since.
     unheard: u32,
-    /// Whether a receive is worth its call.
+    /// Whether a receive may find something. If not, the watch will tell.
     ready: bool,
     in_a_row: u32,
+    /// Whether it is a socket of TCP, of which nothing is left when a receive gets less than it has room for.
+    is_tcp: bool,
+    /// What the watch has told since the last call, and whether that call found nothing of what was told before.
+    told: Told,
+    in_vain: bool,
+    /// How many receives may still try in vain, and how many have waited since the last one that might.
+    tries: u32,
+    waits: u32,
     /// How long a call waits at most.
     seconds: Option<f64>,
     /// The greenlets that wait to receive. The first is woken, and stays the first until it has received.
     waiting: VecDeque<Py<Parking>>,
     /// Why those have ended that are in `waiting` no more.
     error: i32,
+}
+
+impl Held {
+    /// A receive has got something; it `is_all` that there was, if this is a socket of TCP.
+    ///
+    /// In the middle of a dialogue the answer is often there when it is asked for, and then neither the loop nor a switch is
+    /// needed. So a receive tries, as long as that is not in vain each time.
+    fn received(&mut self, is_all: bool, waited: bool) {
+        self.in_vain = false;
+        if waited {
+            self.in_a_row = 0;
+            self.waits += 1;
+            if self.waits >= WAITS {
+                self.waits = 0;
+                self.tries = self.tries.max(1);
+            }
+        } else {
+            self.in_a_row += 1;
+            self.tries = TRIES;
+        }
+        self.ready = !(is_all && self.is_tcp) || self.tries > 0;
+    }
 }
 
 /// What a socket of `proact.green` keeps of the loop that it is used with.
@@ -70,12 +114,16 @@ pub struct Wire {
 }
 
 static WATCHES: Completes<Wire> =
-    Completes::<Wire>::new(|wire, arrived| Wire::readable(wire, &arrived.completion, arrived.ready))
-        .that_borrows(|wire, fd, object| {
-            let held = wire.get().held.lock();
-            held.socket != object as usize && held.bound.as_ref().is_some_and(|(_, used)| *used == fd)
-        })
-        .that_may_be_in_vain(|wire| wire.get().held.lock().waiting.is_empty());
+    Completes::<Wire>::new(|wire, arrived| match Wire::told(wire, &arrived.completion)? {
+        Some(first) => Parking::resume_before(first, arrived.ready),
+        None => Ok(()),
+    })
+    .that_ends(|wire, completion| Ok(Wire::told(wire, completion)?.map(Parking::end)))
+    .that_borrows(|wire, fd, object| {
+        let held = wire.get().held.lock();
+        held.socket != object as usize && held.bound.as_ref().is_some_and(|(_, used)| *used == fd)
+    })
+    .that_may_be_in_vain(|wire| wire.get().held.lock().waiting.is_empty());
 
 /// The place of one receive in the line of those that wait.
 struct Place<'a, 'py> {
@@ -85,10 +133,12 @@ struct Place<'a, 'py> {
 }
 
 impl<'py> Place<'_, 'py> {
-    /// Whether the socket is worth a call now: first in the line, and readable.
-    fn may_try(&self) -> bool {
+    /// Whether the socket is worth a call now: first in the line, and readable. Returns what the watch has told since the last one.
+    fn may_try(&self) -> Option<Told> {
         let held = &mut *self.wire.get().held.lock();
-        self.parking.is_some() || (held.ready && held.waiting.is_empty() && held.in_a_row < IN_A_ROW)
+        let may =
+            self.parking.is_some() || (held.ready && held.waiting.is_empty() && held.in_a_row < IN_A_ROW);
+        may.then(|| std::mem::replace(&mut held.told, Told::Nothing))
     }
 
     /// Waits until it is this receive's turn.
@@ -97,7 +147,7 @@ impl<'py> Place<'_, 'py> {
         match &self.parking {
             Some(parking) => Parking::again(parking)?,
             None => {
-                let parking = Parking::lend(self.wire.py())?;
+                let parking = Parking::lend(hub)?;
                 wire.held.lock().waiting.push_back(parking.clone().unbind());
                 self.parking = Some(parking);
             }
@@ -212,10 +262,14 @@ impl Wire {
             Wire::let_go(slf, -libc::EBADF);
         }
         let fd = socket_fd(&scheduler, socket, true)?;
+        let protocol = scheduler.get().call(Call::SocketProtocol { fd })?;
         let held = &mut *this.held.lock();
         held.bound = Some((hub.clone().unbind(), fd));
         held.socket = socket.as_ptr() as usize;
         held.ready = true;
+        held.is_tcp = protocol == libc::IPPROTO_TCP;
+        held.told = Told::Nothing;
+        held.tries = TRIES;
         Ok(Some((hub, fd)))
     }
 
@@ -239,18 +293,23 @@ impl Wire {
         }
     }
 
-    /// The watch has told something.
-    fn readable(slf: &Bound<'_, Self>, completion: &Completion, queue: &Queue) -> PyResult<()> {
+    /// The watch has told something. Returns the wait that this ends.
+    fn told<'py>(slf: &Bound<'py, Self>, completion: &Completion) -> PyResult<Option<Bound<'py, Parking>>> {
         let (py, this) = (slf.py(), slf.get());
         let first = {
             let held = &mut *this.held.lock();
             if held.watch != Some(completion.token) {
                 // Cancelled, and perhaps submitted again since.
-                return Ok(());
+                return Ok(None);
             }
             if completion.is_terminal() {
                 held.watch = None;
             }
+            let only_bytes = completion.result == Side::Read.events() as i32;
+            held.told = match held.told {
+                Told::Nothing if only_bytes && !held.in_vain => Told::Bytes,
+                _ => Told::More,
+            };
             let was_ready = std::mem::replace(&mut held.ready, true);
             match held.waiting.front() {
                 _ if completion.result < 0 => None,
@@ -264,24 +323,20 @@ impl Wire {
                             held.watch.take().map(|token| io.cancel(token));
                         }
                     }
-                    return Ok(());
+                    return Ok(None);
                 }
-                None => return Ok(()),
+                None => return Ok(None),
             }
         };
-        match first {
-            Some(first) => Parking::resume_before(first.into_bound(py), queue),
-            None => {
-                // Another object has the number now: its operation has cancelled the watch.
-                let error = if completion.result == -libc::ECANCELED {
-                    -libc::EBADF
-                } else {
-                    completion.result
-                };
-                Wire::let_go(slf, error);
-                Ok(())
-            }
+        if first.is_none() {
+            // Another object has the number now: its operation has cancelled the watch.
+            let error = match completion.result {
+                error if error == -libc::ECANCELED => -libc::EBADF,
+                error => error,
+            };
+            Wire::let_go(slf, error);
         }
+        Ok(first.map(|first| first.into_bound(py)))
     }
 
     /// Ends the watch and what waits, with this error, and forgets the number. Any thread may call it.
@@ -320,21 +375,17 @@ impl Wire {
             limit,
         };
         loop {
-            if place.may_try() {
+            if let Some(told) = place.may_try() {
                 let outcome = work.attempt(scheduler, fd)?;
                 let held = &mut *slf.get().held.lock();
                 if let Some(value) = outcome {
-                    // Try once more next time: in the middle of a dialogue the answer is often there, and then neither the loop
-                    // nor a switch is needed. (A quarter less CPU time for echoed messages than waiting for the watch to tell.)
-                    held.ready = true;
-                    held.in_a_row = if place.parking.is_none() {
-                        held.in_a_row + 1
-                    } else {
-                        0
-                    };
+                    let is_all = told == Told::Bytes && work.is_short(value.bind(py));
+                    held.received(is_all, place.parking.is_some());
                     return Ok(value);
                 }
                 held.ready = false;
+                held.in_vain |= told != Told::Nothing;
+                held.tries = held.tries.saturating_sub(1);
             }
             place.wait(&hub, fd)?;
         }
@@ -381,6 +432,11 @@ impl Wire {
             unheard: 0,
             ready: false,
             in_a_row: 0,
+            is_tcp: false,
+            told: Told::Nothing,
+            in_vain: false,
+            tries: 0,
+            waits: 0,
             seconds: None,
             waiting: VecDeque::new(),
             error: -libc::EBADF,
@@ -413,7 +469,7 @@ impl Wire {
         // Check now whether the buffer can be written to, and not only when bytes arrive.
         drop(Buffer::room(&buffer)?);
         let buffer = buffer.unbind();
-        Wire::receive(slf, socket, Work::ReceiveInto { buffer })
+        Wire::receive(slf, socket, Work::receive_into(buffer))
     }
 
     /// Sends all of `data`. TimeoutError if it waits for too long.

@@ -244,6 +244,20 @@ impl Io {
         Ok(None)
     }
 
+    /// As [`Io::pop`], if the next completion does no more than to end the wait of a greenlet.
+    #[inline]
+    pub fn pop_end(&mut self, py: Python<'_>) -> Option<(Target, Completion)> {
+        let completion = self.batch.get(self.next).copied()?;
+        let target = self.slots.peek(completion.token).filter(|target| target.ends())?;
+        let target = target.clone_ref(py);
+        self.next += 1;
+        if completion.is_terminal() {
+            // `target` is another reference, so this frees nothing.
+            self.slots.take(completion.token);
+        }
+        Some((target, completion))
+    }
+
     /// One attempt to receive at most `len` bytes from a socket; or the negative errno.
     ///
     /// # Errors

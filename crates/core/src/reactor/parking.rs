@@ -92,13 +92,25 @@ impl Parking {
         Ok((who, hub))
     }
 
-    /// As [`Parking::here`], for native code that calls [`Parking::give_back`] after the wait.
+    /// As [`Parking::here`], for native code that knows the hub, and calls [`Parking::give_back`] after the wait.
     ///
     /// # Errors
     /// As [`Parking::here`].
-    pub fn lend(py: Python<'_>) -> PyResult<Bound<'_, Parking>> {
-        let (who, hub) = Parking::who(py)?;
-        Parking::lend_to(who, hub)
+    #[inline]
+    pub fn lend<'py>(hub: &Bound<'py, Hub>) -> PyResult<Bound<'py, Parking>> {
+        let who = Parking::who_within(hub)?;
+        Parking::lend_to(who, hub.clone())
+    }
+
+    /// Who waits if the greenlet that runs now does, in most cases the spawned one that the hub knows.
+    #[inline]
+    fn who_within(hub: &Bound<'_, Hub>) -> PyResult<Who> {
+        let py = hub.py();
+        let current = green(py)?.api.current(py)?;
+        if hub.get().runs(&current) {
+            return Ok(Who::Greenlet(current.unbind()));
+        }
+        Parking::who(py).map(|(who, _)| who)
     }
 
     fn lend_to<'py>(who: Who, hub: Bound<'py, Hub>) -> PyResult<Bound<'py, Parking>> {
@@ -126,15 +138,18 @@ impl Parking {
     /// # Errors
     /// As [`Parking::here`].
     pub fn again(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let (py, this) = (slf.py(), slf.get());
-        let current = green(py)?.api.current(py)?;
-        let who = if this.hub.get().runs(&current) {
-            Who::Greenlet(current.unbind())
-        } else {
-            Parking::who(py)?.0
-        };
+        let this = slf.get();
+        let who = Parking::who_within(this.hub.bind(slf.py()))?;
         drop(this.turn_to(State::Armed(who)));
         Ok(())
+    }
+
+    /// What ends the wait, for a completion.
+    pub fn end(slf: Bound<'_, Self>) -> Once {
+        Once::new(slf.into_any().unbind(), |parking| {
+            // SAFETY: the object beside this function.
+            Parking::resume(unsafe { parking.cast_into_unchecked() })
+        })
     }
 
     /// Ends the wait: within this completion, if nothing that was scheduled before waits in the queue.
@@ -160,6 +175,19 @@ impl Parking {
 
     fn turn_to(&self, state: State) -> State {
         std::mem::replace(&mut *self.state.lock(), state)
+    }
+
+    /// The spawned greenlet that waits, whose wait is over with this.
+    #[inline]
+    fn take_greenlet(&self) -> Option<Py<PyAny>> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Armed(Who::Greenlet(greenlet)) | State::Woken(Who::Greenlet(greenlet)) => Some(greenlet),
+            other => {
+                *state = other;
+                None
+            }
+        }
     }
 
     /// Whether it was woken already, or no longer waits.
@@ -231,18 +259,17 @@ impl Parking {
             parking
                 .is_ok_and(|parking| matches!(&*parking.get().state.lock(), State::Woken(Who::Greenlet(_))))
         };
-        let next = if scheduler.is_debug() {
-            None
-        } else {
-            scheduler.next_greenlet(may_be)
-        };
-        if let Some(next) = next
-            && let Ok(parking) = next.object().bind(py).cast::<Parking>()
-            && let State::Woken(Who::Greenlet(greenlet)) = parking.get().turn_to(State::Over)
+        if !scheduler.is_debug()
+            && let Some(next) = scheduler.next_greenlet(py, may_be)?
         {
-            // The wait that is over may be the next one's, too: nothing else refers to it then.
-            drop(next);
-            return Hub::go_on(hub, home, greenlet.into_bound(py));
+            let parking = next.object().bind(py).cast::<Parking>();
+            if let Some(greenlet) = parking.ok().and_then(|parking| parking.get().take_greenlet()) {
+                // The wait that is over may be the next one's, too: nothing else refers to it then.
+                drop(next);
+                return Hub::go_on(hub, home, greenlet.into_bound(py));
+            }
+            // A bridge: its task is woken, and goes on within a step of its own.
+            next.call(py)?;
         }
         green(py)?.api.switch(home, None)
     }
@@ -272,11 +299,7 @@ impl Parking {
         let elsewhere = !scheduler.get().io.is_mine();
         match future {
             None => {
-                let resume = Once::new(slf.clone().into_any().unbind(), |parking| {
-                    // SAFETY: the object beside this function.
-                    Parking::resume(unsafe { parking.cast_into_unchecked() })
-                });
-                scheduler.get().push(Ready::Once(resume));
+                scheduler.get().push(Ready::Once(Parking::end(slf.clone())));
                 if elsewhere {
                     scheduler.get().wake();
                 }

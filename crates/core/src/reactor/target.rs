@@ -9,6 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::py::method::Once;
 use crate::reactor::ready::Queue;
 
 /// A completion on its way to the owner of its op.
@@ -32,7 +33,11 @@ pub struct Completes<T: 'static = PyAny> {
     calls_program: bool,
     /// Whether nothing waits for the op in flight at this moment.
     is_in_vain: fn(&Bound<'_, T>) -> bool,
+    /// Takes a completion in place of `complete`, and returns the end of the wait that it ends, if any.
+    ends: Option<Ends<T>>,
 }
+
+type Ends<T> = for<'py> fn(&Bound<'py, T>, &Completion) -> PyResult<Option<Once>>;
 
 impl<T: PyClass> Completes<T> {
     pub const fn new(
@@ -44,7 +49,14 @@ impl<T: PyClass> Completes<T> {
             is_stale: |_, _, _| false,
             calls_program: false,
             is_in_vain: |_| false,
+            ends: None,
         }
+    }
+
+    /// A completion does no more than to end the wait of a greenlet. So one greenlet that begins to wait can go on with the next.
+    pub const fn that_ends(mut self, ends: Ends<T>) -> Completes<T> {
+        self.ends = Some(ends);
+        self
     }
 
     /// Sometimes nothing waits for the op: it keeps no program from a deadlock.
@@ -87,6 +99,7 @@ static NOBODY: Completes = Completes {
     is_stale: |_, _, _| false,
     calls_program: false,
     is_in_vain: |_| false,
+    ends: None,
 };
 
 impl Target {
@@ -113,6 +126,21 @@ impl Target {
         match &self.object {
             Some(object) => (self.how.complete)(object.bind(py), arrived),
             None => Ok(()),
+        }
+    }
+
+    /// Whether [`Target::end`] takes its completions.
+    #[inline]
+    pub fn ends(&self) -> bool {
+        self.how.ends.is_some()
+    }
+
+    /// As [`Target::complete`], but does not end the wait that the completion ends, and returns what would.
+    #[inline]
+    pub fn end(&self, py: Python<'_>, completion: &Completion) -> PyResult<Option<Once>> {
+        match (&self.object, self.how.ends) {
+            (Some(object), Some(ends)) => ends(object.bind(py), completion),
+            _ => Ok(None),
         }
     }
 

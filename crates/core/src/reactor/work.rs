@@ -8,6 +8,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyBlockingIOError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::py::address::Address;
 use crate::py::buffer::Buffer;
@@ -27,6 +28,8 @@ pub enum Work {
     /// The buffer is exported only during the call.
     ReceiveInto {
         buffer: Py<PyAny>,
+        /// How much the last call had room for.
+        room: usize,
     },
     /// A Python function that raises `BlockingIOError` if the socket is not ready.
     Call {
@@ -47,9 +50,13 @@ pub enum Work {
 }
 
 impl Work {
+    pub fn receive_into(buffer: Py<PyAny>) -> Work {
+        Work::ReceiveInto { buffer, room: 0 }
+    }
+
     pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Work::ReceiveInto { buffer: object }
+            Work::ReceiveInto { buffer: object, .. }
             | Work::Call { attempt: object, .. }
             | Work::Connect { shown: object, .. } => visit.call(object),
             Work::Receive { .. } | Work::Send { .. } | Work::File(_) => Ok(()),
@@ -62,6 +69,20 @@ impl Work {
             Work::Call { side, .. } => *side,
             Work::Send { .. } | Work::Connect { .. } | Work::File(_) => Side::Write,
         }
+    }
+
+    /// Whether a receive has returned bytes, but less than it had room for.
+    #[inline]
+    pub fn is_short(&self, value: &Bound<'_, PyAny>) -> bool {
+        let (received, room) = match self {
+            Work::Receive { len } => {
+                let bytes = value.cast_exact::<PyBytes>();
+                (bytes.map_or(0, |bytes| bytes.as_bytes().len()), *len)
+            }
+            Work::ReceiveInto { room, .. } => (value.extract().unwrap_or(0), *room),
+            _ => return false,
+        };
+        received > 0 && received < room
     }
 
     /// How many bytes a receive has returned.
@@ -141,9 +162,10 @@ impl Work {
                     Err(error) => Err(os_error(error)),
                 }
             }
-            Work::ReceiveInto { buffer } => {
+            Work::ReceiveInto { buffer, room } => {
                 let buffer = Buffer::room(buffer.bind(py))?;
                 let len = buffer.len();
+                *room = len;
                 let count = if len == 0 {
                     0
                 } else {

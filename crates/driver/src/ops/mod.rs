@@ -32,7 +32,7 @@ pub(crate) use accept::{FAILURES, is_exhaustion, is_transient};
 pub use operation::Direction;
 pub(crate) use operation::{Course, Facts, Movable, Opcode, Operation};
 pub use poll::EDGES;
-pub(crate) use poll::OPCODE as POLL;
+pub(crate) use poll::{NOT_ONLY_BYTES, OPCODE as POLL};
 pub(crate) use splice::waits_on as splice_waits_on;
 
 macro_rules! ops {

@@ -89,9 +89,9 @@ impl Course {
             | Course::File(..)
             | Course::Connect(_)
             | Course::Watch(..)
-            | Course::WatchMulti(..)
             | Course::AcceptMulti(_)
             | Course::RecvMulti(_) => "by a poll on the ring and its system call",
+            Course::WatchMulti(..) => "by a poll for each event",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use super::{ReadinessDriver, Waiter};
 use crate::completion::{Completion, Flags};
-use crate::ops::{Course, Direction, EDGES, FAILURES, Op, Recv, is_transient};
+use crate::ops::{Course, Direction, EDGES, FAILURES, NOT_ONLY_BYTES, Op, Recv, is_transient};
 use crate::selector::{Event, Selector};
 use crate::syscalls::{self, AGAIN};
 
@@ -31,16 +31,22 @@ impl Waiter {
     }
 }
 
+/// What a multishot poll is told.
+fn told(event: &Event, direction: Direction) -> i32 {
+    let other = if event.other { NOT_ONLY_BYTES } else { 0 };
+    (direction.event() | other) as i32
+}
+
 impl<S: Selector> ReadinessDriver<S> {
     pub(super) fn serve(&mut self, event: Event, batch: &mut Vec<Completion>) {
-        if event.read && !event.write && !event.invalid && self.tell_watcher(event.fd, batch) {
+        if event.read && !event.write && !event.invalid && self.tell_watcher(&event, batch) {
             return;
         }
         if event.read {
-            self.serve_one_way(event.fd, Direction::Read, event.invalid, batch);
+            self.serve_one_way(&event, Direction::Read, batch);
         }
         if event.write {
-            self.serve_one_way(event.fd, Direction::Write, event.invalid, batch);
+            self.serve_one_way(&event, Direction::Write, batch);
         }
         if !event.invalid && self.fds[event.fd as usize].wanted(S::TELLS_EDGES).is_empty() {
             self.served.push(event.fd);
@@ -51,35 +57,31 @@ impl<S: Selector> ReadinessDriver<S> {
 
     /// The case of a stream transport, told in a third of the instructions: one multishot poll waits to read, and nothing else.
     #[inline]
-    fn tell_watcher(&mut self, fd: RawFd, batch: &mut Vec<Completion>) -> bool {
+    fn tell_watcher(&mut self, event: &Event, batch: &mut Vec<Completion>) -> bool {
         let is_watcher = |waiter: &&Waiter| matches!(waiter.op.course(), Course::WatchMulti(..));
-        let Some(&waiter) = self.fds[fd as usize].read.only().filter(is_watcher) else {
+        let Some(&waiter) = self.fds[event.fd as usize].read.only().filter(is_watcher) else {
             return false;
         };
-        self.more(
-            &waiter,
-            Direction::Read.event() as i32,
-            Flags::default(),
-            0,
-            batch,
-        );
+        let told = told(event, Direction::Read);
+        self.more(&waiter, told, Flags::default(), 0, batch);
         true
     }
 
     /// Lets the ops that wait in one direction go on. Once an op that moves bytes has to wait, only polls go on.
-    fn serve_one_way(&mut self, fd: RawFd, direction: Direction, invalid: bool, batch: &mut Vec<Completion>) {
+    fn serve_one_way(&mut self, event: &Event, direction: Direction, batch: &mut Vec<Completion>) {
+        let fd = event.fd;
         let mut index = 0;
         let mut blocked = false;
         while let Some(&waiter) = self.fds[fd as usize]
             .line(direction)
             .and_then(|line| line.get(index))
         {
-            let step = if invalid {
+            let step = if event.invalid {
                 Step::Done(-libc::EBADF)
             } else if blocked && !waiter.polls() {
                 Step::Waits
             } else {
-                self.advance(&waiter, direction, batch)
+                self.advance(&waiter, event, direction, batch)
             };
             if let Step::Waits = step {
                 blocked |= !waiter.polls();
@@ -109,12 +111,17 @@ impl<S: Selector> ReadinessDriver<S> {
     }
 
     /// Lets one op take one step.
-    fn advance(&mut self, waiter: &Waiter, direction: Direction, batch: &mut Vec<Completion>) -> Step {
-        let events = direction.event() as i32;
+    fn advance(
+        &mut self,
+        waiter: &Waiter,
+        event: &Event,
+        direction: Direction,
+        batch: &mut Vec<Completion>,
+    ) -> Step {
         match waiter.op.course() {
-            Course::Watch(..) => Step::Done(events),
+            Course::Watch(..) => Step::Done(direction.event() as i32),
             Course::WatchMulti(..) => {
-                self.more(waiter, events, Flags::default(), 0, batch);
+                self.more(waiter, told(event, direction), Flags::default(), 0, batch);
                 Step::Waits
             }
             Course::Connect(fd) => {

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::{Event, Interest, Selector, interrupted_is_empty, milliseconds, timespec};
+use crate::ops::NOT_ONLY_BYTES;
 use crate::pages::Pages;
 use crate::stats::Stats;
 
@@ -37,6 +38,7 @@ pub struct Epoll {
 
 // Errors and hang-ups count as ready in both directions, so that both the reader and the writer see them.
 const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+const BYTES: u32 = libc::EPOLLIN as u32;
 /// The pause between two attempts to make a new set when the process has no fd left for it.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -67,7 +69,10 @@ impl Epoll {
         stats.syscalls += 1;
         let mut events = 0;
         if entry.interest.read {
-            events |= libc::EPOLLIN as u32;
+            events |= BYTES;
+            if entry.interest.edges {
+                events |= NOT_ONLY_BYTES;
+            }
         }
         if entry.interest.write {
             events |= libc::EPOLLOUT as u32;
@@ -130,6 +135,7 @@ impl Epoll {
                     fd,
                     read: true,
                     write: true,
+                    other: true,
                     invalid: true,
                 });
             }
@@ -200,11 +206,11 @@ impl Selector for Epoll {
                 stale += 1;
                 continue;
             }
-            let broken = events & BROKEN != 0;
             each(Event {
                 fd: fd as RawFd,
-                read: broken || events & libc::EPOLLIN as u32 != 0,
-                write: broken || events & libc::EPOLLOUT as u32 != 0,
+                read: events & (BROKEN | BYTES | NOT_ONLY_BYTES) != 0,
+                write: events & (BROKEN | libc::EPOLLOUT as u32) != 0,
+                other: events & (BROKEN | NOT_ONLY_BYTES) != 0,
                 invalid: false,
             });
         }

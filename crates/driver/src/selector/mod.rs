@@ -31,6 +31,8 @@ pub struct Event {
     pub fd: RawFd,
     pub read: bool,
     pub write: bool,
+    /// Not only bytes have come: see [`crate::ops::EDGES`]. Only a selector that tells edges says so.
+    pub other: bool,
     /// The fd is no longer open: the program has closed it without telling the engine.
     pub invalid: bool,
 }

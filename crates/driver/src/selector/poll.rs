@@ -111,6 +111,7 @@ impl Selector for Poll {
                 fd: entry.fd,
                 read: broken || entry.revents & libc::POLLIN != 0,
                 write: broken || entry.revents & libc::POLLOUT != 0,
+                other: broken,
                 invalid: entry.revents & libc::POLLNVAL != 0,
             });
         }

@@ -53,6 +53,7 @@ impl Select {
                     fd,
                     read: true,
                     write: true,
+                    other: true,
                     invalid: true,
                 });
             }
@@ -132,6 +133,7 @@ impl Selector for Select {
                     fd,
                     read: readable,
                     write: writable,
+                    other: false,
                     invalid: false,
                 });
             }

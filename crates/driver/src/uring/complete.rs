@@ -8,7 +8,7 @@ use super::label::Label;
 use super::table::{InFlight, Way};
 use crate::completion::{Completion, Flags, Token};
 use crate::errno::named;
-use crate::ops::{Course, EDGES, FAILURES, Op, OpKind, Recv, is_transient, splice_waits_on};
+use crate::ops::{Course, FAILURES, Op, OpKind, Recv, is_transient, splice_waits_on};
 use crate::syscalls::{self, AGAIN};
 
 const CANCELED: i32 = -libc::ECANCELED;
@@ -211,28 +211,17 @@ impl UringDriver {
         batch: &mut Vec<Completion>,
     ) {
         if result < 0 {
-            if result == -libc::EINVAL && self.tell_levels(token) {
-                return self.again(token, batch);
-            }
             return self.finish(token, result, batch);
         }
-        if self.table.get(token).is_some() {
-            self.more(token, kind, result, batch);
+        if let Some(entry) = self.table.get(token) {
+            let told = match entry.op {
+                Op::PollMulti(poll) => poll.told(result, self.looks),
+                _ => result,
+            };
+            self.more(token, kind, told, batch);
             if !cqueue::more(flags) {
                 self.again(token, batch);
             }
-        }
-    }
-
-    /// Has a poll that asked for edges go on without the kernel's multishot poll, which came with Linux 5.13. False: it
-    /// did not ask.
-    fn tell_levels(&mut self, token: Token) -> bool {
-        match self.table.get_mut(token).map(|entry| &mut entry.op) {
-            Some(Op::PollMulti(poll)) if poll.events & EDGES != 0 => {
-                poll.events &= !EDGES;
-                true
-            }
-            _ => false,
         }
     }
 
@@ -298,6 +287,10 @@ impl UringDriver {
                 self.stats.syscalls += 1;
                 self.finish(token, syscalls::socket_error(fd), batch);
             }
+            Course::WatchMulti(..) => {
+                self.more(token, entry.op.kind(), polled, batch);
+                self.again(token, batch);
+            }
             Course::AcceptMulti(_) => {
                 let result = self.attempt(&entry.op);
                 if result >= 0 {
@@ -308,7 +301,6 @@ impl UringDriver {
             Course::Once(..)
             | Course::File(..)
             | Course::Watch(..)
-            | Course::WatchMulti(..)
             | Course::Blocking(_)
             | Course::Immediate(_)
             | Course::Close(_) => self.on_attempt(token, &entry, batch),

@@ -45,6 +45,8 @@ pub struct UringDriver {
     ring: Ring,
     buffers: RecvBuffers,
     features: Features,
+    /// See [`crate::ops::PollMulti::told`].
+    looks: bool,
     config: Config,
     table: Table,
     /// Ops to submit again before the next wait.
@@ -85,6 +87,7 @@ impl UringDriver {
         Ok(UringDriver {
             ring,
             buffers,
+            looks: features.has("cqe_skip"),
             features,
             config: config.clone(),
             table: Table::default(),
@@ -409,7 +412,7 @@ impl Driver for UringDriver {
     }
 
     fn tells_edges(&self) -> bool {
-        true
+        self.features.native(OpKind::PollMulti)
     }
 
     fn has_work(&self) -> Option<bool> {

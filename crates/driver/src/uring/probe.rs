@@ -22,7 +22,11 @@ use crate::ops::{Course, OpKind, Opcode, POLL};
 type Concerns = fn(Course) -> bool;
 
 /// The features that ops with several completions need beside their opcodes, by their names in `PROACT_URING_DENY`.
-const MULTISHOT: [(&str, Concerns); 3] = [
+const MULTISHOT: [(&str, Concerns); 4] = [
+    // Linux 5.13
+    ("multishot_poll", |course| {
+        matches!(course, Course::WatchMulti(..))
+    }),
     ("multishot_accept", |course| {
         matches!(course, Course::AcceptMulti(_))
     }),
@@ -128,11 +132,7 @@ fn ask_kernel(config: &Config) -> io::Result<Features> {
     };
     let is_refused = |kind: &OpKind| refusals[*kind as usize].is_some();
     // Without poll no op can wait, and without cancel no op can be ended.
-    let polls = OpKind::ALL.iter().filter(|kind| kind.facts().opcode == POLL);
-    for (name, is_refused) in [
-        (POLL.0, polls.into_iter().any(is_refused)),
-        (CANCEL.0, refused(cancel)),
-    ] {
+    for (name, is_refused) in [(POLL.0, is_refused(&OpKind::Poll)), (CANCEL.0, refused(cancel))] {
         if is_refused {
             let message = format!("the ring refuses {name}");
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));

@@ -289,10 +289,27 @@ impl Scheduler {
         Ok(())
     }
 
-    /// What this turn runs next, if that is a greenlet's wait that `may` end now.
+    /// What this turn runs next, if that is a greenlet's wait: one that `may` end now, or one that a completion ends.
     #[inline]
-    pub fn next_greenlet(&self, may: impl FnOnce(&Once) -> bool) -> Option<Once> {
-        self.ready.lock().next_greenlet(may)
+    pub fn next_greenlet(&self, py: Python<'_>, may: impl FnOnce(&Once) -> bool) -> PyResult<Option<Once>> {
+        {
+            let mut ready = self.ready.lock();
+            if !ready.is_empty() {
+                return Ok(ready.next_greenlet(may));
+            }
+        }
+        loop {
+            if self.is_forked() {
+                // The completions belong to the parent process.
+                return Ok(None);
+            }
+            let Some((target, completion)) = self.io.get()?.pop_end(py) else {
+                return Ok(None);
+            };
+            if let Some(end) = target.end(py, &completion)? {
+                return Ok(Some(end));
+            }
+        }
     }
 
     #[inline]
