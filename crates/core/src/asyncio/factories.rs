@@ -70,13 +70,21 @@ fn of_loop<'py>(
     args: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = scheduler.py();
-    let keywords = dict(py)?;
+    // Taken while it is in use, because the call may come here again.
+    let kept = scheduler.get().keywords.lock().take();
+    let keywords = kept.map_or_else(|| dict(py), |kept| Ok(kept.into_bound(py)))?;
     keywords.set_item(name!("loop"), scheduler)?;
     // SAFETY: three live objects, of the types that are required; returns a new reference or null with an exception set.
-    unsafe {
+    let made = unsafe {
         let made = ffi::PyObject_Call(kind.as_ptr(), args.as_ptr(), keywords.as_ptr());
         Bound::from_owned_ptr_or_err(py, made)
+    };
+    // A loop that is kept by its own dictionary would live for ever.
+    if made.is_ok() && keywords.set_item(name!("loop"), py.None()).is_ok() {
+        let other = scheduler.get().keywords.lock().replace(keywords.unbind());
+        drop(other);
     }
+    made
 }
 
 fn future<'py>(scheduler: &Bound<'py, Scheduler>) -> PyResult<Bound<'py, PyAny>> {

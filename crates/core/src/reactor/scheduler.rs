@@ -15,6 +15,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::py::call::{exception, stops_the_loop};
 use crate::py::cell::SharedCell;
@@ -42,6 +43,8 @@ pub struct Scheduler {
     pub(crate) cancelled: Arc<Cancelled>,
     /// Whether there are timers: set with `timers` held, read without. The loop's thread sees its own timers.
     timed: AtomicBool,
+    /// `{"loop": None}`, for calls that pass the loop by this keyword: to make a dictionary takes a quarter of the time of a future.
+    pub(crate) keywords: SharedCell<Option<Py<PyDict>>>,
     clock: Arc<dyn Clock>,
     waker: Waker,
     engine: &'static str,
@@ -98,6 +101,7 @@ impl Scheduler {
             timers: SharedCell::new(Timers::new(Arc::clone(&cancelled))),
             cancelled,
             timed: AtomicBool::new(false),
+            keywords: SharedCell::new(None),
             engine: driver.name(),
             io: Owned::new(Io::new(driver)),
             generation: Generation::current(),
