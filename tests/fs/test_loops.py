@@ -212,3 +212,34 @@ async def test_an_encoder_is_not_ahead_of_the_file(loop, tmp_path):
         slow.go.set()
         await file.write("\u65e5")
     assert path.read_text("iso2022_jp") == "a" * 100_000 + "\u65e5"
+
+
+@pytest.mark.not_on("asyncio", "uvloop", reason="their threads end one call at a time, as they please")
+async def test_many_reads_that_end_at_once_leave_room_for_others(loop, tmp_path):
+    """A turn of the loop deals with a few of them, so that timers and sockets need not wait for all."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(64 * 4096))
+    ended = most = 0
+    over = False
+
+    async def look():
+        nonlocal most
+        while not over:
+            before = ended
+            await asyncio.sleep(0)
+            most = max(most, ended - before)
+
+    async with proact.open(path, "rb", 0) as file:
+
+        async def read(number):
+            nonlocal ended
+            # Not at once, but by the ring or by a thread.
+            assert len(await file._ways.read(file.fileno(), 4096, 4096 * number)) == 4096
+            ended += 1
+
+        looking = asyncio.ensure_future(look())
+        await asyncio.gather(*(read(number) for number in range(64)))
+        over = True
+        await looking
+    assert ended == 64
+    assert most <= 8

@@ -17,6 +17,8 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::asyncio::files::aligned::Aligned;
+    #[pymodule_export]
     use crate::asyncio::files::has_writer;
     #[pymodule_export]
     use crate::asyncio::files::lines::Lines;

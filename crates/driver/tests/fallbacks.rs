@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use common::*;
-use proact_driver::{Config, Engine, Op, OpKind, open, ops};
+use proact_driver::{Config, Engine, Loan, Op, OpKind, open, ops};
 
 fn denied(words: &[&str]) -> Config {
     Config {
@@ -182,6 +182,17 @@ fn files(rig: &mut Rig) {
     let memory = buffer(16);
     assert_eq!(rig.run(read(&*file, memory, 0)), 10);
     assert_eq!(&memory[..10], b"012abc6789");
+    let loan = Loan::new(16).unwrap();
+    let lent = ops::Read {
+        fd,
+        buf: loan.ptr(),
+        len: 16,
+        offset: 0,
+    };
+    assert_eq!(rig.run(Op::Read(lent)), 10);
+    // SAFETY: the op is over.
+    let got = unsafe { std::slice::from_raw_parts(loan.ptr(), 10) };
+    assert_eq!(got, b"012abc6789");
     let into = vectors(&mut [buffer(4), buffer(20)]);
     assert_eq!(
         rig.run(Op::Readv(ops::Readv {
@@ -371,6 +382,7 @@ without! {
     old_kernel: "defer_taskrun", "single_issuer", "coop_taskrun", "plain", "ext_arg", "multishot_recv", "multishot_accept",
         "multishot_poll", "no_iowait" => "plain";
     operations_on_files: "openat", "statx", "fsync", "read", "write" => "openat", "statx", "fsync", "read", "write";
+    lent_memory: "read_fixed" => "read_fixed (denied";
     recv_op: "recv" => "recv_multi", "recv (";
     send_op: "send" => "send (";
     sendmsg_and_recvmsg: "sendmsg", "recvmsg" => "sendmsg", "recvmsg";

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use common::*;
-use proact_driver::{Engine, Op, ops, syscalls};
+use proact_driver::{Engine, Loan, Op, ops, syscalls};
 
 fn open_at(file: &Path, flags: i32) -> Op {
     Op::OpenAt(ops::OpenAt {
@@ -213,6 +213,28 @@ on_every_engine! {
         let read_only = opened(&mut rig, &file, libc::O_RDONLY);
         let truncate = Op::Truncate(ops::Truncate { fd: read_only.as_raw_fd(), len: 0 });
         assert_eq!(rig.run(truncate), -libc::EINVAL);
+    }
+
+    fn reads_go_into_lent_memory(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        std::fs::write(&file, pattern(10_000, 1)).unwrap();
+        let fd = opened(&mut rig, &file, libc::O_RDONLY);
+        let loans = [Loan::new(8192).unwrap(), Loan::new(8192).unwrap()];
+        for (loan, offset, count) in [(&loans[0], 0, 8192), (&loans[1], 4096, 10_000 - 4096), (&loans[0], 20_000, 0)] {
+            let read = ops::Read { fd: fd.as_raw_fd(), buf: loan.ptr(), len: 8192, offset };
+            assert_eq!(rig.run(Op::Read(read)), count, "{}", rig.engine.name());
+        }
+        for (loan, offset, count) in [(&loans[0], 0, 8192), (&loans[1], 4096, 10_000 - 4096)] {
+            // SAFETY: nobody writes into it any more.
+            let got = unsafe { std::slice::from_raw_parts(loan.ptr(), count) };
+            assert_eq!(got, &pattern(10_000, 1)[offset..offset + count]);
+        }
+        // At the current position of a pipe, too.
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"through a pipe").unwrap();
+        let read = ops::Read { fd: reader.as_raw_fd(), buf: loans[0].ptr(), len: 8192, offset: -1 };
+        assert_eq!(rig.run(Op::Read(read)), 14);
     }
 
     fn an_attempt_reads_what_is_cached(rig) {

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::*;
-use proact_driver::{Config, Engine, Op, ops};
+use proact_driver::{Config, Engine, Loan, Op, ops};
 
 /// Runs `body` with the rig in another thread, and returns the rig.
 fn elsewhere(mut rig: Rig, run: impl FnOnce(&mut Rig) + Send + 'static) -> Rig {
@@ -297,4 +297,31 @@ fn fallbacks_move_too() {
     });
     a.write_all(b"here").unwrap();
     assert_eq!(rig.bytes(token, 4), b"here");
+}
+
+#[test]
+fn the_ring_of_another_thread_has_the_lent_memory() {
+    let Some(mut rig) = Rig::with(Engine::IoUring, &Config::default()) else {
+        return;
+    };
+    let directory = Directory::new();
+    let file = directory.0.join("file");
+    std::fs::write(&file, pattern(4096, 1)).unwrap();
+    let file = std::fs::File::open(&file).unwrap();
+    let loan = Loan::new(4096).unwrap();
+    let read = || ops::Read {
+        fd: file.as_raw_fd(),
+        buf: loan.ptr(),
+        len: 4096,
+        offset: 0,
+    };
+    // Each ring is asked for it before the read that needs it, whichever thread has submitted the read.
+    rig.turn(Some(Duration::ZERO));
+    assert_eq!(rig.run(Op::Read(read())), 4096);
+    let staged = rig.submit(Op::Read(read()));
+    rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
+    assert_eq!(rig.result(staged), 4096);
+    rig = elsewhere(rig, |rig| assert!(rig.driver.features().is_some()));
+    assert_eq!(rig.run(Op::Read(read())), 4096);
+    drop(rig);
 }

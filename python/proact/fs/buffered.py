@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from proact import _core
 
-from .file import FIRST, BinaryFile, RawFile, bytes_of, size_of
+from .file import FIRST, BinaryFile, RawFile, size_of
+from .positional import bytes_of, room_of
 from .ways import PIECE
 
 if TYPE_CHECKING:
@@ -102,6 +103,15 @@ class BufferedFile(BinaryFile):
             self._fold()
         if self._left or self._out:
             self._ahead, self._left, self._more, self._out = b"", 0, (), b""
+
+    def _put_back(self, taken: bytes) -> None:
+        """A call has failed: what it has taken is read again."""
+        if taken and self._fd >= 0 and not self._out:
+            self._fold()
+            self._join()
+            self._ahead = taken + self._ahead[self._next :]
+            self._next = 0
+            self._left += len(taken)
 
     def _keep(self, piece: bytes) -> bytes:
         if not self._left:
@@ -198,14 +208,14 @@ class BufferedFile(BinaryFile):
 
     async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill a buffer, if the file has so many bytes; the number of bytes."""
-        with bytes_of(buffer) as room:
+        with room_of(buffer) as room:
             data = await self.read(room.nbytes)
             room[: len(data)] = data
             return len(data)
 
     async def readinto1(self, buffer: WriteableBuffer, /) -> int:
         """As `read1`, into a buffer; the number of bytes."""
-        with bytes_of(buffer) as room:
+        with room_of(buffer) as room:
             data = await self.read1(room.nbytes)
             room[: len(data)] = data
             return len(data)

@@ -28,17 +28,19 @@ __all__ = ["Descriptor"]
 class Descriptor(Turns):
     """The part of a file object that knows nothing of reading and writing."""
 
+    # These have no default in the class, which would make each access of an object's own slow.
     # Whether an op has been submitted for the fd, which may be in flight still.
-    _awaited = False
+    _awaited: bool
     # Calls in flight that need no turn, and what a close waits on for them.
-    _flying = 0
-    _landed: asyncio.Future[None] | None = None
+    _flying: int
+    _landed: asyncio.Future[None] | None
+    _readable: bool
     # Why there is no fd, if there is none.
     _gone = "I/O operation on closed file."
     # What most files are: regular, and read from their begin.
     mode = "rb"
     closefd = True
-    _readable = _seekable = True
+    _seekable = True
     _writable = _appends = False
     # Where the next read or write of the fd takes place.
     _at = 0
@@ -59,10 +61,11 @@ class Descriptor(Turns):
         self._loop = get_running_loop()
         self._ways = ways
         self._fd = fd
+        self._readable = readable
+        self._awaited, self._flying, self._landed = False, 0, None
         self.name = name
         self.mode = mode
         self.closefd = closefd
-        self._readable = readable
         self._writable = writable
         self._appends = appends
         self._seekable = seekable
@@ -75,6 +78,8 @@ class Descriptor(Turns):
         file._loop = get_running_loop()
         file._ways = ways
         file._fd = fd
+        file._readable = True
+        file._awaited, file._flying, file._landed = False, 0, None
         file.name = name
         return file
 
@@ -243,9 +248,12 @@ class Descriptor(Turns):
         # A file that could not be made has no fd.
         if getattr(self, "_fd", -1) < 0:
             return
-        if self.closefd:
-            warnings.warn(f"unclosed file {self!r}", ResourceWarning, source=self, stacklevel=2)
         try:
-            self._rescue()
+            # It may raise, if the program makes errors of warnings.
+            if self.closefd:
+                warnings.warn(f"unclosed file {self!r}", ResourceWarning, source=self, stacklevel=2)
         finally:
-            self._give_up()
+            try:
+                self._rescue()
+            finally:
+                self._give_up()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
-import mmap
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING
 
-from .file import RawFile, bytes_of
-from .positional import check_offset
+from proact import _core
+
+from .file import RawFile
+from .positional import bytes_of, check_offset, room_of
 from .ways import PIECE
 
 if TYPE_CHECKING:
@@ -18,32 +20,22 @@ __all__ = ["DirectFile", "aligned_buffer"]
 _BLOCK = 4096
 """Bytes: a multiple of what offsets and memory have to be aligned to, on all file systems with `O_DIRECT`."""
 
-_KEPT = 64
-"""How many buffers of `PIECE` bytes, or fewer, are kept to be used again."""
 
-_free: dict[int, list[mmap.mmap]] = {}
-
-
-def aligned_buffer(size: int) -> mmap.mmap:
+def aligned_buffer(size: int) -> memoryview:
     """Memory for `pread_into` and `pwrite` of a direct file without a copy: `size` bytes, or more."""
-    return mmap.mmap(-1, max(_blocks(size), _BLOCK))
+    room = _room(size)
+    # Its last user may have left something.
+    room[:] = bytes(len(room))
+    return room
 
 
 def _blocks(size: int) -> int:
     return (size + _BLOCK - 1) // _BLOCK * _BLOCK
 
 
-def _take(size: int) -> mmap.mmap:
-    """A buffer of so many bytes or more. It goes back by `_give`, if no op uses it any more."""
-    size = 1 << (max(size, _BLOCK) - 1).bit_length()
-    kept = _free.get(size)
-    return kept.pop() if kept else aligned_buffer(size)
-
-
-def _give(buffer: mmap.mmap) -> None:
-    kept = _free.setdefault(len(buffer), [])
-    if len(kept) * len(buffer) < _KEPT * PIECE:
-        kept.append(buffer)
+def _room(size: int) -> memoryview:
+    """Whole blocks of memory, which is another's once nobody uses it any more, be it an op."""
+    return memoryview(_core.Aligned(max(_blocks(size), _BLOCK)))
 
 
 class DirectFile(RawFile):
@@ -65,26 +57,22 @@ class DirectFile(RawFile):
     async def _read_blocks(self, size: int, offset: int) -> bytes:
         """Read once the blocks that hold these bytes."""
         before = offset % _BLOCK
-        room = _take(min(_blocks(before + size), PIECE))
-        end = min(before + size, len(room))
-        count = await self._ways.read_into(self._fd, memoryview(room)[: _blocks(end)], offset - before)
-        data = room[before : max(min(count, end), before)]
-        # Not so if this is cancelled: the kernel may still write into it.
-        _give(room)
-        return data
+        end = min(before + size, PIECE)
+        room = _room(end)
+        count = await self._ways.read_into(self._fd, room, offset - before)
+        return bytes(room[before : min(count, end)])
 
     async def _write_once(self, data: ReadableBuffer) -> int:
         view = bytes_of(data)[:PIECE]
-        room = _take(view.nbytes)
-        room[: view.nbytes] = view
-        count = await super()._write_once(memoryview(room)[: view.nbytes])
-        _give(room)
-        return count
+        room = _room(view.nbytes)[: view.nbytes]
+        room[:] = view
+        return await super()._write_once(room)
 
     async def pread(self, size: int, offset: int) -> bytes:
         """Read at an offset: `size` bytes, or fewer at the end of the file."""
         self._check_readable()
         check_offset(offset)
+        check_offset(size)
         pieces = []
         with self._flight():
             while size and (piece := await self._read_blocks(size, offset)):
@@ -98,18 +86,31 @@ class DirectFile(RawFile):
 
         If this is cancelled, the kernel may go on for a while to write into the buffer.
         """
-        self._check_readable()
-        check_offset(offset)
+        if self._fd < 0 or not self._readable or get_running_loop() is not self._loop:
+            self._check_readable()
+        if offset < 0:
+            check_offset(offset)
+        # Nothing is tried at once: RWF_NOWAIT waits for the disk if the page cache is passed by.
+        # Nothing is called that need not be: a fast disk answers in the time of a few calls.
+        self._awaited = True
+        self._flying += 1
         try:
-            # Nothing is tried at once: RWF_NOWAIT waits for the disk if the page cache is passed by.
-            return await self._pread_into(buffer, offset, 0)
+            count = await self._ways.read_into(self._fd, buffer, offset)
         except OSError as error:
-            if error.errno != errno.EINVAL or offset < 0:
+            if error.errno != errno.EINVAL:
                 raise
-        with bytes_of(buffer) as room:
-            data = await self.pread(room.nbytes, offset)
-            room[: len(data)] = data
-            return len(data)
+            count = -1
+        finally:
+            self._flying -= 1
+            if self._landed is not None:
+                self._tell_landed()
+        if not count or count == (buffer if type(buffer) is memoryview else memoryview(buffer)).nbytes:
+            return count
+        with room_of(buffer) as room:
+            count = max(count, 0)
+            data = await self.pread(room.nbytes - count, offset + count)
+            room[count : count + len(data)] = data
+            return count + len(data)
 
     async def pwrite(self, data: ReadableBuffer, offset: int) -> int:
         """Write blocks at an offset; the number of bytes. Without a copy, if `data` is aligned."""
@@ -121,8 +122,7 @@ class DirectFile(RawFile):
         view = bytes_of(data)
         for begin in range(0, view.nbytes, PIECE):
             piece = view[begin : begin + PIECE]
-            room = _take(piece.nbytes)
-            room[: piece.nbytes] = piece
-            await super().pwrite(memoryview(room)[: piece.nbytes], offset + begin)
-            _give(room)
+            room = _room(piece.nbytes)[: piece.nbytes]
+            room[:] = piece
+            await super().pwrite(room, offset + begin)
         return view.nbytes

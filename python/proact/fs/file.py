@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .positional import Positional
+from .positional import Positional, bytes_of, room_of
 from .ways import PIECE
 
 if TYPE_CHECKING:
@@ -15,17 +15,10 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["FIRST", "BinaryFile", "RawFile", "bytes_of", "size_of"]
+__all__ = ["FIRST", "BinaryFile", "RawFile", "size_of"]
 
 FIRST = 8 * 1024
 """Bytes: how far a file is read ahead at first."""
-
-
-def bytes_of(data: ReadableBuffer) -> memoryview:
-    """The bytes of an object that has some."""
-    if isinstance(data, str):
-        raise TypeError("a bytes-like object is required, not 'str'")
-    return memoryview(data).cast("B")
 
 
 def size_of(size: int | None) -> int:
@@ -52,18 +45,25 @@ class BinaryFile(Positional):
         async def readline(self, size: int | None = -1, /) -> bytes: ...
         async def write(self, data: ReadableBuffer, /) -> int: ...
 
+        def _put_back(self, taken: bytes) -> None: ...
+
     def _forget(self) -> None:
         """What was read ahead is not wanted any more, or not right any more."""
 
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """All lines that are left, or so many that they have more than `hint` bytes."""
         hint = size_of(hint)
-        lines, count = [], 0
-        while line := await self.readline():
-            lines.append(line)
-            count += len(line)
-            if 0 < hint < count:
-                break
+        lines: list[bytes] = []
+        count = 0
+        try:
+            while line := await self.readline():
+                lines.append(line)
+                count += len(line)
+                if 0 < hint < count:
+                    break
+        except BaseException:
+            self._put_back(b"".join(lines))
+            raise
         return lines
 
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
@@ -142,10 +142,10 @@ class RawFile(BinaryFile):
         data, self._back = self._back[:size], self._back[size:]
         return data
 
-    def _undo(self, began: int, taken: bytes) -> None:
+    def _put_back(self, taken: bytes) -> None:
         """A call has failed: what it has taken is read again."""
         if self._seekable:
-            self._at = began
+            self._at -= len(taken)
         else:
             self._back = taken + self._back
 
@@ -171,7 +171,6 @@ class RawFile(BinaryFile):
         """Read to the end of the file."""
         self._check_readable()
         await self._enter()
-        began = self._at
         pieces: list[bytes] = []
         try:
             self._check_open()
@@ -179,14 +178,14 @@ class RawFile(BinaryFile):
                 pieces.append(piece)
             return b"".join(pieces)
         except BaseException:
-            self._undo(began, b"".join(pieces))
+            self._put_back(b"".join(pieces))
             raise
         finally:
             self._leave()
 
     async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read once into a buffer; the number of bytes, 0 at the end of the file."""
-        with bytes_of(buffer) as room:
+        with room_of(buffer) as room:
             data = await self.read(room.nbytes)
             room[: len(data)] = data
             return len(data)
@@ -211,7 +210,7 @@ class RawFile(BinaryFile):
                 self._at = began + len(line)
             return line
         except BaseException:
-            self._undo(began, line)
+            self._put_back(line)
             raise
         finally:
             self._leave()

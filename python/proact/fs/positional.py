@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["Positional", "check_offset"]
+__all__ = ["Positional", "bytes_of", "check_offset", "room_of"]
 
 _B = TypeVar("_B")
 _T = TypeVar("_T")
@@ -30,6 +30,26 @@ def check_offset(offset: int) -> None:
     """Raise OSError (EINVAL) for a negative offset, as the kernel does."""
     if offset < 0:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def bytes_of(data: ReadableBuffer) -> memoryview:
+    """The bytes of an object that has some."""
+    if isinstance(data, str):
+        raise TypeError("a bytes-like object is required, not 'str'")
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    # What has several dimensions, one of them 0, can't be cast.
+    return view.cast("B") if view.nbytes else memoryview(bytearray())
+
+
+def room_of(buffer: WriteableBuffer) -> memoryview:
+    """The bytes of an object that can be written to. Checked before anything is read, which would be lost."""
+    view = memoryview(buffer)
+    if view.readonly or not view.c_contiguous:
+        kind = type(buffer).__name__
+        raise TypeError(f"readinto() argument must be read-write bytes-like object, not {kind}")
+    return bytes_of(view)
 
 
 def _length(size: int) -> int:
@@ -136,10 +156,20 @@ class Positional(Descriptor):
         data = self._try(ways.try_read, size, offset)
         if data is None and self._cold < _COLD and ways.tried_enough():
             data = await ways.later(self._try, ways.try_read, size, offset)
-        if data is not None and len(data) in (size, 0):
+        if data is None:
+            # `_flight`, written out.
+            self._awaited = True
+            self._flying += 1
+            try:
+                data = await ways.read(self._fd, min(size, PIECE), offset)
+            finally:
+                self._flying -= 1
+                if self._landed is not None:
+                    self._tell_landed()
+        count = len(data)
+        if count in (size, 0):
             return data
-        pieces = [data] if data else []
-        count = sum(map(len, pieces))
+        pieces = [data]
         with self._flight():
             while count < size:
                 piece = await self._ways.read(self._fd, min(size - count, PIECE), offset + count)
@@ -158,32 +188,17 @@ class Positional(Descriptor):
         check_offset(offset)
         count = self._try(self._ways.try_read_into, buffer, offset)
         size = memoryview(buffer).nbytes
-        if count is not None and count in (size, 0):
+        if count is None:
+            count = 0
+        elif count in (size, 0):
             return count
-        return await self._pread_into(buffer, offset, count or 0)
-
-    async def _pread_into(self, buffer: WriteableBuffer, offset: int, count: int) -> int:
-        """Go on after the first `count` bytes."""
-        size = memoryview(buffer).nbytes
-        # As `_flight`, which takes a tenth of the time of a read that a fast disk answers.
-        self._awaited = True
-        self._flying += 1
-        try:
-            if not count and size <= PIECE:
-                count = await self._ways.read_into(self._fd, buffer, offset)
-                if count in (size, 0):
-                    return count
-            room = memoryview(buffer).cast("B")
+        with self._flight(), room_of(buffer) as room:
             while count < size:
                 more = await self._ways.read_into(self._fd, room[count : count + PIECE], offset + count)
                 if not more:
                     break
                 count += more
             return count
-        finally:
-            self._flying -= 1
-            if self._landed is not None:
-                self._tell_landed()
 
     async def preadv(self, buffers: Sequence[WriteableBuffer], offset: int) -> int:
         """Read once at an offset into several buffers, as `os.preadv`; the number of bytes.
@@ -199,7 +214,7 @@ class Positional(Descriptor):
         """Write all of `data` at an offset; the number of bytes. Cancelled, it may have written any part."""
         self._check_writable()
         check_offset(offset)
-        view = memoryview(data).cast("B")
+        view = bytes_of(data)
         count = 0
         with self._flight():
             while count < view.nbytes:

@@ -52,7 +52,8 @@ class SpooledTemporaryFile:
         def make(*_: Any) -> int:
             fd = unnamed(dir, suffix, prefix)
             try:
-                view = self._raw.getbuffer()
+                # Not its buffer, which could not be written to meanwhile.
+                view = memoryview(self._raw.getvalue())
                 while view:
                     view = view[os.write(fd, view) :]
                 os.lseek(fd, 0, os.SEEK_SET)
@@ -190,6 +191,8 @@ class SpooledTemporaryFile:
         return position
 
     async def truncate(self, size: int | None = None) -> int:
+        if self._file is None and size is not None and self._max_size and size > self._max_size:
+            await self.rollover()
         count: int = await self._call("truncate", *(() if size is None else (size,)))
         return count
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from proact import _core
 
+from .file import size_of
 from .places import Segment, cookie, parts, place
 from .turns import Turns
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TextFile"]
 
 _CHUNK = 8192
-"""Bytes: how far `open()` reads a text ahead. After a read, a write without a seek goes where that ends."""
+"""Bytes: how far `open()` reads a text ahead, at least."""
 
 _SAME = "as it is"
 """A newline that was not named."""
@@ -74,6 +75,8 @@ class TextFile(Turns):
     _lines: _core.Lines[str] | None = None
     # Whether an iteration was interrupted by other calls.
     _mixed = False
+    # Bytes for each character of the last piece.
+    _ratio = 0.0
 
     def __init__(
         self,
@@ -154,12 +157,19 @@ class TextFile(Turns):
         self._decoder = decoder
         return decoder
 
-    async def _fill(self) -> str | None:
-        """Decode the next piece of the file; None at its end. The characters are kept."""
+    async def _fill(self, want: int = 0) -> str | None:
+        """Decode the next piece of the file, of which so many characters are wanted; None at its end. The
+        characters are kept.
+        """
         decoder = self._decoder or self._begin_decoder()
         held, flags = decoder.getstate()
-        read = await self.buffer.read1(_CHUNK if self.buffer._writable else -1)
+        size = -1
+        if self.buffer._writable:
+            # As far as `open()` reads: after a read, a write without a seek goes where that ends.
+            size = max(_CHUNK, int(max(self._ratio, 1.0) * want))
+        read = await self.buffer.read1(size)
         text: str = decoder.decode(read, not read)
+        self._ratio = len(read) / len(text) if text else 0.0
         if self._used == len(self._chars) and not self._texts:
             self._chars, self._used = text, 0
             self._segments = []
@@ -199,8 +209,7 @@ class TextFile(Turns):
 
     async def read(self, size: int | None = -1, /) -> str:
         """Read `size` characters, or fewer at the end of the file; by default to the end."""
-        if size is None:
-            size = -1
+        size = size_of(size)
         self.buffer._check_readable()
         await self._enter()
         try:
@@ -214,7 +223,7 @@ class TextFile(Turns):
                 return rest + text if rest else text
             have = len(self._chars) - self._used
             try:
-                while have < size and (more := await self._fill()) is not None:
+                while have < size and (more := await self._fill(size - have)) is not None:
                     have += len(more)
             finally:
                 self._join()
@@ -224,7 +233,7 @@ class TextFile(Turns):
 
     async def readline(self, size: int | None = -1, /) -> str:
         """Read a line with its end, or `size` characters of it at most; empty at the end of the file."""
-        limit = -1 if size is None else size
+        limit = size_of(size)
         self.buffer._check_readable()
         await self._enter()
         try:
@@ -263,14 +272,35 @@ class TextFile(Turns):
 
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
         """All lines that are left, or so many that they have more than `hint` characters."""
-        hint = -1 if hint is None else hint
-        lines, count = [], 0
-        while line := await self.readline():
-            lines.append(line)
-            count += len(line)
-            if 0 < hint < count:
-                break
-        return lines
+        hint = size_of(hint)
+        self.buffer._check_readable()
+        await self._enter()
+        try:
+            self._join()
+            # Nothing is taken before all is there, so a cancel loses no line.
+            lines: list[str] = []
+            count = 0
+            while True:
+                begin = self._used + count
+                while end := self._end_of_line(self._chars, begin):
+                    lines.append(self._chars[begin:end])
+                    count += end - begin
+                    begin = end
+                    if 0 < hint < count:
+                        self._used = begin
+                        return lines
+                try:
+                    more = await self._fill()
+                finally:
+                    self._join()
+                if more is None:
+                    if rest := self._chars[self._used + count :]:
+                        lines.append(rest)
+                    # All was read, so the position is the end.
+                    self._forget()
+                    return lines
+        finally:
+            self._leave()
 
     async def __anext__(self) -> str:
         line = await self.readline()

@@ -41,6 +41,10 @@ class Turns:
     _kept = False
     _waiting: deque[asyncio.Future[None]] | None = None
 
+    def __reduce_ex__(self, _protocol: object) -> Any:
+        # A copy would close the fd a second time, when it may be another file's.
+        raise TypeError(f"cannot pickle {type(self).__qualname__!r} object")
+
     def _check_loop(self) -> None:
         """Raise RuntimeError on another loop than the file's, which could not wake it."""
         if get_running_loop() is not self._loop:

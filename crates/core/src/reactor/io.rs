@@ -55,6 +55,8 @@ pub struct Io {
     pub spin: Option<Box<Spin>>,
     batch: Vec<Completion>,
     next: usize,
+    /// Ops on files whose tasks this turn of the loop will run.
+    pub files_ended: u32,
 }
 
 /// Opens an engine.
@@ -90,6 +92,7 @@ impl Io {
             spin: None,
             batch: Vec::new(),
             next: 0,
+            files_ended: 0,
         }
     }
 

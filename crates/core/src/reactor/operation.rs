@@ -286,6 +286,7 @@ impl Operation {
                 waiter,
                 ..
             } => {
+                self.scheduler.get().io.get()?.files_ended += 1;
                 self.turn_to(State::Ended(Ended::new(work, result)));
                 return waiter.wake(py, self.scheduler.get());
             }

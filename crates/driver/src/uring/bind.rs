@@ -95,6 +95,9 @@ impl UringDriver {
         if self.features.native(OpKind::RecvMulti) {
             self.buffers.register(&ring)?;
         }
+        if self.lends == Some(true) {
+            ring.register_lent()?;
+        }
         std::mem::replace(&mut self.ring, ring).retire();
         self.wake_armed = staged.contains(&WAKE);
         for (token, entry) in left {

@@ -4,15 +4,17 @@
 //! Files: `setup.rs` makes a ring (with fallbacks on older kernels), `ring.rs` has its queues and `io_uring_enter`,
 //! `label.rs` labels its entries, `table.rs` remembers the ops in flight, `complete.rs` turns the kernel's
 //! completions into the driver's, `bind.rs` moves the loop to a ring of another thread, `buffers.rs` owns the buffers
-//! of `RecvMulti`, `probe.rs` asks once what the kernel permits. This file submits, cancels and waits.
+//! of `RecvMulti`, `closing.rs` closes fds, `lends.rs` reads into registered memory, `probe.rs` asks once what the kernel permits. This file submits, cancels and waits.
 //!
 //! An op whose opcode is denied is emulated by a poll on the ring followed by the op's own system call, or, if the op
 //! has no readiness, by a pool thread.
 
 mod bind;
 mod buffers;
+mod closing;
 mod complete;
 mod label;
+mod lends;
 mod probe;
 mod ring;
 mod setup;
@@ -63,6 +65,8 @@ pub struct UringDriver {
     finished: Vec<(Token, i32)>,
     waker: Waker,
     wake_armed: bool,
+    /// Whether the ring has registered the lent memory; `None`: nobody has read into it.
+    lends: Option<bool>,
     /// The driver shuts down and nobody takes the completions: fds in them are closed.
     discards: bool,
     stats: Stats,
@@ -101,6 +105,7 @@ impl UringDriver {
             finished: Vec::new(),
             waker,
             wake_armed: false,
+            lends: None,
             discards: false,
             stats,
             generation: Generation::current(),
@@ -124,9 +129,9 @@ impl UringDriver {
     fn arm(&mut self, token: Token, op: &Op, way: Way) {
         match (way, op.waits_on()) {
             (Way::Native, _) => {
-                let entry = op.entry(self.buffers.group());
-                self.backlog
-                    .push_back(entry.user_data(Label::Op(op.kind(), token).user_data()));
+                let label = Label::Op(op.kind(), token).user_data();
+                let entry = self.entry(op).user_data(label);
+                self.backlog.push_back(entry);
             }
             (Way::Polled, Some((fd, direction))) => self.arm_poll(token, op, fd, direction),
             (Way::Polled | Way::Pool, _) => {
@@ -153,23 +158,6 @@ impl UringDriver {
         }
     }
 
-    fn submit_close(&mut self, token: Token, op: Op, fd: RawFd) -> Submitted {
-        for user in self.table.users(fd) {
-            self.cancel_one(user);
-        }
-        if !self.table.users(fd).is_empty() {
-            self.table.insert(token, op, Way::Native, self.ring.fills());
-            self.table.close_later(token, fd);
-        } else if self.features.native(op.kind()) {
-            self.table.insert(token, op, Way::Native, self.ring.fills());
-            self.arm(token, &op, Way::Native);
-        } else {
-            return self.at_once(&op);
-        }
-        self.stats.submit(op.kind());
-        Submitted::Pending
-    }
-
     /// Carries an op out by its system call. Only ops that neither wait nor point at memory (a close, a shutdown)
     /// come here.
     fn at_once(&mut self, op: &Op) -> Submitted {
@@ -182,22 +170,6 @@ impl UringDriver {
     fn done(&mut self, op: &Op, result: i32) -> Submitted {
         self.stats.done_at_once(op.kind());
         Submitted::Ready(result)
-    }
-
-    /// Carries out the closes whose fds are no longer in use.
-    fn close_closable(&mut self) {
-        for token in std::mem::take(&mut self.table.closable) {
-            let Some(op) = self.table.get(token).map(|entry| entry.op) else {
-                continue;
-            };
-            if self.features.native(op.kind()) {
-                self.arm(token, &op, Way::Native);
-            } else {
-                // SAFETY: a close points at no memory.
-                let result = unsafe { op.attempt_counted(&mut self.stats.syscalls) };
-                self.end(token, result);
-            }
-        }
     }
 
     /// Cancels one op. Returns whether the op has ended: neither the kernel nor a thread has it.

@@ -21,6 +21,7 @@ use super::setup::{
 use crate::driver::Config;
 use crate::features::Features;
 use crate::fork::Generation;
+use crate::lent;
 
 /// The longest wait: longer than any program waits, and too short to overflow the kernel's arithmetic.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
@@ -238,6 +239,20 @@ impl Ring {
             self.enter_fd = self.io.as_raw_fd();
             self.enter_flags = EnterFlags::empty();
         }
+    }
+
+    /// Registers the lent memory as the one buffer of the ring, number 0.
+    ///
+    /// # Errors
+    /// The errors of `io_uring_register(2)` with IORING_REGISTER_BUFFERS.
+    pub(super) fn register_lent(&self) -> io::Result<()> {
+        let (base, len) = lent::region().ok_or(io::ErrorKind::NotFound)?;
+        let buffer = libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        };
+        // SAFETY: the memory is never unmapped.
+        unsafe { self.io.submitter().register_buffers(&[buffer]) }
     }
 
     /// # Errors

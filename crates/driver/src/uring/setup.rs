@@ -15,18 +15,20 @@ use crate::ops::{OpKind, Opcode};
 
 pub(super) const REGISTER_RING_FDS: u8 = 20;
 pub(super) const UNREGISTER_RING_FDS: u8 = 21;
-/// The registrations that stay allowed once the ring runs: its fd, and larger buffer rings (22 and 23). Larger queues
+/// The registrations that stay allowed once the ring runs: the lent memory (0), its fd, and larger buffer rings (22 and 23). Larger queues
 /// (IORING_REGISTER_RESIZE_RINGS) are not allowed: a packet that arrives during the resize can crash a kernel, at
 /// least from 6.13 to 6.18.
-const REGISTER_OPS: [u8; 4] = [REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
+const REGISTER_OPS: [u8; 5] = [0, REGISTER_RING_FDS, UNREGISTER_RING_FDS, 22, 23];
 
 /// The opcode that cancels other ops. Without it no op can be ended.
 pub(super) const CANCEL: Opcode = ("async_cancel", opcode::AsyncCancel::CODE);
 const TIMEOUT: Opcode = ("timeout", opcode::Timeout::CODE);
+/// How a read goes into memory that the ring has registered.
+pub(super) const READ_LENT: Opcode = ("read_fixed", opcode::ReadFixed::CODE);
 
 /// Every opcode that proact puts on a ring, sorted by name.
 pub(super) fn opcodes() -> Vec<Opcode> {
-    let mut opcodes = vec![CANCEL, TIMEOUT];
+    let mut opcodes = vec![CANCEL, TIMEOUT, READ_LENT];
     opcodes.extend(OpKind::ALL.iter().map(|kind| kind.facts().opcode));
     opcodes.sort_unstable();
     opcodes.dedup();
@@ -168,7 +170,7 @@ pub(super) fn restrict(io: &IoUring, denied: &[u8]) -> io::Result<()> {
 
 fn restrict_to(io: &IoUring, codes: &[u8]) -> io::Result<()> {
     let mut result = Ok(());
-    for known in [4, 2] {
+    for known in [5, 3] {
         let mut allowed: Vec<Restriction> = codes.iter().map(|code| Restriction::sqe_op(*code)).collect();
         allowed.push(Restriction::sqe_flags_allowed(0xFF));
         allowed.extend(

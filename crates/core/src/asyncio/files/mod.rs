@@ -2,6 +2,7 @@
 //! can do without waiting for a disk, or with None. Those of `waited.rs` are awaitable operations: a ring carries them out, and
 //! a thread of the pool on the other engines.
 
+pub mod aligned;
 mod budget;
 pub mod lines;
 mod paths;

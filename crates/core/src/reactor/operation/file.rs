@@ -9,10 +9,6 @@ use crate::reactor::io::Sent;
 use crate::reactor::target::Target;
 use crate::reactor::work::Work;
 
-/// Ops on files that are handed to the kernel together, within a turn, so that the device works while the tasks go on. (20 % more
-/// random reads with O_DIRECT at depth 64 than once a turn; 8 and 32 measured no better.)
-const AT_ONCE: u64 = 16;
-
 /// The result of a file's op. If no step takes it, an fd in it is closed.
 pub(super) struct Ended {
     work: Option<FileWork>,
@@ -58,7 +54,6 @@ impl Operation {
         let target = Target::new(slf.clone().unbind(), &OPERATIONS);
         let result = {
             let (mut state, mut io) = (this.state.lock(), scheduler.io.get()?);
-            let mut flushes = false;
             let pooled = io.driver.stats().pooled;
             // SAFETY: the work goes into this operation's state below and stays there until the terminal completion;
             // its memory is on the heap and does not move with it. Nothing fails in between.
@@ -71,7 +66,6 @@ impl Operation {
                         ways.by_pool += 1;
                     } else {
                         ways.by_engine += 1;
-                        flushes = ways.by_engine.is_multiple_of(AT_ONCE);
                     }
                     *state = State::InFlight {
                         token,
@@ -79,10 +73,6 @@ impl Operation {
                         work: Work::File(work),
                         waiter,
                     };
-                    if flushes {
-                        // What fails here fails in the next wait, too, which tells it.
-                        let _failed = io.driver.flush();
-                    }
                     return Ok(Step::Waits(yields));
                 }
                 Sent::Ready(result) => {
