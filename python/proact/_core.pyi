@@ -1,5 +1,6 @@
 """The native half of proact."""
 
+import sys
 from asyncio import BaseProtocol, Future, StreamReader, StreamReaderProtocol, StreamWriter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
@@ -15,6 +16,7 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ENGINES",
+    "Aligned",
     "Clients",
     "Completion",
     "DatagramTransport",
@@ -258,7 +260,8 @@ def install_streams(
 @final
 class Aligned:
     def __new__(cls, size: int) -> Aligned: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Lines(Generic[_T]):

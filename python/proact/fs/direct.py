@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from asyncio import get_running_loop
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proact import _core
 
@@ -35,7 +35,9 @@ def _blocks(size: int) -> int:
 
 def _room(size: int) -> memoryview:
     """Whole blocks of memory, which is another's once nobody uses it any more, be it an op."""
-    return memoryview(_core.Aligned(max(_blocks(size), _BLOCK)))
+    # It has a buffer, which Python's types can say from 3.12 on.
+    memory: Any = _core.Aligned(max(_blocks(size), _BLOCK))
+    return memoryview(memory)
 
 
 class DirectFile(RawFile):
