@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import copy
 import ctypes
 import gc
@@ -232,6 +233,20 @@ async def test_a_long_read_of_a_text_for_updating(loop, path):
                     await file.write("HERE")
             left.append((got, path.read_bytes().find(b"HERE")))
         assert left[0] == left[1]
+
+
+async def test_closed_by_the_name_of_anyio(loop, path, tmp_path):
+    for mode, buffering in (("r", -1), ("rb", -1), ("rb", 0)):
+        async with contextlib.aclosing(await proact.open(path, mode, buffering)) as file:
+            assert not file.closed
+        assert file.closed
+    async with contextlib.aclosing(fs.SpooledTemporaryFile()) as spool:
+        await spool.write(b"x")
+    assert spool.closed
+    async with contextlib.aclosing(await fs.NamedTemporaryFile(dir=tmp_path)) as named:
+        assert os.path.exists(named.name)
+    assert named.closed and not os.path.exists(named.name)
+    assert proact.Path("nul").is_reserved() is False
 
 
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit", "1 / 0", "import gc; f.me = f"])

@@ -190,6 +190,10 @@ class Descriptor(Turns):
         finally:
             self._leave()
 
+    async def aclose(self) -> None:
+        """As `close`, by the name that anyio's files and `contextlib.aclosing` have for it."""
+        await self.close()
+
     def _close_now(self) -> bool:
         """Close the file, unless something has to be waited for."""
         if self._fd < 0:

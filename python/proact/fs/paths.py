@@ -146,6 +146,10 @@ class Path:
     def is_absolute(self) -> bool:
         return self._path.is_absolute()
 
+    def is_reserved(self) -> bool:
+        """Always False: only Windows reserves names."""
+        return False
+
     def is_relative_to(self, other: StrPath, *more: StrPath) -> bool:
         return self._path.is_relative_to(_plain(other), *map(_plain, more))
 

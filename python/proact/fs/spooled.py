@@ -154,6 +154,10 @@ class SpooledTemporaryFile:
             if self._file is not None:
                 await self._file.close()
 
+    async def aclose(self) -> None:
+        """As `close`, by the name that anyio's files and `contextlib.aclosing` have for it."""
+        await self.close()
+
     async def read(self, *args: Any) -> Any:
         return await self._call("read", *args)
 

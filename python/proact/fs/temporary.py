@@ -185,6 +185,10 @@ class _Named:
             if self._on_close:
                 await self._delete_now()
 
+    async def aclose(self) -> None:
+        """As `close`, by the name that anyio's files and `contextlib.aclosing` have for it."""
+        await self.close()
+
     async def _delete_now(self) -> None:
         if not self.delete:
             return

@@ -546,6 +546,10 @@ class TextFile(Turns):
         self._forget()
         await self.buffer.close()
 
+    async def aclose(self) -> None:
+        """As `close`, by the name that anyio's files and `contextlib.aclosing` have for it."""
+        await self.close()
+
     async def __aenter__(self) -> Self:
         self.buffer._check_open()
         return self
