@@ -15,10 +15,10 @@ _LOAD: Final = ("models", "workloads", "connections", "active", "size", "rate", 
 CHOICE: Final = "choice"  #: a load that is to answer the three questions
 TAKES: Final[dict[str, tuple[str, ...]]] = {
     "load": _LOAD,
-    CHOICE: _LOAD,
     "load and timelines": _LOAD,
     "timelines": ("models", "workloads", "size"),
     "claims": ("claims", "duration", "repeat"),
+    CHOICE: _LOAD,
 }
 
 FIELDS: Final = ("models", "workloads", "claims", *_LOAD[2:])
