@@ -77,7 +77,7 @@ million: check  ## as many connections as fit into memory, up to 1,000,000; MILL
 
 lab-reference: check  ## measure what `proact lab choose` answers from, on a quiet machine (about half an hour)
 	@$(use) $(setup) cli lab peers
-	@$(VENV)/bin/python -m proact.lab.choose python/proact/lab/choose/reference.json
+	@$(VENV)/bin/python -m proact.cli.lab_reference python/proact/lab/choose/reference.json
 
 lab-docs: check  ## measure what docs/lab shows, on a quiet machine (about 12 minutes); PARTS=results, claims or pictures
 	@$(use) $(setup) cli lab peers

@@ -10,17 +10,18 @@ import pytest
 from support import made_up
 from support.trials import once_of_five
 
+from proact.cli import lab_reference as reference
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
 from proact.lab.asked import AskedError
-from proact.lab.choose import __main__ as reference
+from proact.lab.choose import packed
 from proact.lab.choose.answer import Answer, answer, winners
+from proact.lab.choose.packed import slim
 from proact.lab.choose.points import points
 from proact.lab.choose.question import Question, question
-from proact.lab.choose.sources import CHOICES, job_for, shipped, slim
+from proact.lab.choose.sources import CHOICES, job_for, shipped
 from proact.lab.registry import MODELS, Family
 from proact.lab.report.page import to_html
-from proact.lab.results import load as load_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -295,11 +296,11 @@ def test_the_reference_is_whole_whatever_ends_its_measurement(
     monkeypatch.setattr(reference, "job_for", lambda question, _: Made(question))
     for _ in range(2):
         assert reference.main(str(file)) == 130
-        assert {cell["connections"] for cell in load_results(file)["cells"]} == {1, 2}
+        assert {cell["connections"] for cell in packed.read(file)["cells"]} == {1, 2}
     assert [path.name for path in tmp_path.iterdir()] == ["reference.json"]
     file.write_text("half of it")
     assert reference.main(str(file)) == 1
-    assert "is no JSON" in capsys.readouterr().err
+    assert "is no reference" in capsys.readouterr().err
     assert file.read_text() == "half of it"
 
 
@@ -347,6 +348,16 @@ def test_the_slim_results_give_the_same_answers(document: Document) -> None:
     assert isinstance(whole, Answer)
     assert whole.sentence == small.sentence
     assert 'histogram": [[' not in json.dumps(slim(document))
+
+
+def test_packed_results_are_the_slim_ones(document: Document, tmp_path: Path) -> None:
+    file = tmp_path / "packed.json"
+    packed.write(document, file)
+    assert packed.read(file) == slim(document)
+    for damaged in ("[]", '{"columns": []}', '{"columns": {"a": 1}}', '{"columns": {"a": [1], "b": []}}'):
+        file.write_text(damaged)
+        with pytest.raises(ResultsError, match="is no reference"):
+            packed.read(file)
 
 
 def test_the_reference_that_is_shipped_answers() -> None:

@@ -296,6 +296,12 @@ def load(path: str | Path) -> Document:
         raise ResultsError(f"{path} is no JSON that can be read: it is nested too deeply") from None
     except ValueError as error:  # of JSON, of its encoding, of its numbers
         raise ResultsError(f"{path} is no JSON: {error}") from None
+    check(found, path)
+    return cast("Document", found)
+
+
+def check(found: Any, path: str | Path) -> None:
+    """Raise ResultsError if what was read from a file is not a run of this version of proact."""
     if not isinstance(found, dict) or not isinstance(found.get("schema"), int):
         raise ResultsError(f"{path} holds no results of `proact lab`")
     if found["schema"] != SCHEMA:
@@ -309,7 +315,6 @@ def load(path: str | Path) -> Document:
     )
     if damage:
         raise ResultsError(f"{path} is damaged: {damage}")
-    return cast("Document", found)
 
 
 def _finite(text: str) -> float:

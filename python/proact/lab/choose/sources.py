@@ -5,11 +5,12 @@ measurement now.
 from __future__ import annotations
 
 from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from proact.lab.choose.packed import read
 from proact.lab.job import Job, of_load
 from proact.lab.registry import MODELS, USUAL, Family
-from proact.lab.results import Document, ResultsError, load
+from proact.lab.results import Document, ResultsError
 from proact.lab.run import Settings
 from proact.lab.summary import ENOUGH
 from proact.lab.table import machine as at_a_glance
@@ -17,7 +18,7 @@ from proact.lab.table import machine as at_a_glance
 if TYPE_CHECKING:
     from proact.lab.choose.question import Question
 
-#: The reference: results of a quiet machine without what an answer does not need. `make lab-reference`.
+#: The reference: results of a quiet machine, as packed.py has them. `make lab-reference`.
 REFERENCE: Final = "reference.json"
 
 #: The models that people choose from: what is measured if nobody says which.
@@ -31,7 +32,7 @@ def shipped() -> Document | None:
         return None
     try:
         with as_file(file) as path:
-            return load(path)
+            return read(path)
     except ResultsError:
         return None
 
@@ -57,23 +58,3 @@ def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
             again=True,
         )
     )
-
-
-def slim(document: Document) -> dict[str, Any]:
-    """A run without histograms, splits, timelines and needless digits: what an answer needs."""
-    cells = []
-    for cell in document["cells"]:
-        measured: Any = cell["measured"]
-        if measured is not None:
-            latency = {**measured["latency"], "histogram": []}
-            measured = {**measured, "latency": latency, "split": None, "unsplit": None}
-        cells.append(_rounded({**cell, "measured": measured}))
-    return {**document, "cells": cells, "timelines": [], "claims": []}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items()}
-    return value

@@ -11,7 +11,6 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
-use super::stream::StreamTransport;
 use crate::py::cell::SharedCell;
 use crate::py::make::name;
 
@@ -27,59 +26,37 @@ struct Natives {
 #[pyclass(frozen, module = "proact._core")]
 pub struct Clients {
     natives: SharedCell<Natives>,
-    others: Py<PyAny>,
+    /// A `WeakSet`.
+    pub others: Py<PyAny>,
 }
 
 impl Clients {
-    /// A transport is freed, or no client any more. Returns whether it was one.
-    pub fn forget(&self, transport: *const StreamTransport) -> bool {
-        self.natives.lock().addresses.remove(&(transport as usize))
-    }
-}
-
-#[pymethods]
-impl Clients {
-    #[new]
-    fn new(others: Py<PyAny>) -> Clients {
+    pub fn of_others(others: Py<PyAny>) -> Clients {
         Clients {
             natives: SharedCell::new(Natives::default()),
             others,
         }
     }
 
-    fn add(slf: &Bound<'_, Self>, client: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Ok(transport) = client.cast_exact::<StreamTransport>() else {
-            return slf
-                .get()
-                .others
-                .call_method1(slf.py(), name!("add"), (client,))
-                .map(drop);
-        };
-        if let Some(before) = transport.get().counted_by(Some(slf.clone().unbind()))?
-            && !before.is(slf)
-        {
-            before.get().forget(transport.get());
-        }
-        let address = std::ptr::from_ref(transport.get()) as usize;
-        let natives = &mut *slf.get().natives.lock();
-        natives.offset = address - transport.as_ptr() as usize;
+    /// A native transport is a client: its address, and that of the object that it is in.
+    pub fn insert(&self, address: usize, object: usize) {
+        let natives = &mut *self.natives.lock();
+        natives.offset = address - object;
         natives.addresses.insert(address);
-        Ok(())
     }
 
-    fn discard(&self, client: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Ok(transport) = client.cast_exact::<StreamTransport>() else {
-            return self
-                .others
-                .call_method1(client.py(), name!("discard"), (client,))
-                .map(drop);
-        };
-        if self.forget(transport.get()) {
-            transport.get().counted_by(None)?;
-        }
-        Ok(())
+    pub fn has(&self, address: usize) -> bool {
+        self.natives.lock().addresses.contains(&address)
     }
 
+    /// A transport is freed, or no client any more. Returns whether it was one.
+    pub fn forget(&self, address: usize) -> bool {
+        self.natives.lock().addresses.remove(&address)
+    }
+}
+
+#[pymethods]
+impl Clients {
     /// All that live, as a list.
     fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let mut alive: Vec<Bound<'py, PyAny>> = Vec::new();
@@ -104,16 +81,6 @@ impl Clients {
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         let natives = self.natives.lock().addresses.len();
         Ok(natives + self.others.bind(py).len()?)
-    }
-
-    fn __contains__(&self, client: &Bound<'_, PyAny>) -> PyResult<bool> {
-        match client.cast_exact::<StreamTransport>() {
-            Ok(transport) => {
-                let address = std::ptr::from_ref(transport.get()) as usize;
-                Ok(self.natives.lock().addresses.contains(&address))
-            }
-            Err(_) => self.others.bind(client.py()).contains(client),
-        }
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {

@@ -7,6 +7,7 @@
 mod base;
 pub mod clients;
 mod closing;
+mod counting;
 pub mod datagram;
 pub mod file;
 mod flow;

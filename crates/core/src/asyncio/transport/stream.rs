@@ -369,7 +369,7 @@ impl Drop for StreamTransport {
     fn drop(&mut self) {
         // Nobody else can reach the state, so it is free.
         if let Ok(Some(clients)) = self.counted_by(None) {
-            clients.get().forget(self);
+            clients.get().forget(std::ptr::from_ref(self) as usize);
         }
         self.dropped();
     }

@@ -1,4 +1,4 @@
-"""``python -m proact.lab.choose FILE``: measure the reference that proact ships.
+"""``python -m proact.cli.lab_reference FILE``: measure the reference that proact ships.
 
 It takes some 50 minutes on a quiet machine, the questions that people ask most first, and may be stopped: a
 file that exists is gone on with, from the question that was under way. ``proact lab choose`` answers the
@@ -7,17 +7,17 @@ questions between its loads.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proact.cli.stopping import StoppedError, stoppable
+from proact.lab.choose.packed import read, write
 from proact.lab.choose.points import around, points
 from proact.lab.choose.question import Question
-from proact.lab.choose.sources import CHOICES, job_for, slim
+from proact.lab.choose.sources import CHOICES, job_for
 from proact.lab.progress import watch
-from proact.lab.results import ResultsError, load
+from proact.lab.results import ResultsError
 
 if TYPE_CHECKING:
     from proact.lab.results import Document
@@ -60,7 +60,7 @@ def _is_measured(asked: Question, document: Document) -> bool:
 def measure(path: str) -> int:
     """Measure question after question into one file; return the exit code. Raises ResultsError."""
     file = Path(path)
-    whole: Document | None = load(file) if file.exists() else None
+    whole: Document | None = read(file) if file.exists() else None
     for asked in questions():
         if whole is not None and _is_measured(asked, whole):
             continue
@@ -72,10 +72,7 @@ def measure(path: str) -> int:
             whole = document
         else:
             whole["cells"] += document["cells"]
-        # Whatever ends this meanwhile, the file is whole: half an hour's work is in it.
-        beside = file.with_suffix(".new")
-        beside.write_text(json.dumps(slim(whole), separators=(",", ":")), encoding="utf-8")
-        beside.replace(file)
+        write(whole, file)
     return 0
 
 

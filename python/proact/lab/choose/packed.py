@@ -1,0 +1,117 @@
+"""The reference as a file: results without what an answer does not need, their cells in columns.
+
+A wheel is to hold less than 1.5 MB. As rows the reference takes 240 KB of that, compressed; as columns, with
+the digits that are worth their place, a third.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from proact.lab.results import ResultsError, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from proact.lab.results import Document
+
+#: What stands in a column for a cell that lacks the field.
+_ABSENT: Final = "absent"
+
+#: Bytes. The memory that connections take is measured in pages, and differs by more from time to time.
+_STEP: Final = 1 << 16
+
+
+def slim(document: Document) -> dict[str, Any]:
+    """A run without histograms, splits, timelines, culprits and needless digits."""
+    cells = []
+    for cell in document["cells"]:
+        measured: Any = cell["measured"]
+        if measured is not None:
+            latency = measured["latency"]
+            percentiles = {name: _rounded(value) for name, value in latency["percentiles"].items()}
+            measured = {
+                **measured,
+                "latency": {**latency, "percentiles": percentiles, "histogram": []},
+                "split": None,
+                "unsplit": None,
+            }
+            if measured.get("disturbance"):
+                measured["disturbance"] = {**measured["disturbance"], "by": {}}
+            if measured.get("held"):
+                measured["held"] = [
+                    {
+                        name: value if name == "connections" else round(value / _STEP) * _STEP
+                        for name, value in held.items()
+                    }
+                    for held in measured["held"]
+                ]
+        cells.append(_rounded_floats({**cell, "measured": measured}))
+    return {**document, "cells": cells, "timelines": [], "claims": []}
+
+
+def _rounded(value: float) -> float:
+    """Four digits, of the same type."""
+    return type(value)(float(f"{value:.4g}"))
+
+
+def _rounded_floats(value: Any) -> Any:
+    if isinstance(value, float):
+        return _rounded(value)
+    if isinstance(value, dict):
+        return {name: _rounded_floats(each) for name, each in value.items()}
+    return value
+
+
+def _leaves(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value with the names that lead to it."""
+    for name, each in value.items():
+        if isinstance(each, dict) and each:
+            yield from _leaves(each, f"{before}{name}/")
+        elif isinstance(each, list) and each and isinstance(each[0], dict):
+            yield f"{before}{name}[]", {key: [item[key] for item in each] for key in each[0]}
+        else:
+            yield before + name, each
+
+
+def _cell(names: list[str], values: tuple[Any, ...]) -> dict[str, Any]:
+    """The cell whose leaves these are."""
+    cell: dict[str, Any] = {}
+    for name, value in zip(names, values, strict=True):
+        if value == _ABSENT:
+            continue
+        *path, last = name.split("/")
+        place = cell
+        for step in path:
+            place = place.setdefault(step, {})
+        if last.endswith("[]"):
+            rows = zip(*value.values(), strict=True)
+            place[last[:-2]] = [dict(zip(value, row, strict=True)) for row in rows]
+        else:
+            place[last] = value
+    return cell
+
+
+def write(document: Document, file: Path) -> None:
+    """Write the reference; whatever ends this, the file is whole, with what was in it before or with all."""
+    slimmed = slim(document)
+    rows = [dict(_leaves(cell)) for cell in slimmed.pop("cells")]
+    names = dict.fromkeys(name for row in rows for name in row)
+    slimmed["columns"] = {name: [row.get(name, _ABSENT) for row in rows] for name in names}
+    beside = file.with_suffix(".new")
+    beside.write_text(json.dumps(slimmed, separators=(",", ":")), encoding="utf-8")
+    beside.replace(file)
+
+
+def read(file: Path) -> Document:
+    """Read what `write` has written. Raises ResultsError, or OSError if it cannot be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        columns = found.pop("columns")
+        found["cells"] = [_cell(list(columns), row) for row in zip(*columns.values(), strict=True)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ResultsError(f"{file} is no reference of `proact lab choose`: {error!r}") from None
+    check(found, file)
+    return cast("Document", found)
