@@ -13,6 +13,8 @@ pub struct Features {
     denied: Vec<u8>,
     /// Each ring feature of `io_uring_setup(2)` by name, and whether the kernel has it.
     pub flags: Vec<(&'static str, bool)>,
+    /// See [`crate::ops::PollMulti::told`]. The kernel has this since it has `cqe_skip`.
+    pub(crate) looks: bool,
 }
 
 impl Features {
@@ -29,6 +31,7 @@ impl Features {
                 .iter()
                 .map(|(name, _, allowed)| (*name, *allowed))
                 .collect(),
+            looks: flags.contains(&("cqe_skip", true)),
             flags,
         }
     }
@@ -36,11 +39,6 @@ impl Features {
     /// Whether the ring carries out this kind of op by its own opcode.
     pub fn native(&self, kind: OpKind) -> bool {
         self.refusals[kind as usize].is_none()
-    }
-
-    /// Whether the ring has this feature.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.flags.contains(&(name, true))
     }
 
     pub(crate) fn deny(&mut self, kind: OpKind, what: &'static str, reason: &str) {

@@ -1,6 +1,7 @@
 //! `proact.green`: what a greenlet does that waits for a socket. How greenlets wait is in `reactor/parking.rs`.
 
 pub mod calls;
+mod held;
 mod limit;
 pub mod sockets;
 pub mod waits;

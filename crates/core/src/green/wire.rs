@@ -17,13 +17,14 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-use proact_driver::{Call, Completion, Op, Token, ops};
+use proact_driver::{Call, Completion, Op, ops};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::held::{Held, IN_A_ROW, TRIES, Told, UNHEARD};
 use super::limit::Limit;
 use super::sockets::end_operations;
 use crate::py::buffer::Buffer;
@@ -37,75 +38,6 @@ use crate::reactor::operation::Operation;
 use crate::reactor::parking::Parking;
 use crate::reactor::target::{Completes, Target};
 use crate::reactor::work::{Work, send_now, socket_fd};
-
-/// So often a socket that always has more is received from before other greenlets run.
-const IN_A_ROW: u32 = 64;
-/// A watch ends when it has told more often than this of bytes that nobody asks for.
-const UNHEARD: u32 = 64;
-/// After so many tries in a row that found nothing, a receive waits for the watch.
-const TRIES: u32 = 4;
-/// Once in so many receives that had to wait, the next one tries again.
-const WAITS: u32 = 32;
-
-/// What the watch has told of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    /// Once, and of nothing but bytes.
-    Bytes,
-    /// Perhaps of an end, an error or a mark behind the bytes, which a receive that gets bytes does not show.
-    More,
-}
-
-struct Held {
-    /// The hub whose greenlets receive, and the socket's number. `None` before the first call and after the end.
-    bound: Option<(Py<Hub>, RawFd)>,
-    /// The address of the socket. It is compared, and never dereferenced.
-    socket: usize,
-    /// The watch in flight.
-    watch: Option<Token>,
-    /// How often the watch has told of something that nobody has asked for since.
-    unheard: u32,
-    /// Whether a receive may find something. If not, the watch will tell.
-    ready: bool,
-    in_a_row: u32,
-    /// Whether it is a socket of TCP, of which nothing is left when a receive gets less than it has room for.
-    is_tcp: bool,
-    /// What the watch has told since the last call, and whether that call found nothing of what was told before.
-    told: Told,
-    in_vain: bool,
-    /// How many receives may still try in vain, and how many have waited since the last one that might.
-    tries: u32,
-    waits: u32,
-    /// How long a call waits at most.
-    seconds: Option<f64>,
-    /// The greenlets that wait to receive. The first is woken, and stays the first until it has received.
-    waiting: VecDeque<Py<Parking>>,
-    /// Why those have ended that are in `waiting` no more.
-    error: i32,
-}
-
-impl Held {
-    /// A receive has got something; it `is_all` that there was, if this is a socket of TCP.
-    ///
-    /// In the middle of a dialogue the answer is often there when it is asked for, and then neither the loop nor a switch is
-    /// needed. So a receive tries, as long as that is not in vain each time.
-    fn received(&mut self, is_all: bool, waited: bool) {
-        self.in_vain = false;
-        if waited {
-            self.in_a_row = 0;
-            self.waits += 1;
-            if self.waits >= WAITS {
-                self.waits = 0;
-                self.tries = self.tries.max(1);
-            }
-        } else {
-            self.in_a_row += 1;
-            self.tries = TRIES;
-        }
-        self.ready = !(is_all && self.is_tcp) || self.tries > 0;
-    }
-}
 
 /// What a socket of `proact.green` keeps of the loop that it is used with.
 #[pyclass(frozen, module = "proact._core")]

@@ -215,7 +215,7 @@ impl UringDriver {
         }
         if let Some(entry) = self.table.get(token) {
             let told = match entry.op {
-                Op::PollMulti(poll) => poll.told(result, self.looks),
+                Op::PollMulti(poll) => poll.told(result, self.features.looks),
                 _ => result,
             };
             self.more(token, kind, told, batch);

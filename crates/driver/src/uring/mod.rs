@@ -47,8 +47,6 @@ pub struct UringDriver {
     ring: Ring,
     buffers: RecvBuffers,
     features: Features,
-    /// See [`crate::ops::PollMulti::told`].
-    looks: bool,
     config: Config,
     table: Table,
     /// Ops to submit again before the next wait.
@@ -91,7 +89,6 @@ impl UringDriver {
         Ok(UringDriver {
             ring,
             buffers,
-            looks: features.has("cqe_skip"),
             features,
             config: config.clone(),
             table: Table::default(),
