@@ -22,6 +22,7 @@ from proact.lab.choose.question import Question, question
 from proact.lab.choose.sources import CHOICES, job_for, shipped
 from proact.lab.registry import MODELS, Family
 from proact.lab.report.page import to_html
+from proact.lab.results import ResultsError
 
 if TYPE_CHECKING:
     from pathlib import Path
