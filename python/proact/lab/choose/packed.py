@@ -37,24 +37,36 @@ def slim(document: Document) -> dict[str, Any]:
                 "latency": {**latency, "percentiles": percentiles, "histogram": []},
                 "split": None,
                 "unsplit": None,
+                "bytes": _rounded(measured["bytes"]),
             }
             if measured.get("disturbance"):
                 measured["disturbance"] = {**measured["disturbance"], "by": {}}
-            if measured.get("held"):
+            if occupied := measured.get("occupied"):
+                measured["occupied"] = {
+                    name: _to_step(value) if name.startswith("resident") else value
+                    for name, value in occupied.items()
+                }
+            if held := measured.get("held"):
+                # Of the kernel's memory only the growth says something.
                 measured["held"] = [
                     {
-                        name: value if name == "connections" else round(value / _STEP) * _STEP
-                        for name, value in held.items()
+                        "connections": each["connections"],
+                        "resident": _to_step(each["resident"]),
+                        "kernel": _to_step(each["kernel"] - held[0]["kernel"]),
                     }
-                    for held in measured["held"]
+                    for each in held
                 ]
         cells.append(_rounded_floats({**cell, "measured": measured}))
     return {**document, "cells": cells, "timelines": [], "claims": []}
 
 
+def _to_step(memory: int) -> int:
+    return round(memory / _STEP) * _STEP
+
+
 def _rounded(value: float) -> float:
-    """Four digits, of the same type."""
-    return type(value)(float(f"{value:.4g}"))
+    """Three digits, of the same type: repeats differ in the second."""
+    return type(value)(float(f"{value:.3g}"))
 
 
 def _rounded_floats(value: Any) -> Any:
