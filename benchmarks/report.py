@@ -57,14 +57,24 @@ class Goal:
         return f"{self.contender}: {what} {word} {self.bound:g} × {self.other}'s"
 
 
-# The goals of the versions so far (issues 2 and 3). The page leaves out the goals of a case that was not run.
+# The goals of the versions so far. The page leaves out the goals of a case that was not run.
 GOALS = (
     Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "uvloop", True, 1.15),
-    Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "bare-io_uring", True, 0.85),
+    Goal("echo/protocol/1KiB/100", "proact-io_uring", "rate", "bare-io_uring", True, 0.92),
     Goal("echo/protocol/1KiB/100", "proact-io_uring", "cpu_us", "uvloop", False, 0.85),
-    Goal("echo/protocol/1KiB/100", "proact-io_uring", "cpu_us", "rloop", False, 1.0),
+    Goal("echo/protocol/1KiB/100", "proact-io_uring", "cpu_us", "rloop", False, 0.92),
     Goal("echo/protocol/64KiB/100", "proact-io_uring", "rate", "uvloop", True, 1.0),
+    Goal("echo/protocol/1KiB/100", "proact-epoll", "rate", "bare-epoll", True, 0.95),
+    Goal("echo/protocol/1KiB/100", "proact-epoll", "cpu_us", "rloop", False, 0.97),
+    Goal("echo/streams/1KiB/100", "proact-io_uring", "rate", "uvloop", True, 1.5),
+    Goal("echo/streams/1KiB/100", "proact-epoll", "rate", "uvloop", True, 1.5),
     Goal("echo/sock/1KiB/100", "proact-io_uring", "rate", "uvloop", True, 3.0),
+    Goal("echo/sock/1KiB/100", "proact-epoll", "rate", "rloop", True, 1.0),
+    *(
+        Goal(case, engine, "cpu_us", "uvloop", False, 0.85)
+        for case in ("echo/tls/1KiB/100", "echo/tls/64KiB/10")
+        for engine in ("proact-io_uring", "proact-epoll")
+    ),
     Goal("loop/call_soon_chain", "proact-io_uring", "rate", "uvloop", True, 4.0),
     Goal("loop/timers_cancelled", "proact-io_uring", "rate", "uvloop", True, 2.0),
     Goal("http/uvicorn/plaintext", "proact-io_uring", "rate", "uvloop", True, 1.1),

@@ -87,6 +87,7 @@ REPLACED = {
     "streams.StreamReader.readexactly": "streams/reading.rs",
     "streams.StreamReader.readline": "streams/reading.rs",
     "streams.StreamReader.readuntil": "streams/reading.rs",
+    "streams.StreamWriter.write": "streams/mod.rs",
     "streams.StreamWriter.drain": "streams/draining.rs",
     "streams.StreamWriter.start_tls": "tls.py, streams.py",
 }
