@@ -57,8 +57,12 @@ def test_on_a_desktop_then_in_the_dark_then_on_a_phone(browser: chromium.Browser
     page.close()
 
 
-def test_the_answer_is_in_the_first_screen_of_a_phone(browser: chromium.Browser, url: str) -> None:
-    page = browser.open(url, width=390, height=844)
+def test_the_answer_is_in_the_first_screen_of_a_phone(
+    browser: chromium.Browser, document: Document, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.html"
+    file.write_text(to_html({**document, "claims": []}), encoding="utf-8")
+    page = browser.open(file.as_uri(), width=390, height=844)
     bottom = "document.querySelector('.answer:not([hidden]) .said').getBoundingClientRect().bottom"
     assert 100 < page.run(bottom) < 0.7 * 844
     page.close()
