@@ -1,6 +1,7 @@
 //! Futures that tasks have waited for, to be used again. To make one and to free it takes as many instructions as all else of a wait.
 //!
-//! They are asyncio's own, and refer to the loop: so they are kept only while the loop runs.
+//! They are asyncio's own, and refer to the loop: so they are kept only while the loop runs. From Python 3.15 on a future can't be
+//! initialised twice, and none is kept.
 
 use std::collections::VecDeque;
 
@@ -25,7 +26,9 @@ pub struct Futures {
 impl Futures {
     /// Keeps a future that is finished.
     pub fn keep(&mut self, future: Py<PyAny>) {
-        if self.woken.len() < SPARE && !cfg!(all(Py_GIL_DISABLED, not(Py_3_14))) {
+        // `is_unique` is never true on the free-threaded 3.13.
+        let pays = !cfg!(any(Py_3_15, all(Py_GIL_DISABLED, not(Py_3_14))));
+        if pays && self.woken.len() < SPARE {
             self.woken.push_back(future);
         }
     }
