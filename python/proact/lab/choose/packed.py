@@ -24,6 +24,15 @@ _ABSENT: Final = "absent"
 _STEP: Final = 1 << 16
 
 
+#: What no answer is decided by.
+_BESIDE: Final = frozenset(
+    {
+        *("p90", "p99.9", "p99.99", "max", "mean", "bytes", "connect_seconds", "load_cpu_seconds"),
+        *("switches_voluntary", "switches_involuntary", "others_cpu", "cores"),
+    }
+)
+
+
 def slim(document: Document) -> dict[str, Any]:
     """A run without histograms, splits, timelines, culprits and needless digits."""
     cells = []
@@ -31,13 +40,12 @@ def slim(document: Document) -> dict[str, Any]:
         measured: Any = cell["measured"]
         if measured is not None:
             latency = measured["latency"]
-            percentiles = {name: _rounded(value) for name, value in latency["percentiles"].items()}
+            percentiles = {name: _rounded(value, name) for name, value in latency["percentiles"].items()}
             measured = {
                 **measured,
                 "latency": {**latency, "percentiles": percentiles, "histogram": []},
                 "split": None,
                 "unsplit": None,
-                "bytes": _rounded(measured["bytes"]),
             }
             if measured.get("disturbance"):
                 measured["disturbance"] = {**measured["disturbance"], "by": {}}
@@ -64,16 +72,17 @@ def _to_step(memory: int) -> int:
     return round(memory / _STEP) * _STEP
 
 
-def _rounded(value: float) -> float:
-    """Three digits, of the same type: repeats differ in the second."""
-    return type(value)(float(f"{value:.3g}"))
+def _rounded(value: float, name: str) -> float:
+    """Three digits, of the same type: repeats differ in the second. Two for what is only looked at beside."""
+    digits = 2 if name in _BESIDE else 3
+    return type(value)(float(f"{value:.{digits}g}"))
 
 
-def _rounded_floats(value: Any) -> Any:
-    if isinstance(value, float):
-        return _rounded(value)
+def _rounded_floats(value: Any, name: str = "") -> Any:
+    if isinstance(value, float) or (name == "bytes" and value):
+        return _rounded(value, name)
     if isinstance(value, dict):
-        return {name: _rounded_floats(each) for name, each in value.items()}
+        return {each: _rounded_floats(inner, each) for each, inner in value.items()}
     return value
 
 
