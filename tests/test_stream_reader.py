@@ -314,6 +314,28 @@ async def served():
             await server.wait_closed()
 
 
+async def test_a_writer_that_was_given_another_transport_uses_it(loop):
+    """As programs do that upgrade a connection by themselves: no bytes may go out beside the new transport."""
+
+    class Other:
+        written = b""
+
+        def write(self, data):
+            self.written += data
+
+        def is_closing(self):
+            return False
+
+    async with served() as (_reader, writer, _theirs):
+        own = writer._transport
+        writer._transport = other = Other()
+        writer.write(b"secret")
+        await writer.drain()
+        assert other.written == b"secret"
+        assert own.get_write_buffer_size() == 0
+        writer._transport = own
+
+
 async def test_a_drain_waits_for_room(loop):
     async with served() as (_reader, writer, theirs):
         assert isinstance(writer, asyncio.StreamWriter)

@@ -40,10 +40,12 @@ impl WriterState {
     }
 }
 
-/// The state of a writer that was made native.
+/// The state of a writer that was made native. `None`: the program has given it another transport since, as it does for TLS.
 #[inline]
-pub fn of<'py>(writer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, WriterState>> {
-    Ok(own_attribute(writer, name!("_native"))?.cast_into::<WriterState>()?)
+pub fn of<'py>(writer: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, WriterState>>> {
+    let state = own_attribute(writer, name!("_native"))?.cast_into::<WriterState>()?;
+    let is_its_own = own_attribute(writer, name!("_transport"))?.is(&state.get().transport);
+    Ok(is_its_own.then_some(state))
 }
 
 enum State {
@@ -62,10 +64,12 @@ pub struct Draining {
 
 impl Draining {
     pub fn begin(writer: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let looks_at = of(writer)?.unbind();
+        let Some(looks_at) = of(writer)? else {
+            return Ok(original(&WRITER, writer, name!("drain"), None)?.unbind());
+        };
         let draining = Draining {
             writer: writer.clone().unbind(),
-            looks_at,
+            looks_at: looks_at.unbind(),
             state: SharedCell::new(State::New),
         };
         Ok(Py::new(writer.py(), draining)?.into_any())

@@ -167,8 +167,10 @@ native_method!(drain, |call| {
 
 native_method!(write, |call| {
     let data = call.argument("write", "data")?;
-    let state = draining::of(call.object())?;
-    StreamTransport::write_copied(state.get().transport(call.py()), data)?;
+    match draining::of(call.object())? {
+        Some(state) => StreamTransport::write_copied(state.get().transport(call.py()), data)?,
+        None => drop(original(&WRITER, call.object(), name!("write"), Some(data))?),
+    }
     Ok(call.py().None())
 });
 
