@@ -81,7 +81,9 @@ pub fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 fn first_number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let (py, fd) = (socket.py(), fileno(socket)?);
     let plain = py.import(name!("socket"))?.getattr(name!("socket"))?;
-    if fd >= 0 && socket.get_type().is(&plain) && fd_is_behind_head(socket)? {
+    // gevent may have put its own class there.
+    let base = py.import(name!("_socket"))?.getattr(name!("socket"))?;
+    if fd >= 0 && socket.get_type().is(&plain) && socket.is_instance(&base)? && fd_is_behind_head(socket)? {
         let _ = PLAIN.set(py, plain.cast_into::<PyType>()?.unbind());
     }
     Ok(fd)
