@@ -333,11 +333,19 @@ def closed_to_new_ones(serving):
             socket.create_connection(serving.address, timeout=20).close()
 
 
-def test_a_stop_waits_for_connections_that_were_handed_over(proact, engine):
+@contextlib.contextmanager
+def one_client(proact, engine, factory, grace):
+    """Two workers, and a client of theirs; in the end none of them has failed."""
     with (
-        Serving(proact, engine, Moving(), workers=2, grace=25) as serving,
+        Serving(proact, engine, factory, workers=2, grace=grace) as serving,
         socket.create_connection(serving.address, timeout=20) as client,
     ):
+        yield serving, client
+    assert serving.error is None
+
+
+def test_a_stop_waits_for_connections_that_were_handed_over(proact, engine):
+    with one_client(proact, engine, Moving(), 25) as (serving, client):
         client.sendall(b"1")
         assert client.recv(100).endswith(b":1")
         closed_to_new_ones(serving)
@@ -349,34 +357,25 @@ def test_a_stop_waits_for_connections_that_were_handed_over(proact, engine):
         # It does not use up the time that connections have.
         serving.thread.join(20)
         assert not serving.thread.is_alive()
-    assert serving.error is None
 
 
 def test_a_connection_is_handed_over_during_a_stop(proact, engine):
     """To a worker that has none itself."""
     moving = Moving(on_request=True)
-    with (
-        Serving(proact, engine, moving, workers=2, grace=25) as serving,
-        socket.create_connection(serving.address, timeout=20) as client,
-    ):
+    with one_client(proact, engine, moving, 25) as (serving, client):
         assert moving.has.wait(20)
         closed_to_new_ones(serving)
         client.sendall(b"go\n")
         client.sendall(b"2")
         assert client.recv(100).endswith(b":2")
-    assert serving.error is None
 
 
 def test_grace_ends_for_connections_that_were_handed_over(proact, engine):
-    with (
-        Serving(proact, engine, Moving(), workers=2, grace=0.05) as serving,
-        socket.create_connection(serving.address, timeout=20) as client,
-    ):
+    with one_client(proact, engine, Moving(), 0.05) as (serving, client):
         client.sendall(b"1")
         assert client.recv(100).endswith(b":1")
         serving.stop.set()
         assert client.recv(100) == b""
-    assert serving.error is None
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="there asyncio's server does not know its connections")

@@ -79,7 +79,7 @@ _SERVER_TAKES_TRANSPORT = "transport" in inspect.signature(_Server._attach).para
 
 def _count_clients(server: Any) -> None:
     """Have a server of Python 3.13 and later count its connections natively: its set of weak references takes
-    130 bytes for each. A free-threaded Python keeps asyncio's own set."""
+    100 bytes more for each. A free-threaded Python keeps asyncio's own set."""
     clients = getattr(server, "_clients", None)
     if isinstance(clients, WeakSet) and not clients and "t" not in sys.abiflags:
         server._clients = _core.Clients(clients)

@@ -1,4 +1,4 @@
-//! The connections of a server: asyncio's `Server._clients` (Python 3.13), a set of weak references, at an eighth of its memory.
+//! The connections of a server: asyncio's `Server._clients` (Python 3.13), a set of weak references, at a fifth of its memory.
 //!
 //! A native transport is known by its address, and takes itself out before it is freed. Anything else is in the set that asyncio
 //! made. Without the GIL asyncio's set stays: whether an object is about to be freed can't be seen there.
