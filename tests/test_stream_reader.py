@@ -315,7 +315,7 @@ async def served():
 
 
 async def test_a_writer_that_was_given_another_transport_uses_it(loop):
-    """As programs do that upgrade a connection by themselves: no bytes may go out beside the new transport."""
+    """As programs do that upgrade a connection by themselves: nothing may go out beside it."""
 
     class Other:
         written = b""
