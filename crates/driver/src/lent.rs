@@ -3,7 +3,8 @@
 //!
 //! It is never unmapped, so an address in it never means other memory than what a ring has registered.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of it. The kernel counts them as locked memory, once for each ring that registers them.
 const SIZE: usize = 1 << 20;
@@ -13,8 +14,8 @@ const BLOCKS: usize = SIZE / BLOCK;
 
 struct Region {
     base: usize,
-    /// Which blocks are in use.
-    used: Mutex<[bool; BLOCKS]>,
+    /// Which blocks are in use. No lock: a forked child could find it held for ever by a thread that it does not have.
+    used: [AtomicBool; BLOCKS],
 }
 
 /// `None` within: there was no memory.
@@ -33,10 +34,29 @@ impl Region {
                 0,
             )
         };
-        (base != libc::MAP_FAILED).then(|| Region {
+        (base != libc::MAP_FAILED).then_some(Region {
             base: base as usize,
-            used: Mutex::new([false; BLOCKS]),
+            used: [const { AtomicBool::new(false) }; BLOCKS],
         })
+    }
+
+    /// Takes these blocks, all or none of them.
+    fn claim(&self, first: usize, count: usize) -> bool {
+        let blocks = &self.used[first..first + count];
+        let taken = blocks
+            .iter()
+            .take_while(|block| !block.swap(true, Ordering::Acquire))
+            .count();
+        if taken < count {
+            release(&blocks[..taken]);
+        }
+        taken == count
+    }
+}
+
+fn release(blocks: &[AtomicBool]) {
+    for block in blocks {
+        block.store(false, Ordering::Release);
     }
 }
 
@@ -52,11 +72,7 @@ impl Loan {
     pub fn new(len: usize) -> Option<Loan> {
         let count = len.div_ceil(BLOCK).max(1);
         let region = REGION.get_or_init(Region::map).as_ref()?;
-        // Only `try_lock`: a forked child may find the lock held for ever by a thread that it does not have.
-        let mut used = region.used.try_lock().ok()?;
-        let first =
-            (0..=BLOCKS.checked_sub(count)?).find(|first| !used[*first..first + count].contains(&true))?;
-        used[first..first + count].fill(true);
+        let first = (0..=BLOCKS.checked_sub(count)?).find(|first| region.claim(*first, count))?;
         Some(Loan { first, count })
     }
 
@@ -68,11 +84,8 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        // If the lock can't be had, the blocks stay in use.
-        if let Some(Some(region)) = REGION.get()
-            && let Ok(mut used) = region.used.try_lock()
-        {
-            used[self.first..self.first + self.count].fill(false);
+        if let Some(Some(region)) = REGION.get() {
+            release(&region.used[self.first..self.first + self.count]);
         }
     }
 }
