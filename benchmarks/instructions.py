@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import children, contenders
+from benchmarks import children, contenders, tls_load
 
 ROUNDS = (50, 550)
 CONNECTIONS = 20
@@ -104,12 +105,19 @@ def short(function: str) -> str:
     return "::".join(function.split("::")[-2:]) if " " not in function else function[:60]
 
 
-def load(port: int, rounds: int) -> None:
+def connect(port: int, style: str) -> list[socket.socket]:
+    """Open all connections, with TLS if the style has it."""
+    connections = [socket.create_connection(("127.0.0.1", port), timeout=60.0) for _ in range(CONNECTIONS)]
+    if style != "tls":
+        return connections
+    context = ssl.create_default_context(cafile=tls_load.CERTIFICATES / "authority.pem")
+    return [context.wrap_socket(connection, server_hostname=tls_load.NAME) for connection in connections]
+
+
+def load(port: int, style: str, rounds: int) -> None:
     """Echo messages: all connections send, then each receives."""
     message = bytes(SIZE)
-    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
-    for connection in connections:
-        connection.settimeout(60.0)
+    connections = connect(port, style)
     for _ in range(rounds):
         for connection in connections:
             connection.sendall(message)
@@ -139,7 +147,7 @@ def run(contender: str, style: str, rounds: int) -> Profile:
             env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
         )
         try:
-            load(children.hear(server, START_TIMEOUT)["port"], rounds)
+            load(children.hear(server, START_TIMEOUT)["port"], style, rounds)
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=START_TIMEOUT)
         finally:

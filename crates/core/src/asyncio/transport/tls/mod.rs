@@ -2,11 +2,12 @@
 //!
 //! The states and the transitions follow asyncio's `sslproto`. The transport below is most often a `StreamTransport`, which is then
 //! called without a detour through Python. It may be any other (`start_tls`), TLS included. Here are the object and its handshake;
-//! `session.rs` wraps Python's `ssl`, and the rest is in `receive.rs`, `send.rs` and `closing.rs`.
+//! `session.rs` wraps Python's `ssl` and `records.rs` counts what comes for it; the rest is in `receive.rs`, `send.rs` and `closing.rs`.
 
 mod closing;
 mod lower;
 mod receive;
+mod records;
 mod send;
 mod session;
 
@@ -227,7 +228,9 @@ impl TLSTransport {
         let extra = transport.extra.bind(py);
         extra.set_item(name!("peercert"), certificate)?;
         extra.set_item(name!("cipher"), object.call_method0(name!("cipher"))?)?;
-        extra.set_item(name!("compression"), object.call_method0(name!("compression"))?)?;
+        let compression = object.call_method0(name!("compression"))?;
+        transport.session.handshake_done(py, !compression.is_none())?;
+        extra.set_item(name!("compression"), compression)?;
         extra.set_item(name!("ssl_object"), object)?;
         let first = {
             let mut state = transport.state.get()?;

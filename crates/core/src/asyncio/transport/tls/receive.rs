@@ -44,7 +44,13 @@ impl TLSTransport {
             } else {
                 Self::read_joined(this)
             };
-            read.and_then(|()| Self::send_backlog(this))
+            // A session that has only decrypted has nothing to say, and what waited for it (a renegotiation) waits.
+            read.and_then(|silent| {
+                if silent && this.get().state.get()?.backlog.is_empty() {
+                    return Ok(());
+                }
+                Self::send_backlog(this)
+            })
         };
         match outcome.and_then(|()| Self::control_reading(this)) {
             Ok(()) => Ok(()),
@@ -61,18 +67,21 @@ impl TLSTransport {
             .method_soon(this.as_any(), name!("_resumed"))
     }
 
-    fn read_joined(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// Returns whether the session has nothing to say to its peer.
+    fn read_joined(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
-        let (data, stop) = this.get().session.read(py)?;
-        if let Some(data) = data
+        let plain = this.get().session.read(py)?;
+        if let Some(data) = plain.data
             && let Some(protocol) = this.get().protocol(py)?
         {
             data_received(&protocol, &data)?;
         }
-        Self::stopped(this, stop)
+        Self::stopped(this, plain.stop)?;
+        Ok(plain.silent)
     }
 
-    fn read_into_buffers(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// As [`Self::read_joined`].
+    fn read_into_buffers(this: &Bound<'_, Self>) -> PyResult<bool> {
         let py = this.py();
         loop {
             let (wanted, buffered) = {
@@ -80,8 +89,9 @@ impl TLSTransport {
                 let open = matches!(state.phase, Phase::Wrapped | Phase::Flushing);
                 (open && !state.paused, state.buffered)
             };
+            let wanted = wanted && this.get().session.may_have_more()?;
             let Some(protocol) = this.get().protocol(py)?.filter(|_| wanted) else {
-                return Ok(());
+                return Ok(false);
             };
             if !buffered {
                 return Self::read_joined(this);
@@ -95,7 +105,7 @@ impl TLSTransport {
                 method1(&protocol, name!("buffer_updated"), count.as_any())?;
             }
             if let Some(stop) = stop {
-                return Self::stopped(this, stop);
+                return Self::stopped(this, stop).and(Ok(false));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One TLS session: Python's own `ssl.SSLObject` between two `ssl.MemoryBIO`s. Knows neither protocols nor transports.
 //!
-//! What runs per record goes to the object inside the `SSLObject`, by bound methods that are looked up once. Reading
-//! stops when the BIO is empty: asking once more would cost an exception (`SSLWantReadError`) for each message.
+//! What runs per record goes to the object inside the `SSLObject`, by bound methods that are looked up once. The session is asked
+//! as often as whole records have come: once more would cost an exception (`SSLWantReadError`) for each message.
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
@@ -9,11 +9,13 @@ use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyType};
 
+use super::records::Records;
 use crate::py::buffer::Buffer;
 use crate::py::bytes::{bytes_memory, copy_bytes, shorten, uninit_bytes};
-use crate::py::make::{Int, Name, name, py_error, tuple};
+use crate::py::cell::LoopCell;
+use crate::py::make::{Int, Name, name, py_error};
 
 /// The most plain bytes that one record holds (RFC 8446, 5.1), and so the most that one call reads or writes.
 const RECORD: usize = 16 * 1024;
@@ -35,8 +37,18 @@ pub struct Session {
     drain: Py<PyAny>,
     read: Py<PyAny>,
     write: Py<PyAny>,
-    /// `read` and `write` are the standard library's own, which keep no hold of a buffer that they are lent.
-    native: bool,
+    /// What was fed. Nothing is known of a class of the program's, whose `read` may keep bytes back.
+    records: LoopCell<Records>,
+}
+
+/// What was decrypted.
+pub struct Plain<'py> {
+    /// In one object.
+    pub data: Option<Bound<'py, PyBytes>>,
+    /// Why there is no more.
+    pub stop: Stop,
+    /// Nothing but plain bytes came, so that the session has nothing to say to its peer.
+    pub silent: bool,
 }
 
 fn ssl_type<'py>(
@@ -71,15 +83,6 @@ pub fn is_certificate_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     Ok(error.is_instance(py, ssl_type(py, &CERTIFICATE, name!("CertificateError"))?))
 }
 
-/// `(RECORD,)`, the arguments of most reads.
-fn record_args(py: Python<'_>) -> PyResult<&Bound<'_, PyTuple>> {
-    static ARGS: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
-    ARGS.get_or_try_init(py, || {
-        Ok(tuple(py, &[Int::new(RECORD).into_pyobject(py)?.into_any()])?.unbind())
-    })
-    .map(|args| args.bind(py))
-}
-
 impl Session {
     pub fn new(
         object: Bound<'_, PyAny>,
@@ -95,6 +98,10 @@ impl Session {
         } else {
             object.clone()
         };
+        let mut records = Records::default();
+        if !native {
+            records.lose_track();
+        }
         Ok(Session {
             feed: incoming.getattr(name!("write"))?.unbind(),
             drain: outgoing.getattr(name!("read"))?.unbind(),
@@ -103,14 +110,40 @@ impl Session {
             object: object.unbind(),
             incoming: incoming.unbind(),
             outgoing: outgoing.unbind(),
-            native,
+            records: LoopCell::new(records),
         })
     }
 
     /// Takes what came from the peer.
     #[inline]
     pub fn feed(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.feed.bind(py).call1((data,)).map(drop)
+        self.feed.bind(py).call1((data,))?;
+        let mut records = self.records.get()?;
+        match data.cast::<PyBytes>() {
+            Ok(data) => records.take(data.as_bytes()),
+            Err(_) => records.lose_track(),
+        }
+        Ok(())
+    }
+
+    /// The handshake is done; what was fed and is not in the BIO any more was part of it.
+    pub fn handshake_done(&self, py: Python<'_>, compressed: bool) -> PyResult<()> {
+        let unread = self.unread(py)?;
+        let mut records = self.records.get()?;
+        if compressed {
+            // A record may hold more than its bytes.
+            records.lose_track();
+        }
+        if unread == 0 {
+            records.all_taken();
+        }
+        Ok(())
+    }
+
+    /// Whether asking for plain bytes can give any.
+    #[inline]
+    pub fn may_have_more(&self) -> PyResult<bool> {
+        Ok(self.records.get()?.whole().is_none_or(|(count, _)| count > 0))
     }
 
     /// What is to go to the peer.
@@ -147,70 +180,94 @@ impl Session {
         }
     }
 
-    /// All that can be decrypted now, as one object; and why there is no more.
-    pub fn read<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Stop)> {
-        let unread = self.unread(py)?;
-        if unread > RECORD + RECORD / 8 && self.native {
-            return self.read_records(py, unread + RECORD);
+    /// All that can be decrypted now.
+    pub fn read<'py>(&self, py: Python<'py>) -> PyResult<Plain<'py>> {
+        let whole = self.records.get()?.whole();
+        let plain = match whole {
+            // What the handshake has left for the peer may wait.
+            Some((0, _)) => {
+                return Ok(Plain {
+                    data: None,
+                    stop: Stop::Wants,
+                    silent: false,
+                });
+            }
+            Some((1, bytes)) => self.read_record(py, bytes),
+            Some((count, bytes)) => self.read_records(py, count, bytes),
+            None => self.read_chunks(py),
+        }?;
+        if matches!(plain.stop, Stop::Wants) {
+            self.records.get()?.all_taken();
         }
-        let mut all: Vec<Bound<'py, PyBytes>> = Vec::new();
-        let mut first = None;
-        let stop = loop {
-            let chunk = match self.read.bind(py).call(record_args(py)?, None) {
-                Ok(chunk) => chunk.cast_into::<PyBytes>()?,
-                Err(error) => break Self::stop(py, error),
-            };
-            if chunk.as_bytes().is_empty() {
-                break Stop::Closed;
-            }
-            match &first {
-                None => first = Some(chunk),
-                Some(_) => all.push(chunk),
-            }
-            // A whole record was read, so that none is left inside.
-            if self.unread(py)? == 0 {
-                break Stop::Wants;
-            }
-        };
-        let Some(first) = first else {
-            return Ok((None, stop));
-        };
-        if all.is_empty() {
-            return Ok((Some(first), stop));
-        }
-        let joined: Vec<&[u8]> = std::iter::once(&first)
-            .chain(&all)
-            .map(|chunk| chunk.as_bytes())
-            .collect();
-        Ok((Some(copy_bytes(py, &joined.concat())?), stop))
+        Ok(plain)
     }
 
-    /// Many records, each decrypted straight into the one object that they make up.
-    fn read_records<'py>(
-        &self,
-        py: Python<'py>,
-        capacity: usize,
-    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Stop)> {
-        let bytes = uninit_bytes(py, capacity)?;
-        let memory = bytes_memory(&bytes);
-        let mut filled = 0;
+    fn read_chunk<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(self.read.bind(py).call1((Int::new(most),))?.cast_into()?)
+    }
+
+    /// The one record that has come whole, of so many bytes: most reads.
+    #[inline]
+    fn read_record<'py>(&self, py: Python<'py>, bytes: usize) -> PyResult<Plain<'py>> {
+        // The object is made in the size that is asked for, and shortened.
+        let (data, stop) = match self.read_chunk(py, bytes.min(RECORD)) {
+            Ok(data) if data.as_bytes().is_empty() => (None, Stop::Closed),
+            Ok(data) => (Some(data), Stop::Wants),
+            Err(error) => (None, Self::stop(py, error)),
+        };
+        let silent = data.is_some();
+        Ok(Plain { data, stop, silent })
+    }
+
+    /// Several records, of so many bytes together, each decrypted straight into the one object that they make up.
+    fn read_records<'py>(&self, py: Python<'py>, count: usize, bytes: usize) -> PyResult<Plain<'py>> {
+        let object = uninit_bytes(py, bytes)?;
+        let memory = bytes_memory(&object);
+        let (mut filled, mut read) = (0, 0);
         let stop = loop {
-            let space = capacity - filled;
-            // SAFETY: `filled` is within the object, which outlives the view: `read` keeps no hold of it.
-            let count = unsafe { self.read_memory(py, memory.add(filled), space.min(RECORD)) };
-            match count {
-                Ok(0) => break Stop::Closed,
-                Ok(count) => filled += count,
-                Err(error) => break Self::stop(py, error),
-            }
-            if filled == capacity || (space >= RECORD && self.unread(py)? == 0) {
+            if read == count {
                 break Stop::Wants;
             }
+            // A record is decrypted to fewer bytes than it has: there is room for all that are left.
+            let most = (bytes - filled).min(RECORD);
+            // SAFETY: `filled` is within the object, which outlives the view: the standard library's `read` keeps no hold of it.
+            match unsafe { self.read_memory(py, memory.add(filled), most) } {
+                Ok(0) => break Stop::Closed,
+                Ok(more) => filled += more,
+                Err(error) => break Self::stop(py, error),
+            }
+            read += 1;
         };
-        if filled == 0 {
-            return Ok((None, stop));
-        }
-        Ok((Some(shorten(bytes, filled)?), stop))
+        let data = if filled > 0 {
+            Some(shorten(object, filled)?)
+        } else {
+            None
+        };
+        let silent = read == count;
+        Ok(Plain { data, stop, silent })
+    }
+
+    /// What a session gives of whose records nothing is known, until it wants more.
+    fn read_chunks<'py>(&self, py: Python<'py>) -> PyResult<Plain<'py>> {
+        let mut chunks: Vec<Bound<'py, PyBytes>> = Vec::new();
+        let stop = loop {
+            match self.read_chunk(py, RECORD) {
+                Ok(chunk) if chunk.as_bytes().is_empty() => break Stop::Closed,
+                Ok(chunk) => chunks.push(chunk),
+                Err(error) => break Self::stop(py, error),
+            }
+        };
+        let joined: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.as_bytes()).collect();
+        let data = if joined.is_empty() {
+            None
+        } else {
+            Some(copy_bytes(py, &joined.concat())?)
+        };
+        Ok(Plain {
+            data,
+            stop,
+            silent: false,
+        })
     }
 
     /// # Safety
@@ -222,7 +279,7 @@ impl Session {
             Bound::from_owned_ptr_or_err(py, view)?
         };
         let count = self.read.bind(py).call1((Int::new(len), &view));
-        if !self.native {
+        if self.records.get()?.whole().is_none() {
             // A class of the program's may have kept the view: it must not outlive the memory.
             view.call_method0(name!("release"))?;
         }
@@ -240,17 +297,26 @@ impl Session {
             ));
         }
         let mut filled = 0;
-        while filled < room.len() {
+        while filled < room.len() && self.may_have_more()? {
             let left = room.len() - filled;
             // SAFETY: within the buffer, which stays exported for the call.
             let count = unsafe { self.read_memory(py, room.ptr().add(filled), left) };
             match count {
                 Ok(0) => return Ok((filled, Some(Stop::Closed))),
-                Ok(count) => filled += count,
-                Err(error) => return Ok((filled, Some(Self::stop(py, error)))),
-            }
-            if left >= RECORD && self.unread(py)? == 0 {
-                return Ok((filled, Some(Stop::Wants)));
+                Ok(count) => {
+                    filled += count;
+                    // Else the record may have more than the buffer had room for.
+                    if count < left || left >= RECORD {
+                        self.records.get()?.one_read();
+                    }
+                }
+                Err(error) => {
+                    let stop = Self::stop(py, error);
+                    if matches!(stop, Stop::Wants) {
+                        self.records.get()?.all_taken();
+                    }
+                    return Ok((filled, Some(stop)));
+                }
             }
         }
         Ok((filled, None))
