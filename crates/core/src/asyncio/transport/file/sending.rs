@@ -12,7 +12,7 @@ use crate::py::make::Int;
 use crate::reactor::io::Io;
 
 /// The most that one turn sends of a file, in bytes.
-const ONE_TURN: usize = 256 * 1024;
+const ONE_TURN: usize = 1024 * 1024;
 
 /// One `sendfile`, as its caller holds it: each has its own end and its own count.
 #[pyclass(frozen, module = "proact._core")]
