@@ -27,7 +27,7 @@ pub struct Recv {
     pub flags: i32,
 }
 
-/// Vectored receive, with address and ancillary data.
+/// Vectored receive, with address and ancillary data. Without the latter, `msg_flags` is no part of the result.
 #[derive(Clone, Copy, Debug)]
 pub struct RecvMsg {
     pub fd: RawFd,
@@ -107,9 +107,21 @@ impl Operation for RecvMsg {
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         let flags = self.flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        retry(calls, || {
-            // SAFETY: the submitter keeps the message valid, and everything that it points at.
-            check(unsafe { libc::recvmsg(self.fd, self.msg, flags) } as i64)
+        // SAFETY: the submitter keeps the message valid, and everything that it points at. A sender's address needs a room first.
+        retry(calls, || unsafe {
+            check(match self.msg.as_mut() {
+                // The same without a header for the kernel to copy and check.
+                Some(msg) if msg.msg_iovlen == 1 && msg.msg_controllen == 0 => {
+                    let (piece, from) = (&*msg.msg_iov, msg.msg_name);
+                    let size = if from.is_null() {
+                        std::ptr::null_mut()
+                    } else {
+                        &raw mut msg.msg_namelen
+                    };
+                    libc::recvfrom(self.fd, piece.iov_base, piece.iov_len, flags, from.cast(), size)
+                }
+                _ => libc::recvmsg(self.fd, self.msg, flags),
+            } as i64)
         })
     }
 }

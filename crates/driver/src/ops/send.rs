@@ -80,9 +80,17 @@ impl Operation for SendMsg {
 
     unsafe fn attempt(&self, calls: &mut u64) -> i32 {
         let flags = attempted(self.flags);
-        retry(calls, || {
-            // SAFETY: the submitter keeps the message valid, and everything that it points at.
-            check(unsafe { libc::sendmsg(self.fd, self.msg, flags) } as i64)
+        // SAFETY: the submitter keeps the message valid, and everything that it points at.
+        retry(calls, || unsafe {
+            check(match self.msg.as_ref() {
+                // The same without a header for the kernel to copy and check.
+                Some(msg) if msg.msg_iovlen == 1 && msg.msg_controllen == 0 => {
+                    let piece = &*msg.msg_iov;
+                    let to = msg.msg_name.cast();
+                    libc::sendto(self.fd, piece.iov_base, piece.iov_len, flags, to, msg.msg_namelen)
+                }
+                _ => libc::sendmsg(self.fd, self.msg, flags),
+            } as i64)
         })
     }
 }

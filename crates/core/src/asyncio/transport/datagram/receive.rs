@@ -89,7 +89,7 @@ impl DatagramTransport {
             state.quiet = state.quiet.saturating_sub(1);
             if lone { 1 } else { BURST }
         };
-        for _ in 0..limit {
+        for taken in 0..limit {
             let fd = {
                 let state = transport.state.get()?;
                 if state.life.phase != Phase::Open || state.paused {
@@ -104,7 +104,7 @@ impl DatagramTransport {
             match received {
                 Ok((data, from)) => Self::deliver(this, &data, from)?,
                 Err(syscalls::AGAIN) => {
-                    transport.state.get()?.quiet = QUIET;
+                    transport.state.get()?.quiet = if taken > 1 { 0 } else { QUIET };
                     return Ok(());
                 }
                 Err(error) => Self::read_failed(this, error)?,
