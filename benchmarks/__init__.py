@@ -5,7 +5,8 @@ cases.py       what is measured           load.py     the load on it, in another
 runner.py      rounds, A B A B            web.py      one HTTP server; wrk.py the load on it
 micro.py       the loop by itself         idle.py     connections that idle, and their cost
 starts.py      imports and first loops    million.py  as many connections as fit (`make million`)
-instructions.py  one message, by function   slope.py  memory of an idle connection
+programs.py    clients, websockets, gRPC  slope.py    memory of an idle connection
+instructions.py  one message, by function
 children.py    processes, cores, clocks   machine.py  where it was measured
 stats.py       medians and ratios         table.py    one case as a table
 sections.py    parts of the page beside its tables

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks import web, wrk
+from benchmarks import programs, web, wrk
 from benchmarks.contenders import BARE, CORE, LOOPS, SPINNING, STACKED
 from benchmarks.micro import BENCHES
 
@@ -91,11 +91,13 @@ class Case:
 
     def missing(self) -> str:
         """What this machine lacks for the case, and how to install it; usually empty."""
-        if self.kind != "http":
-            return ""
-        if packages := web.missing(self.style):
-            return f"not installed here: {', '.join(packages)}; make bench installs what it needs"
-        return wrk.INSTALL if wrk.missing() else ""
+        packages = {
+            "http": lambda: web.missing(self.style),
+            "loop": lambda: programs.missing(self.name.removeprefix("loop/")),
+        }
+        if lacks := packages.get(self.kind, list)():
+            return f"not installed here: {', '.join(lacks)}; make bench installs what it needs"
+        return wrk.INSTALL if self.kind == "http" and wrk.missing() else ""
 
 
 def echo(style: str, size: str, connections: int, idle: int = 0) -> Case:

@@ -70,9 +70,9 @@ def warm_malloc() -> None:
 
 
 def begin(core: int) -> dict[str, Any]:
-    """Called first in a child: parse its argument, the settings, and stay on the core that they name."""
+    """Called first in a child: parse its argument, the settings, and stay on `core`, unless they name one."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
-    settle(core)
+    settle(settings.get("core", core))
     if not settings.get("cold_malloc", True):
         warm_malloc()
     return settings

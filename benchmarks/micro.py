@@ -1,5 +1,5 @@
-"""Owns: the benches of a loop without any network, each in a separate process: `python -m benchmarks.micro
-'{"bench": ...}'`.
+"""Owns: the benches within one process, each in its own: `python -m benchmarks.micro '{"bench": ...}'`.
+They are of a loop without any network; those of programs are in programs.py.
 
 Each bench is a coroutine that does one pass of its work and returns the number of its operations. A pass is
 repeated until the time is up; the first one warms up and does not count.
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import children, contenders
+from benchmarks import children, contenders, programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -142,6 +142,11 @@ BENCHES = {
     "tasks": Bench(tasks, "tasks", "create_task of a trivial coroutine"),
     "spawn": Bench(spawn, "processes", "create_subprocess_exec of /bin/true and wait"),
     "spawn_pipe": Bench(spawn_pipe, "processes", "create_subprocess_exec of /bin/echo, its output read"),
+    "requests": Bench(programs.requests, "requests", "a client's requests of 1 KiB, 16 connections"),
+    "websockets": Bench(
+        programs.websockets, "messages", "websockets, echo of 1 KiB, both ends, 16 connections"
+    ),
+    "grpc": Bench(programs.grpc, "calls", "grpclib, calls with 1 KiB, both ends, 16 connections"),
 }
 
 
@@ -159,7 +164,9 @@ def run(contender: str, bench: str, duration: float) -> dict[str, Any]:
         start = time.perf_counter()
         while (seconds := time.perf_counter() - start) < duration or not done:
             done += await one_pass()
-        return {"operations": done, "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+        result = {"operations": done, "seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+        await programs.close()
+        return result
 
     result = loop.run_until_complete(measure())
     loop.close()
