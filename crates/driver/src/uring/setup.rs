@@ -81,9 +81,9 @@ pub(super) fn note_closed() {
     CLOSED.store(now(), Ordering::Relaxed);
 }
 
-/// Makes a ring. The kernel frees the memory of a closed ring some time after the close. So if there is too little
+/// Makes a ring, or a part of it. The kernel frees the memory of a closed ring some time after the close. So if there is too little
 /// memory and a ring was closed just now, this function waits and tries again.
-pub(super) fn patiently(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
+pub(super) fn patiently<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const LATELY: u64 = 500;
     let mut pause = 1;
     loop {
