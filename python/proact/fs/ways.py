@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
-__all__ = ["PIECE", "Opened", "Ways", "of_running_loop"]
+__all__ = ["PIECE", "Opened", "Ways", "of_running_loop", "turn"]
 
 PIECE = 1 << 20
 """Bytes: the most that one op reads, because a ring copies what is cached while the loop waits for it."""
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 
 @types.coroutine
-def _turn() -> Generator[None, None, None]:
+def turn() -> Generator[None, None, None]:
     """Wait for the next turn of the loop: what `asyncio.sleep(0)` does, with one frame less."""
     yield
 
@@ -146,7 +146,7 @@ class Ways:
         self.waiting += 1
         try:
             for _ in range(_YIELDS):
-                await _turn()
+                await turn()
                 if not self.tried_enough():
                     return attempt(*args)
             return None
@@ -234,6 +234,15 @@ class Ways:
         """
         return await _in_pool(_write_sync, fd, data, offset, data_only)
 
+    async def append_sync(
+        self, path: StrOrBytesPath, data: ReadableBuffer
+    ) -> tuple[int, OSError | None] | None:
+        """Append all to a regular file that there is, and flush it, as one call, as `write_sync`.
+
+        None, and nothing is written, if this loop has no such call, or the file can't be opened.
+        """
+        return None
+
     async def truncate(self, fd: int, size: int) -> None:
         """Cut a file to a size, or extend it."""
         await _in_pool(os.ftruncate, fd, size)
@@ -289,6 +298,7 @@ _NATIVE = {
     "writev": "_writev_at",
     "fsync": "_fsync",
     "write_sync": "_write_sync",
+    "append_sync": "_append_sync",
     "truncate": "_truncate",
     "unlink": "_unlink",
     "mkdir": "_mkdir",
