@@ -85,14 +85,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deliver(&self, state: &mut State, token: Token, op: &Op, result: i32) {
-        match &state.waker {
-            None => op.discard(result),
-            Some(waker) => {
-                state.done.push((token, result));
-                waker.wake();
-            }
+    /// Whom to wake once the lock is released: an engine that is awake before would wait for the lock.
+    #[must_use]
+    fn deliver(state: &mut State, token: Token, op: &Op, result: i32) -> Option<Waker> {
+        let waker = state.waker.clone();
+        if waker.is_some() {
+            state.done.push((token, result));
+        } else {
+            op.discard(result);
         }
+        waker
     }
 }
 
@@ -161,7 +163,10 @@ impl Pool {
                 // SAFETY: `Pool::submit`'s contract.
                 let result = unsafe { op.block() };
                 state = self.shared.lock();
-                self.shared.deliver(&mut state, token, &op, result);
+                let waker = Shared::deliver(&mut state, token, &op, result);
+                drop(state);
+                waker.as_ref().map(Waker::wake);
+                state = self.shared.lock();
             }
         }
     }
@@ -217,32 +222,38 @@ fn work(shared: &Shared) {
     // do not keep it alive.
     let mut deadline = Instant::now() + IDLE;
     let mut habit = Habit::new();
-    let mut flushed = false;
     loop {
         if let Some((token, op)) = state.queue.pop_front() {
-            flushed = flushes(&op);
             state.begun.push(token);
             drop(state);
             // SAFETY: `Pool::submit`'s contract: the op's memory lives until its completion is delivered.
             let result = unsafe { op.block() };
             state = shared.lock();
             let index = state.begun.iter().position(|begun| *begun == token);
-            shared.deliver(&mut state, token, &op, result);
+            let waker = Shared::deliver(&mut state, token, &op, result);
             let Some(index) = index else {
                 // The op was cancelled, and another thread has taken this one's place.
                 state.lost -= 1;
+                drop(state);
+                waker.as_ref().map(Waker::wake);
                 return;
             };
             state.begun.swap_remove(index);
+            // Beside other ops a spin would take a core from those that wait for them.
+            let is_alone = state.begun.is_empty() && state.queue.is_empty() && waker.is_some();
+            let spins = is_alone && shared.has_cores && flushes(&op) && habit.spins();
+            if spins {
+                state.spins = true;
+                state.idle += 1;
+            }
+            drop(state);
+            waker.as_ref().map(Waker::wake);
+            state = if spins {
+                spin(shared, &mut habit)
+            } else {
+                shared.lock()
+            };
             deadline = Instant::now() + IDLE;
-            continue;
-        }
-        let may_spin = std::mem::take(&mut flushed)
-            && shared.has_cores
-            && state.begun.is_empty()
-            && state.waker.is_some();
-        if may_spin && habit.spins() {
-            state = spin(shared, state, &mut habit);
             continue;
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -261,14 +272,7 @@ fn work(shared: &Shared) {
 }
 
 /// Looks for an op without sleeping.
-fn spin<'a>(
-    shared: &'a Shared,
-    mut state: MutexGuard<'a, State>,
-    habit: &mut Habit,
-) -> MutexGuard<'a, State> {
-    state.spins = true;
-    state.idle += 1;
-    drop(state);
+fn spin<'a>(shared: &'a Shared, habit: &mut Habit) -> MutexGuard<'a, State> {
     let begun = Instant::now();
     let mut last = Duration::ZERO;
     let mut has_lost = false;

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
-import sys
 from typing import TYPE_CHECKING
 
 from .pieces import in_pieces
@@ -38,7 +36,7 @@ class _Append:
 
 
 class _Queue:
-    """The appends to one file on one loop. The first one that comes leads: if it is alone, its own task writes it.
+    """The appends to one file on one loop. The first one leads: if it is alone, its own task writes it.
 
     A task of the queue's writes what comes with it or after it, a group at a time.
     """
@@ -141,7 +139,7 @@ def _is_over(append: _Append) -> bool:
 
 async def _commit(path: StrOrBytesPath, records: list[bytes], fsync: bool) -> tuple[int, OSError | None]:
     """Write all; how many bytes were written, and what prevented the rest."""
-    tried = await _append_cached(path, records) if fsync else None
+    tried = await _append_native(path, records) if fsync else None
     return await in_pieces(_append, path, records, fsync) if tried is None else tried
 
 
@@ -174,21 +172,13 @@ async def append(path: StrOrBytesPath, data: ReadableBuffer, *, fsync: bool = Fa
     return len(record.data)
 
 
-async def _append_cached(path: StrOrBytesPath, records: list[bytes]) -> tuple[int, OSError | None] | None:
-    """As `_append`, to a regular file that the kernel has in its caches; else None.
+async def _append_native(path: StrOrBytesPath, records: list[bytes]) -> tuple[int, OSError | None] | None:
+    """As `_append` with an fsync, to a regular file that there is; else None, and the other way tells why.
 
     That takes half the time that a thread of Python's takes beside its disk.
     """
-    ways = of_running_loop()
-    try:
-        status = ways.try_stat(path)
-    except OSError:
-        # The thread will tell.
-        return None
-    if not status or not stat.S_ISREG(status.st_mode) or sum(map(len, records)) > PIECE:
-        return None
-    sys.audit("open", path, None, _FLAGS)
-    return await ways.append_sync(path, b"".join(records))
+    data = b"".join(records)
+    return await of_running_loop().append_sync(path, data) if len(data) <= PIECE else None
 
 
 def _append(

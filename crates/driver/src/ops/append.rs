@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 use super::file::WriteFsync;
 use super::operation::{Course, Facts, NO_FILE, Operation};
 use super::path::OpenAt;
-use crate::syscalls::{AGAIN, file_type};
+use crate::syscalls::{self, AGAIN, file_type};
 
 /// Append all of a buffer to a regular file that there is, and flush the file to storage.
 ///
@@ -65,6 +65,12 @@ impl Operation for AppendFsync {
     }
 
     unsafe fn block(&self) -> i32 {
+        // An open would be noticed by the peer of a FIFO, and may wind a tape.
+        // SAFETY: the caller's contract.
+        let kind = unsafe { syscalls::file_type_at(self.dir, self.path) };
+        if kind != libc::S_IFREG as i32 {
+            return if kind < 0 { kind } else { -libc::EINVAL };
+        }
         // SAFETY: the caller's contract.
         let fd = unsafe { self.open().block() };
         if fd < 0 {

@@ -166,6 +166,7 @@ impl Scheduler {
         data: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Operation>> {
         slf.get().check_closed()?;
+        audit::append(path)?;
         let none = slf.py().None();
         let work = FileWork::AppendSync {
             path: path_at(path, None)?,
