@@ -8,6 +8,7 @@ by the threads of `pool.py`. An offset of -1 is the current position, for files 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import types
@@ -23,7 +24,6 @@ from .peers import (
     joined,
     lacks_reader,
     opened_at_once,
-    read_fifo,
     received,
     writable,
 )
@@ -40,6 +40,11 @@ PIECE = 1 << 20
 
 _YIELDS = 4
 """Turns of the loop: how many to wait for until an open is tried again, before it is waited for otherwise."""
+
+_FILES = 64
+"""Files that are read as a whole at the same time, because each has an fd meanwhile: a process may have as
+few as 1024, and its threads would not have opened more than there are threads.
+"""
 
 _T = TypeVar("_T")
 
@@ -99,6 +104,9 @@ class Ways:
     """The ways of any loop: every operation in a thread of the pool."""
 
     call = staticmethod(_in_pool)
+
+    reading: contextlib.AbstractAsyncContextManager[Any] = contextlib.nullcontext()
+    """Held while `read_file` reads for a program that may ask for any number of files at the same time."""
 
     waiting = 0
     """Calls that wait for a turn with room (`later`): others that are tried meanwhile take it from them."""
@@ -188,8 +196,11 @@ class Ways:
         """Read from `offset` to the end of the file."""
         return await _in_pool(_rest, fd, offset)
 
-    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
-        """Read a whole regular file that is not cached, without a thread; None if there is no way to."""
+    async def read_file(self, path: StrOrBytesPath) -> bytes | int | None:
+        """Read a whole regular file that is not cached, without a thread; None if there is no way to.
+
+        A number is the fd of a FIFO, which is to be read by `read_fifo`.
+        """
         return None
 
     async def receive(self, fd: int, size: int) -> bytes:
@@ -316,6 +327,7 @@ class _Native(Ways):
         for name, native in _NATIVE.items():
             setattr(self, name, getattr(loop, native))
         self._loop = loop
+        self.reading = asyncio.Semaphore(_FILES)
 
     async def open(
         self,
@@ -357,7 +369,7 @@ class _Native(Ways):
                 break
         return b"".join(pieces)
 
-    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
+    async def read_file(self, path: StrOrBytesPath) -> bytes | int | None:
         # Without waiting for the peer of a FIFO.
         fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -365,7 +377,7 @@ class _Native(Ways):
             if stat.S_ISFIFO(status.st_mode):
                 # Not closed: a writer that waited for a reader has got one.
                 fifo, fd = fd, -1
-                return await read_fifo(fifo)
+                return fifo
             if not stat.S_ISREG(status.st_mode) or status.st_size >= PIECE:
                 return None
             data = await self._loop._read_bytes_at(fd, status.st_size + 1, 0)
