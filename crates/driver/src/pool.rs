@@ -54,7 +54,7 @@ impl PoolCounts {
 
 /// For how long a thread that has flushed a file looks for the next op before it sleeps, if that has paid lately. A program that writes one
 /// record after the other comes back within that time, and is spared the wake-up of a thread.
-const SPIN: Duration = Duration::from_micros(100);
+const SPIN: Duration = Duration::from_micros(50);
 
 #[derive(Default)]
 struct State {
