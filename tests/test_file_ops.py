@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import resource
+import signal
 import sys
 import tempfile
 
@@ -70,6 +72,31 @@ async def test_written_and_flushed_in_one_go(loop, file):
         # It takes the bytes, and can't be flushed.
         count, error = await loop._write_sync(pipe, b"x", -1)
         assert (count, type(error), error.errno) == (1, OSError, errno.EINVAL)
+
+
+async def test_appended_and_flushed_in_one_go(loop, tmp_path):
+    path = tmp_path / "file"
+    assert await loop._append_sync(path, b"x") is None
+    assert await loop._append_sync(tmp_path, b"x") is None
+    path.touch()
+    for record in (b"123", bytearray(b"4"), b""):
+        assert await loop._append_sync(str(path), record) == (len(record), None)
+    assert path.read_bytes() == b"1234"
+    with pytest.raises(ValueError, match="null"):
+        await loop._append_sync("\0", b"x")
+    with pytest.raises(TypeError):
+        await loop._append_sync(path, "text")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, limit[1]))
+    try:
+        for expected in (2, 0):
+            count, error = await loop._append_sync(path, b"567")
+            assert (count, error.errno) == (expected, errno.EFBIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"123456"
 
 
 async def test_many_at_once(loop, file):

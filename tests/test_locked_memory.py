@@ -84,3 +84,18 @@ def test_doctor_tells_how_many_fit():
     assert told["loops"]["fit"] == (8 << 20) // each
     assert told["line"].startswith(f"{(8 << 20) // each} (")
     assert tell(0, 1)["loops"]["fit"] == 0
+
+
+@pytest.mark.parametrize("limit", [8 << 20, (1 << 20) + (1 << 15), 1 << 16, 1 << 15])
+@pytest.mark.parametrize("room", ["room", "loops", "lowered"])
+def test_a_loop_that_another_thread_runs(limit, room, tmp_path):
+    """Two rings, and the mebibyte into which files are read, need not fit at the same time."""
+    output = children.output("moving_loop.py", str(next(USERS)), str(limit), "io_uring", str(tmp_path), room)
+    told = json.loads(output)
+    assert "error" not in told
+    assert told["read"] == [[4096] * 3] * 4
+    assert told["counts"]["by_engine"] == 12
+    refused = "read_fixed (ENOMEM"
+    fits = limit > 1 << 20
+    assert [line[: len(refused)] for line in told["before"]] == [refused] * (not fits)
+    assert [line[: len(refused)] for line in told["after"]] == [refused] * (fits and room == "lowered")

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import pathlib
+import resource
 import stat
 import threading
 
@@ -283,3 +284,37 @@ async def test_the_error_of_a_file_that_can_not_be_replaced(loop, tmp_path, monk
         await fs.write_bytes(path, b"new", atomic=True)
     assert (caught.value.errno, caught.value.filename) == (errno.EROFS, path)
     assert path.read_bytes() == b"old"
+
+
+async def test_a_thousand_at_the_same_time_need_few_files(loop, tmp_path):
+    paths = [tmp_path / str(number) for number in range(1000)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 100, limit[1]))
+    try:
+        found = await asyncio.gather(*map(fs.read_bytes, paths))
+        assert found == [path.name.encode() for path in paths]
+        texts = await asyncio.gather(*(proact.Path(path).read_text() for path in paths))
+        assert texts == [path.name for path in paths]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+async def test_fifos_that_wait_keep_no_file_waiting(loop, tmp_path):
+    paths = [tmp_path / f"fifo{number}" for number in range(200)]
+    for path in paths:
+        os.mkfifo(path)
+    (tmp_path / "file").write_bytes(b"content")
+    # More than are tried in a turn of the loop, so that some go another way.
+    waiting = [asyncio.create_task(fs.read_bytes(path)) for path in paths]
+    async with asyncio.timeout(10):
+        assert (
+            await asyncio.gather(*(fs.read_bytes(tmp_path / "file") for _ in range(300)))
+            == [b"content"] * 300
+        )
+        for number, path in enumerate(paths):
+            async with proact.open(path, "wb", buffering=0) as writer:
+                await writer.write(b"%d" % number)
+        assert await asyncio.gather(*waiting) == [b"%d" % number for number in range(200)]

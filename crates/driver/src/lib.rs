@@ -7,6 +7,7 @@ mod cached;
 mod call;
 mod clock;
 mod completion;
+mod cores;
 mod driver;
 mod errno;
 mod features;

@@ -6,12 +6,16 @@
 //! by itself, in memory that its submitter keeps (`Driver::shutdown` tells whether there is any).
 
 use std::collections::VecDeque;
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::completion::Token;
+use crate::cores::cores;
 use crate::fork::Generation;
 use crate::ops::Op;
+use crate::spin::{Habit, LOST};
 use crate::waker::Waker;
 
 const MAX_THREADS: usize = 16;
@@ -48,6 +52,10 @@ impl PoolCounts {
     };
 }
 
+/// For how long a thread that has flushed a file looks for the next op before it sleeps, if that has paid lately. A program that writes one
+/// record after the other comes back within that time, and is spared the wake-up of a thread.
+const SPIN: Duration = Duration::from_micros(50);
+
 #[derive(Default)]
 struct State {
     queue: VecDeque<(Token, Op)>,
@@ -55,6 +63,8 @@ struct State {
     begun: Vec<Token>,
     done: Vec<(Token, i32)>,
     idle: usize,
+    /// One of the idle threads spins.
+    spins: bool,
     threads: usize,
     lost: usize,
     /// The engine to wake; `None` once the pool is dropped, so that a thread that is still running keeps no fd open.
@@ -64,6 +74,9 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    /// Tells the thread that spins that there is an op for it.
+    called: AtomicBool,
+    has_cores: bool,
 }
 
 impl Shared {
@@ -72,14 +85,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deliver(&self, state: &mut State, token: Token, op: &Op, result: i32) {
-        match &state.waker {
-            None => op.discard(result),
-            Some(waker) => {
-                state.done.push((token, result));
-                waker.wake();
-            }
+    /// Whom to wake once the lock is released: an engine that is awake before would wait for the lock.
+    #[must_use]
+    fn deliver(state: &mut State, token: Token, op: &Op, result: i32) -> Option<Waker> {
+        let waker = state.waker.clone();
+        if waker.is_some() {
+            state.done.push((token, result));
+        } else {
+            op.discard(result);
         }
+        waker
     }
 }
 
@@ -97,6 +112,8 @@ impl Pool {
                     ..State::default()
                 }),
                 work: Condvar::new(),
+                called: AtomicBool::new(false),
+                has_cores: cores() > 1,
             }),
             generation: Generation::current(),
         }
@@ -109,13 +126,17 @@ impl Pool {
     pub(crate) unsafe fn submit(&mut self, token: Token, op: Op) {
         let mut state = self.shared.lock();
         state.queue.push_back((token, op));
+        if std::mem::take(&mut state.spins) {
+            self.shared.called.store(true, Ordering::Release);
+            return;
+        }
         self.staff(state);
     }
 
     /// Has a thread look at the queue: an idle one, or a new one if too few are idle.
     fn staff(&self, mut state: MutexGuard<'_, State>) {
         let limit = match state.queue.back() {
-            Some((_, Op::Fsync(_) | Op::WriteFsync(_))) => MAX_FLUSHING,
+            Some((_, op)) if flushes(op) => MAX_FLUSHING,
             _ => MAX_THREADS,
         };
         let short_of_threads = state.idle < state.queue.len() && state.threads < limit;
@@ -142,7 +163,10 @@ impl Pool {
                 // SAFETY: `Pool::submit`'s contract.
                 let result = unsafe { op.block() };
                 state = self.shared.lock();
-                self.shared.deliver(&mut state, token, &op, result);
+                let waker = Shared::deliver(&mut state, token, &op, result);
+                drop(state);
+                waker.as_ref().map(Waker::wake);
+                state = self.shared.lock();
             }
         }
     }
@@ -187,12 +211,17 @@ impl Pool {
     }
 }
 
+fn flushes(op: &Op) -> bool {
+    matches!(op, Op::Fsync(_) | Op::WriteFsync(_) | Op::AppendFsync(_))
+}
+
 fn work(shared: &Shared) {
     block_signals();
     let mut state = shared.lock();
     // The deadline stays the same while the thread is woken for work that another thread takes, so that such wake-ups
     // do not keep it alive.
     let mut deadline = Instant::now() + IDLE;
+    let mut habit = Habit::new();
     loop {
         if let Some((token, op)) = state.queue.pop_front() {
             state.begun.push(token);
@@ -201,13 +230,29 @@ fn work(shared: &Shared) {
             let result = unsafe { op.block() };
             state = shared.lock();
             let index = state.begun.iter().position(|begun| *begun == token);
-            shared.deliver(&mut state, token, &op, result);
+            let waker = Shared::deliver(&mut state, token, &op, result);
             let Some(index) = index else {
                 // The op was cancelled, and another thread has taken this one's place.
                 state.lost -= 1;
+                drop(state);
+                waker.as_ref().map(Waker::wake);
                 return;
             };
             state.begun.swap_remove(index);
+            // Beside other ops a spin would take a core from those that wait for them.
+            let is_alone = state.begun.is_empty() && state.queue.is_empty() && waker.is_some();
+            let spins = is_alone && shared.has_cores && flushes(&op) && habit.spins();
+            if spins {
+                state.spins = true;
+                state.idle += 1;
+            }
+            drop(state);
+            waker.as_ref().map(Waker::wake);
+            state = if spins {
+                spin(shared, &mut habit)
+            } else {
+                shared.lock()
+            };
             deadline = Instant::now() + IDLE;
             continue;
         }
@@ -224,6 +269,30 @@ fn work(shared: &Shared) {
         state.idle -= 1;
     }
     state.threads -= 1;
+}
+
+/// Looks for an op without sleeping.
+fn spin<'a>(shared: &'a Shared, habit: &mut Habit) -> MutexGuard<'a, State> {
+    let begun = Instant::now();
+    let mut last = Duration::ZERO;
+    let mut has_lost = false;
+    while !shared.called.load(Ordering::Acquire) && last < SPIN && !has_lost {
+        spin_loop();
+        let now = begun.elapsed();
+        has_lost = now - last > LOST;
+        last = now;
+    }
+    let mut state = shared.lock();
+    state.idle -= 1;
+    // An op may have come since the last look.
+    let paid = !std::mem::take(&mut state.spins);
+    shared.called.store(false, Ordering::Relaxed);
+    if has_lost {
+        habit.sleep_for_long();
+    } else {
+        habit.learn(paid);
+    }
+    state
 }
 
 /// Blocks signals in pool threads: a signal has to interrupt the loop's wait, and would not if a pool thread handled

@@ -22,13 +22,56 @@ use crate::completion::Completion;
 use crate::driver::Driver;
 
 /// A spinning thread that stands still for longer has lost its core, or waits for a lock that others want, too.
-const LOST: Duration = Duration::from_micros(100);
+pub(crate) const LOST: Duration = Duration::from_micros(100);
 const FIRST_PAUSE: u32 = 16;
 const LAST_PAUSE: u32 = 1024;
 /// How many of the last 16 spins must have paid.
 const ENOUGH: u32 = 8;
 /// As if the last spins had paid, the next being on trial: one that fails begins a pause.
 const ON_TRIAL: u16 = 0xAAAA;
+
+/// Whether to spin before a sleep, learnt from what the last spins have brought.
+#[derive(Debug)]
+pub(crate) struct Habit {
+    /// Which of the last 16 spins paid, one bit each.
+    recent: u16,
+    /// How many of the next sleeps begin at once, and how many after the next failure.
+    skip: u32,
+    pause: u32,
+}
+
+impl Habit {
+    pub(crate) fn new() -> Habit {
+        Habit {
+            recent: u16::MAX,
+            skip: 0,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// Whether to spin this time. Counts the times.
+    pub(crate) fn spins(&mut self) -> bool {
+        let spins = self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        spins
+    }
+
+    pub(crate) fn learn(&mut self, paid: bool) {
+        self.recent = self.recent << 1 | u16::from(paid);
+        if self.recent == u16::MAX {
+            self.pause = FIRST_PAUSE;
+        } else if self.recent.count_ones() < ENOUGH {
+            self.skip = self.pause;
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+            self.recent = ON_TRIAL;
+        }
+    }
+
+    pub(crate) fn sleep_for_long(&mut self) {
+        self.skip = LAST_PAUSE;
+        self.recent = ON_TRIAL;
+    }
+}
 
 /// What the spins of a loop have brought and cost.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,11 +90,7 @@ pub struct SpinCounts {
 #[derive(Debug)]
 pub struct Spin {
     limit: Duration,
-    /// Which of the last 16 spins paid, one bit each.
-    recent: u16,
-    /// How many of the next waits sleep at once, and how many after the next failure.
-    skip: u32,
-    pause: u32,
+    habit: Habit,
     /// The last wait did not sleep.
     is_awake: bool,
     counts: SpinCounts,
@@ -72,9 +111,7 @@ impl Spin {
     pub fn new(limit: Duration) -> Spin {
         Spin {
             limit,
-            recent: u16::MAX,
-            skip: 0,
-            pause: FIRST_PAUSE,
+            habit: Habit::new(),
             is_awake: false,
             counts: SpinCounts::default(),
         }
@@ -99,8 +136,7 @@ impl Spin {
         batch: &mut Vec<Completion>,
     ) -> io::Result<()> {
         self.is_awake = false;
-        if self.skip > 0 {
-            self.skip -= 1;
+        if !self.habit.spins() {
             self.counts.skipped += 1;
             return driver.wait(timeout, batch);
         }
@@ -112,12 +148,12 @@ impl Spin {
         match end {
             End::Paid => {
                 self.counts.paid += 1;
-                self.learn(true);
+                self.habit.learn(true);
                 self.is_awake = true;
                 return driver.wait(Some(Duration::ZERO), batch);
             }
-            End::InVain => self.learn(false),
-            End::LostCore => self.sleep_for_long(),
+            End::InVain => self.habit.learn(false),
+            End::LostCore => self.habit.sleep_for_long(),
         }
         driver.wait(timeout.map(|timeout| timeout.saturating_sub(spent)), batch)
     }
@@ -130,24 +166,8 @@ impl Spin {
     /// Tells how long the loop has waited, after a spin, for a lock (the interpreter's) that other threads had.
     pub fn resumed(&mut self, waited: Duration) {
         if waited > LOST {
-            self.sleep_for_long();
+            self.habit.sleep_for_long();
         }
-    }
-
-    fn learn(&mut self, paid: bool) {
-        self.recent = self.recent << 1 | u16::from(paid);
-        if self.recent == u16::MAX {
-            self.pause = FIRST_PAUSE;
-        } else if self.recent.count_ones() < ENOUGH {
-            self.skip = self.pause;
-            self.pause = (self.pause * 2).min(LAST_PAUSE);
-            self.recent = ON_TRIAL;
-        }
-    }
-
-    fn sleep_for_long(&mut self) {
-        self.skip = LAST_PAUSE;
-        self.recent = ON_TRIAL;
     }
 }
 
@@ -180,10 +200,10 @@ fn spin(
 mod tests {
     use super::*;
 
-    fn spun(outcomes: impl IntoIterator<Item = bool>) -> Spin {
-        let mut spin = Spin::new(Duration::from_micros(50));
-        outcomes.into_iter().for_each(|paid| spin.learn(paid));
-        spin
+    fn spun(outcomes: impl IntoIterator<Item = bool>) -> Habit {
+        let mut habit = Habit::new();
+        outcomes.into_iter().for_each(|paid| habit.learn(paid));
+        habit
     }
 
     #[test]
@@ -219,10 +239,10 @@ mod tests {
 
     #[test]
     fn a_lost_core_is_left_to_others() {
-        let mut spin = spun([]);
+        let mut spin = Spin::new(Duration::from_micros(50));
         spin.resumed(LOST / 2);
-        assert_eq!(spin.skip, 0);
+        assert_eq!(spin.habit.skip, 0);
         spin.resumed(LOST * 2);
-        assert_eq!(spin.skip, LAST_PAUSE);
+        assert_eq!(spin.habit.skip, LAST_PAUSE);
     }
 }

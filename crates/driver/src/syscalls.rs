@@ -97,6 +97,20 @@ pub fn has_writer(fd: RawFd) -> i32 {
     }
 }
 
+/// As [`file_type`], of the file that a path names.
+///
+/// # Safety
+/// The path ends in a zero.
+pub(crate) unsafe fn file_type_at(dir: RawFd, path: *const libc::c_char) -> i32 {
+    // SAFETY: all zeros is a valid stat; fstatat fills it or fails.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a local structure to fill, and the caller's path.
+    match check(i64::from(unsafe { libc::fstatat(dir, path, &raw mut status, 0) })) {
+        0 => (status.st_mode & libc::S_IFMT) as i32,
+        error => error,
+    }
+}
+
 /// The type bits of a file's `st_mode` (`S_IFMT`), or `-errno`.
 pub(crate) fn file_type(fd: RawFd) -> i32 {
     // SAFETY: all zeros is a valid stat; fstat fills it or fails.

@@ -8,11 +8,13 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 use common::*;
 use proact_driver::{Engine, Loan, Op, ops, syscalls};
@@ -194,6 +196,54 @@ on_every_engine! {
         let (_reader, writer) = pipe(0);
         assert_eq!((rig.run(write(writer.as_raw_fd(), b"x", -1)), taken()), (1, -libc::EINVAL));
         assert_eq!((rig.run(write(writer.as_raw_fd(), b"", -1)), taken()), (-libc::EINVAL, 1));
+    }
+
+    fn a_record_is_appended_and_flushed(rig) {
+        let directory = Directory::new();
+        let file = directory.0.join("file");
+        let failure = AtomicI32::new(1);
+        let append = |path: &CString, buffer: &[u8]| Op::AppendFsync(ops::AppendFsync {
+            dir: libc::AT_FDCWD, path: path.as_ptr(), buf: buffer.as_ptr(), len: buffer.len(), failure: failure.as_ptr(),
+        });
+        let named = |path: &std::path::Path| CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let taken = || failure.swap(1, Ordering::Relaxed);
+        let name = named(&file);
+        assert_eq!((rig.run(append(&name, b"x")), taken()), (-libc::ENOENT, 1));
+        std::fs::write(&file, b"12").unwrap();
+        for record in [b"345".as_slice(), b"", b"6"] {
+            assert_eq!((rig.run(append(&name, record)), taken()), (record.len() as i32, 0));
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"123456");
+        // Neither a directory nor a FIFO without a reader is opened.
+        assert_eq!((rig.run(append(&named(&directory.0), b"x")), taken()), (-libc::EINVAL, 1));
+        let fifo = named(&directory.0.join("fifo"));
+        // SAFETY: a path that ends in a zero.
+        assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+        assert_eq!((rig.run(append(&fifo, b"x")), taken()), (-libc::EINVAL, 1));
+        assert_eq!(rig.run(append(&named(Path::new("/dev/null")), b"x")), -libc::EINVAL);
+    }
+
+    /// The thread that has flushed a file looks for the next op for a while: ops come in that while, at its end, several at a time and
+    /// long after it, and some are cancelled.
+    fn flushes_come_at_any_moment(rig) {
+        let directory = Directory::new();
+        let fd = opened(&mut rig, &directory.0.join("file"), libc::O_RDWR | libc::O_CREAT);
+        let failures: Vec<AtomicI32> = (0..4).map(|_| AtomicI32::new(1)).collect();
+        let flush = |failure: &AtomicI32| Op::WriteFsync(ops::WriteFsync {
+            fd: fd.as_raw_fd(), buf: b"1".as_ptr(), len: 1, offset: 0, data_only: true, failure: failure.as_ptr(),
+        });
+        for round in 0..400_u64 {
+            let count = if round % 7 == 0 { 4 } else { 1 };
+            let tokens: Vec<_> = failures[..count].iter().map(|failure| rig.submit(flush(failure))).collect();
+            if round % 11 == 0 {
+                rig.cancel(tokens[0]);
+                assert!([1, CANCELED].contains(&rig.result(tokens[0])));
+            }
+            for token in tokens.into_iter().skip(usize::from(round % 11 == 0)) {
+                assert_eq!(rig.result(token), 1);
+            }
+            std::thread::sleep(Duration::from_micros(round % 20 * 10));
+        }
     }
 
     fn a_file_changes_its_size(rig) {

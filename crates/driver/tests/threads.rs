@@ -325,3 +325,77 @@ fn the_ring_of_another_thread_has_the_lent_memory() {
     assert_eq!(rig.run(Op::Read(read())), 4096);
     drop(rig);
 }
+
+/// Where the new ring may not lock the lent memory, a read that was queued for it goes the plain way, as those after it. Runs in a process
+/// of its own that becomes a user without CAP_IPC_LOCK.
+#[test]
+fn the_ring_of_another_thread_has_no_room_for_the_lent_memory() {
+    const NAME: &str = "the_ring_of_another_thread_has_no_room_for_the_lent_memory";
+    const CHILD: &str = "PROACT_TEST_OF_LITTLE_MEMORY";
+    // SAFETY: the call has no arguments and always succeeds.
+    if unsafe { libc::geteuid() } != 0 {
+        return; // only root becomes a user whose locked memory nobody else has used
+    }
+    if std::env::var_os(CHILD).is_none() {
+        let program = std::env::current_exe().unwrap();
+        let mut child = std::process::Command::new(program);
+        let output = child
+            .args(["--exact", NAME, "--nocapture"])
+            .env(CHILD, "yes")
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    let directory = Directory::new();
+    let file = directory.0.join("file");
+    std::fs::write(&file, pattern(4096, 1)).unwrap();
+    let file = std::fs::File::open(&file).unwrap();
+    let lock = |soft: u64| {
+        let limit = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: 8 << 20,
+        };
+        // SAFETY: a local structure to read.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+        assert_eq!(result, 0);
+    };
+    lock(8 << 20);
+    let user = 600_000 + std::process::id() % 100_000;
+    // SAFETY: numbers only.
+    let result = unsafe { libc::setresuid(user, user, user) };
+    assert_eq!(result, 0);
+    let Some(mut rig) = Rig::with(Engine::IoUring, &Config::default()) else {
+        return;
+    };
+    let loan = Loan::new(4096).unwrap();
+    let read = || {
+        Op::Read(ops::Read {
+            fd: file.as_raw_fd(),
+            buf: loan.ptr(),
+            len: 4096,
+            offset: 0,
+        })
+    };
+    rig.turn(Some(Duration::ZERO));
+    assert_eq!(rig.run(read()), 4096);
+    let refusals = |rig: &Rig| {
+        let lines = rig.driver.stats().fallbacks.iter();
+        lines
+            .filter(|line| line.starts_with("read_fixed (ENOMEM"))
+            .count()
+    };
+    assert_eq!(refusals(&rig), 0);
+    let staged = rig.submit(read());
+    lock(1 << 16);
+    rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
+    assert_eq!(rig.result(staged), 4096);
+    assert_eq!(rig.run(read()), 4096);
+    rig = elsewhere(rig, |rig| rig.turn(Some(Duration::ZERO)));
+    assert_eq!(rig.run(read()), 4096);
+    assert_eq!(refusals(&rig), 1);
+}

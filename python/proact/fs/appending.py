@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
-import sys
 from typing import TYPE_CHECKING
 
 from .pieces import in_pieces
-from .ways import of_running_loop
+from .ways import of_running_loop, turn
 from .whole import PIECE, sync_directory
 
 if TYPE_CHECKING:
@@ -29,74 +27,120 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 
 
 class _Append:
+    __slots__ = ("data", "done", "fsync")
+
     def __init__(self, data: bytes, fsync: bool) -> None:
         self.data = data
         self.fsync = fsync
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] | None = None
 
 
 class _Queue:
-    """The appends to one file on one loop, and the task that writes them, a group at a time."""
+    """The appends to one file on one loop. The first one leads: if it is alone, its own task writes it.
 
-    def __init__(self, queues: dict[bytes, _Queue], name: bytes) -> None:
+    A task of the queue's writes what comes with it or after it, a group at a time.
+    """
+
+    def __init__(self, queues: dict[bytes, _Queue], name: bytes, path: StrOrBytesPath) -> None:
         self._queues = queues
         self._name = name
+        self._path = path
         self._waiting: list[_Append] = []
         self._group: list[_Append] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, path: StrOrBytesPath, append: _Append) -> None:
+    async def lead(self, append: _Append) -> None:
         self._waiting.append(append)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(path))
-        task = self._task
+        try:
+            # What other tasks append in this turn belongs to the same group.
+            await turn()
+        except BaseException:
+            self._waiting.remove(append)
+            self._hand_over()
+            raise
+        if len(self._waiting) > 1:
+            append.done = asyncio.get_running_loop().create_future()
+            self._hand_over()
+            await self._written(append)
+            return
+        self._waiting.clear()
+        try:
+            written, error = await _commit(self._path, [append.data], append.fsync)
+        finally:
+            self._hand_over()
+        if error is not None and (append.fsync or written < len(append.data)):
+            raise error
+
+    async def follow(self, append: _Append) -> None:
+        append.done = asyncio.get_running_loop().create_future()
+        self._waiting.append(append)
+        await self._written(append)
+
+    async def _written(self, append: _Append) -> None:
+        assert append.done is not None
         try:
             await append.done
         except asyncio.CancelledError:
             if append in self._waiting:
                 self._waiting.remove(append)
-            if not self._waiting and all(one.done.done() for one in self._group):
+            if self._task is not None and not self._waiting and all(_is_over(one) for one in self._group):
                 # Nobody waits any more. It may hang: in a FIFO without a reader.
                 self._leave()
-                task.cancel()
+                self._task.cancel()
             raise
+
+    def _hand_over(self) -> None:
+        """The leader has written its own: a task writes what came meanwhile."""
+        if self._waiting:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        else:
+            self._leave()
 
     def _leave(self) -> None:
         """Appends from now on have another queue."""
         if self._queues.get(self._name) is self:
             del self._queues[self._name]
 
-    async def _run(self, path: StrOrBytesPath) -> None:
+    async def _run(self) -> None:
         try:
             while self._waiting:
                 self._group = self._waiting[:_MOST]
                 del self._waiting[:_MOST]
-                await self._commit(path)
+                await self._write_group()
         finally:
             self._leave()
             for append in self._group + self._waiting:
-                append.done.cancel()
+                if append.done is not None:
+                    append.done.cancel()
 
-    async def _commit(self, path: StrOrBytesPath) -> None:
+    async def _write_group(self) -> None:
         group = self._group
         records = [append.data for append in group]
         error: Exception | None = None
         written = 0
         try:
-            fsync = any(append.fsync for append in group)
-            tried = await _append_cached(path, records) if fsync else None
-            written, error = await in_pieces(_append, path, records, fsync) if tried is None else tried
+            written, error = await _commit(self._path, records, any(append.fsync for append in group))
         except Exception as raised:
             written, error = -1, raised
         for append in group:
             written -= len(append.data)
-            if append.done.done():
+            if append.done is None or append.done.done():
                 pass
             elif error is not None and (written < 0 or append.fsync):
                 append.done.set_exception(error)
             else:
                 append.done.set_result(None)
         self._group = []
+
+
+def _is_over(append: _Append) -> bool:
+    return append.done is None or append.done.done()
+
+
+async def _commit(path: StrOrBytesPath, records: list[bytes], fsync: bool) -> tuple[int, OSError | None]:
+    """Write all; how many bytes were written, and what prevented the rest."""
+    tried = await _append_native(path, records) if fsync else None
+    return await in_pieces(_append, path, records, fsync) if tried is None else tried
 
 
 _QUEUES = "_file_appends"
@@ -121,42 +165,20 @@ async def append(path: StrOrBytesPath, data: ReadableBuffer, *, fsync: bool = Fa
     name = os.fsencode(path)
     queue = queues.get(name)
     if queue is None:
-        queue = queues[name] = _Queue(queues, name)
-    await queue.add(path, record)
+        queue = queues[name] = _Queue(queues, name, path)
+        await queue.lead(record)
+    else:
+        await queue.follow(record)
     return len(record.data)
 
 
-async def _append_cached(path: StrOrBytesPath, records: list[bytes]) -> tuple[int, OSError | None] | None:
-    """As `_append`, where nothing but the write and the fsync has to be waited for; else None.
+async def _append_native(path: StrOrBytesPath, records: list[bytes]) -> tuple[int, OSError | None] | None:
+    """As `_append` with an fsync, to a regular file that there is; else None, and the other way tells why.
 
     That takes half the time that a thread of Python's takes beside its disk.
     """
-    ways = of_running_loop()
-    try:
-        status = ways.try_stat(path)
-        if not status or not stat.S_ISREG(status.st_mode) or sum(map(len, records)) > PIECE:
-            return None
-        sys.audit("open", path, None, _FLAGS)
-        opened = ways.try_open(path, _FLAGS)
-    except OSError:
-        # The thread will tell.
-        return None
-    if not opened:
-        return None
-    fd = opened[0]
-    try:
-        return await ways.write_sync(fd, b"".join(records), -1)
-    except OSError as error:
-        return 0, error
-    except asyncio.CancelledError:
-        # As soon as the write has ended.
-        closing, fd = fd, -1
-        await ways.close(closing)
-        raise
-    finally:
-        # It was synced, so this waits for nothing.
-        if fd >= 0:
-            os.close(fd)
+    data = b"".join(records)
+    return await of_running_loop().append_sync(path, data) if len(data) <= PIECE else None
 
 
 def _append(

@@ -52,10 +52,13 @@ async def read_many(
     fifos: dict[int, int] = {}
 
     async def read_one(index: int, _last: int) -> None:
-        content: bytes | OSError | None
+        content: bytes | int | OSError | None
         try:
-            fifo = fifos.pop(index, None)
-            content = await (ways.read_file(paths[index]) if fifo is None else read_fifo(fifo))
+            content = fifos.pop(index, None)
+            if content is None:
+                content = await ways.read_file(paths[index])
+            if isinstance(content, int):
+                content = await read_fifo(content)
         except OSError as error:
             content = error
         if content is None:

@@ -8,6 +8,7 @@ by the threads of `pool.py`. An offset of -1 is the current position, for files 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import types
@@ -23,7 +24,6 @@ from .peers import (
     joined,
     lacks_reader,
     opened_at_once,
-    read_fifo,
     received,
     writable,
 )
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
-__all__ = ["PIECE", "Opened", "Ways", "of_running_loop"]
+__all__ = ["PIECE", "Opened", "Ways", "of_running_loop", "turn"]
 
 PIECE = 1 << 20
 """Bytes: the most that one op reads, because a ring copies what is cached while the loop waits for it."""
@@ -41,11 +41,16 @@ PIECE = 1 << 20
 _YIELDS = 4
 """Turns of the loop: how many to wait for until an open is tried again, before it is waited for otherwise."""
 
+_FILES = 64
+"""Files that are read as a whole at the same time, because each has an fd meanwhile: a process may have as
+few as 1024, and its threads would not have opened more than there are threads.
+"""
+
 _T = TypeVar("_T")
 
 
 @types.coroutine
-def _turn() -> Generator[None, None, None]:
+def turn() -> Generator[None, None, None]:
     """Wait for the next turn of the loop: what `asyncio.sleep(0)` does, with one frame less."""
     yield
 
@@ -100,6 +105,9 @@ class Ways:
 
     call = staticmethod(_in_pool)
 
+    reading: contextlib.AbstractAsyncContextManager[Any] = contextlib.nullcontext()
+    """Held while `read_file` reads for a program that may ask for any number of files at the same time."""
+
     waiting = 0
     """Calls that wait for a turn with room (`later`): others that are tried meanwhile take it from them."""
 
@@ -146,7 +154,7 @@ class Ways:
         self.waiting += 1
         try:
             for _ in range(_YIELDS):
-                await _turn()
+                await turn()
                 if not self.tried_enough():
                     return attempt(*args)
             return None
@@ -188,8 +196,11 @@ class Ways:
         """Read from `offset` to the end of the file."""
         return await _in_pool(_rest, fd, offset)
 
-    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
-        """Read a whole regular file that is not cached, without a thread; None if there is no way to."""
+    async def read_file(self, path: StrOrBytesPath) -> bytes | int | None:
+        """Read a whole regular file that is not cached, without a thread; None if there is no way to.
+
+        A number is the fd of a FIFO, which is to be read by `read_fifo`.
+        """
         return None
 
     async def receive(self, fd: int, size: int) -> bytes:
@@ -233,6 +244,15 @@ class Ways:
         Raises what prevented it all. Cancelled, it may be carried out.
         """
         return await _in_pool(_write_sync, fd, data, offset, data_only)
+
+    async def append_sync(
+        self, path: StrOrBytesPath, data: ReadableBuffer
+    ) -> tuple[int, OSError | None] | None:
+        """Append all to a regular file that there is, and flush it, as one call, as `write_sync`.
+
+        None, and nothing is written, if this loop has no such call, or the file can't be opened.
+        """
+        return None
 
     async def truncate(self, fd: int, size: int) -> None:
         """Cut a file to a size, or extend it."""
@@ -289,6 +309,7 @@ _NATIVE = {
     "writev": "_writev_at",
     "fsync": "_fsync",
     "write_sync": "_write_sync",
+    "append_sync": "_append_sync",
     "truncate": "_truncate",
     "unlink": "_unlink",
     "mkdir": "_mkdir",
@@ -306,6 +327,7 @@ class _Native(Ways):
         for name, native in _NATIVE.items():
             setattr(self, name, getattr(loop, native))
         self._loop = loop
+        self.reading = asyncio.Semaphore(_FILES)
 
     async def open(
         self,
@@ -347,7 +369,7 @@ class _Native(Ways):
                 break
         return b"".join(pieces)
 
-    async def read_file(self, path: StrOrBytesPath) -> bytes | None:
+    async def read_file(self, path: StrOrBytesPath) -> bytes | int | None:
         # Without waiting for the peer of a FIFO.
         fd = await self._loop._open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -355,7 +377,7 @@ class _Native(Ways):
             if stat.S_ISFIFO(status.st_mode):
                 # Not closed: a writer that waited for a reader has got one.
                 fifo, fd = fd, -1
-                return await read_fifo(fifo)
+                return fifo
             if not stat.S_ISREG(status.st_mode) or status.st_size >= PIECE:
                 return None
             data = await self._loop._read_bytes_at(fd, status.st_size + 1, 0)

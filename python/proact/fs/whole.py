@@ -42,10 +42,11 @@ async def read_bytes(path: StrOrBytesPath) -> bytes:
     ways = of_running_loop()
     tried = ways.try_read_files([path], 0)
     content = tried[0] if tried else None
+    if content is None:
+        async with ways.reading:
+            content = await ways.read_file(path)
     if isinstance(content, int):
         return await read_fifo(content)
-    if content is None:
-        content = await ways.read_file(path)
     if content is None:
         return await in_pieces(read_in_thread, path)
     if isinstance(content, OSError):

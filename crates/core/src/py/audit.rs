@@ -19,14 +19,22 @@ fn outcome(py: Python<'_>, result: c_int) -> PyResult<()> {
 
 /// `open`, for reading: as `open()` shows it, without the "b".
 pub fn open(path: &Bound<'_, PyAny>) -> PyResult<()> {
-    let flags: c_int = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: the arguments are what the format says: an object, a string, an int.
+    opened(path, Some(c"r"), libc::O_RDONLY | libc::O_CLOEXEC)
+}
+
+/// `open`, for appending: as `os.open` shows it.
+pub fn append(path: &Bound<'_, PyAny>) -> PyResult<()> {
+    opened(path, None, libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC)
+}
+
+fn opened(path: &Bound<'_, PyAny>, mode: Option<&CStr>, flags: c_int) -> PyResult<()> {
+    // SAFETY: the arguments are what the format says: an object, a string or null, an int.
     let result = unsafe {
         PySys_Audit(
             c"open".as_ptr(),
-            c"Osi".as_ptr(),
+            c"Ozi".as_ptr(),
             path.as_ptr(),
-            c"r".as_ptr(),
+            mode.map_or(std::ptr::null(), CStr::as_ptr),
             flags,
         )
     };

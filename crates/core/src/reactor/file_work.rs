@@ -12,7 +12,7 @@ use crate::py::buffer::Buffer;
 use crate::py::bytes::{bytes_memory, shorten};
 use crate::py::errno::os_error;
 use crate::py::make::Int;
-use crate::reactor::path_work::PathWork;
+use crate::reactor::path_work::{Path, PathWork};
 
 /// How many ops on files went which way.
 #[derive(Default)]
@@ -56,6 +56,12 @@ pub enum FileWork {
         buffer: Buffer,
         offset: i64,
         data_only: bool,
+        failure: Box<AtomicI32>,
+    },
+    /// Of all of the bytes, to a regular file that there is.
+    AppendSync {
+        path: Path,
+        buffer: Buffer,
         failure: Box<AtomicI32>,
     },
     Truncate {
@@ -153,6 +159,18 @@ impl FileWork {
                 failure: failure.as_ptr(),
             }
             .into(),
+            FileWork::AppendSync {
+                ref path,
+                ref buffer,
+                ref failure,
+            } => ops::AppendFsync {
+                dir: path.dir,
+                path: path.path.as_ptr(),
+                buf: buffer.ptr().cast_const(),
+                len: buffer.len(),
+                failure: failure.as_ptr(),
+            }
+            .into(),
             FileWork::Truncate { len } => ops::Truncate { fd, len }.into(),
             FileWork::Allocate { mode, offset, len } => ops::Allocate {
                 fd,
@@ -168,12 +186,15 @@ impl FileWork {
 
     /// Whether the work is done to a file that is open.
     pub fn uses_fd(&self) -> bool {
-        !matches!(self, FileWork::Path(_))
+        !matches!(self, FileWork::Path(_) | FileWork::AppendSync { .. })
     }
 
     /// What the operation returns for the op's result. A negative one raises the exception that `os` raises, with the names.
     pub fn outcome(self, py: Python<'_>, result: i32) -> PyResult<Py<PyAny>> {
         if result < 0 {
+            if matches!(self, FileWork::AppendSync { .. }) {
+                return Ok(py.None());
+            }
             return Err(match &self {
                 FileWork::Path(work) => work.error(py, result),
                 _ => os_error(result),
@@ -191,7 +212,7 @@ impl FileWork {
                 .into_any()
                 .unbind())
             }
-            FileWork::WriteSync { failure, .. } => {
+            FileWork::WriteSync { failure, .. } | FileWork::AppendSync { failure, .. } => {
                 let failure = failure.into_inner();
                 let error = (failure < 0).then(|| os_error(failure).into_value(py));
                 (result, error).into_py_any(py)

@@ -12,6 +12,7 @@
 //! list in this file.
 
 mod accept;
+mod append;
 mod child;
 mod close;
 mod connect;
@@ -107,6 +108,7 @@ ops! {
     send { Send, SendMsg }
     file { Read, Write, Readv, Writev, Fsync, WriteFsync, Truncate, Allocate }
     poll { Poll, PollMulti }
+    append { AppendFsync }
     path { OpenAt, Statx, RenameAt, UnlinkAt, MkdirAt, SymlinkAt, LinkAt }
     close { Close }
     splice { Splice }

@@ -3,7 +3,7 @@
 //! A ring with SINGLE_ISSUER belongs to its first thread for ever (io_uring_setup(2)). But a loop that has run in one
 //! thread may later run in another, never in both at once. Then the engine takes the completions out of the old
 //! ring's memory, makes a new ring, closes the old one and waits until the kernel has freed it, and submits the ops
-//! that wait and have not begun to the new ring.
+//! that wait and have not begun to the new ring. Where the locked memory of one user has no room for two rings, the old one is closed first.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,6 +14,7 @@ use io_uring::squeue::Entry;
 use super::UringDriver;
 use super::label::{Label, WAKE};
 use super::ring::Ring;
+use super::setup::patiently;
 use super::table::{InFlight, Way};
 use crate::completion::Token;
 use crate::ops::{Movable, OpKind};
@@ -25,7 +26,7 @@ impl UringDriver {
     /// `AlreadyExists` if another thread has run the ring and either has left ops on it that can't be moved, or still
     /// lives and has not let go of it.
     pub(super) fn bind(&mut self) -> io::Result<()> {
-        if self.ring.is_foreign() {
+        if self.ring.is_foreign() || self.ring.is_closed() {
             self.rebind()?;
         }
         self.ring.start()
@@ -91,14 +92,22 @@ impl UringDriver {
             ));
         }
 
-        let (ring, _) = Ring::new(&self.config, &self.features)?;
-        if self.features.native(OpKind::RecvMulti) {
-            self.buffers.register(&ring)?;
+        let mut made = self.make_ring();
+        if matches!(&made, Err(error) if error.raw_os_error() == Some(libc::ENOMEM)) {
+            // The old ring is of no use here, and the locked memory that the new one lacks may be its own.
+            self.ring.close();
+            made = self.make_ring();
         }
-        if self.lends == Some(true) {
-            ring.register_lent()?;
-        }
-        std::mem::replace(&mut self.ring, ring).retire();
+        let failure = match made {
+            Ok(ring) => {
+                std::mem::replace(&mut self.ring, ring).close();
+                None
+            }
+            // Ops wait on the old ring as before.
+            Err(error) if !self.ring.is_closed() => return Err(error),
+            // They wait for a ring, which the next `bind` may get.
+            Err(error) => Some(error),
+        };
         self.wake_armed = staged.contains(&WAKE);
         for (token, entry) in left {
             if entry.cancelled {
@@ -108,6 +117,18 @@ impl UringDriver {
                 self.rearm.push(token);
             }
         }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.lend_again();
         Ok(())
+    }
+
+    fn make_ring(&mut self) -> io::Result<Ring> {
+        let (ring, _) = Ring::new(&self.config, &self.features)?;
+        if self.features.native(OpKind::RecvMulti) {
+            patiently(|| self.buffers.register(&ring))?;
+        }
+        Ok(ring)
     }
 }

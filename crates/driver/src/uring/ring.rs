@@ -27,7 +27,8 @@ use crate::lent;
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 pub(super) struct Ring {
-    io: ManuallyDrop<IoUring>,
+    /// `None` once the ring is closed ([`Ring::close`]). Then it takes no entry and has no completion.
+    io: Option<IoUring>,
     /// The ring's index among the registered rings of its thread, or its fd if it is not registered.
     enter_fd: i32,
     enter_flags: EnterFlags,
@@ -85,7 +86,7 @@ impl Ring {
                         fills: 0,
                         tether: None,
                         generation: Generation::current(),
-                        io: ManuallyDrop::new(io),
+                        io: Some(io),
                     };
                     return Ok((ring, fallbacks));
                 }
@@ -97,6 +98,12 @@ impl Ring {
             }
         }
         Err(last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))
+    }
+
+    fn io(&self) -> io::Result<&IoUring> {
+        self.io
+            .as_ref()
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENXIO))
     }
 
     /// Whether the calling thread runs the ring.
@@ -130,14 +137,14 @@ impl Ring {
             self.tether = self.tie();
         }
         if self.owner.is_none() {
-            setup::allow_workers(&self.io);
+            setup::allow_workers(self.io()?);
         }
         if self.owner.is_none() && self.setup.disabled {
-            match setup::restrict(&self.io, &self.denied) {
+            match setup::restrict(self.io()?, &self.denied) {
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
                 _ => {}
             }
-            self.io.submitter().register_enable_rings()?;
+            self.io()?.submitter().register_enable_rings()?;
         }
         if !self.is_ours() {
             self.owner = Some(std::thread::current().id());
@@ -160,7 +167,8 @@ impl Ring {
         }
         // SAFETY: fresh fds that nobody else owns.
         let (reader, writer) = unsafe { fds.map(|fd| OwnedFd::from_raw_fd(fd)).into() };
-        self.io
+        self.io()
+            .ok()?
             .submitter()
             .register_files(&[writer.as_raw_fd()])
             .ok()
@@ -173,10 +181,14 @@ impl Ring {
         self.setup.defer
     }
 
-    /// Closes the ring and waits until the kernel has freed it, so that its ops no longer wait on their files.
-    pub(super) fn retire(mut self) {
+    /// Closes the ring and waits until the kernel has freed it, so that its ops no longer wait on their files. A ring that is closed stays so.
+    pub(super) fn close(&mut self) {
+        if self.is_closed() {
+            return;
+        }
         let tether = self.tether.take();
-        drop(self);
+        self.drop_io();
+        self.owner = None;
         let mut entry = libc::pollfd {
             fd: tether.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             events: 0,
@@ -200,7 +212,7 @@ impl Ring {
             reserved: u32,
             data: u64,
         }
-        let fd = self.io.as_raw_fd();
+        let fd = self.io.as_ref()?.as_raw_fd();
         let mut update = Update {
             offset: index,
             reserved: 0,
@@ -236,9 +248,35 @@ impl Ring {
     pub(super) fn unregister_fd(&mut self) {
         if self.is_registered() && !self.is_foreign() && self.generation.is_current() {
             self.change_registration(UNREGISTER_RING_FDS, self.enter_fd as u32);
-            self.enter_fd = self.io.as_raw_fd();
-            self.enter_flags = EnterFlags::empty();
+            self.forget_registration();
         }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.io.is_none()
+    }
+
+    fn forget_registration(&mut self) {
+        self.enter_fd = self.io.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        self.enter_flags = EnterFlags::empty();
+    }
+
+    fn drop_io(&mut self) {
+        if self.generation.is_current() {
+            self.unregister_fd();
+        }
+        let Some(io) = self.io.take() else { return };
+        if self.generation.is_current() {
+            drop(io);
+            note_closed();
+        } else {
+            // A forked child did not inherit the ring's memory, and other mappings may have taken the ranges: the
+            // child may only close the fd.
+            let io = ManuallyDrop::new(io);
+            // SAFETY: the fd is the child's copy, and `io` is never used again.
+            unsafe { libc::close(io.as_raw_fd()) };
+        }
+        self.forget_registration();
     }
 
     /// Registers the lent memory as the one buffer of the ring, number 0.
@@ -252,7 +290,7 @@ impl Ring {
             iov_len: len,
         };
         // SAFETY: the memory is never unmapped.
-        unsafe { self.io.submitter().register_buffers(&[buffer]) }
+        unsafe { self.io()?.submitter().register_buffers(&[buffer]) }
     }
 
     /// # Errors
@@ -261,7 +299,7 @@ impl Ring {
         // SAFETY: the memory has `count` entries. The kernel pins their pages until the group is unregistered or the
         // ring has ended, even if the memory is unmapped before.
         unsafe {
-            self.io
+            self.io()?
                 .submitter()
                 .register_buf_ring_with_flags(entries as u64, count, group, 0)
         }
@@ -269,13 +307,14 @@ impl Ring {
 
     /// Removes a group. The kernel answers `-ENOBUFS` to ops that receive into it afterwards.
     pub(super) fn unregister_buffers(&self, group: u16) -> io::Result<()> {
-        self.io.submitter().unregister_buf_ring(group)
+        self.io()?.submitter().unregister_buf_ring(group)
     }
 
     /// Moves entries into the queue until it is full.
     pub(super) fn fill(&mut self, entries: &mut VecDeque<Entry>) {
         self.fills = self.fills.wrapping_add(1);
-        let mut queue = self.io.submission();
+        let Some(io) = &mut self.io else { return };
+        let mut queue = io.submission();
         while let Some(entry) = entries.front() {
             // SAFETY: the memory that the entry points at is valid until its completion: the contract of
             // `Driver::submit`.
@@ -297,12 +336,17 @@ impl Ring {
 
     pub(super) fn has_completions(&self) -> bool {
         // SAFETY: no other view of the completion queue exists: only `&mut self` methods make one, and they drop it.
-        unsafe { !self.io.completion_shared().is_empty() }
+        self.io
+            .as_ref()
+            .is_some_and(|io| unsafe { !io.completion_shared().is_empty() })
     }
 
     fn flag_state(&self) -> (usize, bool, bool) {
+        let Some(io) = &self.io else {
+            return (0, false, false);
+        };
         // SAFETY: no other view of the submission queue exists: only `&mut self` methods make one, and they drop it.
-        let queue = unsafe { self.io.submission_shared() };
+        let queue = unsafe { io.submission_shared() };
         (queue.len(), queue.taskrun(), queue.cq_overflow())
     }
 
@@ -332,9 +376,9 @@ impl Ring {
                 .build();
             let entry = entry.user_data(IGNORED);
             // SAFETY: `self` owns the timespec, which outlives the ring.
-            let pushed = unsafe { self.io.submission().push(&entry) };
+            let push = |io: &mut IoUring| unsafe { io.submission().push(&entry).is_ok() };
             // The queue has no room for the timeout entry, so the wait does not sleep. That is only slower.
-            if pushed.is_err() {
+            if !self.io.as_mut().is_some_and(push) {
                 return self.enter(Some(Duration::ZERO));
             }
         }
@@ -375,9 +419,9 @@ impl Ring {
 
     /// Moves the completions out of the queue.
     pub(super) fn reap(&mut self, into: &mut Vec<(u64, i32, u32)>) {
+        let Some(io) = &mut self.io else { return };
         into.extend(
-            self.io
-                .completion()
+            io.completion()
                 .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
         );
     }
@@ -385,16 +429,6 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.generation.is_current() {
-            self.unregister_fd();
-            // SAFETY: nothing uses `io` after this.
-            unsafe { ManuallyDrop::drop(&mut self.io) };
-            note_closed();
-        } else {
-            // A forked child did not inherit the ring's memory, and other mappings may have taken the ranges: the
-            // child may only close the fd.
-            // SAFETY: the fd is the child's copy, and `io` is never used again.
-            unsafe { libc::close(self.io.as_raw_fd()) };
-        }
+        self.drop_io();
     }
 }

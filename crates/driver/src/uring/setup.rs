@@ -9,6 +9,7 @@ use io_uring::register::{Probe, Restriction};
 use io_uring::{IoUring, opcode};
 
 use crate::clock::{Clock, Monotonic};
+use crate::cores::cores;
 use crate::driver::Config;
 use crate::locked;
 use crate::ops::{OpKind, Opcode};
@@ -81,9 +82,9 @@ pub(super) fn note_closed() {
     CLOSED.store(now(), Ordering::Relaxed);
 }
 
-/// Makes a ring. The kernel frees the memory of a closed ring some time after the close. So if there is too little
+/// Makes a ring, or a part of it. The kernel frees the memory of a closed ring some time after the close. So if there is too little
 /// memory and a ring was closed just now, this function waits and tries again.
-pub(super) fn patiently(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
+pub(super) fn patiently<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const LATELY: u64 = 500;
     let mut pause = 1;
     loop {
@@ -131,16 +132,6 @@ pub(super) fn build(config: &Config, setup: Setup) -> io::Result<IoUring> {
 
 /// The least number of worker threads of the kernel that may wait for files at the same time.
 const WORKERS: u32 = 128;
-
-/// How many cores the thread may use. (`available_parallelism` asks the control groups too, which takes twenty calls.)
-fn cores() -> u32 {
-    // SAFETY: zeros are an empty set; a local structure to fill, and its size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        libc::CPU_COUNT(&set) as u32
-    }
-}
 
 /// Raises the number of worker threads, which is 4 for each core at first (io_uring_register_iowq_max_workers(3)): an
 /// open that waits for a peer or for a dead mount holds a worker, and fsyncs that go on at the same time join into one

@@ -157,6 +157,25 @@ impl Scheduler {
         )
     }
 
+    /// Appends all of `data` to a regular file that there is and flushes it, in one go of a thread: the number of bytes, and the error that
+    /// prevented the rest or the flush. `None`, and nothing is written, if it could not be opened or is not regular.
+    #[pyo3(name = "_append_sync")]
+    fn append_sync(
+        slf: &Bound<'_, Self>,
+        path: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Operation>> {
+        slf.get().check_closed()?;
+        audit::append(path)?;
+        let none = slf.py().None();
+        let work = FileWork::AppendSync {
+            path: path_at(path, None)?,
+            buffer: Buffer::of(data)?,
+            failure: Box::default(),
+        };
+        Operation::new(slf, none.bind(slf.py()), Work::File(work))
+    }
+
     #[pyo3(name = "_truncate")]
     fn truncate(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>, size: i64) -> PyResult<Py<Operation>> {
         on_file(slf, fd, FileWork::Truncate { len: size })
