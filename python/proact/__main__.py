@@ -1,6 +1,6 @@
 """``python -m proact``: the ``proact`` command; ``python -m proact script.py`` runs a program."""
 
-from proact.cli.entry import main
+from proact.cli import main
 
 if __name__ == "__main__":
     main(by_module=True)

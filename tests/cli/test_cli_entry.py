@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,6 +91,53 @@ def test_a_closed_standard_file_is_no_failure(command: str, closed: str) -> None
     assert done.returncode == (2 if command == "nonsense" else 0), done.stderr
     assert "Traceback" not in done.stderr
     assert bool(done.stdout) == (">&-" not in closed.split() and command != "nonsense")
+
+
+#: Ctrl-C comes when the named module is about to be imported.
+CTRL_C = (
+    "import signal, sys\n"
+    "class Finder:\n"
+    "    def find_spec(self, name, path=None, target=None):\n"
+    "        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+    "sys.meta_path.insert(0, Finder())\n"
+    "from proact.cli import main\n"
+    "main(by_module=True)\n"
+)
+
+
+@pytest.mark.parametrize("module", ["proact.cli.entry", "proact.cli.program", "typer", "proact.cli.lab"])
+def test_ctrl_c_while_it_starts_ends_it_without_a_word(module: str) -> None:
+    words = [sys.executable, "-c", CTRL_C.format(module=module), "lab"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_while_it_starts_is_ignored_where_the_shell_says_so() -> None:
+    words = [sys.executable, "-c", CTRL_C.format(module="typer"), "--version"]
+    shell = f"trap '' INT; exec {shlex.join(words)}"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_in_a_command_is_one_line() -> None:
+    code = (
+        "import signal\n"
+        "from proact.cli import doctor, main\n"
+        "doctor.show = lambda facts: signal.raise_signal(signal.SIGINT)\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "proact: interrupted\n")
+
+
+def test_a_program_gets_pythons_own_ctrl_c(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("import signal; print(signal.getsignal(2) is signal.default_int_handler)")
+    assert command("run", "x.py").stdout == "True\n"
+
+
+def test_stderr_that_is_full_does_not_change_the_exit_code() -> None:
+    shell = f"{sys.executable} -m proact nonsense 2> /dev/full"
+    assert subprocess.run(shell, shell=True, timeout=50, check=False).returncode == 2
 
 
 @pytest.mark.parametrize(

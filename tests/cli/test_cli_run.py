@@ -338,7 +338,7 @@ def test_a_program_runs_without_the_extra(tmp_path: Path, words: list[str]) -> N
         "missing = ('typer', 'rich')\n"
         "importlib.util.find_spec = lambda name, *rest: None if name in missing else real(name, *rest)\n"
         "sys.modules['typer'] = sys.modules['rich'] = None  # to import them is an error\n"
-        "from proact.cli.entry import main\n"
+        "from proact.cli import main\n"
         "main(by_module=True)\n"
     )
     done = subprocess.run(

@@ -266,7 +266,7 @@ def test_a_model_that_breaks_fails_alone(
 
 #: A run with few files, so that the models are soon at work.
 QUICKLY = (
-    "from proact.cli.entry import main; from proact.lab.files import bench; from proact.lab.files.fileset "
+    "from proact.cli import main; from proact.lab.files import bench; from proact.lab.files.fileset "
     f"import Amounts; few = {FEW}; bench.Amounts = lambda: few; main()"
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from typer.main import get_command
@@ -69,6 +69,10 @@ def proact(
     help_without_command(context)
 
 
+#: What typer returns in place of a KeyboardInterrupt, which it catches; no command has this exit code.
+_INTERRUPTED: Final = 130
+
+
 def dispatch(arguments: list[str]) -> int:
     """Carry out the command that ``arguments`` name; return its exit code.
 
@@ -90,4 +94,6 @@ def dispatch(arguments: list[str]) -> int:
         raise CommandError(
             f"{said.rstrip('.')} (see '{where} --help')", getattr(error, "exit_code", 2)
         ) from None
+    if outcome == _INTERRUPTED:
+        raise KeyboardInterrupt
     return outcome if isinstance(outcome, int) else 0

@@ -1,5 +1,4 @@
-"""From the shell to a command and back to an exit code. It imports nothing that
-``proact[cli]`` brings.
+"""From the shell to a command and back to an exit code. It imports nothing that ``proact[cli]`` brings.
 
 The program of ``proact run`` is not run inside the command-line library, which has its own ideas about
 options, exceptions, Ctrl-C and broken pipes: it is prepared and run from here, and needs no extra.
@@ -7,20 +6,20 @@ options, exceptions, Ctrl-C and broken pipes: it is prepared and run from here, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
 import sys
+from typing import NoReturn
 
+from proact.cli import starting
 from proact.cli.error import CommandError
 from proact.cli.program import as_module, parse
 
 
-def main(*, by_module: bool = False) -> None:
-    """Run the ``proact`` command with ``sys.argv`` and exit: 0 done, 1 failed, 2 asked for wrongly.
-
-    ``by_module``: the command is ``python -m proact``, where a script or ``-m MODULE`` needs no ``run``.
-    """
+def enter(*, by_module: bool) -> None:
+    """What ``proact.cli.main`` does, once it has taken care of Ctrl-C."""
     arguments = as_module(sys.argv[1:]) if by_module else sys.argv[1:]
     try:
         program, outcome = parse(arguments), 0
@@ -30,23 +29,30 @@ def main(*, by_module: bool = False) -> None:
             outcome = carry_out(arguments)
         sys.stdout.flush()
     except CommandError as error:
-        print(f"proact: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(f"proact: {error}", error.exit_code)
     except KeyboardInterrupt:
-        print("proact: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end("proact: interrupted", 130)
     except BrokenPipeError:  # the reader of our output has seen enough
         _silence()
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"proact: can't write the output: {error.strerror}", file=sys.stderr)
         _silence()
-        sys.exit(1)
+        _end(f"proact: can't write the output: {error.strerror}", 1)
     if program is not None:
+        starting.ready()
         program.run()
+    starting.begin()
     sys.exit(outcome)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    """Exit with a line on stderr; the exit code is the same where stderr can't be written."""
+    starting.begin()
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def _silence() -> None:
@@ -68,4 +74,5 @@ def carry_out(arguments: list[str]) -> int:
         raise CommandError(f"the command line needs {' and '.join(missing)}: pip install 'proact[cli]'")
     from proact.cli.app import dispatch
 
+    starting.ready()
     return dispatch(arguments)

@@ -20,7 +20,6 @@ from typing import Any
 
 from proact import ENGINES, new_event_loop, policy
 from proact.cli.error import CommandError
-from proact.lab.registry import missing_engine
 
 #: Frames of these files lie between the command and the program; the program's tracebacks leave them out.
 _OURS = (__file__, runpy.__file__, "<frozen runpy>", "<frozen importlib.")
@@ -127,6 +126,8 @@ def check_engine(engine: str) -> None:
         return
     if engine not in ENGINES:
         raise CommandError(f"unknown engine {engine!r}: choose auto, {', '.join(ENGINES)}")
+    from proact.lab.registry import missing_engine  # not above: it imports all of the laboratory's models
+
     if reason := missing_engine(engine):
         raise CommandError(reason, exit_code=1)
 
