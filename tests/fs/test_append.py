@@ -198,7 +198,13 @@ async def test_the_first_waits_for_a_reader(loop, fifo, tmp_path):
     first.cancel()
     await asyncio.wait([first])
     assert first.cancelled()
-    reader = asyncio.create_task(asyncio.to_thread(fifo.read_bytes))
+
+    def read():
+        """The thread that the first one has left writes, too, and may be gone before the second one has opened the FIFO."""
+        data = fifo.read_bytes()
+        return data if data.endswith(b"second") else data + fifo.read_bytes()
+
+    reader = asyncio.create_task(asyncio.to_thread(read))
     async with asyncio.timeout(10):
         assert await second == 6
     assert (await reader).endswith(b"second")
