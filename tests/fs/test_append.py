@@ -200,7 +200,7 @@ async def test_the_first_waits_for_a_reader(loop, fifo, tmp_path):
     assert first.cancelled()
 
     def read():
-        """The thread that the first one has left writes, too, and may be gone before the second one has opened the FIFO."""
+        """The thread of the first one writes, too, and may be gone before the second one has opened."""
         data = fifo.read_bytes()
         return data if data.endswith(b"second") else data + fifo.read_bytes()
 
