@@ -173,7 +173,8 @@ def test_a_search_from_the_shell(capsys: pytest.CaptureFixture[str], monkeypatch
         ("--p99 11s", "--p99 is '11s': it must be from 10 µs to 10 s"),
         ("--p99 10ms --repeat 3", "an interval needs 5"),
         ("--p99 10ms --workload churn", "churn has no fixed rate"),
-        ("--p99 10ms --connections 1,2", "a search is for one workload"),
+        ("--p99 10ms --connections 1,2", "--connections is '1,2': it takes one whole number"),
+        ("--p99 10ms --workload echo,web", "a search is for one workload"),
         ("", "Missing option '--p99'"),
     ],
 )

@@ -27,7 +27,7 @@ from proact.lab.results import ResultsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proact.lab.results import Document
+    from proact.lab.results import CellResult, Document
 
 
 def ask(connections: int, active: int | None = None, work: str = "nothing", size: int = 1024) -> Question:
@@ -65,7 +65,30 @@ def test_models_whose_intervals_overlap_are_recommended_together(document: Docum
     found = answer(ask(10), document)
     assert len(found.models) > 1
     assert found.models == winners(found.points[0].rows)
-    assert "that cannot be told from them" in found.sentence
+    assert all(name in found.sentence for name in found.models[:3])
+    if len(found.models) > 4:
+        assert f"or {len(found.models) - 3} that cannot be told from them" in found.sentence
+
+
+def test_the_next_model_is_said_to_lack_what_it_lacks(document: Document) -> None:
+    """A model that is slower than the fastest, or as fast for more CPU time."""
+    set_rate(document, "epoll", 10, 10)
+    assert "the next, threads, reaches" in answer(ask(10), document).sentence
+    epoll = {cell["repeat"]: cell["measured"] for cell in document["cells"] if _is(cell, "epoll")}
+    for cell in document["cells"]:
+        if _is(cell, "threads") and (measured := cell["measured"]) and (like := epoll[cell["repeat"]]):
+            measured["messages"] = like["messages"] + 1  # so it is the fastest, and does not win
+            measured["seconds"] = like["seconds"]
+            measured["server_user_seconds"] = 3 * (
+                like["server_user_seconds"] + like["server_system_seconds"]
+            )
+    said = answer(ask(10), document)
+    assert said.models == ("epoll",)
+    assert "the next, threads, is as fast for " in said.sentence
+
+
+def _is(cell: CellResult, model: str) -> bool:
+    return cell["model"] == model and cell["connections"] == 10
 
 
 def test_no_ceiling_is_recommended(document: Document) -> None:
@@ -95,7 +118,48 @@ def test_a_load_of_which_few_send_is_not_in_the_way_of_one_in_which_all_do(docum
     assert found.models == ("epoll",)
     assert {(point.load.connections, point.load.active) for point in found.points} == {(1, 1), (1000, 1000)}
     apart = answer(ask(500, 10), document)
-    assert "were not measured together" in apart.sentence
+    assert len(apart.points) == 3  # it lies between them, and all of them have to agree
+
+
+def test_of_so_many_connections_those_that_send_are_between_what_was_measured(document: Document) -> None:
+    """1,000 connections of which 500 send lie between 10 and 1,000 that send, whatever else was measured."""
+    cells = [cell for cell in document["cells"] if cell["connections"] == 1000]
+    few = [{**cell, "active": 10} for cell in cells]
+    for cell in document["cells"]:
+        if cell["connections"] == 10:
+            cell["connections"] = cell["active"] = 100
+    for connections in (100, 1000):
+        set_rate(document, "epoll", connections, 10)
+    document["cells"] += few  # type: ignore[arg-type]
+    set_rate(document, "epoll", 1000, 1)
+    found = answer(ask(1000, 500), document)
+    assert {(point.load.connections, point.load.active) for point in found.points} == {
+        (1000, 10),
+        (1000, 1000),
+    }
+
+
+def test_beyond_what_was_measured_the_nearest_load_is_named(document: Document) -> None:
+    set_rate(document, "epoll", 1000, 10)
+    found = answer(ask(2000), document)
+    assert found.models == ()
+    assert [point.load.connections for point in found.points] == [1000]
+    assert found.sentence.endswith(
+        "The nearest load that was measured is echo: 1,000 connections x 1 KiB, closed loop; "
+        "there epoll did best."
+    )
+    set_rate(document, "select", 1000, 1000)
+    assert "select" not in answer(ask(2000), document).sentence  # it cannot have so many
+    for far in (ask(50_000), ask(10, size=32)):
+        assert answer(far, document).points == ()
+
+
+def test_a_wait_is_shown_with_the_rate_that_it_allows() -> None:
+    found = shipped()
+    assert found is not None
+    said = answer(Question(100, 100, "wait", 0.01, 1024), found).sentence
+    assert "messages/s (" in said
+    assert ", of the 10,000 that the wait allows, for " in said
 
 
 def test_between_different_winners_nothing_is_recommended(document: Document) -> None:
@@ -111,7 +175,7 @@ def test_between_different_winners_nothing_is_recommended(document: Document) ->
     [
         (ask(5000), "nothing above 1,000 connections was measured"),
         (ask(10, size=64), "nothing below 1 KiB was measured"),
-        (ask(1000, active=20), "were not measured together on both sides"),
+        (ask(1000, active=20), "with so many connections nothing below 1,000 that send was measured"),
         (ask(10, work="file"), "there are results only of requests of the kinds nothing"),
     ],
 )
@@ -173,8 +237,8 @@ def test_the_three_questions(given: tuple[str, str, str, str], expected: Questio
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("", "", "nothing", ""), "--connections has ''"),
-        (("10,20", "", "nothing", ""), "it takes one number"),
+        (("", "", "nothing", ""), "--connections is ''"),
+        (("10,20", "", "nothing", ""), "it takes one whole number from 1 to 1,000,000"),
         (("10", "11", "nothing", ""), "--active is 11, but --connections is 10"),
         (("10", "", "sleep", ""), "--does is 'sleep': it takes nothing, cpu:TIME, wait:TIME, file, tls, fan"),
         (("10", "", "cpu", ""), "--does is 'cpu'"),

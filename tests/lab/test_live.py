@@ -171,7 +171,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
         ({"size": "17M"}, "size has '17M'"),
         ({"duration": "x"}, "duration is 'x': it takes a number of seconds"),
         ({"duration": "nan"}, "duration is nan: it must be from 0.01 to 3600 seconds"),
-        ({"repeat": "1,2"}, "repeat takes one number"),
+        ({"repeat": "1,2"}, "repeat is '1,2': it takes one whole number"),
         ({"repeat": 3}, "repeat is missing, or no text"),
         ({"more": "x"}, "unknown field 'more'"),
         ({"what": "tea"}, "what is 'tea': choose from load, load and timelines, timelines, claims"),
@@ -193,7 +193,7 @@ def test_what_is_no_request_ends_the_connection_and_no_more(served: Served) -> N
             "timelines need a workload with requests: files has none",
         ),
         ({**CLAIMS, "claims": "three"}, "unknown claim 'three': choose from two-calls, "),
-        ({**CLAIMS, "repeat": "0"}, "repeat has '0'"),
+        ({**CLAIMS, "repeat": "0"}, "repeat is '0'"),
         ({**CLAIMS, "duration": "-1"}, "duration is -1: it must be from 0.01 to 3600 seconds"),
         ({**CLAIMS, "active": "1"}, "claims has no active"),
     ],
@@ -501,7 +501,7 @@ def test_the_three_questions_are_answered_or_refused(served: Served) -> None:
     assert bool(found["recommended"]) != found["sentence"].startswith("No recommendation for 20 connections")
     assert found["workload"] == "wait-5ms"
     for wrong, message in (
-        ("connections=ten&does=nothing", "connections has 'ten'"),
+        ("connections=ten&does=nothing", "connections is 'ten'"),
         ("connections=1&active=2&does=nothing", "active is 2, but connections is 1"),
         ("connections=1&does=cpu", "does is 'cpu'"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -16,12 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 from support.watching import Watcher
 
 from proact.cli.app import dispatch
 from proact.cli.error import CommandError
+from proact.lab.export import differences
 from proact.lab.registry import MODELS
+from proact.lab.results import load
 from proact.lab.run import Settings, run
+from proact.lab.table import render_differences
+from proact.lab.view import render_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -425,3 +431,15 @@ def test_a_load_that_dies_fails_its_cell_only(tmp_path: Path, capfd: pytest.Capt
     assert [cell["reason"] for cell in cells if cell["size"] == 65] == [
         "the load process ended with exit code 7"
     ]
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_earlier_results_fit_a_terminal_and_nothing_is_cut(width: int) -> None:
+    document = load(Path(__file__).parents[2] / "docs/lab/run.json")
+    out = io.StringIO()
+    shown = Console(file=out, width=width, color_system=None)
+    shown.print(render_all(document, width))
+    shown.print(render_differences((document, document), differences(document, document), width))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text

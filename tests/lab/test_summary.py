@@ -284,6 +284,7 @@ def test_a_table_fits_and_cuts_no_number(repeats: int, width: int) -> None:
 
 
 def test_numbers_are_short_and_bars_in_proportion() -> None:
+    assert number(-0.004) == "0.00"
     assert [number(v, 4) for v in (999.4, 1001, 999_400, 1e6, 1e12)] == ["999", "1k", "999k", "1M", "1e+12"]
     assert [number(v) for v in (0, 1.234, 9.994, 9.996, 45.67, 99.96, 1234.5)] == [
         "0.00",

@@ -219,7 +219,7 @@ def compare(
         print()
         return 0
     out = console()
-    out.print(render_differences(documents, found))
+    out.print(render_differences(documents, found, out.width))
     return 0
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from proact.cli.error import CommandError
 from proact.cli.lab import Duration, Models, Repeat  # noqa: TC001 - typer reads the annotations
 from proact.cli.stopping import StoppedError, stoppable
-from proact.lab.asked import chosen, numbers, period, seconds
+from proact.lab.asked import chosen, number, period, seconds
 from proact.lab.asked import duration as time
 from proact.lab.best import Asked, Found, best, sentence
 from proact.lab.job import MAX_REPEAT
@@ -51,13 +51,10 @@ def find_best(
     repeat that something disturbed does not count and is made again, and with fewer than five there is no
     answer. Exit code 1 if a model failed.
     """
-    (name, *more), (count, *others), (each, *rest) = (
-        chosen("workload", workload, WORKLOADS),
-        numbers("--connections", connections),
-        numbers("--size", size, most=MAX_SIZE),
-    )
-    if more or others or rest:
-        raise CommandError("a search is for one workload, one number of connections and one size")
+    (name, *more) = chosen("workload", workload, WORKLOADS)
+    if more:
+        raise CommandError("a search is for one workload")
+    count, each = number("--connections", connections), number("--size", size, most=MAX_SIZE)
     if WORKLOADS[name].churn or WORKLOADS[name].slow():
         raise CommandError(f"{name} has no fixed rate to search for")
     if not ENOUGH <= repeat <= MAX_REPEAT:

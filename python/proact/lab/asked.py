@@ -36,18 +36,28 @@ def chosen(what: str, text: str, known: Collection[str], usual: tuple[str, ...] 
 
 def numbers(option: str, text: str, most: int = 1_000_000) -> tuple[int, ...]:
     """A comma list of whole numbers from 1 to ``most``, each once; K and M count in 1024s."""
-    found = []
-    for part in (part.strip() for part in text.split(",")):
-        unit = {"K": 1 << 10, "M": 1 << 20}.get(part[-1:].upper(), 1)
-        digits = part[:-1] if unit > 1 else part
-        if not (
-            digits.isascii() and digits.isdigit() and len(digits) < 20 and 1 <= int(digits) * unit <= most
-        ):
-            raise AskedError(
-                f"{option} has {part!r}: it takes whole numbers from 1 to {most:,}, with commas between"
-            )
-        found.append(int(digits) * unit)
-    return tuple(dict.fromkeys(found))
+    found = [_whole(part.strip(), most) for part in text.split(",")]
+    if None in found:
+        wrong = text.split(",")[found.index(None)].strip()
+        raise AskedError(
+            f"{option} has {wrong!r}: it takes whole numbers from 1 to {most:,}, with commas between"
+        )
+    return tuple(dict.fromkeys(value for value in found if value is not None))
+
+
+def number(option: str, text: str, most: int = 1_000_000) -> int:
+    """One whole number from 1 to ``most``; K and M count in 1024s."""
+    if (found := _whole(text.strip(), most)) is None:
+        raise AskedError(f"{option} is {text!r}: it takes one whole number from 1 to {most:,}")
+    return found
+
+
+def _whole(text: str, most: int) -> int | None:
+    unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:].upper(), 1)
+    digits = text[:-1] if unit > 1 else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        return None
+    return found if 1 <= (found := int(digits) * unit) <= most else None
 
 
 def period(option: str, text: str, least: float, most: float) -> float:

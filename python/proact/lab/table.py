@@ -15,7 +15,9 @@ from proact.lab.files import FILES
 from proact.lab.summary import QUIET, Absent, Block, Load, Row, Winner, blocks, verdict, winners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rich.console import JustifyMethod
 
     from proact.lab.export import Difference
     from proact.lab.results import Document
@@ -196,13 +198,20 @@ class _Column:
     text: Callable[[Row], str | Text]
 
 
-def _fitting(columns: list[_Column], width: int, spare: tuple[str, ...]) -> list[_Column]:
-    """The columns that fit beside the name, without as many of the ``spare`` ones as need be."""
+def fitting(sizes: Mapping[str, int], width: int, spare: Iterable[str]) -> dict[str, int]:
+    """The columns of a table and their widths, without as many of the ``spare`` ones as need be to fit."""
+    left = dict(sizes)
     for heading in spare:
-        if _NAME + sum(1 + column.size for column in columns) <= width:
+        if sum(left.values()) + len(left) - 1 <= width:
             break
-        columns = [column for column in columns if column.heading != heading]
-    return columns
+        left.pop(heading, None)
+    return left
+
+
+def _fitting(columns: list[_Column], width: int, spare: tuple[str, ...]) -> list[_Column]:
+    """The columns of numbers that fit beside the name."""
+    left = fitting({"model": _NAME} | {each.heading: each.size for each in columns}, width, spare)
+    return [column for column in columns if column.heading in left]
 
 
 def _numbers(rows: Iterable[Row], columns: list[_Column]) -> Table:
@@ -370,8 +379,24 @@ def _table(block: Block, width: int, repeats: int) -> Table:
     return table
 
 
-def render_differences(documents: tuple[Document, Document], found: list[Difference]) -> RenderableType:
+#: The columns of a comparison, and those that a narrow terminal can do without.
+_COMPARED: Final = {
+    "model": _NAME,
+    "first/s": 9,
+    "second/s": 9,
+    "ratio": 6,
+    "CPU": 6,
+    "p99": 6,
+    "second is": 9,
+}
+_COMPARED_SPARE: Final = ("p99", "first/s", "CPU", "second/s")
+
+
+def render_differences(
+    documents: tuple[Document, Document], found: list[Difference], width: int = WIDTH
+) -> RenderableType:
     """Two runs side by side."""
+    columns = fitting(_COMPARED, width, _COMPARED_SPARE)
     machines = [
         Text(
             f"{name}: {document['started']}, {machine(facts)}, {facts['python']}, "
@@ -383,16 +408,17 @@ def render_differences(documents: tuple[Document, Document], found: list[Differe
     ]
     parts: list[RenderableType] = [*machines]
     for shown in dict.fromkeys(each.load for each in found):
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("model", width=_NAME, no_wrap=True)
-        for heading in ("first/s", "second/s", "ratio", "CPU", "p99"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("second is", no_wrap=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        for heading, size in columns.items():
+            justify: JustifyMethod = "left" if heading in ("model", "second is") else "right"
+            table.add_column(heading, min_width=size, justify=justify, no_wrap=True)
         for each in (each for each in found if each.load == shown):
             ratios = (f"{value:.2f}x" for value in (each.rate, each.cpu, each.p99))
             style = {"faster": "green", "slower": "red"}.get(each.verdict, "")
             rates = (f"{value:,.0f}" for value in (each.before, each.after))
-            table.add_row(each.model, *rates, *ratios, Text(each.verdict, style=style))
+            cells: list[str | Text] = [each.model, *rates, *ratios, Text(each.verdict, style)]
+            named = zip(_COMPARED, cells, strict=True)
+            table.add_row(*(cell for heading, cell in named if heading in columns))
         parts += ["", Text(describe(shown), style="bold"), table]
     return Group(*parts)
 
@@ -417,7 +443,7 @@ def bar(share: float, length: int) -> str:
 def number(value: float, columns: int = 7) -> str:
     """About three digits in at most so many columns (4 or more): 1.23, 45.6, 789, 12,345, 678k, 9M."""
     if value < 9.995:
-        return f"{value:.2f}"
+        return f"{value:z.2f}"
     if value < 99.95:
         return f"{value:.1f}"
     shown = (f"{value / scale:,.0f}{unit}" for scale, unit in ((1, ""), (1e3, "k"), (1e6, "M")))

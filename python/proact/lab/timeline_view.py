@@ -18,10 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from proact.lab.phases import asleep, begun, concerned, copies, longest_wait, outlasts, phases, served
-from proact.lab.table import amount, number
+from proact.lab.table import amount, fitting, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import JustifyMethod
 
     from proact.lab.results import Event, Phases, Timeline
 
@@ -64,7 +66,7 @@ def render_timelines(timelines: Sequence[Timeline], width: int) -> RenderableTyp
             if timeline["kind"] == kind:
                 parts += ["", _figure(timeline, width, scale)]
     ordered = [timeline for kind in kinds for timeline in timelines if timeline["kind"] == kind]
-    parts += ["", Text("The models compared (fig. 6.6)", style="bold"), _compared(ordered)]
+    parts += ["", Text("The models compared (fig. 6.6)", style="bold"), _compared(ordered, width)]
     parts.append(Text(_COMPARED_NOTE, style="dim"))
     return Group(*parts)
 
@@ -113,17 +115,20 @@ def common_end(timelines: Sequence[Timeline]) -> float:
 
 def _figure(timeline: Timeline, width: int, common: float) -> RenderableType:
     answered = timeline["answered"]
-    scale = _Scale(begun(timeline), max(common, finish(timeline)), max(width - _LABEL - 1, _BEFORE + _FEWEST))
     heading = Text.assemble((timeline["model"], "bold"), f": {timeline['workload']} of ")
     heading.append(f"{amount(timeline['size'])}, answered after {number(answered)} µs{_range(timeline)}")
     runs = _runs(timeline)
+    columns = width - _LABEL - 1
+    if columns < _BEFORE + _FEWEST:  # no room for the drawing: the table says the same
+        return Group(heading, _calls(runs, answered, width), Text(said(timeline), style="dim"))
+    scale = _Scale(begun(timeline), max(common, finish(timeline)), columns)
     return Group(
         heading,
         _axis(scale),
         _line("", _marks(runs, scale)),
         _line("application", _application(timeline, scale)),
         _line("kernel", _kernel(timeline, scale)),
-        _calls(runs, answered),
+        _calls(runs, answered, width),
         Text(said(timeline), style="dim"),
     )
 
@@ -213,23 +218,46 @@ def _runs(timeline: Timeline) -> list[list[Event]]:
     return runs
 
 
-def _calls(runs: list[list[Event]], answered: float) -> Table:
+#: The columns of the table of calls and of the comparison, and those that a narrow terminal can do without.
+_CALLS: Final = (
+    {"": 1, "call": 24} | dict.fromkeys(("at", "lasted", "asleep", "queue", "on a CPU"), 9) | {"returned": 10}
+)
+_CALLS_SPARE: Final = ("queue", "on a CPU", "returned", "asleep", "lasted")
+_MODELS: Final = {
+    "model": 15,
+    "waits in": 14,
+    **dict.fromkeys(("wait %", "copy %", "free %"), 6),
+    **dict.fromkeys(("copying", "asking", "queue", "program", "others", "answer"), 7),
+}
+_MODELS_SPARE: Final = (
+    *("queue", "others", "asking", "program", "copying"),
+    *("free %", "copy %", "wait %"),
+)
+
+
+def _calls(runs: list[list[Event]], answered: float, width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("", width=1, no_wrap=True)
-    table.add_column("call", width=24, no_wrap=True)
-    for heading in ("at", "lasted", "asleep", "queue", "on a CPU"):
-        table.add_column(heading, width=9, justify="right", no_wrap=True)
-    table.add_column("returned", overflow="ellipsis", no_wrap=True)
+    columns = fitting(_CALLS, width, _CALLS_SPARE)
+    for heading, size in columns.items():
+        if heading == "returned":
+            table.add_column(heading, overflow="ellipsis", no_wrap=True)
+        else:
+            figure = heading not in ("", "call")
+            table.add_column(heading, width=size, justify="right" if figure else "left", no_wrap=True)
+
+    def add(*cells: str) -> None:
+        table.add_row(*(cell for heading, cell in zip(_CALLS, cells, strict=False) if heading in columns))
+
     for mark, run in zip(_MARKS, runs, strict=False):
         first, lasted = run[0], sum(event["end"] - event["start"] for event in run)
         queue, cpu = sum(event["run_queue"] for event in run), sum(event["cpu"] for event in run)
         shown = [_signed(first["start"]), *map(number, (lasted, sum(map(asleep, run)), queue, cpu))]
         if len(run) == 1 and outlasts(first, answered):
-            table.add_row(mark, _named(run), shown[0], "goes on")
+            add(mark, _named(run), shown[0], "goes on")
             continue
-        table.add_row(mark, _named(run), *shown, _returned(run))
+        add(mark, _named(run), *shown, _returned(run))
     if len(runs) > len(_MARKS):
-        table.add_row("", f"and {len(runs) - len(_MARKS)} more")
+        add("", f"and {len(runs) - len(_MARKS)} more")
     return table
 
 
@@ -272,20 +300,18 @@ def said(timeline: Timeline) -> str:
     return f"{waits}; {copied}{helped}."
 
 
-def _compared(timelines: Sequence[Timeline]) -> Table:
+def _compared(timelines: Sequence[Timeline], width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("model", width=15, no_wrap=True)
-    table.add_column("waits in", width=14, no_wrap=True)
-    for heading in ("wait %", "copy %", "free %"):
-        table.add_column(heading, width=6, justify="right", no_wrap=True)
-    for heading in ("copying", "asking", "queue", "program", "others", "answer"):
-        table.add_column(heading, width=7, justify="right", no_wrap=True)
+    columns = fitting(_MODELS, width, _MODELS_SPARE)
+    for heading, size in columns.items():
+        justify: JustifyMethod = "left" if heading in ("model", "waits in") else "right"
+        table.add_column(heading, width=size, justify=justify, no_wrap=True)
     for timeline in timelines:
         spent = medians(timeline)
         found = longest_wait(timeline)
         whole = sum(value for name, value in spent.items() if name != "answer") or 1.0  # type: ignore[misc]
         free = spent["asking"] + spent["program"]
-        table.add_row(
+        cells = (
             timeline["model"],
             found.call if found is not None and spent["waiting"] > spent["asking"] else "-",
             *(f"{share / whole * 100:.1f}" for share in (spent["waiting"], spent["copying"], free)),
@@ -293,6 +319,8 @@ def _compared(timelines: Sequence[Timeline]) -> Table:
             number(timeline["others"]),
             number(spent["answer"]),
         )
+        named = zip(_MODELS, cells, strict=True)
+        table.add_row(*(cell for heading, cell in named if heading in columns))
     return table
 
 

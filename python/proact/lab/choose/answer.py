@@ -8,9 +8,10 @@ is said. Where the sides disagree, or nothing good enough was measured, there is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from proact.lab.choose.points import around, points
+from proact.lab.choose.points import around, nearest, points
 from proact.lab.registry import MODELS
 from proact.lab.summary import fastest, share, thriftiest
 from proact.lab.table import describe, number
@@ -81,7 +82,8 @@ def _interval(spread: Spread) -> dict[str, float]:
 
 def answer(question: Question, document: Document) -> Answer:
     """Choose by the results of a run."""
-    found = around(question, points(document))
+    listed = points(document)
+    found = around(question, listed)
     unknown = {name: reason for point in found.points for name, reason in point.unknown.items()}
 
     def without(reason: str) -> Answer:
@@ -89,7 +91,7 @@ def answer(question: Question, document: Document) -> Answer:
         return Answer(question, sentence, (), found.points, bool(found.between), unknown)
 
     if found.missing is not None:
-        return without(found.missing)
+        return _beyond(question, found.missing, nearest(question, listed))
     for point in found.points:
         if len(point.rows) < 2:
             reason = next(iter(point.unknown.values()), "no model was measured")
@@ -107,8 +109,26 @@ def answer(question: Question, document: Document) -> Answer:
     sentence = f"For {question.words.rstrip(',')}, use {named}"
     if found.between:
         sentence += f", best on both sides of it ({', '.join(found.between)}: interpolated, not measured)"
-    sentence += f": {_figures(common[0], found.points)}{_reason(common, found.points)}."
+    sentence += f": {_figures(question, common[0], found.points)}{_reason(common, found.points)}."
     return Answer(question, sentence, common, found.points, bool(found.between), unknown)
+
+
+def _beyond(question: Question, missing: str, near: Point | None) -> Answer:
+    """No recommendation, because nothing was measured around the question; and what won nearest to it."""
+    sentence = f"No recommendation for {question.words}: {missing}."
+    if near is None:
+        return Answer(question, sentence, (), (), interpolated=False, unknown={})
+    able = tuple(name for name in winners(near.rows) if _limit(name) >= question.connections)
+    if able:
+        level = len(able) == len(near.rows)
+        did = f"none of the {len(able)} models stood out" if level else f"{_names(able)} did best"
+        sentence += f" The nearest load that was measured is {describe(near.load)}; there {did}."
+    return Answer(question, sentence, (), (near,), interpolated=False, unknown=near.unknown)
+
+
+def _limit(model: str) -> float:
+    """The connections that a model can have."""
+    return (MODELS[model].connection_limit if model in MODELS else None) or inf
 
 
 def winners(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -122,7 +142,7 @@ def winners(rows: Sequence[Row]) -> tuple[str, ...]:
 def _names(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
-    if len(names) <= _NAMED:
+    if len(names) <= _NAMED + 1:  # "1 that cannot be told from them" is no shorter than its name
         return f"{', '.join(names[:-1])} or {names[-1]}"
     return f"{', '.join(names[:_NAMED])} or {len(names) - _NAMED} that cannot be told from them"
 
@@ -131,21 +151,41 @@ def _row(point: Point, model: str) -> Row | None:
     return next((row for row in point.rows if row.model == model), None)
 
 
-def _figures(model: str, at: Sequence[Point]) -> str:
+def _figures(question: Question, model: str, at: Sequence[Point]) -> str:
     """The best model's figures with their intervals; over several loads, from the least to the most."""
     rows = [row for point in at if (row := _row(point, model)) is not None]
-    named = f"{model} serves " if len(rows) else ""
     if len(rows) == 1:
         rate, cpu = rows[0].rate, rows[0].cpu_us
+        allowed = ""
+        if question.work == "wait":
+            allowed = f", of the {question.active / question.seconds:,.0f} that the wait allows,"
         return (
-            f"{named}{rate.median:,.0f} messages/s ({rate.low:,.0f} to {rate.high:,.0f}) for "
-            f"{number(cpu.median)} µs of CPU each ({number(cpu.low)} to {number(cpu.high)})"
+            f"{model} serves {rate.median:,.0f} messages/s ({rate.low:,.0f} to {rate.high:,.0f}){allowed} "
+            f"for {number(cpu.median)} µs of CPU each ({number(cpu.low)} to {number(cpu.high)})"
         )
     slow, quick = min(row.rate.low for row in rows), max(row.rate.high for row in rows)
     least, most = min(row.cpu_us.low for row in rows), max(row.cpu_us.high for row in rows)
     return (
-        f"{named}{slow:,.0f} to {quick:,.0f} messages/s for {number(least)} to {number(most)} µs of CPU each"
+        f"{model} serves {slow:,.0f} to {quick:,.0f} messages/s for {number(least)} to {number(most)} µs "
+        "of CPU each"
     )
+
+
+def _next(point: Point, first: Row) -> str | None:
+    """What the fastest of the models that did not win lacks; ``first``'s figures have been given."""
+    chosen = winners(point.rows)
+    rest = [row for row in point.rows if row.model not in chosen]
+    if not rest:
+        return None
+    after = max(rest, key=lambda row: row.rate.median)
+    best, level = fastest(point.rows)
+    if after is best or after.model in level:  # so it needs more CPU time than the thriftiest
+        thrifty = next(row for row in point.rows if row.model == chosen[0])
+        than = "" if thrifty is first else f" of {thrifty.model}"
+        dearer = share(after.cpu_us, thrifty.cpu_us)
+        return f"the next, {after.model}, is as fast for {dearer} times the CPU{than}"
+    than = "that" if best is first else f"{best.model}'s rate"
+    return f"the next, {after.model}, reaches {share(after.rate, best.rate)} of {than}"
 
 
 def _reason(chosen: Sequence[str], at: Sequence[Point]) -> str:
@@ -153,15 +193,9 @@ def _reason(chosen: Sequence[str], at: Sequence[Point]) -> str:
     point = max(at, key=lambda each: each.load.connections)
     clauses = []
     best = _row(point, chosen[0])
-    rest = [row for row in point.rows if row.model not in winners(point.rows)]
-    if best is not None and rest:
-        after = max(rest, key=lambda row: row.rate.median)
-        if after.rate.high < best.rate.low:
-            clauses.append(f"the next, {after.model}, reaches {share(after.rate, best.rate)} of that")
-        else:
-            after = min(rest, key=lambda row: row.cpu_us.median)
-            dearer = share(after.cpu_us, best.cpu_us)
-            clauses.append(f"the next, {after.model}, is as fast for {dearer} times the CPU")
+    if best is not None and (after := _next(point, best)) is not None:
+        # The figures before it are of several loads.
+        clauses.append(f"under {describe(point.load)}, {after}" if len(at) > 1 else after)
     threads = _row(point, _THREADS)
     if threads is not None and _THREADS not in chosen and point.load.connections > 1:
         costs = [f"{threads.memory.median / 1024:,.0f} KiB a connection"] if threads.memory else []
@@ -170,6 +204,6 @@ def _reason(chosen: Sequence[str], at: Sequence[Point]) -> str:
     if best is not None and best.load_bound:
         clauses.append("the load had used up its core, so it may be faster")
     most = max(each.load.connections for each in at)
-    if any(limit < most for name in ("select",) if (limit := MODELS[name].connection_limit or most)):
+    if _limit("select") < most:
         clauses.append("select fails above 1,024 open files")
     return "".join(f"; {clause}" for clause in clauses)

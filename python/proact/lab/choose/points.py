@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Final
 
 from proact.lab.asked import duration
@@ -118,28 +118,61 @@ def around(question: Question, listed: Sequence[Point]) -> Around:
         same = all_send or same
     wanted = (question.seconds, question.size, question.connections, question.active)
     sides: list[set[float]] = []
+    wider = near = same
     for at, value in enumerate(wanted):
-        values = {point.where[at] for point in same}
+        # Of each quantity only the loads on both sides of the quantities before it count.
+        values = {point.where[at] for point in near}
         lower = max((each for each in values if each <= _just_over(value)), default=None)
         upper = min((each for each in values if each >= value * (1 - 1e-9)), default=None)
         if lower is None or upper is None:
             edge = min(values) if lower is None else max(values)
             beyond = "below" if lower is None else "above"
-            return Around((), (), f"nothing {beyond} {shown(at, edge)} was measured")
+            many = "with so many connections " if AXES[at] == AXES[-1] else ""
+            return Around((), (), f"{many}nothing {beyond} {shown(at, edge)} was measured")
         sides.append({lower, upper})
-    corners = set(product(*sides))
-    near = tuple(point for point in same if point.where in corners)
-    if not near:
-        return Around((), (), "so many connections and so many that send were not measured together")
-    for at, both in enumerate(sides):
-        if not both <= {point.where[at] for point in near}:
-            return Around((), (), f"{AXES[at]} and the rest were not measured together on both sides")
+        wider, near = near, [point for point in near if point.where[at] in (lower, upper)]
+    if _apart(sides, near) is not None:  # more loads have to agree then, but they lie on both sides
+        near = wider
+        sending = {point.where[-1] for point in near}
+        sides[-1] = {min(sending), max(sending)}
+    if (apart := _apart(sides, near)) is not None:
+        return Around((), (), f"{AXES[apart]} and the rest were not measured together on both sides")
     if all(point.load.active == point.load.connections for point in near):
         sides.pop()  # all of them send: "between 1 and 100 connections" says it
     between = tuple(
         f"{shown(at, min(both))} and {shown(at, max(both))}" for at, both in enumerate(sides) if len(both) > 1
     )
-    return Around(near, between, None)
+    return Around(tuple(near), between, None)
+
+
+def _apart(sides: Sequence[set[float]], near: Sequence[Point]) -> int | None:
+    """The first quantity that the points have on one side only."""
+    for at, both in enumerate(sides):
+        if not both <= {point.where[at] for point in near}:
+            return at
+    return None
+
+
+#: How many times as much or as little of anything a load may have and still be called near.
+_NEAR: Final = 16.0
+
+
+def nearest(question: Question, listed: Sequence[Point]) -> Point | None:
+    """Of the loads under which models can be compared, the one most like the question; None if none is."""
+    wanted = (question.seconds, question.size, question.connections, question.active)
+
+    def factors(point: Point) -> list[float]:
+        both = zip(wanted, point.where, strict=True)
+        return [max(mine / theirs, theirs / mine) for mine, theirs in both if mine]
+
+    near = [
+        point
+        for point in listed
+        if work_of(point.load.workload) == question.work
+        and len(point.rows) > 1
+        and max(factors(point)) <= _just_over(_NEAR)
+    ]
+    return min(near, key=lambda point: prod(factors(point)), default=None)
 
 
 def _just_over(value: float) -> float:
@@ -152,4 +185,6 @@ def shown(axis: int, value: float) -> str:
         return duration(value)
     if axis == 1:
         return amount(int(value))
-    return counted(int(value), "connection") + AXES[axis].removeprefix("connections")
+    if axis == 2:
+        return counted(int(value), "connection")
+    return f"{value:,.0f} that send{'s' if value == 1 else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from proact.lab.asked import AskedError, duration, numbers, period
+from proact.lab.asked import AskedError, duration, number, period
 from proact.lab.limits import MAX_SIZE
 from proact.lab.table import amount
 from proact.lab.workloads import LONGEST, base, timed
@@ -87,20 +87,13 @@ class Question:
 
 def question(connections: str, active: str, does: str, size: str, *, dashes: str = "--") -> Question:
     """Read what a person answered; an empty ``active`` means all of them. Raises AskedError."""
-    many = _one(f"{dashes}connections", connections, 1_000_000)
-    sending = _one(f"{dashes}active", active, 1_000_000) if active.strip() else many
+    many = number(f"{dashes}connections", connections, 1_000_000)
+    sending = number(f"{dashes}active", active, 1_000_000) if active.strip() else many
     if sending > many:
         raise AskedError(f"{dashes}active is {sending:,}, but {dashes}connections is {many:,}")
     work, seconds = _work(f"{dashes}does", does)
     most = MAX_SIZE if work in ("nothing", "tls", "churn") else LARGEST
-    return Question(many, sending, work, seconds, _one(f"{dashes}size", size or "1K", most))
-
-
-def _one(option: str, text: str, most: int) -> int:
-    (found, *more) = numbers(option, text, most=most)
-    if more:
-        raise AskedError(f"{option} has {text!r}: it takes one number")
-    return found
+    return Question(many, sending, work, seconds, number(f"{dashes}size", size or "1K", most))
 
 
 def _work(option: str, text: str) -> tuple[str, float]:

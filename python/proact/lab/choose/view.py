@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proact.lab.choose.answer import Answer, winners
-from proact.lab.table import WIDTH, bar, describe, number
+from proact.lab.table import WIDTH, bar, describe, fitting, number
 
 if TYPE_CHECKING:
     from proact.lab.choose.points import Point
@@ -57,12 +57,9 @@ def not_compared(answer: Answer) -> str:
 def _chart(answer: Answer, point: Point, width: int) -> Table:
     """Messages per second as bars, the recommended models first. A narrow terminal has fewer figures."""
     best = winners(point.rows) if len(point.rows) > 1 else ()
-    shown = dict(_FIGURES)
-    for heading in _SPARE:
-        if (length := width - _NAME - 2 - sum(size + 1 for size in shown.values())) >= _BAR:
-            break
-        del shown[heading]
-    length = max(_BAR, length)
+    columns = fitting({"model": _NAME, "": _BAR} | _FIGURES, width, _SPARE)
+    shown = {heading: size for heading, size in columns.items() if heading in _FIGURES}
+    length = max(_BAR, width - _NAME - 2 - sum(size + 1 for size in shown.values()))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("model", width=_NAME, no_wrap=True)
     table.add_column("", width=length, no_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proact.lab.asked import AskedError, chosen, numbers
+from proact.lab.asked import AskedError, chosen, number
 from proact.lab.claims import TRIALS
 from proact.lab.job import Job, asked_loads, of_claims, of_load, of_timelines
 from proact.lab.registry import MODELS
@@ -57,9 +57,7 @@ def job_of(form: Any) -> Job:
     if what == "timelines":
         models = chosen("model", text["models"], MODELS)
         return of_timelines(models, text["workloads"], text["size"], dashes="")
-    (repeat, *more) = numbers("repeat", text["repeat"], most=1000)
-    if more:
-        raise AskedError("repeat takes one number")
+    repeat = number("repeat", text["repeat"], most=1000)
     duration = _number("duration", text["duration"])
     if what == "claims":
         trials = [TRIALS[name] for name in chosen("claim", text["claims"], TRIALS)]
