@@ -75,7 +75,7 @@ million: check  ## as many connections as fit into memory, up to 1,000,000; MILL
 	@$(use) $(setup) peers
 	@$(VENV)/bin/python -m benchmarks.million $(MILLION_ARGS)
 
-lab-reference: check  ## measure what `proact lab choose` answers from, on a quiet machine (about half an hour)
+lab-reference: check  ## measure what `proact lab choose` answers from, on a quiet machine (about 50 minutes; goes on with what there is)
 	@$(use) $(setup) cli lab peers
 	@$(VENV)/bin/python -m proact.cli.lab_reference python/proact/lab/choose/reference.json
 

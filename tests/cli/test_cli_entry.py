@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from support.trials import once_of_five
 
 from proact.cli.stopping import StoppedError, stoppable
 
@@ -138,6 +139,15 @@ def test_a_program_gets_pythons_own_ctrl_c(command: Command, tmp_path: Path) -> 
 def test_stderr_that_is_full_does_not_change_the_exit_code() -> None:
     shell = f"{sys.executable} -m proact nonsense 2> /dev/full"
     assert subprocess.run(shell, shell=True, timeout=50, check=False).returncode == 2
+
+
+@once_of_five  # a measurement fails if it gets no core
+@pytest.mark.parametrize("words", ["timeline --models epoll --requests 2", "echo --models epoll --repeat 1"])
+def test_stderr_that_is_full_ends_no_measurement(words: str) -> None:
+    shell = f"{sys.executable} -m proact lab {words} 2> /dev/full"
+    done = subprocess.run(shell, shell=True, stdout=subprocess.PIPE, text=True, timeout=50, check=False)
+    assert done.returncode == 0
+    assert "epoll" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,7 @@ def test_what_contradicts_itself_is_one_line(document: Document, tmp_path: Path)
     asked = ["lab", "choose", "--connections", "10", "--from", str(file)]
     for more, message in (
         (["--measure"], "--measure measures now, and --from reads a file"),
+        (["--models", "threads"], "--models names what --measure is to measure"),
         (["--json", "--html", "-"], "only one of --json, --csv and --html can go to stdout"),
         (["--html", str(file)], "holds the results, and would be written over"),
     ):
@@ -367,6 +368,31 @@ def test_the_reference_is_whole_whatever_ends_its_measurement(
     assert reference.main(str(file)) == 1
     assert "is no reference" in capsys.readouterr().err
     assert file.read_text() == "half of it"
+
+
+def test_a_question_that_the_reference_does_not_answer_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its repeats were disturbed, so the file has cells of it, and no answer."""
+
+    class Made:
+        def __init__(self, _question: Question, _models: object) -> None:
+            self.document = made_up.run(connections=(1,), repeats=3 if not file.exists() else 5)
+
+        def begin(self) -> Document:
+            return self.document
+
+        def measure(self, document: Document, progress: object) -> None:
+            pass
+
+    file = tmp_path / "reference.json"
+    monkeypatch.setattr(reference, "questions", lambda: [ask(1)])
+    monkeypatch.setattr(reference, "job_for", Made)
+    for _ in range(3):
+        assert reference.main(str(file)) == 0
+    found = packed.read(file)
+    assert answer(ask(1), found).models
+    assert len(found["cells"]) == len(made_up.run(connections=(1,))["cells"])
 
 
 def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:

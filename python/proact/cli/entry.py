@@ -11,7 +11,7 @@ import errno
 import importlib.util
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from proact.cli import starting
 from proact.cli.error import CommandError
@@ -50,14 +50,32 @@ def enter(*, by_module: bool) -> None:
 def _end(line: str, code: int) -> NoReturn:
     """Exit with a line on stderr; the exit code is the same where stderr can't be written."""
     starting.begin()
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+    print(line, file=_Messages(sys.stderr), flush=True)
     sys.exit(code)
 
 
 def _silence() -> None:
     """What is left to be written goes nowhere, so that the flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Messages:
+    """Standard error for the commands: a message that can't be written (a full disk) ends no measurement."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _open_standard_files() -> None:
@@ -70,6 +88,7 @@ def _open_standard_files() -> None:
 def carry_out(arguments: list[str]) -> int:
     """Run any command but ``run PROGRAM``; return its exit code. Raises CommandError as ``dispatch`` does."""
     _open_standard_files()
+    sys.stderr = cast("TextIO", _Messages(sys.stderr))
     if missing := [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]:
         raise CommandError(f"the command line needs {' and '.join(missing)}: pip install 'proact[cli]'")
     from proact.cli.app import dispatch

@@ -66,11 +66,14 @@ def choose(
     """
     if measure and results is not None:
         raise CommandError("--measure measures now, and --from reads a file: choose one of them")
+    named = chosen("model", models, MODELS)
+    if models != _USUAL and not measure:
+        raise CommandError("--models names what --measure is to measure: without it they have no effect")
     asked = _ask(connections, active, does, size)
     check_files("-" if as_json else None, None, html_file, source=results)
     code, document, source = 0, None, ""
     if measure:
-        code, document = _measure(asked, chosen("model", models, MODELS))
+        code, document = _measure(asked, named)
         source = f"measured now on {machine(document)}"
     elif results is not None:
         document = read_results(results)
@@ -86,7 +89,7 @@ def choose(
         of_cell = job.settings
         seconds = sum(of_cell.seconds(split=False, counted=of_cell.counts(cell)) for cell in job.cells)
         if typer.confirm(f"Measure it now, about {seconds:.0f} s?", default=True, err=True):
-            code, document = _measure(asked, chosen("model", models, MODELS))
+            code, document = _measure(asked, named)
             found, source = _answer(asked, document), f"measured now on {machine(document)}"
         else:
             return UNDECIDED
