@@ -74,7 +74,28 @@ def test_charts_are_there_before_anybody_scrolls(browser: chromium.Browser, url:
         "[...document.querySelectorAll('.chart')].filter((each) => each.querySelector('.main-svg')).length"
     )
     page.until(f"{drawn} === 1 + 3 + 2 + 2 * 4")
+    page.run("for (const name of ['beforeprint', 'afterprint']) dispatchEvent(new Event(name))")
+    assert page.errors() == []
+    page.close()
+
+
+def test_on_paper_it_is_black_on_white_and_no_chart_is_wider_than_a_page(
+    browser: chromium.Browser, url: str
+) -> None:
+    page = browser.open(url, width=1440, dark=True)
+    charts = "[...document.querySelectorAll('.chart')].filter((each) => each.clientWidth)"
+    page.until(f"{charts}.every((each) => each.querySelector('.main-svg .xtick'))")
+    state = (
+        f"[Math.max(...{charts}.map((each) => each.querySelector('.main-svg').clientWidth)),"
+        " getComputedStyle(document.querySelector('.chart .xtick text')).fill,"
+        " getComputedStyle(document.body).backgroundColor]"
+    )
+    on_screen = page.run(state)
     page.run("dispatchEvent(new Event('beforeprint'))")
+    page.until(f"{state}[1] !== {json.dumps(on_screen[1])}")
+    assert page.run(state) == [680, "rgb(27, 31, 36)", "rgb(255, 255, 255)"]
+    page.run("dispatchEvent(new Event('afterprint'))")
+    page.until(f"JSON.stringify({state}) === {json.dumps(json.dumps(on_screen, separators=(',', ':')))}")
     assert page.errors() == []
     page.close()
 

@@ -48,7 +48,7 @@ def take(
         for scheme in SCHEMES:
             page = browser.open(url, width=width, height=height, dark=scheme == "dark")
             prepare(page)
-            page.run("dispatchEvent(new Event('beforeprint'))")
+            page.run("for (const name of ['beforeprint', 'afterprint']) dispatchEvent(new Event(name))")
             page.until(_DRAWN)
             page.run("scrollTo(0, 0)")
             shown = f"{name}-{window}-{scheme}"

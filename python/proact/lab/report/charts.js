@@ -93,5 +93,13 @@ const charts = (() => {
     again();
   });
   dark.addEventListener("change", again);
+
+  // Paper is white and has a width of its own, so the charts are drawn again for it, and afterwards for the screen.
+  function print(paper) {
+    document.documentElement.classList.toggle("paper", paper);
+    again();
+  }
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   return { draw, forget };
 })();
