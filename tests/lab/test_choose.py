@@ -19,7 +19,7 @@ from proact.lab.choose.answer import Answer, answer, winners
 from proact.lab.choose.packed import slim
 from proact.lab.choose.points import points
 from proact.lab.choose.question import Question, question
-from proact.lab.choose.sources import CHOICES, job_for, shipped
+from proact.lab.choose.sources import CHOICES, job_for, machine, shipped
 from proact.lab.registry import MODELS, Family
 from proact.lab.report.page import to_html
 from proact.lab.results import ResultsError
@@ -393,6 +393,34 @@ def test_a_question_that_the_reference_does_not_answer_is_measured_again(
     found = packed.read(file)
     assert answer(ask(1), found).models
     assert len(found["cells"]) == len(made_up.run(connections=(1,))["cells"])
+
+
+def test_a_kind_of_request_is_of_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another machine has measured of a kind that is not whole is measured again; the file says so."""
+
+    class Made:
+        def __init__(self, question: Question, _models: object) -> None:
+            measured.append(question.connections)
+            self.document = made_up.run(connections=(question.connections,))
+
+        def begin(self) -> Document:
+            return self.document
+
+        def measure(self, document: Document, progress: object) -> None:
+            pass
+
+    measured: list[int] = []
+    file = tmp_path / "reference.json"
+    monkeypatch.setattr(reference, "job_for", Made)
+    for asked, expected in (((1, 2), [1, 2]), ((1, 2, 3), [1, 2, 3]), ((1, 2, 3, 4), [4]), ((1, 2), [])):
+        monkeypatch.setattr(reference, "questions", lambda asked=asked: [ask(each) for each in asked])
+        monkeypatch.setattr(reference, "cpu_model", lambda: "one" if not file.exists() else "another")
+        measured.clear()
+        assert reference.main(str(file)) == 0
+        assert measured == expected
+    found = packed.read(file)
+    assert found["environment"]["also"] == {"nothing": "another"}
+    assert machine(found).endswith("; nothing: another")
 
 
 def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:

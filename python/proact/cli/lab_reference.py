@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from proact.cli.stopping import StoppedError, stoppable
 from proact.lab.choose.packed import read, write
 from proact.lab.choose.points import around, points
-from proact.lab.choose.question import Question
+from proact.lab.choose.question import Question, work_of
 from proact.lab.choose.sources import CHOICES, job_for
+from proact.lab.environment import cpu_model
 from proact.lab.progress import watch
 from proact.lab.results import ResultsError
 from proact.lab.summary import Load
@@ -59,10 +60,25 @@ def _is_measured(asked: Question, document: Document) -> bool:
     return not found.between and any(len(point.rows) > 1 for point in found.points)
 
 
+def _begin_again_elsewhere(whole: Document, here: str) -> None:
+    """Forget the kinds of request that lack an answer, if another machine than ``here`` measured them.
+
+    Loads between which an answer may lie have to be of one machine. The file says which kind is of which.
+    """
+    of = whole["environment"].setdefault("also", {})
+    for work in dict.fromkeys(asked.work for asked in questions()):
+        lacks = not all(_is_measured(asked, whole) for asked in questions() if asked.work == work)
+        if lacks and of.get(work, whole["environment"]["cpu"]) != here:
+            whole["cells"] = [cell for cell in whole["cells"] if work_of(cell["workload"]) != work]
+            of[work] = here
+
+
 def measure(path: str) -> int:
     """Measure question after question into one file; return the exit code. Raises ResultsError."""
     file = Path(path)
     whole: Document | None = read(file) if file.exists() else None
+    if whole is not None:
+        _begin_again_elsewhere(whole, cpu_model())
     for asked in questions():
         if whole is not None and _is_measured(asked, whole):
             continue

@@ -264,6 +264,7 @@ class _Environment(TypedDict):
     kernel: str
     python: str
     packages: dict[str, Any]
+    also: NotRequired[dict[str, str]]  # kinds of request that another machine measured: its processor
 
 
 #: What each latency has, with the mean.

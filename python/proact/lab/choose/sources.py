@@ -38,8 +38,9 @@ def shipped() -> Document | None:
 
 
 def machine(document: Document) -> str:
-    """Whose results these are."""
-    return f"{at_a_glance(document['environment'])}, {document['started'][:10]}"
+    """Whose results these are; lab_reference.py may have measured a kind of request on another machine."""
+    also = "".join(f"; {work}: {cpu}" for work, cpu in document["environment"].get("also", {}).items())
+    return f"{at_a_glance(document['environment'])}, {document['started'][:10]}{also}"
 
 
 def job_for(question: Question, models: tuple[str, ...] = CHOICES) -> Job:
