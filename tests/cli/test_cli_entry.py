@@ -150,6 +150,13 @@ def test_stderr_that_is_full_ends_no_measurement(words: str) -> None:
     assert "epoll" in done.stdout
 
 
+def test_messages_that_nobody_reads_end_a_measurement() -> None:
+    shell = f"timeout 40 {sys.executable} -m proact lab run --models epoll --duration 30 2>&1 | head -n 1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout.startswith("10 cells, about ")
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["interrupted", "terminated"]
 )

@@ -11,11 +11,16 @@ import errno
 import importlib.util
 import os
 import sys
-from typing import Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, cast
 
 from proact.cli import starting
 from proact.cli.error import CommandError
 from proact.cli.program import as_module, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def enter(*, by_module: bool) -> None:
@@ -36,7 +41,7 @@ def enter(*, by_module: bool) -> None:
         _silence()
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _NO_ROOM:
             raise
         _silence()
         _end(f"proact: can't write the output: {error.strerror}", 1)
@@ -50,7 +55,8 @@ def enter(*, by_module: bool) -> None:
 def _end(line: str, code: int) -> NoReturn:
     """Exit with a line on stderr; the exit code is the same where stderr can't be written."""
     starting.begin()
-    print(line, file=_Messages(sys.stderr), flush=True)
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -60,19 +66,24 @@ def _silence() -> None:
 
 
 class _Messages:
-    """Standard error for the commands: a message that can't be written (a full disk) ends no measurement."""
+    """Standard error for the commands: a message for which a disk has no room ends no measurement."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._file.write(text)
+        self._try(self._file.write, text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.flush()
+        self._try(self._file.flush)
+
+    def _try(self, act: Callable[..., object], *arguments: str) -> None:
+        try:
+            act(*arguments)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise  # nobody reads on (`2>&1 | head`): that does end it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
