@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import random
 import resource
 import signal
 
@@ -208,3 +209,36 @@ async def test_the_first_waits_for_a_reader(loop, fifo, tmp_path):
     async with asyncio.timeout(10):
         assert await second == 6
     assert (await reader).endswith(b"second")
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_any_order_of_appends_and_cancels(loop, tmp_path, seed):
+    choose = random.Random(seed)
+    path = tmp_path / "log"
+    path.touch()
+    begun, done = set(), []
+
+    async def write(name):
+        for number in range(10):
+            record = b"%d.%d\n" % (name, number)
+            begun.add(record)
+            await fs.append(path, record, fsync=choose.random() < 0.6)
+            done.append(record)
+            if choose.random() < 0.3:
+                await asyncio.sleep(choose.choice([0, 0, 0.0001]))
+
+    tasks = [asyncio.create_task(write(name)) for name in range(choose.randrange(1, 12))]
+    for _ in range(choose.randrange(8)):
+        await asyncio.sleep(choose.random() * 0.002)
+        choose.choice(tasks).cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() or not task.exception() for task in tasks)
+    # A cancelled append may still be carried out while this one is.
+    await fs.append(path, b"end\n", fsync=True)
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(set(lines)) == len(lines)
+    assert set(done) <= set(lines) <= begun | {b"end\n"}
+    for name in range(len(tasks)):
+        mine = [record for record in done if record.startswith(b"%d." % name)]
+        assert [line for line in lines if line in mine] == mine

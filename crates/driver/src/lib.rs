@@ -12,6 +12,7 @@ mod driver;
 mod errno;
 mod features;
 mod fork;
+mod habit;
 mod lent;
 pub mod locked;
 mod open;

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::completion::Token;
 use crate::cores::cores;
 use crate::fork::Generation;
+use crate::habit::{Habit, LOST};
 use crate::ops::Op;
-use crate::spin::{Habit, LOST};
 use crate::waker::Waker;
 
 const MAX_THREADS: usize = 16;
