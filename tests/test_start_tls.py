@@ -281,11 +281,13 @@ async def test_what_is_refused(loop):
 # The bytes that the plain connection has already received are passed on.
 
 carried = pytest.mark.not_on("asyncio", "uvloop", reason="lost there (gh-142352, mended in 2026)")
+# A protocol's name, and also the header of a long record.
+LIKE_A_RECORD = "\x16\x03\x01\x3f\x7f"
 
 
 @carried
 @pytest.mark.parametrize("limit", [2**16, 64], ids=["room", "full"])
-@pytest.mark.parametrize("split", [9, 10, 100, -1, None], ids=str)
+@pytest.mark.parametrize("split", [9, 10, 100, "like a record", -1, None], ids=str)
 async def test_the_hello_is_in_the_reader(loop, limit, split):
     # The ClientHello came with the last plain line, wholly or in part. The reader holds it, and may have
     # paused.
@@ -308,15 +310,18 @@ async def test_the_hello_is_in_the_reader(loop, limit, split):
     server = await asyncio.start_server(serve, peers.LOOPBACK, 0, limit=limit)
 
     def client():
-        engine = tls.Engine()
+        context = tls.client_context()
+        context.set_alpn_protocols([LIKE_A_RECORD])
+        engine = tls.Engine(context=context)
         with contextlib.suppress(ssl.SSLWantReadError):
             engine.session.do_handshake()
         said = b"STARTTLS\n" + engine.outgoing.read()
+        cut = said.index(LIKE_A_RECORD.encode()) if split == "like a record" else split
         with socket.create_connection(server.sockets[0].getsockname()) as sock:
             sock.settimeout(peers.PATIENCE)
-            sock.sendall(said[:split])
+            sock.sendall(said[:cut])
             time.sleep(0.05)
-            engine.shake_hands(Ahead(sock, said[split:] if split else b""))
+            engine.shake_hands(Ahead(sock, said[cut:] if cut else b""))
             sock.sendall(engine.encrypt(b"secret\n"))
             while True:
                 with contextlib.suppress(ssl.SSLWantReadError):

@@ -173,6 +173,28 @@ async def test_pausing_within_data_received(loop):
         assert await far.received(len(data)) == data
 
 
+class PausesAtOnce(Recorder):
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transport.pause_reading()
+
+
+@pytest.mark.not_on(
+    "asyncio", "uvloop", reason="the handshake's last message stays there until the program writes"
+)
+@pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name
+)
+async def test_a_handshake_ends_although_both_sides_pause_at_once(loop, version):
+    # In TLS 1.3 the client has the last word, in TLS 1.2 the server; neither has anything to write.
+    client = tls.client_context(version=version)
+    near, far = lambda: PausesAtOnce(loop), lambda: PausesAtOnce(loop)
+    async with tls.connected(loop, near, far, client=client) as (near, far):
+        far.transport.write(b"welcome")
+        near.transport.resume_reading()
+        assert await near.received(7) == b"welcome"
+
+
 async def test_what_arrives_while_paused_is_not_lost(loop):
     async with tls.connected(loop, lambda: Recorder(loop), lambda: Recorder(loop)) as (near, far):
         far.transport.pause_reading()

@@ -62,3 +62,22 @@ async def test_each_whole_record_is_delivered_at_once(loop, version, receiver, o
                 await loop.sock_sendall(sock, records[-1][part:])
                 whole += plain[-1]
                 assert await far.received(len(whole)) == whole
+
+
+# What the session refuses by the header alone: a version that never was, more bytes than a record has.
+REFUSED = {"version": b"\x17\x03\x09\x01\x00", "length": b"\x17\x03\x03\x48\x00"}
+
+
+@pytest.mark.parametrize("header", REFUSED)
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+async def test_a_bad_header_is_refused_before_the_rest_has_come(loop, version, header):
+    engine = tls.Engine(context=tls.client_context(version=version))
+    async with serving(loop, lambda: Recorder(loop), ssl=tls.server_context()) as served:
+        with socket.create_connection(served.address) as sock:
+            await loop.run_in_executor(None, engine.shake_hands, sock)
+            far = await served.accepted()
+            sock.sendall(engine.encrypt(b"good"))
+            assert await far.received(4) == b"good"
+            sock.sendall(REFUSED[header])
+            assert isinstance(await far.lost, ssl.SSLError)
+    assert far.data == b"good"

@@ -79,7 +79,6 @@ def over(
     shutdown = _seconds("ssl_shutdown_timeout", ssl_shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT)
     context = sslcontext or _default_context(server_side, server_hostname)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    incoming.write(received)
     name = None if server_side else server_hostname or None
     session = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=name)
     return _core.TLSTransport(
@@ -91,6 +90,7 @@ def over(
         (handshake, shutdown),
         call_connection_made,
         writing_paused,
+        received or None,
     )
 
 

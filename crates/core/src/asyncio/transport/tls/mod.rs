@@ -281,10 +281,11 @@ impl TLSTransport {
 impl TLSTransport {
     /// The transport of a session (`ssl.SSLObject`) between two `ssl.MemoryBIO`s. The handshake begins once it is given
     /// the transport below (`connection_made`), and `waiter` is told of its end. Timeouts in seconds. `writing_paused`: the
-    /// transport below is full, and has told the protocol.
+    /// transport below is full, and has told the protocol. `received` holds what the peer has already sent.
     #[new]
     #[pyo3(signature = (
-        scheduler, protocol, session, waiter, extra, timeouts, call_connection_made = true, writing_paused = false
+        scheduler, protocol, session, waiter, extra, timeouts, call_connection_made = true, writing_paused = false,
+        received = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's, by name")]
     fn new(
@@ -296,14 +297,19 @@ impl TLSTransport {
         timeouts: (Py<PyAny>, Py<PyAny>),
         call_connection_made: bool,
         writing_paused: bool,
+        received: Option<Bound<'_, PyBytes>>,
     ) -> PyResult<Py<TLSTransport>> {
         let buffered = scheduler.get().is_buffered(&protocol)?;
         let mut writing = Flow::new(WRITE_HIGH);
         writing.paused = writing_paused;
         let (object, incoming, outgoing) = session;
+        let session = Session::new(object, incoming, outgoing)?;
+        if let Some(received) = received {
+            session.feed(scheduler.py(), received.as_any())?;
+        }
         let transport = TLSTransport {
             scheduler: scheduler.clone().unbind(),
-            session: Session::new(object, incoming, outgoing)?,
+            session,
             extra: extra.unbind(),
             timeouts,
             state: LoopCell::new(State {

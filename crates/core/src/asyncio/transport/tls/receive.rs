@@ -37,7 +37,8 @@ impl TLSTransport {
             return Ok(());
         }
         let outcome = if paused {
-            Ok(())
+            // The handshake's last message has to go out all the same: a program may pause within `connection_made`.
+            Self::drain(this)
         } else {
             let read = if buffered {
                 Self::read_into_buffers(this)

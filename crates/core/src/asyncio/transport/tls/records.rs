@@ -3,8 +3,9 @@
 
 /// The type (1 byte), the version (2) and the length of what follows (2).
 const HEADER: usize = 5;
-/// A record's longest body: 2^14 bytes of plain text and what TLS 1.2 allows its cipher to add.
-const LONGEST: usize = (1 << 14) + 2048;
+/// A body longer than that is not waited for: TLS 1.3 allows its cipher to add no more to 2^14 bytes of plain text, and the session
+/// refuses such a record by its header. TLS 1.2 allows more, which hardly any peer makes use of.
+const LONGEST: usize = (1 << 14) + 256;
 
 #[derive(Default)]
 pub struct Records {
@@ -32,8 +33,9 @@ impl Records {
                 if self.begun < HEADER {
                     return;
                 }
-                // ChangeCipherSpec, alert, handshake, plain bytes; all versions of TLS begin with a 3 here.
-                let known = matches!(self.header[0], 20..=23) && self.header[1] == 3;
+                // ChangeCipherSpec, alert, handshake, plain bytes; the versions from SSL 3.0 to TLS 1.3. Of anything else the session
+                // may complain before it is whole.
+                let known = matches!(self.header, [20..=23, 3, 0..=4, ..]);
                 self.strange = !known || self.body() > LONGEST;
             }
             let part = data.len().min(HEADER + self.body() - self.begun);
