@@ -5,10 +5,12 @@ has the main thread.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -46,6 +48,26 @@ def test_ctrl_c_ends_run_with_its_finally_blocks_done(engine, what):
     assert printed == ["cancelled", "finally", "asyncgen"]
     assert code == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_ctrl_c_ends_the_readme_s_server(engine, connected):
+    """In 3.12 and 3.13 a cancelled `serve_forever` waits for its clients: CPython issue 123720."""
+    with children.program("serving_forever.py", engine=engine) as child:
+        port = int(children.line(child))
+        with contextlib.ExitStack() as stack:
+            if connected:
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                client.sendall(b"hello")
+                assert client.recv(5) == b"hello"
+            child.send_signal(signal.SIGINT)
+            if connected and sys.version_info[:2] in ((3, 12), (3, 13)):
+                with pytest.raises(subprocess.TimeoutExpired):
+                    child.communicate(timeout=1)
+                child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=children.PATIENCE)
+        assert (out.split(), child.returncode) == (["closed"], -signal.SIGINT)
+        assert err.rstrip().endswith("KeyboardInterrupt")
 
 
 @pytest.mark.parametrize("what", ["idle", "busy"])

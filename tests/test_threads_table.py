@@ -454,6 +454,31 @@ async def test_a_server_is_closed_once(loop):
             sock.connect(address)
 
 
+async def test_a_server_that_another_thread_closes_is_closed_in_the_loop_s_turn(loop):
+    """asyncio's `close` would drop the sockets at once, and wake the waiters without the loop."""
+    server = await loop.create_server(asyncio.Protocol, peers.LOOPBACK, 0)
+    waiting = asyncio.ensure_future(server.wait_closed())
+    await asyncio.sleep(0)
+    before = repr(server)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(server.close).result(peers.PATIENCE)
+    assert len(server.sockets) == 1
+    assert repr(server) == before
+    assert before.startswith("<Server sockets=(<asyncio.TransportSocket")
+    async with asyncio.timeout(peers.PATIENCE):
+        await waiting
+    assert server.sockets == ()
+
+
+def test_a_server_of_a_closed_loop_is_closed_in_any_thread(new_loop):
+    loop = new_loop()
+    server = loop.run_until_complete(loop.create_server(asyncio.Protocol, peers.LOOPBACK, 0))
+    loop.close()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(server.close).result(peers.PATIENCE)
+    assert server.sockets == ()
+
+
 # Stopping.
 
 

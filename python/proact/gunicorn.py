@@ -6,7 +6,14 @@ file must know nothing of proact but the name of `new_event_loop`.
 
 from typing import Any, ClassVar
 
-from uvicorn_worker import UvicornWorker
+try:
+    from uvicorn_worker import UvicornWorker
+except ModuleNotFoundError as error:
+    if error.name != "uvicorn_worker":
+        raise
+    raise ModuleNotFoundError(
+        "proact.gunicorn needs uvicorn's worker: pip install uvicorn-worker", name=error.name
+    ) from None
 
 __all__ = ["ProactWorker"]
 

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     class _FlowControlMixin(asyncio.Transport): ...
 
     class _Server(Server):
+        _loop: EventLoop
+
         def _attach(self, transport: asyncio.BaseTransport) -> None: ...
 
     _UnixEventLoop = asyncio.SelectorEventLoop
@@ -83,6 +85,26 @@ def _count_clients(server: Any) -> None:
     clients = getattr(server, "_clients", None)
     if isinstance(clients, WeakSet) and not clients and "t" not in sys.abiflags:
         server._clients = _core.Clients(clients)
+
+
+class _ClosedByItsLoop(_Server):
+    """asyncio's server; a `close` in another thread is handed on to the loop's.
+
+    asyncio's own looks at its sockets and then drops them: two threads at once may both go on, and the second
+    one fails. It also wakes its waiters by a call that does not wake the loop.
+    """
+
+    def close(self) -> None:
+        loop = self._loop
+        if loop._thread_id not in (None, threading.get_ident()):
+            # A loop that has been closed meanwhile refuses: nothing else uses its server then.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(super().close)
+                return
+        super().close()
+
+
+_ClosedByItsLoop.__name__ = _Server.__name__  # in its repr
 
 
 class _Transport(_FlowControlMixin):
@@ -545,6 +567,8 @@ class EventLoop(sockets.Sockets, reports.Reports):
         context: Context | None = None,
     ) -> None:
         _count_clients(server)
+        if type(server) is _Server:
+            server.__class__ = _ClosedByItsLoop
         adopt = None
         if sslcontext is not None:
 

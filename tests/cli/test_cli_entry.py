@@ -59,6 +59,16 @@ def test_without_its_extra_it_says_how_to_get_it(missing: str, tmp_path: Path) -
     assert done.stderr == f"proact: the command line needs {missing}: pip install 'proact[cli]'\n"
 
 
+def test_the_worker_for_gunicorn_says_what_it_needs() -> None:
+    """gunicorn shows the exception's text, at the end of a traceback."""
+    code = "import sys; sys.modules['uvicorn_worker'] = None; import proact.gunicorn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: proact.gunicorn needs uvicorn's worker: pip install uvicorn-worker"
+    )
+    assert "During handling" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["nonsense"], ["lab", "nonsense"], ["--nonsense"], ["doctor", "more"]])
 def test_an_unknown_command_is_one_line(command: Command, arguments: list[str]) -> None:
     done = command(*arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ from proact.lab.choose.answer import Answer, answer, winners
 from proact.lab.choose.packed import slim
 from proact.lab.choose.points import points
 from proact.lab.choose.question import Question, question
-from proact.lab.choose.sources import CHOICES, job_for, machine, shipped
+from proact.lab.choose.sources import CHOICES, REFERENCE, job_for, machine, shipped
 from proact.lab.registry import MODELS, Family
 from proact.lab.report.page import to_html
 from proact.lab.results import ResultsError
@@ -477,6 +478,51 @@ def test_packed_results_are_the_slim_ones(document: Document, tmp_path: Path) ->
         file.write_text(damaged)
         with pytest.raises(ResultsError, match="is no reference"):
             packed.read(file)
+
+
+def test_memory_is_stored_in_steps_and_read_in_bytes(document: Document, tmp_path: Path) -> None:
+    """Eight digits for each of 8,000 figures were 7 KB of a wheel."""
+    file = tmp_path / "packed.json"
+    for cell in document["cells"]:
+        if cell["measured"] is not None:
+            cell["measured"]["occupied"] = {
+                "threads": 3,
+                "kernel_threads": 0,
+                "resident_before": 25 << 20,
+                "resident": 26 << 20,
+            }
+            cell["measured"]["held"] = [
+                {"connections": 0, "resident": 25 << 20, "kernel": 7 << 20},
+                {"connections": 10, "resident": (25 << 20) + 40_000, "kernel": 8 << 20},
+            ]
+    packed.write(document, file)
+    columns = json.loads(file.read_text())["columns"]
+    assert {400, 416} == {
+        value
+        for name in ("resident_before", "resident")
+        for value in columns[f"measured/occupied/{name} x65536"]
+        if value != "absent"
+    }
+    held = [value for value in columns["measured/held[]"] if value != "absent"]
+    assert held[0] == {"connections": [0, 10], "resident x65536": [400, 401], "kernel x65536": [0, 16]}
+    assert packed.read(file) == slim(document)
+    # A file with bytes, as they were written before, means the same.
+    shipped_before = json.loads(file.read_text())
+    for name in ("resident_before", "resident"):
+        steps = shipped_before["columns"].pop(f"measured/occupied/{name} x65536")
+        shipped_before["columns"][f"measured/occupied/{name}"] = [
+            value if value == "absent" else value * 65536 for value in steps
+        ]
+    file.write_text(json.dumps(shipped_before))
+    assert packed.read(file) == slim(document)
+
+
+def test_the_reference_that_is_shipped_is_as_small_as_it_is_written(tmp_path: Path) -> None:
+    found = shipped()
+    assert found is not None
+    packed.write(found, tmp_path / "again.json")
+    with resources.as_file(resources.files("proact.lab.choose") / REFERENCE) as file:
+        assert file.read_bytes() == (tmp_path / "again.json").read_bytes()
 
 
 def test_the_reference_that_is_shipped_answers() -> None:

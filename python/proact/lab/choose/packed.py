@@ -1,7 +1,7 @@
 """The reference as a file: results without what an answer does not need, their cells in columns.
 
 A wheel is to hold less than 1.5 MB. As rows the reference takes 240 KB of that, compressed; as columns, with
-the digits that are worth their place, a third.
+the digits that are worth their place, and with memory in steps of 64 KiB, a third.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _ABSENT: Final = "absent"
 #: Bytes. The memory that connections take is measured in pages, and differs by more from time to time.
 _STEP: Final = 1 << 16
 
+#: The fields that are memory, and what follows their names in the file, where they are counted in steps.
+_MEMORY: Final = frozenset({"resident", "resident_before", "kernel"})
+_STEPS: Final = f" x{_STEP}"
 
 #: What no answer is decided by.
 _BESIDE: Final = frozenset(
@@ -86,15 +89,33 @@ def _rounded_floats(value: Any, name: str = "") -> Any:
     return value
 
 
+def _in_steps(name: str, value: Any) -> tuple[str, Any]:
+    """A field as the file has it: three digits of memory, not eight, under a name that says so."""
+    if name not in _MEMORY:
+        return name, value
+    steps = [each // _STEP for each in value] if isinstance(value, list) else value // _STEP
+    return name + _STEPS, steps
+
+
+def _in_bytes(name: str, value: Any) -> tuple[str, Any]:
+    """The field again."""
+    if not name.endswith(_STEPS):
+        return name, value
+    memory = [each * _STEP for each in value] if isinstance(value, list) else value * _STEP
+    return name.removesuffix(_STEPS), memory
+
+
 def _leaves(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Each value with the names that lead to it."""
     for name, each in value.items():
         if isinstance(each, dict) and each:
             yield from _leaves(each, f"{before}{name}/")
         elif isinstance(each, list) and each and isinstance(each[0], dict):
-            yield f"{before}{name}[]", {key: [item[key] for item in each] for key in each[0]}
+            columns = ((key, [item[key] for item in each]) for key in each[0])
+            yield f"{before}{name}[]", dict(_in_steps(key, column) for key, column in columns)
         else:
-            yield before + name, each
+            leaf, stored = _in_steps(name, each)
+            yield before + leaf, stored
 
 
 def _cell(names: list[str], values: tuple[Any, ...]) -> dict[str, Any]:
@@ -108,10 +129,12 @@ def _cell(names: list[str], values: tuple[Any, ...]) -> dict[str, Any]:
         for step in path:
             place = place.setdefault(step, {})
         if last.endswith("[]"):
-            rows = zip(*value.values(), strict=True)
-            place[last[:-2]] = [dict(zip(value, row, strict=True)) for row in rows]
+            columns = dict(_in_bytes(key, column) for key, column in value.items())
+            rows = zip(*columns.values(), strict=True)
+            place[last[:-2]] = [dict(zip(columns, row, strict=True)) for row in rows]
         else:
-            place[last] = value
+            leaf, found = _in_bytes(last, value)
+            place[leaf] = found
     return cell
 
 
