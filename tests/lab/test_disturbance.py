@@ -104,6 +104,9 @@ def measured_with(taken: list[float], monkeypatch: pytest.MonkeyPatch) -> list[t
     cores = iter([*taken, *[taken[-1]] * 100])
 
     class Told:
+        def __init__(self, *, files: bool) -> None:
+            assert not files
+
         def disturbance(self) -> object:
             return {"cores": next(cores), "by": {}}
 
@@ -140,8 +143,26 @@ def test_an_account_that_holds_what_was_before_is_no_more_than_the_machine_was_b
     adopted = disturbance._Process("init", 0, 905.0)
     ended = disturbance._Reading(1.0, {1: adopted, 9: parent}, 0.0, 1000.2, 0.0, 0.0)
     readings = iter([begun, ended])
-    monkeypatch.setattr(disturbance, "_reading", lambda: next(readings))
+    monkeypatch.setattr(disturbance, "_reading", lambda _files: next(readings))
     monkeypatch.setattr(disturbance, "_processes", dict)
     # The shell with the pid 7 was waited for by the other shell, so what `old` took is nowhere subtracted.
     begun.others[7] = disturbance._Process("shell", 9, 1.0)
     assert Watch().disturbance()["cores"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["sockets", "files"])
+def test_the_kernels_threads_belong_to_what_is_done_with_files(
+    files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = [0.0]
+
+    def processes() -> list[tuple[int, object]]:
+        kernel = (2, disturbance._Process("kthreadd", 0, 0.0))
+        return [kernel, (99, disturbance._Process("kworker/0:1H-kblockd", 2, used[0]))]
+
+    monkeypatch.setattr(disturbance, "_processes", processes)
+    monkeypatch.setattr(disturbance, "read", lambda _: "cpu 0 0 0 0 0 0 0 0 0 0\n")
+    watch = Watch(files=files)
+    time.sleep(0.1)
+    used[0] = 0.05
+    assert ("kworker/0:1H-kblockd" in watch.disturbance()["by"]) is not files

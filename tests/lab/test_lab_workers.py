@@ -126,3 +126,12 @@ def test_the_fullest_is_measured_by_an_even_share() -> None:
     assert fullest([50, 50]) == 1
     assert fullest([75, 25]) == 1.5
     assert fullest([40, 0, 0, 0]) == 4
+
+
+def test_no_worker_outlives_its_server() -> None:
+    """An orphan would count as another program beside what is measured next."""
+    with ServerProcess("prefork") as server:
+        server.check(10)
+        workers = server.pids()
+        assert len(workers) > 1
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]

@@ -2,6 +2,7 @@
 
 A comparison is only fair if that is little. The processes that descend from this one are the measurement;
 all others disturb it, and so does a hypervisor that runs something else, or a limit that stops a container.
+Where files are measured, the kernel's threads belong to it: they carry the blocks to and from the disk.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ NOT_SEEN: Final = "processes that can't be seen from here"
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
+#: The parent of all of the kernel's threads. A container does not see it, nor them.
+_KERNEL: Final = (2, "kthreadd")
+
 
 class _Process(NamedTuple):
     name: str
@@ -52,14 +56,15 @@ class _Reading(NamedTuple):
 
 
 class Watch:
-    """Watches from its making on."""
+    """Watches from its making on. ``files``: what is measured makes the kernel's threads work."""
 
-    def __init__(self) -> None:
-        self._first = _reading()
+    def __init__(self, *, files: bool = False) -> None:
+        self._files = files
+        self._first = _reading(files)
 
     def disturbance(self) -> Disturbance:
         """What was taken until now, in cores."""
-        first, last = self._first, _reading()
+        first, last = self._first, _reading(self._files)
         seconds = last.at - first.at
         taken: defaultdict[str, float] = defaultdict(float)
         for pid, process in last.others.items():
@@ -101,9 +106,11 @@ def named(disturbance: Disturbance) -> str:
     return f"{disturbance['cores']:.2f} cores by {by or 'many'}"
 
 
-def _reading() -> _Reading:
+def _reading(files: bool) -> _Reading:
     processes = dict(_processes())
     own = {os.getpid()}
+    if files:
+        own |= {pid for pid, each in processes.items() if (pid, each.name) == _KERNEL}
     grown = True
     while grown:
         more = {pid for pid, each in processes.items() if each.parent in own} - own

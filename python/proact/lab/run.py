@@ -230,9 +230,10 @@ def _measure_all(
     while waiting:
         cell = waiting.popleft()
         started(cell, order, order + len(waiting) + 1)
-        watch = Watch()
+        files = cell.workload in FILES
+        watch = Watch(files=files)
         try:
-            measured = (on_files if cell.workload in FILES else bench).measure(cell)
+            measured = (on_files if files else bench).measure(cell)
         except UnmeasurableError as error:
             yield _result(cell, "not measured", str(error), order=order)
         except (ServerError, LoadError) as error:
