@@ -62,6 +62,13 @@ def test_the_winner_with_its_figures_and_the_reason(document: Document) -> None:
     assert found.unknown["blocking"].startswith("serves one connection")
 
 
+def test_a_model_that_never_sleeps_is_not_recommended_without_a_word(document: Document) -> None:
+    set_rate(document, "nonblocking", 10, 10)
+    found = answer(ask(10), document)
+    assert found.models == ("nonblocking",)
+    assert "nonblocking keeps its core busy also while nothing comes" in found.sentence
+
+
 def test_models_whose_intervals_overlap_are_recommended_together(document: Document) -> None:
     found = answer(ask(10), document)
     assert len(found.models) > 1

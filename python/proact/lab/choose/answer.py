@@ -30,6 +30,7 @@ _NAMED: Final = 3
 
 #: A model whose threads or memory a reason is about, if it was measured.
 _THREADS: Final = "threads"
+_POLLING: Final = "nonblocking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,8 @@ def _reason(chosen: Sequence[str], at: Sequence[Point]) -> str:
         costs = [f"{threads.memory.median / 1024:,.0f} KiB a connection"] if threads.memory else []
         costs.append(f"{threads.switches:.1f} context switches a message")
         clauses.append(f"threads cost {' and '.join(costs)}")
+    if _POLLING in chosen:
+        clauses.append(f"{_POLLING} keeps its core busy also while nothing comes")
     if best is not None and best.load_bound:
         clauses.append("the load had used up its core, so it may be faster")
     most = max(each.load.connections for each in at)
