@@ -65,6 +65,7 @@ def watching_costs(evidence: Evidence) -> Finding:
         model: ratio(*(evidence.values(model, load, cpu_us) for load in (WIDE, NARROW)))
         for model in ("select", "epoll")
     }
+    evidence.needs_cores()
     active = ratio(*(evidence.over_splits("epoll", load, _wait_us) for load in (BUSY, WIDE)))
     cases = {
         "select by the watched": decided(watched["select"], GROWS, LEVEL),

@@ -136,13 +136,20 @@ class Evidence:
         return quiet
 
     def values(self, model: str, load: Load, value: Callable[[Measured], float]) -> list[float]:
-        """A number of each repeat of a cell. Raises MissingError.
-
-        If server and load share a core, rates and latencies are those of both.
-        """
-        if value in _OF_BOTH_ENDS and not self._document["settings"]["pinned"] and load.workload not in FILES:
-            self.busy = self.busy or "Server and load share a core, so rates and latencies are those of both"
+        """A number of each repeat of a cell. Raises MissingError."""
+        if value in _OF_BOTH_ENDS and load.workload not in FILES:
+            self.needs_cores()
         return [value(each) for each in self.measured(model, load)]
+
+    def needs_cores(self) -> None:
+        """There is no verdict if server and load share a core.
+
+        Rates and latencies are those of both then, and what is ready at once is what the load could send in
+        its turn.
+        """
+        if not self._document["settings"]["pinned"]:
+            shared = "rates, latencies and what is ready at once are those of both"
+            self.busy = self.busy or f"Server and load share a core, so {shared}"
 
     def over_splits(self, model: str, load: Load, value: Callable[[Split], _T]) -> list[_T]:
         """A number of the split of each repeat of a cell. Raises MissingError."""
