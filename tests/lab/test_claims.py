@@ -496,7 +496,7 @@ def test_a_verdict_is_never_given_from_what_was_disturbed(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRIALS)
 def test_on_one_core_no_verdict_is_given_from_rates_and_latencies(name: str) -> None:
-    """They are those of the load as well, like what is ready at once; CPU time and memory are the server's."""
+    """They are of the load as well, like what is ready at once; CPU time and memory are the server's."""
     for verdict, made in RESULTS[name].items():
         found = document(made)
         found["settings"]["pinned"] = False
