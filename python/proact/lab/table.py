@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -209,8 +210,11 @@ def fitting(sizes: Mapping[str, int], width: int, spare: Iterable[str]) -> dict[
 
 
 def _fitting(columns: list[_Column], width: int, spare: tuple[str, ...]) -> list[_Column]:
-    """The columns of numbers that fit beside the name."""
-    left = fitting({"model": _NAME} | {each.heading: each.size for each in columns}, width, spare)
+    """The columns of numbers that fit beside the name. Those with one heading stay or go together."""
+    sizes = Counter({"model": _NAME})
+    for column in columns:
+        sizes[column.heading] += column.size + (column.heading in sizes)  # with the space between them
+    left = fitting(sizes, width, spare)
     return [column for column in columns if column.heading in left]
 
 
