@@ -138,7 +138,7 @@ def test_of_so_many_connections_those_that_send_are_between_what_was_measured(do
             cell["connections"] = cell["active"] = 100
     for connections in (100, 1000):
         set_rate(document, "epoll", connections, 10)
-    document["cells"] += few  # type: ignore[arg-type]
+    document["cells"] += few  # type: ignore[arg-type]  # a copy by `**` is a plain dictionary
     set_rate(document, "epoll", 1000, 1)
     found = answer(ask(1000, 500), document)
     assert {(point.load.connections, point.load.active) for point in found.points} == {
@@ -471,7 +471,7 @@ def test_the_report_of_a_run_for_claims_begins_with_the_claims(document: Documen
 
 
 def test_the_slim_results_give_the_same_answers(document: Document) -> None:
-    whole, small = answer(ask(10), document), answer(ask(10), slim(document))  # type: ignore[arg-type]
+    whole, small = answer(ask(10), document), answer(ask(10), slim(document))  # type: ignore[arg-type]  # it is a plain dictionary
     assert isinstance(whole, Answer)
     assert whole.sentence == small.sentence
     assert 'histogram": [[' not in json.dumps(slim(document))
