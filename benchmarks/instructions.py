@@ -6,8 +6,8 @@
     python -m benchmarks.instructions --markdown             as docs/performance/one-message.md has it
 
 A server runs in callgrind twice, with few and with many messages. The difference is the cost of the messages
-alone: start and connections are in both. Only instructions in user mode count, and they hardly vary: other
-programs on the machine do not matter. They are no times: a system call is one instruction here.
+alone: start and connections are in both. Only instructions in user mode count. They vary by a few per cent
+with how many messages a turn of the loop finds. They are no times: a system call is one instruction here.
 """
 
 from __future__ import annotations
